@@ -1,0 +1,71 @@
+"""A registry of named things that drives the command line, the lists, the docs and the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from fullrank.errors import UnknownNameError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Names to things, filled by decorators and by the entry points of installed packages.
+
+    Args:
+        kind: what it holds, in the singular, for messages ("method").
+        group: entry point group that third-party packages announce theirs under, or None.
+
+    Example:
+        >>> colours: Registry[int] = Registry("colour")
+        >>> _ = colours.register("red")(0xFF0000)
+        >>> colours["red"], list(colours)
+        (16711680, ['red'])
+    """
+
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self.kind, self.group = kind, group
+        self._items: dict[str, T] = {}
+        self._entry_points_loaded = group is None
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Returns a decorator that files its argument under `name`; raises ValueError where it is taken."""
+
+        def file(item: T) -> T:
+            if name in self._items and self._items[name] is not item:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._items[name] = item
+            return item
+
+        return file
+
+    def _load_entry_points(self) -> None:
+        if not self._entry_points_loaded:
+            self._entry_points_loaded = True  # before loading: the loaded module registers through us
+            for point in entry_points(group=self.group):
+                loaded = point.load()
+                if point.name not in self._items:
+                    self._items[point.name] = loaded
+
+    def __getitem__(self, name: str) -> T:
+        self._load_entry_points()
+        try:
+            return self._items[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self._items) from None
+
+    def __contains__(self, name: object) -> bool:
+        self._load_entry_points()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_entry_points()
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        self._load_entry_points()
+        return len(self._items)
