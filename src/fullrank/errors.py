@@ -28,10 +28,10 @@ class UnknownNameError(UsageError):
     """A name that nothing is registered under; the message offers the nearest real one.
 
     Example:
-        >>> raise UnknownNameError("method", "simsam", ["simsiam", "byol"])
+        >>> raise UnknownNameError("stem", "cifr", ["cifar", "auto"])
         Traceback (most recent call last):
             ...
-        fullrank.errors.UnknownNameError: unknown method 'simsam'; did you mean 'simsiam'? (known: byol, simsiam)
+        fullrank.errors.UnknownNameError: unknown stem 'cifr'; did you mean 'cifar'? (known: auto, cifar)
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:

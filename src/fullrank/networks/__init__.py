@@ -1,1 +1,1 @@
-"""networks."""
+"""Networks: backbones (any timm name, the CIFAR variants of the literature), heads, momentum copies."""

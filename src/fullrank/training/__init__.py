@@ -1,1 +1,1 @@
-"""training."""
+"""Training: configuration, loop, optimisers, schedules, run directory."""

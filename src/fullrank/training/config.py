@@ -1,0 +1,252 @@
+"""What a run is made of: one flat, frozen, validated record, from defaults, recipe and command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fullrank.errors import UnknownNameError, UsageError
+from fullrank.methods import METHODS, make_config
+from fullrank.networks.backbones import Stem
+
+__all__ = ["Recipe", "TrainConfig", "load_recipe", "make_train_config", "recipe_names"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every knob of a training run except the method's own (those are `options`).
+
+    Attributes:
+        data: what to train on: a name (`fullrank list data`), a folder of images or of Hub parquet.
+        out: the run directory; empty: runs/METHOD-DATA, with a number where that exists.
+        epochs: passes over the training images.
+        batch_size: images per step, over all devices.
+        accumulate: batches per optimiser step; gradients are averaged.
+        limit: train on a fixed random subset of that many images; 0: on all.
+        image_size: side of the views in pixels; 0: the data's own, or 224 for large images.
+        views: preset of random views (`fullrank list views`); auto: the data's, else the method's.
+        backbone: any name of `fullrank list backbones`; auto: by image size.
+        stem: auto, imagenet (7x7), cifar (3x3), cifar-pad2 (solo-learn's CIFAR stem, padding 2).
+        zero_init_residual: last BN gain of each residual block starts at 0.
+        optimizer: sgd, lars, adam (decay added to the gradient) or adamw.
+        lr: base learning rate, for 256 images a step where lr_scaling is linear.
+        lr_scaling: linear (lr x images a step / 256) or none.
+        weight_decay: L2 coefficient.
+        exclude_1d_decay: biases and normalisation parameters get no weight decay.
+        momentum: of sgd and lars, in [0, 1).
+        betas: of adam and adamw.
+        lars_eta: trust coefficient of lars.
+        lars_clip: effective lars rate at most the group's.
+        lars_exclude_1d: no lars scaling and no decay for one-dimensional tensors.
+        schedule: cosine (per step), epoch-cosine (once per epoch, as SimSiam's reference) or constant.
+        warmup_epochs: linear warm-up, in epochs (fractions allowed for cosine).
+        warmup_lr: rate at step 0 of the warm-up, not scaled.
+        final_lr: base rate at the end of the cosine, scaled like lr.
+        clip_grad: largest gradient norm; 0: no clipping.
+        precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
+        channels_last: memory format of convolutions.
+        sync_bn: BatchNorm statistics over all devices.
+        accelerator: auto, cpu or gpu.
+        devices: how many; 0: all of them.
+        num_nodes: machines (torchrun and SLURM are recognised).
+        workers: processes that decode images which do not fit in memory.
+        seed: of everything random.
+        watch_every: epochs between panels of collapse measures.
+        level_every: steps between cheap checks of the level.
+        watch_images: held-out images measured per panel, at most.
+        knn_every: epochs between k-NN evaluations where labels exist; 0: never.
+        knn_k: neighbours.
+        knn_bank: un-augmented training images in the k-NN bank, at most.
+        on_collapse: warn, or stop (keeps the last healthy checkpoint, exit code 3).
+        patience: panels in a row that must say collapsed before on_collapse acts.
+        checkpoint_every: steps between checkpoints besides those at each epoch's end; 0: none.
+        log: further logs: tensorboard, wandb, trackio.
+        download: fetch a named data set that is not there.
+        max_corrupt: share of undecodable images that is skipped before it is an error, in [0, 1).
+    """
+
+    data: str = "shapes"
+    out: str = ""
+    epochs: int = 100
+    batch_size: int = 256
+    accumulate: int = 1
+    limit: int = 0
+    image_size: int = 0
+    views: str = "auto"
+    backbone: str = "auto"
+    stem: Stem = "auto"
+    zero_init_residual: bool = False
+    optimizer: Literal["sgd", "lars", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    lr_scaling: Literal["linear", "none"] = "linear"
+    weight_decay: float = 1e-4
+    exclude_1d_decay: bool = False
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    lars_eta: float = 1e-3
+    lars_clip: bool = False
+    lars_exclude_1d: bool = False
+    schedule: Literal["cosine", "epoch-cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 3e-5
+    final_lr: float = 0.0
+    clip_grad: float = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    sync_bn: bool = True
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 0
+    num_nodes: int = 1
+    workers: int = 4
+    seed: int = 0
+    watch_every: int = 1
+    level_every: int = 10
+    watch_images: int = 4096
+    knn_every: int = 1
+    knn_k: int = 20
+    knn_bank: int = 10000
+    on_collapse: Literal["warn", "stop"] = "warn"
+    patience: int = 2
+    checkpoint_every: int = 0
+    log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    download: bool = False
+    max_corrupt: float = 0.01
+    method: str = field(default="simsiam", kw_only=True)
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{_flag(name)} must be at least 1, not {getattr(self, name)}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{_flag(name)} must not be negative, not {getattr(self, name)}")
+        if self.warmup_epochs > self.epochs:
+            raise UsageError(
+                f"--warmup-epochs {self.warmup_epochs:g} is longer than the run's {self.epochs} epochs"
+            )
+        if not 0.0 <= self.momentum < 1.0:
+            raise UsageError(f"--momentum lies in [0, 1), not {self.momentum}")
+        if not 0.0 <= self.max_corrupt < 1.0:
+            raise UsageError(f"--max-corrupt lies in [0, 1), not {self.max_corrupt}")
+        make_config(METHODS[self.method], self.options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain mapping, as `config.yaml` holds it."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["options"] = dataclasses.asdict(make_config(METHODS[self.method], self.options))
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `as_dict`; raises UnknownNameError for a key that does not exist."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise UnknownNameError("key", key, known)
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
+
+
+_AT_LEAST_ONE = (
+    "epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images", "knn_k",
+    "knn_bank", "patience",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_epochs", "warmup_lr", "final_lr",
+    "clip_grad", "devices", "workers", "knn_every", "checkpoint_every", "seed",
+)  # fmt: skip
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published or tried setting, as YAML in the package.
+
+    Attributes:
+        name: `<data set>/<method>`, with a suffix where there are several.
+        about: what it is, in a line.
+        source: where the numbers come from.
+        aims_at: the result that it should give, and by whom it was reported.
+        settings: keys of TrainConfig, `options` among them.
+    """
+
+    name: str
+    about: str
+    source: str
+    aims_at: str
+    settings: Mapping[str, Any]
+
+
+def _recipe_files(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
+    found: dict[str, Traversable] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found |= _recipe_files(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            found[prefix + entry.name.removesuffix(".yaml")] = entry
+    return found
+
+
+def recipe_names() -> list[str]:
+    """Every recipe in the package.
+
+    Example:
+        >>> "cifar10/simsiam" in recipe_names()
+        True
+    """
+    return sorted(_recipe_files(resources.files("fullrank") / "recipes"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Loads a recipe by its name, or from a YAML file of the user's own.
+
+    Raises:
+        UnknownNameError: no such recipe, or a key in it that does not exist.
+        UsageError: the file is no mapping.
+    """
+    files = _recipe_files(resources.files("fullrank") / "recipes")
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise UsageError(f"no recipe file {name}; `fullrank list recipes` names those in the package")
+        text = Path(name).read_text()
+    elif name in files:
+        text = files[name].read_text()
+    else:
+        raise UnknownNameError("recipe", name, files)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or "method" not in values:
+        raise UsageError(f"{name} must be a mapping with a `method`")
+    about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
+    recipe = Recipe(name, **about, settings=values)
+    TrainConfig.from_dict(values)
+    return recipe
+
+
+def make_train_config(method: str, *layers: Mapping[str, Any]) -> TrainConfig:
+    """A config from layers of settings, later ones winning; `options` are merged key by key.
+
+    Example:
+        >>> make_train_config("byol", {"epochs": 3}, {"epochs": 2, "options": {"tau_base": 0.9}}).epochs
+        2
+    """
+    METHODS[method]
+    merged: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for layer in layers:
+        merged |= {key: value for key, value in layer.items() if key not in ("options", "method")}
+        options |= dict(layer.get("options", {}))
+    return TrainConfig.from_dict({**merged, "method": method, "options": options})

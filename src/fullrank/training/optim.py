@@ -1,0 +1,220 @@
+"""Optimisers: PyTorch's own, and LARS as the reference codes of this field have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fullrank.errors import UnknownNameError
+from fullrank.methods import ParamGroup
+from fullrank.training.config import TrainConfig
+from fullrank.training.schedules import epoch_cosine, warmup_cosine
+
+__all__ = ["LARS", "base_lr", "build_optimizer", "set_learning_rates"]
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al. 1708.03888) in the variants of the references.
+
+    Per tensor p with gradient g and weight decay w, the gradient becomes r * (g + w p), where
+
+    - `solo` (solo-learn and its forks; with `exclude_1d` off also apex's LARC):
+      r = eta |p| / (|g| + w |p| + 1e-8); a tensor with a zero norm gets neither r nor w;
+    - `moco` (MoCo v3): r = eta |p| / |g + w p|, 1 where a norm is zero; one-dimensional tensors excluded.
+
+    Then heavy-ball momentum: buffer <- momentum * buffer + gradient; p <- p - lr * buffer. No variant of
+    timm's LARS equals these where a norm is zero, which is why this one stands here.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        momentum: in [0, 1).
+        weight_decay: w.
+        eta: trust coefficient.
+        clip: use min(r / lr, 1) instead of r, so that the effective rate is min(r, lr).
+        exclude_1d: biases and normalisation parameters (one-dimensional) get neither r nor w.
+        nesterov: step along gradient + momentum * buffer.
+        dampening: share by which a new gradient is reduced as it enters the buffer (not the first one).
+        variant: `solo` or `moco`.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2, 2))
+        >>> weight.grad = torch.ones(2, 2)
+        >>> LARS([weight], lr=1.0, eta=0.1).step()
+        >>> round(weight[0, 0].item(), 4)
+        0.9
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        eta: float = 1e-3,
+        clip: bool = False,
+        exclude_1d: bool = False,
+        nesterov: bool = False,
+        dampening: float = 0.0,
+        variant: Literal["solo", "moco"] = "solo",
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "eta": eta,
+                "clip": clip,
+                "exclude_1d": exclude_1d or variant == "moco",
+                "nesterov": nesterov,
+                "dampening": dampening,
+                "variant": variant,
+            },
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure`, if given, recomputes the loss first and its value is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            gradients = _scaled_gradients(params, group)
+            if group["momentum"]:
+                gradients = self._with_momentum(params, gradients, group)
+            torch._foreach_add_(params, gradients, alpha=-group["lr"])
+        return loss
+
+    def _with_momentum(
+        self, params: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
+        fresh = [i for i, p in enumerate(params) if "momentum_buffer" not in self.state[p]]
+        for i in fresh:
+            self.state[params[i]]["momentum_buffer"] = gradients[i].clone()
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        old = sorted(set(range(len(params))) - set(fresh))
+        if old:
+            torch._foreach_mul_([buffers[i] for i in old], group["momentum"])
+            torch._foreach_add_(
+                [buffers[i] for i in old], [gradients[i] for i in old], alpha=1.0 - group["dampening"]
+            )
+        if group["nesterov"]:
+            return list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
+        return buffers
+
+
+def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Gradients with weight decay and trust ratio; norms stay on the device, so nothing waits for them."""
+    gradients = [p.grad for p in params if p.grad is not None]
+    adapted = [i for i, p in enumerate(params) if not (group["exclude_1d"] and p.ndim <= 1)]
+    if not adapted:
+        return gradients
+    p, g = [params[i] for i in adapted], [gradients[i] for i in adapted]
+    decayed = list(torch._foreach_add(g, p, alpha=group["weight_decay"]))
+    p_norm = torch.stack(torch._foreach_norm(p))
+    if group["variant"] == "moco":
+        update_norm = torch.stack(torch._foreach_norm(decayed))
+        both = (p_norm > 0) & (update_norm > 0)
+        ratio = group["eta"] * p_norm / update_norm
+    else:
+        g_norm = torch.stack(torch._foreach_norm(g))
+        both = (p_norm > 0) & (g_norm > 0)
+        ratio = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + 1e-8)
+        if group["clip"]:
+            ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
+        # a zero norm switches the decay off as well; g is zero or p is, so g + 0 says it
+        decayed = [torch.where(both[k], decayed[k], g[k]) for k in range(len(g))]
+    ratio = torch.where(both, ratio, torch.ones_like(ratio))
+    scaled = list(torch._foreach_mul(decayed, list(ratio.unbind())))
+    result = list(gradients)
+    for k, i in enumerate(adapted):
+        result[i] = scaled[k]
+    return result
+
+
+def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
+    """The optimiser of a run over a method's parameter groups.
+
+    Every torch group carries `base_lr` (the scaled rate its schedule starts from) and `fixed_lr`.
+
+    Args:
+        groups: what `Method.param_groups` returns.
+        config: names the optimiser and its hyper-parameters.
+    """
+    base = base_lr(config)
+    torch_groups: list[dict[str, Any]] = []
+    for group in groups:
+        common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
+        if config.exclude_1d_decay:
+            flat = [p for p in group.params if p.ndim <= 1]
+            deep = [p for p in group.params if p.ndim > 1]
+            torch_groups.append({**common, "params": deep, "weight_decay": config.weight_decay})
+            torch_groups.append({**common, "params": flat, "weight_decay": 0.0})
+        else:
+            torch_groups.append({**common, "params": group.params, "weight_decay": config.weight_decay})
+    torch_groups = [group for group in torch_groups if group["params"]]
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum)
+        case "adam":
+            return torch.optim.Adam(torch_groups, lr=base, betas=config.betas)
+        case "adamw":
+            return torch.optim.AdamW(torch_groups, lr=base, betas=config.betas)
+        case "lars":
+            return LARS(
+                torch_groups,
+                lr=base,
+                momentum=config.momentum,
+                eta=config.lars_eta,
+                clip=config.lars_clip,
+                exclude_1d=config.lars_exclude_1d,
+            )
+    raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
+
+
+def base_lr(config: TrainConfig) -> float:
+    """The rate after scaling by the images of one optimiser step.
+
+    Example:
+        >>> base_lr(TrainConfig(lr=0.1, batch_size=512))
+        0.2
+    """
+    return config.lr * _lr_scale(config)
+
+
+def _lr_scale(config: TrainConfig) -> float:
+    if config.lr_scaling == "none":
+        return 1.0
+    return config.batch_size * config.accumulate / 256
+
+
+def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Writes the rate of optimiser step `step` (from 0) into every group; returns the scheduled one.
+
+    A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
+    take at the warm-up's start for every group.
+    """
+    base, final = base_lr(config), config.final_lr * _lr_scale(config)
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    match config.schedule:
+        case "cosine":
+            total = config.epochs * steps_per_epoch
+            lr = warmup_cosine(step, total, base, warmup=warmup, start=config.warmup_lr, final=final)
+        case "epoch-cosine":
+            epoch = step // steps_per_epoch
+            lr = epoch_cosine(epoch, config.epochs, base, warmup=round(config.warmup_epochs), final=final)
+        case _:
+            lr = base
+    at_start = step == 0 and warmup > 1 and config.schedule == "cosine"
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] if group["fixed_lr"] and not at_start else lr
+    return lr

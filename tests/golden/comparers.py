@@ -1,0 +1,228 @@
+"""What of ours answers to which recorded item."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fullrank.methods import METHODS, Method, make_config
+from fullrank.methods.byol import byol_loss, regression_loss
+from fullrank.methods.simsiam import negative_cosine, simsiam_loss
+from fullrank.networks.momentum import cosine_tau, update_momentum
+from fullrank.training.config import TrainConfig
+from fullrank.training.optim import LARS, build_optimizer, set_learning_rates
+from fullrank.training.schedules import epoch_cosine, warmup_cosine
+from golden.harness import Case, comparer
+
+
+@comparer("01_simsiam_byol")
+def losses(case: Case) -> None:
+    p1, p2, z1, z2 = case.inputs("p1", "p2", "z1", "z2")
+    pair = {"p1": p1, "p2": p2}
+    case.check_gradients("simsiam_symmetric", simsiam_loss([p1, p2], [z1, z2]), **pair)
+    case.check_gradients("byol_sum_of_views", byol_loss([p1, p2], [z1, z2]), **pair)
+    case.check_gradients("byol_l2_one_way", regression_loss(p1, z2, "euclidean"), p1=p1)
+    for form in ("True", "False"):  # two ways to write the cosine in the reference
+        case.check_gradients(f"simsiam_one_way_simplified_{form}", negative_cosine(p1, z2.detach()), p1=p1)
+        case.check_gradients(f"byol_one_way_simplified_{form}", regression_loss(p1, z2), p1=p1)
+    case.check("out.z_std_simsiam", F.normalize(z1, dim=1).std(dim=0).mean())
+
+
+# the case names its settings only; these values of the reference's arguments are what reproduces them
+LARS_SETTINGS: dict[str, dict[str, object]] = {
+    "solo_default": {"weight_decay": 1e-4},
+    "solo_clip_excl": {"weight_decay": 1e-5, "eta": 0.02, "clip": True, "exclude_1d": True},
+    "solo_wd0": {"weight_decay": 0.0, "exclude_1d": True},
+    "solo_nesterov": {"weight_decay": 1e-3, "nesterov": True},
+    "solo_nomom": {"weight_decay": 1e-3, "eta": 0.01, "momentum": 0.0},
+    "solo_dampening": {"weight_decay": 1e-3, "dampening": 0.5},
+    "moco_wd1e-06_mom0.9": {"variant": "moco", "weight_decay": 1e-6},
+    "moco_wd0.01_mom0.9": {"variant": "moco", "weight_decay": 1e-2},
+    "moco_wd0.0_mom0.0": {"variant": "moco", "weight_decay": 0.0, "momentum": 0.0},
+    "larc_wd0.0": {"weight_decay": 0.0},
+    "larc_wd0.001": {"weight_decay": 1e-3},
+    "larc_clip_wd0.001": {"weight_decay": 1e-3, "clip": True},
+}
+
+
+@comparer("08_lars")
+def lars(case: Case) -> None:
+    names = [name.removeprefix("in.init/") for name in case.arrays if name.startswith("in.init/")]
+    for setting, options in LARS_SETTINGS.items():
+        params = {name: nn.Parameter(case.tensor(f"in.init/{name}")) for name in names}
+        optimizer = LARS(list(params.values()), lr=case.settings["lr"], **options)  # type: ignore[arg-type]
+        seen: dict[str, list[Tensor]] = {name: [] for name in names}
+        for step in range(case.settings["steps"]):
+            for name, parameter in params.items():
+                parameter.grad = case.tensor(f"in.grads/{name}")[step]
+            optimizer.step()
+            for name, parameter in params.items():
+                seen[name].append(parameter.detach().clone())
+        for name in names:
+            if f"out.{setting}/{name}" in case.arrays:
+                case.check(f"out.{setting}/{name}", torch.stack(seen[name]))
+
+
+@comparer("12_schedules")
+def schedules(case: Case) -> None:
+    for name, (base, warmup, total, start, final) in case.settings["warmup_cosine"].items():
+        ours = [
+            warmup_cosine(t, total, base, warmup=warmup, start=start, final=final) for t in range(total + 1)
+        ]
+        case.check(f"out.warmup_cosine/{name}", ours)
+    for name, (base, epochs, warmup, final) in case.settings["epoch_cosine"].items():
+        plain = [epoch_cosine(e, epochs, base) for e in range(epochs)]
+        case.check(f"out.simsiam/{name}", [[lr, base] for lr in plain])
+        case.check(f"out.linear_probe/{name}", plain)
+        warm = [epoch_cosine(e, epochs, base, warmup=warmup, final=final) for e in range(epochs)]
+        fixed = [base * (1 + e) / (1 + warmup) if e < warmup else base for e in range(epochs)]
+        case.check(f"out.noncontrastive/{name}", list(zip(warm, fixed, strict=True)))
+        times = case.arrays[f"in.fractional_epochs/{name}"]
+        moco_warmup = warmup or 1
+        case.check(
+            f"out.moco_lr/{name}",
+            [epoch_cosine(t, epochs, base, warmup=moco_warmup, from_zero=True) for t in times],
+        )
+        case.check(
+            f"out.moco_momentum/{name}", [cosine_tau(case.settings["moco_m"], 1.0, t / epochs) for t in times]
+        )
+    for name, (base, final, steps) in case.settings["tau"].items():
+        taus = [cosine_tau(base, final, k / steps) for k in range(steps)]
+        case.check(f"out.tau/{name}", taus)
+        online, target = nn.Linear(3, 2, bias=False).double(), nn.Linear(3, 2, bias=False).double()
+        online.weight.data = case.tensor(f"in.ema_online/{name}")
+        nn.init.zeros_(target.weight)
+        for tau in taus[:3]:
+            update_momentum(target, online, tau)
+        case.check(f"out.ema_target_after_3_updates/{name}", target.weight)
+
+
+class ListedBackbone(nn.Sequential):
+    """The tiny backbone that a trajectory's settings list layer by layer."""
+
+    def __init__(self, layers: list[dict[str, object]]) -> None:
+        super().__init__()
+        for layer in layers:
+            options = {k: v for k, v in layer.items() if k not in ("name", "type", "weight_norm")}
+            options |= (
+                {"in_features": options.pop("inp"), "out_features": options.pop("out")}
+                if "inp" in options
+                else {}
+            )
+            options |= {"num_features": options.pop("features")} if "features" in options else {}
+            self.add_module(str(layer["name"]), getattr(nn, str(layer["type"]))(**options))
+
+
+METHOD_OF_CASE = {
+    "simsiam": "simsiam",
+    "simsiam_official": "simsiam",
+    "byol": "byol",
+    "byol_no_ema": "byol",
+}
+
+
+def method_of(case: Case) -> Method:
+    """Our method with the trajectory's knobs, architecture and initial state."""
+    name = METHOD_OF_CASE[case.about["case"]]
+    given = case.settings["method_kwargs"]
+    options = {
+        key: given[key] for key in ("proj_hidden_dim", "proj_output_dim", "pred_hidden_dim") if key in given
+    }
+    if case.about["case"] == "simsiam_official":
+        options = {"proj_output_dim": given["dim"], "pred_hidden_dim": given["pred_dim"]}
+    if name == "byol":
+        options |= {"tau_base": case.settings["ema"]["base"], "tau_final": case.settings["ema"]["final"]}
+    cls = METHODS[name]
+    method = cls(
+        ListedBackbone(case.settings["architecture"]["backbone"]), 16, make_config(cls, options)
+    ).double()
+    given_state = {
+        key.removeprefix("in.state/"): case.tensor(key) for key in case.arrays if key.startswith("in.state/")
+    }
+    state = method.state_dict()
+    for key in state:
+        if not key.endswith("num_batches_tracked"):
+            state[key] = given_state.get(key, given_state[key.removeprefix("target.")])
+    method.load_state_dict(state)
+    return method.train()
+
+
+def config_of(case: Case) -> TrainConfig:
+    """Our training options with the trajectory's optimiser and schedule."""
+    optimizer, schedule = case.settings["optimizer"], case.settings["schedule"]
+    configured, kwargs = optimizer["configured"], optimizer["configured"].get("kwargs", {})
+    per_epoch = schedule["steps_per_epoch"]
+    return TrainConfig(
+        method=METHOD_OF_CASE[case.about["case"]],
+        epochs=schedule["epochs"],
+        optimizer=optimizer["name"].lower(),
+        lr=schedule["base_lr"],
+        lr_scaling="none",
+        weight_decay=configured["wd"],
+        lars_eta=kwargs.get("eta", 1e-3),
+        lars_clip=kwargs.get("clip_lr", False),
+        lars_exclude_1d=kwargs.get("exclude_bias_n_norm", False),
+        schedule="cosine" if schedule["name"] == "warmup_cosine" else "epoch-cosine",
+        warmup_epochs=schedule.get("warmup_steps", 0) / per_epoch,
+        warmup_lr=schedule.get("warmup_start_lr", 0.0),
+        final_lr=schedule.get("min_lr", 0.0),
+    )
+
+
+@comparer("13_trajectory")
+def trajectory(case: Case) -> None:
+    method, config = method_of(case), config_of(case)
+    steps, per_epoch = case.settings["steps"], case.settings["schedule"]["steps_per_epoch"]
+    optimizer = build_optimizer(method.param_groups(), config)
+    columns = case.settings["columns"]
+    values = dict(method.named_parameters()) | dict(method.named_buffers())
+    start = {name: values[name].detach().clone() for name in columns["params"]}
+    seen: dict[str, list[object]] = {
+        key: [] for key in ("loss", "lr", "tau", "param_norms", "delta_norms", "grad_norms", "buffer_norms")
+    }
+    # every parameter group of the reference has one column; where ours is finer or coarser it reads by name
+    group_of = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    leads = [values[group["params"][0]] for group in case.settings["groups"]]
+
+    def norms(names: list[str], of: dict[str, Tensor]) -> list[float]:
+        return [of[name].double().norm().item() for name in names]
+
+    for step in range(steps):
+        set_learning_rates(optimizer, config, step, per_epoch)
+        result = method.loss(list(case.tensor("in.views")[step]))
+        if step == 0:
+            case.check("out.first_z1", result.taps["projector"])
+        optimizer.zero_grad()
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        seen["loss"].append(result.loss.item())
+        seen["lr"].append([group_of[id(lead)]["lr"] for lead in leads])
+        gradients = {n: values[n].grad for n in columns["trainable"]}
+        seen["grad_norms"].append(
+            [0.0 if (g := gradients[n]) is None else g.norm().item() for n in gradients]
+        )
+        optimizer.step()
+        method.after_step(step / steps)
+        if case.settings["ema"]:
+            ema = case.settings["ema"]
+            seen["tau"].append(cosine_tau(ema["base"], ema["final"], step / steps))
+        seen["param_norms"].append(norms(columns["params"], values))
+        seen["delta_norms"].append(
+            norms(columns["params"], {n: values[n].detach() - start[n] for n in columns["params"]})
+        )
+        # C and its like, which a reference tracks for its logs only, are not ours
+        held = [n for n in columns["buffers"] if n in values]
+        seen["buffer_norms"].append(norms(held, values))
+    for key, rows in seen.items():
+        name = f"out.{key}"
+        if name not in case.arrays:
+            continue
+        if key == "buffer_norms":
+            case.arrays[name] = case.arrays[name][:, [n in values for n in columns["buffers"]]]
+        case.check(name, np.asarray(rows, dtype=np.float64))
+    for name in case.arrays:
+        if name.startswith("out.final/") and name.removeprefix("out.final/") in values:
+            case.check(name, values[name.removeprefix("out.final/")])
+    buffers = [optimizer.state[values[n]]["momentum_buffer"].norm().item() for n in columns["trainable"]]
+    case.check("out.optimizer_state_norms/momentum_buffer", buffers)
