@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -29,8 +29,7 @@ def register(name: str) -> Callable[[M], M]:
     return file
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What a method returns for one batch of views.
 
     Attributes:
@@ -41,7 +40,7 @@ class Step:
 
     loss: Tensor
     taps: dict[str, Tensor]
-    terms: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""Further logs, each an extra: TensorBoard, Weights & Biases, trackio. All work without an account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fullrank.errors import UsageError
+
+__all__ = ["flatten", "open_log"]
+
+Log = Callable[[Mapping[str, Any]], None]
+
+
+def flatten(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record under slash-separated names, for loggers that take scalars only.
+
+    Example:
+        >>> flatten({"event": "step", "loss": -0.5, "level": {"projector": 0.9}, "time": {"elapsed": 1.0}})
+        {'loss': -0.5, 'level/projector': 0.9, 'time/elapsed': 1.0}
+    """
+    flat: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            if "value" in value and "null" in value:  # a measure beside its null value
+                value = {"": value["value"], "null": value["null"]}
+            flat |= {f"{key}/{name}".rstrip("/"): number for name, number in flatten(value).items()}
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            flat[key] = float(value)
+    return {
+        name.replace("/measures", ""): number
+        for name, number in flat.items()
+        if name not in ("step", "epoch")
+    }
+
+
+def open_log(kind: str, run: Path) -> Log:
+    """A listener that writes records to a logger, or UsageError where its package is not installed.
+
+    Args:
+        kind: `tensorboard` (files under RUN/tensorboard), `wandb` (offline unless WANDB_MODE says otherwise)
+            or `trackio`.
+        run: the run directory.
+    """
+    opener = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}[kind]
+    try:
+        return opener(run)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'") from error
+
+
+def _tensorboard(run: Path) -> Log:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run / "tensorboard"))
+
+    def log(record: Mapping[str, Any]) -> None:
+        if record["event"] == "end":
+            writer.close()
+        elif record["event"] != "start":
+            for name, value in flatten(record).items():
+                writer.add_scalar(name, value, record["step"])
+
+    return log
+
+
+def _wandb(run: Path) -> Log:
+    import os
+
+    import wandb
+
+    state: dict[str, Any] = {}
+
+    def log(record: Mapping[str, Any]) -> None:
+        if record["event"] == "start":
+            mode = os.environ.get("WANDB_MODE", "offline")
+            state["run"] = wandb.init(project="fullrank", dir=str(run), mode=mode, config=record["config"])
+        elif record["event"] == "end":
+            state["run"].finish()
+        else:
+            state["run"].log(flatten(record), step=record["step"])
+
+    return log
+
+
+def _trackio(run: Path) -> Log:
+    import trackio
+
+    def log(record: Mapping[str, Any]) -> None:
+        if record["event"] == "start":
+            trackio.init(project="fullrank", name=run.name, config=record["config"])
+        elif record["event"] == "end":
+            trackio.finish()
+        else:
+            trackio.log({**flatten(record), "step": record["step"]})
+
+    return log

@@ -1,0 +1,399 @@
+"""The loop: views, loss, step, and a look at the representation after every epoch."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse import CollapseMonitor, Report
+from fullrank.data.views import save_sheet
+from fullrank.errors import FullrankError, UsageError
+from fullrank.training.config import TrainConfig
+from fullrank.training.evaluation import Evaluation
+from fullrank.training.optim import set_learning_rates
+from fullrank.training.rundir import RunDir
+from fullrank.training.setup import Setup, encoder_header, generator_of, launch_fabric, prepare, setup
+
+__all__ = ["Listener", "Outcome", "resume", "train"]
+
+Listener = Callable[[Mapping[str, Any]], None]
+"""Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
+
+COLLAPSED = ("complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment")
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that a checkpoint holds besides weights, optimiser and monitor."""
+
+    step: int = 0
+    epoch: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    collapsed_in_a_row: int = 0
+    last: dict[str, Any] = field(default_factory=dict)  # the last epoch record
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        path: the run directory.
+        reason: `finished`, or `collapsed` where training was stopped for that.
+        record: the last epoch record: loss, panels, knn, verdict.
+        seconds: total, watching, knn, saving.
+    """
+
+    path: Path
+    reason: str
+    record: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+
+def train(config: TrainConfig, out: Path, listeners: Sequence[Listener] = ()) -> Outcome:
+    """Trains from the start into a new run directory.
+
+    Raises:
+        UsageError: anything about the input that cannot work, before anything is written.
+        FullrankError: the loss stopped being finite.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists already: take another --out, or continue it with `fullrank resume {out}`"
+        )
+    fabric = launch_fabric(config)
+    config, data = prepare(config, fabric)
+    s = setup(config, data, fabric)
+    run = RunDir.create(out, config) if fabric.is_global_zero else RunDir(out)
+    fabric.barrier()
+    return Loop(s, run, listeners).run()
+
+
+def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
+    """Continues a run from its last checkpoint, exactly; one that has ended is left as it is.
+
+    Raises:
+        UsageError: there is no run, or its data is not where it was.
+    """
+    run = RunDir.open(path)
+    fabric = launch_fabric(run.config())
+    config, data = prepare(run.config(), fabric)
+    loop = Loop(setup(config, data, fabric), run, listeners)
+    loop.load()
+    return loop.run()
+
+
+class Loop:
+    """One run. Everything random is drawn from (seed, epoch, step): no random state is to be restored."""
+
+    def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
+        self.s, self.run_dir, self.listeners = s, run, listeners
+        self.config, self.fabric = s.config, s.fabric
+        self.monitor = CollapseMonitor()
+        self.evaluation = Evaluation(s, self.monitor)
+        self.progress = Progress()
+        self.total_steps = self.config.epochs * s.steps_per_epoch
+        self.started = time.perf_counter()
+        self.ended = False
+
+    def run(self) -> Outcome:
+        """Trains to the end, from wherever the run stands."""
+        progress, config = self.progress, self.config
+        self._tell(
+            {
+                "event": "start",
+                "config": config.as_dict(),
+                "step": progress.step,
+                "total_steps": self.total_steps,
+                "steps_per_epoch": self.s.steps_per_epoch,
+                "notes": self.s.data.notes,
+                "out": str(self.run_dir.path),
+            }
+        )
+        if self.ended:
+            return self._outcome("finished")
+        if progress.step == 0:
+            self._save_views()
+            self._look(trained=False)
+            self._save()
+        self.s.method.train()
+        while progress.epoch < config.epochs:
+            self._train_epoch()
+            progress.epoch += 1
+            last = progress.epoch == config.epochs
+            if progress.epoch % config.watch_every == 0 or last:
+                self._look(trained=True)
+            progress.loss_sum, progress.loss_count = 0.0, 0
+            if self._collapsed():
+                return self._end("collapsed")
+            self._save()
+        return self._end("finished")
+
+    def _train_epoch(self) -> None:
+        s, config, progress = self.s, self.config, self.progress
+        done = progress.step - progress.epoch * s.steps_per_epoch
+        batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
+        images_since, clock = 0, time.perf_counter()
+        for index, (_, images) in batches:
+            if index >= s.steps_per_epoch * config.accumulate:
+                break  # what does not fill a step with --accumulate
+            first, last = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
+            if first:
+                lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch)
+                torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
+            views = self._views(images, progress.epoch, index)
+            with self.fabric.no_backward_sync(s.wrapped, enabled=not last):
+                step = s.wrapped(views)
+                self.fabric.backward(step.loss / config.accumulate)
+            progress.loss_sum = progress.loss_sum + step.loss.detach().double()  # stays on the device
+            progress.loss_count += 1
+            images_since += config.batch_size
+            if not last:
+                continue
+            if config.clip_grad:
+                self.fabric.clip_gradients(s.wrapped, s.optimizer, max_norm=config.clip_grad)
+            s.optimizer.step()
+            s.optimizer.zero_grad(set_to_none=True)
+            s.method.after_step(progress.step / self.total_steps)
+            progress.step += 1
+            if progress.step % config.level_every == 0 or progress.step == 1:
+                loss = self._mean(step.loss)
+                rate = images_since / (time.perf_counter() - clock)
+                self._log_step(loss, lr, step.taps, step.terms, rate)
+                images_since, clock = 0, time.perf_counter()
+            if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
+                self._save()
+
+    def _views(self, images: Tensor | list[Tensor], epoch: int, index: int) -> list[Tensor]:
+        views, config, fabric = self.s.views, self.config, self.fabric
+        first = images if isinstance(images, Tensor) else images[0]
+        # parameters of the global batch, of which this process takes its rows
+        generator = generator_of(config.seed, 0, epoch, index)
+        params = views.sample(config.batch_size, first.shape[2], first.shape[3], generator)
+        params = params.rows(slice(fabric.global_rank * len(first), (fabric.global_rank + 1) * len(first)))
+        if isinstance(images, Tensor):
+            made = views(images.to(fabric.device), params)
+        else:
+            made = views.finish([view.to(fabric.device, non_blocking=True) for view in images], params)
+        if config.channels_last:
+            made = [view.contiguous(memory_format=torch.channels_last) for view in made]
+        return made
+
+    def _log_step(
+        self, loss: float, lr: float, taps: Mapping[str, Tensor], terms: Mapping[str, Tensor], rate: float
+    ) -> None:
+        progress = self.progress
+        if not math.isfinite(loss):
+            raise FullrankError(
+                f"the loss is {loss} at step {progress.step}: lower --lr, or clip with --clip-grad; "
+                f"the last checkpoint in {self.run_dir.path} is from before"
+            )
+        with self._clock("watching"):
+            level = self.monitor.step(taps)
+        self._emit(
+            {
+                "event": "step",
+                "epoch": progress.epoch,
+                "step": progress.step,
+                "loss": loss,
+                "terms": {name: float(value) for name, value in terms.items()},
+                "lr": lr,
+                "level": level,
+                "time": {"elapsed": self._elapsed(), "images_per_second": rate},
+            }
+        )
+
+    def _look(self, trained: bool) -> None:
+        """The panel, k-NN and verdict of this epoch, as one record."""
+        progress = self.progress
+        loss = self._mean(torch.as_tensor(progress.loss_sum)) / progress.loss_count if trained else None
+        if loss is not None and not math.isfinite(loss):
+            raise FullrankError(f"the loss was not finite in epoch {progress.epoch}: lower --lr")
+        with self._clock("watching"):
+            report = self.evaluation.panel(trained)
+        with self._clock("knn"):
+            wanted = self.config.knn_every and (
+                progress.epoch % self.config.knn_every == 0 or progress.epoch == self.config.epochs
+            )
+            knn = self.evaluation.knn() if wanted else None
+        record: dict[str, Any] = {
+            "event": "epoch",
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "loss": loss,
+            **report.as_dict(),
+            "knn": knn,
+        }
+        progress.last = record
+        collapsed = report.verdict.kind in COLLAPSED
+        progress.collapsed_in_a_row = progress.collapsed_in_a_row + 1 if collapsed else 0
+        if self.fabric.is_global_zero:
+            self.run_dir.write_spectra(progress.epoch, _spectra(report))
+        self._emit({**record, "time": {"elapsed": self._elapsed(), **progress.seconds}})
+
+    def _collapsed(self) -> bool:
+        stop = self.config.on_collapse == "stop"
+        return stop and self.progress.collapsed_in_a_row >= self.config.patience
+
+    def _end(self, reason: str) -> Outcome:
+        self.progress.seconds["total"] = self._elapsed()
+        self._emit(
+            {
+                "event": "end",
+                "reason": reason,
+                "epoch": self.progress.epoch,
+                "step": self.progress.step,
+                "time": self._outcome(reason).seconds,
+            }
+        )
+        self.ended = True
+        if reason == "collapsed":
+            self._save_healthy_encoder()
+        else:
+            self._save()
+        return self._outcome(reason)
+
+    def _outcome(self, reason: str) -> Outcome:
+        seconds = dict(self.progress.seconds)
+        seconds["share_watching"] = seconds["watching"] / max(seconds["total"], 1e-9)
+        return Outcome(self.run_dir.path, reason, self.progress.last, seconds)
+
+    # checkpoints
+
+    def _save(self) -> None:
+        self.fabric.barrier()
+        if not self.fabric.is_global_zero:
+            return
+        with self._clock("saving"):
+            progress, run = self.progress, self.run_dir
+            progress.loss_sum = float(progress.loss_sum)
+            progress.seconds["total"] = self._elapsed()
+            run.save_checkpoint(
+                {
+                    "method": self.s.method.state_dict(),
+                    "optimizer": self.s.optimizer.state_dict(),
+                    "precision": self.fabric.strategy.precision.state_dict(),
+                    "monitor": self.monitor.state_dict(),
+                    "progress": asdict(progress),
+                    "ended": self.ended,
+                    "metrics_size": run.metrics_size(),
+                }
+            )
+            if progress.last.get("verdict", {}).get("kind") == "healthy":
+                _keep(run.checkpoint_path(), run.checkpoint_path("healthy"))
+            run.save_encoder(self.s.backbone.network.state_dict(), self._header(progress.last))
+
+    def load(self) -> None:
+        """Takes up the last checkpoint; where none was taken yet, the run starts anew."""
+        state = self.run_dir.load_checkpoint()
+        if state is None:
+            if self.fabric.is_global_zero:
+                self.run_dir.truncate_metrics(0)
+            return
+        self.s.method.load_state_dict(state["method"])
+        self.s.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.progress = Progress(**state["progress"])
+        self.ended = state["ended"]
+        self.started = time.perf_counter() - self.progress.seconds["total"]
+        if self.fabric.is_global_zero:
+            self.run_dir.truncate_metrics(state["metrics_size"])
+
+    def _save_healthy_encoder(self) -> None:
+        """Where a collapsed run was healthy once, that is the encoder worth keeping."""
+        if not self.fabric.is_global_zero:
+            return
+        healthy = self.run_dir.load_checkpoint("healthy")
+        if healthy is not None:
+            weights = {
+                name.removeprefix("backbone."): tensor
+                for name, tensor in healthy["method"].items()
+                if name.startswith("backbone.")
+            }
+            self.run_dir.save_encoder(weights, self._header(healthy["progress"]["last"]))
+
+    def _header(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {**encoder_header(self.s, record.get("verdict")), "epoch": record.get("epoch", 0)}
+
+    def _save_views(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        data, views = self.s.data.train, self.s.views
+        rows = [_square(data.load(i), self.config.image_size) for i in range(min(8, len(data)))]
+        images = torch.stack(rows)
+        size = images.shape[2]
+        params = views.sample(len(images), size, size, generator_of(self.config.seed, 3))
+        save_sheet(self.run_dir.path / "figures" / "views.png", images, views, params)
+
+    # small things
+
+    def _emit(self, record: Mapping[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            self.run_dir.append(record)
+        self._tell(record)
+
+    def _tell(self, record: Mapping[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            for listener in self.listeners:
+                listener(record)
+
+    def _mean(self, value: Tensor) -> float:
+        value = value.detach().double()
+        if self.fabric.world_size > 1:
+            value = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="mean")  # type: ignore[assignment]
+        return float(value)
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    @contextmanager
+    def _clock(self, what: str) -> Iterator[None]:
+        if self.fabric.device.type == "cuda":
+            torch.cuda.synchronize()  # what was queued before is not this clock's time
+        start = time.perf_counter()
+        yield
+        self.progress.seconds[what] += time.perf_counter() - start
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    from fullrank.data.decoding import fit
+
+    side = max(size, min(image.shape[1:])) if min(image.shape[1:]) < 2 * size else 2 * size
+    return fit(image, side, side)
+
+
+def _spectra(report: Report) -> dict[str, Any]:
+    return {
+        f"{tap}.{kind}": values
+        for tap, panel in report.panels.items()
+        for kind, values in panel.spectra.items()
+    }
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Makes `target` what `source` is now; a link will do, for `source` is only ever replaced."""
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _mixed(*key: int) -> int:
+    return generator_of(*key, 4).initial_seed()

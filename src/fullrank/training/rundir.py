@@ -1,0 +1,166 @@
+"""The run directory: self-describing, and safe to kill at any byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from fullrank.errors import UsageError
+from fullrank.training.config import TrainConfig
+
+__all__ = ["RunDir", "write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader finds the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunDir:
+    """Reads and writes one run's directory.
+
+    `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
+    `checkpoints/` (`last.pt`, and `healthy.pt`, the last one judged healthy), `encoder.safetensors`,
+    `figures/`, `report.html`.
+
+    Args:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig) -> RunDir:
+        """A new run directory; raises UsageError where something is there already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`"
+            )
+        run = cls(path)
+        for folder in ("checkpoints", "spectra", "figures"):
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        write_atomically(path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
+        run.write_environment()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run directory; raises UsageError where there is none."""
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"{path} is no run directory: it has no config.yaml")
+        return cls(path)
+
+    def config(self) -> TrainConfig:
+        """The resolved configuration that the run was started with."""
+        values = yaml.safe_load((self.path / "config.yaml").read_text())
+        if not isinstance(values, dict):
+            raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
+        return TrainConfig.from_dict(values)
+
+    def write_environment(self) -> None:
+        """What the run ran on: versions, machine, threads, command."""
+        packages = ("fullrank", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
+        environment = {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cpu_threads": torch.get_num_threads(),
+            "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
+            "command": " ".join(["fullrank", *sys.argv[1:]]),
+            "versions": {name: _version(name) for name in packages},
+        }
+        write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+
+    # metrics: appended line by line; a checkpoint remembers how long the file was when it was taken
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the records are."""
+        return self.path / "metrics.jsonl"
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Appends one record as one line."""
+        with self.metrics_path.open("ab") as file:
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+
+    def metrics_size(self) -> int:
+        """Length of `metrics.jsonl` in bytes, after making sure that it is on the disk."""
+        if not self.metrics_path.exists():
+            return 0
+        with self.metrics_path.open("rb+") as file:
+            os.fsync(file.fileno())
+        return self.metrics_path.stat().st_size
+
+    def truncate_metrics(self, size: int) -> None:
+        """Drops what was written after the checkpoint that had `size` bytes before it."""
+        if self.metrics_path.exists():
+            with self.metrics_path.open("rb+") as file:
+                file.truncate(size)
+
+    def write_spectra(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes `spectra/epoch_NNNN.npz`, one array per tap and kind."""
+        path = self.path / "spectra" / f"epoch_{epoch:04d}.npz"
+        temporary = path.with_name(f".{path.name}")
+        single: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **single)
+        temporary.replace(path)
+
+    # checkpoints
+
+    def checkpoint_path(self, name: str = "last") -> Path:
+        """Where the checkpoint `last` or `healthy` is."""
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def save_checkpoint(self, state: Mapping[str, Any], name: str = "last") -> None:
+        """Writes a checkpoint atomically."""
+        path = self.checkpoint_path(name)
+        temporary = path.with_name(f".{path.name}.partial")
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def load_checkpoint(self, name: str = "last") -> dict[str, Any] | None:
+        """The checkpoint, on the CPU and without unpickling code, or None where none was taken yet."""
+        path = self.checkpoint_path(name)
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def save_encoder(self, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+        """Writes `encoder.safetensors`: the backbone alone, with a header that says what it is."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        metadata = {"format": "fullrank-encoder", "fullrank": _version("fullrank")}
+        metadata |= {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()
+        }
+        write_atomically(self.path / "encoder.safetensors", to_safetensors(tensors, metadata))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,202 @@
+"""From a configuration to everything that a run needs: devices, images, views, method, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fullrank.data.loader import Batches
+from fullrank.data.named import DATA
+from fullrank.data.opening import open_data
+from fullrank.data.sources import Data, LazySource, MemorySource, Source
+from fullrank.data.views import VIEWS, Views
+from fullrank.errors import UsageError
+from fullrank.methods import METHODS, Method, build_method
+from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
+from fullrank.networks.sync_bn import synchronise_batch_norm
+from fullrank.training.config import TrainConfig
+from fullrank.training.optim import build_optimizer
+
+__all__ = ["Setup", "generator_of", "launch_fabric", "prepare", "resolve", "setup"]
+
+LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
+
+
+@dataclass
+class Setup:
+    """What `train` works with.
+
+    Attributes:
+        config: with every `auto` resolved.
+        fabric: devices, processes and precision.
+        data: images to train on and images held out.
+        batches: the order that they come in.
+        views: how they are seen.
+        backbone: the network that is trained, and what it is called.
+        method: owns the networks; `wrapped` is the same, as the devices run it.
+        optimizer: over the method's parameter groups.
+    """
+
+    config: TrainConfig
+    fabric: Fabric
+    data: Data
+    batches: Batches
+    views: Views
+    backbone: Backbone
+    method: Method
+    wrapped: Any
+    optimizer: Optimizer
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps."""
+        return len(self.batches) // self.config.accumulate
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """A CPU generator that the key alone decides: the same draws whatever came before.
+
+    Example:
+        >>> generator_of(0, 3).initial_seed() == generator_of(0, 3).initial_seed()
+        True
+    """
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class CropViews:
+    """Cuts the views of one large image where it is decoded: what an image's crops are, its place decides."""
+
+    views: Views
+    seed: int
+
+    def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
+        """Image uint8 [3, h, w] to one uint8 [3, S, S] per view."""
+        generator = generator_of(self.seed, 1, epoch, position)
+        params = self.views.sample(1, image.shape[1], image.shape[2], generator)
+        return self.views.crop_in_worker(image, params, row=0)
+
+
+def launch_fabric(config: TrainConfig) -> Fabric:
+    """Fabric for the devices and the precision that the configuration names, launched."""
+    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
+    if config.accelerator == "gpu" and not gpu:
+        raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
+    if config.precision == "fp16" and not gpu:
+        raise UsageError("fp16 needs a GPU; on the CPU use --precision fp32 or bf16")
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
+    devices: int | str = config.devices or ("auto" if gpu else 1)
+    several = config.num_nodes > 1 or (torch.cuda.device_count() if devices == "auto" else int(devices)) > 1
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=devices,
+        num_nodes=config.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def resolve(config: TrainConfig, data: Data) -> TrainConfig:
+    """The configuration with every `auto` replaced by what the data says."""
+    size = config.image_size or _own_size(data.train)
+    views = config.views
+    if views == "auto":
+        default = METHODS[config.method].defaults(size).get("views", "simsiam")
+        # an embedded set has views of its own under its own name
+        views = config.data if config.data in DATA and config.data in VIEWS else default
+    VIEWS[views]
+    backbone = default_backbone(size) if config.backbone == "auto" else config.backbone
+    return replace(config, image_size=size, views=views, backbone=backbone)
+
+
+def _own_size(source: Source) -> int:
+    size = source.image_size
+    if isinstance(source, MemorySource) and size is not None and max(size) <= LARGEST_OWN_SIZE:
+        return max(size)
+    return 224
+
+
+def prepare(config: TrainConfig, fabric: Fabric) -> tuple[TrainConfig, Data]:
+    """Opens the data and resolves the configuration; nothing is written yet."""
+    with fabric.rank_zero_first():
+        data = open_data(
+            config.data,
+            image_size=config.image_size or None if config.data == "shapes" else None,
+            limit=config.limit or None,
+            download=config.download,
+            max_corrupt=config.max_corrupt,
+            seed=config.seed,
+        )
+    return resolve(config, data), data
+
+
+def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
+    """Builds networks, optimiser, views and loader for a resolved configuration.
+
+    Raises:
+        UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
+    """
+    views = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    batches = Batches(
+        data.train,
+        config.batch_size,
+        config.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=config.workers,
+        crop=CropViews(views, config.seed) if isinstance(data.train, LazySource) else None,
+    )
+    if len(batches) < config.accumulate:
+        raise UsageError(
+            f"--accumulate {config.accumulate} batches of {config.batch_size} are more than the "
+            f"{len(data.train)} training images"
+        )
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(
+        config.backbone,
+        config.image_size,
+        stem=config.stem,
+        zero_init_residual=config.zero_init_residual,
+    )
+    method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
+    if config.sync_bn and fabric.world_size > 1:
+        synchronise_batch_norm(method, fabric.device)
+    if config.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    if fabric.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
+        batches.source = data.train
+        method = method.to(fabric.device)
+    optimizer = build_optimizer(method.param_groups(), config)
+    wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
+    return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
+
+
+def _on(source: Source, device: torch.device) -> Source:
+    return source.to(device) if isinstance(source, MemorySource) else source
+
+
+def encoder_header(s: Setup, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `encoder.safetensors` says of itself."""
+    return {
+        "backbone": s.backbone.name,
+        "stem": s.backbone.stem,
+        "feature_dim": s.backbone.feature_dim,
+        "image_size": s.config.image_size,
+        "mean": list(s.views.mean),
+        "std": list(s.views.std),
+        "method": s.config.method,
+        "data": s.data.name,
+        "verdict": verdict or {},
+    }
