@@ -1,1 +1,68 @@
-"""cli."""
+"""The command line: one file per command, each thin: parse, call, print.
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed where the user asked to be told.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fullrank import __version__
+from fullrank.errors import FullrankError, UnknownNameError
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": "watch a healthy run and collapsing ones being told apart, on images that come along",
+    "train": "train a method on your images, and watch for collapse",
+    "resume": "continue a run exactly where it stopped",
+    "report": "write a run's page anew",
+    "list": "what there is: methods, data, views, backbones, recipes",
+}
+
+HELP = """\
+usage: fullrank COMMAND [OPTIONS]
+
+Train self-supervised encoders without negatives, and see collapse coming: which kind, and the evidence.
+
+commands:
+{commands}
+
+`fullrank COMMAND --help` tells a command's options, with an example.
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed (with --on-collapse stop)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        argv: the words after `fullrank`; None takes them from the process.
+
+    Example:
+        >>> main(["--version"])
+        fullrank 0.1.0
+        0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<8} {about}" for name, about in COMMANDS.items())))
+        return 0
+    if words[0] == "--version":
+        print(f"fullrank {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise UnknownNameError("command", words[0], COMMANDS)
+        command = importlib.import_module(f"fullrank.cli.{words[0]}")
+        return int(command.run(words[1:]))
+    except FullrankError as error:
+        print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0

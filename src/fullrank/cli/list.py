@@ -1,0 +1,117 @@
+"""`fullrank list WHAT`: what there is, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from fullrank.cli.arguments import parse
+from fullrank.errors import UnknownNameError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class List:
+    """Lists what there is by name.
+
+    Example: fullrank list methods
+
+    Attributes:
+        what: methods, data, views, backbones or recipes.
+        json: print a list of objects, each with `name`.
+        filter: only names that contain this (useful for timm's thousand backbones).
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    json: bool = False
+    filter: str = ""
+
+
+def methods() -> list[Row]:
+    """Every registered method."""
+    from fullrank.methods import METHODS
+
+    return [
+        {"name": name, "paper": f"arXiv {m.paper}", "year": m.year, "mechanism": m.mechanism}
+        for name, m in METHODS.items()
+    ]
+
+
+def data() -> list[Row]:
+    """Every data set that is known by name."""
+    from fullrank.data.named import DATA
+
+    return [
+        {
+            "name": name,
+            "images": d.images,
+            "size": d.size or "varies",
+            "classes": d.classes,
+            "labelled": d.labelled,
+            "download": "with --download" if d.download else "comes along",
+            "about": d.description,
+        }
+        for name, d in DATA.items()
+    ]
+
+
+def views() -> list[Row]:
+    """Every preset of views."""
+    from fullrank.data.views import VIEWS
+
+    return [
+        {"name": name, "views": len(v.views), "about": v.description, "source": v.source}
+        for name, v in VIEWS.items()
+    ]
+
+
+def backbones() -> list[Row]:
+    """Our narrow ResNets, then every timm name."""
+    from fullrank.networks.backbones import CIFAR_RESNETS, backbone_names
+
+    return [
+        {"name": name, "from": "fullrank" if name in CIFAR_RESNETS else "timm"} for name in backbone_names()
+    ]
+
+
+def recipes() -> list[Row]:
+    """Every recipe in the package."""
+    from fullrank.training.config import load_recipe, recipe_names
+
+    loaded = [load_recipe(name) for name in recipe_names()]
+    return [{"name": r.name, "about": r.about, "aims at": r.aims_at, "source": r.source} for r in loaded]
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "methods": methods, "data": data, "views": views, "backbones": backbones, "recipes": recipes,
+}  # fmt: skip
+
+
+def run(words: Sequence[str]) -> int:
+    """Prints a list."""
+    args = parse(List, words, "fullrank list")
+    if args.what not in LISTS:
+        raise UnknownNameError("list", args.what, LISTS)
+    rows = [row for row in LISTS[args.what]() if args.filter in row["name"]]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+    return 0
+
+
+def _print_table(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for key in rows[0] if rows else ["name"]:
+        table.add_column(key, overflow="fold", no_wrap=key == "name", style="cyan" if key == "name" else "")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)

@@ -1,0 +1,41 @@
+"""`fullrank resume RUN`: continues a run exactly where its last checkpoint left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fullrank.cli.arguments import parse
+from fullrank.cli.train import follow
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continues a run from its last checkpoint; its metrics become those of an uninterrupted run.
+
+    Example: fullrank resume runs/first
+
+    Attributes:
+        run: the run directory.
+        quiet: print nothing but errors.
+        json: print one object at the end: run, verdict, loss, level, rank, knn.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    quiet: bool = False
+    json: bool = False
+
+
+def run(words: Sequence[str]) -> int:
+    """Continues a run."""
+    args = parse(Resume, words, "fullrank resume")
+    from fullrank.training.loop import resume
+    from fullrank.training.rundir import RunDir
+
+    path = Path(args.run)
+    config = RunDir.open(path).config()
+    return follow(lambda listeners: resume(path, listeners), path, config.log, args)

@@ -1,0 +1,185 @@
+"""`fullrank train METHOD|RECIPE`: trains, watches, judges and writes the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fullrank.cli.arguments import parse
+from fullrank.errors import UnknownNameError, UsageError
+
+USAGE = """\
+usage: fullrank train METHOD|RECIPE [OPTIONS]
+
+Trains a method on unlabelled images, watches for collapse, and writes the run's page.
+
+  fullrank train simsiam --data FOLDER --out runs/first        a folder of images, or of Hub parquet
+  fullrank train cifar10/simsiam-cpu --data FOLDER             a recipe; options after it win
+  fullrank train byol --backbone vit_tiny_patch16_224 --image-size 64 --data FOLDER
+
+methods: {methods}
+recipes: {recipes}
+
+`fullrank train METHOD --help` tells every option with the method's defaults, its own as --options.NAME."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Trains from the start."""
+    from fullrank.methods import METHODS
+    from fullrank.training.config import recipe_names
+
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE.format(methods=", ".join(METHODS), recipes=", ".join(recipe_names())))
+        return 0
+    if words[0].startswith("-"):
+        raise UsageError(f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ...")
+    method, layers = starting_point(words[0])
+    args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    config = to_config(args)
+    out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{Path(config.data).name}")
+    return follow(lambda listeners: _train(config, out, listeners), out, config.log, args)
+
+
+def starting_point(what: str) -> tuple[str, list[Mapping[str, Any]]]:
+    """A method's name, and the settings that a method or recipe starts from."""
+    from fullrank.methods import METHODS
+    from fullrank.training.config import load_recipe, recipe_names
+
+    if what in METHODS:
+        return what, []
+    if "/" in what or what.endswith((".yaml", ".yml")):
+        recipe = load_recipe(what)
+        return str(recipe.settings["method"]), [recipe.settings]
+    raise UnknownNameError("method or recipe", what, [*METHODS, *recipe_names()])
+
+
+def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
+    """Parses the command line over the defaults of method and recipe.
+
+    The method's defaults depend on the size of the images, which the data decides; so they are applied to
+    what neither the recipe nor the command line names.
+    """
+    from fullrank.data.opening import open_data
+    from fullrank.methods import METHODS
+    from fullrank.training.config import TrainConfig, make_train_config
+    from fullrank.training.setup import own_size
+
+    cls = METHODS[method]
+
+    def parsed(*settings: Mapping[str, Any]) -> Any:
+        config = make_train_config(method, *settings)
+        known = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+        known["options"] = cls.Config(**config.options)
+        Args = dataclasses.make_dataclass(
+            "Args",
+            [
+                ("method", tyro.conf.Suppress[str], dataclasses.field(default=method, kw_only=True)),
+                ("options", cls.Config, dataclasses.field(default=known["options"], kw_only=True)),
+                ("quiet", bool, dataclasses.field(default=False, kw_only=True)),
+                ("json", bool, dataclasses.field(default=False, kw_only=True)),
+            ],
+            bases=(TrainConfig,),
+            frozen=True,
+            namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
+        )
+        Args.__doc__ = _options_help(TrainConfig.__doc__ or "")
+        return parse(Args, words, prog, default=Args(**known))
+
+    # once for what the user says, then over the method's defaults for images of that size
+    first = parsed(*layers)
+    size = first.image_size
+    if not size:
+        size = own_size(open_data(first.data, limit=8, download=first.download, max_corrupt=0.9).train)
+    defaults = {key: value for key, value in cls.defaults(size).items() if key != "views"}
+    return parsed(defaults, *layers)
+
+
+def _options_help(doc: str) -> str:
+    about = "Trains a method on unlabelled images and watches for collapse."
+    more = (
+        "    quiet: print nothing but errors.\n"
+        "    json: print one object at the end: run, verdict, loss, level, rank, knn.\n"
+        "    options: the method's own knobs.\n"
+    )
+    return about + "\n\n    Attributes:" + doc.split("Attributes:", 1)[1].rstrip() + "\n    " + more
+
+
+def to_config(args: Any) -> Any:
+    """The validated TrainConfig of parsed options."""
+    from fullrank.training.config import TrainConfig
+
+    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**{**values, "options": dataclasses.asdict(args.options)})
+
+
+def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
+    """Runs `start(listeners)` before the chosen terminal and loggers, writes the page, prints the result."""
+    from fullrank.report.page import write_page
+    from fullrank.report.terminal import make_console
+    from fullrank.training.logs import open_log
+
+    with ExitStack() as stack:
+        console = stack.enter_context(
+            make_console("json" if args.json else "quiet" if args.quiet else "auto")
+        )
+
+        def show(record: Mapping[str, Any]) -> None:
+            if record["event"] == "start":
+                console.start(record["config"], record["total_steps"])
+            else:
+                console(record)
+
+        opened: list[Any] = []
+
+        def log(record: Mapping[str, Any]) -> None:
+            if not opened:  # the run directory exists from the first record on
+                opened.extend(open_log(kind, out) for kind in logs)
+            for each in opened:
+                each(record)
+
+        outcome = start([show, *([log] if logs else [])])
+    page = write_page(out)
+    if args.json:
+        print(json.dumps(result(outcome, page)))
+    elif not args.quiet:
+        print(f"page    {page}")
+    return 3 if outcome.reason == "collapsed" else 0
+
+
+def result(outcome: Any, page: Path) -> dict[str, Any]:
+    """What --json prints of a run."""
+    from fullrank.report.run import read_run
+    from fullrank.report.summary import summarise
+
+    summary = summarise(read_run(outcome.path))
+    knn = outcome.record.get("knn")
+    return {
+        "run": str(outcome.path),
+        "page": str(page),
+        "reason": outcome.reason,
+        "verdict": outcome.record.get("verdict", {}),
+        "loss": outcome.record.get("loss"),
+        "level": summary.level,
+        "rank": summary.rank,
+        "knn": knn["top1"] if knn else None,
+        "seconds": dict(outcome.seconds),
+    }
+
+
+def _train(config: Any, out: Path, listeners: Sequence[Any]) -> Any:
+    from fullrank.training.loop import train
+
+    return train(config, out, listeners)
+
+
+def _free_name(stem: str) -> Path:
+    path, number = Path(stem), 2
+    while path.exists():
+        path, number = Path(f"{stem}-{number}"), number + 1
+    return path

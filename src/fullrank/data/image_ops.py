@@ -1,0 +1,386 @@
+"""Image operations on whole batches, every sample with parameters of its own: pure functions of tensors.
+
+Images are float [B, 3, H, W] in [0, 1], on any device; per-sample parameters are [B] on the same device.
+Crops, resizing and blurs are linear and separable: a dense weight matrix per axis, two matrix products.
+The results are those of `torchvision.transforms.v2.functional`, the oracle in the tests, and no row's result
+depends on the other rows of its batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fullrank.errors import UsageError
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Range = tuple[float, float]
+
+GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, to torchvision's digits
+
+#: The 24 orders of (brightness, contrast, saturation, hue), which the `order` of a colour jitter indexes.
+JITTER_ORDERS: tuple[tuple[int, ...], ...] = tuple(itertools.permutations(range(4)))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]: uint8 is divided by 255, floating point is only cast.
+
+    Raises:
+        UsageError: the images are neither uint8 nor floating point.
+
+    Example:
+        >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32).div_(255)
+    if images.is_floating_point():
+        return images.to(torch.float32)
+    raise UsageError(f"images are {images.dtype}; give uint8 in 0..255 or floats in [0, 1]")
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Small CPU tensors, sent without waiting for the device."""
+    return values.to(device, non_blocking=True)
+
+
+# -- Geometry ------------------------------------------------------------------------------------------------
+
+
+def random_sizes(
+    areas: Tensor, ratios: Tensor, height: Tensor, width: Tensor, area: Range, ratio: Range, margin: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sides of random boxes: of several tries the first that fits, as torchvision draws crops.
+
+    Args:
+        areas: [T, B] uniform in [0, 1): per try, where in `area` the share lies.
+        ratios: [T, B] likewise for `ratio`, on a log scale.
+        height: int64 [B] of what the boxes must fit in, in pixels.
+        width: likewise.
+        area: (low, high) share of `height * width`.
+        ratio: (low, high) width over height.
+        margin: pixels by which the boxes must be smaller, on each axis.
+
+    Returns:
+        int64 [B] heights, int64 [B] widths, and bool [B]: whether a try fitted; sides that do not are noise.
+
+    Example:
+        >>> half, ten = torch.full((1, 1), 0.5), torch.tensor([10])
+        >>> random_sizes(half, half, ten, ten, area=(0.0, 0.5), ratio=(0.5, 2.0))
+        (tensor([5]), tensor([5]), tensor([True]))
+    """
+    root = (height * width * (area[0] + (area[1] - area[0]) * areas)).sqrt_()
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    stretch = (low + (high - low) * ratios).div_(2).exp_()
+    h, w = (root / stretch).round_().long(), (root * stretch).round_().long()
+    fits = (h > 0) & (w > 0) & (h <= height - margin) & (w <= width - margin)
+    first = fits.int().argmax(0, keepdim=True)
+    return h.gather(0, first)[0], w.gather(0, first)[0], fits.any(0)
+
+
+def resample_matrix(
+    size_in: int,
+    size_out: int,
+    start: Tensor,
+    length: Tensor,
+    flip: Tensor | None = None,
+    interpolation: Interpolation = "bicubic",
+    full: int | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """Weights of an antialiased crop and resize along one axis, mirrored where asked.
+
+    Pixels `start` to `start + length` become `size_out` pixels. The kernel widens where it shrinks the image
+    and never looks outside the box: a crop and then a resize with `antialias=True`, as one linear map.
+
+    Args:
+        size_in: pixels of the images along this axis.
+        size_out: pixels wanted.
+        start: [B] first pixel of each box, whole numbers from 0 on.
+        length: [B] pixels of each box, at least 1; `start + length <= size_in`.
+        flip: [B] bool, where to mirror; None mirrors nothing.
+        interpolation: "bicubic" (Keys, a = -0.5) or "bilinear".
+        full: pixels the box is resized to where only a window of them is wanted; None is `size_out`.
+        offset: where in `full` that window starts.
+
+    Returns:
+        float32 [B, size_out, size_in] on the device of `start`; every row sums to 1.
+
+    Raises:
+        UsageError: the interpolation is neither of the two.
+
+    Example:
+        >>> resample_matrix(4, 2, torch.tensor([0]), torch.tensor([4]), interpolation="bilinear")
+        tensor([[[0.4286, 0.4286, 0.1429, 0.0000],
+                 [0.0000, 0.1429, 0.4286, 0.4286]]])
+    """
+    device = start.device
+    start, length = (v.to(torch.float32).view(-1, 1, 1) for v in (start, length))
+    scale = length / (full or size_out)
+    row = torch.arange(size_out, device=device, dtype=torch.float32).view(1, -1, 1)
+    if flip is not None:
+        row = torch.where(flip.view(-1, 1, 1), size_out - 1 - row, row)
+    pixel = torch.arange(size_in, device=device, dtype=torch.float32) - start  # [B, 1, size_in], in the box
+    pixel.masked_fill_((pixel < 0) | (pixel >= length), math.inf)  # so far off that they weigh nothing
+    distance = (pixel + 0.5 - scale * (row + (offset + 0.5))).abs_().div_(scale.clamp(min=1))
+    if interpolation == "bilinear":
+        weights = distance.neg_().add_(1).clamp_(min=0)
+    elif interpolation == "bicubic":
+        near, far = distance.clamp(max=1), distance.clamp_(1, 2)  # each polynomial is 0 at its clamped ends
+        weights = near.mul(1.5).sub_(2.5).mul_(near).mul_(near).add_(1)
+        weights.sub_((far - 1).mul_(far.sub_(2).square_()).mul_(0.5))
+    else:
+        raise UsageError(f"cannot resample by {interpolation!r}; use 'bicubic' or 'bilinear'")
+    return weights.div_(weights.sum(-1, keepdim=True))
+
+
+@lru_cache(maxsize=16)
+def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
+    """[radius + 1, size * size]: how often pixel `i`, or its mirror image, lies at each distance from `o`."""
+    i, o = torch.arange(size, device=device), torch.arange(size, device=device).view(-1, 1)
+    at, last = torch.arange(radius + 1, device=device).view(-1, 1, 1), size - 1
+    before, behind = (at == i + o) & (i > 0), (at == 2 * last - i - o) & (i < last)
+    return ((at == (i - o).abs()).float() + before + behind).flatten(1)
+
+
+def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
+    """Weights of a Gaussian blur along one axis, with reflected borders.
+
+    Args:
+        size: pixels along this axis.
+        sigma: [B] standard deviations in pixels, above 0.
+        radius: pixels the kernel reaches to either side; at most `size - 1` of them are used.
+
+    Returns:
+        float32 [B, size, size] on the device of `sigma`; every row sums to 1. It equals a torchvision
+        `gaussian_blur` of kernel size `2 * radius + 1`.
+
+    Example:
+        >>> blur_matrix(3, torch.tensor([1e-3]), 2)[0].diagonal()
+        tensor([1., 1., 1.])
+    """
+    radius = min(radius, size - 1)
+    step = torch.arange(radius + 1, device=sigma.device, dtype=torch.float32) / sigma.view(-1, 1)
+    kernel = step.square_().mul_(-0.5).exp_()
+    kernel = kernel / (2 * kernel.sum(1, keepdim=True) - 1)  # both sides; the centre is 1 and counts once
+    return (kernel @ _reflections(size, radius, sigma.device)).view(-1, size, size)
+
+
+def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """One linear map down the rows and one along the columns of every image, clamped to [0, 1].
+
+    Args:
+        images: float [B, C, H, W].
+        rows: [B, H_out, H] weights, from `resample_matrix` or `blur_matrix`.
+        columns: [B, W_out, W] weights.
+
+    Returns:
+        [B, C, H_out, W_out].
+
+    Example:
+        >>> image = torch.rand(1, 3, 4, 4)
+        >>> mirror = resample_matrix(4, 4, torch.tensor([0]), torch.tensor([4]), flip=torch.tensor([True]))
+        >>> torch.equal(separable(image, torch.eye(4)[None], mirror), image.flip(-1))
+        True
+    """
+    down, right = -images.shape[2] % 16, -images.shape[3] % 16
+    if down or right:  # every matrix starts on 64 bytes: else its place in the batch decides how MKL rounds
+        images = functional.pad(images, (0, right, 0, down))
+        rows, columns = functional.pad(rows, (0, down)), functional.pad(columns, (0, right))
+    batch, channels, height, width = images.shape
+    along = torch.bmm(images.reshape(batch, channels * height, width), columns.transpose(1, 2))
+    return torch.matmul(rows.unsqueeze(1), along.view(batch, channels, height, -1)).clamp_(0, 1)
+
+
+def rotate(images: Tensor, degrees: Tensor, interpolation: Interpolation = "nearest") -> Tensor:
+    """Images turned about their centres, counter-clockwise; what comes in from outside is 0.
+
+    Args:
+        images: float [B, C, H, W].
+        degrees: [B].
+        interpolation: "nearest" or "bilinear".
+
+    Raises:
+        UsageError: the interpolation is neither of the two.
+
+    Example:
+        >>> rotate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([90.0]))
+        tensor([[[[2., 4.],
+                  [1., 3.]]]])
+    """
+    if interpolation == "bicubic":
+        raise UsageError("rotation cannot be 'bicubic'; use 'nearest' or 'bilinear'")
+    height, width = images.shape[-2:]
+    angle = degrees.to(torch.float32).mul(math.pi / 180)
+    cos, sin = angle.cos(), angle.sin()
+    matrix = torch.stack([cos / width, -sin / width, sin / height, cos / height], 1).mul_(2).view(-1, 2, 2)
+    x = torch.arange(width, device=images.device, dtype=torch.float32) - (width - 1) / 2
+    y = torch.arange(height, device=images.device, dtype=torch.float32) - (height - 1) / 2
+    centred = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, -1, 2)
+    grid = torch.matmul(centred, matrix.transpose(1, 2)).view(-1, height, width, 2)
+    return functional.grid_sample(images, grid, interpolation, padding_mode="zeros", align_corners=False)
+
+
+# -- Colour --------------------------------------------------------------------------------------------------
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _luma(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    return red.mul(GRAY_WEIGHTS[0]).add_(green, alpha=GRAY_WEIGHTS[1]).add_(blue, alpha=GRAY_WEIGHTS[2])
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Every pixel times its image's factor ([B], 0 is black, 1 changes nothing), clamped to [0, 1].
+
+    Example:
+        >>> brightness(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
+        tensor([0.8000, 0.8000, 0.8000])
+    """
+    return images.mul(_per_image(factor)).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Pixels moved from their image's mean grey: factor [B], 0 is flat grey, 1 changes nothing; clamped.
+
+    Example:
+        >>> contrast(torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2), torch.tensor([0.0])).flatten()[:2]
+        tensor([0.5000, 0.5000])
+    """
+    mean = _luma(images).mean(-1).mean(-1)  # in two steps: one row's sum then never depends on the threads
+    return images.mul(_per_image(factor)).add_(_per_image((1 - factor) * mean)).clamp_(0, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Pixels moved from their own grey level: factor [B], 0 is grey, 1 changes nothing; clamped to [0, 1].
+
+    Example:
+        >>> saturation(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([0.5])).flatten()
+        tensor([0.6495, 0.1495, 0.1495])
+    """
+    factor = _per_image(factor)
+    gray = _luma(images).unsqueeze(1).mul_(1 - factor)
+    return images.mul(factor).add_(gray).clamp_(0, 1)
+
+
+def hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Hues turned by `shift` [B] of a full circle, in [-0.5, 0.5]; HSV value and saturation stay.
+
+    Example:
+        >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+        >>> hue(red, torch.tensor([1 / 3])).round(decimals=3).flatten()
+        tensor([0., 1., 0.])
+    """
+    red, green, blue = images.unbind(1)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    chroma = high - low
+    # The hue, from the two channels below the largest. On a CPU `lerp_` by a float mask is 10 x `where`.
+    is_red, is_green = red.clone().eq_(high), green.clone().eq_(high)
+    sixths = (red - green).add_(chroma, alpha=4)
+    sixths.lerp_((blue - red).add_(chroma, alpha=2), is_green).lerp_(green - blue, is_red)
+    angle = sixths.div_(chroma.clamp(min=1e-12).mul_(6)).add_(shift.view(-1, 1, 1))
+    # Each channel is low + chroma * a trapezoid of the angle; the trapezoids lie a third of a circle apart.
+    phase = torch.arange(5, -1, -2, device=images.device).div(6).view(3, 1, 1)
+    turned = angle.unsqueeze(1) + phase
+    turned.sub_(turned.floor()).sub_(1 / 3).abs_().mul_(6).sub_(1).clamp_(0, 1)
+    return turned.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))
+
+
+def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue, to each picked image in its own order, in place.
+
+    Args:
+        images: float [B, 3, H, W], contiguous.
+        picked: [B] bool **on the CPU**, like the next two: what goes together is decided without a sync.
+        order: [B] int64 in 0..23, indexes `JITTER_ORDERS`.
+        factors: float32 [B, 4]: the three factors and the hue shift; the neutral (1, 1, 1, 0) are left out.
+
+    Returns:
+        `images`.
+
+    Example:
+        >>> images = torch.full((2, 3, 4, 4), 0.5)
+        >>> halve = torch.tensor([[0.5, 1.0, 1.0, 0.0]]).expand(2, 4)
+        >>> picked, order = torch.tensor([True, False]), torch.tensor([0, 23])
+        >>> color_jitter(images, picked, order, halve)[:, 0, 0, 0]
+        tensor([0.2500, 0.5000])
+    """
+    operations = (brightness, contrast, saturation, hue)
+    active = picked.view(-1, 1) & (factors != torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    turn = torch.tensor(JITTER_ORDERS)[order].T.unsqueeze(1) == torch.arange(4).view(1, 4, 1)  # [turn, op, B]
+    group, rows = torch.nonzero((turn & active.T).flatten(0, 1), as_tuple=True)  # 16 groups, in order
+    ends = torch.bincount(group, minlength=16).cumsum(0).tolist()
+    values = to_device(factors[rows, group % 4], images.device)
+    rows = to_device(rows, images.device)
+    for which, (start, end) in enumerate(itertools.pairwise([0, *ends])):
+        if start < end:
+            row, value = rows[start:end], values[start:end]
+            images.index_copy_(0, row, operations[which % 4](images.index_select(0, row), value))
+    return images
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """The grey level in all three channels: [B, 3, H, W], a broadcast view whose channels share memory.
+
+    Example:
+        >>> grayscale(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten()
+        tensor([0.2989, 0.2989, 0.2989])
+    """
+    return _luma(images).unsqueeze(1).expand_as(images)
+
+
+def solarize(images: Tensor, threshold: float = 128 / 255) -> Tensor:
+    """Inverts every value from the threshold (in [0, 1]) on.
+
+    Example:
+        >>> solarize(torch.tensor([0.25, 0.75]))
+        tensor([0.2500, 0.2500])
+    """
+    return torch.where(images >= threshold, 1 - images, images)
+
+
+# -- After normalising ---------------------------------------------------------------------------------------
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """`(images - mean) / std` per channel, as a new tensor.
+
+    Example:
+        >>> normalize(torch.ones(1, 3, 1, 1), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).flatten()
+        tensor([2.0000, 1.0000, 0.5000])
+    """
+    shift, scale = to_device(torch.tensor([[*mean], [*std]]), images.device).view(2, -1, 1, 1)
+    return images.sub(shift).div_(scale)
+
+
+def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """A box of every image set to 0, in place; a box without height or width erases nothing.
+
+    Args:
+        images: float [B, C, H, W].
+        top: [B] first row of the box; so `left`, `height` and `width`, in pixels.
+        left: [B].
+        height: [B].
+        width: [B].
+
+    Example:
+        >>> erase(torch.ones(1, 1, 2, 3), *(torch.tensor([v]) for v in (0, 1, 1, 2)))
+        tensor([[[[1., 0., 0.],
+                  [1., 1., 1.]]]])
+    """
+    y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
+    x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
+    top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
+    inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+    return images.masked_fill_(inside.unsqueeze(1), 0)

@@ -1,0 +1,140 @@
+"""A generated data set: ten bright shapes on dark ground, made in half a second, for demos and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SHAPES", "shapes"]
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+OVERSAMPLING = 3  # drawn at this many times the size per side, then averaged: smooth edges
+
+
+def shapes(n: int, seed: int, size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Draws `n` images of one shape each: random hue, size, place and turn on near-constant dark ground.
+
+    Args:
+        n: number of images; the ten classes are equally frequent, in random order.
+        seed: the same seed draws the same images.
+        size: height and width in pixels.
+
+    Returns:
+        Images, uint8 [n, 3, size, size], and labels, int64 [n], which index `SHAPES`.
+
+    Example:
+        >>> images, labels = shapes(20, seed=0)
+        >>> images.shape, list(SHAPES)[labels[0]] in SHAPES
+        ((20, 3, 16, 16), True)
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n, dtype=np.int64) % len(SHAPES))
+    radius = rng.uniform(0.45, 0.70, n)  # the frame is [-1, 1], so this is the diameter's share of it
+    centre = rng.uniform(-0.35, 0.35, (2, n))
+    turn = rng.uniform(-0.7, 0.7, n)
+    colour = _bright_colours(rng, n)
+    ground = rng.uniform(0.04, 0.14, (n, 1, 1, 1)).astype(np.float32)
+
+    coverage = np.empty((n, size, size), np.float32)
+    for label, inside in enumerate(SHAPES.values()):
+        chosen = labels == label
+        x, y = _local_grid(size * OVERSAMPLING, radius[chosen], centre[:, chosen], turn[chosen])
+        cells = inside(x, y).reshape(-1, size, OVERSAMPLING, size, OVERSAMPLING)
+        coverage[chosen] = cells.mean((2, 4), dtype=np.float32)
+
+    images = ground + coverage[:, None] * (colour[:, :, None, None] - ground)
+    images += 0.015 * rng.standard_normal(images.shape, dtype=np.float32)
+    return (255 * images.clip(0, 1)).round().astype(np.uint8), labels
+
+
+def _bright_colours(rng: np.random.Generator, n: int) -> Floats:
+    """HSV to RGB, [n, 3]: any hue, saturation and value near full."""
+    hue, saturation, value = rng.uniform([0, 0.75, 0.85], [6, 1, 1], (n, 3)).T[:, :, None]
+    offset = np.array([5.0, 3.0, 1.0])
+    k = (offset + hue) % 6
+    rgb: Floats = (value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))).astype(np.float32)
+    return rgb
+
+
+def _local_grid(
+    side: int, radius: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], turn: npt.NDArray[np.float64]
+) -> tuple[Floats, Floats]:
+    """Pixel centres as the shape sees them, each [m, side, side]: its centre at 0, its radius 1, upright."""
+    axis = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
+    cos = (np.cos(turn) / radius).astype(np.float32)[:, None, None]
+    sin = (np.sin(turn) / radius).astype(np.float32)[:, None, None]
+    u = axis[None, None, :] - centre[0].astype(np.float32)[:, None, None]
+    v = axis[None, :, None] - centre[1].astype(np.float32)[:, None, None]
+    return u * cos + v * sin, v * cos - u * sin
+
+
+# Each answers which points lie inside its shape; x runs right, y down, and the unit circle about holds it.
+
+
+def _disc(x: Floats, y: Floats) -> Mask:
+    return x * x + y * y < 0.72
+
+
+def _square(x: Floats, y: Floats) -> Mask:
+    return np.maximum(np.abs(x), np.abs(y)) < 0.76
+
+
+def _triangle(x: Floats, y: Floats) -> Mask:
+    return (y < 0.55) & (np.abs(x) * 0.866 - y * 0.5 < 0.55)
+
+
+def _star(x: Floats, y: Floats) -> Mask:
+    fifth = 2 * np.pi / 5
+    angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)  # folded: from a point (0) to a notch
+    rho: Floats = np.sqrt(x * x + y * y)
+    notch_x, notch_y = 0.42 * np.cos(fifth / 2), 0.42 * np.sin(fifth / 2)
+    inside: Mask = rho * (np.cos(angle) * notch_y + np.sin(angle) * (1.1 - notch_x)) < 1.1 * notch_y
+    return inside
+
+
+def _cross(x: Floats, y: Floats) -> Mask:
+    near, far = np.minimum(np.abs(x), np.abs(y)), np.maximum(np.abs(x), np.abs(y))
+    return (near < 0.24) & (far < 1.0)
+
+
+def _ring(x: Floats, y: Floats) -> Mask:
+    rho2 = x * x + y * y
+    return (rho2 > 0.29) & (rho2 < 0.96)
+
+
+def _crescent(x: Floats, y: Floats) -> Mask:
+    return (x * x + y * y < 1.0) & ((x - 0.5) ** 2 + y * y > 0.64)
+
+
+def _bars(x: Floats, y: Floats) -> Mask:
+    return (np.maximum(np.abs(x), np.abs(y)) < 0.95) & (np.abs(np.abs(y) - 0.32) > 0.16)
+
+
+def _checks(x: Floats, y: Floats) -> Mask:
+    even: Mask = (np.floor(x * 1.5 + 1.5) + np.floor(y * 1.5 + 1.5)) % 2 == 0
+    return (np.maximum(np.abs(x), np.abs(y)) < 1.0) & even
+
+
+def _two_dots(x: Floats, y: Floats) -> Mask:
+    inside: Mask = (np.abs(x) - 0.62) ** 2 + y * y < 0.16
+    return inside
+
+
+SHAPES: dict[str, Callable[[Floats, Floats], Mask]] = {
+    "disc": _disc,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+    "crescent": _crescent,
+    "bars": _bars,
+    "checks": _checks,
+    "two dots": _two_dots,
+}
+"""The classes in the order of their labels, and the mask function that draws each."""
