@@ -27,7 +27,10 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     extra: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=list(words), prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+            parsed: T = tyro.cli(
+                kind, args=list(words), prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra
+            )
+            return parsed
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -53,7 +53,7 @@ def data() -> list[Row]:
             "size": d.size or "varies",
             "classes": d.classes,
             "labelled": d.labelled,
-            "download": "with --download" if d.download else "comes along",
+            "download": "with --download" if d.needs_download else "comes along",
             "about": d.description,
         }
         for name, d in DATA.items()

@@ -38,7 +38,9 @@ def run(words: Sequence[str]) -> int:
         print(USAGE.format(methods=", ".join(METHODS), recipes=", ".join(recipe_names())))
         return 0
     if words[0].startswith("-"):
-        raise UsageError(f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ...")
+        raise UsageError(
+            f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
+        )
     method, layers = starting_point(words[0])
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
@@ -133,7 +135,7 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
             if record["event"] == "start":
                 console.start(record["config"], record["total_steps"])
             else:
-                console(record)
+                console(dict(record))
 
         opened: list[Any] = []
 

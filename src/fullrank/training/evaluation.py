@@ -78,7 +78,7 @@ class Evaluation:
         assert source.labels is not None
         features, indices = [], []
         for index, images in self._chunks(source):
-            features.append(self._embed(self.s.views.clean(images))["backbone"])
+            features.append(self._backbone(self.s.views.clean(images)))
             indices.append(index)
         device = self.s.fabric.device
         found = torch.cat(indices) if indices else torch.empty(0, dtype=torch.long)
@@ -92,6 +92,11 @@ class Evaluation:
         parts: list[Any] = [None] * self.s.fabric.world_size
         torch.distributed.all_gather_object(parts, rows.cpu())
         return torch.cat(parts).to(rows.device)
+
+    def _backbone(self, images: Tensor) -> Tensor:
+        with self.s.fabric.autocast():
+            features: Tensor = self.s.method.backbone(images)
+        return features.float()
 
     def _embed(self, images: Tensor) -> dict[str, Tensor]:
         if self.s.config.channels_last:

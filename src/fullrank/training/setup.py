@@ -24,7 +24,7 @@ from fullrank.networks.sync_bn import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import build_optimizer
 
-__all__ = ["Setup", "generator_of", "launch_fabric", "prepare", "resolve", "setup"]
+__all__ = ["Setup", "generator_of", "launch_fabric", "own_size", "prepare", "resolve", "setup"]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 
@@ -108,7 +108,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 
 def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     """The configuration with every `auto` replaced by what the data says."""
-    size = config.image_size or _own_size(data.train)
+    size = config.image_size or own_size(data.train)
     views = config.views
     if views == "auto":
         default = METHODS[config.method].defaults(size).get("views", "simsiam")
@@ -119,7 +119,8 @@ def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     return replace(config, image_size=size, views=views, backbone=backbone)
 
 
-def _own_size(source: Source) -> int:
+def own_size(source: Source) -> int:
+    """The side of the views where none is asked for: the images' own up to 96 pixels, else 224."""
     size = source.image_size
     if isinstance(source, MemorySource) and size is not None and max(size) <= LARGEST_OWN_SIZE:
         return max(size)

@@ -1,0 +1,242 @@
+"""Moments of an embedding: a few sums, kept in float64, from which every spectrum metric follows.
+
+Every part of the state only ever adds up, so chunks, data-loader workers and processes combine exactly, and
+one pass over the rows with one all-reduce at its end gives the global value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.errors import UsageError
+
+__all__ = ["Moments", "RowSums", "check_rows", "finite_rows", "unit_rows"]
+
+_CHUNK_ELEMENTS = 1 << 22  # a float64 temporary of 32 MB
+
+
+class RowSums:
+    """Count, sum and sum of outer products of rows, and what follows from them.
+
+    Attributes:
+        count: n, the number of rows seen.
+        total: [d], the sum of the rows, float64.
+        outer: [d, d], the sum of their outer products, float64.
+
+    The derived values need `count >= 1` and raise UsageError otherwise. What lies below rounding noise of the
+    *uncentred* second moment reads exactly 0, because centring subtracts two numbers of that size: a constant
+    embedding has an exactly zero centred spectrum, never a noise rank.
+
+    Example:
+        >>> sums = Moments.of(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+        >>> sums.mean.tolist(), sums.covariance.tolist()
+        ([2.0, 0.0], [[2.0, 0.0], [0.0, 0.0]])
+        >>> sums.singular_values(centred=False).round(4).tolist()
+        [3.1623, 0.0]
+    """
+
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        self.count = 0
+        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+
+    @property
+    def dim(self) -> int:
+        """The width d of a row."""
+        return len(self.total)
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in float64 rows [n, d] that are known to be finite."""
+        self.count += len(rows)
+        self.total += rows.sum(0)
+        self.outer.addmm_(rows.T, rows)
+
+    @property
+    def mean(self) -> Tensor:
+        """[d], the mean row."""
+        return self.total / self._seen()
+
+    @property
+    def second_moment(self) -> Tensor:
+        """[d, d], `E[z z^T]`, not centred."""
+        return self.outer / self._seen()
+
+    @property
+    def covariance(self) -> Tensor:
+        """[d, d], centred, with n - 1 in the denominator; zeros for a single row."""
+        n, mean = self._seen(), self.mean
+        return (self.second_moment - torch.outer(mean, mean)) * (n / max(n - 1, 1))
+
+    @property
+    def variances(self) -> Tensor:
+        """[d], the diagonal of the covariance, exactly 0 where a coordinate is constant."""
+        n, mean, square = self._seen(), self.mean, self.outer.diagonal() / self._seen()
+        variance = square - mean * mean
+        return torch.where(variance > self._noise * square, variance, 0.0) * (n / max(n - 1, 1))
+
+    @property
+    def centred_share(self) -> float:
+        """`tr(Cov) / E||z||^2` in [0, 1] with the 1/n covariance; 0 for a constant embedding."""
+        square = float(self.outer.trace()) / self._seen()
+        share = 1 - float(self.mean.square().sum()) / square if square > 0 else 0.0
+        return share if share > self._noise else 0.0
+
+    def singular_values(self, centred: bool = True) -> np.ndarray:
+        """Singular values of the row matrix [n, d], largest first: `sigma_i = sqrt((n-1) lambda_i)`.
+
+        Args:
+            centred: subtract the mean row first; otherwise `sigma_i = sqrt(n lambda_i)` of the second moment.
+
+        Returns:
+            min(n, d) values, float64, as `svd` would give them, without ever holding the rows. Values below
+            about `sqrt(eps * max(n, d))` of the largest uncentred one are rounding noise and read 0.
+        """
+        n, second_moment = self._seen(), self.second_moment
+        matrix = self.covariance * (max(n - 1, 1) / n) if centred else second_moment
+        eigenvalues = torch.linalg.eigvalsh(matrix).flip(0)[: min(n, self.dim)]
+        # The Frobenius norm bounds the largest eigenvalue cheaply, and tightly where one direction rules.
+        noise = self._noise * torch.linalg.matrix_norm(second_moment)
+        sigma = torch.where(eigenvalues > noise, n * eigenvalues, 0.0).sqrt()
+        if centred and n <= self.dim:
+            sigma[n - 1 :] = 0.0  # n centred rows span n - 1 directions
+        values: np.ndarray = sigma.cpu().numpy()
+        return values
+
+    @property
+    def _noise(self) -> float:
+        """Relative rounding error of a sum of outer products: it grows with n on a constant input."""
+        return max(self.count, self.dim) * torch.finfo(torch.float64).eps
+
+    def _seen(self) -> int:
+        if self.count == 0:
+            raise UsageError("no embedding rows were seen, so there is nothing to measure")
+        return self.count
+
+
+class Moments(RowSums):
+    """Streaming moments of raw rows and, beside them in `unit`, of the same rows at unit L2 length.
+
+    Formula: `n`, `sum z`, `sum z z^T` and `sum u`, `sum u u^T` with `u = z / ||z||`; a zero row stays zero.
+    State is 2 d (d + 1) float64 numbers (67 MB at d = 2048), never the rows.
+
+    Args:
+        dim: d, the width of a row.
+        device: where the sums live.
+
+    Example:
+        >>> z = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> whole, part, other = Moments.of(z), Moments.of(z[:30]), Moments.of(z[30:])
+        >>> part.merge(other)
+        >>> part.count, torch.allclose(part.covariance, whole.covariance, rtol=1e-12)
+        (100, True)
+    """
+
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(dim, device)
+        self.unit = RowSums(dim, device)
+
+    @classmethod
+    def of(cls, z: Tensor) -> Moments:
+        """The moments of one tensor [n, d], on its device (on the CPU where that one has no float64)."""
+        check_rows(z)
+        moments = cls(z.shape[1], "cpu" if z.device.type == "mps" else z.device)
+        moments.update(z)
+        return moments
+
+    @torch.no_grad()
+    def update(self, z: Tensor) -> None:
+        """Takes in rows [n, d] of any real dtype and device, chunk by chunk.
+
+        Raises:
+            UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
+        """
+        check_rows(z, self.dim)
+        bad = sum(int((~rows.isfinite().all(1)).sum()) for rows in self._chunks(z))
+        if bad:
+            raise _not_finite(bad, len(z))
+        for rows in self._chunks(z):
+            self.add(rows)
+            self.unit.add(unit_rows(rows))
+
+    def merge(self, other: Moments) -> None:
+        """Adds what another one has seen."""
+        if other.dim != self.dim:
+            raise UsageError(f"cannot merge moments of {other.dim} dimensions into moments of {self.dim}")
+        self._load(self._pack() + other._pack().to(self.total.device))
+
+    def all_reduce(self, group: Any = None) -> None:
+        """Adds up what all processes have seen, in one collective call; does nothing in a single process."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        packed = self._pack()
+        if distributed.get_backend(group) == "nccl":
+            packed = packed.cuda()
+        distributed.all_reduce(packed, group=group)
+        self._load(packed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, ready for `torch.save`."""
+        return {"dim": self.dim, "sums": self._pack().cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the sums of a `state_dict` in place of its own."""
+        if state["dim"] != self.dim:
+            raise UsageError(f"the saved moments have {state['dim']} dimensions, these have {self.dim}")
+        self._load(state["sums"])
+
+    def _chunks(self, z: Tensor) -> Iterator[Tensor]:
+        for rows in torch.split(z.detach(), max(1, _CHUNK_ELEMENTS // self.dim)):
+            yield rows.to(self.total.device).double()
+
+    def _pack(self) -> Tensor:
+        """All sums as one float64 vector (a count stays exact up to 2^53)."""
+        sums = [part.flatten() for s in (self, self.unit) for part in (s.total, s.outer)]
+        return torch.cat([self.total.new_tensor([self.count]), *sums])
+
+    def _load(self, packed: Tensor) -> None:
+        d = self.dim
+        packed = packed.to(self.total.device)
+        self.count = self.unit.count = int(packed[0])
+        total, outer, unit_total, unit_outer = torch.split(packed[1:], [d, d * d, d, d * d])
+        self.total, self.outer = total.clone(), outer.reshape(d, d).clone()
+        self.unit.total, self.unit.outer = unit_total.clone(), unit_outer.reshape(d, d).clone()
+
+
+def check_rows(z: Tensor, dim: int | None = None) -> None:
+    """Raises UsageError where `z` is no real matrix [n, d], or not of width `dim`."""
+    if not isinstance(z, Tensor):
+        raise UsageError(f"an embedding is a torch tensor [n, d], not a {type(z).__name__}")
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise UsageError(
+            f"an embedding is a matrix [n, d]; this one has the shape {list(z.shape)}: pool or flatten it"
+        )
+    if z.is_complex():
+        raise UsageError("an embedding is real; this one is complex")
+    if dim is not None and z.shape[1] != dim:
+        raise UsageError(f"an embedding of width {z.shape[1]} came where earlier ones had the width {dim}")
+
+
+def finite_rows(z: Tensor) -> Tensor:
+    """The rows [n, d] detached and in float64; raises UsageError where some are not finite."""
+    check_rows(z)
+    rows = (z.detach().cpu() if z.device.type == "mps" else z.detach()).double()
+    bad = int((~rows.isfinite().all(1)).sum())
+    if bad:
+        raise _not_finite(bad, len(z))
+    return rows
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """The rows [n, d] at unit L2 length; a zero row stays zero."""
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(length > 0, length, 1.0)
+
+
+def _not_finite(bad: int, n: int) -> UsageError:
+    return UsageError(f"{bad} of {n} embedding rows are not finite (NaN or infinite): training has diverged")

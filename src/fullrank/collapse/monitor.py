@@ -1,0 +1,248 @@
+"""The monitor: from named embeddings, as a training run produces them, to panels and verdicts.
+
+It takes tensors only and knows no method: `step` reads the level of a training batch, `observe` and `close`
+judge held-out embeddings once an epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.metrics import level_of_rows
+from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.panel import Panel
+from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.verdict import Thresholds, Verdict, judge
+from fullrank.errors import UsageError
+
+__all__ = ["CollapseMonitor", "Report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one pass over held-out data showed.
+
+    Attributes:
+        panels: tap to panel, with its spectra.
+        verdicts: tap to verdict.
+        verdict: that of the main tap.
+    """
+
+    panels: dict[str, Panel]
+    verdicts: dict[str, Verdict]
+    verdict: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: panels and verdicts by tap, and the main verdict; without the spectra."""
+        return {
+            "verdict": self.verdict.as_dict(),
+            "verdicts": {tap: verdict.as_dict() for tap, verdict in self.verdicts.items()},
+            "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
+        }
+
+
+class CollapseMonitor:
+    """Watches the taps of a training run.
+
+    Args:
+        every: `step` measures on every so many of its calls, the first one included.
+        tap: the main tap, whose verdict counts; where it is missing, the last tap given counts.
+        thresholds: what verdicts depend on.
+        capacity: rows kept per tap (and pairs of views) for uniformity and alignment.
+
+    Attributes:
+        history: tap to the panels of earlier `close` calls on a trained network, without spectra.
+        seconds: wall time spent in here. Work queued on a GPU counts where a call waits for it.
+
+    Example:
+        >>> monitor = CollapseMonitor()
+        >>> z = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+        >>> for chunk in z.split(100):
+        ...     monitor.observe({"projector": chunk})
+        >>> report = monitor.close()
+        >>> report.verdict.kind, report.panels["projector"].n
+        ('healthy', 400)
+    """
+
+    def __init__(
+        self,
+        every: int = 1,
+        tap: str = "projector",
+        thresholds: Thresholds | None = None,
+        capacity: int = 2048,
+    ) -> None:
+        if every < 1 or capacity < 2:
+            raise UsageError(f"every must be at least 1 and capacity at least 2, not {every} and {capacity}")
+        self.every, self.tap, self.capacity = every, tap, capacity
+        self.thresholds = thresholds or Thresholds()
+        self.history: dict[str, list[Panel]] = {}
+        self.seconds = 0.0
+        self._calls = 0
+        self._reset()
+
+    @torch.no_grad()
+    def step(self, taps: Mapping[str, Tensor]) -> dict[str, float]:
+        """The level of each tap on this process's part of a training batch; see `metrics.level`.
+
+        Costs n d per tap and one synchronisation with the device.
+
+        Args:
+            taps: tap to embeddings [b, d], attached to a graph or not.
+
+        Returns:
+            Tap to level; empty between measurements, without taps of fewer than two rows. A tap with a value
+            that is not finite reads NaN, for the loop to act on.
+        """
+        with self._timed():
+            self._calls += 1
+            if (self._calls - 1) % self.every:
+                return {}
+            levels = {}
+            for tap, z in taps.items():
+                check_rows(z)
+                if len(z) > 1:
+                    levels[tap] = level_of_rows(z.detach().float())
+            if not levels:
+                return {}
+            device = next(iter(levels.values())).device
+            values = torch.stack([value.to(device) for value in levels.values()]).tolist()
+            return dict(zip(levels, values, strict=True))
+
+    def observe(
+        self, taps: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    ) -> None:
+        """Takes in one chunk of held-out embeddings.
+
+        Args:
+            taps: tap to embeddings [b, d], in evaluation mode.
+            pairs: tap to the embeddings [b, d] of two views of the same images, for alignment.
+
+        Raises:
+            UsageError: wrong shape or width, or rows that are not finite; the message names the tap.
+        """
+        with self._timed():
+            for tap, z in taps.items():
+                with _naming(tap):
+                    check_rows(z)
+                    if tap not in self._moments:
+                        # Apple's devices have no float64; everywhere else the sums stay where the rows are.
+                        self._moments[tap] = Moments(
+                            z.shape[1], "cpu" if z.device.type == "mps" else z.device
+                        )
+                        self._points[tap] = self._new_reservoir(z.shape[1])
+                    self._moments[tap].update(z)
+                    self._points[tap].add(z)
+            for tap, (za, zb) in (pairs or {}).items():
+                with _naming(tap):
+                    check_rows(za)
+                    check_rows(zb, za.shape[1])
+                    if len(za) != len(zb):
+                        raise UsageError(f"two views have one shape; these have {len(za)} and {len(zb)} rows")
+                    if tap not in self._pairs:
+                        self._pairs[tap] = self._new_reservoir(2 * za.shape[1])
+                    self._pairs[tap].add(torch.cat([za, zb], dim=1))
+
+    def close(self, trained: bool = True) -> Report:
+        """Judges what was observed since the last call, over all processes, and starts anew.
+
+        Every process must call it; all get the same report.
+
+        Args:
+            trained: False for a network that has taken no step: it is measured, not judged, and its panel
+                does not enter the history, since ranks of random networks are no yardstick.
+
+        Raises:
+            UsageError: nothing was observed.
+        """
+        with self._timed():
+            self._agree_on_taps()
+            if not self._moments:
+                raise UsageError("nothing was observed, so there is nothing to judge")
+            panels = {tap: self._panel(tap) for tap in self._moments}
+            verdicts = {
+                tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
+                for tap, panel in panels.items()
+            }
+            if trained:
+                for tap, panel in panels.items():
+                    self.history.setdefault(tap, []).append(panel.without_spectra())
+            self._reset()
+            main = self.tap if self.tap in verdicts else list(verdicts)[-1]
+            return Report(panels, verdicts, verdicts[main])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
+        history = {tap: [panel.as_dict() for panel in panels] for tap, panels in self.history.items()}
+        return {"history": history, "calls": self._calls, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the history of a `state_dict` in place of its own: a resumed run judges identically."""
+        self.history = {
+            tap: [Panel.from_dict(panel) for panel in panels] for tap, panels in state["history"].items()
+        }
+        self._calls, self.seconds = state["calls"], state["seconds"]
+        self._reset()
+
+    def _panel(self, tap: str) -> Panel:
+        moments = self._moments[tap]
+        moments.all_reduce()
+        points = self._points[tap]
+        points.gather()
+        pairs = None
+        if tap in self._pairs:
+            self._pairs[tap].gather()
+            za, zb = self._pairs[tap].rows.chunk(2, dim=1)
+            pairs = za, zb
+        return Panel.from_moments(tap, moments, points.rows, pairs)
+
+    def _agree_on_taps(self) -> None:
+        """Gives this process every tap that any process has seen, in one order, so that collectives match."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        widths = {tap: moments.dim for tap, moments in self._moments.items()}
+        pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
+        seen: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(seen, (widths, pair_widths))
+        moments, points, pairs = self._moments, self._points, self._pairs
+        self._reset()
+        for widths, pair_widths in seen:
+            for tap, d in widths.items():
+                self._moments[tap] = moments.get(tap) or Moments(d)
+                self._points[tap] = points.get(tap) or self._new_reservoir(d)
+            for tap, d in pair_widths.items():
+                self._pairs[tap] = pairs.get(tap) or self._new_reservoir(d)
+
+    def _new_reservoir(self, dim: int) -> Reservoir:
+        distributed = torch.distributed
+        ranked = distributed.is_available() and distributed.is_initialized()
+        return Reservoir(dim, self.capacity, stream=distributed.get_rank() if ranked else 0)
+
+    def _reset(self) -> None:
+        self._moments: dict[str, Moments] = {}
+        self._points: dict[str, Reservoir] = {}
+        self._pairs: dict[str, Reservoir] = {}
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+@contextmanager
+def _naming(tap: str) -> Iterator[None]:
+    """Says which tap an error is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"tap {tap!r}: {error}") from None

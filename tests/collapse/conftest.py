@@ -1,0 +1,35 @@
+"""Embeddings whose collapse is known."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Small matrices on a busy machine: threads that wait for each other cost seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _low_rank(n: int, d: int, rank: int, seed: int = 0) -> torch.Tensor:
+    """Isotropic in `rank` random directions of d."""
+    frame = torch.linalg.qr(_gaussian(d, rank, seed + 1)).Q
+    return _gaussian(n, rank, seed) @ frame.T
+
+
+@pytest.fixture(scope="session")
+def gaussian() -> Callable[..., torch.Tensor]:
+    return _gaussian
+
+
+@pytest.fixture(scope="session")
+def low_rank() -> Callable[..., torch.Tensor]:
+    return _low_rank

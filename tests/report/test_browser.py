@@ -1,0 +1,89 @@
+"""The pages in a real browser without network: every figure drawn, nothing fetched, nothing too wide."""
+
+import shutil
+
+import pytest
+
+from fullrank.report import write_comparison, write_page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+]
+
+DRAWN = """() => [...document.querySelectorAll(".plot")].map((plot) => ({
+    classed: plot.classList.contains("js-plotly-plot"),
+    marks: plot.querySelectorAll("svg .scatterlayer path, svg .heatmaplayer image").length,
+    inside: plot.querySelector(".main-svg")?.getBoundingClientRect().width <= plot.clientWidth + 1,
+}))"""
+SHOWN = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => plot.data)
+    .filter((trace) => trace.meta && trace.visible !== false).map((trace) => trace.meta.tap)"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def visit(browser, file, width, look=lambda page: None, scheme="light"):
+    """Opens a page offline and checks what holds for all of them; `look` sees it before it closes."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme)
+    page = context.new_page()
+    faults, requests = [], []
+    page.on(
+        "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else 0
+    )
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url[:80]}"))
+    page.on("request", lambda request: requests.append(request.url[:80]))
+    page.goto(file.as_uri())
+    page.wait_for_function(
+        "document.querySelectorAll('.plot').length === document.querySelectorAll('.plot .main-svg .plot').length",
+        timeout=30_000,
+    )
+    page.wait_for_timeout(300)
+    drawn = page.evaluate(DRAWN)
+    wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    look(page)
+    context.close()
+    assert faults == []
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()[:80]]
+    assert drawn and all(plot["classed"] and plot["marks"] and plot["inside"] for plot in drawn), drawn
+    assert wide[0] <= wide[1], f"horizontal scroll at {width} px: {wide}"
+    return len(drawn)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("kind", ["healthy", "complete"])
+def test_the_page_of_a_run(browser, fake_run, kind, width):
+    assert visit(browser, write_page(fake_run(kind, epochs=5)), width) == 7
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_of_an_untrained_network(browser, fake_run, width):
+    assert visit(browser, write_page(fake_run(epochs=0, labels=False, ended=False)), width) == 5
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_comparison(browser, fake_run, tmp_path, width):
+    runs = [fake_run(kind, epochs=5) for kind in ("healthy", "dimensional", "complete")]
+    page = write_comparison(runs, tmp_path / "demo.html", "Three runs", baselines={"raw pixels": 0.4})
+    assert visit(browser, page, width, scheme="dark") == 8
+
+
+def test_choosing_a_tap(browser, fake_run):
+    def look(page):
+        assert set(page.evaluate(SHOWN)) == {"projector"}
+        page.click("button[data-value=backbone]")
+        page.wait_for_timeout(300)
+        assert set(page.evaluate(SHOWN)) == {"backbone"}
+        assert page.get_attribute("button[data-value=backbone]", "aria-pressed") == "true"
+
+    visit(browser, write_page(fake_run("dimensional", epochs=3)), 1440, look)

@@ -1,0 +1,133 @@
+"""The pages: from every kind of run, complete in one file, and true to the numbers."""
+
+import json
+import re
+
+import pytest
+
+from fullrank.errors import UsageError
+from fullrank.report import Summary, write_comparison, write_page
+from fullrank.report.comparison import headline
+
+
+def figures(page):
+    """The figures in a page, as plotly would read them."""
+    return [
+        json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
+    ]
+
+
+def without_scripts(page):
+    return re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("healthy", "Healthy"), ("complete", "Complete collapse"), ("dimensional", "Dimensional collapse")],
+)
+def test_every_kind_of_run(fake_run, kind, words):
+    path = write_page(fake_run(kind, epochs=4))
+    assert path.name == "report.html" and not list(path.parent.glob(".*.tmp"))
+    page = path.read_text()
+    text = without_scripts(page)
+    assert len(figures(page)) == 7
+    assert f"</span> {words}" in text
+    assert "at the projector" in text
+    assert "effective rank, centred" in text and "untrained → last" in text
+    assert 'src="data:image/png;base64,' in text
+    assert ("ranks and shapes below are those of noise" in text) == (kind == "complete")
+
+
+def test_nothing_is_fetched(fake_run):
+    text = without_scripts(write_page(fake_run(epochs=2)).read_text())
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", text)
+    assert "@import" not in text and "url(" not in text
+
+
+def test_no_labels_no_spectra_no_picture(fake_run):
+    page = write_page(fake_run(epochs=3, labels=False, spectra=False, picture=False)).read_text()
+    assert len(figures(page)) == 4
+    text = without_scripts(page)
+    assert "no labels" in text and "What the network saw" not in text
+
+
+def test_a_run_still_going_on(fake_run):
+    text = without_scripts(write_page(fake_run(epochs=3, ended=False)).read_text())
+    assert "No closing record" in text
+
+
+def test_only_the_untrained_network(fake_run):
+    page = write_page(fake_run(epochs=0, ended=False)).read_text()
+    assert "Not decidable" in without_scripts(page)
+    assert len(figures(page)) == 6  # there is no loss yet
+
+
+def test_nothing_but_a_config(tmp_path):
+    (tmp_path / "config.yaml").write_text("method: simsiam\n")
+    assert "Nothing has been judged yet" in write_page(tmp_path).read_text()
+
+
+def test_values_that_are_undefined(tmp_path):
+    measures = {
+        name: {"value": None, "null": None} for name in ("level", "erank_centred", "uniformity", "alignment")
+    }
+    evidence = [
+        {"metric": "level", "value": None, "null": None, "threshold": None, "trend": None, "says": None}
+    ]
+    verdict = {"kind": "not decidable", "tap": "projector", "why": "n is too small.", "evidence": evidence}
+    row = {"event": "epoch", "epoch": 0, "step": 0, "loss": None, "verdict": verdict, "knn": None}
+    row["panels"] = {"projector": {"n": 3, "d": 128, "measures": measures}}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert "n is too small." in write_page(tmp_path).read_text()
+
+
+def test_what_others_wrote_stays_text(fake_run):
+    path = fake_run(epochs=1)
+    (path / "config.yaml").write_text("method: '<script>alert(1)</script>'\n")
+    rows = path / "metrics.jsonl"
+    rows.write_text(rows.read_text().replace("p1z2", "</script><b>"))
+    page = write_page(path).read_text()
+    assert "<script>alert" not in page and "</script><b>" not in page
+
+
+def test_a_comparison(fake_run, tmp_path):
+    runs = [fake_run(kind, epochs=4) for kind in ("healthy", "dimensional", "complete")]
+    write_page(runs[0])
+    out = tmp_path / "pages" / "demo.html"
+    baselines = {"raw pixels": 0.42}
+    path = write_comparison(runs, out, "Three runs", "An intro.", names=["a", "b", "c"], baselines=baselines)
+    assert path == out
+    page = out.read_text()
+    text = without_scripts(page)
+    assert "A collapsed run has the best loss" in text and "“c” reaches" in text
+    assert 'href="../healthy/report.html"' in text and "dimensional/report.html" not in text
+    assert "42.0 %" in text and "options.stop_gradient" in text
+    assert len(figures(page)) == 4 + 3 + 1
+
+
+def test_a_comparison_needs_runs_with_names_of_their_own(fake_run, tmp_path):
+    run = fake_run(epochs=1)
+    with pytest.raises(UsageError):
+        write_comparison([], tmp_path / "a.html", "none")
+    with pytest.raises(UsageError):
+        write_comparison([run, run], tmp_path / "a.html", "twice the same")
+
+
+def arm(name, loss, kind):
+    summary = Summary(name)
+    summary.losses = [] if loss is None else [loss]
+    summary.verdict = {"kind": kind}
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("arms", "title"),
+    [
+        ([arm("a", -0.9, "healthy"), arm("b", -1.0, "complete")], "The collapsed run has the best loss"),
+        ([arm("a", -1.0, "healthy"), arm("b", -0.9, "complete")], "1 of 2 arms collapsed"),
+        ([arm("a", -1.0, "healthy"), arm("b", -0.9, "not decidable")], "No arm collapsed"),
+        ([arm("a", None, "not decidable")], "No arm has a loss yet"),
+    ],
+)
+def test_the_headline_says_what_the_numbers_say(arms, title):
+    assert headline(arms)[0] == title

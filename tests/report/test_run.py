@@ -1,0 +1,105 @@
+"""The reader: any state a run directory can be found in."""
+
+import json
+import re
+
+import pytest
+
+from fullrank.errors import UsageError
+from fullrank.report import read_run, summarise
+
+
+def test_a_whole_run(fake_run):
+    run = read_run(fake_run("dimensional", epochs=4))
+    assert [row["epoch"] for row in run.epochs] == [0, 1, 2, 3, 4]
+    assert run.taps == ["backbone", "projector", "predictor"]
+    assert run.verdict["kind"] == "dimensional"
+    assert run.size("projector") == (1000, 128)
+    assert list(run.spectra("projector", "centred")) == [0, 1, 2, 3, 4]
+    assert run.end is not None and run.damaged == 0
+    points = run.measures("projector", "erank_centred")
+    assert points[-1].value < 0.1 * points[-1].null
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.9, 0.999])
+def test_cut_at_any_byte(fake_run, part):
+    path = fake_run(epochs=3)
+    file = path / "metrics.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(part * len(whole))])
+    run = read_run(path)
+    assert run.end is None and run.damaged == 0
+    summarise(run)
+
+
+def test_cut_inside_a_letter_and_a_number(fake_run):
+    path = fake_run(epochs=1)
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write('{"event":"step","why":"é'.encode()[:-1])
+    assert read_run(path).end is not None
+
+
+def test_damage_in_the_middle_is_counted(fake_run):
+    path = fake_run(epochs=2)
+    file = path / "metrics.jsonl"
+    file.write_text('{"event": "st' + file.read_text())
+    assert read_run(path).damaged == 1
+
+
+def test_a_resumed_run_overtakes_what_was_written_after_its_checkpoint(tmp_path):
+    def step(number, loss):
+        return {"event": "step", "epoch": number // 10, "step": number, "loss": loss}
+
+    def epoch(number):
+        return {"event": "epoch", "epoch": number, "step": 10 * number}
+
+    old = [step(5, -0.1), epoch(1), step(15, -0.2), epoch(2), step(25, -0.3)]
+    old.append({"event": "end", "reason": "interrupted", "step": 25, "epoch": 2, "time": {}})
+    new = [step(15, -0.9), epoch(2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, old + new)))
+    run = read_run(tmp_path)
+    assert [(row["step"], row["loss"]) for row in run.steps] == [(5, -0.1), (15, -0.9)]
+    assert [row["epoch"] for row in run.epochs] == [1, 2]
+    assert run.end is None
+
+
+def test_undefined_numbers_are_none(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"event":"step","epoch":0,"step":1,"loss":NaN}\n')
+    assert read_run(tmp_path).steps[0]["loss"] is None
+
+
+def test_spectra_that_are_missing_or_cut(fake_run):
+    assert read_run(fake_run(name="bare", epochs=2, spectra=False)).spectra("projector", "unit") == {}
+    path = fake_run(epochs=2)
+    cut = path / "spectra" / "epoch_0002.npz"
+    cut.write_bytes(cut.read_bytes()[:700])
+    assert list(read_run(path).spectra("projector", "unit")) == [0, 1]
+
+
+def test_a_cut_config_is_no_obstacle(fake_run):
+    path = fake_run(epochs=1)
+    (path / "config.yaml").write_text("method: simsiam\noptions: {width: [1, 2")
+    (path / "environment.json").write_text('{"device": ')
+    run = read_run(path)
+    assert run.config == {} and run.environment == {}
+
+
+def test_what_is_no_run_directory(tmp_path, fake_run):
+    with pytest.raises(UsageError, match="no such run directory"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a directory"):
+        read_run(tmp_path / "file")
+    fake_run("healthy", epochs=1)
+    with pytest.raises(UsageError, match=re.escape(f"did you mean {tmp_path / 'healthy'}?")):
+        read_run(tmp_path)
+
+
+def test_the_summary(fake_run):
+    summary = summarise(read_run(fake_run("complete", epochs=4)), "no stop-gradient")
+    assert summary.name == "no stop-gradient"
+    assert summary.look.title == "Complete collapse" and summary.tap == "projector"
+    assert summary.level < 0.01 and summary.width == 128
+    assert summary.knn < summary.knn_untrained
+    assert summary.loss < summary.loss_first
+    assert summary.share_watching == 0.0098

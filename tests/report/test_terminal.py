@@ -1,0 +1,145 @@
+"""The terminal: what is written, at both usual widths, and nothing where nothing was asked for."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from fullrank.errors import UnknownNameError
+from fullrank.report import read_run, summarise
+from fullrank.report.arms import LiveArms, arms_table, arms_text
+from fullrank.report.terminal import LivePanel, PlainLines, Quiet, make_console
+
+
+def drawn(renderable, width):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(renderable)
+    return console.export_text().splitlines()
+
+
+def panel_of(records, config, width=80):
+    panel = LivePanel(Console(width=width, file=io.StringIO()))
+    panel.start(config, total_steps=620)
+    for record in records:
+        panel(record)
+    return panel
+
+
+def test_plain_lines(fake_records, fake_config):
+    stream = io.StringIO()
+    with PlainLines(stream) as lines:
+        lines.start({**fake_config, "epochs": 3}, total_steps=93)
+        for record in fake_records("dimensional", epochs=3):
+            lines(record)
+    written = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue()
+    assert written[0] == "simsiam on shapes, resnet18: 3 epochs, 93 steps, batch size 128, lr 0.03, seed 0"
+    assert written[1].startswith("epoch   0/3  untrained  level 0.350  rank 6.5")
+    assert written[2].startswith("epoch   1/3  loss -0.") and "left" in written[2]
+    assert written[4].startswith("  dimensional (projector): ")  # said once, when the verdict changes
+    assert written[-2].startswith("finished after 3 epochs, 93 steps, ") and written[-2].endswith(
+        "took 1.0 %"
+    )
+    assert written[-1].startswith("verdict: dimensional (projector): ")
+    assert len(written) == 8
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("kind", ["healthy", "complete", "dimensional"])
+def test_the_panel_fits(fake_records, fake_config, kind, width):
+    lines = drawn(panel_of(fake_records(kind), fake_config, width), width)
+    assert all(len(line) == width for line in lines)
+    inside = [line.strip("│ ") for line in lines[1:-1]]
+    rows = [line.split()[0] for line in inside if line and line[0].isalpha()]
+    assert rows[:3] == ["progress", "loss", "level"]
+    ranks = [line for line in lines if "null" in line]
+    assert len(ranks) == 2 and all(", d " in line and line.rstrip("│ ")[-1].isdigit() for line in ranks)
+    words = {
+        "healthy": "● Healthy",
+        "complete": "■ Complete collapse",
+        "dimensional": "▲ Dimensional collapse",
+    }
+    assert any(f"{words[kind]} at the projector" in line for line in lines)
+
+
+def test_wide_embeddings_do_not_wrap_the_panel(fake_records, fake_config):
+    wide = json.loads(json.dumps(fake_records(epochs=3)))
+    for record in wide:
+        for panel in (record.get("panels") or {}).values():
+            panel["d"] = 8192
+            panel["measures"]["erank_centred"] = {"value": 6543.2, "null": 7654.3}
+    lines = drawn(panel_of(wide, fake_config), 80)
+    assert sum("null 7,654, d 8,192" in line for line in lines) == 2
+
+
+def test_the_panel_before_anything_was_told(fake_config):
+    assert any("Not decidable" in line for line in drawn(panel_of([], fake_config), 80))
+
+
+def test_the_panel_live(fake_records, fake_config):
+    stream = io.StringIO()
+    with LivePanel(Console(file=stream, force_terminal=True, width=100)) as panel:
+        panel.start(fake_config, total_steps=93)
+        for record in fake_records(epochs=3):
+            panel(record)
+    assert "Healthy" in stream.getvalue() and stream.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_a_run_without_labels_or_panels(fake_config):
+    record = {"event": "step", "epoch": 0, "step": 3, "loss": None, "level": {"codes": None}, "time": {}}
+    lines = drawn(panel_of([record], fake_config), 80)
+    assert not any("k-NN" in line for line in lines)
+
+
+def test_quiet_and_json_write_nothing(fake_records, fake_config, capsys):
+    for mode in ("quiet", "json"):
+        with make_console(mode) as listener:
+            listener.start(fake_config, total_steps=93)
+            for record in fake_records(epochs=1):
+                listener(record)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_which_console(monkeypatch):
+    assert type(make_console("auto")) is PlainLines  # a test's standard output is no terminal
+    assert isinstance(make_console("live"), LivePanel)
+    assert type(make_console("json")) is Quiet
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert isinstance(make_console("auto"), LivePanel)
+    monkeypatch.setenv("TERM", "dumb")
+    assert type(make_console("auto")) is PlainLines
+    with pytest.raises(UnknownNameError, match="did you mean 'plain'"):
+        make_console("plane")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_closing_table(fake_run, width):
+    rows = [summarise(read_run(fake_run(kind, epochs=3))) for kind in ("healthy", "dimensional", "complete")]
+    rows[2].name = "no stop-gradient"
+    lines = [line.rstrip() for line in drawn(arms_table(rows), width)]
+    assert len(lines) == 4 and "■ complete" in lines[3] and lines[3].endswith("%")
+    plain = arms_text(rows).splitlines()
+    assert [line.split("  ")[0] for line in plain] == ["Arm", "healthy", "dimensional", "no stop-gradient"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_live_arms(fake_records, width):
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    with LiveArms(["simsiam", "no stop-gradient"], 93, mode="live", console=console) as arms:
+        for record in fake_records("complete", epochs=3):
+            arms.update("no stop-gradient", record)
+        lines = drawn(arms, width)
+    assert len([line for line in lines if line.strip()]) == 3
+    with pytest.raises(KeyError):
+        arms.update("nobody", {"event": "step"})
+
+
+def test_arms_in_plain_lines(fake_records, capsys):
+    with LiveArms(["simsiam", "byol"], 31, mode="plain") as arms:
+        for record in fake_records(epochs=1):
+            arms.update("byol", record)
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 2 and all(line.startswith("byol     epoch   ") for line in written)
