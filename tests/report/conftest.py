@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def erank(values: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
+@cache
 def null_of(d: int) -> dict[str, float]:
     """What isotropic noise gives, by the eigenvalues that Marchenko and Pastur predict, drawn once."""
     rows = np.random.default_rng(0).standard_normal((N, d))
@@ -86,34 +88,23 @@ def verdict(kind: str, tap: str, measures: dict[str, Any], epoch: int) -> dict[s
         "dimensional": f"The level holds, but only {rank['value']:.1f} of {TAPS[tap]} directions are in use.",
     }
     ready = epoch >= 2
-    trend = None if not ready else {"healthy": 0.12, "complete": -0.93, "dimensional": 0.04}[kind]
+    moved = {"healthy": 0.12, "complete": -0.93, "dimensional": -0.71}[kind] if ready else None
+    thresholds = {"level": 0.15, "centred_share": 0.01, "erank_centred": 0.1 * TAPS[tap]}
+    evidence = []
+    for metric, found in measures.items():
+        threshold = thresholds.get(metric)
+        trend = moved if metric in ("level", "erank_centred", "rankme_unit") else None
+        says = "shown, not judged" if threshold is None else "at or above its threshold"
+        if threshold is not None and found["value"] < threshold:
+            says = "below its threshold"
+        if trend is not None:
+            says += f"; {abs(trend):.0%} {'below' if trend < 0 else 'above'} its best before"
+        evidence.append({"metric": metric, **found, "threshold": threshold, "trend": trend, "says": says})
     return {
         "kind": kind if ready else "not decidable",
         "tap": tap,
         "why": why[kind] if ready else "Fewer than two epochs were trained: there is no trend to judge by.",
-        "evidence": [
-            {
-                "metric": "level",
-                **level,
-                "threshold": 0.15,
-                "trend": trend,
-                "says": "complete" if kind == "complete" and ready else "healthy",
-            },
-            {
-                "metric": "centred_share",
-                **measures["centred_share"],
-                "threshold": 0.01,
-                "trend": None,
-                "says": "complete" if kind == "complete" and ready else "healthy",
-            },
-            {
-                "metric": "erank_centred",
-                **rank,
-                "threshold": 0.1 * TAPS[tap],
-                "trend": -0.71 if kind == "dimensional" and ready else trend,
-                "says": "dimensional" if kind == "dimensional" and ready else "healthy",
-            },
-        ],
+        "evidence": evidence,
     }
 
 

@@ -7,13 +7,23 @@ import pytest
 from fullrank.report import write_comparison, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
 ]
 
+DONE = "html[data-drawn=yes]"
 DRAWN = """() => [...document.querySelectorAll(".plot")].map((plot) => ({
     classed: plot.classList.contains("js-plotly-plot"),
     marks: plot.querySelectorAll("svg .scatterlayer path, svg .heatmaplayer image").length,
@@ -37,18 +47,12 @@ def visit(browser, file, width, look=lambda page: None, scheme="light"):
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme)
     page = context.new_page()
     faults, requests = [], []
-    page.on(
-        "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else 0
-    )
+    page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("requestfailed", lambda request: faults.append(f"failed: {request.url[:80]}"))
     page.on("request", lambda request: requests.append(request.url[:80]))
     page.goto(file.as_uri())
-    page.wait_for_function(
-        "document.querySelectorAll('.plot').length === document.querySelectorAll('.plot .main-svg .plot').length",
-        timeout=30_000,
-    )
-    page.wait_for_timeout(300)
+    page.wait_for_selector(DONE)
     drawn = page.evaluate(DRAWN)
     wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     look(page)
@@ -82,7 +86,7 @@ def test_choosing_a_tap(browser, fake_run):
     def look(page):
         assert set(page.evaluate(SHOWN)) == {"projector"}
         page.click("button[data-value=backbone]")
-        page.wait_for_timeout(300)
+        page.wait_for_selector(DONE)
         assert set(page.evaluate(SHOWN)) == {"backbone"}
         assert page.get_attribute("button[data-value=backbone]", "aria-pressed") == "true"
 

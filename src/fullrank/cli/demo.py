@@ -20,9 +20,9 @@ RECIPE = "shapes/simsiam"
 
 ARMS: dict[str, Sequence[str]] = {
     "SimSiam": (),
+    "no predictor": ("--options.predictor", "none"),
     "no stop-gradient": ("--options.no-stop-gradient",),
     "no stop-gradient, no output BN": ("--options.no-stop-gradient", "--options.no-output-bn"),
-    "no predictor, no output BN": ("--options.predictor", "none", "--options.no-output-bn"),
 }
 
 INTRO = (

@@ -128,6 +128,7 @@ def _empty() -> Table:
 
 def _words(summary: Summary) -> tuple[str, ...]:
     rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
+    rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
     return (summary.name, summary.look.word, *measured)
 

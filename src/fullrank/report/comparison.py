@@ -120,7 +120,7 @@ def _row(index: int, summary: Summary, run: Run, out: Path) -> dict[str, Any]:
         "why": summary.why,
         "loss": typographic(number(summary.loss, 4)),
         "level": number(summary.level),
-        "rank": f"{number(summary.rank)} / {count(summary.width)}",
+        "rank": "noise" if summary.constant else f"{number(summary.rank)} / {count(summary.width)}",
         "knn": percent(summary.knn),
         "untrained": percent(summary.knn_untrained),
     }
@@ -142,7 +142,7 @@ def _sections(
     curves = [
         *card(
             "Loss",
-            "Not smoothed. Lower is not better when it is low for everybody alike." + several,
+            "Not smoothed. The loss alone does not tell learning from collapse." + several,
             overlays.loss(arms),
         ),
         *card(
@@ -157,20 +157,27 @@ def _sections(
             overlays.ranks(arms),
         ),
     ]
+    legend = [(name, overlays.arm_colour(index)) for index, name in enumerate(arms)]
     picker = choices(runs, summaries[0].tap)
     sections = [
-        Section("The four curves", curves, choices=[choice for choice in picker if choice.key == "tap"]),
+        Section(
+            "The four curves",
+            curves,
+            choices=[choice for choice in picker if choice.key == "tap"],
+            legend=legend,
+        ),
         Section(
             "Spectra over time",
             maps,
             lede="Each column is one epoch, each row one singular value relative to the largest. Bright to "
             "the bottom: all directions live. A completely collapsed arm shows only the shape of its noise.",
-            layout="three",
+            layout="two" if len(maps) in (2, 4) else "three",
             choices=picker,
         ),
         Section(
             "Spectra at the end",
-            [
+            legend=legend,
+            cards=[
                 *card(
                     "Last spectrum of every arm",
                     "Absolute values: a low curve has lost its level, a cliff its rank.",
@@ -185,7 +192,7 @@ def _sections(
 def _differences(arms: Mapping[str, Run]) -> list[tuple[str, str]]:
     """The config keys on which the arms differ, with every arm's value."""
     flat = {name: dict(pairs(run.config)) for name, run in arms.items()}
-    keys = list(dict.fromkeys(key for config in flat.values() for key in config))
+    keys = list(dict.fromkeys(key for config in flat.values() for key in config if key != "out"))
     named = {key: {name: config.get(key, "–") for name, config in flat.items()} for key in keys}
     return [
         (key, "\n".join(f"{name}: {value}" for name, value in values.items()))

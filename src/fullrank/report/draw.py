@@ -72,6 +72,8 @@ def null_line(fig: go.Figure, points: Sequence[Point], name: str, colour: str, *
     if any(point.null is not None for point in points):
         hover = f"epoch %{{x}}<br>null {name}: %{{y:.4g}}"
         nulls = [point.null for point in points]
+        more = {"marker": {"symbol": "line-ew-open", "size": 12}, **more}
+        more["mode"] = "markers" if len(points) == 1 else "lines"  # a line of one point is invisible
         more = {"showlegend": False, "dash": "dash", "width": 1.4, "opacity": 0.75, **more}
         line(fig, [point.epoch for point in points], nulls, f"null {name}", colour, hover, **more)
 

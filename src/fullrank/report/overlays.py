@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["arm_colour", "knn", "last_spectra", "level", "loss", "ranks", "spectrum_over_time"]
 
 Arms = Mapping[str, Run]
+ARM = {"mode": "lines+markers", "showlegend": False}  # the page has one legend for all figures
 
 
 def arm_colour(index: int) -> str:
@@ -40,7 +41,7 @@ def loss(arms: Arms) -> go.Figure | None:
         xs, ys = thin([row["step"] for row in run.steps], [row.get("loss") for row in run.steps])
         if xs:
             hover = f"{name}, step %{{x:,}}<br>loss %{{y:.5g}}"
-            line(fig, xs, ys, name, arm_colour(index), hover, width=1.6)
+            line(fig, xs, ys, name, arm_colour(index), hover, width=1.6, showlegend=False)
     return fig if fig.data else None
 
 
@@ -68,7 +69,7 @@ def ranks(arms: Arms) -> go.Figure | None:
             if points and (tap, run.size(tap)) not in sizes:  # arms of one shape share one null
                 sizes.add((tap, run.size(tap)))
                 null_line(fig, points, "rank", GREY, meta={"tap": tap})
-    line(fig, [None], [None], "null", GREY, "", dash="dash", width=1.4)
+    line(fig, [None], [None], "null", GREY, "", dash="dash", width=1.4, showlegend=True)
     return fig
 
 
@@ -80,30 +81,14 @@ def knn(arms: Arms, baselines: Mapping[str, float] | None = None) -> go.Figure |
         if rows:
             hover = f"{name}, epoch %{{x}}<br>k-NN top-1 %{{y:.2%}}"
             values = [row["knn"]["top1"] for row in rows]
-            line(
-                fig,
-                [row["epoch"] for row in rows],
-                values,
-                name,
-                arm_colour(index),
-                hover,
-                mode="lines+markers",
-            )
+            line(fig, [row["epoch"] for row in rows], values, name, arm_colour(index), hover, **ARM)
     if not fig.data:
         return None
     last = max(epoch for trace in fig.data for epoch in trace.x)
     for place, (name, value) in enumerate((baselines or {}).items()):
         hover = f"{name}<br>k-NN top-1 %{{y:.2%}}"
-        line(
-            fig,
-            [0, last],
-            [value, value],
-            name,
-            GREY,
-            hover,
-            dash=("dot", "dashdot", "dash")[place % 3],
-            width=1.4,
-        )
+        more = {"dash": ("dot", "dashdot", "dash")[place % 3], "width": 1.4, "showlegend": True}
+        line(fig, [0, last], [value, value], name, GREY, hover, **more)
     return fig
 
 
@@ -123,9 +108,8 @@ def last_spectra(arms: Arms) -> go.Figure | None:
     for index, (name, run) in enumerate(arms.items()):
         for tap, form in band(run):
             spectra = run.spectra(tap, form)
-            spectrum_line(
-                fig, spectra[max(spectra)], name, arm_colour(index), meta={"tap": tap, "form": form}
-            )
+            more = {"meta": {"tap": tap, "form": form}, "showlegend": False}
+            spectrum_line(fig, spectra[max(spectra)], name, arm_colour(index), **more)
     return fig if fig.data else None
 
 
@@ -135,6 +119,6 @@ def _measure(fig: go.Figure, arms: Arms, measure: str, value: str) -> None:
             points = run.measures(tap, measure)
             if points:
                 hover = f"{name}, epoch %{{x}}<br>{tap}: {value}"
-                more = {"mode": "lines+markers", "meta": {"tap": tap}}
+                more = {**ARM, "meta": {"tap": tap}}
                 epochs, values = [point.epoch for point in points], [point.value for point in points]
                 line(fig, epochs, values, name, arm_colour(index), hover, **more)

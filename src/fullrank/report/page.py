@@ -45,7 +45,7 @@ TERMS = (
     ("Threshold", "Where the verdict changes; a convention of this tool, not a law of nature."),
     (
         "Trend",
-        "How the value has moved over the last epochs; negative is falling, a dash means too few epochs.",
+        "Change from the best epoch before, each value taken relative to its null; −40 % is 40 % below.",
     ),
     (
         "Spectrum",
@@ -119,7 +119,7 @@ def _state(run: Run, summary: Summary) -> str:
         "finished": "Finished",
         "collapsed": "Stopped because it collapsed",
         "interrupted": "Interrupted",
-    }.get(str((run.end or {}).get("reason")), "Not ended")
+    }.get(str((run.end or {}).get("reason")), "Open")
     took = ", " + duration(summary.elapsed).replace(" ", "\u00a0") if summary.elapsed is not None else ""
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
@@ -136,14 +136,17 @@ def _notes(run: Run) -> list[str]:
 
 
 def _evidence(row: Record) -> dict[str, Any]:
-    metric = str(row.get("metric"))
-    trend = row.get("trend")
+    metric, says, trend = str(row.get("metric")), str(row.get("says") or "–"), row.get("trend")
+    value, threshold = row.get("value"), row.get("threshold")
     return {
         "metric": LABELS.get(metric, metric.replace("_", " ")),
-        "trend": "–" if trend is None else typographic(f"{trend:+.2f}"),
-        "look": look_of(str(row.get("says") or "not decidable")),
-        "threshold": "–" if row.get("threshold") is None else f"{row['threshold']:g}",
-        **{key: typographic(number(row.get(key))) for key in ("value", "null")},
+        "value": typographic(number(value)),
+        "null": typographic(number(row.get("null"))),
+        "threshold": "–" if threshold is None else f"{threshold:g}",
+        "trend": "–" if trend is None else typographic(f"{100 * trend:+.0f} %"),
+        "says": says if trend is None else says.split(";")[0],  # the trend has a column of its own
+        "judged": threshold is not None,
+        "below": threshold is not None and value is not None and value < threshold,
     }
 
 
@@ -173,7 +176,8 @@ def _tiles(run: Run, summary: Summary) -> list[dict[str, str]]:
         (
             "Effective rank",
             f"{number(summary.rank)} / {count(d)}",
-            f"{summary.tap}; null {number(summary.rank_null)}" + (f" at n = {count(n)}" if n else ""),
+            f"{summary.tap}{', of noise' * summary.constant}; null {number(summary.rank_null)}"
+            + (f" at n = {count(n)}" if n else ""),
         ),
         (
             "k-NN top-1",
@@ -187,7 +191,6 @@ def _tiles(run: Run, summary: Summary) -> list[dict[str, str]]:
 
 
 def _sections(run: Run, summary: Summary) -> list[Section]:
-    complete = summary.look.word == "complete"
     sections = [
         Section(
             "Does it learn, and is it alive?",
@@ -234,7 +237,7 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
                 ),
             ],
             layout="lead",
-            caution=OF_NOISE if complete else "",
+            caution=OF_NOISE if summary.constant else "",
             choices=choices([run], summary.tap),
         ),
     ]

@@ -65,6 +65,7 @@ class Section:
     caution: str = ""
     layout: str = "two"
     choices: list[Choice] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)  # name and colour, once for all its figures
 
 
 def card(title: str, note: str, fig: go.Figure | None, colour: str = "") -> Iterable[Card]:

@@ -75,6 +75,11 @@ class Summary:
         return look_of(str(self.verdict.get("kind", "not decidable")))
 
     @property
+    def constant(self) -> bool:
+        """Whether the embedding is constant but for noise, so that a rank would be that of the noise."""
+        return self.look.word == "complete"
+
+    @property
     def why(self) -> str:
         """The verdict's one sentence."""
         return str(self.verdict.get("why") or "")

@@ -166,14 +166,15 @@ class LivePanel(Quiet):
 
     def _rows(self) -> list[tuple[str, RenderableType]]:
         summary = self.summary
-        levels = summary.levels or {tap: summary.measure("level", tap=tap) for tap in summary.panels}
+        # copied: the display refreshes from a thread of its own
+        levels = dict(summary.levels) or {tap: summary.measure("level", tap=tap) for tap in summary.panels}
         rows: list[tuple[str, RenderableType]] = [("progress", self._progress())]
         loss = Text(f"{number(summary.loss, 4):>9}  ")
         loss.append(sparkline(summary.losses, 32), BLUE)
         rows.append(("loss", loss))
         for index, (tap, value) in enumerate(levels.items()):
             rows.append(("level" if index == 0 else "", self._level(tap, value)))
-        rank = "noise rank" if summary.look.word == "complete" else "rank"
+        rank = "noise rank" if summary.constant else "rank"
         for index, tap in enumerate(summary.panels):
             rows.append((rank if index == 0 else "", rank_text(summary, tap)))
         if summary.knn is not None:
@@ -267,7 +268,7 @@ def rank_text(summary: Summary, tap: str) -> Text:
     value, d = found.get("value"), panel.get("d")
     text = Text(f"{number(value):>9}  ", no_wrap=True, overflow="ellipsis")
     filled, empty = bar(None if value is None or not d else value / d, BAR)
-    text.append(filled, GREY if summary.look.word == "complete" else BLUE)
+    text.append(filled, GREY if summary.constant else BLUE)
     text.append(empty, GREY)
     text.append(f" {tap:<10}")
     text.append(f" null {number(found.get('null'))}, d {count(d)}", GREY)

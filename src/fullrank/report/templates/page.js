@@ -34,12 +34,14 @@
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
 
-  function draw() {
-    for (const plot of plots) {
+  async function draw() {
+    root.dataset.drawn = "no";
+    await Promise.all(plots.map((plot) => {
       const spec = JSON.parse(plot.nextElementSibling.textContent);
       const traces = spec.data.map((trace) => (shown(trace) ? trace : { ...trace, visible: false }));
-      Plotly.react(plot, traces, dress(spec.layout), settings());
-    }
+      return Plotly.react(plot, traces, dress(spec.layout), settings());
+    }));
+    root.dataset.drawn = "yes"; // for who prints or tests the page
   }
 
   for (const button of document.querySelectorAll("[data-choice]")) {
