@@ -46,7 +46,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def _load_entry_points(self) -> None:
         if not self._entry_points_loaded:
             self._entry_points_loaded = True  # before loading: the loaded module registers through us
-            for point in entry_points(group=self.group):
+            for point in entry_points(group=self.group or ""):
                 loaded = point.load()
                 if point.name not in self._items:
                     self._items[point.name] = loaded

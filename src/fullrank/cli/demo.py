@@ -114,7 +114,7 @@ def _total_steps(epochs: int) -> int:
     from fullrank.training.config import load_recipe
 
     settings = load_recipe(RECIPE).settings
-    return (epochs or settings["epochs"]) * (4000 // settings["batch_size"])
+    return (epochs or int(settings["epochs"])) * (4000 // int(settings["batch_size"]))
 
 
 def raw_pixel_knn() -> float:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,17 @@ from torch import Tensor
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.data.views import save_sheet
 from fullrank.errors import FullrankError, UsageError
+from fullrank.training.checkpoint import Checkpoints, Progress
 from fullrank.training.config import TrainConfig
 from fullrank.training.evaluation import Evaluation
 from fullrank.training.optim import set_learning_rates
 from fullrank.training.rundir import RunDir
-from fullrank.training.setup import Setup, encoder_header, generator_of, launch_fabric, prepare, setup
+from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
 
 __all__ = ["Listener", "Outcome", "resume", "train"]
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
-
-COLLAPSED = ("complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment")
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all that a checkpoint holds besides weights, optimiser and monitor."""
-
-    step: int = 0
-    epoch: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    collapsed_in_a_row: int = 0
-    last: dict[str, Any] = field(default_factory=dict)  # the last epoch record
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
-    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +75,7 @@ def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
     fabric = launch_fabric(run.config())
     config, data = prepare(run.config(), fabric)
     loop = Loop(setup(config, data, fabric), run, listeners)
-    loop.load()
+    loop.restore()
     return loop.run()
 
 
@@ -104,10 +87,10 @@ class Loop:
         self.config, self.fabric = s.config, s.fabric
         self.monitor = CollapseMonitor()
         self.evaluation = Evaluation(s, self.monitor)
+        self.checkpoints = Checkpoints(s, run, self.monitor)
         self.progress = Progress()
         self.total_steps = self.config.epochs * s.steps_per_epoch
         self.started = time.perf_counter()
-        self.ended = False
 
     def run(self) -> Outcome:
         """Trains to the end, from wherever the run stands."""
@@ -123,8 +106,8 @@ class Loop:
                 "out": str(self.run_dir.path),
             }
         )
-        if self.ended:
-            return self._outcome("finished")
+        if progress.ended:
+            return self._outcome()
         if progress.step == 0:
             self._save_views()
             self._look(trained=False)
@@ -238,7 +221,7 @@ class Loop:
             "knn": knn,
         }
         progress.last = record
-        collapsed = report.verdict.kind in COLLAPSED
+        collapsed = report.verdict.collapsed
         progress.collapsed_in_a_row = progress.collapsed_in_a_row + 1 if collapsed else 0
         if self.fabric.is_global_zero:
             self.run_dir.write_spectra(progress.epoch, _spectra(report))
@@ -249,85 +232,31 @@ class Loop:
         return stop and self.progress.collapsed_in_a_row >= self.config.patience
 
     def _end(self, reason: str) -> Outcome:
-        self.progress.seconds["total"] = self._elapsed()
-        self._emit(
-            {
-                "event": "end",
-                "reason": reason,
-                "epoch": self.progress.epoch,
-                "step": self.progress.step,
-                "time": self._outcome(reason).seconds,
-            }
-        )
-        self.ended = True
-        if reason == "collapsed":
-            self._save_healthy_encoder()
-        else:
-            self._save()
-        return self._outcome(reason)
+        progress = self.progress
+        progress.ended, progress.seconds["total"] = reason, self._elapsed()
+        ended = {"event": "end", "reason": reason, "epoch": progress.epoch, "step": progress.step}
+        self._emit({**ended, "time": self._outcome().seconds})
+        self._save()
+        if reason == "collapsed" and self.fabric.is_global_zero:
+            self.checkpoints.save_healthy_encoder()
+        return self._outcome()
 
-    def _outcome(self, reason: str) -> Outcome:
+    def _outcome(self) -> Outcome:
         seconds = dict(self.progress.seconds)
         seconds["share_watching"] = seconds["watching"] / max(seconds["total"], 1e-9)
-        return Outcome(self.run_dir.path, reason, self.progress.last, seconds)
+        return Outcome(self.run_dir.path, self.progress.ended, self.progress.last, seconds)
 
-    # checkpoints
+    def restore(self) -> None:
+        """Takes up the last checkpoint."""
+        self.progress = self.checkpoints.restore()
+        self.started = time.perf_counter() - self.progress.seconds["total"]
 
     def _save(self) -> None:
         self.fabric.barrier()
-        if not self.fabric.is_global_zero:
-            return
-        with self._clock("saving"):
-            progress, run = self.progress, self.run_dir
-            progress.loss_sum = float(progress.loss_sum)
-            progress.seconds["total"] = self._elapsed()
-            run.save_checkpoint(
-                {
-                    "method": self.s.method.state_dict(),
-                    "optimizer": self.s.optimizer.state_dict(),
-                    "precision": self.fabric.strategy.precision.state_dict(),
-                    "monitor": self.monitor.state_dict(),
-                    "progress": asdict(progress),
-                    "ended": self.ended,
-                    "metrics_size": run.metrics_size(),
-                }
-            )
-            if progress.last.get("verdict", {}).get("kind") == "healthy":
-                _keep(run.checkpoint_path(), run.checkpoint_path("healthy"))
-            run.save_encoder(self.s.backbone.network.state_dict(), self._header(progress.last))
-
-    def load(self) -> None:
-        """Takes up the last checkpoint; where none was taken yet, the run starts anew."""
-        state = self.run_dir.load_checkpoint()
-        if state is None:
-            if self.fabric.is_global_zero:
-                self.run_dir.truncate_metrics(0)
-            return
-        self.s.method.load_state_dict(state["method"])
-        self.s.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.monitor.load_state_dict(state["monitor"])
-        self.progress = Progress(**state["progress"])
-        self.ended = state["ended"]
-        self.started = time.perf_counter() - self.progress.seconds["total"]
         if self.fabric.is_global_zero:
-            self.run_dir.truncate_metrics(state["metrics_size"])
-
-    def _save_healthy_encoder(self) -> None:
-        """Where a collapsed run was healthy once, that is the encoder worth keeping."""
-        if not self.fabric.is_global_zero:
-            return
-        healthy = self.run_dir.load_checkpoint("healthy")
-        if healthy is not None:
-            weights = {
-                name.removeprefix("backbone."): tensor
-                for name, tensor in healthy["method"].items()
-                if name.startswith("backbone.")
-            }
-            self.run_dir.save_encoder(weights, self._header(healthy["progress"]["last"]))
-
-    def _header(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return {**encoder_header(self.s, record.get("verdict")), "epoch": record.get("epoch", 0)}
+            with self._clock("saving"):
+                self.progress.seconds["total"] = self._elapsed()
+                self.checkpoints.save(self.progress)
 
     def _save_views(self) -> None:
         if not self.fabric.is_global_zero:
@@ -382,17 +311,6 @@ def _spectra(report: Report) -> dict[str, Any]:
         for tap, panel in report.panels.items()
         for kind, values in panel.spectra.items()
     }
-
-
-def _keep(source: Path, target: Path) -> None:
-    """Makes `target` what `source` is now; a link will do, for `source` is only ever replaced."""
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
 
 
 def _mixed(*key: int) -> int:

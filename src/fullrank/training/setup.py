@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,18 +185,3 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
 
 def _on(source: Source, device: torch.device) -> Source:
     return source.to(device) if isinstance(source, MemorySource) else source
-
-
-def encoder_header(s: Setup, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `encoder.safetensors` says of itself."""
-    return {
-        "backbone": s.backbone.name,
-        "stem": s.backbone.stem,
-        "feature_dim": s.backbone.feature_dim,
-        "image_size": s.config.image_size,
-        "mean": list(s.views.mean),
-        "std": list(s.views.std),
-        "method": s.config.method,
-        "data": s.data.name,
-        "verdict": verdict or {},
-    }

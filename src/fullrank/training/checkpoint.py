@@ -1,0 +1,134 @@
+"""What a run must remember to go on exactly, and the encoder that it leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fullrank.collapse import CollapseMonitor
+from fullrank.training.rundir import RunDir
+from fullrank.training.setup import Setup
+
+__all__ = ["Checkpoints", "Progress"]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that a checkpoint holds besides weights, optimiser and monitor.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: epochs done.
+        loss_sum: of this epoch's batches so far; stays on the device until somebody reads it.
+        loss_count: how many batches those are.
+        collapsed_in_a_row: panels that said so, up to the last one.
+        last: the last epoch record.
+        ended: why the run is over, or "".
+        seconds: total, watching, knn, saving.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    loss_sum: float | Tensor = 0.0
+    loss_count: int = 0
+    collapsed_in_a_row: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+    ended: str = ""
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
+    )
+
+    @property
+    def judged(self) -> bool:
+        """Whether the last verdict is about the weights as they are now."""
+        return self.last.get("step") == self.step
+
+
+class Checkpoints:
+    """Saves and restores a run; used on the first process only, but for `restore`.
+
+    Args:
+        s: the run's networks and optimiser.
+        run: its directory.
+        monitor: its memory of earlier panels.
+    """
+
+    def __init__(self, s: Setup, run: RunDir, monitor: CollapseMonitor) -> None:
+        self.s, self.run, self.monitor = s, run, monitor
+
+    def save(self, progress: Progress) -> None:
+        """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder."""
+        progress.loss_sum = float(progress.loss_sum)
+        self.run.save_checkpoint(
+            {
+                "method": self.s.method.state_dict(),
+                "optimizer": self.s.optimizer.state_dict(),
+                "precision": self.s.fabric.strategy.precision.state_dict(),
+                "monitor": self.monitor.state_dict(),
+                "progress": asdict(progress),
+                "metrics_size": self.run.metrics_size(),
+            }
+        )
+        if progress.judged and progress.last["verdict"]["kind"] == "healthy":
+            _keep(self.run.checkpoint_path(), self.run.checkpoint_path("healthy"))
+        self._save_encoder(self.s.backbone.network.state_dict(), progress)
+
+    def restore(self) -> Progress:
+        """Takes up the last checkpoint and drops the records after it; a run without one starts anew."""
+        state = self.run.load_checkpoint()
+        if self.s.fabric.is_global_zero:
+            self.run.truncate_metrics(state["metrics_size"] if state else 0)
+        if state is None:
+            return Progress()
+        self.s.method.load_state_dict(state["method"])
+        self.s.optimizer.load_state_dict(state["optimizer"])
+        self.s.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.monitor.load_state_dict(state["monitor"])
+        return Progress(**state["progress"])
+
+    def save_healthy_encoder(self) -> bool:
+        """Where a collapsed run was healthy once, that is the encoder worth keeping; False where never."""
+        healthy = self.run.load_checkpoint("healthy")
+        if healthy is None:
+            return False
+        prefix = "backbone."
+        weights = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in healthy["method"].items()
+            if name.startswith(prefix)
+        }
+        self._save_encoder(weights, Progress(**healthy["progress"]))
+        return True
+
+    def _save_encoder(self, weights: Mapping[str, Tensor], progress: Progress) -> None:
+        s = self.s
+        header = {
+            "backbone": s.backbone.name,
+            "stem": s.backbone.stem,
+            "feature_dim": s.backbone.feature_dim,
+            "image_size": s.config.image_size,
+            "mean": list(s.views.mean),
+            "std": list(s.views.std),
+            "method": s.config.method,
+            "data": s.data.name,
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "verdict": progress.last["verdict"] if progress.judged else {},
+        }
+        self.run.save_encoder(weights, header)
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Makes `target` what `source` is now; a link will do, for `source` is only ever replaced."""
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
