@@ -134,7 +134,7 @@ def test_the_evidence_holds_every_measure_beside_its_null(low_rank: Rows) -> Non
     assert rank.says == "below its threshold; 87% below its best before"
     assert evidence["auc"].threshold is None
     assert verdict.collapsed
-    assert str(verdict).startswith("projector: dimensional collapse: rankme_unit is 4.")
+    assert str(verdict).startswith("projector: dimensional collapse: RankMe of unit rows is 4.")
     assert "\n" not in str(verdict)
     assert json.loads(json.dumps(verdict.as_dict()))["evidence"][0]["metric"] == "level"
 

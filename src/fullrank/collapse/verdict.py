@@ -127,6 +127,13 @@ class Verdict:
         return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"
 
 
+_WORDS = {
+    "rankme_unit": "RankMe of unit rows",
+    "erank_centred": "centred effective rank",
+    "participation_ratio": "participation ratio",
+}
+
+
 class _Case(NamedTuple):
     """What a rule may look at."""
 
@@ -164,7 +171,7 @@ def judge(
         >>> judge(Panel.from_moments("projector", Moments.of(z))).kind
         'healthy'
         >>> print(judge(Panel.from_moments("projector", Moments.of(z[:, :1] * torch.ones(16)))))
-        projector: dimensional collapse: rankme_unit is 1.00 of 16 directions, below 1.60
+        projector: dimensional collapse: RankMe of unit rows is 1.0 of 16 directions, below 1.6
     """
     thresholds = thresholds or Thresholds()
     # Near a constant the centred rank is that of the noise: such a panel is no best to fall from.
@@ -200,13 +207,13 @@ def _dimensional(case: _Case) -> _Finding | None:
     for metric in thresholds.shares():
         value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
         if value is not None and value < fewest and _certain(case, metric):
-            return "dimensional", f"{metric} is {value:.2f} of {panel.d} directions, below {fewest:.2f}"
+            return "dimensional", f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions, below {fewest:.1f}"
     fall = case.trends.get("erank_centred")
     rank = panel.value("rankme_unit")
     falling = rank is not None and rank < thresholds.falling_share * panel.d
     if fall is not None and -fall > thresholds.erank_fall and falling:
         left = f"{panel.value('erank_centred'):.1f} of {panel.d} directions"
-        return "dimensional", f"erank_centred fell {-fall:.0%} from its best, to {left}"
+        return "dimensional", f"centred effective rank fell {-fall:.0%} from its best, to {left}"
     return None
 
 
@@ -217,7 +224,7 @@ def _not_certified(case: _Case) -> _Finding | None:
         if value is not None and value < thresholds.fewest(metric, panel.d):
             enough = round(thresholds.rows_per_dimension * panel.d)
             cannot = f"n = {panel.n} rows cannot certify rank in {panel.d} dimensions"
-            return "not decidable", f"{cannot} ({metric} is {value:.1f}); at least {enough} would"
+            return "not decidable", f"{cannot} ({_WORDS[metric]} is {value:.1f}); at least {enough} would"
     return None
 
 
@@ -227,7 +234,7 @@ def _healthy(case: _Case) -> _Finding:
     fewest = thresholds.fewest("rankme_unit", panel.d)
     return (
         "healthy",
-        f"level is {level:.2f} (at least {thresholds.level:g}) and rankme_unit is {rank:.1f} "
+        f"level is {level:.2f} (at least {thresholds.level:g}) and {_WORDS['rankme_unit']} is {rank:.1f} "
         f"of {panel.d} directions (at least {fewest:.1f})",
     )
 
