@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -59,18 +60,19 @@ def run(words: Sequence[str]) -> int:
     args = parse(Demo, words, "fullrank demo")
     if args.epochs < 0 or args.seed < 0:
         raise UsageError("--epochs and --seed must not be negative")
-    out = _fresh(Path(args.out or "runs/demo"), ours=not args.out)
+    out = Path(args.out or "runs/demo")
+    runs = {name: out / name.replace(",", "").replace(" ", "-").lower() for name in ARMS}
+    _fresh(out, not args.out, list(runs.values()))
     from fullrank.report.arms import LiveArms, arms_table, arms_text
     from fullrank.report.comparison import write_comparison
     from fullrank.report.run import read_run
     from fullrank.report.summary import summarise
 
-    baselines = {"raw pixels": raw_pixel_knn()}
-    runs = {name: out / name.replace(",", "").replace(" ", "-").lower() for name in ARMS}
     options = ["--seed", str(args.seed), *(["--epochs", str(args.epochs)] if args.epochs else [])]
     mode = "json" if args.json else "quiet" if args.quiet else "auto"
     with LiveArms(list(ARMS), total_steps=_total_steps(args.epochs), mode=mode) as live:
         _train_all(runs, options, live.update)
+    baselines = {"raw pixels": raw_pixel_knn()}
     summaries = [summarise(read_run(path), name) for name, path in runs.items()]
     untrained = summaries[0].knn_untrained
     if untrained is not None:
@@ -100,14 +102,16 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _fresh(out: Path, ours: bool) -> Path:
-    """An empty directory; the default one is ours to make anew, anybody else's is not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not ours:
-            raise UsageError(f"{out} exists already: take another --out")
-        shutil.rmtree(out)
+def _fresh(out: Path, ours: bool, runs: Sequence[Path]) -> None:
+    """Makes room: an earlier demo in the default place is replaced, anybody else's work is not."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: take another --out")
+    if not ours and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} exists already: take another --out")
+    for run in runs:
+        if run.exists():
+            shutil.rmtree(run)
     out.mkdir(parents=True, exist_ok=True)
-    return out
 
 
 def _total_steps(epochs: int) -> int:
@@ -151,38 +155,45 @@ def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) ->
     """Keeps as many arms training at a time as there are cores, and passes on what they log."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(len(runs), cores)
-    threads = str(max(1, cores // at_once))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    waiting, running = list(runs), dict[str, subprocess.Popen[bytes]]()
-    read = dict.fromkeys(runs, 0)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(1, cores // at_once))
+    # one server imports torch once, and every arm is a fork of it
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.page"])
+    waiting, running, read = list(runs), dict[str, Any](), dict.fromkeys(runs, 0)
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "fullrank",
-                    "train",
-                    RECIPE,
-                    "--quiet",
-                    *options,
-                    *ARMS[name],
-                ]
-                command += ["--out", str(runs[name])]
-                running[name] = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+                words = ["train", RECIPE, "--quiet", *options, *ARMS[name], "--out", str(runs[name])]
+                running[name] = context.Process(target=_train_arm, args=(words, _errors(runs[name])))
+                running[name].start()
             time.sleep(0.2)
             for name in list(running):
-                ended = running[name].poll() is not None
+                ended = running[name].exitcode is not None
                 read[name] = _pass_on(runs[name] / "metrics.jsonl", read[name], name, update)
                 if ended:
-                    process = running.pop(name)
-                    message = process.communicate()[1].decode(errors="replace").strip()
-                    if process.returncode:
+                    code = running.pop(name).exitcode
+                    message = _errors(runs[name]).read_text(errors="replace").strip()
+                    if code:
                         raise FullrankError(f"the arm {name!r} failed: {message.removeprefix('fullrank: ')}")
+                    _errors(runs[name]).unlink()
     finally:
         for process in running.values():
             process.kill()
+
+
+def _errors(run: Path) -> Path:
+    return run.with_suffix(".err")
+
+
+def _train_arm(words: Sequence[str], errors: Path) -> None:
+    """One arm, in a process of its own."""
+    from fullrank.cli import main
+
+    with errors.open("w") as file, contextlib.redirect_stderr(file):
+        sys.exit(main(words))
 
 
 def _pass_on(log: Path, position: int, name: str, update: Any) -> int:

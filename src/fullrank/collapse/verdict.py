@@ -207,7 +207,8 @@ def _dimensional(case: _Case) -> _Finding | None:
     for metric in thresholds.shares():
         value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
         if value is not None and value < fewest and _certain(case, metric):
-            return "dimensional", f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions, below {fewest:.1f}"
+            shown = f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions"
+            return "dimensional", f"{shown}, below {fewest:.1f}"
     fall = case.trends.get("erank_centred")
     rank = panel.value("rankme_unit")
     falling = rank is not None and rank < thresholds.falling_share * panel.d

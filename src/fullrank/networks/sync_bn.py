@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["CpuSyncBatchNorm", "synchronise_batch_norm"]
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce whose gradient is all-reduced too: every process's loss depends on every process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(value)
+    return total
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -40,11 +62,10 @@ class CpuSyncBatchNorm(_BatchNorm):
             return normalised
         axes = [0, *range(2, input.dim())]
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean: Tensor = all_reduce(input.sum(axes)) / count  # type: ignore[no-untyped-call]
+        mean = _sum_over_processes(input.sum(axes)) / count
         shape = [1, -1, *[1] * (input.dim() - 2)]
         centred = input - mean.view(shape)
-        total: Tensor = all_reduce(centred.square().sum(axes))  # type: ignore[no-untyped-call]
-        variance = total / count
+        variance = _sum_over_processes(centred.square().sum(axes)) / count
         self._track(mean.detach(), variance.detach() * count / max(count - 1, 1))
         output = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

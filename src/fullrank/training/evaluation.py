@@ -40,6 +40,9 @@ class Evaluation:
             self.queries = _with_labels(self.held_out)
             if len(self.queries) == 0:
                 self.bank = None
+        self.notes: list[str] = []  # one line each, for the reader of the run
+        if self.bank is None and s.config.knn_every:
+            self.notes.append("no k-NN: the images have no labels")
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""

@@ -102,7 +102,7 @@ class Loop:
                 "step": progress.step,
                 "total_steps": self.total_steps,
                 "steps_per_epoch": self.s.steps_per_epoch,
-                "notes": self.s.data.notes,
+                "notes": [*self.s.data.notes, *self.evaluation.notes],
                 "out": str(self.run_dir.path),
             }
         )
