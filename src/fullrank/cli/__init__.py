@@ -66,3 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
 
 __all__ = ["parse"]
 
@@ -38,9 +38,34 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
 
 
 def _one_line(box: str, prog: str) -> str:
-    """The first message of one of tyro's boxes, and the option that it suggests."""
+    """The first message of one of tyro's boxes in our words, and the option that it suggests."""
     rows = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
     rules = [i for i, row in enumerate(rows) if row.startswith("──")] or [len(rows)]
     message = " ".join(rows[: rules[0]])
+    for pattern, words in IN_OUR_WORDS:
+        if found := re.fullmatch(pattern, message):
+            message = words(*found.groups())
+            break
     near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", " ".join(rows))
     return message + (f"; did you mean {near[1]}?" if near else "") + f" (see {prog} --help)"
+
+
+def _unrecognised(words: str) -> str:
+    first = words.split(", ")[0]
+    return f"unknown option {first}" if first.startswith("-") else f"unexpected word {first!r}"
+
+
+def _no_choice(value: str, option: str, known: str) -> str:
+    return str(UnknownNameError(option, value, re.findall(r"'([^']*)'", known)))
+
+
+IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
+    (r"Unrecognized options: (.+)", _unrecognised),
+    (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
+    (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
+    (r"Error parsing options: (.+)", "{}".format),  # a method's own validation, in its own words
+    (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
+    (r"Missing value for argument '(\S+)'\. Expected 1 values\.", "{} needs a value".format),
+    (r"Missing value for argument '(\S+)'\. Expected (\d+) values\.", "{} needs {} values".format),
+    (r"Missing from [^:]*: (\S+) (.*?)\.? \(required\)", "{} is missing: {}".format),
+)

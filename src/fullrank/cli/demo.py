@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> int:
     runs = {name: out / name.replace(",", "").replace(" ", "-").lower() for name in ARMS}
     _fresh(out, not args.out, list(runs.values()))
     from fullrank.report.arms import LiveArms, arms_table, arms_text
-    from fullrank.report.comparison import write_comparison
+    from fullrank.report.comparison import headline, write_comparison
     from fullrank.report.run import read_run
     from fullrank.report.summary import summarise
 
@@ -97,7 +97,8 @@ def run(words: Sequence[str]) -> int:
         print(arms_text(summaries))
     held = ", ".join(f"{name} {value:.1%}" for name, value in baselines.items())
     print(f"\nk-NN to hold these against: {held}.")
-    print("The loss does not tell them apart: the collapsed arms have the best. The page shows what does.")
+    best, below = headline(summaries)
+    print(f"{best}: {below} The page shows what tells the arms apart.")
     print(f"page    {page}")
     return 0
 

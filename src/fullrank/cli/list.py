@@ -27,7 +27,7 @@ class List:
         filter: only names that contain this (useful for timm's thousand backbones).
     """
 
-    what: Annotated[str, tyro.conf.Positional]
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
     json: bool = False
     filter: str = ""
 

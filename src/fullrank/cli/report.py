@@ -22,7 +22,7 @@ class Report:
         run: the run directory.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 def run(words: Sequence[str]) -> int:

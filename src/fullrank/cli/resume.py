@@ -25,7 +25,7 @@ class Resume:
         json: print one object at the end: run, verdict, loss, level, rank, knn.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     quiet: bool = False
     json: bool = False
 

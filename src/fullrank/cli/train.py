@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import Any
 import tyro
 
 from fullrank.cli.arguments import parse
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.errors import DataError, UnknownNameError, UsageError
 
 USAGE = """\
 usage: fullrank train METHOD|RECIPE [OPTIONS]
@@ -44,7 +45,8 @@ def run(words: Sequence[str]) -> int:
     method, layers = starting_point(words[0])
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
-    out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{Path(config.data).name}")
+    name = Path(config.data).expanduser().resolve().name
+    out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{name}")
     return follow(lambda listeners: _train(config, out, listeners), out, config.log, args)
 
 
@@ -90,26 +92,32 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
             frozen=True,
             namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
         )
-        Args.__doc__ = _options_help(TrainConfig.__doc__ or "")
+        Args.__doc__ = _options_help(prog, TrainConfig.__doc__ or "")
         return parse(Args, words, prog, default=Args(**known))
 
     # once for what the user says, then over the method's defaults for images of that size
     first = parsed(*layers)
+    to_config(first)  # whatever is wrong is said before data is opened, let alone fetched
     size = first.image_size
     if not size:
-        size = own_size(open_data(first.data, limit=8, download=first.download, max_corrupt=0.9).train)
+        try:
+            data = open_data(first.data, limit=8, download=first.download, max_corrupt=0.9)
+        except DataError:  # bad luck with those few, or bad data: all of it says which
+            data = open_data(first.data, download=first.download, max_corrupt=first.max_corrupt)
+        size = own_size(data.train)
     defaults = {key: value for key, value in cls.defaults(size).items() if key != "views"}
     return parsed(defaults, *layers)
 
 
-def _options_help(doc: str) -> str:
-    about = "Trains a method on unlabelled images and watches for collapse."
-    more = (
-        "    quiet: print nothing but errors.\n"
-        "    json: print one object at the end: run, verdict, loss, level, rank, knn.\n"
-        "    options: the method's own knobs.\n"
+def _options_help(prog: str, doc: str) -> str:
+    return (
+        "Trains a method on unlabelled images and watches for collapse.\n\n"
+        f"    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first\n\n"
+        f"    Attributes:{doc.split('Attributes:', 1)[1].rstrip()}\n"
+        "        quiet: print nothing but errors.\n"
+        "        json: print one object at the end: run, verdict, loss, level, rank, knn.\n"
+        "        options: the method's own knobs.\n"
     )
-    return about + "\n\n    Attributes:" + doc.split("Attributes:", 1)[1].rstrip() + "\n    " + more
 
 
 def to_config(args: Any) -> Any:
@@ -126,30 +134,36 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
     from fullrank.report.terminal import make_console
     from fullrank.training.logs import open_log
 
+    for kind in logs:
+        if importlib.util.find_spec(kind) is None:  # said before anything is written
+            raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'")
     with ExitStack() as stack:
         console = stack.enter_context(
             make_console("json" if args.json else "quiet" if args.quiet else "auto")
         )
+        opened: list[Any] = []
+        told = 0
 
-        def show(record: Mapping[str, Any]) -> None:
-            if record["event"] == "start":
+        def listen(record: Mapping[str, Any]) -> None:
+            nonlocal told
+            if record["event"] == "start":  # the run directory exists from now on
+                opened.extend(open_log(kind, out) for kind in logs)
                 console.start(record["config"], record["total_steps"])
             else:
+                told += 1
                 console(dict(record))
+            for log in opened:
+                log(record)
 
-        opened: list[Any] = []
-
-        def log(record: Mapping[str, Any]) -> None:
-            if not opened:  # the run directory exists from the first record on
-                opened.extend(open_log(kind, out) for kind in logs)
-            for each in opened:
-                each(record)
-
-        outcome = start([show, *([log] if logs else [])])
+        outcome = start([listen])
     page = write_page(out)
     if args.json:
         print(json.dumps(result(outcome, page)))
     elif not args.quiet:
+        if not told:
+            print(f"this run had ended already ({outcome.reason}): nothing is left to train")
+        elif outcome.reason == "collapsed":
+            print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
         print(f"page    {page}")
     return 3 if outcome.reason == "collapsed" else 0
 

@@ -159,6 +159,12 @@ def build_backbone(
         network = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise UsageError(f"timm cannot build {name} for {image_size}-pixel images: {error}") from error
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or (1,)
+    if any(image_size % side for side in patch):
+        raise UsageError(
+            f"{name} cuts patches of {patch[0]} pixels: {image_size} is no multiple; take --image-size "
+            f"{max(image_size // patch[0], 1) * patch[0]}"
+        )
     if stem == "auto":
         stem = "cifar" if image_size <= 48 and _has_imagenet_stem(network) else "imagenet"
     if stem != "imagenet":

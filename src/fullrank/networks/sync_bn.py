@@ -104,9 +104,8 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
     ours = CpuSyncBatchNorm(
         network.num_features, network.eps, network.momentum, network.affine, network.track_running_stats
     )
-    ours.load_state_dict(network.state_dict())
-    if network.affine:
-        ours.weight, ours.bias = network.weight, network.bias
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        setattr(ours, name, getattr(network, name))
     for layer in ("drop", "act"):
         if hasattr(network, layer):
             setattr(ours, layer, getattr(network, layer))

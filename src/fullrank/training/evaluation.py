@@ -46,21 +46,17 @@ class Evaluation:
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""
-        shown = 0
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
-                pairs = None
-                if shown < PAIRED_IMAGES // self.s.fabric.world_size:
-                    pairs = self._paired(images, int(indices[0]))
-                    shown += len(images)
+                paired = indices < PAIRED_IMAGES
+                pairs = self._paired(images[paired], indices[paired]) if paired.any() else None
                 self.monitor.observe(self._embed(self.s.views.clean(images)), pairs)
         return self.monitor.close(trained)
 
-    def _paired(self, images: Tensor, first: int) -> dict[str, tuple[Tensor, Tensor]]:
-        views = self.s.views
-        params = views.sample(
-            len(images), images.shape[2], images.shape[3], generator_of(self.s.config.seed, 2, first)
-        )
+    def _paired(self, images: Tensor, indices: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Two views of some images: always the same ones, whichever process makes them."""
+        views, generator = self.s.views, generator_of(self.s.config.seed, 2)
+        params = views.sample(PAIRED_IMAGES, images.shape[2], images.shape[3], generator).rows(indices)
         first_view, second_view, *_ = views(images, params)
         one, other = self._embed(first_view), self._embed(second_view)
         return {tap: (one[tap], other[tap]) for tap in one}

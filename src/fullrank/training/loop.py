@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.data.decoding import fit
+from fullrank.data.sources import Source
 from fullrank.data.views import save_sheet
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.training.checkpoint import Checkpoints, Progress
 from fullrank.training.config import TrainConfig
 from fullrank.training.evaluation import Evaluation
@@ -202,7 +204,11 @@ class Loop:
     def _look(self, trained: bool) -> None:
         """The panel, k-NN and verdict of this epoch, as one record."""
         progress = self.progress
-        loss = self._mean(torch.as_tensor(progress.loss_sum)) / progress.loss_count if trained else None
+        loss = (
+            self._mean(torch.as_tensor(progress.loss_sum, dtype=torch.float64)) / progress.loss_count
+            if trained
+            else None
+        )
         if loss is not None and not math.isfinite(loss):
             raise FullrankError(f"the loss was not finite in epoch {progress.epoch}: lower --lr")
         with self._clock("watching"):
@@ -261,10 +267,10 @@ class Loop:
     def _save_views(self) -> None:
         if not self.fabric.is_global_zero:
             return
-        data, views = self.s.data.train, self.s.views
-        rows = [_square(data.load(i), self.config.image_size) for i in range(min(8, len(data)))]
-        images = torch.stack(rows)
-        size = images.shape[2]
+        views, loaded = self.s.views, _some_images(self.s.data.train, 8)
+        # no larger than needed: the views must look as in training, where crops are cut from the whole image
+        size = min(max(min(min(image.shape[1:]) for image in loaded), views.image_size), 4 * views.image_size)
+        images = torch.stack([fit(image, size, size) for image in loaded])
         params = views.sample(len(images), size, size, generator_of(self.config.seed, 3))
         save_sheet(self.run_dir.path / "figures" / "views.png", images, views, params)
 
@@ -298,11 +304,15 @@ class Loop:
         self.progress.seconds[what] += time.perf_counter() - start
 
 
-def _square(image: Tensor, size: int) -> Tensor:
-    from fullrank.data.decoding import fit
-
-    side = max(size, min(image.shape[1:])) if min(image.shape[1:]) < 2 * size else 2 * size
-    return fit(image, side, side)
+def _some_images(source: Source, most: int) -> list[Tensor]:
+    """The first images that can be decoded."""
+    found: list[Tensor] = []
+    for i in range(len(source)):
+        with suppress(DataError):
+            found.append(source.load(i))
+        if len(found) == most:
+            break
+    return found
 
 
 def _spectra(report: Report) -> dict[str, Any]:
