@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise UnknownNameError("command", words[0], COMMANDS)
-        command = importlib.import_module(f"fullrank.cli.{words[0]}")
+        # a submodule named `list` would shadow the builtin in this package
+        module = {"list": "listing"}.get(words[0], words[0])
+        command = importlib.import_module(f"fullrank.cli.{module}")
         return int(command.run(words[1:]))
     except FullrankError as error:
         print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
@@ -67,5 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
-        print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"fullrank: {' '.join(what.split())}", file=sys.stderr)
         return 1

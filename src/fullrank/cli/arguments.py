@@ -39,9 +39,15 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
 
 def _one_line(box: str, prog: str) -> str:
     """The first message of one of tyro's boxes in our words, and the option that it suggests."""
-    rows = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [i for i, row in enumerate(rows) if row.startswith("──")] or [len(rows)]
-    message = " ".join(rows[: rules[0]])
+    rows = [row for line in box.splitlines() if (row := line.strip("│ ")) and not row.startswith(("╭", "╰"))]
+    sections: list[list[str]] = [[]]
+    for row in rows:
+        if set(row) <= {"─", "-"}:
+            sections.append([])
+        else:
+            sections[-1].append(row)
+    # where standard output is not Unicode the box has no frame, and its title stands in a section of its own
+    message = " ".join(sections[0] if "╭" in box else sections[1])
     for pattern, words in IN_OUR_WORDS:
         if found := re.fullmatch(pattern, message):
             message = words(*found.groups())
@@ -63,6 +69,7 @@ IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"Unrecognized options: (.+)", _unrecognised),
     (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
     (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
+    (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
     (r"Error parsing options: (.+)", "{}".format),  # a method's own validation, in its own words
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", "{} needs a value".format),

@@ -148,6 +148,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
             nonlocal told
             if record["event"] == "start":  # the run directory exists from now on
                 opened.extend(open_log(kind, out) for kind in logs)
+                for note in [] if args.quiet or args.json else record["notes"]:
+                    print(f"note    {note}")
                 console.start(record["config"], record["total_steps"])
             else:
                 told += 1

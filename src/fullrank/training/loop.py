@@ -110,7 +110,7 @@ class Loop:
         )
         if progress.ended:
             return self._outcome()
-        if progress.step == 0:
+        if not progress.last:
             self._save_views()
             self._look(trained=False)
             self._save()
