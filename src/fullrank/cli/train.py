@@ -95,8 +95,11 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
         Args.__doc__ = _options_help(prog, TrainConfig.__doc__ or "")
         return parse(Args, words, prog, default=Args(**known))
 
-    # once for what the user says, then over the method's defaults for images of that size
-    first = parsed(*layers)
+    def defaults(size: int) -> Mapping[str, Any]:
+        return {key: value for key, value in cls.defaults(size).items() if key != "views"}
+
+    # once for what the user says (and --help), then over the method's defaults for images of that size
+    first = parsed(defaults(224), *layers)
     to_config(first)  # whatever is wrong is said before data is opened, let alone fetched
     size = first.image_size
     if not size:
@@ -105,13 +108,13 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
         except DataError:  # bad luck with those few, or bad data: all of it says which
             data = open_data(first.data, download=first.download, max_corrupt=first.max_corrupt)
         size = own_size(data.train)
-    defaults = {key: value for key, value in cls.defaults(size).items() if key != "views"}
-    return parsed(defaults, *layers)
+    return parsed(defaults(size), *layers)
 
 
 def _options_help(prog: str, doc: str) -> str:
     return (
-        "Trains a method on unlabelled images and watches for collapse.\n\n"
+        "Trains a method on unlabelled images and watches for collapse. Defaults are the method's for large "
+        "images; for images of up to 64 pixels it may have others (the run's config.yaml tells).\n\n"
         f"    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first\n\n"
         f"    Attributes:{doc.split('Attributes:', 1)[1].rstrip()}\n"
         "        quiet: print nothing but errors.\n"

@@ -27,7 +27,7 @@ class TrainConfig:
         data: what to train on: a name (`fullrank list data`), a folder of images or of Hub parquet.
         out: the run directory; empty: runs/METHOD-DATA, with a number where that exists.
         epochs: passes over the training images.
-        batch_size: images per step, over all devices.
+        batch_size: images per batch, over all devices.
         accumulate: batches per optimiser step; gradients are averaged.
         limit: train on a fixed random subset of that many images; 0: on all.
         image_size: side of the views in pixels; 0: the data's own, or 224 for large images.
