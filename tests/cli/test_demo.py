@@ -1,0 +1,88 @@
+"""`fullrank demo` tells a healthy run from collapsed ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cli.helpers import call
+from fullrank.cli import demo
+from fullrank.report.summary import Summary
+
+COLLAPSED = {"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"}
+
+
+def shown(*words: str) -> dict[str, Any]:
+    """The demo's object, from a process of its own: it starts others."""
+    command = [sys.executable, "-m", "fullrank", "demo", "--json", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_directory_of_somebody_elses_is_refused(here: Path) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "work.txt").write_text("work")
+    called = call("demo", "--out", "mine")
+    assert called.code == 2 and called.err == "fullrank: mine exists already: take another --out\n"
+    assert [path.name for path in (here / "mine").iterdir()] == ["work.txt"]
+
+
+@pytest.mark.slow
+def test_every_arm_is_told_with_its_measures_and_its_run(here: Path) -> None:
+    found = shown("--epochs", "1", "--out", "out")
+    assert [arm["name"] for arm in found["arms"]] == list(demo.ARMS)
+    for arm in found["arms"]:
+        assert {"name", "verdict", "loss", "level", "rank", "knn"} <= arm.keys()
+        assert (here / arm["run"] / "report.html").is_file()
+    assert (here / found["page"]).is_file()
+
+
+@pytest.mark.slow
+def test_the_healthy_arm_is_healthy_the_others_collapsed_and_one_of_those_has_the_best_loss() -> None:
+    healthy, *others = shown("--out", "out")["arms"]
+    assert healthy["verdict"] == "healthy", healthy["why"]
+    assert {arm["verdict"] for arm in others} <= COLLAPSED, others
+    assert min(others, key=lambda arm: arm["loss"])["loss"] < healthy["loss"]
+
+
+@pytest.fixture
+def arms(monkeypatch: pytest.MonkeyPatch) -> list[Summary]:
+    """Summaries that the demo closes with, in place of training its arms."""
+    summaries: list[Summary] = []
+    listed = iter(range(len(demo.ARMS)))
+    monkeypatch.setattr(demo, "_train_all", lambda *_: None)
+    monkeypatch.setattr(demo, "raw_pixel_knn", lambda: 0.5)
+    monkeypatch.setattr("fullrank.report.comparison.write_comparison", lambda *_, **__: Path("index.html"))
+    monkeypatch.setattr("fullrank.report.run.read_run", lambda path: SimpleNamespace(path=path))
+    monkeypatch.setattr("fullrank.report.summary.summarise", lambda run, name: summaries[next(listed)])
+    return summaries
+
+
+def arm(name: str, loss: float, kind: str) -> Summary:
+    summary = Summary(name)
+    summary.losses, summary.verdict = [loss], {"kind": kind, "why": "", "tap": "projector"}
+    return summary
+
+
+def test_the_closing_line_does_not_claim_that_a_collapsed_arm_has_the_best_loss_where_none_has(
+    arms: list[Summary],
+) -> None:
+    arms += [arm(name, -0.1 * i, "healthy") for i, name in enumerate(demo.ARMS)]
+    called = call("demo", "--out", "out", "--quiet")
+    assert called.code == 0 and "No arm collapsed" in called.out and "best loss" not in called.out
+
+
+def test_the_closing_line_says_that_a_collapsed_arm_has_the_best_loss_where_one_has(
+    arms: list[Summary],
+) -> None:
+    arms += [arm(name, -0.1 * i, "complete" if i else "healthy") for i, name in enumerate(demo.ARMS)]
+    assert "A collapsed run has the best loss" in call("demo", "--out", "out", "--quiet").out

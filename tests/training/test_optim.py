@@ -1,0 +1,173 @@
+"""LARS against steps worked out by hand, parameter groups, and the rate of every step."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fullrank.methods import ParamGroup
+from fullrank.training.config import TrainConfig
+from fullrank.training.optim import LARS, base_lr, build_optimizer, set_learning_rates
+
+
+def parameter(values: list[Any], gradient: list[Any]) -> nn.Parameter:
+    p = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    p.grad = torch.tensor(gradient, dtype=torch.float64)
+    return p
+
+
+def expect(p: Tensor, values: list[Any]) -> None:
+    torch.testing.assert_close(p.detach(), torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+
+
+def test_lars_takes_the_step_worked_out_by_hand() -> None:
+    # |p| = 5, |g| = 1: r = 0.1 * 5 / (1 + 0.1 * 5) = 1/3; g + 0.1 p = (0.9, 1.2)
+    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
+    expect(p, [[3 - 0.5 * 0.3, 4 - 0.5 * 0.4]])
+
+
+def test_the_moco_variant_divides_by_the_norm_of_the_decayed_gradient() -> None:
+    # g is orthogonal to p: |g + 0.1 p| = sqrt(1.25), where the other variant has 1.5
+    p = parameter([[3.0, 4.0]], [[-0.8, 0.6]])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1, variant="moco").step()
+    ratio = 0.1 * 5 / 1.25**0.5
+    expect(p, [[3 - 0.5 * ratio * -0.5, 4 - 0.5 * ratio * 1.0]])
+
+
+def test_momentum_adds_the_last_steps_up() -> None:
+    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
+    optimizer = LARS([p], lr=0.5, momentum=0.9, eta=0.1)
+    optimizer.step()  # r = 0.5; buffer (0.3, 0.4); p = (2.85, 3.8), whose norm is 4.75
+    optimizer.step()  # r = 0.475; buffer 0.9 * (0.3, 0.4) + 0.475 * (0.6, 0.8)
+    expect(p, [[2.85 - 0.5 * (0.27 + 0.285), 3.8 - 0.5 * (0.36 + 0.38)]])
+
+
+@pytest.mark.parametrize(("lr", "rate"), [(1.0, 0.5), (0.2, 0.2)], ids=["r is smaller", "lr is smaller"])
+def test_clipping_takes_the_smaller_of_the_two_rates(lr: float, rate: float) -> None:
+    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
+    LARS([p], lr=lr, eta=0.1, clip=True).step()
+    expect(p, [[3 - rate * 0.6, 4 - rate * 0.8]])
+
+
+@pytest.mark.parametrize(("exclude", "moved"), [(True, [0.3, 0.4]), (False, [0.15, 0.2])])
+def test_excluded_vectors_get_neither_ratio_nor_decay(exclude: bool, moved: list[float]) -> None:
+    p = parameter([3.0, 4.0], [0.6, 0.8])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1, exclude_1d=exclude).step()
+    expect(p, [3 - moved[0], 4 - moved[1]])
+
+
+def test_a_tensor_of_zeros_moves_by_its_plain_gradient() -> None:
+    p = parameter([[0.0, 0.0]], [[0.6, 0.8]])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
+    expect(p, [[-0.3, -0.4]])
+
+
+def test_a_zero_gradient_moves_nothing_not_even_by_decay() -> None:
+    p = parameter([[3.0, 4.0]], [[0.0, 0.0]])
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
+    expect(p, [[3.0, 4.0]])
+
+
+def test_a_parameter_without_gradient_stays_and_gets_no_state() -> None:
+    p, still = parameter([[3.0, 4.0]], [[0.6, 0.8]]), nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([still, p], lr=0.5, weight_decay=0.1)
+    optimizer.step()
+    assert torch.equal(still.detach(), torch.ones(2, 2))
+    assert still not in optimizer.state
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adam", "adamw"])
+def test_a_restored_optimiser_takes_the_same_next_step(name: str) -> None:
+    config = TrainConfig(optimizer=name, lr=0.1, weight_decay=0.01)  # type: ignore[arg-type]
+    first = parameter([[3.0, 4.0]], [[0.6, 0.8]])
+    optimizer = build_optimizer([ParamGroup("all", [first])], config)
+    optimizer.step()
+    second = copy.deepcopy(first)
+    second.grad = first.grad = torch.tensor([[-0.2, 0.9]], dtype=torch.float64)
+    restored = build_optimizer([ParamGroup("all", [second])], config)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    optimizer.step()
+    restored.step()
+    assert torch.equal(first, second)
+
+
+def groups() -> list[ParamGroup]:
+    one, other = nn.Linear(3, 2), nn.Linear(2, 2)
+    return [
+        ParamGroup("backbone", list(one.parameters())),
+        ParamGroup("predictor", list(other.parameters()), fixed_lr=True),
+    ]
+
+
+def test_vectors_are_spared_the_decay_where_that_is_asked_for() -> None:
+    optimizer = build_optimizer(groups(), TrainConfig(weight_decay=0.1, exclude_1d_decay=True))
+    decay = {(g["name"], p.ndim): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    flat, deep = 1, 2
+    assert decay == {
+        ("backbone", flat): 0.0, ("backbone", deep): 0.1, ("predictor", flat): 0.0, ("predictor", deep): 0.1,
+    }  # fmt: skip
+
+
+def test_every_parameter_is_decayed_otherwise() -> None:
+    optimizer = build_optimizer(groups(), TrainConfig(weight_decay=0.1))
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.1]
+
+
+def test_the_rate_scales_with_the_images_of_a_step() -> None:
+    assert base_lr(TrainConfig(lr=0.1, batch_size=64, accumulate=8)) == pytest.approx(0.2)
+    assert base_lr(TrainConfig(lr=0.1, batch_size=64, lr_scaling="none")) == pytest.approx(0.1)
+
+
+def rates(steps_per_epoch: int = 10, **changes: Any) -> tuple[list[float], list[float]]:
+    """The scheduled rate of every step, and that of the group whose rate is fixed."""
+    config = TrainConfig(**({"epochs": 4, "lr": 0.5, "lr_scaling": "none"} | changes))
+    optimizer = build_optimizer(groups(), config)
+    scheduled, fixed = [], []
+    for step in range(config.epochs * steps_per_epoch):
+        returned = set_learning_rates(optimizer, config, step, steps_per_epoch)
+        scheduled.append(optimizer.param_groups[0]["lr"])
+        fixed.append(optimizer.param_groups[1]["lr"])
+        assert returned == scheduled[-1]
+    return scheduled, fixed
+
+
+def test_a_fixed_group_keeps_the_base_rate_while_the_others_fall() -> None:
+    scheduled, fixed = rates()
+    assert scheduled[0] == 0.5
+    assert scheduled == sorted(scheduled, reverse=True)
+    assert 0 < scheduled[-1] < 0.01
+    assert fixed == [0.5] * 40
+
+
+def test_step_0_of_a_warm_up_takes_every_group_at_the_warm_ups_start() -> None:
+    scheduled, fixed = rates(warmup_epochs=1, warmup_lr=0.003)
+    assert scheduled[0] == fixed[0] == 0.003
+    assert fixed[1:] == [0.5] * 39
+
+
+def test_the_warm_up_rises_by_equal_steps_to_the_base_rate() -> None:
+    scheduled, _ = rates(warmup_epochs=1, warmup_lr=0.05)
+    assert scheduled[:11] == pytest.approx([0.05 * k for k in range(1, 11)] + [0.5])
+    assert scheduled[11] < 0.5
+
+
+def test_the_epoch_cosine_changes_between_epochs_only() -> None:
+    scheduled, fixed = rates(schedule="epoch-cosine")
+    assert [len(set(scheduled[e * 10 : (e + 1) * 10])) for e in range(4)] == [1] * 4
+    assert scheduled[::10] == pytest.approx([0.5, 0.5 * 0.8535534, 0.25, 0.5 * 0.1464466])
+    assert fixed == [0.5] * 40
+
+
+def test_the_final_rate_is_scaled_like_the_base_rate() -> None:
+    scheduled, _ = rates(lr_scaling="linear", batch_size=512, final_lr=0.1, steps_per_epoch=1000, epochs=1)
+    assert scheduled[0] == pytest.approx(1.0)
+    assert scheduled[-1] == pytest.approx(0.2, abs=1e-5)
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    assert set(rates(schedule="constant")[0]) == {0.5}
