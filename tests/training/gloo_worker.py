@@ -3,6 +3,7 @@
 Usage: gloo_worker.py RANK WORLD RENDEZVOUS-FILE OUTPUT-FILE
 """
 
+import dataclasses
 import sys
 
 import torch
@@ -20,11 +21,12 @@ def main(rank: int, world: int, rendezvous: str, output: str) -> None:
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
     results: dict[str, object] = {}
     for name in METHODS:
+        narrow = {f.name: 16 for f in dataclasses.fields(METHODS[name].Config) if f.name.endswith("_dim")}
         torch.manual_seed(0)
         backbone = nn.Sequential(
             nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
         )
-        method = build_method(name, backbone, 24).double()
+        method = build_method(name, backbone, 24, narrow).double()
         synchronise_batch_norm(method, torch.device("cpu"))
         generator = torch.Generator().manual_seed(1)
         whole = torch.randn(2, 16, 3, 6, 6, generator=generator, dtype=torch.float64)

@@ -137,7 +137,6 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_recipe("shapes/simsam")
 
 
-@pytest.mark.xfail(strict=True, reason="values from YAML are not checked against their types")
 @pytest.mark.parametrize(
     "line",
     [
@@ -152,7 +151,6 @@ def test_a_recipes_value_of_the_wrong_kind_is_refused(tmp_path: Path, line: str)
         load_recipe(recipe_file(tmp_path, f"method: simsiam\n{line}\n"))
 
 
-@pytest.mark.xfail(strict=True, reason="YAML 1.1 reads 1e-3, which has no dot, as text")
 def test_a_number_in_a_recipe_may_be_written_without_a_dot(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file(tmp_path, "method: simsiam\nlr: 1e-3\n"))
     assert make_train_config("simsiam", recipe.settings).lr == 0.001

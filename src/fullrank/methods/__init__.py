@@ -5,8 +5,17 @@
 """
 
 from fullrank.methods import byol, simsiam
-from fullrank.methods.base import METHODS, Method, ParamGroup, Step, build_method, make_config, register
+from fullrank.methods.base import (
+    METHODS,
+    Method,
+    ParamGroup,
+    Step,
+    build_method,
+    make_config,
+    register,
+    typed,
+)
 
-__all__ = ["METHODS", "Method", "ParamGroup", "Step", "build_method", "make_config", "register"]
+__all__ = ["METHODS", "Method", "ParamGroup", "Step", "build_method", "make_config", "register", "typed"]
 
 del byol, simsiam

@@ -109,10 +109,6 @@ class BYOL(Method):
                 raise UsageError("BYOL's widths must be positive")
             if not (0.0 <= self.tau_base <= 1.0 and 0.0 <= self.tau_final <= 1.0):
                 raise UsageError(f"tau lies in [0, 1], not {self.tau_base} to {self.tau_final}")
-            if self.predictor not in ("mlp", "linear"):
-                raise UsageError(f"predictor is mlp or linear, not {self.predictor!r}")
-            if self.distance not in ("cosine", "euclidean"):
-                raise UsageError(f"distance is cosine or euclidean, not {self.distance!r}")
 
     config: Config
 

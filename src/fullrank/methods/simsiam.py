@@ -106,8 +106,6 @@ class SimSiam(Method):
                 or self.proj_hidden_dim < 0
             ):
                 raise UsageError("SimSiam's widths and its number of layers must be positive")
-            if self.predictor not in ("mlp", "fixed", "none"):
-                raise UsageError(f"predictor is mlp, fixed or none, not {self.predictor!r}")
 
     config: Config
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.methods import METHODS, make_config
+from fullrank.methods import METHODS, make_config, typed
 from fullrank.networks.backbones import Stem
 
 __all__ = ["Recipe", "TrainConfig", "load_recipe", "make_train_config", "recipe_names"]
@@ -134,6 +134,8 @@ class TrainConfig:
             )
         if not 0.0 <= self.momentum < 1.0:
             raise UsageError(f"--momentum lies in [0, 1), not {self.momentum}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise UsageError(f"--betas lie in [0, 1), not {self.betas[0]} and {self.betas[1]}")
         if not 0.0 <= self.max_corrupt < 1.0:
             raise UsageError(f"--max-corrupt lies in [0, 1), not {self.max_corrupt}")
         make_config(METHODS[self.method], self.options)
@@ -147,12 +149,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `as_dict`; raises UnknownNameError for a key that does not exist."""
-        known = [f.name for f in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise UnknownNameError("key", key, known)
-        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **tuples})
+        return cls(**typed(cls, values, "key"))
 
 
 _AT_LEAST_ONE = (
