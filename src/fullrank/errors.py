@@ -42,7 +42,7 @@ class UnknownNameError(UsageError):
             message += f"; did you mean {near[0]!r}?"
         if len(self.known) <= 24:
             message += f" (known: {', '.join(self.known)})"
-        super().__init__(message + (f"; {hint}" if hint else ""))
+        super().__init__(message + (f"{'' if message.endswith('?') else ';'} {hint}" if hint else ""))
 
 
 class CollapseDetected(FullrankError):

@@ -204,7 +204,7 @@ def test_more_than_tolerated_is_an_error(tmp_path: Path) -> None:
         open_data(str(tmp_path))
     message = str(refused.value)
     assert message.startswith("3 of 10 images cannot be decoded: ") and "a_text.jpg" in message
-    assert message.endswith("the share may be 0.01: remove them, or raise max_corrupt")
+    assert message.endswith("the share may be 0.01: remove them, or raise --max-corrupt")
 
 
 def test_lazy_images_lose_bad_headers_now_and_keep_a_tolerance(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class LazyLoader:
                 names = [self.source.where(i) for i in sorted(self.corrupt)]
                 line = corrupt_line(names, len(self.source))
                 raise DataError(
-                    f"{self.source.name}: {line}; that is too many: remove them, or raise max_corrupt"
+                    f"{self.source.name}: {line}; that is too many: remove them, or raise --max-corrupt"
                 )
             yield indices, views
 

@@ -78,7 +78,7 @@ def settle(
 
     line = corrupt_line(corrupt, total)
     if len(corrupt) > max_corrupt * total or not all(map(len, settled)):
-        raise DataError(f"{line}; the share may be {max_corrupt:.3g}: remove them, or raise max_corrupt")
+        raise DataError(f"{line}; the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt")
     notes = [f"{line}; left out"] if corrupt else []
     if not in_memory:
         why = "they differ in size" if fits else f"in memory they would take {decoded_bytes / 1e9:.1f} GB"

@@ -256,7 +256,8 @@ def closing_lines(summary: Summary) -> list[str]:
     """How a run ended, and its verdict, in plain text."""
     reason = (summary.end or {}).get("reason", "ended")
     share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
-    ended = f"{reason} after {summary.epoch} epochs, {count(summary.step)} steps, {duration(summary.elapsed)}"
+    epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
+    ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
     return [ended + share, f"verdict: {summary.look.word}{tap}: {summary.why}"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -126,8 +127,10 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"--{_flag(name)} must be at least 1, not {getattr(self, name)}")
         for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{_flag(name)} must not be negative, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"--{_flag(name)} must not be negative or infinite, not {getattr(self, name)}"
+                )
         if self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs:g} is longer than the run's {self.epochs} epochs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import yaml
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from fullrank.errors import UsageError
+from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
 __all__ = ["RunDir", "write_atomically"]
@@ -71,7 +72,10 @@ class RunDir:
 
     def config(self) -> TrainConfig:
         """The resolved configuration that the run was started with."""
-        values = yaml.safe_load((self.path / "config.yaml").read_text())
+        try:
+            values = yaml.safe_load((self.path / "config.yaml").read_text())
+        except yaml.YAMLError:
+            values = None
         if not isinstance(values, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
         return TrainConfig.from_dict(values)
@@ -146,7 +150,10 @@ class RunDir:
         path = self.checkpoint_path(name)
         if not path.exists():
             return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise FullrankError(f"{path} is damaged and cannot be resumed from (weights only are loaded, never code)") from error
         return state
 
     def save_encoder(self, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
