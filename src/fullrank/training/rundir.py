@@ -153,7 +153,7 @@ class RunDir:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise FullrankError(f"{path} is damaged and cannot be resumed from (weights only are loaded, never code)") from error
+            raise FullrankError(f"{path} is damaged and cannot be resumed from") from error
         return state
 
     def save_encoder(self, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
