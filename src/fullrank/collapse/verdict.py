@@ -63,16 +63,16 @@ class Thresholds:
 
     def shares(self) -> dict[str, float]:
         """The rank metrics that are judged, each with the least share of d that passes."""
-        return {
+        shares = {
             "rankme_unit": self.rank_share,
             "erank_centred": self.rank_share,
             "participation_ratio": self.participation_share,
         }
+        return {metric: share for metric, share in shares.items() if share > 0}
 
     def fewest(self, metric: str, of: float) -> float:
         """The least number of directions that passes, where `of` directions are possible."""
-        share = self.shares()[metric]
-        return max(share * of, self.fewest_directions) if of > 1 and share > 0 else 0.0
+        return max(self.shares().get(metric, 0.0) * of, self.fewest_directions) if of > 1 else 0.0
 
 
 @dataclass(frozen=True)
