@@ -27,7 +27,7 @@ ARMS: dict[str, Sequence[str]] = {
 }
 
 INTRO = (
-    "The same small encoder on the same images, trained as SimSiam and with one thing taken away. "
+    "The same small encoder on the same images, trained as SimSiam and with something taken away. "
     "Invariance alone is easily had by a network that ignores its input: look at which arm has the best loss."
 )
 
