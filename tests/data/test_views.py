@@ -53,15 +53,27 @@ def test_every_preset_yields_finite_views(name: str, shape: tuple[int, int, int,
     before = images.clone()
     made = views(images, draw(views, images))
     assert len(made) == len(VIEWS[name].views) and VIEWS[name].description and VIEWS[name].source
-    for view in made:
-        assert view.shape == (batch, 3, size, size) and view.dtype == torch.float32
+    for view, side in zip(made, views.sizes, strict=True):
+        assert view.shape == (batch, 3, side, side) and view.dtype == torch.float32
         assert view.is_contiguous() and view.isfinite().all() and view.abs().max() <= 1
     assert torch.equal(images, before)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.sampled_from(["simsiam", "symmetric", "byol", "tutorial", "digits", "shapes"]),
+    st.sampled_from(
+        [
+            "simsiam",
+            "symmetric",
+            "byol",
+            "tutorial",
+            "digits",
+            "shapes",
+            "swav-multicrop",
+            "asym-scalemix",
+            "asym-aug",
+        ]
+    ),
     st.integers(2, 37),
     st.sampled_from([8, 15, 31, 32]),
     st.data(),
@@ -296,6 +308,14 @@ def test_contact_sheet(tmp_path: Path) -> None:
         ("jitter_p", float("nan")),
         ("interpolation", "nearest"),
         ("rotation_interpolation", "bicubic"),
+        ("size", 0.0),
+        ("size", 1.1),
+        ("role", "teacher"),
+        ("randaugment", -1),
+        ("randaugment", 1.5),
+        ("randaugment_magnitude", 10.5),
+        ("randaugment_std", -0.1),
+        ("randaugment_p", 2.0),
     ],
 )
 def test_a_recipe_checks_itself(name: str, value: object) -> None:
@@ -316,5 +336,7 @@ def test_what_cannot_be_used_is_said() -> None:
             views(bad, params)
     with pytest.raises(UsageError, match="crops are"):
         views.finish([pixels(4, 9, 9)] * 2, params)
+    with pytest.raises(UsageError, match="crops are 3 tensors; give 2"):
+        views.finish([pixels(4, 8, 8)] * 3, params)
     with pytest.raises(UsageError, match="no pixels"):
         views.sample(2, 0, 8, torch.Generator())

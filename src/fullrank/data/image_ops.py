@@ -364,6 +364,15 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return images.sub(shift).div_(scale)
 
 
+def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Bool [B, 1, H, W]: which pixels of the images lie in their boxes, each given by four [B]."""
+    y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
+    x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
+    top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
+    inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+    return inside.unsqueeze(1)
+
+
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
     """A box of every image set to 0, in place; a box without height or width erases nothing.
 
@@ -379,8 +388,4 @@ def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tens
         tensor([[[[1., 0., 0.],
                   [1., 1., 1.]]]])
     """
-    y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
-    x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
-    top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
-    inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
-    return images.masked_fill_(inside.unsqueeze(1), 0)
+    return images.masked_fill_(box_mask(images, top, left, height, width), 0)
