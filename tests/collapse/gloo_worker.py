@@ -26,7 +26,7 @@ def main(rank: int, world: int, rendezvous: str) -> None:
     for a, b in zip(za.split(50), zb.split(50), strict=True):
         monitor.observe({"projector": a}, pairs={"projector": (a, b)})
     if rank == 0:  # a tap that only this process has seen
-        monitor.observe({"codes": rows()[0][:100]})
+        monitor.observe({"head": rows()[0][:100]})
     report = monitor.close().as_dict()
     bounded = CollapseMonitor(capacity=60)  # the sample of both streams keeps to its bound
     bounded.observe({"z": za})

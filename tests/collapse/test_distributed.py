@@ -33,7 +33,7 @@ def test_two_processes_give_the_report_of_one(tmp_path: Path) -> None:
     (one,) = reports(1, tmp_path / "unused")
     first, second = reports(2, tmp_path / "rendezvous")
     assert first == second
-    assert first["panels"].keys() == one["panels"].keys() == {"projector", "codes"}
+    assert first["panels"].keys() == one["panels"].keys() == {"projector", "head"}
     assert first["sums"] == pytest.approx(one["sums"], rel=1e-10, abs=1e-12)
     assert first["sampled"] == one["sampled"] == 60
     assert first["verdict"]["kind"] == one["verdict"]["kind"] == "healthy"

@@ -5,6 +5,7 @@ Takes tensors [n, d], so it serves anybody's embeddings. From the ground up:
 - `moments`, `reservoir`: one pass over the rows, kept as float64 sums and a bounded sample;
 - `metrics`, `spectrum`: pure functions of rows and of a spectrum;
 - `nulls`: what each of them reads for an isotropic Gaussian of the same n and d;
+- `usage`: how codes or prototypes are used;
 - `panel`: all metrics of one tap beside their nulls; `verdict`: which collapse that is, with the evidence;
 - `monitor`: both for the named taps of a training run, on any number of processes.
 
@@ -21,9 +22,11 @@ from fullrank.collapse.monitor import CollapseMonitor, Report
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.reservoir import Reservoir
 from fullrank.collapse.spectrum import auc, cumulative_curve, effective_rank, participation_ratio
+from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Evidence, Thresholds, Verdict, judge
 
 __all__ = [
+    "CodeUsage",
     "CollapseMonitor",
     "Evidence",
     "Measure",
@@ -32,6 +35,7 @@ __all__ = [
     "Report",
     "Reservoir",
     "Thresholds",
+    "Usage",
     "Verdict",
     "alignment",
     "auc",

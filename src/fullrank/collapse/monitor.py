@@ -19,10 +19,14 @@ from fullrank.collapse.metrics import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Thresholds, Verdict, judge
 from fullrank.errors import UsageError
 
-__all__ = ["CollapseMonitor", "Report"]
+__all__ = ["CODES", "CollapseMonitor", "Report"]
+
+CODES = "codes"
+"""The tap that holds scores over codes: their use is measured, not their spectrum."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Report:
         panels: tap to panel, with its spectra.
         verdicts: tap to verdict.
         verdict: that of the main tap.
+        usage: how codes are used, where the method has some.
     """
 
     panels: dict[str, Panel]
     verdicts: dict[str, Verdict]
     verdict: Verdict
+    usage: Usage | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: panels and verdicts by tap, and the main verdict; without the spectra."""
@@ -45,6 +51,7 @@ class Report:
             "verdict": self.verdict.as_dict(),
             "verdicts": {tap: verdict.as_dict() for tap, verdict in self.verdicts.items()},
             "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
+            **({"usage": self.usage.as_dict()} if self.usage else {}),
         }
 
 
@@ -107,7 +114,7 @@ class CollapseMonitor:
             levels = {}
             for tap, z in taps.items():
                 check_rows(z)
-                if len(z) > 1:
+                if len(z) > 1 and tap != CODES:
                     levels[tap] = level_of_rows(z.detach().float())
             if not levels:
                 return {}
@@ -130,6 +137,10 @@ class CollapseMonitor:
         with self._timed():
             for tap, z in taps.items():
                 with _naming(tap):
+                    if tap == CODES:
+                        self._usage = self._usage or CodeUsage(z.shape[1], z.device)
+                        self._usage.update(z)
+                        continue
                     check_rows(z)
                     if tap not in self._moments:
                         # Apple's devices have no float64; everywhere else the sums stay where the rows are.
@@ -140,6 +151,8 @@ class CollapseMonitor:
                     self._moments[tap].update(z)
                     self._points[tap].add(z)
             for tap, (za, zb) in (pairs or {}).items():
+                if tap == CODES:
+                    continue
                 with _naming(tap):
                     check_rows(za)
                     check_rows(zb, za.shape[1])
@@ -173,9 +186,13 @@ class CollapseMonitor:
             if trained:
                 for tap, panel in panels.items():
                     self.history.setdefault(tap, []).append(panel.without_spectra())
+            usage = None
+            if self._usage:
+                self._usage.all_reduce()
+                usage = self._usage.result()
             self._reset()
             main = self.tap if self.tap in verdicts else list(verdicts)[-1]
-            return Report(panels, verdicts, verdicts[main])
+            return Report(panels, verdicts, verdicts[main], usage)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
@@ -207,13 +224,16 @@ class CollapseMonitor:
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
+        codes = self._usage.codes if self._usage else 0
         widths = {tap: moments.dim for tap, moments in self._moments.items()}
         pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
         seen: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(seen, (widths, pair_widths))
-        moments, points, pairs = self._moments, self._points, self._pairs
+        distributed.all_gather_object(seen, (widths, pair_widths, codes))
+        moments, points, pairs, usage = self._moments, self._points, self._pairs, self._usage
         self._reset()
-        for widths, pair_widths in seen:
+        for widths, pair_widths, codes in seen:
+            if codes:
+                self._usage = usage or CodeUsage(codes)
             for tap, d in widths.items():
                 self._moments[tap] = moments.get(tap) or Moments(d)
                 self._points[tap] = points.get(tap) or self._new_reservoir(d)
@@ -229,6 +249,7 @@ class CollapseMonitor:
         self._moments: dict[str, Moments] = {}
         self._points: dict[str, Reservoir] = {}
         self._pairs: dict[str, Reservoir] = {}
+        self._usage: CodeUsage | None = None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -1,0 +1,119 @@
+"""How a method's codes, clusters or prototypes are used: all of them, a few, or every one for every image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.moments import check_rows
+from fullrank.errors import UsageError
+
+__all__ = ["CodeUsage", "Usage"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How K codes are used by n images, from the softmax of their scores.
+
+    Attributes:
+        n: images.
+        codes: K.
+        perplexity: exp of the entropy of the mean assignment, in [1, K]: how many codes are in use. No more than
+            n images can use more than n codes sharply.
+        marginal_entropy: the same entropy over ln K, in [0, 1]; 0 where all images share one code.
+        conditional_entropy: mean entropy of an image's own assignment over ln K, in [0, 1]; 1 where every image
+            is assigned to all codes alike, which says as little as one code does.
+        used: codes that are the first choice of some image.
+        dead_share: share of the min(n, K) codes that could be a first choice and are not.
+    """
+
+    n: int
+    codes: int
+    perplexity: float
+    marginal_entropy: float
+    conditional_entropy: float
+    used: int
+    dead_share: float
+
+    def as_dict(self) -> dict[str, float]:
+        """JSON-able."""
+        return asdict(self)
+
+
+class CodeUsage:
+    """Adds up assignments, a chunk at a time; the parts of several processes add up too.
+
+    Costs O(n K) time and O(K) memory, whatever the number of rows.
+
+    Args:
+        codes: K.
+        device: where the scores are.
+
+    Example:
+        >>> usage = CodeUsage(4)
+        >>> usage.update(100.0 * torch.eye(4))
+        >>> result = usage.result()
+        >>> round(result.perplexity, 3), result.dead_share, round(result.conditional_entropy, 3)
+        (4.0, 0.0, 0.0)
+    """
+
+    def __init__(self, codes: int, device: torch.device | str = "cpu") -> None:
+        if codes < 2:
+            raise UsageError(f"assignments need at least two codes, not {codes}")
+        self.codes, self.n = codes, 0
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.sums = torch.zeros(codes, dtype=dtype, device=device)
+        self.firsts = torch.zeros(codes, dtype=torch.int64, device=device)
+        self.entropy = torch.zeros((), dtype=dtype, device=device)
+
+    @torch.no_grad()
+    def update(self, scores: Tensor) -> None:
+        """Takes in scores (logits) [b, K].
+
+        Raises:
+            UsageError: wrong shape, or a score that is not finite.
+        """
+        check_rows(scores, self.codes)
+        if not bool(scores.isfinite().all()):
+            raise UsageError("scores over codes are not all finite")
+        log_p = scores.float().log_softmax(dim=1)
+        p = log_p.exp()
+        self.n += len(scores)
+        self.sums += p.sum(dim=0, dtype=self.sums.dtype)
+        self.entropy -= (p * log_p).sum(dtype=self.sums.dtype)
+        self.firsts += torch.bincount(scores.argmax(dim=1), minlength=self.codes)
+
+    def all_reduce(self) -> None:
+        """Adds the parts of all processes."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        count = torch.tensor(self.n, device=self.firsts.device)
+        for part in (count, self.sums, self.firsts, self.entropy):
+            distributed.all_reduce(part)
+        self.n = int(count)
+
+    def result(self) -> Usage:
+        """What was seen so far.
+
+        Raises:
+            UsageError: nothing was.
+        """
+        if not self.n:
+            raise UsageError("no assignments were seen, so there is no use to speak of")
+        mean = (self.sums / self.n).cpu()
+        entropy = float(-torch.xlogy(mean, mean).sum())
+        ln_k = math.log(self.codes)
+        used = int((self.firsts > 0).sum())
+        return Usage(
+            n=self.n,
+            codes=self.codes,
+            perplexity=math.exp(entropy),
+            marginal_entropy=min(entropy / ln_k, 1.0),
+            conditional_entropy=min(float(self.entropy) / self.n / ln_k, 1.0),
+            used=used,
+            dead_share=1.0 - used / min(self.n, self.codes),
+        )
