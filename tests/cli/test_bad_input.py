@@ -66,7 +66,7 @@ TRAIN = ("train", "simsiam", *SMALL)
         ((*TRAIN, "--epochs"), "--epochs needs a value"),
         ((*TRAIN, "--epochs", "0"), "--epochs must be at least 1, not 0"),
         ((*TRAIN, "--lr", "-1"), "--lr must not be negative"),
-        ((*TRAIN, "--options.proj-layers", "0"), "number of layers must be positive"),
+        ((*TRAIN, "--options.proj-layers", "0"), "proj-layers must be positive"),
         ((*TRAIN, "--batch-size", "512"), "larger than the 256 training images; use --batch-size 256"),
         ((*TRAIN, "--precision", "fp16", "--accelerator", "cpu"), "fp16 needs a GPU; on the CPU use"),
         (

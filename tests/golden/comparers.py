@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.collapse import Moments, auc, cumulative_curve, level, rankme
-from fullrank.methods import METHODS, Method, make_config
-from fullrank.methods.byol import byol_loss, regression_loss
-from fullrank.methods.simsiam import negative_cosine, simsiam_loss
+from fullrank.methods.branches import negative_cosine, regression_loss
+from fullrank.methods.byol import byol_loss
+from fullrank.methods.simsiam import simsiam_loss
 from fullrank.networks.momentum import cosine_tau, update_momentum
-from fullrank.training.config import TrainConfig
-from fullrank.training.optim import LARS, build_optimizer, set_learning_rates
+from fullrank.training.optim import LARS
 from fullrank.training.schedules import epoch_cosine, warmup_cosine
 from golden.harness import Case, comparer
 
@@ -118,132 +117,3 @@ def schedules(case: Case) -> None:
         for tau in taus[:3]:
             update_momentum(target, online, tau)
         case.check(f"out.ema_target_after_3_updates/{name}", target.weight)
-
-
-class ListedBackbone(nn.Sequential):
-    """The tiny backbone that a trajectory's settings list layer by layer."""
-
-    def __init__(self, layers: list[dict[str, object]]) -> None:
-        super().__init__()
-        for layer in layers:
-            options = {k: v for k, v in layer.items() if k not in ("name", "type", "weight_norm")}
-            options |= (
-                {"in_features": options.pop("inp"), "out_features": options.pop("out")}
-                if "inp" in options
-                else {}
-            )
-            options |= {"num_features": options.pop("features")} if "features" in options else {}
-            self.add_module(str(layer["name"]), getattr(nn, str(layer["type"]))(**options))
-
-
-METHOD_OF_CASE = {
-    "simsiam": "simsiam",
-    "simsiam_official": "simsiam",
-    "byol": "byol",
-    "byol_no_ema": "byol",
-}
-
-
-def method_of(case: Case) -> Method:
-    """Our method with the trajectory's knobs, architecture and initial state."""
-    name = METHOD_OF_CASE[case.about["case"]]
-    given = case.settings["method_kwargs"]
-    options = {
-        key: given[key] for key in ("proj_hidden_dim", "proj_output_dim", "pred_hidden_dim") if key in given
-    }
-    if case.about["case"] == "simsiam_official":
-        options = {"proj_output_dim": given["dim"], "pred_hidden_dim": given["pred_dim"]}
-    if name == "byol":
-        options |= {"tau_base": case.settings["ema"]["base"], "tau_final": case.settings["ema"]["final"]}
-    cls = METHODS[name]
-    method = cls(
-        ListedBackbone(case.settings["architecture"]["backbone"]), 16, make_config(cls, options)
-    ).double()
-    given_state = {
-        key.removeprefix("in.state/"): case.tensor(key) for key in case.arrays if key.startswith("in.state/")
-    }
-    state = method.state_dict()
-    for key in state:
-        if not key.endswith("num_batches_tracked"):
-            state[key] = given_state.get(key, given_state[key.removeprefix("target.")])
-    method.load_state_dict(state)
-    return method.train()
-
-
-def config_of(case: Case) -> TrainConfig:
-    """Our training options with the trajectory's optimiser and schedule."""
-    optimizer, schedule = case.settings["optimizer"], case.settings["schedule"]
-    configured, kwargs = optimizer["configured"], optimizer["configured"].get("kwargs", {})
-    per_epoch = schedule["steps_per_epoch"]
-    return TrainConfig(
-        method=METHOD_OF_CASE[case.about["case"]],
-        epochs=schedule["epochs"],
-        optimizer=optimizer["name"].lower(),
-        lr=schedule["base_lr"],
-        lr_scaling="none",
-        weight_decay=configured["wd"],
-        lars_eta=kwargs.get("eta", 1e-3),
-        lars_clip=kwargs.get("clip_lr", False),
-        lars_exclude_1d=kwargs.get("exclude_bias_n_norm", False),
-        schedule="cosine" if schedule["name"] == "warmup_cosine" else "epoch-cosine",
-        warmup_epochs=schedule.get("warmup_steps", 0) / per_epoch,
-        warmup_lr=schedule.get("warmup_start_lr", 0.0),
-        final_lr=schedule.get("min_lr", 0.0),
-    )
-
-
-@comparer("13_trajectory")
-def trajectory(case: Case) -> None:
-    method, config = method_of(case), config_of(case)
-    steps, per_epoch = case.settings["steps"], case.settings["schedule"]["steps_per_epoch"]
-    optimizer = build_optimizer(method.param_groups(), config)
-    columns = case.settings["columns"]
-    values = dict(method.named_parameters()) | dict(method.named_buffers())
-    start = {name: values[name].detach().clone() for name in columns["params"]}
-    seen: dict[str, list[object]] = {
-        key: [] for key in ("loss", "lr", "tau", "param_norms", "delta_norms", "grad_norms", "buffer_norms")
-    }
-    # every parameter group of the reference has one column; where ours is finer or coarser it reads by name
-    group_of = {id(p): g for g in optimizer.param_groups for p in g["params"]}
-    leads = [values[group["params"][0]] for group in case.settings["groups"]]
-
-    def norms(names: list[str], of: dict[str, Tensor]) -> list[float]:
-        return [of[name].double().norm().item() for name in names]
-
-    for step in range(steps):
-        set_learning_rates(optimizer, config, step, per_epoch)
-        result = method.loss(list(case.tensor("in.views")[step]))
-        if step == 0:
-            case.check("out.first_z1", result.taps["projector"])
-        optimizer.zero_grad()
-        result.loss.backward()  # type: ignore[no-untyped-call]
-        seen["loss"].append(result.loss.item())
-        seen["lr"].append([group_of[id(lead)]["lr"] for lead in leads])
-        gradients = {n: values[n].grad for n in columns["trainable"]}
-        seen["grad_norms"].append(
-            [0.0 if (g := gradients[n]) is None else g.norm().item() for n in gradients]
-        )
-        optimizer.step()
-        method.after_step(step / steps)
-        if case.settings["ema"]:
-            ema = case.settings["ema"]
-            seen["tau"].append(cosine_tau(ema["base"], ema["final"], step / steps))
-        seen["param_norms"].append(norms(columns["params"], values))
-        seen["delta_norms"].append(
-            norms(columns["params"], {n: values[n].detach() - start[n] for n in columns["params"]})
-        )
-        # C and its like, which a reference tracks for its logs only, are not ours
-        held = [n for n in columns["buffers"] if n in values]
-        seen["buffer_norms"].append(norms(held, values))
-    for key, rows in seen.items():
-        name = f"out.{key}"
-        if name not in case.arrays:
-            continue
-        if key == "buffer_norms":
-            case.arrays[name] = case.arrays[name][:, [n in values for n in columns["buffers"]]]
-        case.check(name, np.asarray(rows, dtype=np.float64))
-    for name in case.arrays:
-        if name.startswith("out.final/") and name.removeprefix("out.final/") in values:
-            case.check(name, values[name.removeprefix("out.final/")])
-    buffers = [optimizer.state[values[n]]["momentum_buffer"].norm().item() for n in columns["trainable"]]
-    case.check("out.optimizer_state_norms/momentum_buffer", buffers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.methods import Method
+
 HERE = Path(__file__).parent
 COMPARERS: dict[str, Callable[[Case], None]] = {}
-ROWS: list[tuple[str, str, int, float, float, bool]] = []
+ROWS: list[tuple[str, str, str, int, float, float, bool]] = []
+SINGLE_RTOL = 2e-4  # what the recordings allow their own single-precision files
+SINGLE_MARGIN = 20.0  # on a reference's own deviation in single precision
 
 
 @dataclass
@@ -24,12 +28,13 @@ class Case:
     path: Path
     arrays: dict[str, np.ndarray]
     about: dict[str, Any]
+    dtype: torch.dtype = torch.float64
     compared: list[tuple[str, float, float]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: Path) -> Case:
+    def load(cls, path: Path, dtype: torch.dtype = torch.float64) -> Case:
         with np.load(path) as arrays:
-            return cls(path, dict(arrays), json.loads(path.with_suffix(".json").read_text()))
+            return cls(path, dict(arrays), json.loads(path.with_suffix(".json").read_text()), dtype)
 
     @property
     def item(self) -> str:
@@ -41,7 +46,8 @@ class Case:
 
     def tensor(self, name: str) -> Tensor:
         array = self.arrays[name]
-        return torch.from_numpy(array.astype(np.float64) if array.dtype.kind == "f" else array)
+        tensor = torch.from_numpy(array)
+        return tensor.to(self.dtype if array.dtype.kind == "f" else tensor.dtype, copy=True)
 
     def inputs(self, *names: str) -> list[Tensor]:
         return [self.tensor(f"in.{name}").requires_grad_() for name in names]
@@ -51,7 +57,11 @@ class Case:
         rule = given["per_array"].get(name, given["default"])
         if rule is None or rule.get("rtol") is None or rule.get("atol") is None:
             return None
-        return float(rule["rtol"]), float(rule["atol"])
+        rtol, atol = float(rule["rtol"]), float(rule["atol"])
+        if self.dtype == torch.float64:
+            return rtol, atol
+        known = self.about.get("single_precision_deviation", {}).get(name.removeprefix("out."), 0.0)
+        return max(rtol, SINGLE_RTOL, SINGLE_MARGIN * float(known)), max(atol, 1e-5)
 
     def check(self, name: str, obtained: Any) -> None:
         """Compares with the array `name`; collects a failure instead of stopping at the first."""
@@ -71,9 +81,11 @@ class Case:
         self.compared.append((name, deviation, allowed))
 
     def check_gradients(self, output: str, value: Tensor, **inputs: Tensor) -> None:
-        """Compares `value` and its recorded gradients with respect to the named inputs."""
+        """Compares `value` and its recorded gradients with respect to the named inputs, at least one."""
         self.check(f"out.{output}", value)
+        output = output.removesuffix("/loss")
         names = [name for name in inputs if f"grad.{output}/{name}" in self.arrays]
+        assert names, f"no gradient of {output} is recorded for any of {', '.join(inputs)}"
         gradients = torch.autograd.grad(value, [inputs[name] for name in names], retain_graph=True)
         for name, gradient in zip(names, gradients, strict=True):
             self.check(f"grad.{output}/{name}", gradient)
@@ -87,7 +99,8 @@ class Case:
 
         worst = max(self.compared, key=ratio)
         good = all(not deviation > allowed for _, deviation, allowed in self.compared)
-        ROWS.append((self.item, self.about["case"], len(self.compared), worst[1], worst[2], good))
+        precision = str(self.dtype).removeprefix("torch.")
+        ROWS.append((self.item, self.about["case"], precision, len(self.compared), worst[1], worst[2], good))
         bad = [
             f"{name}: deviation {deviation:.3g}, allowed {allowed:.3g}"
             for name, deviation, allowed in self.compared
@@ -109,3 +122,37 @@ def comparer(item: str) -> Callable[[Callable[[Case], None]], Callable[[Case], N
 def golden_files(directory: Path) -> Iterator[Path]:
     """Every recorded case in a directory."""
     yield from sorted(path for path in directory.glob("*.npz") if path.with_suffix(".json").exists())
+
+
+EachStep = Callable[[Method, Case, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one of our methods becomes the one of a recorded trajectory.
+
+    Attributes:
+        method: its name.
+        options: from the reference's options to ours.
+        first: the tap that `out.first_z1` holds, or what gives it from the first view.
+        each_step: called before every step, for what a recording fixes that is random in ours.
+    """
+
+    method: str
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    first: str | Callable[[Method, Tensor], Tensor] = "projector"
+    each_step: EachStep | None = None
+
+
+ANSWERS: dict[str, Answer] = {}
+
+
+def answers(
+    case: str,
+    method: str,
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    first: str | Callable[[Method, Tensor], Tensor] = "projector",
+    each_step: EachStep | None = None,
+) -> None:
+    """Files which method of ours, with which options, answers to a recorded trajectory."""
+    ANSWERS[case] = Answer(method, options, first, each_step)

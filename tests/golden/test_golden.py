@@ -1,13 +1,16 @@
 """Ours equals what the reference implementations computed, value by value, within the recorded tolerance."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
-from golden import comparers
-from golden.harness import COMPARERS, HERE, Case, golden_files
+from golden.harness import ANSWERS, COMPARERS, HERE, Case, golden_files
 
-METHOD_CASES = set(comparers.METHOD_OF_CASE)
+for module in HERE.glob("*.py"):
+    if not module.stem.startswith("test_"):
+        import_module(f"golden.{module.stem}")  # each files what it compares
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -17,11 +20,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.mark.golden
-def test_golden(path: Path) -> None:
-    case = Case.load(path)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+def test_golden(path: Path, dtype: torch.dtype) -> None:
+    case = Case.load(path, dtype)
     if case.item not in COMPARERS:
         pytest.skip(f"nothing of ours answers to item {case.item} yet")
-    if case.item == "13_trajectory" and case.about["case"] not in METHOD_CASES:
+    if case.item == "13_trajectory" and case.about["case"] not in ANSWERS:
         pytest.skip(f"no method of ours for trajectory {case.about['case']} yet")
     COMPARERS[case.item](case)
     case.finish()

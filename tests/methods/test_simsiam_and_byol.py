@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from fullrank.errors import UsageError
 from fullrank.methods import build_method
-from fullrank.methods.byol import BYOL, byol_loss, regression_loss
-from fullrank.methods.simsiam import SimSiam, negative_cosine, simsiam_loss
+from fullrank.methods.branches import negative_cosine, regression_loss
+from fullrank.methods.byol import BYOL, byol_loss
+from fullrank.methods.simsiam import SimSiam, simsiam_loss
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import build_optimizer
 
@@ -104,7 +105,7 @@ def test_what_is_frozen_never_moves_not_even_by_weight_decay(options: dict[str, 
     [
         ("simsiam", {"proj_output_dim": 0}, "must be positive"),
         ("simsiam", {"predictor": "big"}, "unknown simsiam option predictor .big."),
-        ("byol", {"tau_base": 1.5}, r"tau lies in \[0, 1\]"),
+        ("byol", {"tau_base": 1.5}, r"tau-base lies in \[0, 1\]"),
         ("byol", {"distance": "l3"}, "unknown byol option distance .l3."),
     ],
 )

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.networks.backbones import CIFAR_RESNETS, CifarResNet, build_backbone, default_backbone
+from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, build_backbone, default_backbone
 from fullrank.networks.heads import mlp
 from fullrank.networks.momentum import cosine_tau, momentum_copy
 from fullrank.networks.sync_bn import synchronise_batch_norm
 
 
-@pytest.mark.parametrize("name", list(CIFAR_RESNETS))
+@pytest.mark.parametrize("name", list(OWN_BACKBONES))
 def test_every_narrow_resnet_gives_pooled_features(name: str) -> None:
     backbone = build_backbone(name, 16)
     assert backbone.network(torch.zeros(2, 3, 16, 16)).shape == (2, backbone.feature_dim)

@@ -33,7 +33,7 @@ BATCH = 4
         ({"max_corrupt": 1.0}, r"--max-corrupt lies in \[0, 1\)"),
         ({"method": "simsam"}, "did you mean 'simsiam'"),
         ({"options": {"proj_layer": 2}}, "did you mean 'proj_layers'"),
-        ({"method": "byol", "options": {"tau_base": 2.0}}, "tau lies in"),
+        ({"method": "byol", "options": {"tau_base": 2.0}}, "tau-base lies in"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_flag(changes: dict[str, Any], says: str) -> None:

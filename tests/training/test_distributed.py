@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     for world, rank in ((1, 0), (2, 0), (2, 1)):
         output = folder / f"{world}-{rank}.pt"
         command = [sys.executable, str(WORKER), str(rank), str(world), str(folder / "meet"), str(output)]
-        processes.append((output, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
+        env = os.environ | {"PYTHONPATH": str(WORKER.parents[1])}
+        processes.append((output, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)))
     loaded = []
     for output, process in processes:
         errors = process.communicate(timeout=180)[1]

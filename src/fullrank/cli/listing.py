@@ -72,10 +72,10 @@ def views() -> list[Row]:
 
 def backbones() -> list[Row]:
     """Our narrow ResNets, then every timm name."""
-    from fullrank.networks.backbones import CIFAR_RESNETS, backbone_names
+    from fullrank.networks.backbones import OWN_BACKBONES, backbone_names
 
     return [
-        {"name": name, "from": "fullrank" if name in CIFAR_RESNETS else "timm"} for name in backbone_names()
+        {"name": name, "from": "fullrank" if name in OWN_BACKBONES else "timm"} for name in backbone_names()
     ]
 
 

@@ -89,6 +89,7 @@ class CollapseMonitor:
             raise UsageError(f"every must be at least 1 and capacity at least 2, not {every} and {capacity}")
         self.every, self.tap, self.capacity = every, tap, capacity
         self.thresholds = thresholds or Thresholds()
+        self._usage: CodeUsage | None = None
         self.history: dict[str, list[Panel]] = {}
         self.seconds = 0.0
         self._calls = 0
@@ -249,7 +250,7 @@ class CollapseMonitor:
         self._moments: dict[str, Moments] = {}
         self._points: dict[str, Reservoir] = {}
         self._pairs: dict[str, Reservoir] = {}
-        self._usage: CodeUsage | None = None
+        self._usage = None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -21,11 +21,11 @@ class Usage:
     Attributes:
         n: images.
         codes: K.
-        perplexity: exp of the entropy of the mean assignment, in [1, K]: how many codes are in use. No more than
-            n images can use more than n codes sharply.
+        perplexity: exp of the entropy of the mean assignment, in [1, K]: how many codes are in use. No more
+            than n images can use more than n codes sharply.
         marginal_entropy: the same entropy over ln K, in [0, 1]; 0 where all images share one code.
-        conditional_entropy: mean entropy of an image's own assignment over ln K, in [0, 1]; 1 where every image
-            is assigned to all codes alike, which says as little as one code does.
+        conditional_entropy: mean entropy of an image's own assignment over ln K, in [0, 1]; 1 where every
+            image is assigned to all codes alike, which says as little as one code does.
         used: codes that are the first choice of some image.
         dead_share: share of the min(n, K) codes that could be a first choice and are not.
     """

@@ -1,21 +1,41 @@
 """Methods: one file each, found by name.
 
 >>> sorted(METHODS)[:2]
-['byol', 'simsiam']
+['barlow_twins', 'byol']
 """
 
-from fullrank.methods import byol, simsiam
+from importlib import import_module
+
 from fullrank.methods.base import (
     METHODS,
     Method,
+    MethodConfig,
     ParamGroup,
     Step,
+    When,
     build_method,
     make_config,
     register,
     typed,
 )
 
-__all__ = ["METHODS", "Method", "ParamGroup", "Step", "build_method", "make_config", "register", "typed"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodConfig",
+    "ParamGroup",
+    "Step",
+    "When",
+    "build_method",
+    "make_config",
+    "register",
+    "typed",
+]
 
-del byol, simsiam
+# the five lines of work, then what they are compared with
+for _name in (
+    "simsiam", "nnsiam", "byol", "directpred", "directcopy", "isoloss", "rdm_simsiam", "rdm_byol", "cplearn",
+    "gedi", "teacher_student", "distill",
+    "barlow_twins", "vicreg", "swav", "dino", "wmse", "simclr", "mocov3", "directclr", "lejepa",
+):  # fmt: skip
+    import_module(f"fullrank.methods.{_name}")

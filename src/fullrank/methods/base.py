@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
@@ -13,7 +13,19 @@ from torch import Tensor, nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.registry import Registry
 
-__all__ = ["METHODS", "Method", "ParamGroup", "Step", "build_method", "make_config", "register", "typed"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodConfig",
+    "ParamGroup",
+    "Step",
+    "When",
+    "build_method",
+    "check_views",
+    "make_config",
+    "register",
+    "typed",
+]
 
 METHODS: Registry[type[Method]] = Registry("method", group="fullrank.methods")
 M = TypeVar("M", bound="type[Method]")
@@ -35,13 +47,66 @@ class Step(NamedTuple):
 
     Attributes:
         loss: the scalar to minimise.
-        taps: named embeddings [n, d] of the first view: `backbone`, `projector`, `predictor`, `target`.
+        taps: named embeddings [n, d] of the first view: `backbone`, `projector`, `predictor`, `target`, and
+            `codes`, scores over a dictionary or prototypes, where a method has them.
         terms: named scalars that the loss is made of, where there is more than one.
     """
 
     loss: Tensor
     taps: dict[str, Tensor]
     terms: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
+
+
+class When(NamedTuple):
+    """Where in a run a step is.
+
+    Attributes:
+        step: optimiser steps done before it.
+        total_steps: of the whole run.
+        steps_per_epoch: optimiser steps.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+    steps_per_epoch: int = 1
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1)."""
+        return self.step / self.total_steps
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.step // self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What every method's `Config` is built on: values of a wrong kind are refused wherever they come from.
+
+    Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
+    `..._momentum`) lie in [0, 1], temperatures are positive.
+
+    Raises:
+        UsageError: a value of a wrong kind or out of its range.
+    """
+
+    def __post_init__(self) -> None:
+        typed(type(self), vars(self), "option")
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name.endswith("_dim") or name.startswith("num_"):
+                self.need(value >= (field.default != 0), name, "must be positive")
+            if name.startswith("tau") or name.endswith("_momentum"):
+                self.need(0 <= value <= 1, name, "lies in [0, 1]")
+            if name.endswith("temperature") and not isinstance(value, str):
+                self.need(value > 0, name, "must be positive")
+
+    def need(self, right: bool, name: str, remedy: str) -> None:
+        """Raises UsageError with what would be right, where `right` is False."""
+        if not right:
+            raise UsageError(f"option {name.replace('_', '-')} {remedy}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -72,11 +137,18 @@ class Method(nn.Module, ABC):
     mechanism: ClassVar[str]
     Config: ClassVar[type[Any]]
 
+    two_branches: ClassVar[bool] = False
+    """Whether views have roles: source branch (with gradient) or target branch."""
+
     backbone: nn.Module
+    when: When
+    roles: tuple[str, ...]
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
+        self.when = When()
+        self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
@@ -94,6 +166,13 @@ class Method(nn.Module, ABC):
     def forward(self, views: Sequence[Tensor]) -> Step:
         """`loss`, so that distributed wrappers see the whole step."""
         return self.loss(views)
+
+    def before_step(self, when: When) -> None:
+        """Called before every step's first batch, where in the run it is: methods read `self.when`."""
+        self.when = when
+
+    def after_backward(self) -> None:
+        """Called when all gradients are there, before they are clipped and applied."""
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step; `progress` in [0, 1) is the share of steps done before it."""
@@ -186,7 +265,7 @@ def build_method(
     return cls(backbone, feature_dim, make_config(cls, options or {}))
 
 
-def check_views(views: Sequence[Tensor], at_least: int = 2) -> None:
+def check_views(views: Sized, at_least: int = 2) -> None:
     """Raises UsageError where a loss gets fewer views than it compares."""
     if len(views) < at_least:
         raise UsageError(f"this method compares views of an image: it needs {at_least}, got {len(views)}")

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fullrank.errors import UsageError
-from fullrank.methods.base import Method, ParamGroup, Step, check_views, register
+from fullrank.methods.base import ParamGroup, Step, register
+from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
-__all__ = ["SimSiam", "negative_cosine", "simsiam_loss"]
-
-
-def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """D(p, z) = -mean_i <p_i, z_i> / (|p_i| |z_i|), in [-1, 1]; SimSiam (2011.10566), equation 1.
-
-    Args:
-        p: predictions [n, d].
-        z: targets [n, d]; detach them for the stop-gradient.
-
-    Example:
-        >>> z = torch.eye(2)
-        >>> negative_cosine(z, z).item()
-        -1.0
-    """
-    return -F.cosine_similarity(p, z, dim=1).mean()
+__all__ = ["SimSiam", "simsiam_loss"]
 
 
 def simsiam_loss(p: Sequence[Tensor], z: Sequence[Tensor], stop_gradient: bool = True) -> Tensor:
@@ -45,18 +28,16 @@ def simsiam_loss(p: Sequence[Tensor], z: Sequence[Tensor], stop_gradient: bool =
         stop_gradient: detach the targets, which is what keeps SimSiam from collapse.
 
     Example:
-        >>> a, b = torch.eye(2), -torch.eye(2)
-        >>> simsiam_loss([a, b], [a, b]).item()
+        >>> from torch import eye
+        >>> simsiam_loss([eye(2), -eye(2)], [eye(2), -eye(2)]).item()
         1.0
     """
-    check_views(p)
-    targets = [view.detach() for view in z] if stop_gradient else list(z)
-    pairs = list(permutations(range(len(p)), 2))
-    return torch.stack([negative_cosine(p[a], targets[b]) for a, b in pairs]).mean()
+    targets = [view.detach() for view in z] if stop_gradient else z
+    return over_pairs(negative_cosine, dict(enumerate(p)), dict(enumerate(targets)))
 
 
 @register("simsiam")
-class SimSiam(Method):
+class SimSiam(TwoBranchMethod):
     """SimSiam (Chen and He, "Exploring Simple Siamese Representation Learning", 2011.10566).
 
     Two views share one backbone and projector; a predictor on one must meet the other, detached
@@ -76,7 +57,7 @@ class SimSiam(Method):
     mechanism = "stop-gradient and predictor"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(TwoBranchConfig):
         """Knobs of SimSiam; the defaults are the reference's.
 
         Attributes:
@@ -84,28 +65,30 @@ class SimSiam(Method):
                 the reference does (2048 for ResNet-50).
             proj_output_dim: d, width of the projection.
             proj_layers: linear layers in the projector (paper: 3; 2 for CIFAR-10).
+            hidden_bn: BN after the hidden layers of projector and predictor.
             output_bn: whether the projector ends in an affine-free BN.
+            pred_output_bn: whether the predictor ends in one too (the paper's "all BN", which is unstable).
             pred_hidden_dim: width of the predictor's bottleneck.
             predictor: `mlp`, `fixed` (random, never trained) or `none` (identity).
             stop_gradient: whether targets are detached.
             fixed_predictor_lr: whether the predictor keeps the base rate for the whole run.
+            mean_encoding: as in `TwoBranchConfig`.
         """
 
         proj_hidden_dim: int = 0
         proj_output_dim: int = 2048
         proj_layers: int = 3
+        hidden_bn: bool = True
         output_bn: bool = True
+        pred_output_bn: bool = False
         pred_hidden_dim: int = 512
         predictor: Literal["mlp", "fixed", "none"] = "mlp"
         stop_gradient: bool = True
         fixed_predictor_lr: bool = True
 
         def __post_init__(self) -> None:
-            if (
-                min(self.proj_output_dim, self.pred_hidden_dim, self.proj_layers) < 1
-                or self.proj_hidden_dim < 0
-            ):
-                raise UsageError("SimSiam's widths and its number of layers must be positive")
+            super().__post_init__()
+            self.need(self.proj_layers > 0, "proj_layers", "must be positive")
 
     config: Config
 
@@ -113,10 +96,12 @@ class SimSiam(Method):
         super().__init__(backbone, feature_dim, config)
         d, hidden = config.proj_output_dim, config.proj_hidden_dim or feature_dim
         widths = [feature_dim, *[hidden] * (config.proj_layers - 1), d]
-        self.projector = mlp(widths, output_bn=config.output_bn)
+        head = partial(mlp, hidden_bn=config.hidden_bn, hidden_bias=not config.hidden_bn)
+        self.projector = head(widths, output_bn=config.output_bn)
         self.predictor: nn.Module = nn.Identity()
         if config.predictor != "none":
-            self.predictor = mlp([d, config.pred_hidden_dim, d])
+            widths = [d, config.pred_hidden_dim, d]
+            self.predictor = head(widths, output_bn=config.pred_output_bn)
         if config.predictor == "fixed":
             self.predictor.requires_grad_(False)
 
@@ -132,11 +117,14 @@ class SimSiam(Method):
         }
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean loss over ordered pairs."""
-        taps = [self.embed(view) for view in views]
-        p = [tap.get("predictor", tap["projector"]) for tap in taps]
-        z = [tap["projector"] for tap in taps]
-        return Step(simsiam_loss(p, z, self.config.stop_gradient), taps[0])
+        """Views, each [n, 3, S, S], to the mean loss over pairs of source and target views."""
+        sources, targets = self.sources(views), self.targets(views)
+        taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
+        p = {a: taps[a].get("predictor", taps[a]["projector"]) for a in sources}
+        z = {b: taps[b]["projector"] for b in targets}
+        if self.config.stop_gradient:
+            z = {b: target.detach() for b, target in z.items()}
+        return Step(self.compare(negative_cosine, p, z, views), taps[sources[0]])
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], z [n, d] and p [n, d]."""

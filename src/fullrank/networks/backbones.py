@@ -1,7 +1,9 @@
-"""Backbones: any timm name, the CIFAR stem of the literature, and He et al.'s narrow CIFAR ResNets."""
+"""Backbones: any timm name, the CIFAR stem of the literature, He et al.'s narrow CIFAR ResNets, a small
+ViT."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,10 +14,20 @@ from torch import Tensor, nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.registry import Registry
 
-__all__ = ["CIFAR_RESNETS", "Backbone", "Stem", "backbone_names", "build_backbone", "default_backbone"]
+__all__ = [
+    "OWN_BACKBONES",
+    "Backbone",
+    "Stem",
+    "backbone_names",
+    "build_backbone",
+    "default_backbone",
+    "features_and_tokens",
+    "redrawn",
+]
 
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
-CIFAR_RESNETS: Registry[Callable[..., nn.Module]] = Registry("backbone")
+OWN_BACKBONES: Registry[Callable[[int, bool], nn.Module]] = Registry("backbone")
+"""Makers of what timm has not, of an image size and whether residual blocks start as their shortcuts."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +94,47 @@ class CifarResNet(nn.Module):
 
 
 def _register_cifar_resnets() -> None:
-    def maker(depth: int, width: int) -> Callable[..., nn.Module]:
-        return lambda **options: CifarResNet(depth, width, **options)
+    def maker(depth: int, width: int) -> Callable[[int, bool], nn.Module]:
+        return lambda _, zero_init_residual: CifarResNet(depth, width, zero_init_residual)
 
     for depth in (8, 14, 20):
         for width in (16, 32, 64):
-            CIFAR_RESNETS.register(f"resnet{depth}-w{width}")(maker(depth, width))
+            OWN_BACKBONES.register(f"resnet{depth}-w{width}")(maker(depth, width))
 
 
 _register_cifar_resnets()
+
+
+@OWN_BACKBONES.register("vit-tutorial")
+def tutorial_vit(image_size: int, zero_init_residual: bool = False) -> nn.Module:
+    """The vision transformer of the SSL collapse tutorial (2025), features [n, 256].
+
+    Patches of 4 pixels, width 256, depth 6, 4 heads, MLP 1024, LayerNorm before every part and at the end,
+    dropout 0.1 everywhere (after the positions, in attention and MLP). The class token and the learned
+    positions start as N(0, 1), everything else as PyTorch has it. Features are the mean of the patch tokens,
+    which are what the tutorial's loss sees. Positions are interpolated for images of another size.
+
+    Args:
+        image_size: side of the square input in pixels, a multiple of 4.
+        zero_init_residual: must be off.
+
+    Example:
+        >>> tutorial_vit(8)(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 256])
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    if zero_init_residual:
+        raise UsageError("zero_init_residual is for ResNets; vit-tutorial has no such blocks")
+    network: Any = VisionTransformer(
+        img_size=image_size, patch_size=4, num_classes=0, global_pool="avg", fc_norm=False, embed_dim=256,
+        depth=6, num_heads=4, mlp_ratio=4.0, pos_drop_rate=0.1, proj_drop_rate=0.1, attn_drop_rate=0.1,
+        dynamic_img_size=True, weight_init="skip",
+    )  # fmt: skip
+    nn.init.normal_(network.cls_token)
+    nn.init.normal_(network.pos_embed)
+    transformer: nn.Module = network
+    return transformer
 
 
 def default_backbone(image_size: int) -> str:
@@ -107,7 +151,7 @@ def backbone_names() -> list[str]:
     """Every name that `build_backbone` takes: ours first, then timm's."""
     import timm
 
-    return [*CIFAR_RESNETS, *timm.list_models()]
+    return [*OWN_BACKBONES, *timm.list_models()]
 
 
 def build_backbone(
@@ -120,7 +164,7 @@ def build_backbone(
     """Builds a randomly initialised backbone without its classifier.
 
     Args:
-        name: one of `CIFAR_RESNETS` or any timm model name.
+        name: one of `OWN_BACKBONES` or any timm model name.
         image_size: side of the square input in pixels.
         stem: what a timm ResNet begins with. `imagenet`: 7x7 stride 2 and max-pooling. `cifar`: 3x3 stride 1,
             padding 1, no pooling. `cifar-pad2`: the same with padding 2, which solo-learn and its forks use
@@ -136,11 +180,11 @@ def build_backbone(
         >>> build_backbone("resnet8-w16", 32).feature_dim
         64
     """
-    if name in CIFAR_RESNETS:
-        if stem == "imagenet":
+    if name in OWN_BACKBONES:
+        network = OWN_BACKBONES[name](image_size, zero_init_residual)
+        if stem == "imagenet" and isinstance(network, CifarResNet):
             raise UsageError(f"{name} has a CIFAR stem only; drop --stem imagenet or take a timm ResNet")
-        network = CIFAR_RESNETS[name](zero_init_residual=zero_init_residual)
-        return Backbone(name, network, _feature_dim(network, image_size, name), "cifar")
+        return _finished(name, network, image_size, "cifar" if isinstance(network, CifarResNet) else stem)
     import timm
 
     if not timm.is_model(name):
@@ -159,16 +203,21 @@ def build_backbone(
         network = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise UsageError(f"timm cannot build {name} for {image_size}-pixel images: {error}") from error
+    return _finished(name, network, image_size, stem)
+
+
+def _finished(name: str, network: nn.Module, image_size: int, stem: Stem) -> Backbone:
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or (1,)
     if any(image_size % side for side in patch):
         raise UsageError(
             f"{name} cuts patches of {patch[0]} pixels: {image_size} is no multiple; take --image-size "
             f"{max(image_size // patch[0], 1) * patch[0]}"
         )
-    if stem == "auto":
-        stem = "cifar" if image_size <= 48 and _has_imagenet_stem(network) else "imagenet"
-    if stem != "imagenet":
-        _to_cifar_stem(network, name, padding=2 if stem == "cifar-pad2" else 1)
+    if not isinstance(network, CifarResNet):
+        if stem == "auto":
+            stem = "cifar" if image_size <= 48 and _has_imagenet_stem(network) else "imagenet"
+        if stem != "imagenet":
+            _to_cifar_stem(network, name, padding=2 if stem == "cifar-pad2" else 1)
     return Backbone(name, network, _feature_dim(network, image_size, name), stem)
 
 
@@ -199,3 +248,58 @@ def _feature_dim(network: nn.Module, image_size: int, name: str) -> int:
     if features.ndim != 2:
         raise UsageError(f"{name} returns features of shape {tuple(features.shape)}, not [n, d]")
     return int(features.shape[1])
+
+
+def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Images [n, 3, S, S] to pooled features [n, dim] and what they are pooled from, tokens [n, t, dim].
+
+    Tokens are the patches of a timm transformer, behind its last normalisation and without class and register
+    tokens, or the positions of a convolutional map. A network that has none of that width gives one token,
+    its features.
+
+    Args:
+        network: a backbone.
+        x: images.
+        dim: width of its features.
+
+    Example:
+        >>> features, tokens = features_and_tokens(tutorial_vit(8), torch.zeros(2, 3, 8, 8), 256)
+        >>> features.shape, tokens.shape
+        (torch.Size([2, 256]), torch.Size([2, 4, 256]))
+    """
+    if not hasattr(network, "forward_head"):
+        features: Tensor = network(x)
+        return features, features.unsqueeze(1)
+    whole: Any = network
+    found: Tensor = whole.forward_features(x)
+    features = whole.forward_head(found)
+    if found.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NCHW":
+        found = found.movedim(1, -1)
+    if found.ndim < 3 or found.shape[-1] != dim:
+        return features, features.unsqueeze(1)
+    tokens = found.flatten(1, -2)[:, getattr(network, "num_prefix_tokens", 0) :]
+    return features, getattr(network, "fc_norm", nn.Identity())(tokens)
+
+
+@torch.no_grad()
+def redrawn(network: nn.Module) -> nn.Module:
+    """A copy of a randomly initialised network with its weights drawn anew.
+
+    The entries of a freshly initialised tensor are independent draws from one distribution, whichever it is,
+    so another order of them is another draw: what starts at a constant stays there. Buffers and parameters
+    that are not trained are copied.
+
+    Example:
+        >>> first = nn.Linear(3, 2)
+        >>> second = redrawn(first)
+        >>> torch.equal(first.weight, second.weight)
+        False
+        >>> torch.equal(first.weight.flatten().sort().values, second.weight.flatten().sort().values)
+        True
+    """
+    other = copy.deepcopy(network)
+    for parameter in other.parameters():
+        if parameter.requires_grad:
+            order = torch.randperm(parameter.numel(), device=parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import nn
@@ -14,16 +15,20 @@ def mlp(
     *,
     hidden_bias: bool = False,
     hidden_bn: bool = True,
+    output_bias: bool = True,
     output_bn: bool = False,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """A perceptron Linear(-BN-ReLU-Linear)*, the head of every method here.
+    """A perceptron Linear(-BN-activation-Linear)*, the head of every method here.
 
     Args:
         widths: layer widths from input to output, at least two.
         hidden_bias: whether hidden linear layers carry a bias (SimSiam: no; BYOL: yes).
         hidden_bn: batch normalisation after every hidden layer.
+        output_bias: whether the last linear layer carries a bias.
         output_bn: ends in BN without affine parameters; the last linear's bias, which it would undo,
             is then frozen, as in SimSiam's reference.
+        activation: makes the layer after every hidden one.
 
     Returns:
         nn.Sequential mapping [n, widths[0]] to [n, widths[-1]].
@@ -37,10 +42,11 @@ def mlp(
         layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
         if hidden_bn:
             layers.append(nn.BatchNorm1d(width_out))
-        layers.append(nn.ReLU(inplace=True))
-    last = nn.Linear(widths[-2], widths[-1])
+        layers.append(activation())
+    last = nn.Linear(widths[-2], widths[-1], bias=output_bias)
     layers.append(last)
     if output_bn:
-        last.bias.requires_grad_(False)
+        if output_bias:
+            last.bias.requires_grad_(False)
         layers.append(nn.BatchNorm1d(widths[-1], affine=False))
     return nn.Sequential(*layers)

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fullrank.networks.processes import sum_over_processes, world
+
 __all__ = ["CpuSyncBatchNorm", "synchronise_batch_norm"]
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce whose gradient is all-reduced too: every process's loss depends on every process's rows."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _sum_over_processes(value: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(value)
-    return total
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -57,15 +35,15 @@ class CpuSyncBatchNorm(_BatchNorm):
         return output
 
     def _normalise(self, input: Tensor) -> Tensor:
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        if not self.training or world()[1] == 1:
             normalised: Tensor = super().forward(input)
             return normalised
         axes = [0, *range(2, input.dim())]
-        count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = _sum_over_processes(input.sum(axes)) / count
+        count = input.numel() // input.shape[1] * world()[1]
+        mean = sum_over_processes(input.sum(axes)) / count
         shape = [1, -1, *[1] * (input.dim() - 2)]
         centred = input - mean.view(shape)
-        variance = _sum_over_processes(centred.square().sum(axes)) / count
+        variance = sum_over_processes(centred.square().sum(axes)) / count
         self._track(mean.detach(), variance.detach() * count / max(count - 1, 1))
         output = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

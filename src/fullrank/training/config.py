@@ -43,17 +43,21 @@ class TrainConfig:
         exclude_1d_decay: biases and normalisation parameters get no weight decay.
         momentum: of sgd and lars, in [0, 1).
         betas: of adam and adamw.
+        lars_variant: solo (solo-learn and its forks) or moco (MoCo v3, Li et al.).
         lars_eta: trust coefficient of lars.
         lars_clip: effective lars rate at most the group's.
         lars_exclude_1d: no lars scaling and no decay for one-dimensional tensors.
-        schedule: cosine (per step), epoch-cosine (once per epoch, as SimSiam's reference) or constant.
-        warmup_epochs: linear warm-up, in epochs (fractions allowed for cosine).
+        schedule: cosine (per step), epoch-cosine (once per epoch, as SimSiam's reference), fractional-cosine
+            (per step, warming up from 0, as MoCo v3), step (a tenth at 60 % and 80 %) or constant.
+        warmup_epochs: linear warm-up, in epochs (fractions allowed for cosine); -1: a tenth of the run, at
+            most 10.
         warmup_lr: rate at step 0 of the warm-up, not scaled.
         final_lr: base rate at the end of the cosine, scaled like lr.
         clip_grad: largest gradient norm; 0: no clipping.
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
         channels_last: memory format of convolutions.
-        sync_bn: BatchNorm statistics over all devices.
+        sync_bn: whose BatchNorm statistics are those of all devices: both branches', the source's, the
+            target's (AsymBN of 2204.00613) or none's.
         accelerator: auto, cpu or gpu.
         devices: how many; 0: all of them.
         num_nodes: machines (torchrun and SLURM are recognised).
@@ -91,17 +95,18 @@ class TrainConfig:
     exclude_1d_decay: bool = False
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
+    lars_variant: Literal["solo", "moco"] = "solo"
     lars_eta: float = 1e-3
     lars_clip: bool = False
     lars_exclude_1d: bool = False
-    schedule: Literal["cosine", "epoch-cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "epoch-cosine", "fractional-cosine", "step", "constant"] = "cosine"
     warmup_epochs: float = 0.0
     warmup_lr: float = 3e-5
     final_lr: float = 0.0
     clip_grad: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
-    sync_bn: bool = True
+    sync_bn: Literal["both", "source", "target", "none"] = "both"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 0
     num_nodes: int = 1
@@ -131,6 +136,10 @@ class TrainConfig:
                 raise UsageError(
                     f"--{_flag(name)} must not be negative or infinite, not {getattr(self, name)}"
                 )
+        if self.warmup_epochs != -1 and not 0 <= self.warmup_epochs < math.inf:
+            raise UsageError(
+                f"--warmup-epochs is 0 or more, or -1 for a tenth of the run, not {self.warmup_epochs}"
+            )
         if self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs:g} is longer than the run's {self.epochs} epochs"
@@ -160,7 +169,7 @@ _AT_LEAST_ONE = (
     "knn_bank", "patience",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_epochs", "warmup_lr", "final_lr",
+    "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr",
     "clip_grad", "devices", "workers", "knn_every", "checkpoint_every", "seed",
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from fullrank.data.decoding import fit
 from fullrank.data.sources import Source
 from fullrank.data.views import save_sheet
 from fullrank.errors import DataError, FullrankError, UsageError
+from fullrank.methods import When
 from fullrank.training.checkpoint import Checkpoints, Progress
 from fullrank.training.config import TrainConfig
 from fullrank.training.evaluation import Evaluation
@@ -139,6 +140,7 @@ class Loop:
             if first:
                 lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch)
                 torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
+                s.method.before_step(When(progress.step, self.total_steps, s.steps_per_epoch))
             views = self._views(images, progress.epoch, index)
             with self.fabric.no_backward_sync(s.wrapped, enabled=not last):
                 step = s.wrapped(views)
@@ -148,6 +150,7 @@ class Loop:
             images_since += config.batch_size
             if not last:
                 continue
+            s.method.after_backward()
             if config.clip_grad:
                 self.fabric.clip_gradients(s.wrapped, s.optimizer, max_norm=config.clip_grad)
             s.optimizer.step()

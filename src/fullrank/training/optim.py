@@ -177,6 +177,7 @@ def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
                 eta=config.lars_eta,
                 clip=config.lars_clip,
                 exclude_1d=config.lars_exclude_1d,
+                variant=config.lars_variant,
             )
     raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
 
@@ -212,6 +213,12 @@ def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, ste
         case "epoch-cosine":
             epoch = step // steps_per_epoch
             lr = epoch_cosine(epoch, config.epochs, base, warmup=round(config.warmup_epochs), final=final)
+        case "fractional-cosine":
+            time, warm = step / steps_per_epoch, config.warmup_epochs
+            lr = epoch_cosine(time, config.epochs, base, warmup=warm, final=final, from_zero=True)
+        case "step":
+            done = step / (config.epochs * steps_per_epoch)
+            lr = base * 0.1 ** sum(done >= share for share in (0.6, 0.8))
         case _:
             lr = base
     at_start = step == 0 and warmup > 1 and config.schedule == "cosine"

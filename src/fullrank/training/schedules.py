@@ -34,7 +34,7 @@ def warmup_cosine(
 
 
 def epoch_cosine(
-    epoch: float, epochs: int, base: float, *, warmup: int = 0, final: float = 0.0, from_zero: bool = False
+    epoch: float, epochs: int, base: float, *, warmup: float = 0, final: float = 0.0, from_zero: bool = False
 ) -> float:
     """A cosine that changes once per epoch, as SimSiam's reference and Li et al. (2209.15007) have it.
 

@@ -78,7 +78,7 @@ class CropViews:
     seed: int
 
     def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
-        """Image uint8 [3, h, w] to one uint8 [3, S, S] per view."""
+        """Image uint8 [3, h, w] to one uint8 [3, s, s] per crop; two for a scale-mixed view."""
         generator = generator_of(self.seed, 1, epoch, position)
         params = self.views.sample(1, image.shape[1], image.shape[2], generator)
         return self.views.crop_in_worker(image, params, row=0)
@@ -115,7 +115,8 @@ def resolve(config: TrainConfig, data: Data) -> TrainConfig:
         views = config.data if config.data in DATA and config.data in VIEWS else default
     VIEWS[views]
     backbone = default_backbone(size) if config.backbone == "auto" else config.backbone
-    return replace(config, image_size=size, views=views, backbone=backbone)
+    warmup = min(10.0, 0.1 * config.epochs) if config.warmup_epochs == -1 else config.warmup_epochs
+    return replace(config, image_size=size, views=views, backbone=backbone, warmup_epochs=warmup)
 
 
 def own_size(source: Source) -> int:
@@ -169,8 +170,8 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         zero_init_residual=config.zero_init_residual,
     )
     method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
-    if config.sync_bn and fabric.world_size > 1:
-        synchronise_batch_norm(method, fabric.device)
+    method.roles = _roles(views, config)
+    _synchronise(method, config, fabric)
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type == "cuda":
@@ -181,6 +182,28 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     optimizer = build_optimizer(method.param_groups(), config)
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
+
+
+def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:
+    """Which branch sees which view; only methods with two branches can tell them apart."""
+    if set(views.roles) != {"both"} and not METHODS[config.method].two_branches:
+        raise UsageError(
+            f"--views {config.views} are made for two branches, a source and a target, which {config.method} "
+            f"does not have; `fullrank list methods` tells which methods do"
+        )
+    return views.roles
+
+
+def _synchronise(method: Method, config: TrainConfig, fabric: Fabric) -> None:
+    """Makes BatchNorms of the chosen branches use the statistics of all processes."""
+    target = getattr(method, "target", None)
+    if config.sync_bn in ("source", "target") and target is None:
+        raise UsageError(f"--sync-bn {config.sync_bn} needs a target network, which {config.method} has not")
+    if fabric.world_size == 1 or config.sync_bn == "none":
+        return
+    for name, part in method.named_children():
+        if config.sync_bn == "both" or (part is target) == (config.sync_bn == "target"):
+            setattr(method, name, synchronise_batch_norm(part, fabric.device))
 
 
 def _on(source: Source, device: torch.device) -> Source:

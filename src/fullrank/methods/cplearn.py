@@ -1,0 +1,197 @@
+"""CPLearn: a large fixed dictionary of signs, whose codes must all be used and agreed upon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.networks.codes import SignDictionary, log_mean_of_codes
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import world
+
+__all__ = ["CPLearn", "cplearn_loss", "cplearn_temperature"]
+
+
+def cplearn_temperature(f: int, c: int, n: int, eps: float = 1e-8) -> float:
+    """tau = f / (sqrt(n) log((1 - eps (c - 1)) / eps)), which CPLearn (2410.04959) derives from its minimum.
+
+    Args:
+        f: length of a code.
+        c: number of codes, at most 1 + 1/eps.
+        n: rows of a batch.
+        eps: probability that a minimum leaves to each other code.
+
+    Example:
+        >>> round(cplearn_temperature(2048, 16384, 64), 4)
+        13.8975
+    """
+    return f / (math.sqrt(n) * math.log((1.0 - eps * (c - 1)) / eps))
+
+
+@in_full_precision
+def cplearn_loss(
+    z: Sequence[Tensor], beta: float = 1.0, prior: str = "reverse", everywhere: bool = True
+) -> dict[str, Tensor]:
+    """The loss and its two terms from code scores of several views.
+
+    With P = softmax(z) and pbar its mean over the batch: prior = KL(pbar || uniform) = sum_j pbar_j log(c
+    pbar_j) (`reverse`), or KL(uniform || pbar) (`forward`), averaged over views; invariance = beta mean_i
+    CE(P_b[i], P_a[i]) averaged over ordered pairs. Gradients flow through both arguments of every term.
+
+    Args:
+        z: per view, scores [n, c] already divided by the temperature.
+        beta: weight of the invariance.
+        prior: `reverse` or `forward`.
+        everywhere: pbar over the rows of all processes, else of this one.
+
+    Returns:
+        `loss`, `prior` and `invariance`. With views that agree and beta 1 the loss is at least log(c / n).
+
+    Example:
+        >>> one_hot = 1000.0 * torch.eye(4)
+        >>> round(cplearn_loss([one_hot, one_hot])["loss"].item(), 6)
+        0.0
+    """
+    check_views(z)
+    log_p = [F.log_softmax(view, dim=1) for view in z]
+    means = torch.stack([log_mean_of_codes(view, everywhere) for view in log_p])
+    log_c = math.log(means.shape[1])
+    if prior == "reverse":
+        prior_term = (means.exp() * (log_c + means)).sum(dim=1).mean()
+    else:
+        prior_term = -(log_c + means).mean()
+    pairs = [-(log_p[b].exp() * log_p[a]).sum(dim=1).mean() for a, b in permutations(range(len(z)), 2)]
+    invariance = beta * torch.stack(pairs).mean()
+    return {"loss": prior_term + invariance, "prior": prior_term, "invariance": invariance}
+
+
+@in_full_precision
+def _scores(e: Tensor, w: Tensor, scale: float) -> Tensor:
+    return scale * (e @ w.to(e.dtype))
+
+
+@register("cplearn")
+class CPLearn(Method):
+    """CPLearn (Sansone et al., "Collapse-Proof Non-Contrastive Self-Supervised Learning", 2410.04959).
+
+    e = tanh(BN(linear(h))) is scored against a fixed dictionary W of c random sign vectors; the softmax of
+    e W / tau assigns each image to codes, all codes must be used alike (prior), and views must agree.
+
+    What keeps it from collapse: the prior excludes complete and cluster collapse; quasi-orthogonal codes,
+    many more than dimensions, exclude dimensional collapse; many more codes than clusters exclude collapse
+    within clusters. No stop-gradient, predictor or momentum target is needed.
+
+    Where reference and paper differ: the reference embeds by tanh, the first paper by L2 normalisation to
+    length sqrt(f) (`normalise`). The reference's scores are sqrt(n) larger than the theory's, which
+    multiplies embeddings by 1/sqrt(n) (`temperature` `theory`); n is the number of rows of the forward call
+    at hand, so that evaluation has other scores than training; here it is the training batch over all
+    devices, remembered, or `temperature_rows`. The reference averages codes per device (`mean_of_codes`
+    `device`) and gives NaN for a code without mass, which cannot happen here. The first paper's prior is
+    forward and its invariance one-sided.
+
+    Taps: backbone, projector (the embedding e), codes (scores).
+    """
+
+    paper, year = "2410.04959", 2024
+    mechanism = "uniform use of a large fixed dictionary"
+
+    @dataclass(frozen=True)
+    class Config(MethodConfig):
+        """Knobs of CPLearn; the defaults are the reference's.
+
+        Attributes:
+            embedding_dim: f, width of the embedding and length of a code.
+            num_codes: c, size of the dictionary; the larger the better, and more than f.
+            dictionary_seed: decides the dictionary.
+            normalise: embeddings by `tanh`, or by `l2` to length sqrt(f).
+            temperature: `reference`, or `theory`, which also multiplies embeddings by 1/sqrt(n).
+            temperature_rows: n in the temperature; 0 takes the rows of the training batch over all devices.
+            eps: probability that the theory's minimum leaves to each other code, in (0, 1/c).
+            prior: `reverse` KL(mean || uniform), the reference, or `forward`, the first paper.
+            beta: weight of the invariance.
+            mean_of_codes: over the rows of all devices (`global`), or of each (`device`, the reference).
+        """
+
+        embedding_dim: int = 2048
+        num_codes: int = 16384
+        dictionary_seed: int = 0
+        normalise: Literal["tanh", "l2"] = "tanh"
+        temperature: Literal["reference", "theory"] = "reference"
+        temperature_rows: int = 0
+        eps: float = 1e-8
+        prior: Literal["reverse", "forward"] = "reverse"
+        beta: float = 1.0
+        mean_of_codes: Literal["global", "device"] = "global"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(0 < self.eps * self.num_codes < 1, "eps", f"lies in (0, 1/{self.num_codes})")
+            self.need(self.temperature_rows >= 0, "temperature_rows", "must not be negative")
+            self.need(self.dictionary_seed >= 0, "dictionary_seed", "must not be negative")
+
+    config: Config
+    batch_rows: Tensor
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        f = config.embedding_dim
+        self.projector = nn.Sequential(nn.Linear(feature_dim, f), nn.BatchNorm1d(f))
+        self.dictionary = SignDictionary(f, config.num_codes, config.dictionary_seed)
+        self.register_buffer("batch_rows", torch.tensor(0))
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """Adam with coupled decay and small batches, as the reference trains CIFAR."""
+        return {
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "weight_decay": 1e-4,
+            "batch_size": 64,
+            "warmup_epochs": -1.0,
+            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
+        }
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to prior and invariance."""
+        if self.training:
+            self.batch_rows.fill_(len(views[0]) * world()[1])
+        taps = [self.embed(view) for view in views]
+        everywhere = self.config.mean_of_codes == "global"
+        terms = cplearn_loss([tap["codes"] for tap in taps], self.config.beta, self.config.prior, everywhere)
+        return Step(terms.pop("loss"), taps[0], terms)
+
+    def embed(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], e [n, f] and scores z [n, c]."""
+        h = self.backbone(x)
+        e = self.projector(h)
+        e = e.tanh() if self.config.normalise == "tanh" else F.normalize(e, dim=1) * e.shape[1] ** 0.5
+        return {
+            "backbone": h,
+            "projector": e,
+            "codes": _scores(e, self.dictionary.matrix(e), self._scale(len(x))),
+        }
+
+    def _scale(self, rows: int) -> float:
+        config = self.config
+        n = config.temperature_rows or int(self.batch_rows) or rows
+        tau = cplearn_temperature(config.embedding_dim, config.num_codes, n, config.eps)
+        return 1.0 / tau / (math.sqrt(n) if config.temperature == "theory" else 1.0)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        floats = state_dict.pop(prefix + "code_matrix", None)  # how the reference stores its dictionary
+        if floats is not None:
+            state_dict[prefix + "dictionary.bits"] = self.dictionary.pack(floats)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Backbone and projector; the dictionary is fixed."""
+        parts = {"backbone": self.backbone, "projector": self.projector}
+        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]

@@ -1,0 +1,88 @@
+"""DirectPred: the linear predictor that training would find, written down instead of trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fullrank.methods.base import register
+from fullrank.methods.branches import regression_loss
+from fullrank.methods.closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.networks.correlation import spectral_predictor
+
+__all__ = ["DirectPred"]
+
+
+@register("directpred")
+class DirectPred(ClosedFormMethod):
+    """DirectPred (Tian et al., "Understanding Self-Supervised Learning Dynamics without Contrastive Pairs",
+    2102.06810).
+
+    BYOL's two networks, but the predictor is Wp = U diag(((s / s_max) + eps)^alpha) U^T from the eigenpairs
+    of the running correlation C of online projections (their section 3.2; alpha = 1/2). The loss is BYOL's:
+    the sum of 2 - 2 cos(z Wp, stopgrad(z')) over the two directions.
+
+    What keeps it from collapse: predictor and stop-gradient together. Wp multiplies the update of each
+    eigenmode by a power of its own variance, which balances decay against growth; modes that start small grow
+    slowly and may stay unrecruited (Halvagal et al. 2212.04858, whose IsoLoss removes that factor).
+
+    Where reference and paper differ: the reference (implicit-var-reg) adds eps before the power, updates C
+    with every view just before that view is predicted, at 0.998, and starts it at zero. DirectPred's own code
+    adds eps after the power with a floor of 1e-4 (`eps_inside` off), and updates once per step at 0.3
+    (`update` `step`), after the optimiser's step. The reference's general eigensolver is wrong in repeated
+    eigenspaces; here the symmetric one is used. With `normalise` the bias of the zero start cancels.
+
+    Taps: backbone, projector, predictor, target. The buffer `C` holds the correlation.
+
+    Example:
+        >>> from torch import nn, zeros
+        >>> method = DirectPred(nn.Flatten(), 12, DirectPred.Config(proj_hidden_dim=8, proj_output_dim=4))
+        >>> method.eval().predictor_matrix().shape
+        torch.Size([4, 4])
+    """
+
+    paper, year = "2102.06810", 2021
+    mechanism = "closed-form predictor and momentum target"
+
+    @dataclass(frozen=True)
+    class Config(ClosedFormConfig):
+        """Knobs of DirectPred; the defaults are those of implicit-var-reg with a momentum target.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer.
+            proj_output_dim: d, width of the projection.
+            alpha: power of the eigenvalues: 0.5 DirectPred, 1 DirectCopy by its eigenvectors, 2 the square.
+            eps: added to every normalised eigenvalue, at least 0 (DirectPred's sample command: 0.01).
+            eps_inside: whether eps is added before the power.
+            normalise: divide eigenvalues by the largest.
+            correlation_momentum: averaging coefficient of C, in [0, 1].
+            update: C takes in each `view` before it is predicted, or all of them once per `step`.
+            centred: subtract the batch mean from what C takes in.
+            distance: `cosine` or `euclidean`.
+            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
+            tau_final: averaging coefficient of the target at the end.
+            target_update: `after-step` or `before-target`; see `MomentumConfig`.
+            mean_encoding: as in `TwoBranchConfig`.
+        """
+
+        alpha: float = 0.5
+        eps: float = 0.0
+        eps_inside: bool = True
+        normalise: bool = True
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(self.alpha > 0, "alpha", "must be positive")
+            self.need(self.eps >= 0, "eps", "must not be negative")
+
+    config: Config
+
+    def predictor_matrix(self) -> Tensor:
+        """Wp [d, d] from the eigendecomposition of C."""
+        config = self.config
+        return spectral_predictor(self.C, config.alpha, config.eps, config.normalise, config.eps_inside)
+
+    def distance(self, online: Tensor, target: Tensor) -> Tensor:
+        """BYOL's regression of the prediction, the second of `online` [2, n, d], on the target [n, d]."""
+        return regression_loss(online[1], target, self.config.distance)

@@ -1,0 +1,116 @@
+"""GEDI without its generative term: learned codes, all of them used, and agreed upon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.networks.codes import log_mean_of_codes
+from fullrank.networks.heads import mlp
+from fullrank.networks.precision import in_full_precision
+
+__all__ = ["GEDI", "gedi_loss"]
+
+
+@in_full_precision
+def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
+    """Half of the prior on the first view's codes plus half of beta times the cross-entropy to the other
+    views.
+
+    prior = -sum_j log pbar_j over c codes, pbar the mean of softmax(z_1) over the rows of all processes: c
+    times KL(uniform || pbar), plus c log c. Gradients flow through both arguments of the cross-entropy.
+
+    Args:
+        z: per view, scores [n, c] already divided by the temperature.
+        beta: weight of the cross-entropy.
+
+    Returns:
+        `loss`, `prior` and `invariance`; the prior is at least c log c.
+
+    Example:
+        >>> round(gedi_loss([torch.zeros(4, 8)] * 2)["prior"].item(), 4)  # 8 log 8
+        16.6355
+    """
+    check_views(z)
+    first, *others = (F.log_softmax(view, dim=1) for view in z)
+    prior = -log_mean_of_codes(first).sum()
+    invariance = beta * torch.stack([-(other.exp() * first).sum(dim=1).mean() for other in others]).mean()
+    return {"loss": 0.5 * prior + 0.5 * invariance, "prior": prior, "invariance": invariance}
+
+
+@register("gedi")
+class GEDI(Method):
+    """GEDI without the generative term, the baseline of CPLearn (Sansone and Manhaeve, 2212.13425; code of
+    2410.04959).
+
+    A projector scores c learned codes at temperature 0.1. All codes of the first view must be used alike, and
+    the first view's assignment must agree with the second's.
+
+    What keeps it from collapse: the prior excludes one point and unused codes; nothing asks for spread within
+    a code or for more dimensions than the codes need.
+
+    Where reference and paper differ: the reference's prior is a sum over codes, not a mean, so that it dwarfs
+    the invariance; the loss is not symmetrised. With more than two views the first meets the mean of the
+    others.
+
+    Taps: backbone, projector (its hidden layer, the reference's embedding), codes (scores).
+    """
+
+    paper, year = "2212.13425", 2022
+    mechanism = "uniform use of learned codes"
+
+    @dataclass(frozen=True)
+    class Config(MethodConfig):
+        """Knobs of GEDI; the defaults are the reference's.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer, the embedding.
+            num_codes: c, width of the projector's output.
+            temperature: scores are divided by it.
+            beta: weight of the invariance.
+        """
+
+        proj_hidden_dim: int = 2048
+        num_codes: int = 2048
+        temperature: float = 0.1
+        beta: float = 0.1
+
+    config: Config
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        self.projector = mlp([feature_dim, config.proj_hidden_dim, config.num_codes], hidden_bias=True)
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """LARS with its bare defaults: the reference's configuration names it and passes nothing on."""
+        return {
+            "optimizer": "lars",
+            "lr": 0.3,
+            "weight_decay": 1e-4,
+            "warmup_epochs": -1.0,
+            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
+        }
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to prior and invariance."""
+        taps = [self.embed(view) for view in views]
+        terms = gedi_loss([tap["codes"] for tap in taps], self.config.beta)
+        return Step(terms.pop("loss"), taps[0], terms)
+
+    def embed(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], the hidden layer [n, H] and scores [n, c]."""
+        h = self.backbone(x)
+        e = self.projector[:-1](h)
+        return {"backbone": h, "projector": e, "codes": self.projector[-1](e) / self.config.temperature}
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Backbone and projector."""
+        parts = {"backbone": self.backbone, "projector": self.projector}
+        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]

@@ -1,0 +1,123 @@
+"""IsoLoss: DirectPred's gradient without the factor that makes small eigenmodes slow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fullrank.methods.base import register
+from fullrank.methods.closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.networks.correlation import copied_predictor, spectral_predictor
+from fullrank.networks.precision import in_full_precision
+
+__all__ = ["IsoLoss", "isoloss_cosine", "isoloss_euclidean"]
+
+
+@in_full_precision
+def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
+    """One direction of IsoLoss for the cosine (2212.04858, section 4), averaged over rows.
+
+    -2 mean_i [ <z, t> / sg(|p| |t|) - 1/2 sg(<p, t> / (|p|^3 |t|)) energy ], with energy = z Wp z^T. Its
+    gradient for z is that of 2 - 2 cos(z Wp, t) without the left factor Wp. The value is no similarity and
+    has no meaning of its own.
+
+    Args:
+        z: projections [n, d], with gradient.
+        p: predictions z Wp [n, d], detached here.
+        energy: [n], z_i Wp z_i^T, with gradient; |z Wp^(1/2)|^2.
+        t: target projections [n, d], detached here.
+
+    Example:
+        >>> z = torch.eye(2)
+        >>> isoloss_cosine(z, z, torch.ones(2), z).item()
+        -1.0
+    """
+    p, t = p.detach(), t.detach()
+    norms = p.norm(dim=1) * t.norm(dim=1)
+    alive = norms > 0
+    norms = torch.where(alive, norms, 1.0)
+    attraction = (z * t).sum(dim=1) / norms
+    restraint = 0.5 * (p * t).sum(dim=1) / (norms * p.square().sum(dim=1).where(alive, 1.0)) * energy
+    return -2.0 * torch.where(alive, attraction - restraint, 0.0).mean()
+
+
+@in_full_precision
+def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
+    """One direction of IsoLoss for the Euclidean distance: mean_i |z_i - sg(t_i + z_i - p_i)|^2.
+
+    The value equals mean |p - t|^2; the gradient for z is 2 (p - t) / n, again without Wp.
+
+    Example:
+        >>> isoloss_euclidean(torch.eye(2), torch.eye(2), torch.zeros(2, 2)).item()
+        1.0
+    """
+    return (z - (t + z - p).detach()).square().sum(dim=1).mean()
+
+
+@register("isoloss")
+class IsoLoss(ClosedFormMethod):
+    """IsoLoss (Halvagal et al., "Implicit variance regularization in non-contrastive SSL", 2212.04858).
+
+    DirectPred's networks and predictor, but the loss's gradient for z lacks the left factor Wp (their section
+    4): all eigenmodes of the representation converge at one rate instead of rates proportional to a power of
+    their own eigenvalue. With `alpha` 1 and `eps` 0.25 it is what the reference calls IsoCopy.
+
+    What keeps it from collapse: predictor and stop-gradient regularise the variance of every mode implicitly;
+    as small modes are no longer slow, it also trains without a momentum target (`tau_base = tau_final = 0`).
+
+    Where reference and paper differ: the cosine form carries the factor 2 of BYOL's loss. A row whose
+    prediction is zero is 0/0 in the reference; here it is left out of gradient and value, so that a dead row
+    is no NaN.
+
+    Taps: backbone, projector, predictor, target. The buffer `C` holds the correlation.
+    """
+
+    paper, year = "2212.04858", 2022
+    mechanism = "isotropic gradient through a closed-form predictor"
+
+    @dataclass(frozen=True)
+    class Config(ClosedFormConfig):
+        """Knobs of IsoLoss; the defaults are those of implicit-var-reg with a momentum target.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer.
+            proj_output_dim: d, width of the projection.
+            alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.
+            eps: added to every normalised eigenvalue before the power, at least 0 (IsoCopy: 0.25).
+            normalise: divide eigenvalues by the largest.
+            correlation_momentum: averaging coefficient of C, in [0, 1].
+            update: C takes in each `view` before it is predicted, or all of them once per `step`.
+            centred: subtract the batch mean from what C takes in.
+            distance: `cosine` or `euclidean`.
+            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
+            tau_final: averaging coefficient of the target at the end.
+            target_update: `after-step` or `before-target`; see `MomentumConfig`.
+            mean_encoding: as in `TwoBranchConfig`.
+        """
+
+        alpha: float = 0.5
+        eps: float = 0.0
+        normalise: bool = True
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(self.alpha > 0, "alpha", "must be positive")
+            self.need(self.eps >= 0, "eps", "must not be negative")
+
+    config: Config
+
+    def predictor_matrix(self) -> Tensor:
+        """Wp [d, d] from the eigendecomposition of C, which a power of 1 does without."""
+        config = self.config
+        if config.alpha == 1.0:
+            return copied_predictor(self.C, config.eps, config.normalise)
+        return spectral_predictor(self.C, config.alpha, config.eps, config.normalise)
+
+    def distance(self, online: Tensor, target: Tensor) -> Tensor:
+        """IsoLoss of the pair z, p in `online` [2, n, d] against the target [n, d]."""
+        z, p = online
+        if self.config.distance == "euclidean":
+            return isoloss_euclidean(z, p, target)
+        return isoloss_cosine(z, p, (z * p).sum(dim=1), target)

@@ -1,0 +1,218 @@
+"""LeJEPA: views agree, and every random direction of the projections looks standard normal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fullrank.methods.base import MethodConfig, Step, register
+from fullrank.methods.branches import small_crops
+from fullrank.methods.one_branch import OneBranchMethod
+from fullrank.networks.heads import mlp
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import mean_over_processes, world
+
+__all__ = ["LeJEPA", "epps_pulley", "lejepa_loss", "lejepa_terms", "random_directions", "sigreg"]
+
+Combination = Literal["convex", "sum"]
+
+
+@in_full_precision
+def epps_pulley(x: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
+    """The Epps-Pulley statistic of each column against the standard normal: [..., n, s] to [..., s].
+
+    n * integral of |phi_x(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt over [-t_max, t_max], with phi_x the
+    empirical characteristic function, by the trapezoidal rule on `num_knots` points of [0, t_max], doubled.
+    Neither mean nor scale of x is removed. About 1 for a normal sample, proportional to n for any other.
+    Under torch.distributed n rows of every process form one sample.
+
+    Example:
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> [bool(value < 2) for value in epps_pulley(x)], bool((epps_pulley(0 * x) > 300).all())
+        ([True, True], True)
+    """
+    t = torch.linspace(0, t_max, num_knots, dtype=x.dtype, device=x.device)
+    normal = (-t.square() / 2).exp()
+    weights = torch.full_like(t, 2 * t_max / (num_knots - 1))
+    weights[[0, -1]] /= 2
+    angles = x.unsqueeze(-1) * t
+    # every process holds as many rows, so the mean of means is the mean
+    real = mean_over_processes(angles.cos().mean(dim=-3))
+    imaginary = mean_over_processes(angles.sin().mean(dim=-3))
+    error = (real - normal).square() + imaginary.square()
+    statistic: Tensor = error @ (weights * normal) * (x.shape[-2] * world()[1])
+    return statistic
+
+
+@in_full_precision
+def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
+    """SIGReg: the mean Epps-Pulley statistic of z [..., n, d] along directions [d, s] of length 1.
+
+    A leading axis of views is averaged: each view is tested on its own n rows.
+
+    Example:
+        >>> z = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
+        >>> directions = random_directions(4, 8, seed=0)
+        >>> bool(sigreg(z, directions) < 2 < sigreg(z * torch.tensor([1.0, 1, 1, 0]), directions))
+        True
+    """
+    return epps_pulley(z @ directions.to(z), t_max, num_knots).mean()
+
+
+def random_directions(dim: int, count: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """Unit columns [dim, count], the same on every device of a kind where the seed is the same.
+
+    Example:
+        >>> random_directions(3, 5, seed=0).norm(dim=0).allclose(torch.ones(5))
+        True
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    return F.normalize(torch.randn(dim, count, generator=generator, device=device), dim=0)
+
+
+@in_full_precision
+def lejepa_terms(
+    z: Sequence[Tensor],
+    directions: Tensor,
+    t_max: float = 3.0,
+    num_knots: int = 17,
+    flatten_views: bool = False,
+    small: Sequence[int] = (),
+) -> dict[str, Tensor]:
+    """Both terms of LeJEPA: `sigreg`, and `invariance`, the mean squared difference to the views' mean.
+
+    Args:
+        z: per view, projections [n, d].
+        directions: [d, s], of length 1.
+        t_max: see `epps_pulley`.
+        num_knots: see `epps_pulley`.
+        flatten_views: test the rows of all views as one sample instead of each view by itself.
+        small: views that are small crops, which are compared with the mean but are no part of it.
+
+    Example:
+        >>> lejepa_terms([torch.ones(3, 2), -torch.ones(3, 2)], torch.eye(2))["invariance"].item()
+        1.0
+    """
+    rows = torch.stack(list(z))
+    centre = torch.stack([view for i, view in enumerate(z) if i not in small]).mean(dim=0)
+    sample = rows.flatten(0, 1) if flatten_views else rows
+    return {
+        "invariance": (centre - rows).square().mean(),
+        "sigreg": sigreg(sample, directions, t_max, num_knots),
+    }
+
+
+def lejepa_loss(
+    z: Sequence[Tensor],
+    directions: Tensor,
+    lamb: float = 0.05,
+    combination: Combination = "convex",
+    flatten_views: bool = False,
+    small: Sequence[int] = (),
+) -> Tensor:
+    """lamb * sigreg + (1 - lamb) * invariance where `convex`, lamb * sigreg + invariance where `sum`.
+
+    Example:
+        >>> lejepa_loss([torch.ones(3, 2), -torch.ones(3, 2)], torch.eye(2), lamb=0.0).item()
+        1.0
+    """
+    return _weighed(lejepa_terms(z, directions, 3.0, 17, flatten_views, small), lamb, combination)
+
+
+def _weighed(terms: Mapping[str, Tensor], lamb: float, combination: Combination) -> Tensor:
+    rest = 1 - lamb if combination == "convex" else 1.0
+    return lamb * terms["sigreg"] + rest * terms["invariance"]
+
+
+@register("lejepa")
+class LeJEPA(OneBranchMethod):
+    """LeJEPA (Balestriero and LeCun, "Provable and Scalable SSL Without the Heuristics", 2511.08544).
+
+    Projections of all views are drawn to the mean of the full-size views' (invariance), while SIGReg tests
+    them for a standard normal distribution along random directions, new ones at every step, and descends the
+    test's statistic. No negatives, predictor, stop-gradient or target.
+
+    What keeps it from collapse: a normal distribution with identity covariance has full rank; a point, a line
+    or clusters fail the test along almost every direction, by a statistic that grows with the batch.
+
+    Where reference and paper differ: the paper's code and lightly weigh convexly, lamb SIGReg + (1 - lamb)
+    invariance, and test each view by itself; stable-pretraining adds lamb SIGReg to the full invariance and
+    tests all views' rows as one sample. The defaults are those of the authors' minimal example with the
+    paper's lamb.
+
+    Taps: backbone, projector.
+    """
+
+    paper, year = "2511.08544", 2025
+    mechanism = "random projections tested for normality"
+
+    @dataclass(frozen=True)
+    class Config(MethodConfig):
+        """Knobs of LeJEPA.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's two hidden layers.
+            proj_output_dim: d, width of the projection (the example's own run: 16).
+            lamb: weight of SIGReg, in [0, 1] (the example's own run: 0.02).
+            num_slices: random directions per step (the library's README: 1024).
+            t_max: end of the integral over frequencies, positive.
+            num_knots: points of the integral on [0, t_max], at least 2.
+            combination: `convex` weighs invariance with 1 - lamb, `sum` with 1.
+            flatten_views: test the rows of all views as one sample instead of each view by itself.
+        """
+
+        proj_hidden_dim: int = 2048
+        proj_output_dim: int = 128
+        lamb: float = 0.05
+        num_slices: int = 256
+        t_max: float = 3.0
+        num_knots: int = 17
+        combination: Combination = "convex"
+        flatten_views: bool = False
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(0 <= self.lamb <= 1, "lamb", "lies in [0, 1]")
+            self.need(self.t_max > 0, "t_max", "must be positive")
+            self.need(self.num_knots >= 2, "num_knots", "must be 2 or more")
+
+    config: Config
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        hidden = config.proj_hidden_dim
+        self.projector = mlp([feature_dim, hidden, hidden, config.proj_output_dim], hidden_bias=True)
+        self.drawn = 0  # batches seen in training: the seed of their directions on every process
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """The minimal example's optimiser; its own views are sometimes solarized too."""
+        return {
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "weight_decay": 5e-2,
+            "warmup_epochs": -1.0,
+            "views": "symmetric",
+        }
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to the weighted sum of invariance and SIGReg."""
+        taps, z = self.encode(views)
+        c = self.config
+        directions = random_directions(c.proj_output_dim, c.num_slices, self.drawn, z[0].device)
+        self.drawn += self.training
+        terms = lejepa_terms(z, directions, c.t_max, c.num_knots, c.flatten_views, small_crops(views))
+        return Step(_weighed(terms, c.lamb, c.combination), taps, terms)
+
+    def get_extra_state(self) -> Tensor:
+        """How many batches directions were drawn for, so that a resumed run draws on."""
+        return torch.tensor(self.drawn)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up the count of `get_extra_state`."""
+        self.drawn = int(state)

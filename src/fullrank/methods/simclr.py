@@ -1,0 +1,83 @@
+"""SimCLR: views of an image attract, all other rows of the batch repel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.methods.base import MethodConfig, Step, register
+from fullrank.methods.contrast import nt_xent
+from fullrank.methods.one_branch import OneBranchMethod
+from fullrank.networks.heads import mlp
+from fullrank.networks.processes import world
+
+__all__ = ["SimCLR"]
+
+
+@register("simclr")
+class SimCLR(OneBranchMethod):
+    """SimCLR (Chen et al., "A Simple Framework for Contrastive Learning", 2002.05709).
+
+    Every row of every view must find the other views of its image among all rows of the batch (NT-Xent,
+    equation 1; `contrast.nt_xent`). Any number of views: the positives of a row are summed inside the
+    logarithm.
+
+    What keeps it from collapse: the negatives. A constant output has the loss log((m - 1) / (V - 1)) for m
+    rows of V views, where a good one nears 0. Dimensional collapse remains possible and does happen in the
+    projections (Jing et al. 2110.09348).
+
+    Where reference and paper differ: solo-learn's projector has no BN, its paper counterpart has; the
+    reference exponentiates without subtracting the maximum and overflows at temperatures below about 0.011,
+    ours does not.
+
+    Taps: backbone, projector.
+    """
+
+    paper, year = "2002.05709", 2020
+    mechanism = "negatives"
+
+    @dataclass(frozen=True)
+    class Config(MethodConfig):
+        """Knobs of SimCLR; the defaults are solo-learn's for CIFAR.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096).
+            proj_output_dim: d, width of the projection (ImageNet-100: 512; the paper: 128).
+            temperature: that cosines are divided by, positive.
+        """
+
+        proj_hidden_dim: int = 2048
+        proj_output_dim: int = 256
+        temperature: float = 0.2
+
+    config: Config
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        widths = [feature_dim, config.proj_hidden_dim, config.proj_output_dim]
+        self.projector = mlp(widths, hidden_bias=True, hidden_bn=False)
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """solo-learn's optimiser; CIFAR and ImageNet-100 differ in the rate."""
+        return {
+            "optimizer": "lars",
+            "lr": 0.4 if image_size <= 64 else 0.3,
+            "weight_decay": 1e-4,
+            "lars_eta": 0.02,
+            "lars_clip": True,
+            "lars_exclude_1d": True,
+            "warmup_epochs": -1.0,
+            "views": "symmetric",
+        }
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to NT-Xent over the rows of all views and processes."""
+        taps, z = self.encode(views)
+        n = len(z[0])
+        index = torch.arange(n, device=z[0].device) + world()[0] * n
+        return Step(nt_xent(torch.cat(z), index.repeat(len(z)), self.config.temperature), taps)

@@ -1,0 +1,179 @@
+"""SwAV: views predict each other's balanced cluster assignments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fullrank.methods.base import ParamGroup, Step, register
+from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.networks.heads import mlp
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import gather_rows, own_rows
+from fullrank.networks.prototypes import Prototypes
+from fullrank.networks.soft_targets import cross_entropy, sinkhorn
+
+__all__ = ["SwAV", "swav_loss"]
+
+
+def swav_loss(scores: Sequence[Tensor], assignments: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
+    """Mean over pairs of views a != b of the cross-entropy of assignment b and prediction a (equation 2).
+
+    Args:
+        scores: per view, cosines with the prototypes [n, K].
+        assignments: of the first views or of all, [n, K], rows summing to one and without gradient.
+        temperature: of the prediction, softmax(scores / temperature).
+
+    Example:
+        >>> round(swav_loss([torch.zeros(2, 2)] * 2, [torch.eye(2)] * 2).item(), 4)  # log 2
+        0.6931
+    """
+    compare = partial(cross_entropy, temperature=temperature)
+    return over_pairs(compare, dict(enumerate(scores)), dict(enumerate(assignments)))
+
+
+@register("swav")
+class SwAV(TwoBranchMethod):
+    """SwAV: Swapped Assignments between Views (Caron et al. 2006.09882).
+
+    The paper is "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments". Projections of
+    length one are scored against trained prototypes of length one. The scores of a full-size view become
+    assignments by Sinkhorn's iteration over the global batch (equation 3), and those are what every other
+    view, small crops included, predicts from its own scores (equation 2). All pairs weigh the same.
+
+    What keeps it from collapse: every prototype gets the same share of a batch, so one prototype for all
+    images never matches its target; assignments carry no gradient.
+
+    Where reference and paper differ: directions are weight-normalised instead of renormalised after each
+    step; the queue starts as zeros, which take part until it is full; there is one queue per full-size view,
+    and the third such view and later ones share those of the first two.
+
+    Taps: backbone, projector (before its length is set to one), codes (scores).
+    """
+
+    paper, year = "2006.09882", 2020
+    mechanism = "balanced assignments as targets"
+
+    @dataclass(frozen=True)
+    class Config(TwoBranchConfig):
+        """Knobs of SwAV; the defaults are the reference's.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer.
+            proj_output_dim: d, width of the projection.
+            num_prototypes: K.
+            temperature: of the predictions.
+            sk_epsilon: entropy of the assignments; smaller ones are harder.
+            sk_iters: Sinkhorn iterations.
+            sinkhorn_over: `view` balances each view's assignments by themselves (solo-learn), `views` those
+                of all full-size views together (stable-pretraining).
+            queue_size: recent projections of a view that help to balance its assignments; 0 is none.
+            epoch_queue_starts: epochs before the queue, filled from the first step on, is used.
+            freeze_prototypes_epochs: epochs in which the prototypes do not move.
+            mean_encoding: as in `TwoBranchConfig`, of scores. A mean of targets would change nothing: the
+                loss is linear in assignments.
+        """
+
+        proj_hidden_dim: int = 2048
+        proj_output_dim: int = 128
+        num_prototypes: int = 3000
+        temperature: float = 0.1
+        sk_epsilon: float = 0.05
+        sk_iters: int = 3
+        sinkhorn_over: Literal["view", "views"] = "view"
+        queue_size: int = 3840
+        epoch_queue_starts: int = 50
+        freeze_prototypes_epochs: int = 2
+        mean_encoding: Literal["none", "source"] = "none"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(self.sk_epsilon > 0, "sk_epsilon", "must be positive")
+            self.need(self.sk_iters > 0, "sk_iters", "must be positive")
+            for name in ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs"):
+                self.need(getattr(self, name) >= 0, name, "is 0 or more")
+
+    config: Config
+    queue: Tensor
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        d = config.proj_output_dim
+        self.projector = mlp([feature_dim, config.proj_hidden_dim, d], hidden_bias=True)
+        self.prototypes = Prototypes(d, config.num_prototypes)
+        self.register_buffer("queue", torch.zeros(2, config.queue_size, d))  # newest first
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """The reference's, the same for CIFAR and ImageNet-100."""
+        return {
+            "optimizer": "lars",
+            "lr": 0.6,
+            "weight_decay": 1e-6,
+            "lars_eta": 0.02,
+            "lars_clip": True,
+            "lars_exclude_1d": True,
+            "warmup_epochs": -1.0,
+            "views": "symmetric",
+        }
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to the mean cross-entropy over pairs."""
+        sources, targets = self.sources(views), self.targets(views)
+        taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
+        assignments = self.assign({b: taps[b]["codes"] for b in targets})
+        if self.training:
+            self._remember([taps[b]["projector"] for b in targets])
+        compare = partial(cross_entropy, temperature=self.config.temperature)
+        scores = {a: taps[a]["codes"] for a in sources}
+        loss = over_pairs(compare, scores, assignments, mean_encoding=self.config.mean_encoding)
+        return Step(loss, taps[sources[0]])
+
+    @torch.no_grad()
+    def assign(self, scores: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Views' scores [n, K] to assignments [n, K], balanced over processes and, in time, the queue."""
+        config = self.config
+        in_use = len(self.queue[0]) if self.when.epoch >= config.epoch_queue_starts else 0
+        rows = [
+            torch.cat([gather_rows(own.detach()), _scores(self.prototypes, self.queue[turn % 2, :in_use])])
+            for turn, own in enumerate(scores.values())
+        ]
+        together = [torch.cat(rows)] if config.sinkhorn_over == "views" else rows
+        balanced = torch.cat([sinkhorn(part, config.sk_epsilon, config.sk_iters) for part in together])
+        parts = balanced.chunk(len(rows))  # as many rows each
+        return {v: own_rows(q[: len(q) - in_use]) for v, q in zip(scores, parts, strict=True)}
+
+    @torch.no_grad()
+    def _remember(self, projections: Sequence[Tensor]) -> None:
+        for queue, z in zip(self.queue, projections, strict=False):
+            new = gather_rows(F.normalize(z.detach(), dim=1)).to(queue.dtype)
+            queue.copy_(torch.cat([new, queue])[: len(queue)])
+
+    def embed(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], z [n, d] and scores [n, K]."""
+        h = self.backbone(x)
+        z = self.projector(h)
+        return {"backbone": h, "projector": z, "codes": _scores(self.prototypes, F.normalize(z, dim=1))}
+
+    def after_backward(self) -> None:
+        """Takes the gradient from prototypes that are still frozen: no decay, no momentum, no step."""
+        if self.when.epoch < self.config.freeze_prototypes_epochs:
+            self.prototypes.v.grad = None
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Backbone, projector, prototypes."""
+        parts = {"backbone": self.backbone, "projector": self.projector, "prototypes": self.prototypes}
+        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+
+
+@in_full_precision
+def _scores(prototypes: nn.Module, unit: Tensor) -> Tensor:
+    # not rounded to half precision: the assignments divide them by a small epsilon
+    scores: Tensor = prototypes(unit)
+    return scores

@@ -1,0 +1,237 @@
+"""Teacher and student: what a teacher must be for a student not to collapse with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.errors import UsageError
+from fullrank.methods.base import ParamGroup, Step, register
+from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.networks.backbones import features_and_tokens, redrawn
+from fullrank.networks.momentum import cosine_tau, update_momentum
+from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
+
+__all__ = ["TeacherStudent", "teacher_student_loss"]
+
+
+def teacher_student_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    centre: Tensor | None = None,
+) -> Tensor:
+    """The mean over tokens of the cross-entropy of the teacher's softmax and the student's, in nats.
+
+    Gradient flows into both arguments: where both are trained they need only agree on one sharp answer, and
+    the loss falls to zero. Detach the teacher's to stop it there.
+
+    Args:
+        student: logits [tokens, K].
+        teacher: logits of the same tokens of another view, [tokens, K].
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's.
+        centre: what is taken from the teacher's logits, [1, K], or none.
+
+    Example:
+        >>> round(teacher_student_loss(torch.zeros(3, 4), torch.zeros(3, 4)).item(), 4)  # log 4
+        1.3863
+    """
+    return cross_entropy(student, sharpen(teacher, teacher_temperature, centre), student_temperature)
+
+
+@register("teacher_student")
+class TeacherStudent(TwoBranchMethod):
+    """The SSL collapse tutorial ("Collapse in Self-Supervised Learning", 2025), with DINO's remedies.
+
+    Student and teacher are networks of one shape, each with a head on every patch token. The student's
+    distribution over K outputs meets the teacher's at the same place of another view. Where a backbone has no
+    tokens, its pooled features are the one token. The tutorial's regimes are `teacher`: trained (A), frozen
+    (B) and copied at the end of each epoch (C, the default); DINO's (2104.14294) average, `ema`, is mentioned
+    there.
+
+    What keeps it from collapse: in regime A nothing, the loss falls to zero. A frozen teacher cannot join, so
+    that the loss stops at what its outputs have in common with other views; a copied or averaged one follows
+    later, and no gradient makes it agree.
+
+    Where reference and paper differ: there is no paper. Here the pairs of views come from one image instead
+    of two loaders, batches are shuffled, and `teacher_eval`, temperatures, the centre and the symmetric form
+    are added.
+
+    Taps: backbone, projector (the head's output, mean over an image's tokens), target (the teacher's).
+    """
+
+    paper, year = "SSL collapse tutorial", 2025
+    mechanism = "a teacher without gradient: frozen, copied or averaged"
+
+    @dataclass(frozen=True)
+    class Config(TwoBranchConfig):
+        """Knobs of teacher and student; the defaults are the tutorial's regime C.
+
+        Attributes:
+            proj_hidden_dim: width of the head's two hidden layers.
+            proj_output_dim: K, what the softmax is over.
+            dropout: share of the head's hidden values that is dropped in training (the tutorial: 0.1).
+            teacher: `trained` by gradient as the student is, `frozen` as it was initialised, `copied` from
+                the student from time to time, or its moving average, `ema`.
+            copy_every: steps or epochs between copies.
+            copy_unit: which of the two.
+            tau_base: averaging coefficient of `ema` at the start, in [0, 1].
+            tau_final: the same at the end, in [0, 1], reached along a cosine.
+            independent_init: the teacher is initialised by itself; else it starts as the student's copy.
+            teacher_eval: the teacher runs in evaluation mode, without dropout and with BN's running
+                statistics (with BN, a frozen teacher is a fixed function only so).
+            symmetric: every view passes both networks. Otherwise, unless the views have roles, the teacher
+                sees the last and the student all others.
+            student_temperature: of the student's softmax (DINO: 0.1).
+            teacher_temperature: of the teacher's (DINO: 0.04 to 0.07).
+            centring: takes a running mean of the teacher's logits from them, as DINO does.
+            centre_momentum: of that mean, in [0, 1].
+            mean_encoding: as in `TwoBranchConfig`, of logits.
+        """
+
+        proj_hidden_dim: int = 2048
+        proj_output_dim: int = 128
+        dropout: float = 0.0
+        teacher: Literal["trained", "frozen", "copied", "ema"] = "copied"
+        copy_every: int = 1
+        copy_unit: Literal["steps", "epochs"] = "epochs"
+        tau_base: float = 0.996
+        tau_final: float = 1.0
+        independent_init: bool = True
+        teacher_eval: bool = False
+        symmetric: bool = False
+        student_temperature: float = 1.0
+        teacher_temperature: float = 1.0
+        centring: bool = False
+        centre_momentum: float = 0.9
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.need(0 <= self.dropout < 1, "dropout", "lies in [0, 1)")
+            self.need(self.copy_every > 0, "copy_every", "must be positive")
+
+    config: Config
+    centre: Tensor
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        hidden, drop = config.proj_hidden_dim, config.dropout
+        self.projector = nn.Sequential(
+            nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Dropout(drop),
+            nn.Linear(hidden, hidden), nn.Dropout(drop),
+            nn.Linear(hidden, config.proj_output_dim),
+        )  # fmt: skip
+        other = redrawn if config.independent_init else copy.deepcopy
+        self.target = nn.ModuleDict({"backbone": other(backbone), "projector": other(self.projector)})
+        if config.teacher != "trained":
+            self.target.requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(1, config.proj_output_dim))
+        self.train()
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """The tutorial's; it has no other for large images."""
+        return {
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "lr_scaling": "none",
+            "weight_decay": 0.01,
+            "schedule": "constant",
+            "batch_size": 128,
+            "views": "tutorial",
+        }
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, of the teacher only where it is to have it."""
+        super().train(mode)
+        if self.config.teacher_eval:
+            self.target.eval()
+        return self
+
+    def sources(self, views: Sequence[Tensor]) -> list[int]:
+        """The views that the student sees."""
+        found = super().sources(views)
+        return found if self._both_ways else [a for a in found if a not in self.targets(views)]
+
+    def targets(self, views: Sequence[Tensor]) -> list[int]:
+        """The views that the teacher sees."""
+        found = super().targets(views)
+        return found if self._both_ways else found[-1:]
+
+    @property
+    def _both_ways(self) -> bool:
+        return self.config.symmetric or bool(set(self.roles) - {"both"})
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to the mean cross-entropy over pairs and tokens."""
+        config = self.config
+        student = {a: self._student(views[a]) for a in self.sources(views)}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher == "trained"):
+            teacher = {b: self._teacher(views[b]) for b in self.targets(views)}
+        counts = {logits.shape[1] for _, logits in (*student.values(), *teacher.values())}
+        if len(counts) > 1:
+            raise UsageError(
+                f"teacher_student compares token by token, and views came with {sorted(counts)} tokens: take "
+                "views of one size, or a backbone that pools (resnet8-w32 and its like)"
+            )
+        p, z = ({v: logits.flatten(0, 1) for v, (_, logits) in side.items()} for side in (student, teacher))
+        compare = partial(
+            teacher_student_loss,
+            student_temperature=config.student_temperature,
+            teacher_temperature=config.teacher_temperature,
+            centre=self.centre,  # moved only after this
+        )
+        loss = over_pairs(compare, p, z, mean_encoding=config.mean_encoding)
+        if self.training and config.centring:
+            move_centre(self.centre, z.values(), config.centre_momentum)
+        first = next(iter(student))
+        other = teacher.get(first, next(iter(teacher.values())))
+        return Step(loss, _taps(student[first], other))
+
+    def embed(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], and both heads' outputs [n, K], the mean over tokens."""
+        return _taps(self._student(x), self._teacher(x))
+
+    def _student(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, tokens = features_and_tokens(self.backbone, x, self.feature_dim)
+        return h, self.projector(tokens)
+
+    def _teacher(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, tokens = features_and_tokens(self.target["backbone"], x, self.feature_dim)
+        return h, self.target["projector"](tokens)
+
+    def after_step(self, progress: float) -> None:
+        """Copies or averages the student into the teacher, when it is time."""
+        config, done = self.config, self.when.step + 1
+        every = config.copy_every * (self.when.steps_per_epoch if config.copy_unit == "epochs" else 1)
+        for name, part in self.target.items():
+            if config.teacher == "ema":
+                update_momentum(
+                    part, getattr(self, name), cosine_tau(config.tau_base, config.tau_final, progress)
+                )
+            elif config.teacher == "copied" and done % every == 0:
+                part.load_state_dict(getattr(self, name).state_dict())
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Backbone, head, and the teacher where it is trained."""
+        groups = [
+            ParamGroup("backbone", list(self.backbone.parameters())),
+            ParamGroup("projector", list(self.projector.parameters())),
+        ]
+        if self.config.teacher == "trained":
+            groups.append(ParamGroup("target", list(self.target.parameters())))
+        return groups
+
+
+def _taps(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    (h, logits), (_, others) = student, teacher
+    return {"backbone": h, "projector": logits.mean(dim=1), "target": others.mean(dim=1)}

@@ -1,0 +1,180 @@
+"""W-MSE: views are compared after each has been whitened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.errors import UsageError
+from fullrank.methods.base import MethodConfig, Step, register
+from fullrank.methods.branches import negative_cosine
+from fullrank.methods.one_branch import OneBranchMethod, pairs
+from fullrank.networks.heads import mlp
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import from_first_process, gather_rows, world
+
+__all__ = ["WMSE", "whiten", "wmse_loss"]
+
+
+@in_full_precision
+def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
+    """Rows [n, d] to centred rows [n, d] whose unbiased covariance is the identity (where eps is 0).
+
+    The covariance is mixed with the identity, (1 - eps) cov + eps I = L L^T, and the centred rows are
+    multiplied by the inverse of L, its Cholesky factor.
+
+    Raises:
+        UsageError: no more rows than dimensions, or the covariance is singular.
+
+    Example:
+        >>> z = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> torch.allclose(whiten(z).T.cov(), torch.eye(3, dtype=torch.float64))
+        True
+    """
+    n, d = z.shape
+    if n <= d:
+        raise UsageError(
+            f"whitening {d} dimensions takes more than {d} rows, not {n}: raise the batch size or lower"
+            " proj-output-dim"
+        )
+    centred = z - z.mean(dim=0)
+    cov = centred.T @ centred / (n - 1)
+    mixed = (1 - eps) * cov + eps * torch.eye(d, dtype=z.dtype, device=z.device)
+    factor, failed = torch.linalg.cholesky_ex(mixed)
+    if failed and mixed.isfinite().all():
+        raise UsageError(
+            f"the covariance of {n} projections in {d} dimensions is singular and cannot be whitened: raise"
+            " whitening-eps above 0 or lower proj-output-dim"
+        )
+    white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False)
+    return white.T
+
+
+@in_full_precision
+def wmse_loss(
+    z: Sequence[Tensor],
+    order: Tensor | None = None,
+    whitening_size: int = 0,
+    whitening_eps: float = 0.0,
+    detach_second: bool = True,
+) -> Tensor:
+    """Mean over pairs of views a < b of 2 - 2 cos between whitened rows, in [0, 4].
+
+    The rows, of all processes under torch.distributed, are cut into sub-batches which are whitened by
+    themselves, the same ones in every view.
+
+    Args:
+        z: per view, projections [n, d].
+        order: permutation of all rows before they are cut; None: as they come.
+        whitening_size: rows of a sub-batch, or more where the batch is no multiple of it; a smaller batch is
+            whitened whole; 0: all rows.
+        whitening_eps: share of the identity in the covariance, in [0, 1).
+        detach_second: let the gradient reach the earlier view of each pair only, as the reference does.
+
+    Raises:
+        UsageError: see `whiten`.
+
+    Example:
+        >>> z = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+        >>> round(wmse_loss([z, 2 * z + 1]).item(), 4)  # equal but for scale and offset
+        0.0
+    """
+    rows = [gather_rows(view) for view in z]
+    n = len(rows[0])
+    every = torch.arange(n, device=rows[0].device) if order is None else order
+    parts = every.tensor_split(max(n // (whitening_size or n), 1))
+    white = [torch.cat([whiten(view[part], whitening_eps) for part in parts]) for view in rows]
+    compared = [(a, b.detach() if detach_second else b) for a, b in pairs(white)]
+    return torch.stack([2 + 2 * negative_cosine(a, b) for a, b in compared]).mean()
+
+
+@register("wmse")
+class WMSE(OneBranchMethod):
+    """W-MSE (Ermolov et al., "Whitening for Self-Supervised Representation Learning", 2007.06346).
+
+    The projections of each view are whitened over sub-batches drawn anew at every step (section 3); then
+    views of an image are drawn together. The gradient passes through the whitening.
+
+    What keeps it from collapse: whitened rows have identity covariance whatever the network does, so all d
+    directions stay in use; a projection of lower rank cannot be whitened at all, which is an error here
+    unless `whitening_eps` is above 0.
+
+    Where reference and paper differ: the paper gives gradient to both views of a pair; solo-learn detaches
+    the later view of each pair, so that the first view alone receives gradient when there are two. Values
+    agree, gradients do not. Sub-batches here take up the remainder of a batch that is no multiple of
+    `whitening_size`, which the reference refuses.
+
+    Taps: backbone, projector (before whitening).
+    """
+
+    paper, year = "2007.06346", 2020
+    mechanism = "whitening of every view"
+
+    @dataclass(frozen=True)
+    class Config(MethodConfig):
+        """Knobs of W-MSE; the defaults are solo-learn's for CIFAR.
+
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer.
+            proj_output_dim: d, width of the projection; the batch, over all processes, must be larger.
+            whitening_size: rows that are whitened together, more than d (the paper: 2 d); a smaller batch is
+                whitened whole.
+            whitening_iters: how many random partitions into sub-batches a step's loss is averaged over.
+            whitening_eps: share of the identity that is mixed into the covariance, in [0, 1).
+            detach_second: detach the later view of each pair, as the reference does.
+        """
+
+        proj_hidden_dim: int = 1024
+        proj_output_dim: int = 64
+        whitening_size: int = 128
+        whitening_iters: int = 1
+        whitening_eps: float = 0.0
+        detach_second: bool = True
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            d = self.proj_output_dim
+            self.need(
+                self.whitening_size > d,
+                "whitening_size",
+                f"must be larger than proj-output-dim, which is {d}",
+            )
+            self.need(self.whitening_iters > 0, "whitening_iters", "must be positive")
+            self.need(0 <= self.whitening_eps < 1, "whitening_eps", "lies in [0, 1)")
+
+    config: Config
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
+        super().__init__(backbone, feature_dim, config)
+        widths = [feature_dim, config.proj_hidden_dim, config.proj_output_dim]
+        self.projector = mlp(widths, hidden_bias=True)
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """solo-learn's optimiser; its own views crop from 20 % of the area."""
+        return {
+            "optimizer": "adam",
+            "lr": 2e-3,
+            "weight_decay": 1e-6,
+            "warmup_epochs": -1.0,
+            "warmup_lr": 0.0,
+            "views": "symmetric",
+        }
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of the n rows of all processes, the same on all of them."""
+        return from_first_process(torch.randperm(n).to(next(self.parameters()).device))
+
+    def loss(self, views: Sequence[Tensor]) -> Step:
+        """Views, each [n, 3, S, S], to the mean loss over pairs of views and partitions."""
+        taps, z = self.encode(views)
+        c, n = self.config, len(z[0]) * world()[1]
+        losses = [
+            wmse_loss(z, self.permutation(n), c.whitening_size, c.whitening_eps, c.detach_second)
+            for _ in range(c.whitening_iters)
+        ]
+        return Step(torch.stack(losses).mean(), taps)

@@ -1,0 +1,103 @@
+"""Sums, means and rows over all processes, with gradients that equal one process's on the global batch.
+
+Distributed wrappers average gradients over processes. A loss that is the same function of the global batch on
+every process therefore needs collectives whose backward pass sums over processes: then the average of all is
+the gradient of one. Without a process group everything here is the identity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = [
+    "from_first_process",
+    "gather_rows",
+    "mean_over_processes",
+    "own_rows",
+    "sum_over_processes",
+    "world",
+]
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and how many there are.
+
+    Example:
+        >>> world()
+        (0, 1)
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce whose gradient is all-reduced too: every process's loss depends on every process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of `value`, of one shape everywhere, over processes; differentiable.
+
+    Example:
+        >>> sum_over_processes(torch.ones(2)).tolist()
+        [1.0, 1.0]
+    """
+    if world()[1] == 1:
+        return value
+    total: Tensor = _Sum.apply(value)
+    return total
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of `value`, of one shape everywhere, over processes; differentiable."""
+    return sum_over_processes(value) / world()[1]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks: [b, ...] to [world * b, ...]; differentiable.
+
+    Every process must hold as many rows. The gradient of each row is summed over the losses of all processes.
+
+    Example:
+        >>> gather_rows(torch.zeros(4, 2)).shape
+        torch.Size([4, 2])
+    """
+    rank, size = world()
+    if size == 1:
+        return rows
+    # a sum of disjoint parts: one collective that every backend has, and whose backward is known
+    whole = rows.new_zeros(size, *rows.shape)
+    whole[rank] = rows
+    return sum_over_processes(whole).flatten(0, 1)
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """This process's part [b, ...] of gathered rows [world * b, ...]."""
+    rank, size = world()
+    return rows.chunk(size)[rank]
+
+
+@torch.no_grad()
+def from_first_process(value: Tensor) -> Tensor:
+    """The first process's `value` on all of them: random draws that all must share."""
+    if world()[1] == 1:
+        return value
+    value = value.clone()
+    dist.broadcast(value, src=0)
+    return value

@@ -1,0 +1,92 @@
+"""Distributions as targets: their cross-entropy, Sinkhorn's balanced assignments, and the running centre."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import mean_over_processes
+
+__all__ = ["cross_entropy", "move_centre", "sharpen", "sinkhorn"]
+
+
+@in_full_precision
+def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """The mean over rows of -sum_k q_k log softmax(s / T)_k, in nats.
+
+    Args:
+        scores: s [n, K].
+        targets: q [n, K], whose rows sum to one; detach them where they are constants.
+        temperature: T > 0.
+
+    Example:
+        >>> round(cross_entropy(torch.zeros(3, 4), torch.eye(4)[:3]).item(), 4)  # log 4
+        1.3863
+    """
+    return -(targets * torch.log_softmax(scores / temperature, dim=1)).sum(dim=1).mean()
+
+
+@in_full_precision
+def sharpen(scores: Tensor, temperature: float, centre: Tensor | None = None) -> Tensor:
+    """softmax((s - c) / T), row by row: DINO's (2104.14294) teacher distribution.
+
+    Args:
+        scores: s [n, K].
+        temperature: T > 0; below 1 it sharpens.
+        centre: c [1, K], or none.
+
+    Example:
+        >>> sharpen(torch.tensor([[0.0, 2.0]]), 1.0, centre=torch.tensor([[0.0, 2.0]])).tolist()
+        [[0.5, 0.5]]
+    """
+    return torch.softmax((scores if centre is None else scores - centre) / temperature, dim=1)
+
+
+@torch.no_grad()
+def move_centre(centre: Tensor, scores: Iterable[Tensor], momentum: float) -> None:
+    """Averages in place: c <- m c + (1 - m) mean of all rows, over views and processes.
+
+    Args:
+        centre: c [1, K].
+        scores: per view [n, K], as many rows on every process.
+        momentum: m in [0, 1].
+
+    Example:
+        >>> centre = torch.zeros(1, 2)
+        >>> move_centre(centre, [torch.ones(4, 2)], momentum=0.75)
+        >>> centre.tolist()
+        [[0.25, 0.25]]
+    """
+    rows = torch.cat([view.detach() for view in scores]).to(centre.dtype)
+    centre.lerp_(mean_over_processes(rows.mean(dim=0, keepdim=True)), 1.0 - momentum)
+
+
+@torch.no_grad()
+@in_full_precision
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """Rows shared out over columns in equal parts (SwAV, 2006.09882, equation 3; Cuturi 1306.0895).
+
+    Starts from exp(s / epsilon) and in turn makes all columns weigh the same, then all rows sum to one. Ends
+    with the rows, so the columns are balanced up to what few iterations leave. In logarithms, so nothing
+    overflows or is divided by zero however large s / epsilon is.
+
+    Args:
+        scores: s [n, K], of the global batch.
+        epsilon: entropy of the assignments: small ones are hard.
+        iterations: at least 1.
+
+    Returns:
+        Assignments [n, K], whose rows sum to one, without gradient.
+
+    Example:
+        >>> sinkhorn(torch.tensor([[9.0, 1.0], [9.0, 0.0]])).round().tolist()  # both prefer the first column
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    log = scores / epsilon
+    for _ in range(iterations):
+        log = log - log.logsumexp(dim=0, keepdim=True)
+        log = log - log.logsumexp(dim=1, keepdim=True)
+    return log.exp()
