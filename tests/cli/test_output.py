@@ -87,7 +87,7 @@ def test_resuming_a_run_stopped_for_collapse_exits_with_3_again(stopped: tuple[P
 
 def test_a_collapse_exits_with_0_where_only_a_warning_was_asked_for() -> None:
     called = call(*COLLAPSING, "--epochs", "1", "--on-collapse", "warn", "--out", "run")
-    assert "verdict: complete" in called.out
+    assert "verdict: dimensional" in called.out
     assert called.code == 0
 
 
@@ -107,9 +107,21 @@ def test_options_of_the_method_reach_it() -> None:
 
 
 def test_the_methods_defaults_hold_where_nobody_says_otherwise() -> None:
-    assert call("train", "byol", *SMALL, "--epochs", "1", "--quiet", "--out", "run").code == 0
+    Path("images").mkdir()
+    for i in range(80):
+        pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"images/{i}.png")
+    words = ("--data", "images", "--epochs", "1", "--quiet", "--image-size", "16", "--out", "run")
+    assert call("train", "byol", *SMALL, *words).code == 0
     config = RunDir.open(Path("run")).config()
     assert (config.optimizer, config.lr) == ("lars", 1.0)
+
+
+def test_a_method_on_an_embedded_set_starts_from_the_recipe_that_was_tried_on_it() -> None:
+    called = call("train", "byol", *SMALL, "--epochs", "1", "--warmup-epochs", "0", "--out", "run")
+    assert "settings of the recipe shapes/byol" in called.out
+    config = RunDir.open(Path("run")).config()
+    assert (config.optimizer, config.lr) == ("sgd", 0.2)
 
 
 def test_without_out_runs_get_names_of_their_own() -> None:

@@ -155,6 +155,11 @@ class Method(nn.Module, ABC):
         """Training options that suit the method where the user and the recipe say nothing."""
         return {}
 
+    @property
+    def code_temperature(self) -> float:
+        """What the tap `codes` is divided by before the softmax that assigns images to codes."""
+        return 1.0
+
     @abstractmethod
     def loss(self, views: Sequence[Tensor]) -> Step:
         """One batch of views, each [n, 3, S, S] and row-aligned, to a loss and its taps."""

@@ -166,7 +166,10 @@ class TwoBranchMethod(Method):
         check_views(range(count))
         if self.roles and len(self.roles) != count:
             raise UsageError(f"{count} views came, but {len(self.roles)} have a role")
-        return [i for i in range(count) if not self.roles or self.roles[i] in ("both", role)]
+        found = [i for i in range(count) if not self.roles or self.roles[i] in ("both", role)]
+        if not found:
+            raise UsageError(f"no view passes the {role} branch: give one of them the role {role}, or both")
+        return found
 
 
 def small_crops(views: Sequence[Tensor]) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fullrank.errors import UsageError
 from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
 from fullrank.networks.codes import SignDictionary, log_mean_of_codes
 from fullrank.networks.precision import in_full_precision
@@ -188,7 +189,13 @@ class CPLearn(Method):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         floats = state_dict.pop(prefix + "code_matrix", None)  # how the reference stores its dictionary
         if floats is not None:
+            if floats.shape != self.dictionary.shape:
+                raise UsageError(
+                    f"the dictionary that is loaded has {tuple(floats.shape)} signs, not "
+                    f"{self.dictionary.shape}: set embedding-dim and num-codes to its sizes"
+                )
             state_dict[prefix + "dictionary.bits"] = self.dictionary.pack(floats)
+            state_dict.setdefault(prefix + "batch_rows", self.batch_rows)  # which it does not know
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def param_groups(self) -> list[ParamGroup]:

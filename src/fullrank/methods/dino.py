@@ -144,6 +144,11 @@ class DINO(MomentumMethod):
         self.register_buffer("centre", torch.zeros(1, config.num_prototypes))
         self.make_target("backbone", "projector", "prototypes")
 
+    @property
+    def code_temperature(self) -> float:
+        """The temperature of the scores."""
+        return self.config.student_temperature
+
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
         """The reference's; CIFAR and the larger sets differ in views."""

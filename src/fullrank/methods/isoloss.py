@@ -35,11 +35,13 @@ def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
         -1.0
     """
     p, t = p.detach(), t.detach()
-    norms = p.norm(dim=1) * t.norm(dim=1)
-    alive = norms > 0
-    norms = torch.where(alive, norms, 1.0)
-    attraction = (z * t).sum(dim=1) / norms
-    restraint = 0.5 * (p * t).sum(dim=1) / (norms * p.square().sum(dim=1).where(alive, 1.0)) * energy
+    length, far = p.norm(dim=1), t.norm(dim=1)
+    alive = (length > 0) & (far > 0)
+    length, far = length.where(alive, 1.0), far.where(alive, 1.0)
+    # unit rows first: |p|^3 leaves the range of single precision long before |p| does
+    p, t = p / length[:, None], t / far[:, None]
+    attraction = (z * t).sum(dim=1) / length
+    restraint = 0.5 * (p * t).sum(dim=1) * (energy / length / length)
     return -2.0 * torch.where(alive, attraction - restraint, 0.0).mean()
 
 

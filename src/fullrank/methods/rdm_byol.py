@@ -89,9 +89,9 @@ class RDMBYOL(MomentumMethod):
             return regression_loss(*filtered_pair(p, z, self.config))
 
         p = {a: tap["projector"] for a, tap in online.items()}
+        loss = 2.0 * self.compare(distance, p, z, views)
         first = next(iter(online))
-        taps = {**online[first], "target": z.get(first, next(iter(z.values())))}
-        return Step(2.0 * self.compare(distance, p, z, views), taps)
+        return Step(loss, {**online[first], "target": z.get(first, next(iter(z.values())))})
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], z [n, d] and the target's z' [n, d]."""

@@ -109,6 +109,11 @@ class SwAV(TwoBranchMethod):
         self.prototypes = Prototypes(d, config.num_prototypes)
         self.register_buffer("queue", torch.zeros(2, config.queue_size, d))  # newest first
 
+    @property
+    def code_temperature(self) -> float:
+        """The temperature of the scores."""
+        return self.config.temperature
+
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
         """The reference's, the same for CIFAR and ImageNet-100."""

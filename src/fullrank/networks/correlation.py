@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fullrank.networks.precision import in_full_precision
+from fullrank.networks.precision import in_full_precision, or_diverged
 from fullrank.networks.processes import mean_over_processes
 
 __all__ = ["averaged_correlation", "copied_predictor", "largest_eigenvalue", "spectral_predictor"]
@@ -61,7 +61,8 @@ def spectral_predictor(
         >>> spectral_predictor(torch.diag(torch.tensor([4.0, 1.0]))).diagonal().tolist()
         [1.0, 0.5]
     """
-    s, u = torch.linalg.eigh((c + c.T) / 2.0)
+    with or_diverged():
+        s, u = torch.linalg.eigh((c + c.T) / 2.0)
     lam = s.clamp(min=0.0)
     if normalise:
         lam = lam / s[-1].clamp(min=torch.finfo(s.dtype).tiny)

@@ -43,8 +43,9 @@ def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
     """
     ours: list[Tensor] = list(target.parameters())
     theirs: list[Tensor] = list(online.parameters())
-    torch._foreach_mul_(ours, tau)
-    torch._foreach_add_(ours, theirs, alpha=1.0 - tau)
+    if ours:  # a part may have none
+        torch._foreach_mul_(ours, tau)
+        torch._foreach_add_(ours, theirs, alpha=1.0 - tau)
 
 
 def cosine_tau(base: float, final: float, progress: float) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["in_full_precision"]
+from fullrank.errors import FullrankError
+
+__all__ = ["in_full_precision", "or_diverged"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,15 +33,41 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def exact(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        device = tensors[0].device.type if tensors else "cpu"
-        for kind in {device, "cpu"}:
-            if torch.is_autocast_enabled(kind):
-                with torch.autocast(kind, enabled=False):
-                    return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
-        return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
+        with ExitStack() as off:
+            for kind in {"cpu", *(t.device.type for t in _tensors((*args, *kwargs.values())))}:
+                if torch.is_autocast_enabled(kind):
+                    off.enter_context(torch.autocast(kind, enabled=False))
+            return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
 
     return exact
+
+
+@contextmanager
+def or_diverged() -> Iterator[None]:
+    """Says what it means where a decomposition fails.
+
+    Raises:
+        FullrankError: it did.
+
+    Example:
+        >>> with or_diverged():
+        ...     torch.linalg.svd(torch.full((2, 2), torch.nan))
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.FullrankError: training has diverged: lower --lr, or clip with --clip-grad
+    """
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise FullrankError("training has diverged: lower --lr, or clip with --clip-grad") from error
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
 
 
 def _full(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fullrank.networks.precision import in_full_precision
+from fullrank.networks.precision import in_full_precision, or_diverged
 
 __all__ = ["FilterType", "filter_rows", "gain", "right_singular"]
 
@@ -41,7 +41,8 @@ def right_singular(x: Tensor, solver: str = "svd", rank_threshold: float = 0.0) 
     Args:
         x: rows.
         solver: `svd`, or `gram`: eigenvectors of the smaller of x x^T and x^T x, several times faster where n
-            and d differ, with singular values below 1e-4 of the largest lost in single precision.
+            and d differ. It cannot tell singular values below 1e-3 of the largest (single precision; 4e-8 in
+            double) from zero, and drops them.
         rank_threshold: directions whose singular value is at most this share of the largest are dropped, and
             those of value zero always: they hold nothing, and their vectors are arbitrary.
 
@@ -52,15 +53,20 @@ def right_singular(x: Tensor, solver: str = "svd", rank_threshold: float = 0.0) 
     """
     n, d = x.shape
     if solver == "svd":
-        _, s, vh = torch.linalg.svd(x, full_matrices=False)
+        with or_diverged():
+            _, s, vh = torch.linalg.svd(x, full_matrices=False)
         v = vh.T
     elif n < d:
-        eigenvalues, u = torch.linalg.eigh(x @ x.T)
+        with or_diverged():
+            eigenvalues, u = torch.linalg.eigh(x @ x.T)
         s = eigenvalues.clamp(min=0.0).sqrt().flip(0)
         v = x.T @ u.flip(1) / s.clamp(min=torch.finfo(s.dtype).tiny)
     else:
-        eigenvalues, v = torch.linalg.eigh(x.T @ x)
+        with or_diverged():
+            eigenvalues, v = torch.linalg.eigh(x.T @ x)
         s, v = eigenvalues.clamp(min=0.0).sqrt().flip(0), v.flip(1)
+    if solver == "gram":  # rounding moves eigenvalues by up to 3 eps of the largest: allow 9
+        rank_threshold = max(rank_threshold, 3.0 * torch.finfo(s.dtype).eps ** 0.5)
     kept = (s > rank_threshold * s[0]) & (s > 0)
     return s[kept], v[:, kept]
 

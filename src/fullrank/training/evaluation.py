@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.monitor import CODES
 from fullrank.data.loader import evaluation_batches
 from fullrank.data.sources import Source
 from fullrank.probes import knn_predict
@@ -101,7 +102,10 @@ class Evaluation:
         if self.s.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.s.fabric.autocast():
-            return {tap: z.float() for tap, z in self.s.method.embed(images).items()}
+            taps = {tap: z.float() for tap, z in self.s.method.embed(images).items()}
+        if CODES in taps:
+            taps[CODES] = taps[CODES] / self.s.method.code_temperature
+        return taps
 
     def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         fabric, config = self.s.fabric, self.s.config

@@ -1,0 +1,3 @@
+"""Imports every method before pytest imports one of them by its path, which would register it twice."""
+
+import fullrank.methods  # noqa: F401
