@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from fullrank.cli.arguments import parse
-from fullrank.errors import UnknownNameError
+from fullrank.errors import UnknownNameError, UsageError
 
 Row = dict[str, Any]
 
@@ -37,9 +39,35 @@ def methods() -> list[Row]:
     from fullrank.methods import METHODS
 
     return [
-        {"name": name, "paper": f"arXiv {m.paper}", "year": m.year, "mechanism": m.mechanism}
+        {
+            "name": name,
+            "paper": f"arXiv {m.paper}" if re.fullmatch(r"\d{4}\.\d{4,5}", m.paper) else m.paper,
+            "year": m.year,
+            "mechanism": m.mechanism,
+            "taps": _taps(name),
+        }
         for name, m in METHODS.items()
     ]
+
+
+def _taps(name: str) -> list[str]:
+    """What a method's `embed` names, found out by building it small."""
+    import torch
+
+    from fullrank.methods import METHODS, build_method
+
+    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8))
+    small = {
+        field.name: max(8, field.default // 8)
+        for field in dataclasses.fields(METHODS[name].Config)
+        if type(field.default) is int and field.default >= 64
+    }
+    try:
+        method = build_method(name, backbone, 8, small)
+    except UsageError:  # knobs that depend on each other
+        method = build_method(name, backbone, 8)
+    with torch.no_grad():
+        return list(method.eval().embed(torch.zeros(2, 3, 2, 2)))
 
 
 def data() -> list[Row]:
@@ -113,5 +141,5 @@ def _print_table(rows: list[Row]) -> None:
     for key in rows[0] if rows else ["name"]:
         table.add_column(key, overflow="fold", no_wrap=key == "name", style="cyan" if key == "name" else "")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
     Console().print(table)

@@ -25,7 +25,7 @@ Trains a method on unlabelled images, watches for collapse, and writes the run's
   fullrank train byol --backbone vit_tiny_patch16_224 --image-size 64 --data FOLDER
 
 methods: {methods}
-recipes: {recipes}
+recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each aims at
 
 `fullrank train METHOD --help` tells every option with the method's defaults, its own as --options.NAME."""
 
@@ -36,31 +36,58 @@ def run(words: Sequence[str]) -> int:
     from fullrank.training.config import recipe_names
 
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE.format(methods=", ".join(METHODS), recipes=", ".join(recipe_names())))
+        print(USAGE.format(methods=", ".join(METHODS), count=len(recipe_names())))
         return 0
     if words[0].startswith("-"):
         raise UsageError(
             f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
         )
-    method, layers = starting_point(words[0])
+    method, layers, recipe = starting_point(words[0], words[1:])
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
     config = to_config(args)
     name = Path(config.data).expanduser().resolve().name
     out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{name}")
-    return follow(lambda listeners: _train(config, out, listeners), out, config.log, args)
+    return follow(
+        lambda listeners: _train(config, out, listeners),
+        out,
+        config.log,
+        args,
+        notes if recipe != words[0] else (),
+    )
 
 
-def starting_point(what: str) -> tuple[str, list[Mapping[str, Any]]]:
-    """A method's name, and the settings that a method or recipe starts from."""
+def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
+    """A method's name, the settings that a method or recipe starts from, and the recipe's name.
+
+    A method on an embedded data set starts from the recipe that was tried on it, where there is one:
+    published settings are for larger images and hundreds of epochs.
+    """
     from fullrank.methods import METHODS
     from fullrank.training.config import load_recipe, recipe_names
 
+    name = what
     if what in METHODS:
-        return what, []
-    if "/" in what or what.endswith((".yaml", ".yml")):
-        recipe = load_recipe(what)
-        return str(recipe.settings["method"]), [recipe.settings]
+        name = f"{_data_of(words)}/{what}"
+        if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
+            return what, [], what
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        recipe = load_recipe(name)
+        return str(recipe.settings["method"]), [recipe.settings], name
     raise UnknownNameError("method or recipe", what, [*METHODS, *recipe_names()])
+
+
+def _data_of(words: Sequence[str]) -> str:
+    """What `--data` says, before all options are parsed."""
+    from fullrank.training.config import TrainConfig
+
+    data = TrainConfig.data
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--data":
+            data = following
+        elif word.startswith("--data="):
+            data = word.removeprefix("--data=")
+    return data
 
 
 def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
@@ -131,7 +158,7 @@ def to_config(args: Any) -> Any:
     return TrainConfig(**{**values, "options": dataclasses.asdict(args.options)})
 
 
-def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
+def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
     """Runs `start(listeners)` before the chosen terminal and loggers, writes the page, prints the result."""
     from fullrank.report.page import write_page
     from fullrank.report.terminal import make_console
@@ -151,7 +178,7 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any) -> int:
             nonlocal told
             if record["event"] == "start":  # the run directory exists from now on
                 opened.extend(open_log(kind, out) for kind in logs)
-                for note in [] if args.quiet or args.json else record["notes"]:
+                for note in [] if args.quiet or args.json else [*notes, *record["notes"]]:
                     print(f"note    {note}")
                 console.start(record["config"], record["total_steps"])
             else:
