@@ -22,7 +22,10 @@ def of_rows(z: torch.Tensor) -> dict[str, float | None]:
 
 def whole_panel(z: torch.Tensor) -> dict[str, float | None]:
     panel = Panel.from_moments("z", Moments.of(z), points=z)
-    return {name: panel.value(name) for name in panel.measures}
+    # Tight clusters have promises, and tests, of their own.
+    return {
+        name: panel.value(name) for name in panel.measures if name not in ("linked_share", "tight_clusters")
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.collapse import Moments, auc, cumulative_curve, level, rankme
 from fullrank.methods.branches import negative_cosine, regression_loss
 from fullrank.methods.byol import byol_loss
 from fullrank.methods.simsiam import simsiam_loss
@@ -28,26 +26,6 @@ def losses(case: Case) -> None:
         case.check_gradients(f"simsiam_one_way_simplified_{form}", negative_cosine(p1, z2.detach()), p1=p1)
         case.check_gradients(f"byol_one_way_simplified_{form}", regression_loss(p1, z2), p1=p1)
     case.check("out.z_std_simsiam", F.normalize(z1, dim=1).std(dim=0).mean())
-
-
-@comparer("07a_spectrum_metrics")
-def spectra(case: Case) -> None:
-    x = case.tensor("in.x")
-    normalised = x / (1e-6 + x.norm(dim=1, keepdim=True))  # the reference's normalisation, eps and all
-    for prefix, rows in (("out.", x), ("out.normalized_", normalised)):
-        moments = Moments.of(rows)
-        sigma = moments.singular_values()
-        case.check(prefix + "svd", sigma)
-        case.check(prefix + "svd_relative", sigma / sigma[0])
-        case.check(prefix + "svd_cumulative", cumulative_curve(sigma))
-        case.check(prefix + "svd_auc", auc(sigma))
-        case.check(prefix + "std", moments.variances.sqrt())
-    entropy_rank = rankme(x, eps=1e-5)
-    assert entropy_rank is not None
-    case.check("out.rankme", entropy_rank)
-    case.check("out.rankme_entropy", np.log(entropy_rank))
-    case.check("out.rankme_top_singular_value", Moments.of(x).singular_values(centred=False)[0])
-    case.check("out.std_of_l2_normalized", (level(x) or 0.0) / x.shape[1] ** 0.5)
 
 
 # the case names its settings only; these values of the reference's arguments are what reproduces them

@@ -16,14 +16,16 @@ Example:
     'dimensional'
 """
 
+from fullrank.collapse.clusters import TightClusters, tight_clusters
 from fullrank.collapse.metrics import alignment, centred_share, level, mean_cosine, rankme, uniformity
 from fullrank.collapse.moments import Moments
 from fullrank.collapse.monitor import CollapseMonitor, Report
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.reservoir import Reservoir
 from fullrank.collapse.spectrum import auc, cumulative_curve, effective_rank, participation_ratio
+from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.usage import CodeUsage, Usage
-from fullrank.collapse.verdict import Evidence, Thresholds, Verdict, judge
+from fullrank.collapse.verdict import Evidence, Verdict, judge, judge_codes
 
 __all__ = [
     "CodeUsage",
@@ -35,6 +37,7 @@ __all__ = [
     "Report",
     "Reservoir",
     "Thresholds",
+    "TightClusters",
     "Usage",
     "Verdict",
     "alignment",
@@ -43,9 +46,11 @@ __all__ = [
     "cumulative_curve",
     "effective_rank",
     "judge",
+    "judge_codes",
     "level",
     "mean_cosine",
     "participation_ratio",
     "rankme",
+    "tight_clusters",
     "uniformity",
 ]

@@ -19,8 +19,9 @@ from fullrank.collapse.metrics import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.usage import CodeUsage, Usage
-from fullrank.collapse.verdict import Thresholds, Verdict, judge
+from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
 __all__ = ["CODES", "CollapseMonitor", "Report"]
@@ -191,9 +192,12 @@ class CollapseMonitor:
             if self._usage:
                 self._usage.all_reduce()
                 usage = self._usage.result()
+                verdicts[CODES] = judge_codes(usage, CODES, self.thresholds, trained)
             self._reset()
-            main = self.tap if self.tap in verdicts else list(verdicts)[-1]
-            return Report(panels, verdicts, verdicts[main], usage)
+            main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
+            if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
+                main = verdicts[CODES]
+            return Report(panels, verdicts, main, usage)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fullrank.collapse import nulls
+from fullrank.collapse.clusters import tight_clusters
 from fullrank.collapse.metrics import alignment, uniformity
 from fullrank.collapse.moments import Moments
 from fullrank.collapse.spectrum import auc, effective_rank, participation_ratio
@@ -17,11 +18,19 @@ from fullrank.collapse.spectrum import auc, effective_rank, participation_ratio
 __all__ = ["METRICS", "Measure", "Metric", "Panel"]
 
 
+CLUSTER_POINTS = 1024  # linking them costs their square; ten rows a cluster show it
+
+
 class Metric(NamedTuple):
     """What a metric of the panel is computed from, and its null value for n rows of width d."""
 
     variant: str
     null: Callable[[int, int], float | None]
+
+
+def _no_null(n: int, d: int) -> float | None:
+    """What is no function of n and d alone is filled in where it is measured."""
+    return None
 
 
 METRICS: dict[str, Metric] = {
@@ -33,6 +42,10 @@ METRICS: dict[str, Metric] = {
     "participation_ratio": Metric("covariance eigenvalues, raw rows", nulls.null_participation_ratio),
     "auc": Metric("cumulative singular values, raw rows, centred; higher is worse", nulls.null_auc),
     "uniformity": Metric("unit rows, t = 2, a sample; higher is worse", nulls.null_uniformity),
+    "linked_share": Metric(
+        "variance within linked clusters, a sample; null: a Gaussian cloud linked alike", _no_null
+    ),
+    "tight_clusters": Metric("clusters found by linking nearest neighbours, a sample", _no_null),
     "alignment": Metric("squared distance of unit rows of two views, a sample", nulls.null_alignment),
 }
 """The metrics that a panel may hold, in the order of reading."""
@@ -121,12 +134,21 @@ class Panel:
         measured = {name: (value, n) for name, value in values.items()}
         if points is not None and len(points):
             measured["uniformity"] = uniformity(points), len(points)
+            linked = points[:CLUSTER_POINTS]
+            clusters = tight_clusters(linked)
+            share, count = (
+                (clusters.within_share, clusters.count) if clusters and clusters.found else (1.0, 1)
+            )
+            measured["linked_share"] = share if clusters else None, len(linked)
+            measured["tight_clusters"] = float(count) if clusters else None, len(linked)
         if pairs is not None and len(pairs[0]):
             measured["alignment"] = alignment(*pairs), len(pairs[0])
         measures = {
             name: Measure(name, value, METRICS[name].null(k, d), k, d, METRICS[name].variant)
             for name, (value, k) in measured.items()
         }
+        if points is not None and len(points) and clusters:
+            measures["linked_share"] = replace(measures["linked_share"], null=clusters.surrogate_share)
         spectra = {"centred": centred / max(n - 1, 1) ** 0.5, "unit": unit / n**0.5}
         return cls(tap, n, d, measures, spectra)
 

@@ -28,6 +28,7 @@ class Usage:
             image is assigned to all codes alike, which says as little as one code does.
         used: codes that are the first choice of some image.
         dead_share: share of the min(n, K) codes that could be a first choice and are not.
+        first_share: share of images whose first choice is the most frequent one.
     """
 
     n: int
@@ -37,6 +38,7 @@ class Usage:
     conditional_entropy: float
     used: int
     dead_share: float
+    first_share: float
 
     def as_dict(self) -> dict[str, float]:
         """JSON-able."""
@@ -116,4 +118,5 @@ class CodeUsage:
             conditional_entropy=min(float(self.entropy) / self.n / ln_k, 1.0),
             used=used,
             dead_share=1.0 - used / min(self.n, self.codes),
+            first_share=int(self.firsts.max()) / self.n,
         )

@@ -1,10 +1,9 @@
 """The verdict: which collapse a panel shows, if any, with the evidence it rests on.
 
 The order matters. A centred spectrum has no scale, so around a constant it shows the rank of the noise, often
-a full one: the level is asked first, and only what passes it is asked for its rank. A rank measured on few
-rows is biased low, so a low reading accuses only where more rows could not have shown more.
-
-What is not seen here: clusters without spread inside (a low rank at best), and assignments to prototypes.
+a full one: the level is asked first. A handful of points has a low rank, too, so clusters are asked before
+the rank. A rank measured on few rows is biased low, so a low reading accuses only where more rows could not
+have shown more.
 """
 
 from __future__ import annotations
@@ -14,65 +13,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from fullrank.collapse.panel import Measure, Panel
-from fullrank.errors import UsageError
+from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.usage import Usage
 
-__all__ = ["Evidence", "Kind", "Thresholds", "Verdict", "judge"]
+__all__ = ["Evidence", "Kind", "Verdict", "judge", "judge_codes"]
 
-Kind = Literal["complete", "dimensional", "healthy", "not decidable"]
+Kind = Literal[
+    "complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment", "healthy", "not decidable"
+]
 """What a verdict may say."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Every number that a verdict depends on, with where it comes from.
-
-    Attributes:
-        level: complete below it. SimSiam trials: collapsed runs at 0.07 and 0.11 while their centred
-            effective rank still read 88 of 128, healthy runs above 0.5.
-        centred_share: complete below it, where norms hide what the level shows. A mean of ten standard
-            deviations reads 0.0099.
-        rank_share: dimensional where `rankme_unit` or `erank_centred` is below this share of d. Trials at
-            d = 128: collapsed 7.6 (0.06), healthy 43 (0.34); eigenvalues 1/k over 512 dimensions read 0.8.
-        participation_share: the same for `participation_ratio`; 0, the default, does not judge by it, for it
-            ignores the tail: healthy runs on the generated shapes read 0.02 while their rank is 0.22. SimSiam
-            on all of ImageNet, a known partial collapse, reads 0.008 (spectra published with 2209.15007).
-        fewest_directions: dimensional below this many, whatever the share; rank one reads 1.0.
-        erank_fall: dimensional where `erank_centred`, relative to its null, fell by more than this share from
-            its best earlier value, and `rankme_unit` is below `falling_share`.
-        falling_share: of d; a fall alone accuses nobody, for healthy runs settle: SimSiam on the generated
-            shapes goes from 45 to 26 of 128 directions while its k-NN rises from 0.39 to 0.71.
-        fewest_rows: with fewer, nothing is decided: the estimates themselves scatter.
-        rows_per_dimension: n / d from which a low rank is a low rank; below it, the null of n rows is asked
-            too. At 5 rows a dimension an isotropic cloud shows 99 % of its rank.
-    """
-
-    level: float = 0.15
-    centred_share: float = 0.01
-    rank_share: float = 0.1
-    participation_share: float = 0.0
-    fewest_directions: float = 1.5
-    erank_fall: float = 0.3
-    falling_share: float = 0.15
-    fewest_rows: int = 32
-    rows_per_dimension: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not value >= 0:
-                raise UsageError(f"the threshold {name} must be a number of at least 0, not {value}")
-
-    def shares(self) -> dict[str, float]:
-        """The rank metrics that are judged, each with the least share of d that passes."""
-        shares = {
-            "rankme_unit": self.rank_share,
-            "erank_centred": self.rank_share,
-            "participation_ratio": self.participation_share,
-        }
-        return {metric: share for metric, share in shares.items() if share > 0}
-
-    def fewest(self, metric: str, of: float) -> float:
-        """The least number of directions that passes, where `of` directions are possible."""
-        return max(self.shares().get(metric, 0.0) * of, self.fewest_directions) if of > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -102,16 +51,19 @@ class Verdict:
     """What was decided on one tap, and why.
 
     Attributes:
-        kind: "complete", "dimensional", "healthy" or "not decidable".
+        kind: what it is; see `Kind`.
         tap: which embedding was judged.
         why: the reason in one sentence, with its numbers.
         evidence: every measure of the panel beside its null, threshold and trend.
+        severity: 0 for what is not collapsed, else in (0, 1]: how far beyond its threshold the decisive
+            measure is, 1 where nothing is left.
     """
 
     kind: Kind
     tap: str
     why: str
     evidence: tuple[Evidence, ...] = ()
+    severity: float = 0.0
 
     @property
     def collapsed(self) -> bool:
@@ -119,9 +71,15 @@ class Verdict:
         return self.kind not in ("healthy", "not decidable")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: kind, tap, why and the evidence as a list."""
+        """JSON-able: kind, severity, tap, why and the evidence as a list."""
         evidence = [asdict(item) for item in self.evidence]
-        return {"kind": self.kind, "tap": self.tap, "why": self.why, "evidence": evidence}
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "tap": self.tap,
+            "why": self.why,
+            "evidence": evidence,
+        }
 
     def __str__(self) -> str:
         return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"
@@ -143,7 +101,10 @@ class _Case(NamedTuple):
     trained: bool
 
 
-_Finding = tuple[Kind, str]
+class _Finding(NamedTuple):
+    kind: Kind
+    why: str
+    severity: float = 0.0
 
 
 def judge(
@@ -178,28 +139,100 @@ def judge(
     past = [p for p in history if p.d == panel.d and _failed_gate(p, thresholds) is None]
     trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
     case = _Case(panel, trends, thresholds, trained)
-    kind, why = next(finding for rule in _RULES if (finding := rule(case)) is not None)
-    return Verdict(kind, panel.tap, why, tuple(_evidence(case, m) for m in panel.measures.values()))
+    kind, why, severity = next(finding for rule in _RULES if (finding := rule(case)) is not None)
+    evidence = tuple(_evidence(case, measure) for measure in panel.measures.values())
+    return Verdict(kind, panel.tap, why, evidence, min(max(severity, 0.0), 1.0))
+
+
+def judge_codes(
+    usage: Usage, tap: str = "codes", thresholds: Thresholds | None = None, trained: bool = True
+) -> Verdict:
+    """Names the collapse that the use of codes shows: too few of them, or all of them for every image.
+
+    Example:
+        >>> import torch
+        >>> from fullrank.collapse import CodeUsage
+        >>> usage = CodeUsage(16)
+        >>> usage.update(torch.zeros(100, 16))
+        >>> judge_codes(usage.result()).kind
+        'uniform-assignment'
+    """
+    thresholds = thresholds or Thresholds()
+    possible = min(usage.n, usage.codes)
+    fewest = max(thresholds.code_share * possible, thresholds.fewest_directions)
+    information = usage.marginal_entropy - usage.conditional_entropy
+    evidence = (
+        Evidence("perplexity", usage.perplexity, float(possible), fewest, None, "codes in use"),
+        Evidence(
+            "first_code_share", usage.first_share, 1 / possible, thresholds.first_code_share, None, "at most"
+        ),
+        Evidence("code_information", information, None, thresholds.code_information, None, "share of ln K"),
+        Evidence("conditional_entropy", usage.conditional_entropy, 1.0, None, None, "shown, not judged"),
+    )
+    vague = 1 - usage.conditional_entropy < thresholds.code_information
+    if not trained:
+        return Verdict("not decidable", tap, "no step taken yet", evidence)
+    if usage.n < thresholds.fewest_rows:
+        return Verdict("not decidable", tap, _few(usage.n, thresholds), evidence)
+    if information < thresholds.code_information and vague:
+        why = f"every image is assigned to all {usage.codes} codes alike: codes say {information:.1%} of ln K"
+        return Verdict(
+            "uniform-assignment", tap, why, evidence, 1 - information / thresholds.code_information
+        )
+    if usage.perplexity < fewest:
+        why = f"{usage.perplexity:.1f} of {possible} codes are in use, below {fewest:.1f}"
+        return Verdict("cluster", tap, why, evidence, 1 - (usage.perplexity - 1) / max(fewest - 1, 1e-9))
+    if usage.first_share > thresholds.first_code_share and usage.codes > 2:
+        why = f"one code is the first choice of {usage.first_share:.0%} of images"
+        return Verdict("cluster", tap, why, evidence, usage.first_share)
+    why = f"{usage.perplexity:.1f} of {possible} codes are in use (at least {fewest:.1f})"
+    return Verdict("healthy", tap, why, evidence)
+
+
+def _few(n: int, thresholds: Thresholds) -> str:
+    return f"n = {n} rows; at least {thresholds.fewest_rows} are needed"
 
 
 # The rules, in their order: each returns a finding, or None to pass the case on.
 
 
 def _untrained(case: _Case) -> _Finding | None:
-    return None if case.trained else ("not decidable", "no step taken yet")
+    return None if case.trained else _Finding("not decidable", "no step taken yet")
 
 
 def _too_few_rows(case: _Case) -> _Finding | None:
-    n, fewest = case.panel.n, case.thresholds.fewest_rows
-    return ("not decidable", f"n = {n} rows; at least {fewest} are needed") if n < fewest else None
+    if case.panel.n >= case.thresholds.fewest_rows:
+        return None
+    return _Finding("not decidable", _few(case.panel.n, case.thresholds))
 
 
 def _complete(case: _Case) -> _Finding | None:
-    metric = _failed_gate(case.panel, case.thresholds)
-    if metric is None:
+    panel, thresholds = case.panel, case.thresholds
+    metric = _failed_gate(panel, thresholds)
+    if metric is not None:
+        value, threshold = panel.value(metric) or 0.0, _gates(thresholds)[metric]
+        why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
+        return _Finding("complete", why, 1 - value / threshold)
+    level, fall = panel.value("level"), case.trends.get("level")
+    if level is not None and fall is not None and level < thresholds.falling_level and fall < -0.5:
+        why = f"level fell {-fall:.0%} from its best, to {level:.3g}: the rows draw together"
+        return _Finding("complete", why, 1 - level / thresholds.falling_level)
+    return None
+
+
+def _cluster(case: _Case) -> _Finding | None:
+    panel, thresholds = case.panel, case.thresholds
+    measure, count = panel.measures.get("linked_share"), panel.value("tight_clusters")
+    if measure is None or measure.value is None or measure.null is None or count is None or count < 2:
         return None
-    value, threshold = case.panel.value(metric), _gates(case.thresholds)[metric]
-    return "complete", f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
+    within, surrogate = measure.value, measure.null
+    if not (within < thresholds.linked_share and within < surrogate / 4):
+        return None
+    left = f"{within:.2g} of the variance lies within them, {surrogate:.2g} in a Gaussian cloud"
+    severity = 1 - within / thresholds.linked_share
+    if within < thresholds.point_share and count <= thresholds.most_points:
+        return _Finding("cluster", f"the rows are {count:.0f} points: {left}", severity)
+    return _Finding("intra-cluster", f"the rows lie in {count:.0f} tight clusters: {left}", severity)
 
 
 def _dimensional(case: _Case) -> _Finding | None:
@@ -208,13 +241,16 @@ def _dimensional(case: _Case) -> _Finding | None:
         value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
         if value is not None and value < fewest and _certain(case, metric):
             shown = f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions"
-            return "dimensional", f"{shown}, below {fewest:.1f}"
+            severity = 1 - (value - 1) / max(fewest - 1, 1e-9)
+            return _Finding("dimensional", f"{shown}, below {fewest:.1f}", severity)
     fall = case.trends.get("erank_centred")
     rank = panel.value("rankme_unit")
     falling = rank is not None and rank < thresholds.falling_share * panel.d
     if fall is not None and -fall > thresholds.erank_fall and falling:
         left = f"{panel.value('erank_centred'):.1f} of {panel.d} directions"
-        return "dimensional", f"centred effective rank fell {-fall:.0%} from its best, to {left}"
+        return _Finding(
+            "dimensional", f"centred effective rank fell {-fall:.0%} from its best, to {left}", -fall / 2
+        )
     return None
 
 
@@ -225,7 +261,8 @@ def _not_certified(case: _Case) -> _Finding | None:
         if value is not None and value < thresholds.fewest(metric, panel.d):
             enough = round(thresholds.rows_per_dimension * panel.d)
             cannot = f"n = {panel.n} rows cannot certify rank in {panel.d} dimensions"
-            return "not decidable", f"{cannot} ({_WORDS[metric]} is {value:.1f}); at least {enough} would"
+            why = f"{cannot} ({_WORDS[metric]} is {value:.1f}); at least {enough} would"
+            return _Finding("not decidable", why)
     return None
 
 
@@ -233,7 +270,7 @@ def _healthy(case: _Case) -> _Finding:
     panel, thresholds = case.panel, case.thresholds
     level, rank = panel.value("level"), panel.value("rankme_unit")
     fewest = thresholds.fewest("rankme_unit", panel.d)
-    return (
+    return _Finding(
         "healthy",
         f"level is {level:.2f} (at least {thresholds.level:g}) and {_WORDS['rankme_unit']} is {rank:.1f} "
         f"of {panel.d} directions (at least {fewest:.1f})",
@@ -244,6 +281,7 @@ _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
     _untrained,
     _too_few_rows,
     _complete,
+    _cluster,
     _dimensional,
     _not_certified,
     _healthy,
@@ -285,7 +323,7 @@ def _relative(measure: Measure | None) -> float | None:
 
 def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
     """The relative change from the best earlier value, of metrics that are better when higher."""
-    if measure.name in ("auc", "uniformity", "alignment"):
+    if measure.name in ("auc", "uniformity", "alignment", "linked_share", "tight_clusters"):
         return None
     now = _relative(measure)
     earlier = [r for panel in past if (r := _relative(panel.measures.get(measure.name)))]
@@ -295,10 +333,12 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
 def _evidence(case: _Case, measure: Measure) -> Evidence:
     metric, value, trend, thresholds = measure.name, measure.value, case.trends[measure.name], case.thresholds
     threshold = _gates(thresholds).get(metric)
+    if metric == "linked_share" and measure.null is not None:
+        threshold = min(thresholds.linked_share, measure.null / 4)
     if metric in thresholds.shares():
         threshold = thresholds.fewest(metric, case.panel.d)
     if value is None:
-        says = "not defined: nothing varies"
+        says = "not defined: nothing varies, or too few rows"
     elif threshold is None:
         says = "shown, not judged"
     elif value >= threshold:

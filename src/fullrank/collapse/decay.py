@@ -1,0 +1,214 @@
+"""How a spectrum falls off from its first direction to its last: slopes, shares and condition numbers.
+
+Like `spectrum`, all are free of scale, and None where the spectrum is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fullrank.collapse.spectrum import auc, checked_spectrum, relative_spectrum
+from fullrank.errors import UsageError
+
+__all__ = [
+    "AlphaReQ",
+    "alpha_req",
+    "condition_at",
+    "condition_number",
+    "early_enrichment",
+    "inverse_condition_number",
+    "top_share",
+]
+
+
+class AlphaReQ(NamedTuple):
+    """The fitted decay of a spectrum.
+
+    Attributes:
+        alpha: the exponent of `lambda_j ~ j^-alpha`.
+        r2: weighted share of the variance of log lambda that the line explains, in [0, 1].
+        first: first index of the fit, from 1.
+        last: last index of the fit, itself included; less than asked for where eigenvalues are zero.
+    """
+
+    alpha: float
+    r2: float
+    first: int
+    last: int
+
+
+def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> AlphaReQ | None:
+    """alpha-ReQ: the exponent of a power law through the eigenvalues.
+
+    Formula: `log lambda_j = -alpha log j + b` by least squares over j = first..last with weights 1/j. Papers:
+    Agrawal et al. 2022 (NeurIPS); the weights are those of Stringer et al. 2019 (Nature 571).
+
+    Args:
+        eigenvalues: [k], of the covariance: squared singular values of the centred rows.
+        first: first index of the fit, from 1.
+        last: last index of the fit.
+
+    Returns:
+        alpha near 1 where embeddings were found to serve best, above it the tail is lost, near 0 it is white
+        or noise. None with fewer than three eigenvalues above zero in the range.
+
+    Sees dimensional collapse and anisotropy in the range of the fit. Blind to both ends of the spectrum and
+    to complete collapse; the range changes the value, so report it. Costs O(k).
+
+    Raises:
+        UsageError: a bad range; not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> fit = alpha_req(np.arange(1, 65) ** -1.5)
+        >>> round(fit.alpha, 6), round(fit.r2, 6), fit.first, fit.last
+        (1.5, 1.0, 10, 64)
+    """
+    if not 1 <= first < last:
+        raise UsageError(f"a fit needs indices 1 <= first < last, not {first} to {last}")
+    spectrum = checked_spectrum(eigenvalues)
+    last = min(last, int((spectrum > 0).sum()))
+    if last - first < 2:
+        return None
+    j = np.arange(first, last + 1)
+    x, y, w = np.log(j), np.log(spectrum[first - 1 : last]), 1 / j
+    x, y = x - np.average(x, weights=w), y - np.average(y, weights=w)
+    slope = (w * x * y).sum() / (w * x * x).sum()
+    spread = (w * y * y).sum()
+    unexplained = (w * (y - slope * x) ** 2).sum()
+    r2 = 1.0 if spread == 0 else max(0.0, 1 - unexplained / spread)
+    return AlphaReQ(float(-slope), float(r2), first, last)
+
+
+def early_enrichment(eigenvalues: np.ndarray, dim: int | None = None) -> float | None:
+    """Eigenvalue early enrichment: `(2/d) sum_k (S_k - k/d)`, S_k the share of the variance in the first k.
+
+    The sibling of `auc` on squared singular values: `2 AUC(lambda) - (d + 1) / d`. Paper: NerVE (arXiv
+    2603.06922).
+
+    Args:
+        eigenvalues: [k], of the covariance.
+        dim: d; a shorter spectrum is padded with zeros to it.
+
+    Returns:
+        In [0, 1 - 1/d]: 0 for a flat spectrum, 1 - 1/d for rank one; None if the spectrum is zero.
+
+    Sees dimensional collapse of the leading directions. Blind to the tail and to complete collapse. Costs
+    O(d).
+
+    Raises:
+        UsageError: not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> early_enrichment(np.ones(4)), early_enrichment(np.array([1.0]), dim=4)
+        (0.0, 0.75)
+    """
+    area = auc(eigenvalues, dim)
+    d = max(dim or 0, len(np.asarray(eigenvalues)))
+    return None if area is None else max(0.0, 2 * area - (d + 1) / d)
+
+
+def top_share(eigenvalues: np.ndarray) -> float | None:
+    """Spectral anisotropy: `lambda_1 / sum lambda`, the share of the variance in the first direction.
+
+    Args:
+        eigenvalues: [k], of the covariance.
+
+    Returns:
+        In [1/k, 1]: 1/k for a flat spectrum, 1 for rank one; None if the spectrum is zero.
+
+    Sees anisotropy and collapse to one direction; its inverse is `nesum`. Blind to all other directions and
+    to complete collapse. Costs O(k).
+
+    Raises:
+        UsageError: not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> top_share(np.array([2.0, 1.0, 1.0]))
+        0.5
+    """
+    relative = relative_spectrum(eigenvalues)
+    return None if relative is None else float(1 / relative.sum())
+
+
+def condition_number(singular_values: np.ndarray, dim: int | None = None) -> float | None:
+    """`sigma_1 / sigma_d`.
+
+    Paper: Tsitsulin et al. 2023 (arXiv 2305.16562).
+
+    Args:
+        singular_values: [k], of the raw or of the centred rows.
+        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
+
+    Returns:
+        At least 1; None where it would be infinite: dead units, n < d, a zero spectrum.
+
+    Sees full-rank anisotropy. Blind to collapse, where it is undefined: use `condition_at`. Costs O(k).
+
+    Raises:
+        UsageError: not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> condition_number(np.array([4.0, 2.0])), condition_number(np.array([4.0, 2.0]), dim=3)
+        (2.0, None)
+    """
+    return condition_at(singular_values, 1.0, dim)
+
+
+def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None) -> float | None:
+    """`sigma_d / sigma_1`: the other convention under the same name in the literature.
+
+    Paper: Tsitsulin et al. 2023 (arXiv 2305.16562), "pseudo-condition number".
+
+    Args:
+        singular_values: [k], of the raw or of the centred rows.
+        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
+
+    Returns:
+        In [0, 1]: 1 for a flat spectrum, 0 where a direction is lost; None if the spectrum is zero.
+
+    Sees any lost direction. Blind to how many: one dead unit reads 0 as a collapse does. Costs O(k).
+
+    Raises:
+        UsageError: not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> inverse_condition_number(np.array([4.0, 2.0])), inverse_condition_number(np.array([4.0]), dim=2)
+        (0.5, 0.0)
+    """
+    relative = relative_spectrum(singular_values, dim)
+    return None if relative is None else float(relative[-1])
+
+
+def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | None = None) -> float | None:
+    """`sigma_1 / sigma_q` at the index `q = ceil(share * d)`: a condition number despite dead units.
+
+    Paper: the measure of Tsitsulin et al. 2023 (arXiv 2305.16562), taken before the end of the spectrum.
+
+    Args:
+        singular_values: [k], of the raw or of the centred rows.
+        share: in (0, 1]; 0.9 and 0.99 are in the catalogue.
+        dim: d; a shorter spectrum is padded with zeros to it.
+
+    Returns:
+        At least 1; None where it would be infinite: more than 1 - share of the directions are lost.
+
+    Sees dimensional collapse of the leading `share`. Blind to what is below it and to complete collapse.
+    Costs O(k).
+
+    Raises:
+        UsageError: a share outside (0, 1]; not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> condition_at(np.array([4.0, 2.0, 1.0, 0.0]), share=0.75)
+        4.0
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"a share of the directions lies in (0, 1], not {share}")
+    relative = relative_spectrum(singular_values, dim)
+    if relative is None:
+        return None
+    value = relative[max(1, math.ceil(share * len(relative) - 1e-9)) - 1]
+    return float(1 / value) if value > 1 / np.finfo(np.float64).max else None

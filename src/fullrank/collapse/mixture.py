@@ -1,0 +1,225 @@
+"""The entropy of a Gaussian mixture fitted to rows: how tightly they sit in clusters.
+
+CPLearn (arXiv 2410.04959) plots it against the number of components. The published computation pads every
+embedding to 2048 columns, which adds -5.49 nats for each, and scales by the largest and the smallest number;
+`legacy` has it. Here rows are centred, rotated to their principal axes and scaled as one, and the entropy is
+per dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.kmeans import in_fixed_order, kmeans
+from fullrank.collapse.metrics import centred_rows
+from fullrank.collapse.moments import finite_rows
+from fullrank.errors import UsageError
+
+__all__ = [
+    "Mixture",
+    "MixtureEntropy",
+    "component_entropies",
+    "entropy_by_sampling",
+    "fit_mixture",
+    "log_density",
+    "mixture_entropy",
+    "principal_scores",
+]
+
+VARIANCE_FLOOR = 1e-6
+"""Added to every fitted variance."""
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Mixture(NamedTuple):
+    """A mixture of K Gaussians with diagonal covariances.
+
+    Attributes:
+        weights: [K], summing to 1.
+        means: [K, d].
+        variances: [K, d].
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+
+
+class MixtureEntropy(NamedTuple):
+    """An entropy by sampling.
+
+    Attributes:
+        mean: nats (per dimension where so said), the mean over draws.
+        std: the standard deviation over draws, 0 for a single one.
+        dims: the number of dimensions it was computed in.
+        components: the components that were fitted.
+    """
+
+    mean: float
+    std: float
+    dims: int
+    components: int
+
+
+def _log_joint(points: Tensor, mixture: Mixture) -> Tensor:
+    """[n, K], log of weight times density."""
+    precision = mixture.variances.reciprocal()
+    squares = points.square() @ precision.T - 2 * points @ (mixture.means * precision).T
+    squares = squares + (mixture.means.square() * precision).sum(1)
+    constant = points.shape[1] * _LOG_2PI + mixture.variances.log().sum(1)
+    return mixture.weights.log() - 0.5 * (squares + constant)
+
+
+def log_density(points: Tensor, mixture: Mixture) -> Tensor:
+    """Log density [n] of the mixture at points [n, d].
+
+    Example:
+        >>> one = Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1, 2))
+        >>> round(float(log_density(torch.zeros(1, 2), one)), 4)
+        -1.8379
+    """
+    return torch.logsumexp(_log_joint(points, mixture), dim=1)
+
+
+def component_entropies(variances: Tensor, dim: int | None = None) -> Tensor:
+    """Entropy of each component, `d/2 log(2 pi e) + 1/2 sum_j log v_j`, in nats.
+
+    Args:
+        variances: [K, d].
+        dim: another d for the constant: the published figures take the width before padding there.
+
+    Returns:
+        [K].
+
+    Example:
+        >>> component_entropies(torch.ones(2, 1)).mul(1e4).round().tolist()
+        [14189.0, 14189.0]
+    """
+    d = variances.shape[1] if dim is None else dim
+    return 0.5 * d * (_LOG_2PI + 1) + 0.5 * variances.log().sum(1)
+
+
+def fit_mixture(
+    rows: Tensor,
+    components: int,
+    seed: int = 0,
+    iterations: int = 100,
+    tol: float = 1e-3,
+    floor: float = VARIANCE_FLOOR,
+) -> Mixture:
+    """Expectation maximisation for a diagonal mixture, from the clusters of `kmeans`.
+
+    Args:
+        rows: [n, d], finite floats, n at least the number of components.
+        components: K; fewer come back where there are fewer different rows.
+        seed: of the k-means start.
+        iterations: the most steps.
+        tol: it stops where the mean log density gains less.
+        floor: added to every variance.
+
+    Raises:
+        UsageError: less than one component, or more than rows.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [0.2], [8.0], [8.2]]).double()
+        >>> mixture = fit_mixture(rows, 2)
+        >>> mixture.means.flatten().sort().values.round(decimals=3).tolist(), mixture.weights.tolist()
+        ([0.1, 8.1], [0.5, 0.5])
+    """
+    if not 1 <= components <= len(rows):
+        raise UsageError(f"a mixture needs 1 to {len(rows)} components for as many rows, not {components}")
+    centres, nearest = kmeans(rows, components, seed)
+    share = torch.nn.functional.one_hot(nearest, len(centres)).to(rows)
+    squares, before = rows.square(), -math.inf
+    for step in range(iterations + 1):
+        mass = share.sum(0) + 10 * torch.finfo(rows.dtype).eps
+        means = share.T @ rows / mass[:, None]
+        variances = (share.T @ squares / mass[:, None] - means.square()).clamp_min(0) + floor
+        mixture = Mixture(mass / mass.sum(), means, variances)
+        joint = _log_joint(rows, mixture)
+        density = torch.logsumexp(joint, dim=1, keepdim=True)
+        now = float(density.mean())
+        if step == iterations or abs(now - before) < tol:
+            break
+        share, before = (joint - density).exp(), now
+    return mixture
+
+
+def entropy_by_sampling(mixture: Mixture, samples: int, repeats: int, seed: int) -> tuple[float, float]:
+    """Entropy of a mixture in nats, `-mean log p` of its own draws: mean and std over the repeats."""
+    generator = torch.Generator().manual_seed(seed)
+    d, device = mixture.means.shape[1], mixture.means.device
+    values = []
+    for _ in range(repeats):
+        which = torch.multinomial(mixture.weights.cpu(), samples, replacement=True, generator=generator)
+        noise = torch.randn(samples, d, generator=generator, dtype=mixture.means.dtype).to(device)
+        which = which.to(device)
+        points = mixture.means[which] + noise * mixture.variances[which].sqrt()
+        values.append(-float(log_density(points, mixture).mean()))
+    entropies = torch.tensor(values, dtype=torch.float64)
+    return float(entropies.mean()), float(entropies.std(correction=0))
+
+
+def principal_scores(z: Tensor) -> Tensor | None:
+    """Rows [n, r] on the r principal axes that carry variance, scaled together to a mean variance of 1.
+
+    Signs and order are fixed by the scores themselves, so neither rotations, scales nor shifts of the rows
+    nor their order changes them, but for rounding. None where nothing varies.
+    """
+    rows = finite_rows(z)
+    if not len(rows):
+        return None
+    rows = centred_rows(rows)
+    largest = rows.abs().max()
+    if not float(largest) > 0:
+        return None
+    left, sigma, _ = torch.linalg.svd(rows / largest, full_matrices=False)
+    kept = sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps
+    scores = left[:, kept] * sigma[kept]
+    scores = scores * torch.where((scores**3).sum(0) < 0, -1.0, 1.0)
+    return in_fixed_order(scores / scores.square().mean().sqrt())
+
+
+def mixture_entropy(
+    z: Tensor, components: int = 10, samples: int = 10_000, repeats: int = 10, seed: int = 0
+) -> MixtureEntropy | None:
+    """Entropy per dimension of a diagonal Gaussian mixture on the principal axes, by sampling.
+
+    Formula: `-E log p / r` in nats, rows centred, on the r axes that carry variance, mean variance 1; draws
+    of the mixture. Paper: Sansone et al. 2025 (CPLearn, arXiv 2410.04959), without its padding.
+
+    Args:
+        z: [n, d].
+        components: K.
+        samples: draws of one estimate.
+        repeats: estimates, for the standard deviation.
+        seed: of the start and of the draws.
+
+    Returns:
+        Mean in [-5.49, 1.42]: 1.42 = log(2 pi e) / 2 for an isotropic cloud, the lower end for clusters that
+        are points (the variance floor). None for a constant and with fewer rows than components.
+
+    Sees intra-cluster collapse and anisotropy among the axes that vary. Blind to complete collapse and to
+    axes that are lost. Costs O(n d^2 + n K d per step + samples K d).
+
+    Raises:
+        UsageError: no component or no sample; not a matrix, or rows that are not finite.
+
+    Example:
+        >>> z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+        >>> round(mixture_entropy(z, components=1).mean, 1)
+        1.4
+    """
+    if min(components, samples, repeats) < 1:
+        raise UsageError("a mixture entropy needs at least one component, one sample and one repeat")
+    scores = principal_scores(z)
+    if scores is None or len(scores) < components:
+        return None
+    mixture, r = fit_mixture(scores, components, seed), scores.shape[1]
+    mean, std = entropy_by_sampling(mixture, samples, repeats, seed)
+    return MixtureEntropy(mean / r, std / r, r, len(mixture.weights))

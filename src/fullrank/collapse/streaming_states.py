@@ -1,0 +1,361 @@
+"""What streaming metrics keep: sums that add up, or a bounded sample of rows. `streaming` has the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from fullrank.collapse.catalogue import Entry, Need
+from fullrank.collapse.codes import below_the_largest
+from fullrank.collapse.moments import Moments, finite_rows
+from fullrank.collapse.sampling import row_keys, smallest
+from fullrank.collapse.usage import CodeUsage
+from fullrank.collapse.views import ViewSums
+from fullrank.errors import UnknownNameError, UsageError
+
+__all__ = ["BASES", "CollapseMetric"]
+
+
+class CollapseMetric(Metric):
+    """One metric of the catalogue as streaming state.
+
+    Args:
+        options: options of the entry, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
+            such as `sync_on_compute` and `process_group`.
+
+    Attributes:
+        entry: what the catalogue says of it.
+
+    Raises:
+        UsageError: an unknown option; input that is not finite or of another shape.
+    """
+
+    entry: ClassVar[Entry]
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    def __init__(self, **options: Any) -> None:
+        known = (*self.entry.knobs, *_METRIC_OPTIONS)
+        for name in options:
+            if name not in known:
+                raise UnknownNameError(f"option of {type(self).__name__}", name, known)
+        super().__init__(**{name: value for name, value in options.items() if name in _METRIC_OPTIONS})
+        self.options = {name: value for name, value in options.items() if name in self.entry.knobs}
+
+    def _sum(self, **shapes: tuple[int, ...]) -> None:
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum", persistent=True)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        # Devices are followed, precisions are not: sums in half precision would be no sums.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
+
+    def _value(self, *inputs: Any) -> Tensor | None:
+        value = self.entry(*inputs, **self.options)
+        return None if value is None else torch.tensor(value, dtype=torch.float64, device=self.device)
+
+
+_METRIC_OPTIONS = (
+    "compute_on_cpu",
+    "dist_sync_on_step",
+    "process_group",
+    "dist_sync_fn",
+    "distributed_available_fn",
+    "sync_on_compute",
+    "compute_with_cache",
+)
+
+
+class _OfMoments(CollapseMetric):
+    """Takes rows [n, d]; keeps count, sums and sums of outer products of raw and of unit rows.
+
+    Args:
+        dim: d, the width of a row.
+    """
+
+    count: Tensor
+    total: Tensor
+    outer: Tensor
+    unit_total: Tensor
+    unit_outer: Tensor
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.dim = dim
+        self._sum(count=(), total=(dim,), outer=(dim, dim), unit_total=(dim,), unit_outer=(dim, dim))
+
+    def _moments(self) -> Moments:
+        moments = Moments(0, self.device)
+        moments.count = moments.unit.count = int(self.count)
+        moments.total, moments.outer = self.total, self.outer
+        moments.unit.total, moments.unit.outer = self.unit_total, self.unit_outer
+        return moments
+
+    def update(self, z: Tensor) -> None:
+        """Takes in rows [n, d]."""
+        moments = self._moments()
+        moments.update(z)  # the sums are the states themselves
+        self.count = torch.full_like(self.count, moments.count)
+
+    def compute(self) -> Tensor | None:
+        """The value, a float64 scalar."""
+        return self._value(self._moments())
+
+
+class _OfViews(CollapseMetric):
+    """Takes views [n, q, d] of n images; keeps the sums of `ViewSums`.
+
+    Args:
+        dim: d, the width of a row.
+    """
+
+    count: Tensor
+    total: Tensor
+    outer: Tensor
+    within: Tensor
+    energy: Tensor
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.dim = dim
+        self._sum(count=(), total=(dim,), outer=(dim, dim), within=(dim, dim), energy=())
+
+    def _sums(self) -> ViewSums:
+        sums = ViewSums(0, self.device)
+        sums.means.count = int(self.count)
+        sums.means.total, sums.means.outer = self.total, self.outer
+        sums.within, sums.energy = self.within, self.energy
+        return sums
+
+    def update(self, views: Tensor) -> None:
+        """Takes in views [n, q, d], q of each image."""
+        sums = self._sums()
+        sums.update(views)
+        self.count = torch.full_like(self.count, sums.means.count)
+
+    def compute(self) -> Tensor | None:
+        """The value, a float64 scalar."""
+        return self._value(self._sums())
+
+
+class _OfScores(CollapseMetric):
+    """Takes scores (logits) [n, K]; keeps the sums of `CodeUsage`.
+
+    Args:
+        codes: K.
+    """
+
+    count: Tensor
+    sums: Tensor
+    firsts: Tensor
+    entropy: Tensor
+
+    def __init__(self, codes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.codes = codes
+        self._sum(count=(), sums=(codes,), firsts=(codes,), entropy=())
+
+    def update(self, scores: Tensor) -> None:
+        """Takes in scores [n, K]."""
+        usage = CodeUsage(self.codes, self.device)
+        usage.update(below_the_largest(scores))
+        self.count += usage.n
+        self.sums += usage.sums
+        self.firsts += usage.firsts
+        self.entropy += usage.entropy
+
+    def compute(self) -> Tensor | None:
+        """The value, a float64 scalar."""
+        usage = CodeUsage(self.codes, self.device)
+        usage.n, usage.sums, usage.entropy = int(self.count), self.sums, self.entropy
+        usage.firsts = self.firsts.long()
+        return self._value(usage)
+
+
+class _OfSample(CollapseMetric):
+    """Keeps the `capacity` rows of the smallest `row_keys`.
+
+    So the sample is a uniform one of the different rows, and the same for the same rows in any order, any
+    chunks and any number of processes.
+
+    Args:
+        shapes: what one row of each input looks like.
+        capacity: the most rows to keep, as float64.
+    """
+
+    full_state_update = True  # `forward` would otherwise append samples instead of merging them
+    keys: list[Tensor] | Tensor
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], capacity: int, **options: Any) -> None:
+        super().__init__(**options)
+        if capacity < 1:
+            raise UsageError(f"a sample keeps at least one row, not {capacity}")
+        self.shapes, self.capacity = tuple(shapes), capacity
+        self.names = [f"rows_{place}" for place in range(len(self.shapes))]
+        for name in ("keys", *self.names):
+            self.add_state(name, [], dist_reduce_fx="cat", persistent=True)
+
+    def _offer(self, *inputs: Tensor) -> None:
+        inputs = tuple(self._checked(z, shape) for z, shape in zip(inputs, self.shapes, strict=True))
+        if len({len(z) for z in inputs}) > 1:
+            raise UsageError(f"rows belong together, but there are {[len(z) for z in inputs]} of them")
+        parts = [row_keys(inputs), *inputs]
+        chosen = smallest(parts[0], self.capacity)
+        self._keep([part[chosen] for part in parts])
+
+    def _keep(self, parts: list[Tensor]) -> None:
+        joined = [torch.cat([*getattr(self, name), p]) for name, p in zip(self._states, parts, strict=True)]
+        chosen = smallest(joined[0], self.capacity)
+        for name, part in zip(self._states, joined, strict=True):
+            setattr(self, name, [part[chosen]])
+
+    @property
+    def _states(self) -> tuple[str, ...]:
+        return ("keys", *self.names)
+
+    def _checked(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not isinstance(z, Tensor) or z.shape[1:] != shape or not z.ndim:
+            got = list(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise UsageError(f"{type(self).__name__} takes {['n', *shape]} here, not {got}")
+        if not shape:
+            return z.detach().to(self.device)
+        return finite_rows(z.flatten(1)).reshape(z.shape).to(self.device)
+
+    def _sample(self) -> list[Tensor]:
+        """The sample in the order of its keys."""
+        if not len(self.keys):
+            raise UsageError("no embedding rows were seen, so there is nothing to measure")
+        parts = [dim_zero_cat(getattr(self, name)) for name in self._states]
+        chosen = smallest(parts[0], self.capacity)
+        return [part[chosen] for part in parts[1:]]
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
+    ) -> None:
+        if not len(self.keys):  # a process without rows takes part with none of the right shape
+            types = [torch.float64 if shape else torch.int64 for shape in self.shapes]
+            empty = [
+                torch.empty(0, *shape, dtype=t, device=self.device)
+                for shape, t in zip(self.shapes, types, strict=True)
+            ]
+            self._keep([torch.empty(0, dtype=torch.int64, device=self.device), *empty])
+        super()._sync_dist(dist_sync_fn, process_group)
+
+    def compute(self) -> Tensor | None:
+        """The value, a float64 scalar."""
+        return self._value(*self._sample())
+
+
+class _OfPoints(_OfSample):
+    """Takes rows [n, d].
+
+    Args:
+        dim: d, the width of a row.
+        capacity: the most rows to keep.
+    """
+
+    def __init__(self, dim: int, capacity: int = 2048, **options: Any) -> None:
+        super().__init__([(dim,)], capacity, **options)
+
+    def update(self, z: Tensor) -> None:
+        """Takes in rows [n, d]."""
+        self._offer(z)
+
+
+class _OfPairs(_OfSample):
+    """Takes two views [n, d] of the same images.
+
+    Args:
+        dim: d, the width of a row.
+        capacity: the most pairs to keep.
+    """
+
+    def __init__(self, dim: int, capacity: int = 1024, **options: Any) -> None:
+        super().__init__([(dim,), (dim,)], capacity, **options)
+
+    def update(self, za: Tensor, zb: Tensor) -> None:
+        """Takes in first and second views, [n, d] each."""
+        self._offer(za, zb)
+
+
+class _OfLabels(_OfSample):
+    """Takes rows [n, d] and integer labels [n].
+
+    Args:
+        dim: d, the width of a row.
+        capacity: the most rows to keep.
+    """
+
+    def __init__(self, dim: int, capacity: int = 8192, **options: Any) -> None:
+        super().__init__([(dim,), ()], capacity, **options)
+
+    def update(self, z: Tensor, labels: Tensor) -> None:
+        """Takes in rows [n, d] and labels [n]."""
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+            raise UsageError("labels are a tensor of one integer a row")
+        self._offer(z, labels.long())
+
+
+class _OfClassifier(_OfLabels):
+    """Takes rows [n, d] and integer labels [n], and holds a linear classifier against them.
+
+    Args:
+        weight: [K, d].
+        bias: [K], or None for zeros.
+        capacity: the most rows to keep.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, capacity: int = 8192, **options: Any
+    ) -> None:
+        super().__init__(weight.shape[1], capacity, **options)
+        self.register_buffer("weight", weight.detach().clone())
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+        self.register_buffer("bias", bias)
+
+    def compute(self) -> Tensor | None:
+        """The value, a float64 scalar."""
+        return self._value(*self._sample(), self.weight, self.bias)
+
+
+class _OfTokens(_OfSample):
+    """Takes the tokens [n, t, d] of n images.
+
+    Args:
+        tokens: t, of one image.
+        dim: d, the width of a token.
+        capacity: the most images to keep.
+    """
+
+    def __init__(self, tokens: int, dim: int, capacity: int = 64, **options: Any) -> None:
+        super().__init__([(tokens, dim)], capacity, **options)
+
+    def update(self, tokens: Tensor) -> None:
+        """Takes in tokens [n, t, d]."""
+        self._offer(tokens)
+
+
+BASES: dict[Need, type[CollapseMetric]] = {
+    "spectrum": _OfMoments,
+    "unit spectrum": _OfMoments,
+    "moments": _OfMoments,
+    "points": _OfPoints,
+    "pairs": _OfPairs,
+    "views": _OfViews,
+    "labels": _OfLabels,
+    "classifier": _OfClassifier,
+    "scores": _OfScores,
+    "tokens": _OfTokens,
+}
+"""The kind of state of a metric, by what it needs."""
