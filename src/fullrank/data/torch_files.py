@@ -1,0 +1,231 @@
+"""Files of `torch.save`, read without ever running code that they bring along.
+
+`torch.load(weights_only=True)` calls nothing but what is known to rebuild tensors. Training scripts also save
+their arguments and numpy arrays, which it would refuse; here such objects become inert stand-ins, which hold
+what was stored and do nothing. Any other class or function in a file is refused by its name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.errors import DataError
+
+__all__ = ["StoredObject", "load_torch_file", "named_tensors"]
+
+
+class StoredObject:
+    """Stands in for an object that a file holds beside its tensors: settings of the script that wrote it.
+
+    Attributes:
+        fields: what was stored of it, by name; empty where that is not a mapping.
+
+    Example:
+        >>> StoredObject("any", "arguments").fields
+        {}
+    """
+
+    fields: dict[str, Any]
+
+    def __new__(cls, *_: Any, **__: Any) -> StoredObject:
+        """An empty one, whatever the file asks for."""
+        new = super().__new__(cls)
+        new.fields = {}
+        return new
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.fields = {str(key): value for key, value in state.items()} if isinstance(state, dict) else {}
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _StoredDtype(StoredObject):
+    """A numpy dtype: kind and byte order as stored."""
+
+    def __init__(self, code: Any = "", *_: Any) -> None:
+        self.code, self.order = str(code), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
+            self.order = state[1]
+
+
+class _StoredArray(StoredObject):
+    """A numpy array: shape, dtype and bytes as stored, decoded only if they are plain numbers."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def tensor(self) -> Tensor | None:
+        """The numbers, or None where they are of another kind or do not fill the shape."""
+        if not (isinstance(self.state, tuple) and len(self.state) == 5):
+            return None
+        _, shape, dtype, fortran, raw = self.state
+        if not (isinstance(dtype, _StoredDtype) and isinstance(raw, bytes) and isinstance(shape, tuple)):
+            return None
+        if not re.fullmatch(r"[fiu][1248]", dtype.code):
+            return None
+        try:
+            flat = np.frombuffer(raw, np.dtype(dtype.order + dtype.code)).astype(dtype.code)
+            return torch.from_numpy(np.ascontiguousarray(flat.reshape(shape, order="F" if fortran else "C")))
+        except (ValueError, TypeError):
+            return None
+
+
+def _mapping(*_: Any) -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+_SETTINGS = (
+    "argparse.Namespace",
+    "typing.Any",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib._local.PosixPath",
+    "pathlib.WindowsPath",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.Metadata",
+    "omegaconf.base.ContainerMetadata",
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "String", "Integer", "Float", "Boolean", "Enum", "Path", "Bytes", "Union")
+    ),
+    *(f"builtins.{kind}" for kind in ("dict", "list", "int", "float", "str", "bool", "tuple", "slice")),
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+)
+_STAND_INS: list[Any] = [
+    *((StoredObject, name) for name in _SETTINGS),
+    (_mapping, "collections.defaultdict"),
+    *(
+        (OrderedDict, f"{package}.utilities.{module}.AttributeDict")
+        for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+        for module in ("parsing", "data")
+    ),
+    *((_StoredArray, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (StoredObject, "numpy.ndarray"),
+    (_StoredDtype, "numpy.dtype"),
+]
+_NOT_A_MODEL = re.compile(
+    r"(optim|scaler|lr_sched|sched|callback|loops|hyper_param|datamodule|rng|native_amp)", re.I
+)
+
+
+def load_torch_file(path: Path) -> tuple[Any, bool]:
+    """What `torch.save` wrote, with tensors on the CPU, mapped from the file where its format allows that.
+
+    Args:
+        path: `.pt`, `.pth`, `.pth.tar`, `.ckpt`, `.bin`, of any PyTorch since 0.4.
+
+    Returns:
+        The content, and whether all tensors are mapped: files of PyTorch before 1.6 are read whole, and so
+        are numpy arrays, which come as tensors. Arguments of scripts are `StoredObject`s.
+
+    Raises:
+        DataError: the file is empty, damaged, or not openable without running code.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"z": torch.ones(2, 3)}, Path(folder, "z.pt"))
+        ...     content, mapped = load_torch_file(Path(folder, "z.pt"))
+        ...     content["z"].shape, mapped
+        (torch.Size([2, 3]), True)
+    """
+    mapped = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on formats that are refused or read all the same
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read") from error
+    except OSError as error:
+        raise DataError(f"{path} is damaged or cut short") from error
+    except (
+        Exception
+    ) as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, ... of torch
+        raise DataError(_why(path, error)) from error
+    held: list[Tensor] = []
+    content = _with_tensors(content, held)
+    return content, mapped and not held
+
+
+def named_tensors(content: Any, within: str = "") -> dict[str, Tensor]:
+    """The tensors in nested mappings and lists, each named by its path with dots; no optimiser's state.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> list(named_tensors({"model": {"a.weight": one}, "epoch": 3, "optimizer": {"m": one}}))
+        ['model.a.weight']
+    """
+    if isinstance(content, Tensor):
+        return {within: content}
+    if isinstance(content, list | tuple):
+        content = {str(i): part for i, part in enumerate(content)}
+    found: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):
+        for key, part in content.items():
+            if isinstance(key, str) and not (isinstance(part, Mapping) and _NOT_A_MODEL.match(key)):
+                found |= named_tensors(part, f"{within}.{key}" if within else key)
+    return found
+
+
+def _with_tensors(content: Any, held: list[Tensor]) -> Any:
+    """The same with tensors where numpy arrays were stored; those are added to `held`."""
+    if isinstance(content, _StoredArray):
+        tensor = content.tensor()
+        if tensor is None:
+            return content
+        held.append(tensor)
+        return tensor
+    if type(content) is dict:
+        return {key: _with_tensors(part, held) for key, part in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(_with_tensors(part, held) for part in content)
+    return content
+
+
+def _why(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return f"{path} is empty"
+    if _first_bytes(path) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        return f"{path} is damaged or cut short"
+    text = str(error)
+    named = re.search(r"GLOBAL ([\w.]+)|\[<class '([\w.]+)'|class ([\w.]+)", text)
+    what = next((group for group in named.groups() if group), "") if named else ""
+    if isinstance(error, pickle.UnpicklingError) and what:
+        return (
+            f"{path} asks for {what.rstrip('.')} to be run, which is refused; whoever wrote it can save the "
+            f"tensors alone, with torch.save(model.state_dict(), ...) or as .safetensors"
+        )
+    if "TorchScript" in text:
+        return f"{path} is a TorchScript archive, which holds code; a state dict or .safetensors is needed"
+    if isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) and not zipfile.is_zipfile(path):
+        return (
+            f"{path} is no file of torch.save; a pickle can run code and is never opened: save a tensor or a "
+            f"state dict with torch.save, or .npy or .safetensors"
+        )
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"{path} is damaged or no file of torch.save: {first[:120]}"
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)

@@ -1,0 +1,16 @@
+"""Images through an encoder to rows: features and what lies before them, in eval mode, streamed.
+
+Example:
+    >>> from fullrank.data.opening import open_data
+    >>> from fullrank.networks.foreign import open_model
+    >>> model = open_model("timm:resnet18", pretrained=False, image_size=32)
+    >>> images = open_data("shapes", limit=10).train
+    >>> for batch in embed_images(model, images, taps=["layer2", "features"], device="cpu"):
+    ...     {tap: tuple(rows.shape) for tap, rows in batch.rows.items()}
+    {'layer2': (10, 128), 'features': (10, 512)}
+"""
+
+from fullrank.embed.extraction import Embedded, embed_images
+from fullrank.embed.taps import FEATURES, pool, take_taps, which_taps
+
+__all__ = ["FEATURES", "Embedded", "embed_images", "pool", "take_taps", "which_taps"]
