@@ -20,6 +20,7 @@ from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.reservoir import Reservoir
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.trend import warnings
 from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
@@ -39,12 +40,26 @@ class Report:
         verdicts: tap to verdict.
         verdict: that of the main tap.
         usage: how codes are used, where the method has some.
+        warnings: tap and what will cross its threshold within a few panels at the present pace.
     """
 
     panels: dict[str, Panel]
     verdicts: dict[str, Verdict]
     verdict: Verdict
     usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rank_difference(self) -> float | None:
+        """Effective rank of the target less that of the online output (RDM 2303.02387); None with one branch.
+
+        The online output is the predictor's, or the projector's where there is no predictor. Positive in runs
+        that hold: the target pulls the rank up.
+        """
+        target = self.panels.get("target")
+        online = self.panels.get("predictor", self.panels.get("projector"))
+        ranks = [panel.value("erank_centred") if panel else None for panel in (target, online)]
+        return None if ranks[0] is None or ranks[1] is None else ranks[0] - ranks[1]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: panels and verdicts by tap, and the main verdict; without the spectra."""
@@ -53,6 +68,8 @@ class Report:
             "verdicts": {tap: verdict.as_dict() for tap, verdict in self.verdicts.items()},
             "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
             **({"usage": self.usage.as_dict()} if self.usage else {}),
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({"rank_difference": difference} if (difference := self.rank_difference) is not None else {}),
         }
 
 
@@ -185,8 +202,12 @@ class CollapseMonitor:
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
                 for tap, panel in panels.items()
             }
+            early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
+                    if not verdicts[tap].collapsed:
+                        found = warnings(panel, self.history.get(tap, ()), self.thresholds)
+                        early += [f"{tap}: {warning}" for warning in found]
                     self.history.setdefault(tap, []).append(panel.without_spectra())
             usage = None
             if self._usage:
@@ -197,7 +218,7 @@ class CollapseMonitor:
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
             if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
                 main = verdicts[CODES]
-            return Report(panels, verdicts, main, usage)
+            return Report(panels, verdicts, main, usage, tuple(early))
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""

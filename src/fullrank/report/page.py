@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fullrank.report import figures
+from fullrank.collapse.advice import ADVICE
+from fullrank.report import branch_figures, figures
 from fullrank.report.look import count, duration, look_of, number, percent
 from fullrank.report.render import Section, card, choices, data_uri, pairs, render, typographic, write
 from fullrank.report.run import Record, Run, read_run
@@ -100,6 +101,8 @@ def write_page(run_dir: Path | str) -> Path:
         look=summary.look,
         evidence=[_evidence(row) for row in summary.verdict.get("evidence") or []],
         others=_others(run, summary),
+        warnings=[typographic(warning) for warning in summary.warnings],
+        advice=[advice._asdict() for advice in ADVICE.get(summary.look.word, ())],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
         picture=data_uri(run.picture) if run.picture else "",
@@ -239,6 +242,21 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
             layout="lead",
             caution=OF_NOISE if summary.constant else "",
             choices=choices([run], summary.tap),
+        ),
+        Section(
+            "What only this method has",
+            [
+                *card(
+                    "Use of codes",
+                    "Upper line near 1: all codes are in use. Lower line near 1 too: every image uses all.",
+                    branch_figures.codes(run),
+                ),
+                *card(
+                    "Rank difference of the branches",
+                    "Above 0 the target's rank pulls the online branch up, which holds collapse off.",
+                    branch_figures.rank_difference(run),
+                ),
+            ],
         ),
     ]
     return [section for section in sections if section.cards]

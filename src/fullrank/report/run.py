@@ -199,7 +199,7 @@ def _parse_record(line: bytes) -> Record | None:
         row = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)  # NaN and Infinity: undefined
     except ValueError:
         return None
-    if not isinstance(row, dict) or row.get("event") not in {"step", "epoch", "end"}:
+    if not isinstance(row, dict) or row.get("event") not in {"step", "epoch", "rollback", "end"}:
         return None
     return row if all(isinstance(row.get(key), int) for key in ("step", "epoch")) else None
 

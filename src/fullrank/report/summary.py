@@ -37,6 +37,7 @@ class Summary:
     images_per_second: float | None = None
     elapsed: float | None = None
     end: Record | None = None
+    warnings: list[str] = field(default_factory=list)
     _begun: tuple[int, float] | None = None
 
     def take(self, record: Record) -> None:
@@ -49,7 +50,7 @@ class Summary:
             self._take_step(record)
         elif record["event"] == "epoch":
             self._take_epoch(record)
-        else:
+        elif record["event"] == "end":
             self.end = record
 
     def _take_step(self, record: Record) -> None:
@@ -62,6 +63,7 @@ class Summary:
     def _take_epoch(self, record: Record) -> None:
         self.panels = record.get("panels") or self.panels
         self.verdict = record.get("verdict") or self.verdict
+        self.warnings = record.get("warnings") or []
         top1 = (record.get("knn") or {}).get("top1")
         if record["epoch"] == 0:
             self.knn_untrained = top1

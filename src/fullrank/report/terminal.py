@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fullrank.errors import UnknownNameError
-from fullrank.report.look import BLUE, GREEN, GREY, RED, count, duration, number, percent
+from fullrank.report.look import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.report.run import Record
 from fullrank.report.summary import Summary, what
 
@@ -101,6 +101,11 @@ class PlainLines(Quiet):
             self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
             if self.summary.look.word != before and self.summary.why:
                 self._write(f"  {self.summary.look.word} ({self.summary.tap}): {self.summary.why}")
+            for warning in self.summary.warnings:
+                self._write(f"  warning: {warning}")
+        elif record["event"] == "rollback":
+            rate = f"{record['rate_factor']:g}"
+            self._write(f"  rolled back to epoch {record['epoch']}, on at {rate} times the rate")
         elif record["event"] == "end":
             for line in closing_lines(self.summary):
                 self._write(line)
@@ -155,6 +160,8 @@ class LivePanel(Quiet):
         if self.summary.verdict.get("tap"):
             verdict.append(f" at the {self.summary.tap}", GREY)
         why = Text(self.summary.why)
+        for warning in self.summary.warnings:
+            why.append(f"\n▲ {warning}", ORANGE)
         title = f"[bold]fullrank[/] [{GREY}]·[/] {what(self.config)}"
         return Panel(
             Group(grid, "", verdict, why),

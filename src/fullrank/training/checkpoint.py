@@ -29,6 +29,7 @@ class Progress:
         collapsed_in_a_row: panels that said so, up to the last one.
         last: the last epoch record.
         ended: why the run is over, or "".
+        rate_factor: on the learning rate; below 1 after a rollback.
         seconds: total, watching, knn, saving.
     """
 
@@ -39,6 +40,7 @@ class Progress:
     collapsed_in_a_row: int = 0
     last: dict[str, Any] = field(default_factory=dict)
     ended: str = ""
+    rate_factor: float = 1.0
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
     )
@@ -90,6 +92,22 @@ class Checkpoints:
         self.s.fabric.strategy.precision.load_state_dict(state["precision"])
         self.monitor.load_state_dict(state["monitor"])
         return Progress(**state["progress"])
+
+    def restore_healthy(self, progress: Progress) -> bool:
+        """Networks, optimiser, monitor and place of the last healthy checkpoint; False where there is none.
+
+        Records and time are not taken back: what happened stays on record.
+        """
+        state = self.run.load_checkpoint("healthy")
+        if state is None:
+            return False
+        self.s.method.load_state_dict(state["method"])
+        self.s.optimizer.load_state_dict(state["optimizer"])
+        self.s.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.monitor.load_state_dict(state["monitor"])
+        healthy = Progress(**state["progress"])
+        progress.epoch, progress.step, progress.last = healthy.epoch, healthy.step, healthy.last
+        return True
 
     def save_healthy_encoder(self) -> bool:
         """Where a collapsed run was healthy once, that is the encoder worth keeping; False where never."""

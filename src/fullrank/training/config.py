@@ -69,7 +69,8 @@ class TrainConfig:
         knn_every: epochs between k-NN evaluations where labels exist; 0: never.
         knn_k: neighbours.
         knn_bank: un-augmented training images in the k-NN bank, at most.
-        on_collapse: warn, or stop (keeps the last healthy checkpoint, exit code 3).
+        on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
+            healthy checkpoint, and on from there at a tenth of the rate; then as stop).
         patience: panels in a row that must say collapsed before on_collapse acts.
         checkpoint_every: steps between checkpoints besides those at each epoch's end; 0: none.
         log: further logs: tensorboard, wandb, trackio.
@@ -118,7 +119,7 @@ class TrainConfig:
     knn_every: int = 1
     knn_k: int = 20
     knn_bank: int = 10000
-    on_collapse: Literal["warn", "stop"] = "warn"
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     patience: int = 2
     checkpoint_every: int = 0
     log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()

@@ -28,6 +28,8 @@ from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare,
 
 __all__ = ["Listener", "Outcome", "resume", "train"]
 
+ROLLBACK_RATE = 0.1
+
 Listener = Callable[[Mapping[str, Any]], None]
 """Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
 
@@ -123,7 +125,7 @@ class Loop:
             if progress.epoch % config.watch_every == 0 or last:
                 self._look(trained=True)
             progress.loss_sum, progress.loss_count = 0.0, 0
-            if self._collapsed():
+            if self._collapsed() and not self._rolled_back():
                 return self._end("collapsed")
             self._save()
         return self._end("finished")
@@ -139,6 +141,9 @@ class Loop:
             first, last = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
             if first:
                 lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch)
+                lr *= progress.rate_factor
+                for group in s.optimizer.param_groups:
+                    group["lr"] *= progress.rate_factor
                 torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
                 s.method.before_step(When(progress.step, self.total_steps, s.steps_per_epoch))
             views = self._views(images, progress.epoch, index)
@@ -236,8 +241,19 @@ class Loop:
             self.run_dir.write_spectra(progress.epoch, _spectra(report))
         self._emit({**record, "time": {"elapsed": self._elapsed(), **progress.seconds}})
 
+    def _rolled_back(self) -> bool:
+        """Goes back to the last healthy checkpoint at a tenth of the rate; False where it has or cannot."""
+        wanted = self.config.on_collapse == "rollback" and self.progress.rate_factor == 1.0
+        if not wanted or not self.checkpoints.restore_healthy(self.progress):
+            return False
+        progress = self.progress
+        progress.rate_factor, progress.collapsed_in_a_row = ROLLBACK_RATE, 0
+        place = {"epoch": progress.epoch, "step": progress.step}
+        self._emit({"event": "rollback", **place, "rate_factor": progress.rate_factor})
+        return True
+
     def _collapsed(self) -> bool:
-        stop = self.config.on_collapse == "stop"
+        stop = self.config.on_collapse != "warn"
         return stop and self.progress.collapsed_in_a_row >= self.config.patience
 
     def _end(self, reason: str) -> Outcome:
