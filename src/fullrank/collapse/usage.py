@@ -81,7 +81,8 @@ class CodeUsage:
         check_rows(scores, self.codes)
         if not bool(scores.isfinite().all()):
             raise UsageError("scores over codes are not all finite")
-        log_p = scores.float().log_softmax(dim=1)
+        below = scores - scores.amax(dim=1, keepdim=True)
+        log_p = below.clamp(min=-1e4).float().log_softmax(dim=1)  # scores of any size, no infinity times zero
         p = log_p.exp()
         self.n += len(scores)
         self.sums += p.sum(dim=0, dtype=self.sums.dtype)

@@ -115,7 +115,7 @@ class TrainConfig:
     seed: int = 0
     watch_every: int = 1
     level_every: int = 10
-    watch_images: int = 4096
+    watch_images: int = 2048
     knn_every: int = 1
     knn_k: int = 20
     knn_bank: int = 10000

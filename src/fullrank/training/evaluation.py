@@ -19,7 +19,7 @@ from fullrank.training.setup import Setup, generator_of
 
 __all__ = ["Evaluation"]
 
-PAIRED_IMAGES = 512  # held-out images whose two views give the alignment
+PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
 
 

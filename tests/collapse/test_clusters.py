@@ -1,0 +1,104 @@
+"""Tight clusters are found by linking neighbours, and nothing else is taken for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fullrank.collapse import Moments, Panel, judge, tight_clusters
+from fullrank.errors import UsageError
+
+N = 600
+
+
+def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def clustered(count: int, spread: float, d: int = 48) -> torch.Tensor:
+    return gaussian(count, d, seed=1)[torch.arange(N) % count] + spread * gaussian(N, d)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 50])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.1])
+def test_tight_clusters_are_counted(count: int, spread: float) -> None:
+    found = tight_clusters(clustered(count, spread))
+    assert found is not None
+    assert found.found
+    assert found.count == count
+
+
+def test_the_share_within_is_that_of_the_spread() -> None:
+    found = tight_clusters(clustered(10, 0.1))
+    assert found is not None
+    assert found.within_share == pytest.approx(0.01 / 1.01, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        gaussian(N, 48),
+        gaussian(N, 48) + 9.0,
+        gaussian(N, 48) * torch.arange(1, 49) ** -0.75,
+        gaussian(N, 48) / gaussian(N, 3, seed=2).square().mean(1, keepdim=True).sqrt(),
+        torch.relu(gaussian(N, 48)),
+        torch.tanh(gaussian(N, 6) @ gaussian(6, 64, seed=3)) @ gaussian(64, 48, seed=4),
+        gaussian(10, 48, seed=1)[torch.arange(N) % 10] + gaussian(N, 48),
+        gaussian(N // 2, 48).repeat(2, 1),
+        gaussian(N, 48).bfloat16().float(),
+    ],
+    ids=[
+        "isotropic", "large mean", "power law", "heavy tails", "relu", "curved", "overlapping classes",
+        "every row twice", "bf16",
+    ],
+)  # fmt: skip
+def test_a_cloud_is_not_taken_for_clusters(rows: torch.Tensor) -> None:
+    found = tight_clusters(rows)
+    assert found is not None
+    assert not found.found
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("n", [64, N])
+def test_a_line_that_falls_into_pieces_is_not_taken_for_clusters(rank: int, n: int) -> None:
+    rows = gaussian(n, rank) @ gaussian(rank, 48, seed=1)
+    verdict = judge(Panel.from_moments("z", Moments.of(rows), points=rows))
+    assert verdict.kind == "dimensional"
+
+
+@pytest.mark.parametrize("change", ["shuffled", "rotated", "scaled", "moved"])
+def test_what_changes_no_distance_changes_no_count(change: str) -> None:
+    rows = clustered(7, 0.05)
+    turn = torch.linalg.qr(gaussian(48, 48, seed=5)).Q
+    changed = {
+        "shuffled": rows[torch.randperm(N, generator=torch.Generator().manual_seed(6))],
+        "rotated": rows @ turn,
+        "scaled": 1e4 * rows,
+        "moved": rows + 5.0,
+    }[change]
+    before, after = tight_clusters(rows), tight_clusters(changed)
+    assert before is not None
+    assert after is not None
+    assert (after.count, after.found) == (before.count, before.found)
+
+
+def test_wide_rows_are_sketched_and_still_counted() -> None:
+    found = tight_clusters(clustered(12, 0.05, d=1500))
+    assert found is not None
+    assert (found.count, found.found) == (12, True)
+
+
+def test_nothing_is_said_of_a_constant_or_of_few_rows() -> None:
+    assert tight_clusters(torch.ones(100, 4)) is None
+    assert tight_clusters(gaussian(7, 4)) is None
+
+
+def test_a_vector_is_refused() -> None:
+    with pytest.raises(UsageError):
+        tight_clusters(torch.ones(10))
+
+
+def test_few_points_are_a_cluster_collapse_and_many_a_collapse_within() -> None:
+    for count, kind in ((5, "cluster"), (80, "intra-cluster")):
+        rows = clustered(count, 0.01)
+        assert judge(Panel.from_moments("z", Moments.of(rows), points=rows)).kind == kind
