@@ -19,6 +19,7 @@ LABELS = {
     "rankme_uncentred": "RankMe, uncentred",
     "rankme_unit": "RankMe, unit rows",
     "auc": "AUC of the spectrum",
+    "linked_share": "variance within tight clusters",
 }
 
 TERMS = (
@@ -29,6 +30,14 @@ TERMS = (
     (
         "Dimensional collapse",
         "Embeddings differ, but only along few of their d directions; the rest is wasted.",
+    ),
+    (
+        "Cluster, intra-cluster collapse",
+        "Embeddings are a handful of points; or they lie in tight clusters with hardly anything inside.",
+    ),
+    (
+        "Uniform assignment",
+        "Every image is assigned to all codes alike; the loss stands at ln K and codes say nothing.",
     ),
     ("Level", "Spread of the unit-length embeddings over images times √d: 1 if isotropic, 0 if constant."),
     (
