@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "watch a healthy run and collapsing ones being told apart, on images that come along",
     "train": "train a method on your images, and watch for collapse",
     "resume": "continue a run exactly where it stopped",
+    "audit": "judge embeddings or an encoder: has it collapsed, how, and how does one know",
     "report": "write a run's page anew",
     "list": "what there is: methods, data, views, backbones, recipes",
 }
@@ -31,7 +32,7 @@ commands:
 {commands}
 
 `fullrank COMMAND --help` tells a command's options, with an example.
-Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed (with --on-collapse stop)."""
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed (with --on-collapse stop, or --fail-on)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

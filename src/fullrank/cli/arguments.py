@@ -70,7 +70,10 @@ IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
     (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
-    (r"Error parsing options: (.+)", "{}".format),  # a method's own validation, in its own words
+    (
+        r"Error parsing (?:options|threshold): (.+)",
+        "{}".format,
+    ),  # a method's own validation, in its own words
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", "{} needs a value".format),
     (r"Missing value for argument '(\S+)'\. Expected (\d+) values\.", "{} needs {} values".format),

@@ -20,9 +20,11 @@ class Report:
 
     Attributes:
         run: the run directory.
+        figures: also write figures for a paper into RUN/figures, as SVG, PDF and PNG.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    figures: bool = False
 
 
 def run(words: Sequence[str]) -> int:
@@ -31,4 +33,9 @@ def run(words: Sequence[str]) -> int:
     from fullrank.report.page import write_page
 
     print(write_page(Path(args.run)))
+    if args.figures:
+        from fullrank.report.paper_figures_files import write_run_figures
+
+        for path in write_run_figures(args.run):
+            print(path)
     return 0

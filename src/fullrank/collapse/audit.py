@@ -31,6 +31,7 @@ __all__ = ["Audit", "AuditMetric", "RowSource", "audit"]
 SAMPLE = 2048
 CHUNK_ELEMENTS = 1 << 22
 RESAMPLES = 20
+PLACES = 1 << 20
 COVERED = 1.96  # standard deviations of a 95 % interval
 SLOW = {
     "mixture_entropy",
@@ -173,22 +174,27 @@ def audit(
     classes = None if labels is None else _classes(labels, source.n)
     if codes:
         return _audit_codes(source, tap, thresholds, chosen, origin, progress, start)
-    moments, reservoir, kept = Moments(source.d), Reservoir(source.d, sample), Reservoir(1, sample)
+    moments, reservoir, kept = Moments(source.d), Reservoir(source.d, sample), Reservoir(2, sample)
     seen = 0
     for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
         _check(chunk)
         moments.update(chunk)
         reservoir.add(chunk.float())
-        kept.add(torch.arange(seen, seen + len(chunk), dtype=torch.float64)[:, None])
+        place = torch.arange(seen, seen + len(chunk))
+        kept.add(torch.stack([place // PLACES, place % PLACES], dim=1).float())  # exact in single precision
         seen += len(chunk)
         if progress:
             progress(seen)
     points = reservoir.rows
     panel = Panel.from_moments(tap, moments, points)
     verdict = judge(panel, (), thresholds)
-    found = _measure(chosen, moments, points, None if classes is None else classes[kept.rows[:, 0].long()])
+    found = _measure(chosen, moments, points, None if classes is None else classes[_places(kept.rows)])
     seconds = time.perf_counter() - start
     return Audit(tap, source.n, source.d, verdict, panel, found, points, origin, (), seconds)
+
+
+def _places(kept: Tensor) -> Tensor:
+    return kept[:, 0].long() * PLACES + kept[:, 1].long()
 
 
 class _InMemory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fullrank.collapse.advice import ADVICE
+from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.report import branch_figures, figures
 from fullrank.report.look import count, duration, look_of, number, percent
 from fullrank.report.render import Section, card, choices, data_uri, pairs, render, typographic, write
@@ -111,7 +111,7 @@ def write_page(run_dir: Path | str) -> Path:
         evidence=[_evidence(row) for row in summary.verdict.get("evidence") or []],
         others=_others(run, summary),
         warnings=[typographic(warning) for warning in summary.warnings],
-        advice=[advice._asdict() for advice in ADVICE.get(summary.look.word, ())],
+        advice=[advice._asdict() for advice in _advice(summary.look.word)],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
         picture=data_uri(run.picture) if run.picture else "",
@@ -160,6 +160,10 @@ def _evidence(row: Record) -> dict[str, Any]:
         "judged": threshold is not None,
         "below": threshold is not None and value is not None and value < threshold,
     }
+
+
+def _advice(kind: str) -> tuple[Advice, ...]:
+    return next((found for known, found in ADVICE.items() if known == kind), ())
 
 
 def _others(run: Run, summary: Summary) -> list[dict[str, Any]]:

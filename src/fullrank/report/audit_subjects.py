@@ -1,0 +1,279 @@
+"""From whatever was named to its audits: a file, a matrix, or an encoder and images, one audit per tap."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.collapse.audit import SAMPLE, RowSource
+from fullrank.collapse.audit import audit as audit_rows
+from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.usage import CodeUsage
+from fullrank.collapse.verdict import judge
+from fullrank.errors import DataError, UsageError
+from fullrank.report.audit_terminal import AuditView
+
+__all__ = ["Progress", "Wishes", "audit_subject", "main_tap"]
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and how far it goes (0: not known)."""
+
+_CODES_SAMPLE = 256  # rows of scores that an audit of codes keeps
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How an audit is wanted.
+
+    Attributes:
+        key: the array in a file that holds several.
+        data: images for an encoder.
+        taps: where to look into an encoder; None is its features, `all` every layer.
+        codes: whether rows are scores over codes.
+        thresholds: what the verdict depends on.
+        metrics: names of the catalogue.
+        sample: rows that are compared with each other.
+        limit: images, at most.
+        split: "train" or "held-out" images; None is held-out ones of a run's own data, else train.
+        untrained: the encoder of a name with random weights.
+        image_size: side in pixels that an encoder is fed with; None is its own.
+        download: fetch weights or data that are not there.
+    """
+
+    key: str | None = None
+    data: str | None = None
+    taps: tuple[str, ...] | None = None
+    codes: bool = False
+    thresholds: Thresholds | None = None
+    metrics: tuple[str, ...] | None = None
+    sample: int = SAMPLE
+    limit: int | None = None
+    split: str | None = None
+    untrained: bool = False
+    image_size: int | None = None
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sample < 1:
+            raise UsageError(f"a sample of {self.sample} rows is none; the default is {SAMPLE}")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"a limit of {self.limit} images leaves none")
+        if self.split not in (None, "train", "held-out"):
+            raise UsageError(f"the split is train or held-out, not {self.split}")
+        for name in self.metrics or ():
+            _ = CATALOGUE[name]
+
+
+def main_tap(audits: dict[str, AuditView]) -> str:
+    """The tap that a verdict is about where there are several: the features, else the deepest."""
+    return "features" if "features" in audits else list(audits)[-1]
+
+
+def audit_subject(
+    what: Any,
+    wishes: Wishes,
+    labels: Any = None,
+    progress: Progress | None = None,
+) -> dict[str, AuditView]:
+    """Audits what was named, at every tap that is wanted.
+
+    Args:
+        what: a matrix, a path, or the name of an encoder.
+        wishes: how.
+        labels: one a row, as an array or a file; None takes those beside the rows, if any.
+        progress: told how far it is.
+
+    Returns:
+        Audits by tap, in the order of depth.
+
+    Raises:
+        UsageError: it cannot be audited as wished, in one line.
+
+    Example:
+        >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+        >>> {tap: view.verdict.kind for tap, view in audit_subject(z, Wishes()).items()}
+        {'embedding': 'healthy'}
+    """
+    if isinstance(what, str | Path) and _is_encoder(what, wishes):
+        if wishes.key:
+            raise UsageError(f"--key chooses an array in a file, and {what} is an encoder")
+        if labels is not None:
+            raise UsageError("the labels of an encoder's images come with --data; leave labels out")
+        return _audit_encoder(what, wishes, progress)
+    for option, value in (("--data", wishes.data), ("--taps", wishes.taps), ("--limit", wishes.limit)):
+        if value:
+            raise UsageError(f"{option} is for encoders, and {_named(what)} holds embeddings")
+    if wishes.key and isinstance(what, str | Path) and str(what).lower().endswith(".npy"):
+        raise UsageError(f"{what} holds a single array: leave --key out")
+    from fullrank.data.embedding_labels import open_labels
+    from fullrank.data.embeddings import open_embeddings
+
+    rows = open_embeddings(what, wishes.key)
+    notes = list(rows.notes)
+    classes = rows.labels
+    if isinstance(labels, str | Path):
+        classes = open_labels(labels, rows.n)
+    elif labels is not None:
+        classes = np.asarray(labels)
+    tap = "codes" if wishes.codes else "embedding"
+    return {tap: _audit(rows, tap, wishes, classes, rows.origin, notes, progress)}
+
+
+def _named(what: Any) -> str:
+    return str(what) if isinstance(what, str | Path) else f"a {type(what).__name__}"
+
+
+def _is_encoder(what: str | Path, wishes: Wishes) -> bool:
+    from fullrank.networks.foreign import is_model
+
+    # with images to feed it, what is not there was meant as a name
+    return is_model(what) or bool(wishes.data and not Path(what).expanduser().exists())
+
+
+class _Watched:
+    """Rows that pass by a counter of codes on their way."""
+
+    def __init__(self, rows: RowSource, usage: CodeUsage) -> None:
+        self.rows, self.usage, self.n, self.d = rows, usage, rows.n, rows.d
+
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        for chunk in self.rows.chunks(rows):
+            self.usage.update(chunk)
+            yield chunk
+
+
+def _audit(
+    rows: RowSource,
+    tap: str,
+    wishes: Wishes,
+    classes: np.ndarray | None,
+    origin: str,
+    notes: Sequence[str],
+    progress: Progress | None,
+) -> AuditView:
+    notes = list(notes)
+    usage = CodeUsage(rows.d) if wishes.codes else None
+    if classes is not None and len(classes) == rows.n and (missing := int((classes == -1).sum())):
+        notes.append(f"metrics of classes are left out: {missing:,} of {rows.n:,} rows have no label")
+    usable = classes if classes is not None and not (np.asarray(classes) == -1).any() else None
+    found = audit_rows(
+        rows if usage is None else _Watched(rows, usage),
+        tap=tap,
+        labels=usable,
+        codes=wishes.codes,
+        thresholds=wishes.thresholds,
+        metrics=wishes.metrics,
+        sample=wishes.sample,
+        origin=origin,
+        progress=None if progress is None else lambda seen: progress(f"reading {tap}", seen, rows.n),
+    )
+    shown = None
+    if classes is not None:
+        numbered = np.unique(np.asarray(classes), return_inverse=True)[1] if usable is not None else classes
+        capacity = _CODES_SAMPLE if wishes.codes else wishes.sample
+        shown = torch.as_tensor(np.asarray(numbered))[_sampled(rows.n, capacity)]
+    changes: dict[str, Any] = {"notes": (*found.notes, *notes)}
+    if wishes.untrained and found.panel is not None:
+        changes["verdict"] = judge(found.panel, (), wishes.thresholds, trained=False)
+    use = None if usage is None else usage.sums / usage.n
+    return AuditView.of(replace(found, **changes), shown, use)
+
+
+def _sampled(n: int, capacity: int) -> Tensor:
+    """The places [m] of the rows that a reservoir of a stream of n rows keeps."""
+    kept, step = Reservoir(2, capacity), 1 << 20
+    for start in range(0, n, step):
+        places = torch.arange(start, min(start + step, n))
+        # float32 holds both parts exactly, whatever n
+        kept.add(torch.stack([places // 4096, places % 4096], dim=1).float())
+    return kept.rows[:, 0].long() * 4096 + kept.rows[:, 1].long()
+
+
+def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) -> dict[str, AuditView]:
+    from fullrank.data.opening import open_data
+    from fullrank.embed import embed_images, which_taps
+    from fullrank.networks.foreign import open_model
+
+    data, limit, own = wishes.data, wishes.limit, False
+    if not data:
+        data, limit = _own_data(Path(what).expanduser(), limit)
+        own = True
+    if wishes.untrained and Path(what).expanduser().exists():
+        raise UsageError(f"untrained is for encoders by name; {what} brings its weights along")
+    model = open_model(
+        what, download=wishes.download, pretrained=not wishes.untrained, image_size=wishes.image_size
+    )
+    taps = list(which_taps(model, wishes.taps))
+    images = open_data(data, limit=limit, download=wishes.download)
+    held_out = wishes.split == "held-out" or (own and wishes.split is None)
+    source = images.held_out if held_out else images.train
+    if limit is not None and len(source) > limit:
+        source = source.subset(np.arange(limit))
+    notes = [*model.notes, *images.notes]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = {tap: stack.enter_context((folder / f"{k}.f32").open("wb")) for k, tap in enumerate(taps)}
+        widths: dict[str, int] = {}
+        labels: list[Tensor] = []
+        n = 0
+        for batch in embed_images(model, source, taps):
+            for tap, rows in batch.rows.items():
+                widths[tap] = rows.shape[1]
+                rows.contiguous().numpy().tofile(files[tap])
+            if batch.labels is not None:
+                labels.append(batch.labels)
+            n += len(batch.indices)
+            if progress:
+                progress("embedding images", n, len(source))
+        if not n:
+            raise DataError(f"{source.name} has no image that can be decoded")
+        classes = torch.cat(labels).numpy() if labels else None
+        if classes is not None and (classes == -1).all():
+            classes = None
+        origin = f"{'untrained ' * wishes.untrained}{what} ({model.name}) on {n:,} images of {source.name}"
+        found = {}
+        for k, tap in enumerate(taps):
+            files[tap].flush()
+            mapped = np.memmap(folder / f"{k}.f32", np.float32, "c", shape=(n, widths[tap]))
+            matrix = _Matrix(torch.from_numpy(mapped))
+            found[tap] = _audit(matrix, tap, wishes, classes, origin, notes, progress)
+        return found
+
+
+class _Matrix:
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.n, self.d = matrix.shape
+
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        step = rows or self.n
+        for start in range(0, self.n, step):
+            yield self.matrix[start : start + step]
+
+
+def _own_data(folder: Path, limit: int | None) -> tuple[str, int | None]:
+    """The data that a run of ours was trained on, and how many images of it."""
+    if folder.is_file() and folder.name == "encoder.safetensors":
+        folder = folder.parent
+    if not (folder / "config.yaml").is_file():
+        raise UsageError(
+            "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
+        )
+    from fullrank.report.run import read_run
+
+    config = read_run(folder).config
+    data = config.get("data")
+    if not data:
+        raise UsageError(f"{folder}/config.yaml names no data: add --data with a folder of images")
+    known = config.get("limit")
+    return str(data), limit or (int(known) if isinstance(known, int) and known > 0 else None)

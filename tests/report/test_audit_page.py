@@ -1,0 +1,117 @@
+"""The audit's page: complete in one file, true to the numbers, and drawn in a browser without network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fullrank
+from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.report.audit_page import Against, as_object, write_audit
+from fullrank.report.audit_subjects import Wishes, audit_subject
+from fullrank.report.audit_terminal import AuditView
+from report.test_browser import ARGUMENTS, CHROMIUM, visit
+from report.test_page import figures, without_scripts
+
+QUICK = ["level", "erank_centred", "rankme_unit", "two_nn"]
+
+
+def cloud(n: int = 300, d: int = 24, seed: int = 0) -> torch.Tensor:
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return z * torch.arange(1, d + 1) ** -0.5
+
+
+def view(z: torch.Tensor | None = None, **more: object) -> AuditView:
+    return fullrank.audit(cloud() if z is None else z, metrics=QUICK, **more)
+
+
+def page_of(out: Path, *views: AuditView, **more: object) -> str:
+    named = {f"tap{k}" if len(views) > 1 else v.tap: v for k, v in enumerate(views)}
+    return write_audit(named, out, figures=False, **more).read_text()
+
+
+def test_one_embedding(tmp_path: Path) -> None:
+    found = view(labels=torch.arange(300) % 3)
+    page = page_of(tmp_path, found, title="features")
+    text = without_scripts(page)
+    assert len(figures(page)) == 4
+    assert "<h1>features</h1>" in text and "Healthy" in text and "Coloured by 3 classes" in text
+    for name in QUICK:
+        assert f">{name}<small>" in text
+        assert CATALOGUE[name].reference.split(",")[0] in text
+    assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "audit.html"}
+    assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "healthy"
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    text = without_scripts(page_of(tmp_path, view()))
+    assert "src=" not in text and "@import" not in text and "url(" not in text
+
+
+def test_a_collapse_comes_with_its_mechanisms(tmp_path: Path) -> None:
+    text = without_scripts(page_of(tmp_path, view(5 + 0.01 * cloud())))
+    assert "Complete collapse" in text and "of 1, severe" in text and "arXiv 2011.10566" in text
+    assert "ranks and shapes below are those of noise" in text
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_rows_that_are_one_row(tmp_path: Path, constant: float) -> None:
+    page = page_of(tmp_path, view(torch.full((64, 8), constant)))
+    assert "Complete collapse" in page or "Not decidable" in page
+    json.loads((tmp_path / "audit.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_one_row_and_one_dimension(tmp_path: Path) -> None:
+    assert "Not decidable" in page_of(tmp_path / "row", view(cloud(1)))
+    assert page_of(tmp_path / "column", view(cloud(d=1)))
+
+
+def test_codes(tmp_path: Path) -> None:
+    scores = 9 * torch.eye(16)[torch.arange(400) % 12]
+    page = page_of(tmp_path, fullrank.audit(scores, codes=True))
+    assert "Use of codes" in page and len(figures(page)) == 2
+    use = figures(page)[1]["data"][0]["y"]
+    assert use[0] == pytest.approx(1 / 12, rel=0.02)
+
+
+def test_against_another(tmp_path: Path) -> None:
+    other = Against("old", view(cloud(seed=1) @ torch.diag((torch.arange(24) < 2).float())))
+    page = page_of(tmp_path, view(), against=other)
+    assert "Against old" in page and "Metric by metric against old" in page
+    assert as_object({"embedding": view()}, other)["against"]["name"] == "old"
+
+
+def test_taps_are_chosen_by_buttons(tmp_path: Path) -> None:
+    page = page_of(tmp_path, view(), view(cloud(d=12)))
+    assert 'data-value="tap0"' in page and "over the depth" in page
+    assert len(figures(page)) == 5
+
+
+def test_labels_are_those_of_the_sample() -> None:
+    z = cloud(3000)
+    labels = (z[:, 0] > 0).long()
+    found = audit_subject(z, Wishes(metrics=("level",), sample=64), labels.numpy())["embedding"]
+    assert found.labels is not None
+    assert torch.equal(found.labels, (found.sample[:, 0] > 0).long())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_in_a_browser(browser, tmp_path: Path, width: int) -> None:
+    found = view(labels=torch.arange(300) % 3)
+    other = Against("other", view(cloud(seed=1)))
+    write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)
+    assert visit(browser, tmp_path / "audit.html", width) == 6
