@@ -10,8 +10,8 @@ Hugging Face:
     from fullrank.callbacks import trainer_callback
     trainer.add_callback(trainer_callback(held_out, lambda net, batch: {"backbone": net(**batch)[0]}))
 
-Both measure held-out rows in evaluation mode without gradient, log `collapse/TAP/METRIC`, print the verdict, and
-stop the training if asked to.
+Both measure held-out rows in evaluation mode without gradient, log `collapse/TAP/METRIC`, print the verdict,
+and stop the training if asked to.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class _InMemory:
         self.n, self.d = rows.shape
 
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
-        yield from self.rows_.split(rows or len(self.rows_))
+        yield from torch.split(self.rows_, rows or len(self.rows_))
 
 
 def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
@@ -234,7 +234,8 @@ def _classes(labels: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
     classes = torch.as_tensor(np.asarray(labels))
     if classes.ndim != 1 or len(classes) != n:
         raise UsageError(f"{n} rows need {n} labels in one dimension, not {tuple(classes.shape)}")
-    return torch.unique(classes, return_inverse=True)[1]
+    inverse: Tensor = torch.unique(classes, return_inverse=True)[1]
+    return inverse
 
 
 def _measure(

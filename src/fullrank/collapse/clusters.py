@@ -34,8 +34,8 @@ class TightClusters:
             is one cluster or none.
         surrogate_share: the same of Gaussian rows with the same covariance.
         covered: share of rows in clusters of at least two.
-        found: whether these are clusters at all. A line or a curve also falls into pieces, of a few rows each and
-            with rows between them; so clusters hold six rows on average, and nearly all of them.
+        found: whether these are clusters at all. A line or a curve also falls into pieces, of a few rows each
+            and with rows between them; so clusters hold six rows on average, and nearly all of them.
     """
 
     n: int

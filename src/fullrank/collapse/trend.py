@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds
@@ -45,7 +46,7 @@ def warnings(
         values = [value for p in recent if (value := p.value(metric)) is not None and value > 0]
         if len(values) < LOOK_BACK or values[-1] < limit:
             continue
-        if not all(later < earlier for earlier, later in zip(values, values[1:], strict=False)):
+        if not all(later < earlier for earlier, later in pairwise(values)):
             continue
         rate = (values[-1] / values[0]) ** (1 / (LOOK_BACK - 1))
         left = math.log(limit / values[-1]) / math.log(rate)
