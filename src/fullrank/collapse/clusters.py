@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fullrank.collapse.kmeans import in_fixed_order
 from fullrank.collapse.moments import check_rows
 
 __all__ = ["TightClusters", "tight_clusters"]
@@ -75,7 +76,8 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     if len(rows) < 8:
         return None
     generator = torch.Generator().manual_seed(seed)
-    z = rows.detach().to("cpu", torch.float64)
+    # in an order of their own, for the Gaussian rows depend on it
+    z = in_fixed_order(rows.detach().to("cpu", torch.float64))
     z = z - z.mean(dim=0)
     if z.shape[1] > SKETCH:
         z = z @ torch.randn(z.shape[1], SKETCH, generator=generator, dtype=z.dtype) / SKETCH**0.5
