@@ -186,6 +186,10 @@ class Method(nn.Module, ABC):
     def param_groups(self) -> list[ParamGroup]:
         """Every trainable part, in groups that are optimised alike."""
 
+    def groups(self, *parts: str) -> list[ParamGroup]:
+        """A group for each of the named parts."""
+        return [ParamGroup(part, list(getattr(self, part).parameters())) for part in parts]
+
 
 def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
     """A method's Config from a mapping; raises UnknownNameError for a key that it does not have.

@@ -117,8 +117,7 @@ class ClosedFormMethod(MomentumMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector; the predictor has no parameters."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")
 
 
 @in_full_precision

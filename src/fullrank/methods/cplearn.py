@@ -200,5 +200,4 @@ class CPLearn(Method):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector; the dictionary is fixed."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")

@@ -217,8 +217,7 @@ class DINO(MomentumMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone, projector, prototypes; the teacher has no gradient."""
-        parts = {"backbone": self.backbone, "projector": self.projector, "prototypes": self.prototypes}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector", "prototypes")
 
 
 @in_full_precision

@@ -112,5 +112,4 @@ class GEDI(Method):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")

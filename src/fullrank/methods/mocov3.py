@@ -144,5 +144,4 @@ class MoCoV3(MomentumMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone, projector, predictor; the target has no gradient."""
-        parts = {"backbone": self.backbone, "projector": self.projector, "predictor": self.predictor}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector", "predictor")

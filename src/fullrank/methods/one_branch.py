@@ -31,8 +31,7 @@ class OneBranchMethod(Method):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")
 
 
 def pairs(z: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -103,5 +103,4 @@ class RDMBYOL(MomentumMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector; the filter has no parameters, the target no gradient."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")

@@ -99,5 +99,4 @@ class RDMSimSiam(TwoBranchMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector; the filter has no parameters."""
-        parts = {"backbone": self.backbone, "projector": self.projector}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector")

@@ -173,8 +173,7 @@ class SwAV(TwoBranchMethod):
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone, projector, prototypes."""
-        parts = {"backbone": self.backbone, "projector": self.projector, "prototypes": self.prototypes}
-        return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
+        return self.groups("backbone", "projector", "prototypes")
 
 
 @in_full_precision
