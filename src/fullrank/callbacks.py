@@ -84,8 +84,8 @@ def lightning_callback(
     Raises:
         UsageError: Lightning is not installed.
     """
-    base = _lightning()
     watched, waiting = monitor or CollapseMonitor(), _Patience(on_collapse, patience)
+    base = _lightning()
 
     class Watch(base):  # type: ignore[misc,valid-type]
         """Observes every validation batch, and judges at the end of the epoch."""
@@ -142,11 +142,11 @@ def trainer_callback(
     Raises:
         UsageError: transformers is not installed.
     """
+    watched, waiting = monitor or CollapseMonitor(), _Patience(on_collapse, patience)
     try:
         from transformers import TrainerCallback
     except ImportError:
         raise UsageError("the Trainer callback needs transformers: pip install transformers") from None
-    watched, waiting = monitor or CollapseMonitor(), _Patience(on_collapse, patience)
 
     class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         """Embeds the held-out batches, judges, and tells the Trainer."""
