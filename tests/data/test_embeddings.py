@@ -2,174 +2,38 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from fullrank.data.embedding_labels import open_labels
-from fullrank.data.embeddings import open_embeddings
-from fullrank.data.torch_files import load_torch_file
-from fullrank.errors import DataError, UnknownNameError, UsageError
-
-N, D = 103, 7
-Z = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
-Y = np.arange(N) % 5
-Writer = Callable[[Path, np.ndarray, np.ndarray], Path]
-
-
-def npy(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    np.save(folder / "z.npy", z)
-    return folder / "z.npy"
-
-
-def npy_fortran(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    return npy(folder, np.asfortranarray(z), y)
-
-
-def npy_big_endian(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    return npy(folder, z.astype(z.dtype.newbyteorder(">")), y)
-
-
-def npz(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    np.savez(folder / "z.npz", labels=y, features=z)
-    return folder / "z.npz"
-
-
-def npz_fortran(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    return npz(folder, np.asfortranarray(z), y)
-
-
-def npz_compressed(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    np.savez_compressed(folder / "z.npz", labels=y, features=z)
-    return folder / "z.npz"
-
-
-def npz_compressed_fortran(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    return npz_compressed(folder, np.asfortranarray(z), y)
-
-
-def pt(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    torch.save(torch.from_numpy(z), folder / "z.pt")
-    return folder / "z.pt"
-
-
-def pt_dict(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    torch.save({"feats": torch.from_numpy(z), "targets": torch.from_numpy(y), "epoch": 3}, folder / "z.pth")
-    return folder / "z.pth"
-
-
-def pt_transposed(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    torch.save(torch.from_numpy(np.ascontiguousarray(z.T)).T, folder / "z.pt")
-    return folder / "z.pt"
-
-
-def pt_legacy(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    content = (torch.from_numpy(z), torch.from_numpy(y))
-    torch.save(content, folder / "z.pt", _use_new_zipfile_serialization=False)
-    return folder / "z.pt"
-
-
-def pt_of_numpy(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    torch.save({"train": {"z": z, "y": y}}, folder / "z.pt")
-    return folder / "z.pt"
-
-
-def safetensors(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    save_file({"z": torch.from_numpy(z), "labels": torch.from_numpy(y)}, folder / "z.safetensors")
-    return folder / "z.safetensors"
-
-
-def parquet_lists(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    table = pa.table({"embedding": list(z), "label": y})
-    parquet.write_table(table, folder / "z.parquet", row_group_size=40)
-    return folder / "z.parquet"
-
-
-def parquet_one_group(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    parquet.write_table(pa.table({"embedding": list(z)}), folder / "z.parquet", compression="zstd")
-    return folder / "z.parquet"
-
-
-def parquet_fixed_lists(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    column = pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), z.shape[1])
-    parquet.write_table(
-        pa.table({"file": ["a"] * len(z), "z": column}), folder / "z.parquet", row_group_size=40
-    )
-    return folder / "z.parquet"
-
-
-def parquet_columns(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    columns = {f"f{i}": z[:, i] for i in range(z.shape[1])}
-    parquet.write_table(pa.table({"id": np.arange(len(z)), **columns, "label": y}), folder / "z.parquet")
-    return folder / "z.parquet"
-
-
-def hdf5(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(folder / "z.h5", "w") as file:
-        file.create_dataset("val/features", data=z, chunks=(min(len(z), 16), z.shape[1]), compression="gzip")
-        file["val/labels"] = y
-        file["val/names"] = ["x"] * len(z)
-    return folder / "z.h5"
-
-
-def zarr_array(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    zarr = pytest.importorskip("zarr")
-    array = zarr.open(str(folder / "z"), mode="w", shape=z.shape, chunks=(16, z.shape[1]), dtype=z.dtype)
-    array[:] = z
-    return folder / "z"
-
-
-def zarr_group(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    zarr = pytest.importorskip("zarr")
-    group = zarr.open_group(str(folder / "z.zarr"), mode="w")
-    for name, array in (("features", z), ("labels", y)):
-        group.require_group("val").create_array(name, shape=array.shape, dtype=array.dtype)[:] = array
-    return folder / "z.zarr"
-
-
-def shards(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    (folder / "shards").mkdir()
-    for k, start in enumerate(range(0, len(z), 10)):
-        np.save(folder / "shards" / f"part-{k}.npy", z[start : start + 10])  # part-10 comes behind part-9
-    np.save(folder / "shards" / "labels.npy", y)
-    (folder / "shards" / "notes.txt").write_text("made by hand")
-    return folder / "shards"
-
-
-def shards_with_labels_inside(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
-    (folder / "shards").mkdir()
-    for k, start in enumerate(range(0, len(z), 60)):
-        part = {"z": torch.from_numpy(z[start : start + 60]), "y": torch.from_numpy(y[start : start + 60])}
-        save_file(part, folder / "shards" / f"{k}.safetensors")
-    return folder / "shards"
-
-
-WRITERS = [
-    npy, npy_fortran, npy_big_endian, npz, npz_fortran, npz_compressed, npz_compressed_fortran, pt, pt_dict,
-    pt_transposed, pt_legacy, pt_of_numpy, safetensors, parquet_lists, parquet_fixed_lists, parquet_columns,
-    hdf5, zarr_array, zarr_group, shards, shards_with_labels_inside,
-]  # fmt: skip
-WITHOUT_LABELS = {
+from data.embedding_writers import (
+    WITHOUT_LABELS,
+    D,
+    N,
+    Writer,
+    Y,
+    Z,
+    every_format,
+    hdf5,
     npy,
     npy_fortran,
-    npy_big_endian,
-    pt,
-    pt_transposed,
-    pt_legacy,
+    npz,
+    npz_compressed,
     parquet_fixed_lists,
+    parquet_lists,
+    parquet_one_group,
+    pt,
+    safetensors,
+    save,
+    shards,
     zarr_array,
-}
-every_format = pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
+)
+from fullrank.data.embeddings import open_embeddings
 
 
 @every_format
@@ -250,254 +114,6 @@ def test_the_origin_says_what_was_read(tmp_path: Path) -> None:
 
 
 # what cannot be read is one line
-
-
-def refused(what: Any, *words: str, key: str | None = None) -> None:
-    with pytest.raises(UsageError) as caught:
-        open_embeddings(what, key)
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 400
-    for word in words:
-        assert re.search(word, line), line
-
-
-def save(folder: Path, name: str, array: Any) -> Path:
-    np.save(folder / name, array, allow_pickle=True)
-    return folder / name
-
-
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.zeros(10), r"shape \[10\].*matrix \[n, d\]"),
-        (np.zeros((5, 3, 2)), r"shape \[5, 3, 2\].*class token"),
-        (np.zeros((5, 3, 2, 2)), r"shape \[5, 3, 2, 2\].*pool"),
-        (np.zeros((0, 4)), "no rows"),
-        (np.zeros((4, 0)), "without columns"),
-        (np.float32(3), r"shape \[\]"),
-        (np.zeros((3, 2), bool), "booleans"),
-        (np.zeros((3, 2), complex), "complex"),
-        (np.full((3, 2), "a"), "text"),
-        (np.array([[object()]]), "Python objects, which are never unpickled"),
-        (np.zeros((3, 2), [("a", "f4")]), "elements of type"),
-    ],
-)
-def test_an_array_that_is_no_matrix_of_numbers(array: Any, words: str, tmp_path: Path) -> None:
-    refused(save(tmp_path, "z.npy", array), words)
-    np.savez_compressed(tmp_path / "z.npz", z=array)
-    refused(tmp_path / "z.npz", words)
-    if array.dtype.kind in "fcb":
-        torch.save(torch.as_tensor(array), tmp_path / "z.pt")
-        refused(tmp_path / "z.pt", words)
-        refused(torch.as_tensor(array), words)
-    refused(array, words)
-
-
-def test_several_matrices_are_named(tmp_path: Path) -> None:
-    np.savez(tmp_path / "z.npz", a=Z, b=Z, y=Y)
-    refused(tmp_path / "z.npz", r"--key: a float32 \[103, 7\], b float32 \[103, 7\]$")
-    assert open_embeddings(tmp_path / "z.npz", "b").origin.endswith("[b], labels from y")
-    with pytest.raises(UnknownNameError, match=r"unknown key 'c'.*known: a, b, y"):
-        open_embeddings(tmp_path / "z.npz", "c")
-    refused(tmp_path / "z.npz", r"z.npz\[y\] .*shape \[103\]", key="y")
-
-
-def test_a_usual_name_settles_which_matrix_it_is(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(2, 2), "out/Features": torch.from_numpy(Z)}, tmp_path / "z.pt")
-    assert open_embeddings(tmp_path / "z.pt").n == N
-
-
-def test_a_models_weights_are_no_embeddings(tmp_path: Path) -> None:
-    torch.save(
-        torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(3))).state_dict(), tmp_path / "m.pt"
-    )
-    refused(tmp_path / "m.pt", "weights of a model")
-
-
-def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
-    npy(tmp_path, Z, Y)
-    refused(tmp_path / "zz.npy", r"does not exist; did you mean z\.npy\?")
-    refused(tmp_path / "nowhere" / "z.npy", "there is no folder")
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".parquet", ".h5"])
-def test_an_empty_or_damaged_file(suffix: str, tmp_path: Path) -> None:
-    if suffix == ".h5":
-        pytest.importorskip("h5py")
-    path = tmp_path / f"z{suffix}"
-    path.touch()
-    refused(path, "is empty")
-    path.write_bytes(b"not what the ending says, but long enough to be looked into " * 20)
-    refused(path, "is no ")
-
-
-@pytest.mark.parametrize("writer", [npy, npz, npz_compressed, pt, safetensors, parquet_lists, hdf5])
-def test_a_file_that_was_cut_short(writer: Writer, tmp_path: Path) -> None:
-    path = writer(tmp_path, np.tile(Z, (20, 1)), np.tile(Y, 20))
-    path.write_bytes(path.read_bytes()[:-3000])
-    refused(path, "damaged|cut short")
-
-
-def test_other_endings_are_told_what_is_read(tmp_path: Path) -> None:
-    (tmp_path / "z.csv").write_text("1,2\n")
-    refused(tmp_path / "z.csv", r"\.npy, \.npz")
-    (tmp_path / "z.pkl").write_bytes(pickle.dumps(Z))
-    refused(tmp_path / "z.pkl", "never opened")
-
-
-def test_a_folder_of_unlike_shards(tmp_path: Path) -> None:
-    refused(tmp_path, "holds no embedding files")
-    save(tmp_path, "0.npy", Z)
-    save(tmp_path, "1.npy", Z[:, :3])
-    refused(tmp_path, r"1\.npy has rows of width 3, 0\.npy of 7")
-    (tmp_path / "1.npy").unlink()
-    pt(tmp_path, Z, Y)
-    refused(tmp_path, r"several kinds \(\.npy, \.pt\)")
-
-
-def test_parquet_rows_of_unlike_length_or_missing(tmp_path: Path) -> None:
-    for cells, words in (
-        ([[1.0, 2.0], [3.0]], "row 1 has 1 numbers, row 0 has 2"),
-        ([[1.0, 2.0], None], "row 1 is missing"),
-        ([[1.0, None], [1.0, 2.0]], "missing numbers"),
-    ):
-        parquet.write_table(pa.table({"z": cells}), tmp_path / "z.parquet")
-        with pytest.raises(DataError, match=words):
-            list(open_embeddings(tmp_path / "z.parquet"))
-
-
-def test_a_wrong_index_is_refused(tmp_path: Path) -> None:
-    rows = open_embeddings(Z)
-    for index in ([3, 2], [1, 1], [-1], [N]):
-        with pytest.raises(UsageError, match="sorted index"):
-            rows.rows(index)
-    with pytest.raises(UsageError, match="at least 1"):
-        rows.chunks(0)
-
-
-# nothing in a file is ever run
-
-
-class Trap:
-    """Writes a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.write_text, (self.path, "caught"))
-
-
-class ShellTrap(Trap):
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return (os.system, (f"touch {self.path}",))
-
-
-@pytest.mark.parametrize("trap", [Trap, ShellTrap])
-@pytest.mark.parametrize("legacy", [True, False])
-def test_no_pickle_is_run(trap: type[Trap], legacy: bool, tmp_path: Path) -> None:
-    sprung = tmp_path / "sprung"
-    content = {"z": torch.from_numpy(Z), "extra": trap(sprung)}
-    torch.save(content, tmp_path / "z.pt", _use_new_zipfile_serialization=not legacy)
-    refused(tmp_path / "z.pt", "asks for .* to be run, which is refused")
-    for name in ("z.pkl", "z.npy", "plain.pt", "z.safetensors", "z.parquet", "z.npz"):
-        (tmp_path / name).write_bytes(pickle.dumps(trap(sprung)))
-        refused(tmp_path / name)
-    objects = np.empty((2, 2), object)
-    objects[:] = trap(sprung)
-    refused(save(tmp_path, "o.npy", objects), "never unpickled")
-    np.savez(tmp_path / "o.npz", z=objects)
-    refused(tmp_path / "o.npz", "never unpickled")
-    np.savez(tmp_path / "y.npz", z=Z, labels=np.array([trap(sprung)] * N, object))
-    assert open_embeddings(tmp_path / "y.npz").labels is None
-    torch.save({"z": Z, "o": objects}, tmp_path / "o.pt")
-    refused(tmp_path / "o.pt")
-    assert not sprung.exists()
-
-
-def test_no_pickle_within_zarr_is_run(tmp_path: Path) -> None:
-    zarr = pytest.importorskip("zarr")
-    sprung = tmp_path / "sprung"
-    array = zarr.open(
-        str(tmp_path / "z"), mode="w", shape=(4, 2), chunks=(4, 2), dtype="f4", zarr_format=2, compressor=None
-    )
-    array[:] = 1
-    meta = tmp_path / "z" / ".zarray"
-    meta.write_text(
-        meta.read_text().replace('"filters": null', '"filters": [{"id": "pickle", "protocol": 5}]')
-    )
-    assert "pickle" in meta.read_text()
-    (tmp_path / "z" / "0.0").write_bytes(pickle.dumps(ShellTrap(sprung)))
-    refused(tmp_path / "z", "pickle")
-    assert not sprung.exists()
-
-
-def test_settings_of_a_script_beside_tensors_do_no_harm(tmp_path: Path) -> None:
-    import argparse
-
-    content = {
-        "z": torch.from_numpy(Z),
-        "args": argparse.Namespace(arch="vit"),
-        "best": np.float64(3),
-        "p": Path("x"),
-    }
-    torch.save(content, tmp_path / "z.pt")
-    assert open_embeddings(tmp_path / "z.pt").n == N
-    found, _ = load_torch_file(tmp_path / "z.pt")
-    assert found["args"].fields == {"arch": "vit"}
-
-
-# labels of their own file
-
-
-def test_labels_of_every_format(tmp_path: Path) -> None:
-    texts = [f"c{label}" for label in Y]
-    np.save(tmp_path / "y.npy", Y)
-    np.save(tmp_path / "column.npy", Y[:, None])
-    np.savez(tmp_path / "y.npz", y=Y, other=Z)
-    (tmp_path / "y.txt").write_text("\n".join(map(str, Y)) + "\n")
-    (tmp_path / "names.txt").write_text("\n".join(texts))
-    (tmp_path / "one.csv").write_text("kind\n" + "\n".join(texts))
-    (tmp_path / "bare.csv").write_text("\n".join(map(str, Y)))
-    (tmp_path / "y.csv").write_text("file,label\n" + "\n".join(f"{i},{text}" for i, text in enumerate(texts)))
-    parquet.write_table(pa.table({"id": np.arange(N), "label": texts}), tmp_path / "y.parquet")
-    torch.save(torch.from_numpy(Y), tmp_path / "y.pt")
-    save_file({"targets": torch.from_numpy(Y), "z": torch.from_numpy(Z)}, tmp_path / "y.safetensors")
-    for path in tmp_path.iterdir():
-        assert open_labels(path, N).tolist() == Y.tolist(), path.name
-
-
-def test_missing_labels_are_minus_one(tmp_path: Path) -> None:
-    parquet.write_table(pa.table({"label": ["b", None, "a"]}), tmp_path / "y.parquet")
-    assert open_labels(tmp_path / "y.parquet", 3).tolist() == [1, -1, 0]
-    (tmp_path / "y.csv").write_text('label\n3\n""\n5\n')
-    assert open_labels(tmp_path / "y.csv", 3).tolist() == [3, -1, 5]
-
-
-def test_labels_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
-    np.save(tmp_path / "y.npy", Y)
-    np.save(tmp_path / "f.npy", Z)
-    np.save(tmp_path / "half.npy", np.full(N, 0.5))
-    np.savez(tmp_path / "two.npz", a=Y, b=Y)
-    np.save(tmp_path / "o.npy", np.array([Trap(tmp_path / "sprung")] * N, object), allow_pickle=True)
-    (tmp_path / "wide.csv").write_text("1,2\n3,4\n")
-    for name, words in (
-        ("y.npy", "103 labels for 9 rows"),
-        ("f.npy", "one number or text a row"),
-        ("half.npy", "fractions"),
-        ("two.npz", "which of these.*a, b"),
-        ("o.npy", "no array of labels"),
-        ("wide.csv", "without a heading"),
-        ("z.npy", "does not exist"),
-    ):
-        with pytest.raises(DataError, match=words):
-            open_labels(tmp_path / name, 9)
-    assert not (tmp_path / "sprung").exists()
-
-
-# memory
 
 
 def anonymous_memory() -> int:
