@@ -19,6 +19,11 @@ COMMANDS = {
     "train": "train a method on your images, and watch for collapse",
     "resume": "continue a run exactly where it stopped",
     "audit": "judge embeddings or an encoder: has it collapsed, how, and how does one know",
+    "embed": "write the features of images, of any tap of a run or a model",
+    "evaluate": "what a representation is worth: linear probe, k-NN, clustering, fine-tuning",
+    "compare": "several runs and models in one table and on one page",
+    "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",
+    "lab": "a paper's experiment from fresh runs, and its figures",
     "report": "write a run's page anew",
     "list": "what there is: methods, data, views, backbones, recipes",
 }

@@ -1,0 +1,1 @@
+"""An encoder handed on: to timm, torchvision, plain PyTorch and ONNX."""
