@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/fullrank demo
 
 test: $(READY) lint
-	$(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check .

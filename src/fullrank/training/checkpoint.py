@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
+from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.rundir import RunDir
 from fullrank.training.setup import Setup
 
@@ -58,10 +59,13 @@ class Checkpoints:
         s: the run's networks and optimiser.
         run: its directory.
         monitor: its memory of earlier panels.
+        probe: the classifier beside the method, if there is one.
     """
 
-    def __init__(self, s: Setup, run: RunDir, monitor: CollapseMonitor) -> None:
-        self.s, self.run, self.monitor = s, run, monitor
+    def __init__(
+        self, s: Setup, run: RunDir, monitor: CollapseMonitor, probe: OnlineProbe | None = None
+    ) -> None:
+        self.s, self.run, self.monitor, self.probe = s, run, monitor, probe
 
     def save(self, progress: Progress) -> None:
         """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder."""
@@ -72,13 +76,18 @@ class Checkpoints:
                 "optimizer": self.s.optimizer.state_dict(),
                 "precision": self.s.fabric.strategy.precision.state_dict(),
                 "monitor": self.monitor.state_dict(),
+                "probe": self.probe.state_dict() if self.probe else {},
                 "progress": asdict(progress),
                 "metrics_size": self.run.metrics_size(),
             }
         )
         if progress.judged and progress.last["verdict"]["kind"] == "healthy":
             _keep(self.run.checkpoint_path(), self.run.checkpoint_path("healthy"))
-        self._save_encoder(self.s.backbone.network.state_dict(), progress)
+        weights = self.s.backbone.network.state_dict()
+        self._save_encoder(weights, progress)
+        every = self.s.config.keep_every
+        if every and progress.judged and progress.epoch % every == 0:
+            self._save_encoder(weights, progress, f"encoders/epoch_{progress.epoch:04d}.safetensors")
 
     def restore(self) -> Progress:
         """Takes up the last checkpoint and drops the records after it; a run without one starts anew."""
@@ -87,10 +96,7 @@ class Checkpoints:
             self.run.truncate_metrics(state["metrics_size"] if state else 0)
         if state is None:
             return Progress()
-        self.s.method.load_state_dict(state["method"])
-        self.s.optimizer.load_state_dict(state["optimizer"])
-        self.s.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.monitor.load_state_dict(state["monitor"])
+        self._load(state)
         return Progress(**state["progress"])
 
     def restore_healthy(self, progress: Progress) -> bool:
@@ -101,13 +107,18 @@ class Checkpoints:
         state = self.run.load_checkpoint("healthy")
         if state is None:
             return False
+        self._load(state)
+        healthy = Progress(**state["progress"])
+        progress.epoch, progress.step, progress.last = healthy.epoch, healthy.step, healthy.last
+        return True
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.s.method.load_state_dict(state["method"])
         self.s.optimizer.load_state_dict(state["optimizer"])
         self.s.fabric.strategy.precision.load_state_dict(state["precision"])
         self.monitor.load_state_dict(state["monitor"])
-        healthy = Progress(**state["progress"])
-        progress.epoch, progress.step, progress.last = healthy.epoch, healthy.step, healthy.last
-        return True
+        if self.probe and state.get("probe"):  # runs from before it have none
+            self.probe.load_state_dict(state["probe"])
 
     def save_healthy_encoder(self) -> bool:
         """Where a collapsed run was healthy once, that is the encoder worth keeping; False where never."""
@@ -123,7 +134,9 @@ class Checkpoints:
         self._save_encoder(weights, Progress(**healthy["progress"]))
         return True
 
-    def _save_encoder(self, weights: Mapping[str, Tensor], progress: Progress) -> None:
+    def _save_encoder(
+        self, weights: Mapping[str, Tensor], progress: Progress, name: str = "encoder.safetensors"
+    ) -> None:
         s = self.s
         header = {
             "backbone": s.backbone.name,
@@ -138,7 +151,7 @@ class Checkpoints:
             "step": progress.step,
             "verdict": progress.last["verdict"] if progress.judged else {},
         }
-        self.run.save_encoder(weights, header)
+        self.run.save_encoder(weights, header, name)
 
 
 def _keep(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from fullrank.data.data_order import OrderKind
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.methods import METHODS, make_config, typed
 from fullrank.networks.backbones import Stem
@@ -31,6 +32,18 @@ class TrainConfig:
         batch_size: images per batch, over all devices.
         accumulate: batches per optimiser step; gradients are averaged.
         limit: train on a fixed random subset of that many images; 0: on all.
+        order: which images when: iid, or, at the same number of steps, chunk after chunk of them (single-pass),
+            all chunks so far (cumulative), the last chunk only (last-fraction), or single-pass and then iid
+            (hybrid), as Li et al. 2209.15007.
+        chunk_size: epochs that a chunk lasts.
+        rounds: sweeps over the chunks, which are as many times larger.
+        repeat_batch: times that each batch is taken in a row.
+        steps_per_epoch: optimiser steps in an epoch; 0: as many as the images fill.
+        switch_epoch: first iid epoch of hybrid.
+        ordering: .npy file of image numbers, each once, that is cut into chunks; empty: from the seed.
+        ordering_sha256: what the ordering must hash to (as int64); written by the run itself where empty.
+        predictor_warmup_steps: steps at the start of every epoch but the first in which only the predictor
+            learns.
         image_size: side of the views in pixels; 0: the data's own, or 224 for large images.
         views: preset of random views (`fullrank list views`); auto: the data's, else the method's.
         backbone: any name of `fullrank list backbones`; auto: by image size.
@@ -69,6 +82,10 @@ class TrainConfig:
         knn_every: epochs between k-NN evaluations where labels exist; 0: never.
         knn_k: neighbours.
         knn_bank: un-augmented training images in the k-NN bank, at most.
+        probe: a linear classifier trained beside the method on its detached features, where labels exist: own
+            (its own optimiser), shared (a group of the method's, as the references do) or off.
+        probe_lr: its base learning rate, scaled and scheduled like lr.
+        keep_every: epochs between encoders that are kept in encoders/, for `fullrank evaluate all`; 0: none.
         on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
             healthy checkpoint, and on from there at a tenth of the rate; then as stop).
         patience: panels in a row that must say collapsed before on_collapse acts.
@@ -84,6 +101,15 @@ class TrainConfig:
     batch_size: int = 256
     accumulate: int = 1
     limit: int = 0
+    order: OrderKind = "iid"
+    chunk_size: int = 1
+    rounds: int = 1
+    repeat_batch: int = 1
+    steps_per_epoch: int = 0
+    switch_epoch: int = 40
+    ordering: str = ""
+    ordering_sha256: str = ""
+    predictor_warmup_steps: int = 0
     image_size: int = 0
     views: str = "auto"
     backbone: str = "auto"
@@ -119,6 +145,9 @@ class TrainConfig:
     knn_every: int = 1
     knn_k: int = 20
     knn_bank: int = 10000
+    probe: Literal["own", "shared", "off"] = "own"
+    probe_lr: float = 0.1
+    keep_every: int = 0
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     patience: int = 2
     checkpoint_every: int = 0
@@ -151,6 +180,8 @@ class TrainConfig:
             raise UsageError(f"--betas lie in [0, 1), not {self.betas[0]} and {self.betas[1]}")
         if not 0.0 <= self.max_corrupt < 1.0:
             raise UsageError(f"--max-corrupt lies in [0, 1), not {self.max_corrupt}")
+        if self.order == "iid" and (self.chunk_size, self.rounds, self.ordering) != (1, 1, ""):
+            raise UsageError("--chunk-size, --rounds and --ordering need another --order than iid")
         make_config(METHODS[self.method], self.options)
 
     def as_dict(self) -> dict[str, Any]:
@@ -167,11 +198,12 @@ class TrainConfig:
 
 _AT_LEAST_ONE = (
     "epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images", "knn_k",
-    "knn_bank", "patience",
+    "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr",
-    "clip_grad", "devices", "workers", "knn_every", "checkpoint_every", "seed",
+    "clip_grad", "devices", "workers", "knn_every", "probe_lr", "keep_every", "checkpoint_every", "seed",
+    "steps_per_epoch", "switch_epoch", "predictor_warmup_steps",
 )  # fmt: skip
 
 

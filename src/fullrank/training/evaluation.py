@@ -15,6 +15,7 @@ from fullrank.collapse.monitor import CODES
 from fullrank.data.loader import evaluation_batches
 from fullrank.data.sources import Source
 from fullrank.probes import knn_predict
+from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
 __all__ = ["Evaluation"]
@@ -35,23 +36,26 @@ class Evaluation:
         self.s, self.monitor = s, monitor
         rng = np.random.default_rng(s.config.seed)
         self.held_out = _some(s.data.held_out, s.config.watch_images, rng)
-        self.bank = self.queries = None
-        if s.config.knn_every and _labelled(s.data.train) and _labelled(s.data.held_out):
+        self.bank: Source | None = None
+        if s.config.knn_every and _labelled(s.data.train) and _labelled(self.held_out):
             self.bank = _some(_with_labels(s.data.train), s.config.knn_bank, rng)
-            self.queries = _with_labels(self.held_out)
-            if len(self.queries) == 0:
-                self.bank = None
+        self._seen: tuple[Tensor, Tensor] | None = None  # backbone rows and indices of the held-out images
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""
+        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
                 paired = indices < PAIRED_IMAGES
                 pairs = self._paired(images[paired], indices[paired]) if paired.any() else None
-                self.monitor.observe(self._embed(self.s.views.clean(images)), pairs)
+                taps = self._embed(self.s.views.clean(images))
+                self.monitor.observe(taps, pairs)
+                features.append(taps["backbone"])
+                found.append(indices)
+        self._seen = torch.cat(features), torch.cat(found)
         return self.monitor.close(trained)
 
     def _paired(self, images: Tensor, indices: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -62,29 +66,41 @@ class Evaluation:
         one, other = self._embed(first_view), self._embed(second_view)
         return {tap: (one[tap], other[tap]) for tap in one}
 
-    def knn(self) -> dict[str, Any] | None:
-        """Share of held-out images that the k nearest training images name right; None without labels."""
-        if self.bank is None or self.queries is None:
-            return None
-        with self._eval_mode():
-            bank, bank_labels = self._features(self.bank)
-            queries, labels = self._features(self.queries)
-        k = min(self.s.config.knn_k, len(bank))
-        right = knn_predict(queries, bank, bank_labels, k) == labels
-        return {"top1": right.double().mean().item(), "k": k, "bank": len(bank), "queries": len(queries)}
+    def worth(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
+        """`knn` and `probe`: shares of held-out images that each names right; empty without labels.
+
+        The features are those that the panel has just measured.
+        """
+        found: dict[str, Any] = {}
+        if self._seen is None or not _labelled(self.held_out):
+            return found
+        queries, labels = self._labelled_rows(*self._seen, self.held_out)
+        if knn and self.bank is not None:
+            with self._eval_mode():
+                bank, bank_labels = self._features(self.bank)
+            k = min(self.s.config.knn_k, len(bank))
+            right = knn_predict(queries, bank, bank_labels, k) == labels
+            top1 = right.double().mean().item()
+            found["knn"] = {"top1": top1, "k": k, "bank": len(bank), "queries": len(queries)}
+        if probe is not None:
+            found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
+        return found
 
     def _features(self, source: Source) -> tuple[Tensor, Tensor]:
         """Backbone features and labels of all of `source`, from all processes, in one order."""
-        assert source.labels is not None
-        features, indices = [], []
-        for index, images in self._chunks(source):
+        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
+        for indices, images in self._chunks(source):
             features.append(self._backbone(self.s.views.clean(images)))
-            indices.append(index)
-        device = self.s.fabric.device
-        found = torch.cat(indices) if indices else torch.empty(0, dtype=torch.long)
-        rows = torch.cat(features) if features else torch.empty(0, self.s.backbone.feature_dim, device=device)
-        labels = torch.from_numpy(source.labels[found.numpy()]).to(device)
-        return self._gather(rows), self._gather(labels)
+            found.append(indices)
+        return self._labelled_rows(torch.cat(features), torch.cat(found), source)
+
+    def _labelled_rows(self, features: Tensor, indices: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+        assert source.labels is not None
+        labels = torch.from_numpy(source.labels[indices.numpy()]).to(features.device)
+        return self._gather(features[labels >= 0]), self._gather(labels[labels >= 0])
+
+    def _no_rows(self) -> Tensor:
+        return torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self.s.fabric.world_size == 1:

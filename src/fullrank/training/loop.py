@@ -22,6 +22,7 @@ from fullrank.methods import When
 from fullrank.training.checkpoint import Checkpoints, Progress
 from fullrank.training.config import TrainConfig
 from fullrank.training.evaluation import Evaluation
+from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
 from fullrank.training.rundir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
@@ -92,7 +93,8 @@ class Loop:
         self.config, self.fabric = s.config, s.fabric
         self.monitor = CollapseMonitor()
         self.evaluation = Evaluation(s, self.monitor)
-        self.checkpoints = Checkpoints(s, run, self.monitor)
+        self.probe = _online_probe(s)
+        self.checkpoints = Checkpoints(s, run, self.monitor, self.probe)
         self.progress = Progress()
         self.total_steps = self.config.epochs * s.steps_per_epoch
         self.started = time.perf_counter()
@@ -135,7 +137,7 @@ class Loop:
         done = progress.step - progress.epoch * s.steps_per_epoch
         batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
         images_since, clock = 0, time.perf_counter()
-        for index, (_, images) in batches:
+        for index, (indices, images) in batches:
             if index >= s.steps_per_epoch * config.accumulate:
                 break  # what does not fill a step with --accumulate
             first, last = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
@@ -150,6 +152,8 @@ class Loop:
             with self.fabric.no_backward_sync(s.wrapped, enabled=not last):
                 step = s.wrapped(views)
                 self.fabric.backward(step.loss / config.accumulate)
+            if self.probe:
+                self.probe.add_gradient(step.taps["backbone"], indices, 1.0 / config.accumulate)
             progress.loss_sum = progress.loss_sum + step.loss.detach().double()  # stays on the device
             progress.loss_count += 1
             images_since += config.batch_size
@@ -158,7 +162,11 @@ class Loop:
             s.method.after_backward()
             if config.clip_grad:
                 self.fabric.clip_gradients(s.wrapped, s.optimizer, max_norm=config.clip_grad)
+            if self.probe:
+                self.probe.before_step()
             s.optimizer.step()
+            if self.probe:
+                self.probe.step(progress.step, s.steps_per_epoch)
             s.optimizer.zero_grad(set_to_none=True)
             s.method.after_step(progress.step / self.total_steps)
             progress.step += 1
@@ -222,17 +230,17 @@ class Loop:
         with self._clock("watching"):
             report = self.evaluation.panel(trained)
         with self._clock("knn"):
-            wanted = self.config.knn_every and (
-                progress.epoch % self.config.knn_every == 0 or progress.epoch == self.config.epochs
-            )
-            knn = self.evaluation.knn() if wanted else None
+            every = self.config.knn_every
+            wanted = bool(every) and (progress.epoch % every == 0 or progress.epoch == self.config.epochs)
+            worth = self.evaluation.worth(self.probe if trained else None, knn=wanted)
         record: dict[str, Any] = {
             "event": "epoch",
             "epoch": progress.epoch,
             "step": progress.step,
             "loss": loss,
             **report.as_dict(),
-            "knn": knn,
+            "knn": worth.get("knn"),
+            "probe": worth.get("probe"),
         }
         progress.last = record
         collapsed = report.verdict.collapsed
@@ -321,6 +329,15 @@ class Loop:
         start = time.perf_counter()
         yield
         self.progress.seconds[what] += time.perf_counter() - start
+
+
+def _online_probe(s: Setup) -> OnlineProbe | None:
+    """The classifier beside the method; None where it is not wanted or no image has a label."""
+    classes = classes_of(s.data.train)
+    if s.config.probe == "off" or not classes:
+        return None
+    labels = torch.from_numpy(s.data.train.labels)
+    return OnlineProbe(s.backbone.feature_dim, classes, labels, s.config, s.fabric, s.optimizer)
 
 
 def _some_images(source: Source, most: int) -> list[Tensor]:

@@ -14,7 +14,7 @@ from fullrank.methods import ParamGroup
 from fullrank.training.config import TrainConfig
 from fullrank.training.schedules import epoch_cosine, warmup_cosine
 
-__all__ = ["LARS", "base_lr", "build_optimizer", "set_learning_rates"]
+__all__ = ["LARS", "base_lr", "build_optimizer", "probe_lr", "scheduled_lr", "set_learning_rates"]
 
 
 class LARS(Optimizer):
@@ -198,30 +198,57 @@ def _lr_scale(config: TrainConfig) -> float:
     return config.batch_size * config.accumulate / 256
 
 
-def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Writes the rate of optimiser step `step` (from 0) into every group; returns the scheduled one.
+def probe_lr(config: TrainConfig) -> float:
+    """The online probe's rate, scaled by the images of one optimiser step as the run's is."""
+    return config.probe_lr * _lr_scale(config)
 
-    A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
-    take at the warm-up's start for every group.
+
+def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: float) -> float:
+    """The rate of optimiser step `step` (from 0) on the run's schedule, for a scaled base rate.
+
+    Example:
+        >>> scheduled_lr(TrainConfig(epochs=2, schedule="step"), 3, 2, base=1.0)
+        0.1
     """
-    base, final = base_lr(config), config.final_lr * _lr_scale(config)
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+    final, warm = config.final_lr * _lr_scale(config), config.warmup_epochs
     match config.schedule:
         case "cosine":
-            total = config.epochs * steps_per_epoch
-            lr = warmup_cosine(step, total, base, warmup=warmup, start=config.warmup_lr, final=final)
+            total, warmup = config.epochs * steps_per_epoch, round(warm * steps_per_epoch)
+            return warmup_cosine(step, total, base, warmup=warmup, start=config.warmup_lr, final=final)
         case "epoch-cosine":
             epoch = step // steps_per_epoch
-            lr = epoch_cosine(epoch, config.epochs, base, warmup=round(config.warmup_epochs), final=final)
+            return epoch_cosine(epoch, config.epochs, base, warmup=round(warm), final=final)
         case "fractional-cosine":
-            time, warm = step / steps_per_epoch, config.warmup_epochs
-            lr = epoch_cosine(time, config.epochs, base, warmup=warm, final=final, from_zero=True)
+            time = step / steps_per_epoch
+            return epoch_cosine(time, config.epochs, base, warmup=warm, final=final, from_zero=True)
         case "step":
             done = step / (config.epochs * steps_per_epoch)
-            lr = base * 0.1 ** sum(done >= share for share in (0.6, 0.8))
+            return base * 0.1 ** sum(done >= share for share in (0.6, 0.8))
         case _:
-            lr = base
+            return base
+
+
+def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Writes the rate of optimiser step `step` (from 0) into every group; returns the method's scheduled one.
+
+    A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
+    take at the warm-up's start for every group. In the first `predictor_warmup_steps` of every epoch but the
+    first, backbone and projector rest at rate 0.
+    """
+    lr = scheduled_lr(config, step, steps_per_epoch, base_lr(config))
+    warmup = round(config.warmup_epochs * steps_per_epoch)
     at_start = step == 0 and warmup > 1 and config.schedule == "cosine"
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] if group["fixed_lr"] and not at_start else lr
+        if group["fixed_lr"] and not at_start:
+            group["lr"] = group["base_lr"]
+        elif group["base_lr"] == base_lr(config):
+            group["lr"] = lr
+        else:
+            group["lr"] = scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
+        if group["name"] in ("backbone", "projector") and _encoder_rests(config, step, steps_per_epoch):
+            group["lr"] = 0.0
     return lr
+
+
+def _encoder_rests(config: TrainConfig, step: int, steps_per_epoch: int) -> bool:
+    return step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps

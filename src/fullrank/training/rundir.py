@@ -156,14 +156,16 @@ class RunDir:
             raise FullrankError(f"{path} is damaged and cannot be resumed from") from error
         return state
 
-    def save_encoder(self, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-        """Writes `encoder.safetensors`: the backbone alone, with a header that says what it is."""
+    def save_encoder(
+        self, weights: Mapping[str, Tensor], header: Mapping[str, Any], name: str = "encoder.safetensors"
+    ) -> None:
+        """Writes the backbone alone to a file of the run, with a header that says what it is."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         metadata = {"format": "fullrank-encoder", "fullrank": _version("fullrank")}
         metadata |= {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()
         }
-        write_atomically(self.path / "encoder.safetensors", to_safetensors(tensors, metadata))
+        write_atomically(self.path / name, to_safetensors(tensors, metadata))
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,115 @@
+"""The classifier beside the method: it learns, it is never felt, and images without labels do no harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from torch.nn import functional as F
+
+from fullrank.training.online_probe import OnlineProbe, probe_loss
+from fullrank.training.optim import set_learning_rates
+from training.test_loop import config, records, run
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(out / "checkpoints/last.pt")["method"]
+    return state
+
+
+def probe(labels: torch.Tensor, **changes: object) -> tuple[OnlineProbe, torch.optim.Optimizer]:
+    method = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "base_lr": 1.0}], lr=1.0)
+    chosen = config(batch_size=256, schedule="constant", warmup_epochs=0, **changes)
+    return OnlineProbe(8, 3, labels, chosen, Fabric(accelerator="cpu", devices=1), method), method
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+def test_the_method_trains_to_the_last_bit_as_without_a_probe(tmp_path: Path, kind: str) -> None:
+    run(tmp_path / "with", probe=kind)
+    run(tmp_path / "without", probe="off")
+    ours, theirs = weights(tmp_path / "with"), weights(tmp_path / "without")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_its_accuracy_is_logged_with_every_panel(tmp_path: Path) -> None:
+    run(tmp_path / "run", knn_every=0)
+    epochs = [record for record in records(tmp_path / "run") if record["event"] == "epoch"]
+    assert [record["probe"] is None for record in epochs] == [True, False, False]
+    assert 0 < epochs[-1]["probe"]["top1"] <= epochs[-1]["probe"]["top5"] <= 1
+
+
+def test_off_is_off(tmp_path: Path) -> None:
+    run(tmp_path / "run", probe="off", epochs=1)
+    assert records(tmp_path / "run")[-2]["probe"] is None
+
+
+def test_without_a_label_in_the_batch_loss_and_gradient_are_zero() -> None:
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = probe_loss(logits, torch.full((4,), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().max().item() == 0
+
+
+def test_unlabelled_rows_are_left_out_of_the_mean() -> None:
+    logits, labels = torch.randn(6, 3), torch.tensor([0, -1, 2, -1, 1, 1])
+    there = labels >= 0
+    assert probe_loss(logits, labels).item() == pytest.approx(
+        F.cross_entropy(logits[there], labels[there]).item()
+    )
+
+
+def test_its_steps_are_those_of_momentum_sgd_on_the_cross_entropy() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(5, 16, 8), torch.randint(0, 3, (80,))
+    ours, _ = probe(labels, probe_lr=0.3)
+    weight, bias = (p.detach().clone() for p in ours.linear.parameters())
+    speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for step, h in enumerate(features):
+        indices = torch.arange(16) + 16 * step
+        ours.add_gradient(h, indices, 1.0)
+        ours.before_step()
+        ours.step(step, 5)
+        error = (h @ weight.T + bias).softmax(1) - F.one_hot(labels[indices], 3)
+        for value, buffer, gradient in zip(
+            (weight, bias), speed, (error.T @ h / 16, error.mean(0)), strict=True
+        ):
+            buffer.mul_(0.9).add_(gradient)
+            value.sub_(0.3 * buffer)
+    assert torch.allclose(ours.linear.weight, weight, atol=1e-6)
+    assert torch.allclose(ours.linear.bias, bias, atol=1e-6)
+
+
+def test_two_halves_of_a_batch_give_the_gradient_of_the_whole() -> None:
+    features, labels = torch.randn(8, 8), torch.randint(0, 3, (8,))
+    ours, _ = probe(labels)
+    ours.add_gradient(features, torch.arange(8), 1.0)
+    whole = ours.linear.weight.grad
+    assert whole is not None
+    ours.linear.weight.grad = None
+    for half in (torch.arange(4), torch.arange(4, 8)):
+        ours.add_gradient(features[half], half, 0.5)
+    assert ours.linear.weight.grad is not None
+    assert torch.allclose(ours.linear.weight.grad, whole, atol=1e-7)
+
+
+def test_the_shared_one_is_a_group_without_decay_at_its_own_rate_on_the_runs_schedule() -> None:
+    _, method = probe(torch.zeros(8, dtype=torch.long), probe="shared", probe_lr=0.4, weight_decay=0.1)
+    group = method.param_groups[-1]
+    method.param_groups[0]["fixed_lr"] = False
+    chosen = config(batch_size=256, lr=1.0, probe_lr=0.4, schedule="cosine", warmup_epochs=0, epochs=10)
+    set_learning_rates(method, chosen, step=5, steps_per_epoch=1)
+    assert group["weight_decay"] == 0
+    assert group["lr"] == pytest.approx(0.4 * method.param_groups[0]["lr"])
+
+
+def test_encoders_are_kept_at_the_epochs_asked_for(tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=4, keep_every=2)
+    kept = sorted(path.name for path in (tmp_path / "run/encoders").iterdir())
+    assert kept == ["epoch_0000.safetensors", "epoch_0002.safetensors", "epoch_0004.safetensors"]
+    with safe_open(tmp_path / "run/encoders/epoch_0002.safetensors", "pt") as file:
+        assert file.metadata()["epoch"] == "2"
