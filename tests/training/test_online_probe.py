@@ -100,7 +100,7 @@ def test_two_halves_of_a_batch_give_the_gradient_of_the_whole() -> None:
 def test_the_shared_one_is_a_group_without_decay_at_its_own_rate_on_the_runs_schedule() -> None:
     _, method = probe(torch.zeros(8, dtype=torch.long), probe="shared", probe_lr=0.4, weight_decay=0.1)
     group = method.param_groups[-1]
-    method.param_groups[0]["fixed_lr"] = False
+    method.param_groups[0] |= {"fixed_lr": False, "name": "method"}
     chosen = config(batch_size=256, lr=1.0, probe_lr=0.4, schedule="cosine", warmup_epochs=0, epochs=10)
     set_learning_rates(method, chosen, step=5, steps_per_epoch=1)
     assert group["weight_decay"] == 0
