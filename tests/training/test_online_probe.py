@@ -63,25 +63,27 @@ def test_unlabelled_rows_are_left_out_of_the_mean() -> None:
     )
 
 
-def test_its_steps_are_those_of_momentum_sgd_on_the_cross_entropy() -> None:
+def test_its_steps_are_those_of_adam_on_the_cross_entropy() -> None:
     torch.manual_seed(0)
     features, labels = torch.randn(5, 16, 8), torch.randint(0, 3, (80,))
-    ours, _ = probe(labels, probe_lr=0.3)
-    weight, bias = (p.detach().clone() for p in ours.linear.parameters())
-    speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    ours, _ = probe(labels, probe_lr=0.03)
+    values = [p.detach().clone() for p in ours.linear.parameters()]
+    first, second = ([torch.zeros_like(p) for p in values] for _ in range(2))
     for step, h in enumerate(features):
         indices = torch.arange(16) + 16 * step
         ours.add_gradient(h, indices, 1.0)
         ours.before_step()
         ours.step(step, 5)
-        error = (h @ weight.T + bias).softmax(1) - F.one_hot(labels[indices], 3)
-        for value, buffer, gradient in zip(
-            (weight, bias), speed, (error.T @ h / 16, error.mean(0)), strict=True
+        error = (h @ values[0].T + values[1]).softmax(1) - F.one_hot(labels[indices], 3)
+        for value, m, v, gradient in zip(
+            values, first, second, (error.T @ h / 16, error.mean(0)), strict=True
         ):
-            buffer.mul_(0.9).add_(gradient)
-            value.sub_(0.3 * buffer)
-    assert torch.allclose(ours.linear.weight, weight, atol=1e-6)
-    assert torch.allclose(ours.linear.bias, bias, atol=1e-6)
+            m.mul_(0.9).add_(0.1 * gradient)
+            v.mul_(0.999).add_(0.001 * gradient**2)
+            corrected = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+            value.sub_(0.03 * corrected[0] / (corrected[1].sqrt() + 1e-8))
+    assert torch.allclose(ours.linear.weight, values[0], atol=1e-5)
+    assert torch.allclose(ours.linear.bias, values[1], atol=1e-5)
 
 
 def test_two_halves_of_a_batch_give_the_gradient_of_the_whole() -> None:

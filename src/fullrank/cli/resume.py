@@ -22,7 +22,7 @@ class Resume:
     Attributes:
         run: the run directory.
         quiet: print nothing but errors.
-        json: print one object at the end: run, verdict, loss, level, rank, knn.
+        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

@@ -145,7 +145,7 @@ def _options_help(prog: str, doc: str) -> str:
         f"    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first\n\n"
         f"    Attributes:{doc.split('Attributes:', 1)[1].rstrip()}\n"
         "        quiet: print nothing but errors.\n"
-        "        json: print one object at the end: run, verdict, loss, level, rank, knn.\n"
+        "        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.\n"
         "        options: the method's own knobs.\n"
     )
 
@@ -216,6 +216,7 @@ def result(outcome: Any, page: Path) -> dict[str, Any]:
         "level": summary.level,
         "rank": summary.rank,
         "knn": knn["top1"] if knn else None,
+        "linear": summary.linear,
         "seconds": dict(outcome.seconds),
     }
 

@@ -166,6 +166,12 @@ def knn(run: Run) -> go.Figure | None:
     marker = {"symbol": symbol, "size": [10 if epoch == 0 else 6 for epoch in epochs]}
     hover = "epoch %{x}<br>k-NN top-1 %{y:.2%}"
     line(fig, epochs, values, "k-NN", GREEN, hover, mode="lines+markers", marker=marker, showlegend=False)
+    probe = [row for row in run.epochs if (row.get("probe") or {}).get("top1") is not None]
+    if probe:
+        values_of_probe = [row["probe"]["top1"] for row in probe]
+        hover = "epoch %{x}<br>online linear probe %{y:.2%}"
+        where = [row["epoch"] for row in probe]
+        line(fig, where, values_of_probe, "linear, online", BLUE, hover, mode=_mode(where), dash="dash")
     if epochs[0] == 0:
         side = "bottom right" if values[-1] > values[0] else "top right"  # away from the curve
         reference(fig, values[0], f"untrained network: {values[0]:.1%}", side)

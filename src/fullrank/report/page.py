@@ -200,6 +200,11 @@ def _tiles(run: Run, summary: Summary) -> list[dict[str, str]]:
             f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–",
             f"untrained → last; k = {knn.get('k')}" if knn else "no labels",
         ),
+        *(
+            [("Linear top-1", percent(summary.linear), "online probe, held-out images")]
+            if summary.linear is not None
+            else []
+        ),
         ("Speed", count(summary.images_per_second), "images per second"),
         ("Watching", percent(summary.share_watching), "of the time spent"),
     ]
@@ -222,8 +227,9 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
                     figures.level(run),
                 ),
                 *card(
-                    "k-NN accuracy",
-                    "The representation's worth. Staying at the dotted line means nothing was learned.",
+                    "k-NN and linear accuracy",
+                    "What the features are worth. Staying at the dotted line means nothing was learned. Dashed: "
+                    "a linear classifier trained beside the method.",
                     figures.knn(run),
                 ),
                 *card(

@@ -34,6 +34,7 @@ class Summary:
     verdict: Record = field(default_factory=lambda: dict(UNDECIDED))
     knn_untrained: float | None = None
     knn: float | None = None
+    linear: float | None = None
     images_per_second: float | None = None
     elapsed: float | None = None
     end: Record | None = None
@@ -68,6 +69,7 @@ class Summary:
         if record["epoch"] == 0:
             self.knn_untrained = top1
         self.knn = top1 if top1 is not None else self.knn
+        self.linear = (record.get("probe") or {}).get("top1", self.linear)
         if record.get("loss") is not None:  # the mean over the epoch says more than its last batch
             self.losses.append(record["loss"])
 

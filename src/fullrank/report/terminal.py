@@ -188,6 +188,8 @@ class LivePanel(Quiet):
             text = Text(f"{percent(summary.knn):>9}  ")
             text.append(f"untrained network {percent(summary.knn_untrained)}", GREY)
             rows.append(("k-NN top-1", text))
+        if summary.linear is not None:
+            rows.append(("linear top-1", Text(f"{percent(summary.linear):>9}  ")))
         return rows
 
     def _progress(self) -> RenderableType:
@@ -252,6 +254,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         )
     if summary.knn is not None:
         words.append(f"k-NN {percent(summary.knn)}")
+    if summary.linear is not None:
+        words.append(f"linear {percent(summary.linear)}")
     if summary.images_per_second is not None and summary.epoch:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:

@@ -32,8 +32,8 @@ class TrainConfig:
         batch_size: images per batch, over all devices.
         accumulate: batches per optimiser step; gradients are averaged.
         limit: train on a fixed random subset of that many images; 0: on all.
-        order: which images when: iid, or, at the same number of steps, chunk after chunk of them (single-pass),
-            all chunks so far (cumulative), the last chunk only (last-fraction), or single-pass and then iid
+        order: which images when: iid, or, at the same number of steps, chunk after chunk (single-pass), all
+            chunks so far (cumulative), the last chunk only (last-fraction), or single-pass and then iid
             (hybrid), as Li et al. 2209.15007.
         chunk_size: epochs that a chunk lasts.
         rounds: sweeps over the chunks, which are as many times larger.
@@ -84,7 +84,8 @@ class TrainConfig:
         knn_bank: un-augmented training images in the k-NN bank, at most.
         probe: a linear classifier trained beside the method on its detached features, where labels exist: own
             (its own optimiser), shared (a group of the method's, as the references do) or off.
-        probe_lr: its base learning rate, scaled and scheduled like lr.
+        probe_lr: its base learning rate, scheduled like lr; 0: 0.01 for own (Adam), and for shared 0.1, scaled
+            like lr.
         keep_every: epochs between encoders that are kept in encoders/, for `fullrank evaluate all`; 0: none.
         on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
             healthy checkpoint, and on from there at a tenth of the rate; then as stop).
@@ -146,7 +147,7 @@ class TrainConfig:
     knn_k: int = 20
     knn_bank: int = 10000
     probe: Literal["own", "shared", "off"] = "own"
-    probe_lr: float = 0.1
+    probe_lr: float = 0.0
     keep_every: int = 0
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     patience: int = 2

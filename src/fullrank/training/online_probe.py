@@ -55,9 +55,9 @@ def classes_of(source: Source) -> int:
 class OnlineProbe:
     """Linear(F, K) on the detached features of the first view, one step for every step of the method.
 
-    `own` has SGD with momentum 0.9 to itself; `shared` is one more group of the method's optimiser, without
+    `own` has Adam to itself, whose steps do not depend on the scale of the features; `shared` is one more group of the method's optimiser, without
     weight decay, as solo-learn and its forks have it (they average the loss over all large views; here it is
-    that of the first). Both follow the run's schedule from `probe_lr`, scaled as the run's rate is.
+    that of the first). Both follow the run's schedule from `probe_lr`.
 
     Args:
         feature_dim: F.
@@ -84,7 +84,7 @@ class OnlineProbe:
         group = {"params": list(self.linear.parameters()), "weight_decay": 0.0}
         self.optimizer: Optimizer | None = None
         if config.probe == "own":
-            self.optimizer = torch.optim.SGD([group], lr=probe_lr(config), momentum=0.9)
+            self.optimizer = torch.optim.Adam([group], lr=probe_lr(config))
         else:
             base = {"name": "probe", "base_lr": probe_lr(config), "fixed_lr": False}
             optimizer.add_param_group({**group, **base, "lr": probe_lr(config)})

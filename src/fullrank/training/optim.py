@@ -199,8 +199,10 @@ def _lr_scale(config: TrainConfig) -> float:
 
 
 def probe_lr(config: TrainConfig) -> float:
-    """The online probe's rate, scaled by the images of one optimiser step as the run's is."""
-    return config.probe_lr * _lr_scale(config)
+    """The online probe's rate: of `shared` scaled by the images of one optimiser step, as the run's is."""
+    if config.probe == "shared":
+        return (config.probe_lr or 0.1) * _lr_scale(config)
+    return config.probe_lr or 0.01
 
 
 def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: float) -> float:
