@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fullrank.errors import UsageError
 
-__all__ = ["batches", "epoch_order"]
+__all__ = ["batches", "epoch_generator", "epoch_order"]
 
 
 def epoch_order(n: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
@@ -28,8 +28,17 @@ def epoch_order(n: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
         >>> bool((first == again).all()), bool((first == epoch_order(1000, epoch=4, seed=0)).all())
         (True, False)
     """
-    entropy = np.random.SeedSequence([seed, epoch])
-    return np.random.Generator(np.random.PCG64(entropy)).permutation(n)
+    return epoch_generator(epoch, seed).permutation(n)
+
+
+def epoch_generator(epoch: int, seed: int) -> np.random.Generator:
+    """The generator of an epoch's order, whose first permutation is `epoch_order`.
+
+    Example:
+        >>> epoch_generator(epoch=3, seed=0).permutation(4).tolist() == epoch_order(4, 3, 0).tolist()
+        True
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
 
 
 def batches(

@@ -77,6 +77,7 @@ class TrainConfig:
         workers: processes that decode images which do not fit in memory.
         seed: of everything random.
         watch_every: epochs between panels of collapse measures.
+        study_every: panels between closer looks: local dimension, LiDAR, the predictor's spectrum; 0: never.
         level_every: steps between cheap checks of the level.
         watch_images: held-out images measured per panel, at most.
         knn_every: epochs between k-NN evaluations where labels exist; 0: never.
@@ -84,8 +85,8 @@ class TrainConfig:
         knn_bank: un-augmented training images in the k-NN bank, at most.
         probe: a linear classifier trained beside the method on its detached features, where labels exist: own
             (its own optimiser), shared (a group of the method's, as the references do) or off.
-        probe_lr: its base learning rate, scheduled like lr; 0: 0.01 for own (Adam), and for shared 0.1, scaled
-            like lr.
+        probe_lr: its base learning rate, scheduled like lr; 0: 0.01 for own (Adam), and 0.1 for shared (then
+            scaled like lr).
         keep_every: epochs between encoders that are kept in encoders/, for `fullrank evaluate all`; 0: none.
         on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
             healthy checkpoint, and on from there at a tenth of the rate; then as stop).
@@ -141,6 +142,7 @@ class TrainConfig:
     workers: int = 4
     seed: int = 0
     watch_every: int = 1
+    study_every: int = 10
     level_every: int = 10
     watch_images: int = 2048
     knn_every: int = 1
@@ -203,7 +205,8 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr",
-    "clip_grad", "devices", "workers", "knn_every", "probe_lr", "keep_every", "checkpoint_every", "seed",
+    "clip_grad", "devices", "study_every", "workers", "knn_every", "probe_lr", "keep_every",
+    "checkpoint_every", "seed",
     "steps_per_epoch", "switch_epoch", "predictor_warmup_steps",
 )  # fmt: skip
 

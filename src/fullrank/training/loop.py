@@ -91,7 +91,7 @@ class Loop:
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.s, self.run_dir, self.listeners = s, run, listeners
         self.config, self.fabric = s.config, s.fabric
-        self.monitor = CollapseMonitor()
+        self.monitor = CollapseMonitor(study_every=s.config.study_every)
         self.evaluation = Evaluation(s, self.monitor)
         self.probe = _online_probe(s)
         self.checkpoints = Checkpoints(s, run, self.monitor, self.probe)
@@ -352,11 +352,12 @@ def _some_images(source: Source, most: int) -> list[Tensor]:
 
 
 def _spectra(report: Report) -> dict[str, Any]:
-    return {
+    spectra = {
         f"{tap}.{kind}": values
         for tap, panel in report.panels.items()
         for kind, values in panel.spectra.items()
     }
+    return spectra | (report.study.spectra if report.study else {})
 
 
 def _mixed(*key: int) -> int:

@@ -45,7 +45,7 @@ def classes_of(source: Source) -> int:
     Example:
         >>> from fullrank.data.opening import open_data
         >>> classes_of(open_data("shapes", limit=10).train)
-        12
+        10
     """
     if source.labels is None or not bool((source.labels >= 0).any()):
         return 0
@@ -55,9 +55,10 @@ def classes_of(source: Source) -> int:
 class OnlineProbe:
     """Linear(F, K) on the detached features of the first view, one step for every step of the method.
 
-    `own` has Adam to itself, whose steps do not depend on the scale of the features; `shared` is one more group of the method's optimiser, without
-    weight decay, as solo-learn and its forks have it (they average the loss over all large views; here it is
-    that of the first). Both follow the run's schedule from `probe_lr`.
+    `own` has Adam to itself, whose steps do not depend on the scale of the features; `shared` is one more
+    group of the method's optimiser, without weight decay, as solo-learn and its forks have it (they average
+    the loss over all large views; here it is that of the first). Both follow the run's schedule from
+    `probe_lr`.
 
     Args:
         feature_dim: F.

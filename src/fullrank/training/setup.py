@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fullrank.data.data_order import DataOrder, load_ordering
 from fullrank.data.loader import Batches
 from fullrank.data.named import DATA
 from fullrank.data.opening import open_data
@@ -23,7 +25,7 @@ from fullrank.networks.sync_bn import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import build_optimizer
 
-__all__ = ["Setup", "generator_of", "launch_fabric", "own_size", "prepare", "resolve", "setup"]
+__all__ = ["Setup", "data_order", "generator_of", "launch_fabric", "own_size", "prepare", "resolve", "setup"]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 
@@ -116,7 +118,35 @@ def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     VIEWS[views]
     backbone = default_backbone(size) if config.backbone == "auto" else config.backbone
     warmup = min(10.0, 0.1 * config.epochs) if config.warmup_epochs == -1 else config.warmup_epochs
-    return replace(config, image_size=size, views=views, backbone=backbone, warmup_epochs=warmup)
+    config = replace(config, image_size=size, views=views, backbone=backbone, warmup_epochs=warmup)
+    return replace(config, ordering_sha256=data_order(config, len(data.train)).sha256)
+
+
+def data_order(config: TrainConfig, n: int) -> DataOrder:
+    """Which of `n` images come when.
+
+    Raises:
+        UsageError: order, batches and epochs do not fit, or the ordering is not the one that was hashed.
+    """
+    order = DataOrder(
+        n,
+        config.batch_size,
+        config.epochs,
+        config.order,
+        chunk_size=config.chunk_size,
+        n_rounds=config.rounds,
+        repeat_batch=config.repeat_batch,
+        steps_per_epoch=config.steps_per_epoch * config.accumulate,
+        switch_epoch=config.switch_epoch,
+        seed=config.seed,
+        ordering=load_ordering(Path(config.ordering), n) if config.ordering else None,
+    )
+    if config.ordering_sha256 not in ("", order.sha256):
+        raise UsageError(
+            f"the ordering has the SHA-256 {order.sha256 or 'of none'}, not {config.ordering_sha256}: "
+            f"it is another than the one this run began with"
+        )
+    return order
 
 
 def own_size(source: Source) -> int:
@@ -148,6 +178,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
     """
     views = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    order = data_order(config, len(data.train))
     batches = Batches(
         data.train,
         config.batch_size,
@@ -156,6 +187,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         world_size=fabric.world_size,
         workers=config.workers,
         crop=CropViews(views, config.seed) if isinstance(data.train, LazySource) else None,
+        order=order,
     )
     if len(batches) < config.accumulate:
         raise UsageError(
@@ -180,6 +212,8 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         batches.source = data.train
         method = method.to(fabric.device)
     optimizer = build_optimizer(method.param_groups(), config)
+    if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
+        raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
 
