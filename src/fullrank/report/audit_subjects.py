@@ -202,19 +202,23 @@ def _sampled(n: int, capacity: int) -> Tensor:
 def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) -> dict[str, AuditView]:
     from fullrank.data.opening import open_data
     from fullrank.embed import embed_images, which_taps
-    from fullrank.networks.foreign import open_model
+    from fullrank.embed.runs import open_with_taps, own_data, own_run
 
-    data, limit, own = wishes.data, wishes.limit, False
-    if not data:
-        data, limit = _own_data(Path(what).expanduser(), limit)
-        own = True
+    limit, run = wishes.limit, own_run(what)
+    if run is None and not wishes.data:
+        raise UsageError(
+            "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
+        )
     if wishes.untrained and Path(what).expanduser().exists():
         raise UsageError(f"untrained is for encoders by name; {what} brings its weights along")
-    model = open_model(
-        what, download=wishes.download, pretrained=not wishes.untrained, image_size=wishes.image_size
-    )
+    options = {"pretrained": not wishes.untrained, "image_size": wishes.image_size}
+    model = open_with_taps(what, wishes.taps, download=wishes.download, **options)
     taps = list(which_taps(model, wishes.taps))
-    images = open_data(data, limit=limit, download=wishes.download)
+    own = run is not None and not wishes.data
+    if run is not None and own:
+        images = own_data(run.config(), limit or 0, wishes.download)
+    else:
+        images = open_data(str(wishes.data), limit=limit, download=wishes.download)
     held_out = wishes.split == "held-out" or (own and wishes.split is None)
     source = images.held_out if held_out else images.train
     if limit is not None and len(source) > limit:
@@ -259,21 +263,3 @@ class _Matrix:
         step = rows or self.n
         for start in range(0, self.n, step):
             yield self.matrix[start : start + step]
-
-
-def _own_data(folder: Path, limit: int | None) -> tuple[str, int | None]:
-    """The data that a run of ours was trained on, and how many images of it."""
-    if folder.is_file() and folder.name == "encoder.safetensors":
-        folder = folder.parent
-    if not (folder / "config.yaml").is_file():
-        raise UsageError(
-            "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
-        )
-    from fullrank.report.run import read_run
-
-    config = read_run(folder).config
-    data = config.get("data")
-    if not data:
-        raise UsageError(f"{folder}/config.yaml names no data: add --data with a folder of images")
-    known = config.get("limit")
-    return str(data), limit or (int(known) if isinstance(known, int) and known > 0 else None)

@@ -1,9 +1,13 @@
-"""The figures that lay several runs over each other: one colour for each arm, the same in every figure."""
+"""The figures that lay arms over each other: one colour for each arm, the same in every figure.
+
+An arm of several seeds is a thin line for each of them and their mean; an arm that is no run has no curves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from fullrank.report.draw import (
     band,
@@ -25,23 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["arm_colour", "knn", "last_spectra", "level", "loss", "ranks", "spectrum_over_time"]
 
-Arms = Mapping[str, Run]
-ARM = {"mode": "lines+markers", "showlegend": False}  # the page has one legend for all figures
+Arms = Mapping[str, Sequence[Run]]
+Curve = tuple[Sequence[float], Sequence[float | None]]
+COLOURS = (*PALETTE, "#6b7fd7", "#8c6d46", "#7c9a2e", "#c26d8f")
 
 
 def arm_colour(index: int) -> str:
     """The colour of the arm at this place."""
-    return PALETTE[index % len(PALETTE)]
+    return COLOURS[index % len(COLOURS)]
 
 
 def loss(arms: Arms) -> go.Figure | None:
     """The training loss of every arm."""
     fig = figure("step", "training loss")
-    for index, (name, run) in enumerate(arms.items()):
-        xs, ys = thin([row["step"] for row in run.steps], [row.get("loss") for row in run.steps])
-        if xs:
-            hover = f"{name}, step %{{x:,}}<br>loss %{{y:.5g}}"
-            line(fig, xs, ys, name, arm_colour(index), hover, width=1.6, showlegend=False)
+    for index, (name, runs) in enumerate(arms.items()):
+        curves = [
+            thin([row["step"] for row in run.steps], [row.get("loss") for row in run.steps]) for run in runs
+        ]
+        hover = f"{name}, step %{{x:,}}<br>loss %{{y:.5g}}"
+        _curves(fig, curves, runs, name, arm_colour(index), hover, mode="lines", width=1.6)
     return fig if fig.data else None
 
 
@@ -51,7 +57,7 @@ def level(arms: Arms) -> go.Figure | None:
     _measure(fig, arms, "level", "%{y:.4f}")
     if not fig.data:
         return None
-    thresholds = {threshold_of(run.verdict) for run in arms.values()}
+    thresholds = {threshold_of(run.verdict) for runs in arms.values() for run in runs}
     level_axis(fig, thresholds.pop() if len(thresholds) == 1 else None)
     return fig
 
@@ -63,7 +69,7 @@ def ranks(arms: Arms) -> go.Figure | None:
     if not fig.data:
         return None
     sizes = set()
-    for run in arms.values():
+    for run in chain.from_iterable(arms.values()):
         for tap in run.taps:
             points = run.measures(tap, "erank_centred")
             if points and (tap, run.size(tap)) not in sizes:  # arms of one shape share one null
@@ -76,12 +82,9 @@ def ranks(arms: Arms) -> go.Figure | None:
 def knn(arms: Arms, baselines: Mapping[str, float] | None = None) -> go.Figure | None:
     """The k-NN accuracy of every arm, with baselines such as raw pixels as level lines."""
     fig = figure("epoch", "k-NN top-1 accuracy", yaxis_tickformat=".0%", yaxis_rangemode="tozero")
-    for index, (name, run) in enumerate(arms.items()):
-        rows = [row for row in run.epochs if (row.get("knn") or {}).get("top1") is not None]
-        if rows:
-            hover = f"{name}, epoch %{{x}}<br>k-NN top-1 %{{y:.2%}}"
-            values = [row["knn"]["top1"] for row in rows]
-            line(fig, [row["epoch"] for row in rows], values, name, arm_colour(index), hover, **ARM)
+    for index, (name, runs) in enumerate(arms.items()):
+        hover = f"{name}, epoch %{{x}}<br>k-NN top-1 %{{y:.2%}}"
+        _curves(fig, [_accuracies(run) for run in runs], runs, name, arm_colour(index), hover)
     if not fig.data:
         return None
     last = max(epoch for trace in fig.data for epoch in trace.x)
@@ -102,23 +105,65 @@ def spectrum_over_time(run: Run) -> go.Figure | None:
 
 
 def last_spectra(arms: Arms) -> go.Figure | None:
-    """The last spectrum of every arm, in absolute values."""
+    """The last spectrum of every run, in absolute values."""
     fig = figure("index of the singular value (1 = largest)", "singular value σ", 340)
     log_axis(fig)
-    for index, (name, run) in enumerate(arms.items()):
-        for tap, form in band(run):
-            spectra = run.spectra(tap, form)
-            more = {"meta": {"tap": tap, "form": form}, "showlegend": False}
-            spectrum_line(fig, spectra[max(spectra)], name, arm_colour(index), **more)
+    for index, (name, runs) in enumerate(arms.items()):
+        for run in runs:
+            for tap, form in band(run):
+                spectra = run.spectra(tap, form)
+                more = {"meta": {"tap": tap, "form": form}, "showlegend": False, **_thinner(len(runs))}
+                spectrum_line(fig, spectra[max(spectra)], _seeded(name, run, runs), arm_colour(index), **more)
     return fig if fig.data else None
 
 
 def _measure(fig: go.Figure, arms: Arms, measure: str, value: str) -> None:
-    for index, (name, run) in enumerate(arms.items()):
-        for tap in run.taps:
-            points = run.measures(tap, measure)
-            if points:
-                hover = f"{name}, epoch %{{x}}<br>{tap}: {value}"
-                more = {**ARM, "meta": {"tap": tap}}
-                epochs, values = [point.epoch for point in points], [point.value for point in points]
-                line(fig, epochs, values, name, arm_colour(index), hover, **more)
+    for index, (name, runs) in enumerate(arms.items()):
+        for tap in dict.fromkeys(tap for run in runs for tap in run.taps):
+            points = [run.measures(tap, measure) for run in runs]
+            curves = [([p.epoch for p in found], [p.value for p in found]) for found in points]
+            hover = f"{name}, epoch %{{x}}<br>{tap}: {value}"
+            _curves(fig, curves, runs, name, arm_colour(index), hover, meta={"tap": tap})
+
+
+def _accuracies(run: Run) -> Curve:
+    rows = [row for row in run.epochs if (row.get("knn") or {}).get("top1") is not None]
+    return [row["epoch"] for row in rows], [row["knn"]["top1"] for row in rows]
+
+
+def _curves(
+    fig: go.Figure,
+    curves: Sequence[Curve],
+    runs: Sequence[Run],
+    name: str,
+    colour: str,
+    hover: str,
+    **more: Any,
+) -> None:
+    """One line for a single run; for several a thin one each, and the mean where they were all measured."""
+    more = {"mode": "lines+markers", "showlegend": False, **more}  # the page has one legend for all figures
+    for run, (xs, ys) in zip(runs, curves, strict=True):
+        if len(xs) and len(runs) > 1:
+            seeded = hover.replace(name, _seeded(name, run, runs), 1)
+            line(fig, xs, ys, name, colour, seeded, **{**more, "mode": "lines", **_thinner(len(runs))})
+        elif len(xs):
+            line(fig, xs, ys, name, colour, hover, **more)
+    means = _means(curves) if len(runs) > 1 else {}
+    if means:
+        mean = hover.replace(name, f"{name}, mean of {len(runs)} seeds", 1)
+        line(fig, list(means), list(means.values()), name, colour, mean, **more)
+
+
+def _means(curves: Sequence[Curve]) -> dict[float, float]:
+    """The mean over seeds where every one of them has a value."""
+    known = [{x: y for x, y in zip(*curve, strict=True) if y is not None} for curve in curves]
+    shared = [x for x in known[0] if all(x in values for values in known)]
+    return {x: sum(values[x] for values in known) / len(known) for x in shared}
+
+
+def _thinner(seeds: int) -> dict[str, Any]:
+    return {"width": 1.0, "opacity": 0.5} if seeds > 1 else {}
+
+
+def _seeded(name: str, run: Run, runs: Sequence[Run]) -> str:
+    return f"{name}, seed {run.config.get('seed', '?')}" if len(runs) > 1 else name
