@@ -19,6 +19,7 @@ from fullrank.collapse.metrics import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.study import Study, study
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
 from fullrank.collapse.usage import CodeUsage, Usage
@@ -41,6 +42,7 @@ class Report:
         verdict: that of the main tap.
         usage: how codes are used, where the method has some.
         warnings: tap and what will cross its threshold within a few panels at the present pace.
+        study: the closer look, where this panel was one of those that take it.
     """
 
     panels: dict[str, Panel]
@@ -48,6 +50,7 @@ class Report:
     verdict: Verdict
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
+    study: Study | None = None
 
     @property
     def rank_difference(self) -> float | None:
@@ -69,6 +72,7 @@ class Report:
             "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
             **({"usage": self.usage.as_dict()} if self.usage else {}),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({"study": self.study.as_dict()} if self.study else {}),
             **({"rank_difference": difference} if (difference := self.rank_difference) is not None else {}),
         }
 
@@ -81,6 +85,8 @@ class CollapseMonitor:
         tap: the main tap, whose verdict counts; where it is missing, the last tap given counts.
         thresholds: what verdicts depend on.
         capacity: rows kept per tap (and pairs of views) for uniformity and alignment.
+        study_every: `close` takes the closer look (`study`) at every so many panels of a trained network, the
+            first one included; 0: never.
 
     Attributes:
         history: tap to the panels of earlier `close` calls on a trained network, without spectra.
@@ -102,9 +108,14 @@ class CollapseMonitor:
         tap: str = "projector",
         thresholds: Thresholds | None = None,
         capacity: int = 2048,
+        study_every: int = 10,
     ) -> None:
-        if every < 1 or capacity < 2:
-            raise UsageError(f"every must be at least 1 and capacity at least 2, not {every} and {capacity}")
+        if every < 1 or capacity < 2 or study_every < 0:
+            raise UsageError(
+                f"every must be at least 1, capacity at least 2 and study_every at least 0, not {every}, "
+                f"{capacity} and {study_every}"
+            )
+        self.study_every = study_every
         self.every, self.tap, self.capacity = every, tap, capacity
         self.thresholds = thresholds or Thresholds()
         self._usage: CodeUsage | None = None
@@ -202,6 +213,10 @@ class CollapseMonitor:
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
                 for tap, panel in panels.items()
             }
+            seen = max((len(panels) for panels in self.history.values()), default=0)
+            closer = None
+            if trained and self.study_every and seen % self.study_every == 0:
+                closer = self._study()
             early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
@@ -218,7 +233,7 @@ class CollapseMonitor:
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
             if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
                 main = verdicts[CODES]
-            return Report(panels, verdicts, main, usage, tuple(early))
+            return Report(panels, verdicts, main, usage, tuple(early), closer)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
@@ -244,6 +259,12 @@ class CollapseMonitor:
             za, zb = self._pairs[tap].rows.chunk(2, dim=1)
             pairs = za, zb
         return Panel.from_moments(tap, moments, points.rows, pairs)
+
+    def _study(self) -> Study:
+        """The closer look at what `_panel` has gathered from all processes."""
+        points = {tap: points.rows for tap, points in self._points.items()}
+        halves = {tap: pairs.rows.chunk(2, dim=1) for tap, pairs in self._pairs.items()}
+        return study(points, {tap: (za, zb) for tap, (za, zb) in halves.items()})
 
     def _agree_on_taps(self) -> None:
         """Gives this process every tap that any process has seen, in one order, so that collectives match."""
