@@ -228,8 +228,8 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
                 ),
                 *card(
                     "k-NN and linear accuracy",
-                    "What the features are worth. Staying at the dotted line means nothing was learned. Dashed: "
-                    "a linear classifier trained beside the method.",
+                    "What the features are worth. Staying at the dotted line means nothing was learned. "
+                    "Dashed: a linear classifier trained beside the method.",
                     figures.knn(run),
                 ),
                 *card(
@@ -274,6 +274,31 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
                     "Rank difference of the branches",
                     "Above 0 the target's rank pulls the online branch up, which holds collapse off.",
                     branch_figures.rank_difference(run),
+                ),
+                *card(
+                    "Predictor and eigenvectors",
+                    "1: a direction of the projections is an eigenvector of the predictor. Faint is early.",
+                    branch_figures.predictor_alignment(run),
+                ),
+                *card(
+                    "Filter of the predictor",
+                    "What passes of each direction. Falling to the right: a low-pass filter. Faint is early.",
+                    branch_figures.predictor_filter(run),
+                ),
+            ],
+        ),
+        Section(
+            "A closer look, now and then",
+            [
+                *card(
+                    "Local dimension",
+                    "Around every image, by its nearest neighbours. Dashed: isotropic noise.",
+                    branch_figures.closer(run, "local_dimension", "local dimension"),
+                ),
+                *card(
+                    "LiDAR",
+                    "Rank of what tells images apart, against how two views of one differ. Dashed: noise.",
+                    branch_figures.closer(run, "lidar", "LiDAR"),
                 ),
             ],
         ),
