@@ -1,13 +1,17 @@
-"""k nearest neighbours equal brute force, however they are chunked."""
+"""k nearest neighbours equal brute force, and their votes what counting gives."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.probes import knn_predict, nearest
+from fullrank.probes import knn_predict, knn_probe, knn_scan, li_knn_scan, nearest
 
 
 @pytest.mark.parametrize("query_chunk", [1, 7, 100])
@@ -44,3 +48,122 @@ def test_what_cannot_be_is_refused() -> None:
         nearest(torch.eye(3), torch.eye(3), 4)
     with pytest.raises(UsageError, match="2 dimensions, the bank has 3"):
         nearest(torch.eye(2), torch.eye(3), 1)
+
+
+def clustered(n: int, seed: int, spread: float = 1.5, classes: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    centres = 2 * torch.randn(classes, 12, generator=torch.Generator().manual_seed(77))
+    return centres[labels] + spread * torch.randn(n, 12, generator=generator), labels
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_scan_equals_scikit_learn_for_every_k(metric: str) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    (bank, labels), (queries, asked) = clustered(300, 0, 4.0), clustered(120, 1, 4.0)
+    for row in knn_scan(queries, asked, bank, labels, metric=metric, votes=["majority"]):  # type: ignore[arg-type]
+        theirs = KNeighborsClassifier(row.k, metric="euclidean" if metric == "l2" else "cosine")
+        assert row.top1 == pytest.approx(theirs.fit(bank, labels).score(queries, asked), abs=1e-12)
+
+
+def test_a_scan_has_a_row_for_every_vote_temperature_and_k() -> None:
+    (bank, labels), (queries, asked) = clustered(80, 0), clustered(20, 1)
+    table = knn_scan(queries, asked, bank, labels, ks=[20, 3], temperatures=[0.1, 1.0])
+    ways = [("majority", None), ("similarity", 0.1), ("similarity", 1.0)]
+    assert [(row.vote, row.temperature, row.k) for row in table] == [
+        (*way, k) for way in ways for k in (3, 20)
+    ]
+    default = knn_scan(queries, asked, bank, labels)
+    assert {row.k for row in default} == {1, 2, 5, 10, 20, 50}
+
+
+def test_a_scan_agrees_with_knn_predict() -> None:
+    (bank, labels), (queries, asked) = clustered(200, 0, 4.0), clustered(80, 1, 4.0)
+    (row,) = knn_scan(queries, asked, bank, labels, ks=[20], temperatures=[0.07], votes=["similarity"])
+    right = knn_predict(queries, bank, labels, k=20, temperature=0.07) == asked
+    assert row.top1 == pytest.approx(right.double().mean().item())
+
+
+def test_low_temperatures_do_not_overflow() -> None:
+    (bank, labels), (queries, asked) = clustered(200, 0), clustered(80, 1)
+    cold = knn_scan(queries, asked, bank, labels, ks=[20], temperatures=[1e-4])
+    first = knn_scan(queries, asked, bank, labels, ks=[1], votes=["majority"])[0].top1
+    assert cold[-1].top1 == first  # the nearest neighbour alone decides
+
+
+def test_a_class_without_a_vote_is_not_among_the_first_five() -> None:
+    bank, labels = torch.eye(6), torch.arange(6)
+    (row,) = knn_scan(torch.eye(6), torch.zeros(6).long(), bank, labels, ks=[1], votes=["majority"])
+    assert row.top1 == row.top5 == pytest.approx(1 / 6)
+
+
+def test_top5_is_the_first_five_of_the_votes() -> None:
+    (bank, labels), (queries, asked) = clustered(300, 0, 5.0, 12), clustered(60, 1, 5.0, 12)
+    (row,) = knn_scan(queries, asked, bank, labels, ks=[100], temperatures=[0.5], votes=["similarity"])
+    similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+    value, found = similarity.topk(100, dim=1)
+    votes = torch.zeros(60, 12).scatter_add_(1, labels[found], (value / 0.5).exp())
+    hits = votes.topk(5, dim=1).indices == asked[:, None]
+    assert row.top5 == pytest.approx(hits.any(1).double().mean().item())
+    assert row.top1 == pytest.approx(hits[:, 0].double().mean().item())
+
+
+def test_k_is_chosen_without_the_queries() -> None:
+    """With labels of the queries turned round, the same way is chosen, and the accuracy falls."""
+    (bank, labels), (queries, asked) = clustered(400, 0, 3.0), clustered(100, 1, 3.0)
+    honest = knn_probe(queries, asked, bank, labels)
+    wrong = knn_probe(queries, (asked + 1) % 6, bank, labels)
+    assert (honest.best.k, honest.best.vote, honest.held_out) == (
+        wrong.best.k,
+        wrong.best.vote,
+        wrong.held_out,
+    )
+    assert honest.best.top1 > wrong.best.top1
+    assert honest.best in honest.table
+
+
+def test_unlabelled_rows_neither_vote_nor_count() -> None:
+    (bank, labels), (queries, asked) = clustered(200, 0, 3.0), clustered(80, 1, 3.0)
+    known, judged = torch.arange(200) % 3 > 0, torch.arange(80) % 2 > 0
+    less = knn_scan(queries[judged], asked[judged], bank[known], labels[known])
+    marked = knn_scan(queries, asked.where(judged, -1), bank, labels.where(known, -1), ks=[r.k for r in less])
+    assert marked == less
+
+
+def test_results_are_json() -> None:
+    (bank, labels), (queries, asked) = clustered(100, 0), clustered(20, 1)
+    assert '"chosen_on"' in json.dumps(knn_probe(queries, asked, bank, labels).as_dict())
+    assert '"best_k"' in json.dumps(li_knn_scan(queries, asked, bank, labels).as_dict())
+
+
+def test_lis_scan_repeats_beyond_what_is_stored() -> None:
+    (bank, labels), (queries, asked) = clustered(300, 0, 4.0), clustered(60, 1, 4.0)
+    scan = li_knn_scan(queries, asked, bank, labels, "cosine")
+    assert len(scan.accuracy) == 255 and set(scan.accuracy[127:]) == {scan.accuracy[127]}
+    rows = knn_scan(queries, asked, bank, labels, ks=[1, 50, 128], votes=["majority"])
+    assert [row.top1 for row in rows] == [scan.accuracy[k - 1] for k in (1, 50, 128)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bank_labels": torch.full((30,), -1)}, "none of the 30 bank rows has a label"),
+        ({"query_labels": torch.full((10,), -1)}, "none of the 10 queries has a label"),
+        ({"bank": torch.full((30, 12), torch.nan)}, "30 of 30 bank rows are not finite"),
+        ({"bank_labels": torch.zeros(30)}, "one integer a row"),
+        ({"ks": [31]}, "between 1 and the 30 rows"),
+        ({"temperatures": [0.0]}, "temperatures are positive"),
+        ({"votes": ["distance"]}, "majority or similarity"),
+        (
+            {"bank_labels": torch.ones(30).long(), "query_labels": torch.ones(10).long()},
+            "all .* are of class 1",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_is_said_in_one_line(change: dict[str, Any], message: str) -> None:
+    (bank, labels), (queries, asked) = clustered(30, 0), clustered(10, 1)
+    given = {"queries": queries, "query_labels": asked, "bank": bank, "bank_labels": labels, **change}
+    with pytest.raises(UsageError, match=message) as caught:
+        knn_scan(**given)
+    assert "\n" not in str(caught.value)

@@ -47,8 +47,9 @@ def open_parquet_rows(path: Path, key: str | None = None) -> Found:
     dtype, more = check_matrix(where, Stored((n, d), element))
     key = columns[0] if first is not None else None
     found = Found(_ParquetTable(path, columns, n, d, dtype), key, notes=notes + more)
-    labels = [name for name in schema.names if is_label_name(name) and name not in columns]
-    if len(labels) == 1 and not _is_list(schema.field(labels[0]).type):
+    labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
+    labels = [name for name in labels if name not in columns]
+    if len(labels) == 1:
         found.label_key = labels[0]
         found.labels = parquet.read_table(path, columns=labels)[labels[0]].to_pylist()
     return found

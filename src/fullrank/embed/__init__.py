@@ -10,7 +10,8 @@ Example:
     {'layer2': (10, 128), 'features': (10, 512)}
 """
 
+from fullrank.embed.augmented import Augmentation
 from fullrank.embed.extraction import Embedded, embed_images
 from fullrank.embed.taps import FEATURES, pool, take_taps, which_taps
 
-__all__ = ["FEATURES", "Embedded", "embed_images", "pool", "take_taps", "which_taps"]
+__all__ = ["FEATURES", "Augmentation", "Embedded", "embed_images", "pool", "take_taps", "which_taps"]

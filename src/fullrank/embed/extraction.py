@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fullrank.data import image_ops
 from fullrank.data.loader import evaluation_batches
-from fullrank.data.sources import Source
+from fullrank.data.sources import Indices, Source
+from fullrank.embed.augmented import Augmentation, augmented_batches
 from fullrank.embed.taps import FEATURES, Tokens, take_taps, which_taps
 from fullrank.errors import UsageError
 from fullrank.networks.foreign_model import ForeignModel
 
-__all__ = ["Embedded", "embed_images"]
+__all__ = ["Embedded", "embed_images", "part_of"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,10 @@ class Embedded:
     """The rows of one batch of images.
 
     Attributes:
-        rows: by tap, float32 [b, d] on the CPU.
-        indices: int64 [b], which images of the source they are of.
-        labels: int64 [b], -1 where an image has none; None where the source has no labels.
+        rows: by tap, float32 [b, d] on the CPU; with k augmented views [b * k, d], the views of an image in
+            turn.
+        indices: int64 [b], which images of the source they are of; [b * k] with views.
+        labels: int64 [b] or [b * k], -1 where an image has none; None where the source has no labels.
     """
 
     rows: dict[str, Tensor]
@@ -45,8 +48,10 @@ def embed_images(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    skip: int = 0,
+    augmentation: Augmentation | None = None,
 ) -> Iterator[Embedded]:
-    """Iterates over the rows of all images once, in order: eval mode, un-augmented, without gradients.
+    """Iterates over the rows of all images once, in order: eval mode, without gradients.
 
     Images are resized to the model's size (centre crop of its ratio) and normalised with the model's mean and
     std, or with the source's where the model has none on record. An image that cannot be decoded is left out,
@@ -63,6 +68,8 @@ def embed_images(
         workers: processes that decode lazy images; 0 decodes them in this one.
         rank: of this process; each rank gets one contiguous part.
         world_size: number of processes.
+        skip: so many of this process's images are done already.
+        augmentation: k random views of each image; None shows it once, as it is.
 
     Returns:
         An iterator over `Embedded`.
@@ -78,27 +85,53 @@ def embed_images(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     mean = model.mean or data.mean
     std = model.std or data.std
-    batches = evaluation_batches(
-        data, batch_size, model.image_size, rank, world_size, workers, crop_ratio=model.crop_ratio
-    )
+    part = part_of(len(data), rank, world_size)[skip:]
+
+    def batches() -> Iterator[tuple[Tensor, list[Tensor]]]:
+        if augmentation is not None:
+            views = augmentation.views(model.image_size, mean, std)
+            yield from augmented_batches(data, part, batch_size, views, augmentation.seed, workers, where)
+            return
+        mine = data if len(part) == len(data) else data.subset(part)
+        size, ratio = model.image_size, model.crop_ratio
+        for indices, images in evaluation_batches(mine, batch_size, size, workers=workers, crop_ratio=ratio):
+            seen = image_ops.normalize(image_ops.to_float(images.to(where)), mean, std)
+            yield torch.from_numpy(part)[indices], [seen]
 
     def stream() -> Iterator[Embedded]:
         inner = {name: module for name, module in modules.items() if name != FEATURES}
         prefix = int(getattr(model.network, "num_prefix_tokens", 0))
         last = getattr(model.network, "output_fmt", "") == "NHWC"
         network = model.network.to(where)
-        for indices, images in batches:
+        for indices, views in batches():
+            found: list[dict[str, Tensor]] = []
             with _eval_mode(network), take_taps(inner, tokens, prefix, last) as rows:
-                found = network(image_ops.normalize(image_ops.to_float(images.to(where)), mean, std))
-                if FEATURES in modules:
-                    rows[FEATURES] = found
-            silent = [name for name in modules if name not in rows]
+                for images in views:
+                    features = network(images)
+                    found.append({**rows, FEATURES: features})
+            silent = [name for name in modules if name not in found[0]]
             if silent:
                 raise UsageError(f"layer {silent[0]!r} is not run on the way to the features: take another")
+            indices = indices.repeat_interleave(len(views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[indices.numpy()])
-            yield Embedded({name: rows[name].float().cpu() for name in modules}, indices, labels)
+            yield Embedded({name: _in_turn([z[name] for z in found]) for name in modules}, indices, labels)
 
     return stream()
+
+
+def part_of(n: int, rank: int, world_size: int) -> Indices:
+    """The images of one process, of n in all: a contiguous part.
+
+    Example:
+        >>> part_of(7, 1, 3).tolist()
+        [3, 4]
+    """
+    return np.array_split(np.arange(n), world_size)[rank]
+
+
+def _in_turn(views: list[Tensor]) -> Tensor:
+    """Rows [b, d] of each of k views as [b * k, d] on the CPU, the views of an image one after the other."""
+    return torch.stack(views, 1).flatten(0, 1).float().cpu()
 
 
 @contextmanager

@@ -1,5 +1,43 @@
-"""Probes: what a representation is worth. They take tensors, never a method or a config."""
+"""Probes: what a representation is worth. They take tensors, never a method or a config.
 
-from fullrank.probes.knn import knn_predict, nearest
+Labels below 0 mean unlabelled everywhere and are left out; where none is left, a UsageError says so.
+"""
 
-__all__ = ["knn_predict", "nearest"]
+from fullrank.probes.agreement import Agreement, agreement
+from fullrank.probes.clusters import (
+    ClusterResult,
+    by_first_choice,
+    by_kmeans,
+    by_legacy_argmax,
+    cluster_probe,
+)
+from fullrank.probes.kmeans import KMeans, kmeans
+from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
+from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
+from fullrank.probes.logistic import LogisticFit, LogisticResult, fit_logistic, logistic_probe
+from fullrank.probes.neighbours import nearest
+
+__all__ = [
+    "Agreement",
+    "ClusterResult",
+    "KMeans",
+    "KnnResult",
+    "KnnRow",
+    "LegacyScan",
+    "LogisticFit",
+    "LogisticResult",
+    "agreement",
+    "by_first_choice",
+    "by_kmeans",
+    "by_legacy_argmax",
+    "cluster_probe",
+    "fit_logistic",
+    "kmeans",
+    "knn_predict",
+    "knn_probe",
+    "knn_scan",
+    "li_knn_scan",
+    "logistic_probe",
+    "nearest",
+    "solo_knn",
+]

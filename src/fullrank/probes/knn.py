@@ -1,61 +1,239 @@
-"""k nearest neighbours: what a frozen representation says about labels, without any training."""
+"""k nearest neighbours: what a frozen representation says about labels, without any training.
+
+Votes for every k and every temperature come from one search. k and the temperature are hyper-parameters: they
+are chosen on rows of the bank that are held out, never on the rows that are judged (`knn_probe`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fullrank.errors import UsageError
+from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
+from fullrank.probes.neighbours import Backend, Metric, nearest
 
-__all__ = ["knn_predict", "nearest"]
+__all__ = ["KS", "KnnResult", "KnnRow", "Vote", "knn_predict", "knn_probe", "knn_scan"]
+
+Vote: TypeAlias = Literal["similarity", "distance", "majority"]
+KS = (1, 2, 5, 10, 20, 50, 100, 200)
+TEMPERATURES = (0.02, 0.05, 0.07, 0.1, 0.2, 0.5)
+QUERIES = 4096  # whose votes are counted at a time
 
 
-def nearest(
-    queries: Tensor, bank: Tensor, k: int, *, query_chunk: int = 1024, bank_chunk: int = 16384
-) -> tuple[Tensor, Tensor]:
-    """The k most similar bank rows of every query, exactly, by cosine similarity.
+@dataclass(frozen=True)
+class KnnRow:
+    """The accuracy of one way to vote.
 
-    Both sides are chunked: at most query_chunk x (bank_chunk + k) similarities exist at a time.
+    Attributes:
+        k: neighbours.
+        vote: "similarity" weighs a vote by exp(cosine / temperature), "distance" by 1 / (distance + 1e-5),
+            "majority" not at all.
+        temperature: of "similarity", else None.
+        top1: share of queries whose class has the most votes; of equal ones the class with the lowest number.
+        top5: share whose class is among the five with the most votes, and has one.
+    """
+
+    k: int
+    vote: Vote
+    temperature: float | None
+    top1: float
+    top5: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class KnnResult:
+    """What k nearest neighbours say, with k and the temperature chosen on held-out rows of the bank.
+
+    Attributes:
+        best: the accuracy on the queries, of what was chosen.
+        held_out: the accuracy of the same on the held-out rows, which it was chosen for.
+        table: every way on the queries, for a curve, never to choose from.
+        metric: "cosine" or "l2".
+        classes: that occur in the bank.
+        bank: rows in it.
+        queries: rows that were judged.
+        chosen_on: rows that were held out of the bank to choose by.
+    """
+
+    best: KnnRow
+    held_out: KnnRow
+    table: tuple[KnnRow, ...]
+    metric: Metric
+    classes: int
+    bank: int
+    queries: int
+    chosen_on: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def knn_probe(
+    queries: Tensor,
+    query_labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    *,
+    ks: Sequence[int] | None = None,
+    temperatures: Sequence[float] = TEMPERATURES,
+    votes: Sequence[Vote] | None = None,
+    metric: Metric = "cosine",
+    held_out: float = 0.1,
+    seed: int = 0,
+    backend: Backend = "auto",
+) -> KnnResult:
+    """Chooses how to vote on a held-out part of the bank, and judges that on the queries with the whole bank.
+
+    Of equally good ways the one with the fewest neighbours is taken, then the first.
 
     Args:
-        queries: [m, d].
-        bank: [n, d], on the same device.
-        k: neighbours, at most n.
-        query_chunk: rows of queries at a time.
-        bank_chunk: rows of the bank at a time.
-
-    Returns:
-        Similarities [m, k], descending, and bank row numbers [m, k].
+        queries: features [m, d] to be judged.
+        query_labels: integers [m]; below 0 means unlabelled, which is left out.
+        bank: features [n, d].
+        bank_labels: integers [n], likewise.
+        ks: see `knn_scan`.
+        temperatures: see `knn_scan`.
+        votes: see `knn_scan`.
+        metric: "cosine" or "l2".
+        held_out: share of the bank, of every class, in (0, 1).
+        seed: of the draw.
+        backend: see `nearest`.
 
     Raises:
-        UsageError: k is not in [1, n], or the widths differ.
+        UsageError: as `knn_scan`, and a bank too small to hold rows out.
 
     Example:
-        >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-        >>> nearest(torch.tensor([[2.0, 0.1]]), bank, k=2)[1]
-        tensor([[0, 1]])
+        >>> centres = 5 * torch.eye(3).repeat(40, 1)
+        >>> bank = centres + torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
+        >>> labels = torch.arange(3).repeat(40)
+        >>> result = knn_probe(5 * torch.eye(3), torch.arange(3), bank, labels)
+        >>> result.best.k, result.best.top1, result.chosen_on
+        (1, 1.0, 12)
     """
-    if not 1 <= k <= len(bank):
-        raise UsageError(f"k = {k} neighbours of a bank of {len(bank)}: take k between 1 and {len(bank)}")
-    if queries.shape[1] != bank.shape[1]:
-        raise UsageError(f"queries have {queries.shape[1]} dimensions, the bank has {bank.shape[1]}")
-    queries = F.normalize(queries.float(), dim=1)
-    bank = F.normalize(bank.float(), dim=1)
-    similarities, rows = [], []
-    for chunk in torch.split(queries, query_chunk):
-        best_sim = chunk.new_empty(len(chunk), 0)
-        best_row = torch.empty(len(chunk), 0, dtype=torch.long, device=chunk.device)
-        for start in range(0, len(bank), bank_chunk):
-            block = bank[start : start + bank_chunk]
-            sim, row = (chunk @ block.T).topk(min(k, len(block)), dim=1)
-            best_sim = torch.cat([best_sim, sim], dim=1)
-            best_row = torch.cat([best_row, row + start], dim=1)
-            best_sim, order = best_sim.topk(min(k, best_sim.shape[1]), dim=1)
-            best_row = best_row.gather(1, order)
-        similarities.append(best_sim)
-        rows.append(best_row)
-    return torch.cat(similarities), torch.cat(rows)
+    bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
+    keep, held = (rows.to(bank.device) for rows in split_held_out(bank_labels, held_out, seed))
+    ks = _fitting(ks, len(keep))
+
+    def scan(rows: Tensor, labels: Tensor, among: Tensor, known: Tensor) -> tuple[KnnRow, ...]:
+        return knn_scan(
+            rows,
+            labels,
+            among,
+            known,
+            ks=ks,
+            temperatures=temperatures,
+            votes=votes,
+            metric=metric,
+            backend=backend,
+        )
+
+    tried = scan(bank[held], bank_labels[held], bank[keep], bank_labels[keep])
+    chosen = max(range(len(tried)), key=lambda i: (tried[i].top1, -tried[i].k))
+    table = scan(queries, query_labels, bank, bank_labels)
+    return KnnResult(
+        best=table[chosen],
+        held_out=tried[chosen],
+        table=table,
+        metric=metric,
+        classes=len(torch.unique(bank_labels)),
+        bank=len(bank),
+        queries=int((query_labels >= 0).sum()),
+        chosen_on=len(held),
+    )
+
+
+def knn_scan(
+    queries: Tensor,
+    query_labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    *,
+    ks: Sequence[int] | None = None,
+    temperatures: Sequence[float] = TEMPERATURES,
+    votes: Sequence[Vote] | None = None,
+    metric: Metric = "cosine",
+    backend: Backend = "auto",
+) -> tuple[KnnRow, ...]:
+    """The accuracy of many ways to vote, from one search for neighbours.
+
+    Args:
+        queries: features [m, d].
+        query_labels: integers [m]; below 0 means unlabelled, which is left out.
+        bank: features [n, d], on the same device.
+        bank_labels: integers [n], likewise.
+        ks: numbers of neighbours; None is those of `KS` that the bank has rows for.
+        temperatures: of the vote "similarity", positive.
+        votes: None is majority, and similarity for cosine or distance for l2.
+        metric: "cosine" or "l2".
+        backend: see `nearest`.
+
+    Returns:
+        A row for every vote, temperature and k, in this order, k ascending.
+
+    Raises:
+        UsageError: no label on either side, one class only, values that are not finite, k outside [1, n], a
+            temperature that is not positive, or a vote that does not go with the metric.
+
+    Example:
+        >>> bank, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> for row in knn_scan(torch.tensor([[1.0, 0.2]]), labels[:1], bank, labels, temperatures=[0.1]):
+        ...     print(row.vote, row.k, row.top1)
+        majority 1 1.0
+        majority 2 1.0
+        similarity 1 1.0
+        similarity 2 1.0
+    """
+    bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
+    queries, query_labels = labelled_rows(queries, query_labels, "queries")
+    classes = two_classes(torch.cat([bank_labels, query_labels]), "labelled rows")
+    ks = _fitting(ks, len(bank))
+    ways = [KnnRow(0, vote, t, 0.0, 0.0) for vote, t in _ways(votes, temperatures, metric)]
+    values, rows = nearest(queries, bank, max(ks), metric, backend=backend)
+    right = torch.zeros(len(ways), len(ks), 2, dtype=torch.long)
+    parts = (torch.split(part, QUERIES) for part in (values, rows, query_labels))
+    for value, row, label in zip(*parts, strict=True):
+        for w, way in enumerate(ways):
+            weights = vote_weights(value, way.vote, way.temperature)
+            for i, counted in enumerate(counted_votes(bank_labels[row], weights, ks, classes)):
+                right[w, i] += _hits(counted, label).cpu()
+    m = len(queries)
+    return tuple(
+        replace(way, k=k, top1=int(right[w, i, 0]) / m, top5=int(right[w, i, 1]) / m)
+        for w, way in enumerate(ways)
+        for i, k in enumerate(ks)
+    )
+
+
+def vote_weights(values: Tensor, vote: Vote, temperature: float | None) -> Tensor:
+    """Weights [m, K] of the neighbours, from similarities or distances [m, K], nearest first.
+
+    Those of "similarity" are relative to the nearest neighbour's: exp(1 / 0.01) exceeds single precision.
+    """
+    if vote == "majority":
+        return torch.ones_like(values)
+    if vote == "distance":
+        return 1 / (values + 1e-5)
+    assert temperature is not None
+    return ((values - values[:, :1]) / temperature).exp()
+
+
+def counted_votes(labels: Tensor, weights: Tensor, ks: Sequence[int], classes: int) -> Iterator[Tensor]:
+    """The votes [m, classes] of the first k neighbours for every k of `ks`, ascending, in one tensor."""
+    votes, seen = weights.new_zeros(len(labels), classes), 0
+    for k in ks:
+        votes.scatter_add_(1, labels[:, seen:k], weights[:, seen:k])
+        seen = k
+        yield votes
 
 
 def knn_predict(
@@ -68,20 +246,54 @@ def knn_predict(
     Args:
         queries: features [m, d].
         bank: features [n, d] of labelled images.
-        bank_labels: int64 [n], non-negative.
+        bank_labels: int64 [n]; those below 0 are left out.
         k: neighbours; where the bank is smaller, all of it votes.
         temperature: of the weights, positive.
 
     Returns:
         Predicted labels int64 [m].
 
+    Raises:
+        UsageError: no label in the bank, values that are not finite, k below 1, or widths that differ.
+
     Example:
         >>> bank, labels = torch.eye(3), torch.tensor([4, 5, 6])
         >>> knn_predict(torch.tensor([[0.1, 0.9, 0.0]]), bank, labels, k=1)
         tensor([5])
     """
-    similarity, rows = nearest(queries, bank, min(k, len(bank)))
-    weights = (similarity / temperature).exp()
-    votes = weights.new_zeros(len(queries), int(bank_labels.max()) + 1)
-    votes.scatter_add_(1, bank_labels[rows], weights)
+    bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
+    k = min(k, len(bank))
+    similarity, rows = nearest(queries, bank, k)
+    weights = vote_weights(similarity, "similarity", temperature)
+    (votes,) = counted_votes(bank_labels[rows], weights, [k], int(bank_labels.max()) + 1)
     return votes.argmax(dim=1)
+
+
+def _hits(votes: Tensor, labels: Tensor) -> Tensor:
+    """Rows whose own class is first, and among the first five, in votes [m, classes]: [2]."""
+    own = votes.gather(1, labels[:, None])
+    lower = torch.arange(votes.shape[1], device=votes.device) < labels[:, None]
+    ahead = ((votes > own) | (lower & (votes == own))).sum(1)
+    return torch.stack([((ahead < most) & (own[:, 0] > 0)).sum() for most in (1, 5)])
+
+
+def _fitting(ks: Sequence[int] | None, rows: int) -> list[int]:
+    fitting = sorted({k for k in KS if k <= rows} if ks is None else set(ks))
+    if not fitting or not 1 <= fitting[0] <= fitting[-1] <= rows:
+        raise UsageError(f"k lies between 1 and the {rows} rows of the bank, not {list(ks or [])}")
+    return fitting
+
+
+def _ways(
+    votes: Sequence[Vote] | None, temperatures: Sequence[float], metric: Metric
+) -> list[tuple[Vote, float | None]]:
+    weighted: Vote = "similarity" if metric == "cosine" else "distance"
+    votes = votes or ("majority", weighted)
+    if unknown := [vote for vote in votes if vote not in ("majority", weighted)]:
+        raise UsageError(f"votes by {metric} are majority or {weighted}, not {unknown[0]}")
+    if "similarity" in votes and (not temperatures or min(temperatures) <= 0):
+        raise UsageError(f"temperatures are positive, not {list(temperatures)}")
+    ways: list[tuple[Vote, float | None]] = []
+    for vote in votes:
+        ways += [(vote, t) for t in temperatures] if vote == "similarity" else [(vote, None)]
+    return ways

@@ -1,0 +1,163 @@
+"""Clusters of a representation: from codes or prototypes, from k-means, or as a published script has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.moments import check_rows
+from fullrank.errors import UsageError
+from fullrank.probes.agreement import Agreement, agreement
+from fullrank.probes.kmeans import kmeans
+from fullrank.probes.labelled import all_finite, labelled_rows, two_classes
+
+__all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax", "cluster_probe"]
+
+
+@dataclass(frozen=True)
+class ClusterResult:
+    """Clusters held against classes, and where the clusters are from.
+
+    Attributes:
+        origin: "codes", "k-means" or "legacy argmax of features".
+        agreement: with the classes.
+        inertia: of k-means, a mean over rows; else None.
+        converged: whether k-means did; else None.
+    """
+
+    origin: str
+    agreement: Agreement
+    inertia: float | None = None
+    converged: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, on one level."""
+        plain = asdict(self)
+        return {"origin": self.origin, **plain.pop("agreement"), **plain}
+
+
+def by_first_choice(scores: Tensor, labels: Tensor) -> ClusterResult:
+    """Every row belongs to its highest code, prototype or cluster score.
+
+    Args:
+        scores: [n, K], logits or probabilities; of equal ones the first is taken.
+        labels: integers [n]; below 0 means unlabelled, which is left out.
+
+    Raises:
+        UsageError: fewer than two codes, values that are not finite, no labelled row, or one class.
+
+    Example:
+        >>> by_first_choice(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1])).agreement.over_clustered
+        True
+    """
+    return ClusterResult("codes", agreement(_first_choices(scores), labels, scores.shape[1]))
+
+
+def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
+    """CPLearn's script for SwAV and Barlow Twins: the largest *feature* of a row is its "cluster".
+
+    Columns of a projection are no clusters: a rotation of the features, which changes nothing that a linear
+    head sees, changes this. For comparing with published numbers only.
+
+    Args:
+        features: [n, d].
+        labels: integers [n]; below 0 means unlabelled, which is left out.
+
+    Raises:
+        UsageError: as `by_first_choice`.
+
+    Example:
+        >>> by_legacy_argmax(torch.eye(2), torch.tensor([0, 1])).origin
+        'legacy argmax of features'
+    """
+    found = agreement(_first_choices(features), labels, features.shape[1])
+    return ClusterResult("legacy argmax of features", found)
+
+
+def by_kmeans(
+    features: Tensor,
+    labels: Tensor,
+    clusters: int | None = None,
+    *,
+    unit: bool = True,
+    seed: int = 0,
+    restarts: int = 3,
+) -> ClusterResult:
+    """k-means of all rows, those without a label too; the agreement is of those with one.
+
+    Args:
+        features: [n, d].
+        labels: integers [n]; below 0 means unlabelled.
+        clusters: k; None takes as many as there are classes.
+        unit: whether rows are first brought to unit length, as cosine similarity sees them.
+        seed: of the starts.
+        restarts: the least inertia of so many wins.
+
+    Raises:
+        UsageError: more clusters than rows, values that are not finite, no labelled row, or one class.
+
+    Example:
+        >>> rows = 5 * torch.eye(2).repeat(20, 1) + torch.rand(40, 2)
+        >>> by_kmeans(rows, torch.arange(2).repeat(20)).agreement.accuracy
+        1.0
+    """
+    known = labelled_rows(features, labels)[1]
+    two_classes(known)
+    k = len(torch.unique(known)) if clusters is None else clusters
+    rows = torch.nn.functional.normalize(features.detach().float(), dim=1) if unit else features
+    found = kmeans(rows, k, seed=seed, restarts=restarts)
+    return ClusterResult(
+        "k-means", agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
+    )
+
+
+def cluster_probe(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    scores: Tensor | None = None,
+    clusters: Sequence[int] = (),
+    legacy: bool = False,
+    unit: bool = True,
+    seed: int = 0,
+    restarts: int = 3,
+) -> tuple[ClusterResult, ...]:
+    """All clusterings that can be had: of the codes where there are any, and k-means.
+
+    Args:
+        features: [n, d].
+        labels: integers [n]; below 0 means unlabelled, which is left out.
+        scores: codes or prototypes [n, K], for `by_first_choice`.
+        clusters: numbers of clusters for k-means; none takes as many as there are classes.
+        legacy: whether `by_legacy_argmax` of the features is taken too.
+        unit: see `by_kmeans`.
+        seed: of k-means.
+        restarts: of k-means.
+
+    Raises:
+        UsageError: as the three.
+
+    Example:
+        >>> rows, labels = torch.eye(4).repeat(9, 1), torch.arange(4).repeat(9)
+        >>> for found in cluster_probe(rows, labels, scores=rows, clusters=[4, 2]):
+        ...     print(found.origin, found.agreement.clusters, round(found.agreement.purity, 2))
+        codes 4 1.0
+        k-means 4 1.0
+        k-means 2 0.5
+    """
+    found = [] if scores is None else [by_first_choice(scores, labels)]
+    found += [
+        by_kmeans(features, labels, k, unit=unit, seed=seed, restarts=restarts) for k in clusters or (None,)
+    ]
+    return (*found, by_legacy_argmax(features, labels)) if legacy else tuple(found)
+
+
+def _first_choices(scores: Tensor) -> Tensor:
+    check_rows(scores)
+    if scores.shape[1] < 2 or not all_finite(scores):
+        raise UsageError(f"scores over clusters are finite and of two at least, not {list(scores.shape)}")
+    return scores.detach().argmax(1)

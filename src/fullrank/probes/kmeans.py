@@ -1,0 +1,223 @@
+"""k-means of all features of a data set.
+
+`fullrank.collapse.kmeans` is the plain one, in double precision on bounded samples. This one is for many
+rows:
+
+- It starts on a sample and doubles it whenever the centres hardly move, so that few steps see all rows.
+- A row keeps an upper bound on the distance to its own centre and a lower bound on that to all others.
+  Centres that move by a little move the bounds by no more, and while the upper one is below the lower one the
+  row need not be looked at (Hamerly 2010). The steps are Lloyd's own, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fullrank.errors import UsageError
+from fullrank.probes.labelled import all_finite
+
+__all__ = ["KMeans", "kmeans"]
+
+ROWS = 2048  # at a time, so that they are still in the cache when they are summed
+SAMPLE = 64  # times k rows make the first sample
+LOOSE = 10.0  # times the tolerance will do on a sample
+ROUNDING = 1e-5  # of the largest length: bounds that are nearer than this to each other do not count
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Clusters of rows.
+
+    Attributes:
+        centres: [k, d].
+        nearest: int64 [n], the centre of every row.
+        inertia: sum of squared distances to it.
+        steps: of Lloyd's algorithm on all rows.
+        converged: whether the last of them gained no more than the tolerance, or changed no row's cluster.
+    """
+
+    centres: Tensor
+    nearest: Tensor
+    inertia: float
+    steps: int
+    converged: bool
+
+
+def kmeans(
+    features: Tensor,
+    clusters: int,
+    *,
+    seed: int = 0,
+    restarts: int = 1,
+    steps: int = 300,
+    tolerance: float = 3e-5,
+    start: Tensor | None = None,
+) -> KMeans:
+    """Lloyd's algorithm from a k-means++ start (Arthur and Vassilvitskii 2007), the best of some.
+
+    Args:
+        features: [n, d], finite; double precision is kept, all else is single.
+        clusters: k, at most n.
+        seed: of the starts.
+        restarts: how often it is begun anew; the least inertia wins.
+        steps: the most on all rows.
+        tolerance: the share of the inertia, gained by a move of the centres, at which it stops: 3e-5 ends
+            within about 0.1 % of where 0 does, which goes on until no row changes; seeds differ by more.
+        start: centres [k, d] to begin from on all rows instead.
+
+    Returns:
+        A cluster that loses all its rows keeps its centre.
+
+    Raises:
+        UsageError: not between 1 and n clusters, no restart or step, or values that are not finite.
+
+    Example:
+        >>> found = kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2)
+        >>> round(found.inertia, 4), found.converged, found.centres.sum(0)
+        (0.01, True, tensor([5.1000]))
+    """
+    if features.ndim != 2 or not all_finite(features):
+        raise UsageError(f"k-means takes a matrix of finite numbers, not {list(features.shape)} with others")
+    if not 1 <= clusters <= len(features) or restarts < 1 or steps < 1:
+        raise UsageError(
+            f"k-means of {len(features)} rows takes 1 to {len(features)} clusters, a restart and a step at "
+            f"least, not {clusters}, {restarts} and {steps}"
+        )
+    rows = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+    mean = rows.mean(0)
+    rows = rows - mean  # fewer digits are lost
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(1 if start is not None else restarts):
+        if start is None:
+            centres = _from_samples(rows, clusters, steps, LOOSE * tolerance, generator)
+        else:
+            centres = start.to(rows) - mean
+        lloyd = _Lloyd(rows, centres)
+        done, converged = lloyd.run(steps, tolerance)
+        found.append(KMeans(lloyd.centres + mean, lloyd.nearest, lloyd.inertia(), done, converged))
+    return min(found, key=lambda result: result.inertia)
+
+
+def _from_samples(
+    rows: Tensor, clusters: int, steps: int, tolerance: float, generator: torch.Generator
+) -> Tensor:
+    """Centres [k, d] from samples of rows, each twice as large as the last one."""
+    size = SAMPLE * clusters
+    if size >= len(rows):
+        return _plus_plus(rows, clusters, generator)
+    order = torch.randperm(len(rows), generator=generator).to(rows.device)
+    centres = _plus_plus(rows[order[:size]], clusters, generator)
+    while size < len(rows):
+        lloyd = _Lloyd(rows.index_select(0, order[:size]), centres)
+        lloyd.run(steps, tolerance)
+        centres, size = lloyd.centres, 2 * size
+    return centres
+
+
+def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
+    """Centres [k, d] among the rows: each drawn by its squared distance to those before."""
+    squares = torch.linalg.vector_norm(rows, dim=1).square()
+    chance, chosen = torch.ones_like(squares), []
+    for _ in range(clusters):
+        steps = chance.cumsum(0, dtype=torch.float64)
+        aim = torch.rand((), generator=generator, dtype=torch.float64).to(steps) * steps[-1:]
+        place = int(torch.searchsorted(steps, aim, right=True).clamp_max(len(rows) - 1))
+        chosen.append(place)
+        distance = (squares - 2 * (rows @ rows[place]) + squares[place]).clamp_min(0)
+        chance = distance if len(chosen) == 1 else chance.minimum(distance)
+        if not float(chance.sum()) > 0:
+            chance = torch.ones_like(chance)  # all different rows are centres already
+    return rows[chosen].clone()
+
+
+class _Lloyd:
+    """The state of one run: which row belongs where, the sums of the clusters, and the bounds."""
+
+    def __init__(self, rows: Tensor, centres: Tensor) -> None:
+        self.rows, self.centres = rows, centres
+        n, k = len(rows), len(centres)
+        length = torch.linalg.vector_norm(rows, dim=1)
+        self.squares, self.slack = length.square(), ROUNDING * float(length.max())
+        self.nearest = torch.zeros(n, dtype=torch.long, device=rows.device)
+        self.own, self.others = torch.zeros_like(self.squares), torch.zeros_like(self.squares)
+        self.sums = torch.zeros(k, rows.shape[1], dtype=torch.float64, device=rows.device)
+        self.counts = torch.zeros(k, dtype=torch.float64, device=rows.device)
+
+    def run(self, steps: int, tolerance: float) -> tuple[int, bool]:
+        """Steps until one gains no more than a share of the inertia; how many, and whether it did."""
+        self._assign_all()
+        step, converged = 0, False
+        while step < steps and not converged:
+            step += 1
+            inertia = float(self.own.square().sum(dtype=torch.float64))  # or a little more
+            settled = self._move() <= tolerance * inertia
+            converged = not self._assign_doubtful() or settled
+        return step, converged
+
+    def inertia(self) -> float:
+        """The sum of squared distances, computed anew."""
+        found = 0.0
+        for part in self._parts():
+            gap = self.rows[part] - self.centres.index_select(0, self.nearest[part])
+            found += float(torch.linalg.vector_norm(gap, dim=1).double().square().sum())
+        return found
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(start, start + ROWS) for start in range(0, len(self.rows), ROWS))
+
+    def _move(self) -> float:
+        """Centres to the means and bounds by how far they went; how much inertia that gains."""
+        means = (self.sums / self.counts.clamp_min(1)[:, None]).to(self.centres)
+        centres = torch.where(self.counts[:, None] > 0, means, self.centres)
+        moved = (centres - self.centres).norm(dim=1)
+        self.centres = centres
+        self.own += moved[self.nearest]
+        if len(moved) > 1:
+            far, which = moved.topk(2)
+            self.others -= torch.where(self.nearest == which[0], far[1], far[0])
+        return float(self.counts @ moved.double().square())
+
+    def _assign_all(self) -> None:
+        for part in self._parts():
+            x = self.rows[part]
+            self.nearest[part], self.own[part], self.others[part] = self._compared(x, self.squares[part])
+            self._add(self.nearest[part], x, 1)
+
+    def _assign_doubtful(self) -> bool:
+        """Rows whose bounds say that another centre may be nearer by now; whether one has changed."""
+        changed = False
+        doubtful = self.own + self.slack >= self.others
+        for part in self._parts():
+            rows = doubtful[part].nonzero()[:, 0] + part.start
+            if not len(rows):
+                continue
+            whole = 2 * len(rows) > ROWS  # looking at all is faster than picking most
+            where: Tensor | slice = part if whole else rows
+            x = self.rows[part] if whole else self.rows.index_select(0, rows)
+            before = self.nearest[where].clone()
+            nearest, self.own[where], self.others[where] = self._compared(x, self.squares[where])
+            moved = (nearest != before).nonzero()[:, 0]
+            if len(moved):
+                x = x.index_select(0, moved)
+                self._add(before[moved], x, -1)
+                self._add(nearest[moved], x, 1)
+                self.nearest[where] = nearest
+                changed = True
+        return changed
+
+    def _compared(self, x: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest centre of rows, the distance to it, and that to the second nearest."""
+        scores = torch.addmm(self.centres.square().sum(1), x, self.centres.T, alpha=-2)  # |c|^2 - 2 x.c
+        best, nearest = scores.min(1)
+        scores.scatter_(1, nearest[:, None], torch.inf)
+        own, others = (best + squares).clamp_min(0), (scores.amin(1) + squares).clamp_min(0)
+        return nearest, own.sqrt(), others.sqrt()
+
+    def _add(self, cluster: Tensor, rows: Tensor, sign: int) -> None:
+        self.sums += torch.zeros_like(self.centres).index_add_(0, cluster, rows, alpha=sign)
+        self.counts += sign * torch.bincount(cluster, minlength=len(self.centres))

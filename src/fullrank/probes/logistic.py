@@ -1,0 +1,277 @@
+"""The linear probe on saved features: logistic regression, with a penalty chosen on held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.errors import UsageError
+from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
+from fullrank.probes.logistic_solver import LogisticProblem, Solution
+
+__all__ = ["CS", "LogisticFit", "LogisticResult", "TriedC", "fit_logistic", "logistic_probe"]
+
+CS = tuple(10.0**exponent for exponent in range(-4, 2))
+TOLERANCE = 1e-5
+ROWS = 8192  # that are judged at a time
+
+
+@dataclass(frozen=True)
+class LogisticFit:
+    """A linear classifier of features as they were given, standardised or not.
+
+    Attributes:
+        weights: [C, d], float32 or, for such features, float64.
+        bias: [C].
+        classes: int64 [C], the label that each row of the weights stands for, ascending.
+        c: scikit-learn's C, the weight of the summed loss against half the squared weights.
+        loss: what was minimised, a mean over rows with its penalty.
+        gradient: largest entry of its gradient at the end, by size.
+        converged: whether that is within the tolerance.
+        evaluations: of the loss and its gradient.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    classes: Tensor
+    c: float
+    loss: float
+    gradient: float
+    converged: bool
+    evaluations: int
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits [m, C] of features [m, d]."""
+        return features.to(self.weights.dtype) @ self.weights.T + self.bias
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Top-1 and top-5 (top-min(5, C)) on features [m, d] with labels [m]; unknown classes are missed."""
+        first = five = 0
+        for x, y in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
+            order = self.scores(x).topk(min(5, len(self.classes)), dim=1).indices
+            hits = self.classes[order] == y[:, None]
+            first += int(hits[:, 0].sum())
+            five += int(hits.any(1).sum())
+        return first / len(features), five / len(features)
+
+
+@dataclass(frozen=True)
+class TriedC:
+    """A penalty of a sweep.
+
+    Attributes:
+        c: scikit-learn's C.
+        top1: on the held-out rows.
+        top5: likewise.
+        converged: whether the fit on the other rows is within the tolerance.
+    """
+
+    c: float
+    top1: float
+    top5: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class LogisticResult:
+    """What a linear probe says, with the penalty chosen on held-out training rows.
+
+    Attributes:
+        top1: on the test rows.
+        top5: likewise; top-C with fewer than five classes.
+        fit: on all training rows, with the penalty that was chosen.
+        train_top1: of that fit on the rows it was fitted to.
+        tried: the sweep, C ascending.
+        at_edge: the best C is the least or the greatest of several that were tried: more might be better.
+        standardised: whether features were scaled to unit variance before.
+        train: labelled training rows.
+        test: labelled test rows.
+        held_out: training rows that the penalty was chosen on; 0 where there was no choice.
+    """
+
+    top1: float
+    top5: float
+    fit: LogisticFit
+    train_top1: float
+    tried: tuple[TriedC, ...]
+    at_edge: bool
+    standardised: bool
+    train: int
+    test: int
+    held_out: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; without the weights."""
+        fit = self.fit
+        plain = {name: value for name, value in vars(self).items() if name not in ("fit", "tried")}
+        return {
+            **plain,
+            "c": fit.c,
+            "classes": len(fit.classes),
+            "dim": fit.weights.shape[1],
+            "loss": fit.loss,
+            "gradient": fit.gradient,
+            "converged": fit.converged,
+            "evaluations": fit.evaluations,
+            "tried": [vars(tried) for tried in self.tried],
+        }
+
+
+def logistic_probe(
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    *,
+    cs: Sequence[float] = CS,
+    standardise: bool = True,
+    held_out: float = 0.1,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    steps: int = 1000,
+) -> LogisticResult:
+    """Fits a linear classifier and judges it; the penalty is chosen on a held-out part of the training rows.
+
+    The sweep goes from strong to weak penalties, each starting from the last one's solution; the best (of
+    equal ones the strongest penalty) is fitted again to all training rows. Deterministic on a CPU. The test
+    rows choose nothing.
+
+    Args:
+        train: features [n, d], single or double precision.
+        train_labels: integers [n]; below 0 means unlabelled, which is left out.
+        test: features [m, d], on the same device.
+        test_labels: integers [m], likewise; a class that training lacks is missed.
+        cs: values of scikit-learn's C to choose from; a single one is taken as it is.
+        standardise: whether features are scaled to unit variance on the training rows; without, the penalty
+            depends on their scale.
+        held_out: share of every class, in (0, 1).
+        seed: of the held-out rows.
+        tolerance: see `fit_logistic`.
+        steps: see `fit_logistic`.
+
+    Raises:
+        UsageError: no labelled row on either side, one class, values that are not finite, widths that differ,
+            no C or one that is not positive, or too few rows to hold some out.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> labels = torch.arange(3).repeat(50)
+        >>> rows = 4 * torch.eye(3)[labels] + torch.randn(150, 3, generator=generator)
+        >>> result = logistic_probe(rows[:100], labels[:100], rows[100:], labels[100:])
+        >>> result.top1 > 0.9, result.fit.converged, result.held_out
+        (True, True, 9)
+    """
+    train, train_labels = labelled_rows(train, train_labels, "training rows")
+    test, test_labels = labelled_rows(test, test_labels, "test rows")
+    if train.shape[1] != test.shape[1]:
+        raise UsageError(f"training rows have {train.shape[1]} dimensions, test rows have {test.shape[1]}")
+    if not cs or min(cs) <= 0:
+        raise UsageError(f"values of C are positive, and one at least, not {list(cs)}")
+    cs, tried, best, held = sorted(set(cs)), [], 0, 0
+    if len(cs) > 1:
+        keep, out = (rows.to(train.device) for rows in split_held_out(train_labels, held_out, seed))
+        judged, judged_labels, held = train[out], train_labels[out], len(out)
+        for fit in _fits(train[keep], train_labels[keep], cs, standardise, tolerance, steps):
+            tried.append(TriedC(fit.c, *fit.accuracy(judged, judged_labels), fit.converged))
+        best = max(range(len(cs)), key=lambda i: (tried[i].top1, -i))
+    (fit,) = _fits(train, train_labels, [cs[best]], standardise, tolerance, steps)
+    top1, top5 = fit.accuracy(test, test_labels)
+    return LogisticResult(
+        top1=top1,
+        top5=top5,
+        fit=fit,
+        train_top1=fit.accuracy(train, train_labels)[0],
+        tried=tuple(tried),
+        at_edge=len(cs) > 1 and best in (0, len(cs) - 1),
+        standardised=standardise,
+        train=len(train),
+        test=len(test),
+        held_out=held,
+    )
+
+
+def fit_logistic(
+    features: Tensor,
+    labels: Tensor,
+    c: float = 1.0,
+    *,
+    standardise: bool = False,
+    tolerance: float = TOLERANCE,
+    steps: int = 1000,
+) -> LogisticFit:
+    """Multinomial logistic regression with an L2 penalty on the weights, none on the intercepts.
+
+    Minimises `sum_i -log p_{y_i}(x_i) + |W|^2 / (2 C)` over n, as scikit-learn's LogisticRegression with the
+    same C does: a penalty of 1 / (C n) on the mean loss.
+
+    Args:
+        features: [n, d]; double precision is kept, all else is single.
+        labels: integers [n]; below 0 means unlabelled, which is left out.
+        c: scikit-learn's C, positive.
+        standardise: as StandardScaler before; the weights that come back are for the features as they are.
+        tolerance: the largest entry of the gradient of the mean loss, by size, at which it ends; like
+            scikit-learn's `tol`. Where single precision cannot reach it, double precision goes on; below 1e-7
+            even that need not do.
+        steps: the most L-BFGS steps in each precision; where they do not do, `converged` is false.
+
+    Raises:
+        UsageError: no labelled row, one class, values that are not finite, or C or tolerance not positive.
+
+    Example:
+        >>> fit = fit_logistic(torch.tensor([[-1.0], [-0.5], [0.5], [1.0]]), torch.tensor([3, 3, 7, 7]))
+        >>> fit.converged, fit.classes[fit.scores(torch.tensor([[0.2]])).argmax(1)].tolist()
+        (True, [7])
+    """
+    if c <= 0 or tolerance <= 0:
+        raise UsageError(f"C and the tolerance are positive, not {c} and {tolerance}")
+    features, labels = labelled_rows(features, labels)
+    (fit,) = _fits(features, labels, [c], standardise, tolerance, steps)
+    return fit
+
+
+def _fits(
+    features: Tensor,
+    labels: Tensor,
+    cs: Sequence[float],
+    standardise: bool,
+    tolerance: float,
+    steps: int,
+) -> list[LogisticFit]:
+    """A fit for every C, which ascend."""
+    two_classes(labels)
+    names, member = torch.unique(labels, return_inverse=True)
+    rows = features.to(torch.promote_types(features.dtype, torch.float32))
+    mean = rows.mean(0, dtype=torch.float64).to(rows)
+    rows = rows - mean
+    scale = torch.ones_like(mean)
+    if standardise:
+        spread = rows.square().mean(0).sqrt()
+        scale = torch.where(spread > torch.finfo(rows.dtype).eps * mean.abs(), 1 / spread, 0.0)
+        rows = rows * scale
+    problem = LogisticProblem(rows, member, len(names))
+    fits, found = [], None
+    for c in cs:
+        found = problem.solve(1 / (c * len(rows)), tolerance, steps, found)
+        fits.append(_for_features(found, c, mean, scale, names, tolerance))
+    return fits
+
+
+def _for_features(
+    found: Solution, c: float, mean: Tensor, scale: Tensor, names: Tensor, tolerance: float
+) -> LogisticFit:
+    weights = found.weights * scale.double()
+    bias = found.intercepts - weights @ mean.double()
+    return LogisticFit(
+        weights=weights.to(mean.dtype),
+        bias=bias.to(mean.dtype),
+        classes=names,
+        c=c,
+        loss=found.value,
+        gradient=found.gradient,
+        converged=found.gradient <= tolerance,
+        evaluations=found.evaluations,
+    )
