@@ -253,6 +253,11 @@ def test_missing_labels_are_minus_one(tmp_path: Path) -> None:
     assert open_labels(tmp_path / "y.csv", 3).tolist() == [3, -1, 5]
 
 
+def test_an_empty_line_of_a_single_column_is_a_row_without_a_label(tmp_path: Path) -> None:
+    (tmp_path / "y.csv").write_text("label\ncat\n\ndog\n\n")
+    assert open_labels(tmp_path / "y.csv", 3).tolist() == [0, -1, 1]
+
+
 def test_labels_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", Y)
     np.save(tmp_path / "f.npy", Z)

@@ -46,6 +46,16 @@ def test_one_embedding(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "healthy"
 
 
+def test_the_figures_of_an_earlier_audit_make_room(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "earlier.svg").write_text("<svg/>")
+    (tmp_path / "figures" / "mine.txt").write_text("kept")
+    write_audit({"embedding": view()}, tmp_path)
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "earlier.svg" not in left
+    assert {"mine.txt"} < left
+
+
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     text = without_scripts(page_of(tmp_path, view()))
     assert "src=" not in text and "@import" not in text and "url(" not in text

@@ -134,7 +134,10 @@ def _lines(path: Path) -> Any:
 
 def _cells(path: Path, key: str | None, n: int | None) -> Any:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    cells = [row for row in csv.reader(_text(path).splitlines(), delimiter=delimiter) if row]
+    # an empty line of a single column is an image without a label, one at the end is none
+    cells = [row or [""] for row in csv.reader(_text(path).rstrip().splitlines(), delimiter=delimiter)]
+    if cells and len(cells[0]) > 1:
+        cells = [row for row in cells if row != [""]]
     if not cells:
         raise DataError(f"{path} is empty")
     head, width = cells[0], len(cells[0])

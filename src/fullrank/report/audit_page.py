@@ -120,6 +120,9 @@ def write_audit(
     if figures:
         from fullrank.report.paper_figures_files import write_audit_figures
 
+        for old in (out / "figures").glob("*.*"):  # of an earlier audit
+            if old.suffix in (".svg", ".pdf", ".png"):
+                old.unlink()
         write_audit_figures(views, out / "figures", None if against is None else (against.name, against.view))
     if not page:
         return written
