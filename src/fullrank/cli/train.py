@@ -46,6 +46,8 @@ def run(words: Sequence[str]) -> int:
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
     config = to_config(args)
+    if args.profile:
+        return show_profile(config, args)
     name = Path(config.data).expanduser().resolve().name
     out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{name}")
     return follow(
@@ -55,6 +57,22 @@ def run(words: Sequence[str]) -> int:
         args,
         notes if recipe != words[0] else (),
     )
+
+
+def show_profile(config: Any, args: Any) -> int:
+    """Where the time of a few steps goes."""
+    from rich.console import Console
+
+    from fullrank.report.profile_terminal import profile_table
+    from fullrank.training.profile import profile
+
+    found = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))
+    if args.json:
+        print(json.dumps(found.as_dict()))
+        return 0
+    Console(highlight=False).print(profile_table(found))
+    print(f"trace   {found.trace} (for chrome://tracing or ui.perfetto.dev)")
+    return 0
 
 
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
@@ -114,6 +132,7 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
                 ("options", cls.Config, dataclasses.field(default=known["options"], kw_only=True)),
                 ("quiet", bool, dataclasses.field(default=False, kw_only=True)),
                 ("json", bool, dataclasses.field(default=False, kw_only=True)),
+                ("profile", int, dataclasses.field(default=0, kw_only=True)),
             ],
             bases=(TrainConfig,),
             frozen=True,
@@ -146,6 +165,7 @@ def _options_help(prog: str, doc: str) -> str:
         f"    Attributes:{doc.split('Attributes:', 1)[1].rstrip()}\n"
         "        quiet: print nothing but errors.\n"
         "        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.\n"
+        "        profile: train so many steps only, tell where their time goes, and keep but a trace.\n"
         "        options: the method's own knobs.\n"
     )
 

@@ -98,6 +98,7 @@ class Loop:
         self.progress = Progress()
         self.total_steps = self.config.epochs * s.steps_per_epoch
         self.started = time.perf_counter()
+        self.mark: Callable[[str], None] = _unwatched  # told what each part of a step was, by `profile`
 
     def run(self) -> Outcome:
         """Trains to the end, from wherever the run stands."""
@@ -121,7 +122,7 @@ class Loop:
             self._save()
         self.s.method.train()
         while progress.epoch < config.epochs:
-            self._train_epoch()
+            self.train_epoch()
             progress.epoch += 1
             last = progress.epoch == config.epochs
             if progress.epoch % config.watch_every == 0 or last:
@@ -132,7 +133,8 @@ class Loop:
             self._save()
         return self._end("finished")
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
+        """The steps of the epoch in progress, from wherever it stands."""
         s, config, progress = self.s, self.config, self.progress
         done = progress.step - progress.epoch * s.steps_per_epoch
         batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
@@ -140,6 +142,7 @@ class Loop:
         for index, (indices, images) in batches:
             if index >= s.steps_per_epoch * config.accumulate:
                 break  # what does not fill a step with --accumulate
+            self.mark("data")
             first, last = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
             if first:
                 lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch)
@@ -149,11 +152,15 @@ class Loop:
                 torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
                 s.method.before_step(When(progress.step, self.total_steps, s.steps_per_epoch))
             views = self._views(images, progress.epoch, index)
+            self.mark("views")
             with self.fabric.no_backward_sync(s.wrapped, enabled=not last):
                 step = s.wrapped(views)
+                self.mark("forward")
                 self.fabric.backward(step.loss / config.accumulate)
+            self.mark("backward")
             if self.probe:
                 self.probe.add_gradient(step.taps["backbone"], indices, 1.0 / config.accumulate)
+            self.mark("probe")
             progress.loss_sum = progress.loss_sum + step.loss.detach().double()  # stays on the device
             progress.loss_count += 1
             images_since += config.batch_size
@@ -168,13 +175,16 @@ class Loop:
             if self.probe:
                 self.probe.step(progress.step, s.steps_per_epoch)
             s.optimizer.zero_grad(set_to_none=True)
+            self.mark("optimiser")
             s.method.after_step(progress.step / self.total_steps)
+            self.mark("method")
             progress.step += 1
             if progress.step % config.level_every == 0 or progress.step == 1:
                 loss = self._mean(step.loss)
                 rate = images_since / (time.perf_counter() - clock)
                 self._log_step(loss, lr, step.taps, step.terms, rate)
                 images_since, clock = 0, time.perf_counter()
+            self.mark("logging")
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 self._save()
 
@@ -329,6 +339,10 @@ class Loop:
         start = time.perf_counter()
         yield
         self.progress.seconds[what] += time.perf_counter() - start
+
+
+def _unwatched(_: str) -> None:
+    """Nobody asked where the time goes."""
 
 
 def _online_probe(s: Setup) -> OnlineProbe | None:
