@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.probes import agreement, by_first_choice, by_kmeans, by_legacy_argmax, cluster_probe, kmeans
-from fullrank.probes.kmeans import SAMPLE
+from fullrank.probes import (
+    by_first_choice,
+    by_kmeans,
+    by_legacy_argmax,
+    cluster_agreement,
+    cluster_probe,
+    kmeans,
+)
+from fullrank.probes.lloyd import SAMPLE
 
 
 def clouds(n: int, k: int, seed: int, spread: float = 1.0, d: int = 16) -> tuple[Tensor, Tensor]:
@@ -30,7 +37,7 @@ def test_information_and_pairs_are_scikit_learns() -> None:
 
     assigned, labels = numbers(300, 7, 0), numbers(300, 4, 1)
     assigned[:150] = labels[:150]
-    found = agreement(assigned, labels)
+    found = cluster_agreement(assigned, labels)
     pair = labels.numpy(), assigned.numpy()
     assert found.nmi == metrics.normalized_mutual_info_score(*pair)
     assert found.ami == metrics.adjusted_mutual_info_score(*pair)
@@ -43,50 +50,52 @@ def test_accuracy_is_that_of_the_best_renaming() -> None:
         float((torch.tensor(names)[assigned] == labels).double().mean())
         for names in itertools.permutations(range(4))
     )
-    assert agreement(assigned, labels).accuracy == pytest.approx(best)
+    assert cluster_agreement(assigned, labels).accuracy == pytest.approx(best)
 
 
 def test_purity_counts_the_most_frequent_class() -> None:
-    found = agreement(torch.tensor([0, 0, 0, 1, 1, 4]), torch.tensor([0, 0, 1, 1, 1, 0]))
+    found = cluster_agreement(torch.tensor([0, 0, 0, 1, 1, 4]), torch.tensor([0, 0, 1, 1, 1, 0]))
     assert found.purity == pytest.approx(5 / 6)
     assert (found.clusters, found.used, found.classes) == (5, 3, 2)
 
 
 def test_over_clustering_is_said_and_has_no_accuracy() -> None:
     labels = torch.arange(3).repeat(10)
-    found = agreement(torch.arange(30), labels)
+    found = cluster_agreement(torch.arange(30), labels)
     assert found.purity == 1.0 and found.over_clustered and found.accuracy is None
     assert found.ari == pytest.approx(0.0, abs=1e-12)
 
 
 def test_unused_clusters_count_as_clusters() -> None:
     labels = torch.arange(3).repeat(10)
-    found = agreement(labels, labels, clusters=100)
+    found = cluster_agreement(labels, labels, clusters=100)
     assert found.over_clustered and found.accuracy is None and found.used == 3
 
 
 def test_one_cluster_for_all_reads_zero() -> None:
-    found = agreement(torch.zeros(40).long(), torch.arange(4).repeat(10), clusters=4)
+    found = cluster_agreement(torch.zeros(40).long(), torch.arange(4).repeat(10), clusters=4)
     assert (found.nmi, found.ari, found.perplexity, found.entropy) == (0.0, 0.0, 1.0, 0.0)
     assert found.accuracy == found.purity == 0.25
 
 
 def test_clusters_used_alike_have_the_largest_perplexity() -> None:
-    found = agreement(torch.arange(8).repeat(5), torch.arange(8).repeat(5))
+    found = cluster_agreement(torch.arange(8).repeat(5), torch.arange(8).repeat(5))
     assert found.perplexity == pytest.approx(8.0) and found.entropy == pytest.approx(1.0)
 
 
 def test_unlabelled_rows_do_not_count() -> None:
     assigned, labels = numbers(100, 4, 0), numbers(100, 4, 1)
     known = torch.arange(100) % 3 > 0
-    assert agreement(assigned, labels.where(known, -1), 4) == agreement(assigned[known], labels[known], 4)
+    assert cluster_agreement(assigned, labels.where(known, -1), 4) == cluster_agreement(
+        assigned[known], labels[known], 4
+    )
 
 
 def test_codes_are_first_choices() -> None:
     scores, labels = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)), numbers(50, 3, 1)
     found = by_first_choice(scores, labels)
     assert found.origin == "codes"
-    assert found.agreement == agreement(scores.argmax(1), labels, 6)
+    assert found.agreement == cluster_agreement(scores.argmax(1), labels, 6)
 
 
 def test_the_legacy_argmax_says_that_it_is_one_and_turns_with_the_features() -> None:
@@ -174,6 +183,6 @@ def test_what_cannot_be_clustered_is_said_in_one_line() -> None:
     with pytest.raises(UsageError, match="1 to 30 clusters"):
         kmeans(rows, 31)
     with pytest.raises(UsageError, match="one integer a row"):
-        agreement(labels.float(), labels)
+        cluster_agreement(labels.float(), labels)
     with pytest.raises(UsageError, match="numbered from 0 to 1"):
-        agreement(labels, labels, clusters=2)
+        cluster_agreement(labels, labels, clusters=2)

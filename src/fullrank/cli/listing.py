@@ -24,7 +24,7 @@ class List:
     Example: fullrank list methods
 
     Attributes:
-        what: methods, data, views, backbones or recipes.
+        what: methods, data, views, backbones, recipes or labs.
         json: print a list of objects, each with `name`.
         filter: only names that contain this (useful for timm's thousand backbones).
     """
@@ -115,8 +115,25 @@ def recipes() -> list[Row]:
     return [{"name": r.name, "about": r.about, "aims at": r.aims_at, "source": r.source} for r in loaded]
 
 
+def labs() -> list[Row]:
+    """Every lab, with its presets and parts."""
+    from fullrank.labs import LABS
+
+    return [
+        {
+            "name": name,
+            "title": lab.title,
+            "presets": list(lab.presets),
+            "parts": list(lab.parts),
+            "paper": lab.paper,
+        }
+        for name, lab in LABS.items()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods, "data": data, "views": views, "backbones": backbones, "recipes": recipes,
+    "labs": labs,
 }  # fmt: skip
 
 

@@ -145,7 +145,8 @@ def write_features(
         ({'test': 20}, {'features': 512}, 'test.safetensors')
     """
     rank, world_size, local = processes()
-    device = wishes.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    gpus = torch.cuda.device_count()
+    device = wishes.device or (f"cuda:{local % gpus}" if gpus else "cpu")
     model, data, preset = _opened(what, wishes)
     taps = list(which_taps(model, wishes.taps))
     augmentation = Augmentation(wishes.views, preset, wishes.seed) if wishes.views else None

@@ -1,1 +1,52 @@
-"""The papers' experiments: each a short script over the storeys below, run by one command."""
+"""The papers' experiments: each a short script over the storeys below, run by one command.
+
+A lab says what its cells are and what their results come to; everything else is the same for all of them:
+`cells` runs them side by side and takes up what was killed, `page` writes `lab.json`, the page and the
+figures. A whole lab, as it would stand in a file of its own (its name goes into the list below):
+
+>>> from fullrank.labs.figures import Chapter, Dots, Findings
+>>> from fullrank.labs.claims import above
+>>> from fullrank.labs.lab import LABS, Cell, Lab
+>>> class Bias(Lab):
+...     title = "How far the spread of a sample is off"
+...     paper = "Bessel (1818)"
+...     says = "The plug-in variance of n values is too small by the factor (n - 1) / n."
+...     presets = {"laptop": {"sizes": (5, 50)}, "paper": {"sizes": (5, 50, 500)}}
+...
+...     def cells(self, preset, part, seed):  # all cells of one seed; a training run has `train={...}`
+...         for n in preset["sizes"]:
+...             yield Cell(f"n = {n}", seed, measure=plug_in_variance, arguments={"n": n, "seed": seed})
+...
+...     def analyse(self, results, preset):
+...         found = {arm: results.values(arm, "variance") for arm in results.arms}
+...         small, large = list(found.values())[0], list(found.values())[-1]
+...         dots = Dots("Plug-in variance", "One dot a seed.", "variance", found, references={"true": 1.0})
+...         claims = [above("It grows with n.", large, small, "variance with most values", "with fewest")]
+...         return Findings([Chapter("Spread", [dots])], claims, seen=claims[0].told)
+>>> def plug_in_variance(n, seed):  # of a module, so that another process finds it; returns what JSON holds
+...     import numpy as np
+...     return {"variance": float(np.random.default_rng(seed).standard_normal(n).var())}
+>>> cells = [cell for seed in (0, 1, 2) for cell in Bias().cells(Bias.presets["laptop"], "", seed)]
+>>> [cell.name for cell in cells[:2]]
+['n = 5, seed 0', 'n = 50, seed 0']
+
+`@LABS.register("bias")` above the class is all that `fullrank lab bias` needs.
+"""
+
+from importlib import import_module
+
+from fullrank.labs.lab import LABS, Cell, Lab
+
+__all__ = ["LABS", "Cell", "Lab"]
+
+for _name in (
+    "asymmetry",
+    "capacity",
+    "contrastive_toys_lab",
+    "codes",
+    "data_order",
+    "eigenmodes",
+    "failures",
+    "rank_difference",
+):
+    import_module(f"fullrank.labs.{_name}")

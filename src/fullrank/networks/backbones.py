@@ -98,7 +98,7 @@ def _register_cifar_resnets() -> None:
         return lambda _, zero_init_residual: CifarResNet(depth, width, zero_init_residual)
 
     for depth in (8, 14, 20):
-        for width in (16, 32, 64):
+        for width in (4, 8, 16, 32, 64):
             OWN_BACKBONES.register(f"resnet{depth}-w{width}")(maker(depth, width))
 
 

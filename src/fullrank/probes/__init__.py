@@ -3,7 +3,7 @@
 Labels below 0 mean unlabelled everywhere and are left out; where none is left, a UsageError says so.
 """
 
-from fullrank.probes.agreement import Agreement, agreement
+from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.clusters import (
     ClusterResult,
     by_first_choice,
@@ -11,9 +11,9 @@ from fullrank.probes.clusters import (
     by_legacy_argmax,
     cluster_probe,
 )
-from fullrank.probes.kmeans import KMeans, kmeans
 from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
+from fullrank.probes.lloyd import KMeans, kmeans
 from fullrank.probes.logistic import LogisticFit, LogisticResult, fit_logistic, logistic_probe
 from fullrank.probes.neighbours import nearest
 
@@ -26,10 +26,10 @@ __all__ = [
     "LegacyScan",
     "LogisticFit",
     "LogisticResult",
-    "agreement",
     "by_first_choice",
     "by_kmeans",
     "by_legacy_argmax",
+    "cluster_agreement",
     "cluster_probe",
     "fit_logistic",
     "kmeans",

@@ -12,7 +12,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import two_classes
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "cluster_agreement"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Agreement:
         return asdict(self)
 
 
-def agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:
+def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:
     """Holds clusters against classes.
 
     Args:
@@ -68,7 +68,7 @@ def agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> 
             outside [0, clusters).
 
     Example:
-        >>> found = agreement(torch.tensor([1, 1, 0, 0, 2, 2]), torch.tensor([5, 5, 7, 7, 9, 7]))
+        >>> found = cluster_agreement(torch.tensor([1, 1, 0, 0, 2, 2]), torch.tensor([5, 5, 7, 7, 9, 7]))
         >>> round(found.accuracy, 3), round(found.purity, 3), found.over_clustered
         (0.833, 0.833, False)
     """

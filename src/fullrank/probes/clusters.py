@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fullrank.collapse.moments import check_rows
 from fullrank.errors import UsageError
-from fullrank.probes.agreement import Agreement, agreement
-from fullrank.probes.kmeans import kmeans
+from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.labelled import all_finite, labelled_rows, two_classes
+from fullrank.probes.lloyd import kmeans
 
 __all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax", "cluster_probe"]
 
@@ -54,7 +54,7 @@ def by_first_choice(scores: Tensor, labels: Tensor) -> ClusterResult:
         >>> by_first_choice(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1])).agreement.over_clustered
         True
     """
-    return ClusterResult("codes", agreement(_first_choices(scores), labels, scores.shape[1]))
+    return ClusterResult("codes", cluster_agreement(_first_choices(scores), labels, scores.shape[1]))
 
 
 def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
@@ -74,7 +74,7 @@ def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
         >>> by_legacy_argmax(torch.eye(2), torch.tensor([0, 1])).origin
         'legacy argmax of features'
     """
-    found = agreement(_first_choices(features), labels, features.shape[1])
+    found = cluster_agreement(_first_choices(features), labels, features.shape[1])
     return ClusterResult("legacy argmax of features", found)
 
 
@@ -111,7 +111,7 @@ def by_kmeans(
     rows = torch.nn.functional.normalize(features.detach().float(), dim=1) if unit else features
     found = kmeans(rows, k, seed=seed, restarts=restarts)
     return ClusterResult(
-        "k-means", agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
+        "k-means", cluster_agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
     )
 
 

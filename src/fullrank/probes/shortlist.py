@@ -53,12 +53,12 @@ class Shortlister:
         self.groups = -(-n // GROUP)
         self.mean = bank.mean(0)
         half = torch.zeros(self.groups * GROUP, d + 2, dtype=torch.bfloat16)
-        along = torch.empty(n, dtype=torch.float64)
+        along = torch.empty(n, dtype=torch.float64)  # [n], mean.b'
         self.largest = self.lost = 0.0
         for start in range(0, n, ROWS):
             centred = bank[start : start + ROWS] - self.mean
             kept = half[start : start + len(centred), :d].copy_(centred)
-            along[start : start + ROWS] = centred.double() @ self.mean.double()
+            along[start : start + ROWS] = centred @ self.mean
             self.largest = max(self.largest, float(centred.norm(dim=1).max()))
             self.lost = max(self.lost, float(centred.sub_(kept).norm(dim=1).max()))
         along += offset  # q.b = q'.b' + mean.b' + what all rows share
@@ -67,7 +67,8 @@ class Shortlister:
         half[:n, d + 1] = along - half[:n, d]
         half[n:, d] = -1e30  # rows that fill the last group are never near
         self.offset_lost = float((along - half[:n, d].double() - half[:n, d + 1]).abs().max())
-        self.offset_largest = float(along.abs().max())
+        self.rounding = (d + 16) * SINGLE  # of a sum of d + 2 products, in units of the lengths multiplied
+        self.rounded = self.largest * float(self.mean.norm()) + float(along.abs().max())
         self.half = half.T
 
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,7 +88,7 @@ class Shortlister:
         half[:, :d] = centred
         length = half[:, :d].float().norm(dim=1)
         error = (centred - half[:, :d]).norm(dim=1) * self.largest + length * self.lost + self.offset_lost
-        error += (d + 16) * SINGLE * (length * self.largest + self.offset_largest)  # of the sums themselves
+        error += self.rounding * (length * self.largest + self.rounded)
         # The bits of positive numbers are ordered as whole numbers are, whose maximum is six times as fast.
         scores = (half @ self.half).view(torch.int16)
         best = scores.view(m, GROUP, self.groups).amax(1)

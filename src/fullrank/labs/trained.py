@@ -1,0 +1,49 @@
+"""A training run's network again, for what the monitor does not measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fullrank.data.loader import evaluation_batches
+from fullrank.training.rundir import RunDir
+from fullrank.training.setup import Setup, launch_fabric, prepare, setup
+
+__all__ = ["held_out_batches", "reopen"]
+
+
+def reopen(run: Path, trained: bool = True) -> Setup:
+    """The run's data, views and method, in eval mode, with the last checkpoint's weights.
+
+    Args:
+        run: the run's directory.
+        trained: False leaves the weights as they were before the first step.
+
+    Raises:
+        UsageError: there is no run, or its data is not where it was.
+    """
+    folder = RunDir.open(run)
+    fabric = launch_fabric(folder.config())
+    config, data = prepare(folder.config(), fabric)
+    s = setup(config, data, fabric)
+    state = folder.load_checkpoint() if trained else None
+    if state is not None:
+        s.method.load_state_dict(state["method"])
+    s.method.eval()
+    return s
+
+
+@torch.no_grad()
+def held_out_batches(s: Setup, most: int) -> Iterator[Tensor]:
+    """Held-out images as the data has them, uint8 [b, 3, h, w], on the run's device, `most` at most."""
+    source = s.data.held_out
+    if len(source) > most:
+        import numpy as np
+
+        source = source.subset(np.arange(most))
+    size = None if source.image_size else s.config.image_size
+    for _, images in evaluation_batches(source, 256, size, 0, 1, s.config.workers):
+        yield images.to(s.fabric.device)

@@ -1,0 +1,113 @@
+"""`fullrank lab` runs a lab, says what is wrong in one line, and writes the page again from what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.helpers import call
+from fullrank.labs import LABS
+from labs.toy import Toy
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LABS._items, "toy", Toy)
+
+
+def toys(*words: str) -> Any:
+    return call("lab", "toy", "--jobs", "1", "--no-figures", *words)
+
+
+def test_without_a_name_the_labs_are_named() -> None:
+    called = call("lab")
+    assert called.code == 0 and "asymmetry" in called.out and "failures" in called.out
+
+
+def test_labs_are_listed_with_presets_and_parts() -> None:
+    rows = {row["name"]: row for row in json.loads(call("list", "labs", "--json").out)}
+    assert {"laptop", "paper"} <= set(rows["failures"]["presets"])
+    assert rows["asymmetry"]["parts"] == ["tutorial", "tutorial-fixed", "simsiam-2x2", "asym-siam"]
+
+
+def test_a_lab_ends_with_its_claims_its_page_and_exit_code_0(here: Path) -> None:
+    called = toys()
+    assert called.code == 0
+    assert "confirmed      High is higher." in called.out and "page    labs/toy/report.html" in called.out
+    assert {"lab.json", "report.html", "plan.json", "cells"} == {
+        p.name for p in (here / "labs/toy").iterdir()
+    }
+
+
+def test_json_is_one_object_with_claims_and_the_page(here: Path) -> None:
+    found = json.loads(toys("--json", "--seeds", "4,2", "--parts", "two").out)
+    assert found["seeds"] == [4, 2] and found["parts"] == ["two"] and found["missing"] == {}
+    assert found["claims"][0]["verdict"] == "confirmed" and (here / found["page"]).is_file()
+
+
+def test_seeds_and_parts_may_be_added_and_the_page_shows_them_all(here: Path) -> None:
+    toys("--seeds", "0", "--parts", "one")
+    toys("--seeds", "1", "--parts", "two")
+    cells = json.loads((here / "labs/toy/lab.json").read_text())["cells"]
+    done = {(cell["part"], cell["seed"]) for cell in cells}
+    assert done == {("one", 0), ("two", 1)}
+    toys()
+    assert len(json.loads((here / "labs/toy/lab.json").read_text())["cells"]) == 8
+
+
+def test_a_failing_cell_is_named_in_one_line_and_the_exit_code_is_1(here: Path) -> None:
+    called = toys("--preset", "broken", "--seeds", "0", "--parts", "one")
+    assert called.code == 1 and called.err == "fullrank: one: low, seed 0 failed: this arm is broken\n"
+    assert "this arm is broken" in (here / "labs/toy/report.html").read_text()
+
+
+def test_where_every_cell_fails_there_is_no_page(here: Path) -> None:
+    called = toys("--preset", "all-broken", "--seeds", "0", "--parts", "one")
+    assert called.code == 1 and called.err.count("\n") == 1 and "this arm is broken" in called.err
+    assert not (here / "labs/toy/report.html").exists()
+
+
+def test_the_page_is_written_again_without_running_anything(here: Path) -> None:
+    toys("--seeds", "0", "--parts", "one")
+    page = here / "labs/toy/report.html"
+    page.unlink()
+    stamp = {p: p.stat().st_mtime_ns for p in (here / "labs/toy/cells").rglob("*")}
+    assert toys("--report-only").code == 0 and page.is_file()
+    assert stamp == {p: p.stat().st_mtime_ns for p in (here / "labs/toy/cells").rglob("*")}
+
+
+def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:
+    toys("--seeds", "0", "--parts", "one")
+    called = toys("--preset", "broken")
+    assert called.code == 2 and called.err.count("\n") == 1
+    assert "labs/toy holds the lab toy with the preset laptop" in called.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("lab", "asymetry"), "unknown lab 'asymetry'; did you mean 'asymmetry'?"),
+        (("lab", "toy", "--preset", "lapto"), "unknown preset 'lapto'; did you mean 'laptop'?"),
+        (("lab", "toy", "--parts", "on"), "unknown part of toy 'on'; did you mean 'one'?"),
+        (("lab", "toy", "--seeds", "1,x"), "--seeds are whole numbers"),
+        (("lab", "toy", "--seeds", "1,1"), "--seeds are whole numbers"),
+        (("lab", "toy", "--data", "shapes"), "needs no data"),
+        (("lab", "toy", "--report-only"), "holds no lab"),
+        (("lab", "toy", "--jbos", "2"), "unknown option --jbos"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(words: tuple[str, ...], told: str) -> None:
+    called = call(*words)
+    assert called.code == 2 and called.err.startswith("fullrank: ") and called.err.count("\n") == 1
+    assert told in called.err
+
+
+def test_a_folder_of_somebody_elses_is_refused(here: Path) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "work.txt").write_text("work")
+    called = toys("--out", "mine")
+    assert called.code == 2 and "mine exists already and holds no lab" in called.err
+    assert [path.name for path in (here / "mine").iterdir()] == ["work.txt"]

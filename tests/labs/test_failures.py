@@ -1,0 +1,102 @@
+"""The gallery of failures: who saw what and when is read off right, and every exhibit is what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fullrank.labs.cells import finished, run_cells
+from fullrank.labs.failures import GALLERY, Failures
+from fullrank.labs.failures_words import findings, first, knn_fell, lasting, said
+from fullrank.labs.lab import plan_cells
+from fullrank.labs.results import Result, Results
+from fullrank.report.run import Run
+
+
+def run_of(arm: str, kinds: Sequence[str], knn: Sequence[float], seed: int = 0) -> Result:
+    """A result whose run had these verdicts from epoch 1 on and this k-NN from epoch 0 on."""
+    rows: list[dict[str, Any]] = [
+        {
+            "event": "epoch",
+            "epoch": epoch,
+            "step": epoch,
+            "verdict": {"kind": kind},
+            "verdicts": {"projector": {"kind": kind}},
+            "knn": {"top1": accuracy},
+        }
+        for epoch, (kind, accuracy) in enumerate(zip(["not decidable", *kinds], knn, strict=True))
+    ]
+    result = Result("", arm, seed, Path("nowhere"))
+    result.__dict__["run"] = Run(Path("nowhere"), epochs=rows)
+    return result
+
+
+def test_k_nn_fell_where_it_stays_below_the_untrained_network_or_its_best() -> None:
+    assert knn_fell({0: 0.5, 1: 0.4, 2: 0.6, 3: 0.7}) is None  # it recovered
+    assert knn_fell({0: 0.5, 1: 0.4, 2: 0.3}) == 1  # below the untrained network
+    assert knn_fell({0: 0.5, 1: 0.8, 2: 0.74, 3: 0.70}) == 2  # above it, but below its best
+    assert knn_fell({0: 0.5, 1: 0.8, 2: 0.76, 3: 0.78}) is None  # within the margin
+    assert knn_fell({}) is None
+
+
+def test_a_monitors_word_counts_from_its_first_verdict_and_for_good_from_the_last_change() -> None:
+    result = run_of("a", ["dimensional", "healthy", "complete", "complete"], [0.5] * 5)
+    assert (first(said(result)), lasting(said(result))) == (1, 3)
+
+
+def test_how_much_earlier_the_monitor_was_is_counted_in_epochs() -> None:
+    runs = [run_of("nothing holds it", ["complete"] * 4, [0.5, 0.6, 0.6, 0.4, 0.3], seed) for seed in (0, 1)]
+    found = findings(Results(runs), GALLERY)
+    assert found.figures()["How much earlier the monitor was"].values == {"nothing holds it": [2.0, 2.0]}  # type: ignore[union-attr]
+    verdicts = {claim.text: claim.verdict for claim in found.claims}
+    assert verdicts["SimSiam without stop-gradient and output BN: complete collapse."] == "confirmed"
+    assert verdicts["Where k-NN falls, the monitor has said so no later."] == "confirmed"
+
+
+def test_a_late_monitor_and_a_falsely_accused_run_are_told() -> None:
+    late = [run_of("no centring", ["healthy", "healthy", "cluster"], [0.5, 0.4, 0.3, 0.2], s) for s in (0, 1)]
+    accused = [
+        run_of("SimSiam", ["healthy", "healthy", "dimensional"], [0.5, 0.6, 0.7, 0.7], s) for s in (0, 1)
+    ]
+    verdicts = {c.text: c.verdict for c in findings(Results([*late, *accused]), GALLERY).claims}
+    assert verdicts["Where k-NN falls, the monitor has said so no later."] == "not confirmed"
+    assert verdicts["SimSiam as it should be: not accused at the end."] == "not confirmed"
+
+
+def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_told() -> None:
+    silent = run_of("no predictor", ["dimensional"] * 2, [0.5, 0.6, 0.7])
+    whole = run_of("ten codes", ["healthy"] * 2, [0.5, 0.6, 0.7])
+    found = findings(Results([silent, whole]), GALLERY)
+    assert "k-NN never fell and would have passed them: no predictor" in found.seen
+    assert any("Not induced: “ten codes” ended healthy" in note for note in found.notes)
+
+
+def test_every_exhibit_changes_its_recipe_and_only_in_what_breaks_it() -> None:
+    cells = {
+        cell.arm: cell.config().as_dict() for cell in Failures().cells(Failures.presets["laptop"], "", 0)
+    }
+    sound = {GALLERY[arm].recipe: arm for arm in GALLERY if not GALLERY[arm].change}
+    for arm, exhibit in GALLERY.items():
+        if exhibit.change:
+            own, base = cells[arm], cells[sound[exhibit.recipe]]
+            changed = {key for key in own if key != "options" and own[key] != base[key]}
+            options = {key for key in own["options"] if own["options"][key] != base["options"][key]}
+            named = set(exhibit.settings) - {"options"}
+            assert changed == named and options == set(exhibit.settings.get("options", {}))
+
+
+def test_the_tiny_gallery_comes_to_a_panel_for_each_run_and_a_row_in_the_table(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    lab, preset = Failures(), Failures.presets["tiny"]
+    cells = plan_cells(lab, preset, [], [0])
+    assert run_cells(cells, tmp_path, jobs=1) == {}
+    found = lab.analyse(Results([r for c in cells if (r := finished(c, tmp_path))]), preset)
+    torch.set_num_threads(threads)
+    assert set(preset["arms"]) <= found.figures().keys()
+    assert [row[0] for row in found.tables()["Who saw what, and when"].rows] == preset["arms"]
+    dino = {series.name for series in found.figures()["DINO"].series}  # type: ignore[union-attr]
+    assert dino == {"k-NN top-1", "level", "effective rank / d", "codes in use / K"}

@@ -1,0 +1,75 @@
+"""A lab that takes a moment, and cells that misbehave: of a module, so that other processes find them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fullrank.errors import DataError
+from fullrank.labs.claims import above
+from fullrank.labs.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
+from fullrank.labs.lab import Cell, Lab, Settings
+from fullrank.labs.results import Results
+
+TINY = {
+    "recipe": "shapes/simsiam", "limit": 128, "batch_size": 64, "epochs": 2, "warmup_epochs": 0,
+    "options": {"proj_hidden_dim": 16, "proj_output_dim": 16, "pred_hidden_dim": 8},
+}  # fmt: skip
+
+
+def noted(path: str, value: float) -> dict[str, float]:
+    """Leaves a line each time that it is called."""
+    with Path(path).open("a") as file:
+        file.write("called\n")
+    return {"value": value}
+
+
+def refused(**_: Any) -> dict[str, float]:
+    raise DataError("there is no such thing")
+
+
+def killed_once(path: str) -> dict[str, float]:
+    """Kills its process the first time."""
+    if not Path(path).exists():
+        Path(path).write_text("once")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"value": 1.0}
+
+
+def epochs_of(run: Path) -> dict[str, float]:
+    return {"lines": float(len((run / "metrics.jsonl").read_text().splitlines()))}
+
+
+def number(arm: str, seed: int, bad: str) -> dict[str, float]:
+    if arm == bad:
+        raise DataError("this arm is broken")
+    return {"value": seed + (10.0 if arm == "high" else 0.0)}
+
+
+class Toy(Lab):
+    """Two arms, one higher than the other."""
+
+    title = "Is high higher than low?"
+    paper = "Nobody (2025)"
+    says = "High is higher."
+    presets: ClassVar = {"laptop": {"bad": ""}, "broken": {"bad": "low"}, "all-broken": {"bad": "both"}}
+    parts: ClassVar = {"one": "the first", "two": "the second"}
+
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+        for arm in ("high", "low"):
+            bad = arm if preset["bad"] == "both" else preset["bad"]
+            yield Cell(arm, seed, measure=number, arguments={"arm": arm, "seed": seed, "bad": bad}, part=part)
+
+    def analyse(self, results: Results, preset: Settings) -> Findings:
+        values = results.by_arm("value")
+        claim = above("High is higher.", values.get("high", []), values.get("low", []), "high", "low")
+        items = [
+            Dots("Values", "One dot a seed.", "value", values, {"five": 5.0}),
+            Lines("Curve", "Up.", "x", "y", [Series("high", [1, 2], [[1.0, None], [float("nan"), 4.0]])]),
+            Heat("Image", "Of two rows.", "column", "row", [[1.0, 0.0], [0.0, None]]),
+            Table("Table", "All.", ("Arm", "Value"), [[arm, found] for arm, found in values.items()]),
+        ]
+        return Findings([Chapter("Everything", items)], [claim], f"Here {claim.told}.", ["A note."])
