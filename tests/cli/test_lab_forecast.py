@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cli.helpers import call
 from fullrank.labs.forecast import forecast
+from fullrank.labs.forecast_points import points_of
 from labs.fake_runs import write_run
 
 
@@ -68,6 +70,16 @@ def test_epochs_of_one_run_may_be_the_points_and_are_said_to_flatter(tmp_path: P
     told = json.loads(call("lab", "forecast", *runs(tmp_path, 5), "--points", "epochs", "--json").out)
     assert [(point["epoch"]) for point in told["points"]] == [1, 2] * 5
     assert any("are flattered" in warning for warning in told["warnings"])
+
+
+def test_encoders_that_were_kept_may_be_the_points(tmp_path: Path) -> None:
+    paths = runs(tmp_path, 5)
+    for path in paths:
+        (Path(path) / "encoders").mkdir()
+        weights = {"w": np.zeros(1, np.float32)}
+        save_file(weights, Path(path) / "encoders" / "epoch_0001.safetensors", metadata={"epoch": "1"})
+    points = points_of(paths, which="encoders")
+    assert [(point.run, point.epoch, point.auc) for point in points] == [(path, 1, 0.5) for path in paths]
 
 
 def test_an_evaluated_accuracy_is_taken_from_what_evaluate_all_wrote(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lab of capacity: shares of the data, claims that its numbers decide, and a forecast for each encoder."""
+"""The lab of capacity: shares of the data, claims that numbers decide, and a forecast for each encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESET = {
 
 
 def found(tmp_path: Path, seeds: int = 4, sign: float = 1.0) -> Results:
-    """AUC rises with the share, for the small encoder most; accuracy = 1.5 - AUC - loss, and a little more."""
+    """AUC rises with the share, for the small encoder most; accuracy falls with AUC and loss."""
     rng, results = np.random.default_rng(0), []
     for encoder, slope in (("small", 0.2), ("large", 0.05)):
         for share in (0.1, 1.0):

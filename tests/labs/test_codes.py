@@ -93,7 +93,7 @@ def test_what_is_measured_of_a_run_is_of_its_codes_on_held_out_images(tmp_path: 
 def test_a_method_without_codes_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     train(Cell("a", 0, {**RUN, "recipe": "shapes/simsiam"}).config(), tmp_path / "run")
-    with pytest.raises(UsageError, match="^simsiam has no codes$"):
+    with pytest.raises(UsageError, match="simsiam has no codes"):
         of_codes(tmp_path / "run", [1])
 
 

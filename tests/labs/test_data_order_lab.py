@@ -1,4 +1,4 @@
-"""The lab of data orders: equal compute, orders that a resumed run keeps, and claims that its numbers decide."""
+"""The lab of data orders: equal compute, orders that resuming keeps, and claims that its numbers decide."""
 
 from __future__ import annotations
 

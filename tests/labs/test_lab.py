@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from fullrank.labs.lab import Cell, plan_cells
 from fullrank.labs.live import LiveCells
 from fullrank.labs.page import write_lab
 from fullrank.labs.results import Result, Results
-from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused
+from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused, run_sleepers
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +74,33 @@ def test_a_cell_whose_process_is_killed_is_named_and_done_the_next_time(tmp_path
     ]
     assert run_cells(cells, tmp_path / "out", jobs=2) == {"doomed, seed 0": "its process ended with code -9"}
     assert run_cells(cells, tmp_path / "out", jobs=2) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+def test_cells_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    starter = multiprocessing.get_context("spawn").Process(target=run_sleepers, args=(str(tmp_path),))
+    starter.start()
+    wait_until(lambda: all((tmp_path / arm).exists() and (tmp_path / arm).read_text() for arm in "ab"), 120)
+    assert starter.pid is not None
+    os.kill(starter.pid, signal.SIGKILL)  # nothing of it can clean up
+    starter.join(10)
+    wait_until(lambda: not any(alive(int((tmp_path / arm).read_text())) for arm in "ab"), 20)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
 
 
 def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:

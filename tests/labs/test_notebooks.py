@@ -1,4 +1,4 @@
-"""The notebooks in `examples/` run from top to bottom, on the smallest preset, and are kept without outputs."""
+"""The notebooks in `examples/` run from top to bottom on the smallest preset, and have no outputs."""
 
 from __future__ import annotations
 

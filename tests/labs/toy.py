@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fullrank.errors import DataError
+from fullrank.labs.cells import run_cells
 from fullrank.labs.claims import above
 from fullrank.labs.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
 from fullrank.labs.lab import Cell, Lab, Settings
@@ -37,6 +39,20 @@ def killed_once(path: str) -> dict[str, float]:
         Path(path).write_text("once")
         os.kill(os.getpid(), signal.SIGKILL)
     return {"value": 1.0}
+
+
+def sleeps(path: str) -> dict[str, float]:
+    """Tells its process, then waits far longer than any test."""
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+    return {}
+
+
+def run_sleepers(folder: str) -> None:
+    """What a process is killed amid: two cells side by side that do not end."""
+    out = Path(folder)
+    cells = [Cell(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
+    run_cells(cells, out / "out", jobs=2)
 
 
 def epochs_of(run: Path) -> dict[str, float]:

@@ -90,7 +90,7 @@ def standardised_covariance(rows: Tensor) -> Tensor:
     """Correlations between dimensions, [d, d]; 0 where a dimension does not vary.
 
     Example:
-        >>> standardised_covariance(torch.tensor([[1.0, -2.0, 5.0], [-1.0, 2.0, 5.0]])).tolist()
+        >>> standardised_covariance(torch.tensor([[1.0, -2.0, 5.0], [-1.0, 2.0, 5.0]])).round().tolist()
         [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     z = rows.double() - rows.double().mean(0)

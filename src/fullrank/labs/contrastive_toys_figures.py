@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,20 @@ def _last(result: Result) -> list[float]:
     return list(result.numbers["log_spectra"][-1])
 
 
+def _short(arm: str) -> str:
+    return arm.removesuffix(", decaying start").removesuffix(", uniform start")
+
+
 def _spectra(results: Results, arms: Sequence[str], title: str, note: str) -> Lines:
-    series = [Series(arm, list(range(1, 17)), [_last(result) for result in results[arm]]) for arm in arms]
+    series = [
+        Series(_short(arm), list(range(1, 17)), [_last(result) for result in results[arm]]) for arm in arms
+    ]
     return Lines(title, note, "index (1 = largest)", "ln singular value", series)
 
 
 def _along(results: Results, arms: Sequence[str], title: str, note: str) -> Lines:
     series = [
-        Series(arm, results[arm][0].numbers["steps"], [result.numbers["live"] for result in results[arm]])
+        Series(_short(arm), results[arm][0].numbers["steps"], [r.numbers["live"] for r in results[arm]])
         for arm in arms
     ]
     return Lines(title, note, "step", "directions in use", series)
@@ -51,7 +58,7 @@ def _table(results: Results, title: str, note: str) -> Table:
     return Table(title, note, ("Toy", "In use", "ln σ 1", "ln σ 8", "ln σ 9", "ln σ 16"), rows)
 
 
-def _augmentation(results: Results) -> tuple[list[Claim], Chapter, str]:
+def _augmentation(results: Results) -> tuple[list[Claim], list[Chapter], str]:
     """Strong augmentation, over its amplitude."""
     amplitudes = {arm: float(arm.removeprefix("noise ")) for arm in results.arms}
     claims = []
@@ -65,9 +72,10 @@ def _augmentation(results: Results) -> tuple[list[Claim], Chapter, str]:
             ),
             holds(
                 f"{STRONG.capitalize()} on 8 coordinates leaves 8 in use.",
-                [_live(result) == 8 for result in results[strong]],
+                [_live(result) == 8 for result in results[STRONG]],
                 f"in use {spread(results.values(STRONG, _live))}; ln σ of the 8th "
-                f"{spread([eighth for eighth, _ in ends])}, of the 9th {spread([ninth for _, ninth in ends])}",
+                f"{spread([eighth for eighth, _ in ends])}, of the 9th "
+                f"{spread([ninth for _, ninth in ends])}",
             ),
         ]
     onsets = _onsets(results, amplitudes)
@@ -89,38 +97,49 @@ def _augmentation(results: Results) -> tuple[list[Claim], Chapter, str]:
         [_last(r)[7] - _last(r)[8] for arm in amplitudes for r in results[arm] if r.seed == seed]
         for seed in results.whole_seeds
     ]
-    chapter = Chapter(
-        "Strong augmentation: one linear layer",
-        [
-            _spectra(
-                results, results.arms, "Spectra over the amplitude", "Mean of the seeds, at the last step."
-            ),
-            _along(results, results.arms, "Directions in use along training (augmentation)", "Of 16."),
-            Lines(
-                "When the rank starts dropping",
-                "Noise is on 8 of 16 coordinates; the data's deviation is 1.",
-                "amplitude of the noise",
-                "directions in use",
-                [Series("in use", xs, by_seed)],
-                {"free of noise": 8.0},
-                {"as large as the data": 1.0},
-            ),
-            Lines(
-                "The cliff between the halves",
-                "The 8th value less the 9th, in ln: it opens gradually.",
-                "amplitude of the noise",
-                "ln σ 8 less ln σ 9",
-                [Series("cliff", xs, gap)],
-                {"not in use": LIVE_MARGIN},
-                {"as large as the data": 1.0},
-            ),
-            _table(results, "Strong augmentation", "At the last step."),
-        ],
-        "InfoNCE on Gaussian points of 16 dimensions; both views add noise to the last 8 coordinates.",
-        ordered=True,
-    )
+    chapters = [
+        Chapter(
+            "Strong augmentation: one linear layer",
+            [
+                _spectra(
+                    results,
+                    results.arms,
+                    "Spectra over the amplitude",
+                    "Mean of the seeds, at the last step.",
+                ),
+                _along(results, results.arms, "Directions in use along training (augmentation)", "Of 16."),
+                _table(results, "Strong augmentation", "At the last step."),
+            ],
+            "InfoNCE on Gaussian points of 16 dimensions; both views add noise to the last 8 coordinates.",
+            ordered=True,
+        ),
+        Chapter(
+            "Strong augmentation, over its amplitude",
+            [
+                Lines(
+                    "When the rank starts dropping",
+                    "Noise is on 8 of 16 coordinates; the data's deviation is 1.",
+                    "amplitude of the noise",
+                    "directions in use",
+                    [Series("in use", xs, by_seed)],
+                    {"free of noise": 8.0},
+                    {"as large as the data": 1.0},
+                ),
+                Lines(
+                    "The cliff between the halves",
+                    "The 8th value less the 9th, in ln: it opens gradually.",
+                    "amplitude of the noise",
+                    "ln σ 8 less ln σ 9",
+                    [Series("cliff", xs, gap)],
+                    {"not in use": LIVE_MARGIN},
+                    {"as large as the data": 1.0},
+                ),
+            ],
+            "The gap opens gradually; what counts as in use decides when the rank drops.",
+        ),
+    ]
     first = f"the first direction is lost at {spread(onsets)}" if onsets else "no direction is lost"
-    return claims, chapter, f"Strong augmentation: {first}."
+    return claims, chapters, f"Strong augmentation: {first}."
 
 
 def _onsets(results: Results, amplitudes: Mapping[str, float]) -> list[float]:
@@ -136,16 +155,16 @@ def _onsets(results: Results, amplitudes: Mapping[str, float]) -> list[float]:
     return found
 
 
-def _layers(results: Results) -> tuple[list[Claim], Chapter, str]:
+def _layers(results: Results) -> tuple[list[Claim], list[Chapter], str]:
     """Implicit regularisation, over layers and starts."""
     decaying, uniform = (
         [arm for arm in results.arms if arm.endswith(f"{init} start")] for init in ("decaying", "uniform")
     )
     claims = []
-    for shallow, deep in zip(decaying, decaying[1:], strict=False):
+    for shallow, deep in pairwise(decaying):
         claims.append(
             above(
-                f"{deep.partition(',')[0].capitalize()} keep fewer directions than {shallow.partition(',')[0]}.",
+                f"{deep.partition(',')[0]} keep fewer directions than {shallow.partition(',')[0]}.",
                 results.values(shallow, _live),
                 results.values(deep, _live),
                 f"in use with {shallow.partition(',')[0]}",
@@ -186,30 +205,37 @@ def _layers(results: Results) -> tuple[list[Claim], Chapter, str]:
         ordered=True,
     )
     counts = ", ".join(f"{arm} {spread(results.values(arm, _live))}" for arm in results.arms)
-    return claims, chapter, f"Directions in use of 16: {counts}."
+    return claims, [chapter], f"Directions in use of 16: {counts}."
 
 
-def _subvector(results: Results) -> tuple[list[Claim], Chapter, str]:
+def _subvector(results: Results) -> tuple[list[Claim], list[Chapter], str]:
     """The loss on a part of the outputs, without layers above."""
-    whole, *parts = results.arms
+    weakest = results.by_arm(lambda r: _last(r)[-1])
     chapter = Chapter(
         "The sub-vector on the toy",
         [
             _spectra(
                 results, results.arms, "Spectra of all outputs", "Outputs that the loss does not see stay."
             ),
-            Dots("Directions in use", "Of 16.", "directions", results.by_arm(_live)),
-            _table(results, "Sub-vector", "At the last step."),
+            Dots(
+                "The weakest direction", "Of 16.", "ln singular value", results.by_arm(lambda r: _last(r)[-1])
+            ),
+            _table(
+                results,
+                "Sub-vector",
+                "At the last step. Outputs that the loss does not see repeat directions of the others, so that "
+                "the largest grows and fewer are within reach of it.",
+            ),
         ],
         "One layer from a uniform start. A linear layer has no residual path, which is how DirectCLR's loss "
         "reaches the other channels: what is seen here is the bare sub-vector.",
         ordered=True,
     )
-    told = ", ".join(f"{arm} {spread(results.values(arm, _live))}" for arm in (whole, *parts))
-    return [], chapter, f"Sub-vector on the toy, in use: {told}."
+    told = ", ".join(f"{arm} {spread(found)}" for arm, found in weakest.items())
+    return [], [chapter], f"Sub-vector on the toy, ln σ of the weakest direction: {told}."
 
 
-def _directclr(results: Results) -> tuple[list[Claim], Chapter, str]:
+def _directclr(results: Results) -> tuple[list[Claim], list[Chapter], str]:
     """DirectCLR on images."""
 
     def share(result: Result) -> float | None:
@@ -275,13 +301,13 @@ def _directclr(results: Results) -> tuple[list[Claim], Chapter, str]:
         ordered=True,
     )
     told = ", ".join(f"{arm} {spread(results.values(arm, lambda r: r.knn_end))}" for arm in results.arms)
-    return claims, chapter, f"DirectCLR's k-NN by what it contrasts: {told}."
+    return claims, [chapter], f"DirectCLR's k-NN by what it contrasts: {told}."
 
 
-PARTS: Mapping[str, Callable[[Results], tuple[list[Claim], Chapter, str]]] = {
+PARTS: Mapping[str, Callable[[Results], tuple[list[Claim], list[Chapter], str]]] = {
     "augmentation": _augmentation,
     "layers": _layers,
     "subvector": _subvector,
     "directclr": _directclr,
 }
-"""What each part comes to: claims, a chapter, a sentence."""
+"""What each part comes to: claims, chapters, a sentence."""

@@ -47,7 +47,9 @@ LAPTOP: dict[str, Any] = {
 }
 TINY = {
     **LAPTOP,
-    "toys": {"amplitudes": (0.01, 2.0), "layers": (1, 2), "subvectors": (8,), "steps": 300, "record_every": 100},
+    "toys": {
+        "amplitudes": (0.01, 2.0), "layers": (1, 2), "subvectors": (8,), "steps": 300, "record_every": 100,
+    },
     "directclr": {"recipe": "shapes/directclr", "limit": 128, "batch_size": 64, "epochs": 2},
     "channels": (16, 64),
 }  # fmt: skip
@@ -117,8 +119,8 @@ class ContrastiveToys(Lab):
         for part, make in figures.PARTS.items():
             own = results.of(part)
             if len(own):
-                more, chapter, told = make(own)
-                claims, chapters, words = claims + more, [*chapters, chapter], [*words, told]
+                more, drawn, told = make(own)
+                claims, chapters, words = claims + more, chapters + drawn, [*words, told]
         notes = [
             f"A direction is in use while ln of its singular value is within {LIVE_MARGIN} of the largest.",
             "The dead directions of strong augmentation are called still falling where this was first "

@@ -16,10 +16,7 @@ __all__ = ["DataOrders"]
 
 LAPTOP = {
     "data": "shapes",
-    "run": {
-        "recipe": "shapes/simsiam", "backbone": "resnet8-w4", "limit": 2048, "epochs": 10, "knn_every": 1,
-        "study_every": 0,
-    },
+    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "study_every": 0},
     "arms": {
         "iid": {},
         "single pass": {"order": "single-pass"},
@@ -29,7 +26,7 @@ LAPTOP = {
         "two rounds": {"order": "single-pass", "rounds": 2},
         "repeated batches": {"order": "single-pass", "repeat_batch": 4},
     },
-}  # fmt: skip
+}
 PAPER = {
     "data": "imagenet",
     "run": {"recipe": "imagenet/simsiam-resnet18", "epochs": 100, "knn_every": 10, "watch_every": 5},

@@ -94,6 +94,8 @@ def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
         )
     if item.log_y:
         log_axis(fig)
+        for annotation in fig.layout.annotations[: len(item.references)]:
+            annotation.y = log10(annotation.y)  # plotly places lines by value, but words by logarithm
     if item.log_x:
         places = sorted({x for series in item.series for x in series.x})
         few = {"tickvals": places, "ticktext": [f"{x:g}" for x in places]} if len(places) <= 8 else {}

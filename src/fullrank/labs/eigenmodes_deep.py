@@ -1,4 +1,4 @@
-"""Eigenmodes of deep networks: spectra along training and the alignment of a predictor (Figures 3, 4, 7, 8)."""
+"""Eigenmodes of deep networks: spectra along training, alignment of a predictor (Figures 3, 4, 7 and 8)."""
 
 from __future__ import annotations
 
@@ -274,7 +274,8 @@ def words(part: str, results: Results) -> str:
         ]
         return f"Mean alignment: {'; '.join(told)}."
     told = [
-        f"{arm} – {results.kinds(arm)}, rank {spread(results.values(arm, lambda r: r.last('erank_centred')))}, "
+        f"{arm} – {results.kinds(arm)}, "
+        f"rank {spread(results.values(arm, lambda r: r.last('erank_centred')))}, "
         f"k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
         for arm in results.arms
     ]

@@ -87,6 +87,7 @@ def chapters(results: Results) -> list[Chapter]:
             gaps[f"{name}, {told}"] = gap
             row += [results.values(pair[0], _knn), results.values(pair[1], _knn), gap]
         rows.append(row)
+    by_arm = results.by_arm(_knn)
     kinds: list[list[Any]] = [
         [
             arm,
@@ -108,10 +109,10 @@ def chapters(results: Results) -> list[Chapter]:
                     {"none": 0.0},
                     percent=True,
                 ),
-                Dots("k-NN of all runs", "On backbone features.", "k-NN top-1", results.by_arm(_knn), percent=True),
+                Dots("k-NN of all runs", "On backbone features.", "k-NN top-1", by_arm, percent=True),
                 Table(
                     "With and without a moving average",
-                    "As published: LARS with it, SGD without it, other rates and memories of the correlation. "
+                    "As published: LARS with it, SGD without; other rates, other memory of the correlation. "
                     "Matched: SGD at 0.1, decay 1e-4, memory 0.5 for all.",
                     ("Method", "EMA", "No EMA", "Gap", "EMA, matched", "No EMA, matched", "Gap, matched"),
                     rows,

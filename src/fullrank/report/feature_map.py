@@ -65,7 +65,10 @@ def interactive_map(found: FeatureMap) -> go.Figure:
     fig = figure(*found.axes)
     fig.update_layout(paper_bgcolor="white", plot_bgcolor="white", font={"color": "#333"}, autosize=True)
     fig.update_layout(legend={"itemsizing": "constant"}, height=None)
-    fig.update_layout(title={"text": found.points.name, "x": 0.01, "font": {"size": 14}}, margin={"t": 76})
+    fig.update_layout(
+        title={"text": found.points.name, "x": 0.01, "y": 0.99, "yanchor": "top", "font": {"size": 14}},
+        margin={"t": 76},
+    )
     fig.update_xaxes(showgrid=True, gridcolor="#eee").update_yaxes(showgrid=True, gridcolor="#eee")
     groups = list(_groups(found))
     for name, colour, rows in groups:

@@ -1,0 +1,158 @@
+"""Eigenmodes: toys that are those of the paper, arms that differ in what they are compared by, claims, a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fullrank.labs import LABS
+from fullrank.labs import eigenmodes_matrix as matrix
+from fullrank.labs import eigenmodes_toys as toys
+from fullrank.labs.cells import finished, run_cells
+from fullrank.labs.eigenmodes import LAPTOP, PAPER, TINY
+from fullrank.labs.eigenmodes_deep import half_times, rate_spread
+from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.page import write_lab
+from fullrank.labs.results import Result, Results
+from fullrank.labs.toy_networks import convergence, figure_panels, simulate
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "eigenmodes.ipynb"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def flat(values: Any, under: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {under: values}
+    return {key: value for name in values for key, value in flat(values[name], f"{under}.{name}").items()}
+
+
+def different(one: Cell, other: Cell) -> set[str]:
+    a, b = flat(one.config().as_dict()), flat(other.config().as_dict())
+    return {key.strip(".") for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+
+
+def cells(preset: Any, part: str) -> dict[str, Cell]:
+    return {cell.arm: cell for cell in LABS["eigenmodes"]().cells(preset, part, 0)}
+
+
+# toys
+
+
+def test_seed_zero_is_the_published_seed_and_the_cell_measures_what_the_toy_does() -> None:
+    found = toys.panel("identity", 2, 0, "laptop", steps=100)
+    toy = figure_panels("identity", "laptop", 2)[2]
+    trained = simulate(type(toy)(**{**vars(toy), "steps": 100}))
+    assert found["spread"] == convergence(trained).spread
+    assert found["eigenvalues"][-1] == pytest.approx(trained.eigenvalues[-1], rel=1e-3)
+    assert found["steps"][0] == 0 and found["steps"][-1] == 100
+    assert np.shape(found["paths"]) == (20, 60, 2)
+
+
+def test_figure_5_starts_once_from_twice_the_weights() -> None:
+    starts = [run[0] for run in toys.two_neurons("euclidean", 0, "laptop", steps=5)["eigenvalues"]]
+    assert np.array(starts[1]) == pytest.approx(4 * np.array(starts[0]), rel=1e-3)
+
+
+def fake(arm: str, seed: int, **numbers: Any) -> Result:
+    return Result("toys", arm, seed, Path("nowhere"), {"unfinished": 0, **numbers}, 1.0)
+
+
+def test_the_claim_is_confirmed_where_isoloss_is_more_even_on_every_seed_and_not_where_it_never_is() -> None:
+    for base, iso, verdict in ((1.0, 0.5, "confirmed"), (0.5, 1.0, "not confirmed")):
+        found = [
+            fake(f"{name}, cosine, ReLU", seed, spread=value)
+            for name, value in (("DirectPred", base), ("IsoLoss", iso))
+            for seed in (0, 1, 2)
+        ]
+        (claim,) = toys.claims(Results(found))
+        assert claim.verdict == verdict and "cosine, ReLU" in claim.text
+
+
+def test_every_panel_of_the_paper_is_a_cell_and_the_paper_preset_has_its_steps() -> None:
+    found = list(LABS["eigenmodes"]().cells(PAPER, "toys", 0))
+    assert len(found) == 2 * 8 + 2
+    assert figure_panels("relu", PAPER["toys"]["preset"])[1].steps == 100_000
+
+
+# deep networks
+
+
+def test_directpred_and_isoloss_differ_in_nothing_but_the_method() -> None:
+    for preset in (LAPTOP, PAPER):
+        found = cells(preset, "deep")
+        for distance in ("euclidean", "cosine"):
+            assert different(found[f"DirectPred, {distance}"], found[f"IsoLoss, {distance}"]) <= {
+                "method", "options.eps_inside",
+            }  # fmt: skip
+
+
+def test_the_predictor_of_figure_4_is_linear_and_looked_at() -> None:
+    for cell in cells(LAPTOP, "linear").values():
+        assert cell.config().options["predictor"] == "linear" and cell.config().study_every == 3
+
+
+def test_as_published_runs_without_an_average_differ_in_optimiser_and_rate_and_matched_ones_in_tau_alone() -> None:
+    for preset in (LAPTOP, PAPER):
+        found = cells(preset, "matrix")
+        assert len(found) == 16 and sum("matched" in arm for arm in found) == 6
+        for name, method in matrix.METHODS.items():
+            published = different(found[f"{name}, EMA"], found[f"{name}, no EMA"])
+            assert {"optimizer", "lr", "options.tau_base"} <= published
+            without = found.get(f"{name}, no EMA, matched", found[f"{name}, no EMA"])
+            matched = different(found[f"{name}, EMA, matched"], without)
+            used = {key for key in matched if not key.startswith("lars")}  # of no account under SGD
+            assert used == {"options.tau_base", "options.tau_final"}, method
+
+
+def test_half_of_an_exponential_way_is_gone_at_half_of_the_time_whatever_the_rate() -> None:
+    epochs = np.arange(11)
+    rates = np.array([0.5, -1.0, 2.0])
+    assert half_times(epochs, np.exp(rates * epochs[:, None])) == pytest.approx([5.0, 5.0, 5.0])
+
+
+def test_a_mode_that_jumps_at_once_and_one_that_jumps_late_are_told_apart() -> None:
+    early = np.array([0.0, 2.0, 2.0, 2.0, 2.0])
+    late = np.array([0.0, 0.0, 0.0, 0.0, 2.0])
+    assert half_times(np.arange(5), np.exp(np.stack([early, late], axis=1))) == pytest.approx([0.5, 3.5])
+
+
+# the whole
+
+
+@pytest.mark.slow
+def test_the_smallest_lab_comes_to_a_page_with_every_part(tmp_path: Path) -> None:
+    lab = LABS["eigenmodes"]()
+    wanted = plan_cells(lab, TINY, list(lab.parts), [0])
+    assert run_cells(wanted, tmp_path, jobs=1) == {}
+    results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
+    assert rate_spread(results.of("deep")[0]) is not None
+    plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0]}
+    told = write_lab("eigenmodes", lab, plan, results, {}, tmp_path, figures=False)
+    titles = set(told["figures"])
+    assert {"directpred-cosine-deep", "byol-linear-predictor-cosine", "two-neurons-euclidean"} <= titles
+    assert "what-the-moving-average-is-worth" in titles
+    assert len(told["tables"]["with-and-without-a-moving-average"]["rows"]) == 5
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(NOTEBOOK.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in code:
+        exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
+    assert names["told"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()

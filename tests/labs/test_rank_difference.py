@@ -1,0 +1,127 @@
+"""Both branches as the loss compares them: filters with a known answer, and curves that end where branches do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fullrank.labs import LABS
+from fullrank.labs.cells import finished, run_cells
+from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.page import write_lab
+from fullrank.labs.rank_difference import FILTERS, LAPTOP, PAPER, TINY
+from fullrank.labs.rank_difference_branches import along, branches, rank, spectral_filter
+from fullrank.labs.results import Result, Results
+from fullrank.networks.spectral_filter import filter_rows, right_singular
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows(n: int = 400, d: int = 6, seed: int = 0) -> torch.Tensor:
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).double()
+    z = z * torch.tensor([8.0, 5, 3, 2, 1, 0.5])[:d]
+    return z - z.mean(0)
+
+
+@pytest.mark.parametrize("sigma", [-0.5, 0.5, 1.0])
+def test_a_power_filter_is_found_again_by_its_singular_values(sigma: float) -> None:
+    z = rows()
+    s, v = right_singular(z)
+    found = spectral_filter(filter_rows(z, s, v, "poly", sigma), z)
+    assert np.array(found["filter"]) == pytest.approx(((s / s[0]) ** sigma).numpy(), rel=1e-4)
+    assert np.sign(found["tilt"]) == np.sign(sigma)
+
+
+def test_the_same_branch_twice_passes_everything_whatever_its_directions() -> None:
+    q = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double())[0]
+    found = spectral_filter(rows() @ q, rows() @ q)
+    assert found["filter"] == pytest.approx([1.0] * len(found["filter"]))
+    assert found["tilt"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_constant_branch_has_neither_rank_nor_filter() -> None:
+    constant = torch.ones(50, 6)
+    assert rank(constant) is None and rank(constant + 1e-9) is None
+    assert spectral_filter(constant, rows(50)) == {"eigenvalues": [], "filter": [], "tilt": None}
+
+
+def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values() -> None:
+    z = rows()
+    s = np.linalg.svd(z.numpy(), compute_uv=False)
+    p = s / s.sum()
+    assert rank(z) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+
+
+def test_the_paper_preset_has_the_filters_of_its_script() -> None:
+    cells = {cell.arm: cell.config() for cell in LABS["rank-difference"]().cells(PAPER, "filters", 0)}
+    sigmas = {c.options["sigma"] for c in cells.values() if c.options["pred_location"] == "target"}
+    kinds = {c.options["pred_type"] for c in cells.values() if c.options["pred_location"] == "online"}
+    assert sigmas == {-1.0, -0.7, -0.5, -0.3} and kinds == {"poly", "log", "log_1"}
+    assert len(cells) == 2 * len(FILTERS) and {c.epochs for c in cells.values()} == {400}
+
+
+def trained(tmp_path: Path, arm: str, part: str) -> Result:
+    cell = next(c for c in LABS["rank-difference"]().cells(TINY, part, 0) if c.arm == arm)
+    assert run_cells([cell], tmp_path, jobs=1) == {}
+    found = finished(cell, tmp_path)
+    assert found is not None
+    return found
+
+
+def test_without_a_predictor_there_is_no_difference(tmp_path: Path) -> None:
+    found = trained(tmp_path, "SimSiam, no predictor", "methods")
+    assert set(along(found).values()) == {0.0} and found.numbers["trained"]["difference"] == 0.0
+
+
+def test_the_curve_ends_where_the_branches_are_measured(tmp_path: Path) -> None:
+    """Of taps it is the same number; of a filter, up to what centring does to a batch."""
+    for arm, part, near in (("SimSiam", "methods", 1e-3), ("RDM-SimSiam: target, 1 / S", "filters", 1.5)):
+        found = trained(tmp_path, arm, part)
+        curve = along(found)
+        assert sorted(curve) == [0, 1, 2]
+        for epoch, time in ((0, "untrained"), (2, "trained")):
+            assert curve[epoch] == pytest.approx(found.numbers[time]["difference"], abs=near)
+
+
+def test_a_whitened_target_has_the_full_rank(tmp_path: Path) -> None:
+    found = trained(tmp_path, "RDM-SimSiam: target, 1 / S", "filters")
+    assert found.numbers["trained"]["target"] > 62.5 > found.numbers["trained"]["online"]  # of 64
+
+
+def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
+    base = {**TINY["run"], "data": "shapes"}
+    cells = [Cell(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
+    assert run_cells(cells, tmp_path, jobs=1) == {}
+    for cell in cells:
+        found = finished(cell, tmp_path)
+        assert found is not None and sorted(along(found)) == [0, 2]
+        width = 256 if cell.arm == "dino" else 300
+        assert all(1 <= found.numbers["trained"][side] < width for side in ("online", "target"))
+
+
+@pytest.mark.slow
+def test_the_smallest_lab_comes_to_a_page_with_both_parts(tmp_path: Path) -> None:
+    lab = LABS["rank-difference"]()
+    wanted = plan_cells(lab, TINY, list(lab.parts), [0, 1])
+    assert run_cells(wanted, tmp_path, jobs=1) == {}
+    results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
+    plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0, 1]}
+    told = write_lab("rank-difference", lab, plan, results, {}, tmp_path, figures=False)
+    assert {f"rank-difference-along-training-{part}" for part in lab.parts} <= told["figures"].keys()
+    assert len(told["tables"]["branches-methods"]["rows"]) == 6
+
+
+def test_every_filter_of_the_laptop_is_a_filter_of_the_paper() -> None:
+    for preset in (LAPTOP, PAPER, TINY):
+        for own in preset["filters"].values():  # type: ignore[attr-defined]
+            assert set(own["only"]) <= FILTERS.keys()
