@@ -1,4 +1,4 @@
-"""The lab of contrastive toys: its cells are the toys, its claims read their ends, its page has every part."""
+"""The lab of contrastive toys: its cells are the toys, its claims read their ends, and there is a page."""
 
 from __future__ import annotations
 

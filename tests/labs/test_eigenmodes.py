@@ -1,4 +1,4 @@
-"""Eigenmodes: toys that are those of the paper, arms that differ in what they are compared by, claims, a page."""
+"""Eigenmodes: toys that are the paper's, arms that differ in what they are compared by, claims, a page."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_predictor_of_figure_4_is_linear_and_looked_at() -> None:
         assert cell.config().options["predictor"] == "linear" and cell.config().study_every == 3
 
 
-def test_as_published_runs_without_an_average_differ_in_optimiser_and_rate_and_matched_ones_in_tau_alone() -> None:
+def test_published_pairs_differ_in_optimiser_and_rate_and_matched_ones_in_the_average_alone() -> None:
     for preset in (LAPTOP, PAPER):
         found = cells(preset, "matrix")
         assert len(found) == 16 and sum("matched" in arm for arm in found) == 6

@@ -1,4 +1,4 @@
-"""Both branches as the loss compares them: filters with a known answer, and curves that end where branches do."""
+"""Both branches as the loss compares them: filters with a known answer, curves that end where they do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_same_branch_twice_passes_everything_whatever_its_directions() -> No
 def test_a_constant_branch_has_neither_rank_nor_filter() -> None:
     constant = torch.ones(50, 6)
     assert rank(constant) is None and rank(constant + 1e-9) is None
-    assert spectral_filter(constant, rows(50)) == {"eigenvalues": [], "filter": [], "tilt": None}
+    assert spectral_filter(constant, rows(50)) == {"eigenvalues": [], "filter": [], "tilt": None, "plain_tilt": None}
 
 
 def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values() -> None:
@@ -70,41 +70,46 @@ def test_the_paper_preset_has_the_filters_of_its_script() -> None:
     assert len(cells) == 2 * len(FILTERS) and {c.epochs for c in cells.values()} == {400}
 
 
-def trained(tmp_path: Path, arm: str, part: str) -> Result:
-    cell = next(c for c in LABS["rank-difference"]().cells(TINY, part, 0) if c.arm == arm)
-    assert run_cells([cell], tmp_path, jobs=1) == {}
-    found = finished(cell, tmp_path)
-    assert found is not None
-    return found
+WHITENED = "RDM-SimSiam: target, 1 / S"
 
 
-def test_without_a_predictor_there_is_no_difference(tmp_path: Path) -> None:
-    found = trained(tmp_path, "SimSiam, no predictor", "methods")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    out, lab = tmp_path_factory.mktemp("lab"), LABS["rank-difference"]()
+    wanted = ("SimSiam", "SimSiam, no predictor", WHITENED)
+    cells = [c for c in plan_cells(lab, TINY, list(lab.parts), [0]) if c.arm in wanted]
+    assert run_cells(cells, out, jobs=1) == {}
+    return {cell.arm: found for cell in cells if (found := finished(cell, out))}
+
+
+def test_without_a_predictor_there_is_no_difference(trained: dict[str, Result]) -> None:
+    found = trained["SimSiam, no predictor"]
     assert set(along(found).values()) == {0.0} and found.numbers["trained"]["difference"] == 0.0
 
 
-def test_the_curve_ends_where_the_branches_are_measured(tmp_path: Path) -> None:
+def test_the_curve_ends_where_the_branches_are_measured(trained: dict[str, Result]) -> None:
     """Of taps it is the same number; of a filter, up to what centring does to a batch."""
-    for arm, part, near in (("SimSiam", "methods", 1e-3), ("RDM-SimSiam: target, 1 / S", "filters", 1.5)):
-        found = trained(tmp_path, arm, part)
+    for arm, near in (("SimSiam", 1e-3), (WHITENED, 1.5)):
+        found = trained[arm]
         curve = along(found)
         assert sorted(curve) == [0, 1, 2]
         for epoch, time in ((0, "untrained"), (2, "trained")):
             assert curve[epoch] == pytest.approx(found.numbers[time]["difference"], abs=near)
 
 
-def test_a_whitened_target_has_the_full_rank(tmp_path: Path) -> None:
-    found = trained(tmp_path, "RDM-SimSiam: target, 1 / S", "filters")
+def test_a_whitened_target_has_the_full_rank(trained: dict[str, Result]) -> None:
+    found = trained[WHITENED]
     assert found.numbers["trained"]["target"] > 62.5 > found.numbers["trained"]["online"]  # of 64
 
 
+@pytest.mark.slow
 def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
     base = {**TINY["run"], "data": "shapes"}
     cells = [Cell(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
     assert run_cells(cells, tmp_path, jobs=1) == {}
     for cell in cells:
         found = finished(cell, tmp_path)
-        assert found is not None and sorted(along(found)) == [0, 2]
+        assert found is not None and along(found) == {}
         width = 256 if cell.arm == "dino" else 300
         assert all(1 <= found.numbers["trained"][side] < width for side in ("online", "target"))
 

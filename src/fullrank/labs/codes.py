@@ -128,7 +128,7 @@ def _words(results: Results) -> str:
     small = sizes[min(sizes)]
     used = spread(results.values(small, lambda r: r.numbers["usage"]["perplexity"]))
     return (
-        f"{'; '.join(told)}. Of the smallest dictionary {used} codes are in use; with them the encoder's k-NN "
+        f"{'; '.join(told)}. Of the smallest dictionary {used} codes are in use; with them k-NN "
         f"is {spread(results.values(small, lambda r: r.knn_end))}, with the largest dictionary "
         f"{spread(results.values(sizes[max(sizes)], lambda r: r.knn_end))}."
     )

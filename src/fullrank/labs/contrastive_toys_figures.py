@@ -217,14 +217,12 @@ def _subvector(results: Results) -> tuple[list[Claim], list[Chapter], str]:
             _spectra(
                 results, results.arms, "Spectra of all outputs", "Outputs that the loss does not see stay."
             ),
-            Dots(
-                "The weakest direction", "Of 16.", "ln singular value", results.by_arm(lambda r: _last(r)[-1])
-            ),
+            Dots("The weakest direction", "Of 16.", "ln singular value", weakest),
             _table(
                 results,
                 "Sub-vector",
-                "At the last step. Outputs that the loss does not see repeat directions of the others, so that "
-                "the largest grows and fewer are within reach of it.",
+                "At the last step. Outputs that the loss does not see repeat directions of the others: "
+                "the largest grows, and fewer are within reach of it.",
             ),
         ],
         "One layer from a uniform start. A linear layer has no residual path, which is how DirectCLR's loss "

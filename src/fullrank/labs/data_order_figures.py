@@ -93,8 +93,8 @@ def _orders(results: Results) -> Chapter:
 
 
 def _along(results: Results) -> Chapter:
-    def measured(title: str, note: str, y: str, measure: str, null: str) -> Lines:
-        level = null_end(results, measure, "backbone")
+    def measured(title: str, note: str, y: str, measure: str, null: str = "") -> Lines:
+        level = null_end(results, measure, "backbone") if null else None
         curves = results.curves(lambda r: r.along(measure, "backbone"))
         return Lines(title, note, "epoch", y, curves, {null: level} if level is not None else {})
 
@@ -134,7 +134,6 @@ def _along(results: Results) -> Chapter:
                 "Directions that carry the variance.",
                 "directions",
                 "participation_ratio",
-                "isotropic",
             ),
         ],
         lede="Mean over seeds; the band is from the lowest to the highest.",

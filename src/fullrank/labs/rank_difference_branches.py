@@ -64,12 +64,13 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
 
     Returns:
         `eigenvalues`, descending; `filter`, the root of u^T Cov(p) u / u^T Cov(z) u, over that of the first
-        direction; `tilt`, the slope of ln filter against ln eigenvalue: above 0 is a low-pass filter, as it
-        weakens what is weak. `eigenvalues` and `filter` are empty and `tilt` None for a constant.
+        direction; `tilt`, the slope of ln filter against ln eigenvalue, each direction weighted by its
+        eigenvalue: above 0 is a low-pass filter, as it weakens what is weak; `plain_tilt`, the same without
+        weights, which the many weakest directions decide. Lists are empty and slopes None for a constant.
 
     Example:
         >>> z = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([4.0, 2, 1])
-        >>> spectral_filter(z * torch.tensor([4.0, 2, 1]), z)["filter"]
+        >>> [round(x, 2) for x in spectral_filter(z * torch.tensor([4.0, 2, 1]), z)["filter"]]
         [1.0, 0.5, 0.25]
     """
     covariances = [torch.cov(rows.double().T, correction=0) for rows in (online, target)]
@@ -77,7 +78,7 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
     scale = min(float(trace) / float(r.double().square().sum() / len(r)) for trace, r in zip(
         traces, (online, target), strict=True))  # fmt: skip
     if not scale > 1e-12:
-        return {"eigenvalues": [], "filter": [], "tilt": None}
+        return {"eigenvalues": [], "filter": [], "tilt": None, "plain_tilt": None}
     together = sum(c / t for c, t in zip(covariances, traces, strict=True))
     values, vectors = torch.linalg.eigh(together)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
@@ -85,11 +86,13 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
     values, u = values[:kept], vectors[:, :kept]
     online_share, target_share = ((u * (c @ u)).sum(0).clamp(min=1e-30) for c in covariances)
     passed = (online_share / target_share).sqrt()
-    tilt = None
+    tilts: list[float | None] = [None, None]
     if kept > 1 and float(values[0] / values[-1]) > 1.001:
-        tilt = float(np.polyfit(values.log().numpy(), passed.log().numpy(), 1)[0])
+        x, y = values.log().numpy(), passed.log().numpy()
+        weights = (values.sqrt().numpy(), None)  # polyfit squares them
+        tilts = [float(np.polyfit(x, y, 1, w=w)[0]) for w in weights]
     ratio = [round(value, 6) for value in (passed / passed[0]).tolist()]
-    return {"eigenvalues": values.tolist(), "filter": ratio, "tilt": tilt}
+    return {"eigenvalues": values.tolist(), "filter": ratio, "tilt": tilts[0], "plain_tilt": tilts[1]}
 
 
 @torch.no_grad()
@@ -120,13 +123,12 @@ def along(result: Result) -> dict[int, float | None]:
     """Rank of the target less that of the online branch, by epoch; 0 is the untrained network.
 
     From the panels of the run's taps. A filter of RDM is put on the recorded spectrum of the branch that it
-    filters. What DINO and SwAV compare, distributions over prototypes, has no panel: they have the two ends.
+    filters. Empty for DINO and SwAV: what they compare, distributions over prototypes, has no panel.
     """
     config = result.run.config
-    method, options = config["method"], config["options"]
-    if method in ("dino", "swav"):
-        ends = {0: result.numbers["untrained"], max(result.loss): result.numbers["trained"]}
-        return {epoch: found["difference"] for epoch, found in ends.items()}
+    options = config["options"]
+    if config["method"] in ("dino", "swav"):
+        return {}
     taps = result.run.taps
     online, target = ("predictor" if "predictor" in taps else "projector"), "projector"
     if "target" in taps:

@@ -46,8 +46,8 @@ def findings(results: Results, collapsing: Sequence[str]) -> Findings:
             "Ranks are of centred rows, like those of every panel. Filters are ratios of standard deviations "
             "on the eigenvectors of both branches' covariances together, clean images in both.",
             "DINO's branches are the student's distribution over prototypes and the teacher's, centred and "
-            "sharpened; SwAV's target is the balanced assignment. They have no panels, so that their curves "
-            "have two ends only.",
+            "sharpened; SwAV's target is the balanced assignment. They have no panels, and so no "
+            "curve along training.",
         ],
     )
 
@@ -62,7 +62,12 @@ def _higher(results: Results, arm: str) -> Claim:
     claim = above(
         f"{arm}: the target's rank exceeds the online branch's.", target, online, "target", "online"
     )
-    return Claim(claim.text, claim.verdict, f"{claim.told}; judged {results.kinds(arm)}", claim.numbers)
+    return Claim(claim.text, claim.verdict, f"{claim.told}; {_worth(results, arm)}", claim.numbers)
+
+
+def _worth(results: Results, arm: str) -> str:
+    gain = results.values(arm, lambda r: r.knn_gain)
+    return f"judged {results.kinds(arm)}, k-NN above untrained by {spread(gain)}"
 
 
 def _difference(results: Results, arm: str) -> Claim:
@@ -72,19 +77,21 @@ def _difference(results: Results, arm: str) -> Claim:
     return holds(
         f"{arm}: the difference is less than a quarter of SimSiam's.",
         [abs(a) < 0.25 * b for a, b in zip(own, whole, strict=False)],
-        f"difference {spread(own)}, SimSiam's {spread(whole)}; judged {results.kinds(arm)}",
+        f"difference {spread(own)}, SimSiam's {spread(whole)}; {_worth(results, arm)}",
         these=own,
         those=whole,
     )
 
 
 def _low_pass(results: Results, arm: str) -> Claim:
-    tilts = [r.numbers["trained"]["tilt"] for r in results[arm]]
-    found = [tilt for tilt in tilts if tilt is not None]
+    found, plain = (
+        [tilt for r in results[arm] if (tilt := r.numbers["trained"][name]) is not None]
+        for name in ("tilt", "plain_tilt")
+    )
     return holds(
         f"{arm}: the predictor is a low-pass filter.",
         [tilt > 0 for tilt in found],
-        f"slope of ln filter on ln eigenvalue {spread(found)}",
+        f"slope of ln filter on ln eigenvalue {spread(found)}, {spread(plain)} without weights",
         tilts=found,
     )
 
@@ -117,10 +124,10 @@ def _chapter(part: str, results: Results) -> Chapter:
         [
             Lines(
                 f"Rank difference along training {name}",
-                "Effective rank of the target less that of the online branch; epoch 0 is untrained.",
+                "Effective rank of the target less that of the online branch, of methods with a panel for both.",
                 "epoch",
                 "directions",
-                results.curves(along),
+                [curve for arm in results.arms if (curve := results.curve(arm, along)).x],
                 {"equal": 0.0},
             ),
             Lines(
@@ -150,6 +157,17 @@ def _chapter(part: str, results: Results) -> Chapter:
                 percent=True,
             ),
             Dots(
+                f"Rank difference before and after {name}",
+                "Of all methods, as the loss compares the branches.",
+                "target less online, directions",
+                {
+                    f"{arm}, {time}": [result.numbers[time]["difference"] for result in results[arm]]
+                    for arm in results.arms
+                    for time in ("untrained", "trained")
+                },
+                {"equal": 0.0},
+            ),
+            Dots(
                 f"Effective rank of both branches {name}",
                 "Of the trained network, as the loss compares them. A constant counts as 1.",
                 "effective rank",
@@ -157,8 +175,8 @@ def _chapter(part: str, results: Results) -> Chapter:
             ),
             Table(
                 f"Branches {name}",
-                "At the end. Tilt: slope of ln filter on ln eigenvalue, above 0 a low pass online. Rank / d: "
-                "of the projector's output.",
+                "At the end. Tilt: slope of ln filter on ln eigenvalue, weighted by eigenvalue; above 0 is a low "
+                "pass online. Rank / d: of the projector's output.",
                 ("Arm", "Verdict", "Online", "Target", "Difference", "Tilt", "Rank / d", "k-NN"),
                 rows,
             ),
