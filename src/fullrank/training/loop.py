@@ -220,7 +220,7 @@ class Loop:
                 "epoch": progress.epoch,
                 "step": progress.step,
                 "loss": loss,
-                "terms": {name: float(value) for name, value in terms.items()},
+                "terms": {name: float(value.detach()) for name, value in terms.items()},
                 "lr": lr,
                 "level": level,
                 "time": {"elapsed": self._elapsed(), "images_per_second": rate},
