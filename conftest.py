@@ -1,3 +1,4 @@
-"""Imports every method before pytest imports one of them by its path, which would register it twice."""
+"""Imports every method and lab before pytest imports one by its path, which would register it twice."""
 
+import fullrank.labs
 import fullrank.methods  # noqa: F401

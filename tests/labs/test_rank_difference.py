@@ -52,7 +52,8 @@ def test_the_same_branch_twice_passes_everything_whatever_its_directions() -> No
 def test_a_constant_branch_has_neither_rank_nor_filter() -> None:
     constant = torch.ones(50, 6)
     assert rank(constant) is None and rank(constant + 1e-9) is None
-    assert spectral_filter(constant, rows(50)) == {"eigenvalues": [], "filter": [], "tilt": None, "plain_tilt": None}
+    found = spectral_filter(constant, rows(50))
+    assert found["filter"] == [] and found["tilt"] is None and found["plain_tilt"] is None
 
 
 def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values() -> None:

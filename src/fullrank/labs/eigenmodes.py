@@ -105,10 +105,11 @@ class Eigenmodes(Lab):
                 claims, chapters = claims + room.claims(own), chapters + room.chapters(own)
                 told.append(room.words(own))
             else:
-                claims, chapters = claims + deep.claims(part, own), [*chapters, deep.chapter(part, own)]
+                claims, chapters = claims + deep.claims(part, own), chapters + deep.chapters(part, own)
                 told.append(deep.words(part, own))
         notes = [
             "Toys follow the reference's updates with its approximations; its first seed, 2, is seed 0 here.",
-            "The panels' spectra are of centred projections; the paper's C is not centred.",
+            "The panels' spectra are of centred projections; the paper's C is not centred. One an epoch "
+            "is coarse where modes go half of their way within the first, as on the laptop.",
         ]
         return Findings(chapters, claims, " ".join(told), notes)

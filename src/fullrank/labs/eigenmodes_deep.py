@@ -12,7 +12,7 @@ from fullrank.labs.figures import Chapter, Dots, Lines, Series, Table
 from fullrank.labs.lab import Settings
 from fullrank.labs.results import Result, Results
 
-__all__ = ["arms", "chapter", "claims", "half_times", "rate_spread", "words"]
+__all__ = ["arms", "chapters", "claims", "half_times", "rate_spread", "words"]
 
 METHODS = {"DirectPred": "directpred", "IsoLoss": "isoloss", "BYOL": "byol"}
 DISTANCES = ("euclidean", "cosine")
@@ -178,7 +178,7 @@ def _mean_alignment(result: Result) -> tuple[float, float]:
     return means[0], means[-1]
 
 
-def chapter(part: str, results: Results) -> Chapter:
+def chapters(part: str, results: Results) -> list[Chapter]:
     """A part's small multiples, then what the arms are worth."""
     if part == "linear":
         items: list[Any] = [_alignment(results, arm) for arm in results.arms]
@@ -194,15 +194,22 @@ def chapter(part: str, results: Results) -> Chapter:
     rows: list[list[Any]] = [
         [arm, results.kinds(arm), *(results.values(arm, read) for read in reads)] for arm in results.arms
     ]
-    items += [
+    untrained = [result.knn[0] for result in results if 0 in result.knn]
+    worth: list[Any] = [
+        Lines(
+            f"k-NN along training ({part})",
+            "On backbone features; epoch 0 is the untrained network.",
+            "epoch",
+            "k-NN top-1",
+            results.curves(lambda r: r.knn),
+            percent=True,
+        ),
         Dots(
             f"k-NN at the end ({part})",
             "On backbone features.",
             "k-NN top-1",
             results.by_arm(lambda r: r.knn_end),
-            {"untrained": float(np.mean([r.knn[0] for r in results]))}
-            if all(0 in r.knn for r in results)
-            else {},
+            {"untrained": float(np.mean(untrained))} if untrained else {},
             percent=True,
         ),
         Table(
@@ -213,7 +220,11 @@ def chapter(part: str, results: Results) -> Chapter:
             rows,
         ),
     ]
-    return Chapter(TITLES[part], items, LEDES[part], "three" if part != "linear" else "two", ordered=True)
+    layout = "two" if part == "linear" else "three"
+    return [
+        Chapter(TITLES[part], items, LEDES[part], layout, ordered=True),
+        Chapter(f"What the modes are worth ({part})", worth),
+    ]
 
 
 def _spectra(part: str, results: Results, arm: str) -> Lines:

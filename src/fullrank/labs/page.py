@@ -164,15 +164,7 @@ def _chapter(chapter: Chapter) -> dict[str, Any]:
     return {
         "any": bool(cards or tables or pictures),
         "section": section,
-        "tables": [
-            {
-                "title": t.title,
-                "note": t.note,
-                "columns": t.columns,
-                "rows": [[_cell(c) for c in row] for row in t.rows],
-            }
-            for t in tables
-        ],
+        "tables": [_table(item) for item in tables],
         "pictures": [{"title": p.title, "note": p.note, "data": data_uri(p.path)} for p in pictures],
     }
 
@@ -184,6 +176,14 @@ def _colours(chapter: Chapter) -> dict[str, str]:
     arms = [arm for item in chapter.items if isinstance(item, Dots) for arm in item.values]
     found = colours_of(names, chapter.ordered)
     return found if set(arms) & set(names) or names else {}
+
+
+def _table(item: Table) -> dict[str, Any]:
+    """A table as the template wants it; columns of words are set left."""
+    words = [any(isinstance(row[place], str) for row in item.rows) for place in range(len(item.columns))]
+    rows = [[_cell(cell) for cell in row] for row in item.rows]
+    numbers = [not found for found in words]
+    return {"title": item.title, "note": item.note, "columns": item.columns, "rows": rows, "numbers": numbers}
 
 
 def _cell(value: Any) -> str:
