@@ -81,7 +81,13 @@ def test_features_do_not_depend_on_the_batch_size_that_is_asked_for(legacy: bool
     torch.manual_seed(0)
     subjects = [
         Subject(
-            SMALL, untrained=True, data="shapes", limit=96, image_size=32, batch_size=size, legacy_batchnorm=legacy
+            SMALL,
+            untrained=True,
+            data="shapes",
+            limit=96,
+            image_size=32,
+            batch_size=size,
+            legacy_batchnorm=legacy,
         )
         for size in (96, 32)
     ]

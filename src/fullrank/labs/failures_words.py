@@ -236,15 +236,17 @@ def _seen(
     runs = [result for arm in broken for result in results[arm]]
     right = sum(bool(set(gallery[r.arm].kinds) & _kinds(r)) for r in runs)
     fell = [r for r in runs if knn_fell(r.knn) is not None]
-    leads = [lead for r in fell if (lead := _lead(r)) is not None]
+    leads = [_lead(r) for r in fell]
+    earlier, at_once = sum(1 for x in leads if x and x > 0), leads.count(0.0)
     silent = [r for r in runs if knn_fell(r.knn) is None and _kinds(r)]
     arms = list(dict.fromkeys(r.arm for r in silent))
     text = (
         f"Of {len(runs)} broken runs the monitor named {right} as expected at the end. k-NN fell in "
-        f"{len(fell)} of them; the monitor had said collapse {spread(leads)} epochs earlier"
-        + (f" (from {min(leads):.0f} to {max(leads):.0f})" if leads else "")
-        + "."
+        f"{len(fell)} of them: the monitor had said collapse epochs earlier in {earlier}, at the same epoch "
+        f"in {at_once}, later or never in {len(fell) - earlier - at_once}."
     )
+    if 2 * at_once > len(fell):
+        text += " Most collapse within the first epoch, which is too coarse to tell who is first."
     if silent:
         text += (
             f" In {len(silent)} collapsed runs k-NN never fell and would have passed them: {', '.join(arms)}."
