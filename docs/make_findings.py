@@ -22,6 +22,9 @@ is not refuted there. "±" is a standard deviation over the seeds; confirmed is 
 Written by `docs/make_findings.py` from the labs' `lab.json`.
 """
 
+REMARKS: dict[str, list[str]] = json.loads(Path(__file__).with_name("findings-remarks.json").read_text())
+"""What a reader should know of how settings and claims came about, by lab."""
+
 
 def section(found: dict[str, Any]) -> str:
     """One lab: whose claim, what was seen, and every claim with its verdict and numbers."""
@@ -41,7 +44,7 @@ def section(found: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {claim['text']} | {claim['verdict']} | {claim['told']} |" for claim in found["claims"]),
     ]
-    notes = [note for note in found.get("notes", ()) if note]
+    notes = [*(note for note in found.get("notes", ()) if note), *REMARKS.get(found["lab"], ())]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
 
 
