@@ -72,7 +72,9 @@ def test_every_epoch_has_finite_descending_spectra(run: Path) -> None:
         with np.load(run / "spectra" / f"epoch_{epoch:04d}.npz", allow_pickle=False) as arrays:
             assert {"backbone.centred", "projector.centred", "projector.unit"} <= set(arrays.files)
             for name in arrays.files:
-                assert np.isfinite(arrays[name]).all() and (np.diff(arrays[name]) <= 0).all(), name
+                assert np.isfinite(arrays[name]).all(), name
+                sorted_by_itself = not name.startswith("predictor-map.") or name.endswith("eigenvalues")
+                assert not sorted_by_itself or (np.diff(arrays[name]) <= 0).all(), name
 
 
 def test_the_last_checkpoint_loads_without_unpickling_code(run: Path) -> None:
