@@ -137,7 +137,7 @@ def test_all_parts_come_to_claims_figures_and_a_paragraph(tmp_path: Path) -> Non
     findings = lab.analyse(results, TINY)
     titles = [item.title for chapter in findings.chapters for item in chapter.items]
     assert len(titles) == len(set(titles)) and len(findings.figures()) > 20
-    assert all(part.capitalize() in findings.seen for part in lab.parts)
+    assert all(part in findings.seen for part in lab.parts)
     assert {claim.verdict for claim in findings.claims} == {"not decidable"}  # of one seed
 
 

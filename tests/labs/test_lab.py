@@ -158,7 +158,7 @@ def test_two_cells_of_one_name_are_refused() -> None:
         def cells(self, preset: Any, part: str, seed: int) -> Any:
             return [Cell("a b", seed), Cell("a-b", seed)]
 
-    with pytest.raises(UsageError, match="two cells are called"):
+    with pytest.raises(UsageError, match="two cells would lie in one folder, a-b-seed-0"):
         plan_cells(Twice(), {}, [], [0])
 
 

@@ -144,7 +144,7 @@ class Asymmetry(Lab):
                     "loaders in step, shuffles batches anew each epoch, and starts every regime from "
                     "fresh networks."
                 )
-            words.append(f"{part.capitalize()}: {_words(part, own)}")
+            words.append(f"{part}: {_words(part, own)}")
         return Findings(chapters, claims, " ".join(words), notes)
 
 

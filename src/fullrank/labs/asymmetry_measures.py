@@ -94,15 +94,23 @@ def seen_by_the_loss(run: Path) -> dict[str, Any]:
         s = reopen(run, trained=time == "trained")
         for side in ("student", "teacher"):
             logits = _logits(s, side)
-            probabilities = logits.softmax(2).mean(1)
+            answers = _answers(s, side, logits)
             found[f"{time} {side}"] = {
                 "logits": level_and_shape(logits.mean(1)),
-                "softmax": level_and_shape(probabilities),
+                "softmax": level_and_shape(answers.softmax(2).mean(1)),
                 "tokens": _values(logits.flatten(0, 1)),
-                "use": softmax_use(logits.flatten(0, 1)),
+                "use": softmax_use(answers.flatten(0, 1)),
             }
         found[f"{time} distance"] = _distance(s)
     return found
+
+
+def _answers(s: Setup, side: str, logits: Tensor) -> Tensor:
+    """Logits as the softmax of the loss takes them: at the side's temperature, the teacher's centred."""
+    method: Any = s.method
+    centre: Tensor = method.centre.cpu() if side == "teacher" else torch.zeros(1)
+    temperature: float = getattr(method.config, f"{side}_temperature")
+    return (logits - centre) / temperature
 
 
 def _values(rows: Tensor) -> dict[str, list[float]]:

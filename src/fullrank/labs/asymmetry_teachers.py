@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -55,6 +54,9 @@ def claims(results: Results) -> list[Claim]:
         ),
     ]
     for arm in results.arms[3:]:
+        if arm.startswith("D:"):
+            found.append(_survives(results, arm))
+            continue
         told = f"{results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
         found.append(holds(f"{arm}: judged healthy.", [r.verdict == "healthy" for r in results[arm]], told))
     return found
@@ -99,26 +101,47 @@ def _token_rank(result: Result) -> float:
 def _course(part: str, results: Results) -> Chapter:
     level = Thresholds().level
     threshold = {f"below {level:g}: complete": level}
-    reads = (
+    shape = (
         lambda r: r.loss_end,
         _read("student", "logits", "level"),
         _read("student", "softmax", "centred_share"),
         _read("student", "softmax", "rank"),
-        _read("student", "use", "marginal"),
-        _read("student", "use", "conditional"),
-        lambda r: r.numbers["trained distance"],
         lambda r: r.knn_end,
     )
-    rows: list[list[Any]] = [
-        [arm, results.kinds(arm), *(results.values(arm, read) for read in reads)] for arm in results.arms
-    ]
-    heads = ("Regime", "Verdict", "Loss", "Level", "Share", "Rank", "H(mean)", "Mean H", "Distance", "k-NN")
-    note = (
-        "Of the student on held-out images. Level: of logits. Share: variance between images over the "
-        "second moment, of the softmax, which the loss sees; so the rank. H(mean), mean H: entropy of the "
-        "mean answer and mean entropy of answers over ln K; 0 is one answer for all, and a mean of 1 is no "
-        "answer. Distance: of the teacher's parameters, relative. Verdict: the monitor's."
+    use = (
+        _read("student", "use", "marginal"),
+        _read("student", "use", "conditional"),
+        _read("teacher", "use", "marginal"),
+        _read("teacher", "use", "conditional"),
+        lambda r: r.numbers["trained distance"],
     )
+    tables = [
+        Table(
+            f"Level and shape at the end ({part})",
+            "Of the student on held-out images. Level: of logits. Share: variance between images over the "
+            "second moment, of the softmax, which the loss sees; so the rank. Verdict: the monitor's.",
+            ("Regime", "Verdict", "Loss", "Level", "Share", "Rank", "k-NN"),
+            [
+                [arm, results.kinds(arm), *(results.values(arm, read) for read in shape)]
+                for arm in results.arms
+            ],
+        ),
+        Table(
+            f"Answers at the end ({part})",
+            "Entropy over ln K of the mean answer, H(mean), and of an image's own, mean H: 0 and 0 is one "
+            "answer for all, 1 and 1 is no answer. Distance: of the teacher's parameters from the student's, "
+            "relative to their length.",
+            (
+                "Regime",
+                "H(mean), student",
+                "mean H, student",
+                "H(mean), teacher",
+                "mean H, teacher",
+                "Distance",
+            ),
+            [[arm, *(results.values(arm, read) for read in use)] for arm in results.arms],
+        ),
+    ]
     return Chapter(
         f"Teacher and student: {part}",
         [
@@ -152,7 +175,7 @@ def _course(part: str, results: Results) -> Chapter:
                 "level (1 = isotropic)",
                 results.curves(lambda r: r.along("level", "target")),
             ),
-            Table(f"Level and shape at the end ({part})", note, heads, rows),
+            *tables,
         ],
     )
 
@@ -183,13 +206,11 @@ def _spectra(part: str, results: Results) -> Chapter:
 
 def _spectrum(results: Results, arm: str, of: str, key: str) -> Series:
     found = [r.numbers["trained student"][of][key] for r in results[arm]]
-    ys = [[value if value > 1e-9 else None for value in values] for values in found]
-    return Series(arm, list(range(1, len(ys[0]) + 1)), ys)
+    alive = min(sum(value > 1e-9 for value in values) for values in found)
+    return Series(arm, list(range(1, alive + 1)), [values[:alive] for values in found])
 
 
 def _views(part: str, results: Results) -> Chapter:
     sheet = results[0].folder / "run" / "figures" / "views.png"
-    note = (
-        "First row: images. Below them what the student sees (cropped, turned, half erased) and the teacher."
-    )
+    note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
     return Chapter(f"What the two networks see: {part}", [Picture(f"Views ({part})", note, sheet)])

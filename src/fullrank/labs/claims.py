@@ -103,4 +103,4 @@ def spread(values: Sequence[float | None]) -> str:
     deviation = float(np.std(found, ddof=1))
     decimals = len(mean.rpartition(".")[2]) if "." in mean and "e" not in mean else 0
     small = f"{deviation:.{decimals}f}" if deviation < 1000 and "e" not in mean else number(deviation, 2)
-    return f"{mean} ± {small}"
+    return f"{mean} ± {typographic(small)}"

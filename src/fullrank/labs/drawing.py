@@ -176,6 +176,7 @@ def _dots(item: Dots, colours: Mapping[str, str]) -> go.Figure:
         fig.update_layout(margin={"t": 28})
     fig.update_yaxes(type="category", categoryorder="array", categoryarray=list(item.values)[::-1], dtick=1)
     fig.update_yaxes(range=[-0.6, len(item.values) - 0.4])
+    fig.update_xaxes(nticks=5, tickangle=0)
     if item.percent:
         fig.update_xaxes(tickformat=".0%")
     return fig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,13 +129,13 @@ def plan_cells(lab: Lab, preset: Settings, parts: Sequence[str], seeds: Sequence
     """All cells, seed by seed, so that what is done first makes a whole page.
 
     Raises:
-        UsageError: two cells share a name.
+        UsageError: the names of two cells are too alike.
     """
     cells = [cell for seed in seeds for part in parts or ("",) for cell in lab.cells(preset, part, seed)]
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
         twice = next(cell for cell in cells if folders.count(cell.folder) > 1)
-        raise UsageError(f"two cells are called {twice.name!r}: give their arms names of their own")
+        raise UsageError(f"two cells would lie in one folder, {twice.folder}: give their arms other names")
     return cells
 
 
@@ -144,5 +145,8 @@ def slug(name: str) -> str:
     Example:
         >>> slug("2x2: no stop-gradient, seed 0")
         '2x2-no-stop-gradient-seed-0'
+        >>> slug("online, S²")
+        'online-s2'
     """
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    plain = unicodedata.normalize("NFKC", name).lower()  # S² is s2, not s
+    return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.")

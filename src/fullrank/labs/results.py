@@ -172,9 +172,12 @@ class Results(Sequence[Result]):
         return [self.curve(arm, what) for arm in self.arms]
 
     def spectrum(self, arm: str, form: str = "centred", tap: str = "projector", name: str = "") -> Series:
-        """An arm's last singular values by their index; `form` is `centred` or `unit` (rows, uncentred)."""
+        """An arm's last singular values by their index, as many as are positive on every seed.
+
+        `form` is `centred`, or `unit` for unit rows that are not centred.
+        """
         found = [result.run.spectra(tap, form) for result in self[arm]]
         last = [np.asarray(spectra[max(spectra)], float) for spectra in found if spectra]
-        d = min(map(len, last), default=0)
-        ys = [[float(v) if v > 0 else None for v in values[:d]] for values in last]
+        d = min((int((values > 0).sum()) for values in last), default=0)
+        ys = [values[:d].tolist() for values in last]
         return Series(name or arm, list(range(1, d + 1)), ys)
