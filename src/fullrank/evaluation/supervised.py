@@ -235,7 +235,7 @@ def label_share(data: Data, share: float, seed: int = 0) -> Data:
         >>> from fullrank.data.opening import open_data
         >>> small = label_share(open_data("shapes", limit=600), 0.1)
         >>> len(small.train), sorted(set(small.train.labels.tolist())) == list(range(10))
-        (60, True)
+        (61, True)
     """
     if not 0 < share <= 1:
         raise UsageError(f"a share of labels lies in (0, 1], as in 0.01 for 1 %, not {share:g}")
