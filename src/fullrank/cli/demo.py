@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,8 @@ def _arm(summary: Any, path: Path) -> dict[str, Any]:
 
 def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) -> None:
     """Keeps as many arms training at a time as there are cores, and passes on what they log."""
+    from fullrank.report.run import follow
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(len(runs), cores)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(1, cores // at_once))
@@ -173,7 +176,7 @@ def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) ->
             time.sleep(0.2)
             for name in list(running):
                 ended = running[name].exitcode is not None
-                read[name] = _pass_on(runs[name] / "metrics.jsonl", read[name], name, update)
+                read[name] = follow(runs[name] / "metrics.jsonl", read[name], partial(update, name))
                 if ended:
                     code = running.pop(name).exitcode
                     message = _errors(runs[name]).read_text(errors="replace").strip()
@@ -195,17 +198,3 @@ def _train_arm(words: Sequence[str], errors: Path) -> None:
 
     with errors.open("w") as file, contextlib.redirect_stderr(file):
         sys.exit(main(words))
-
-
-def _pass_on(log: Path, position: int, name: str, update: Any) -> int:
-    """Hands on every whole line after `position`; returns where the next one begins."""
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            update(name, json.loads(line))
-            position += len(line)
-    return position

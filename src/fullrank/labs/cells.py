@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from fullrank.errors import FullrankError, UsageError
 from fullrank.labs.lab import Cell
 from fullrank.labs.results import Result
+from fullrank.report.run import follow
 from fullrank.training.loop import resume, train
 from fullrank.training.rundir import write_atomically
 
@@ -160,7 +162,7 @@ def _side_by_side(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> di
             wait([process.sentinel for process in running.values()], timeout=0.3)
             for name, process in list(running.items()):
                 cell, ended = by_name[name], process.exitcode is not None
-                places[name] = _pass_on(_log(cell, out), places[name], cell, told)
+                places[name] = follow(_log(cell, out), places[name], partial(told, cell, "running"))
                 if ended:
                     del running[name]
                     if finished(cell, out) is None:
@@ -195,23 +197,6 @@ def _last_words(cell: Cell, out: Path, code: int) -> str:
 
 def _log(cell: Cell, out: Path) -> Path:
     return out / CELLS / cell.folder / "run" / "metrics.jsonl"
-
-
-def _pass_on(log: Path, position: int, cell: Cell, told: Told) -> int:
-    """Hands on every whole line after `position`; returns where the next one begins."""
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            try:
-                told(cell, "running", json.loads(line))
-            except ValueError:  # a resumed run cut the file under us
-                continue
-    return position
 
 
 def _cores() -> int:
