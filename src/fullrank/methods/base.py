@@ -48,7 +48,7 @@ class Step(NamedTuple):
     Attributes:
         loss: the scalar to minimise.
         taps: named embeddings [n, d] of the first view: `backbone`, `projector`, `predictor`, `target`, and
-            `codes`, scores over a dictionary or prototypes, where a method has them.
+            `codes`, scores over a dictionary or prototypes, where a method has them and needs them in memory.
         terms: named scalars that the loss is made of, where there is more than one.
     """
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fullrank.errors import UsageError
 from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods.cplearn_loss import dictionary_loss
 from fullrank.networks.codes import SignDictionary, log_mean_of_codes
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
@@ -56,6 +57,8 @@ def cplearn_loss(
     Returns:
         `loss`, `prior` and `invariance`. With views that agree and beta 1 the loss is at least log(c / n).
 
+    This is the plain form, which holds many matrices of rows by codes; training uses `dictionary_loss`.
+
     Example:
         >>> one_hot = 1000.0 * torch.eye(4)
         >>> round(cplearn_loss([one_hot, one_hot])["loss"].item(), 6)
@@ -75,8 +78,8 @@ def cplearn_loss(
 
 
 @in_full_precision
-def _scores(e: Tensor, w: Tensor, scale: float) -> Tensor:
-    return scale * (e @ w.to(e.dtype))
+def _scores(e: Tensor, dictionary: SignDictionary, scale: float) -> Tensor:
+    return scale * torch.cat([e @ w for _, w in dictionary.blocks(e)], dim=1)
 
 
 @register("cplearn")
@@ -98,7 +101,8 @@ class CPLearn(Method):
     `device`) and gives NaN for a code without mass, which cannot happen here. The first paper's prior is
     forward and its invariance one-sided.
 
-    Taps: backbone, projector (the embedding e), codes (scores).
+    Taps: backbone, projector (the embedding e), codes (scores; not in a training step, which never holds them
+    all).
     """
 
     paper, year = "2410.04959", 2024
@@ -147,6 +151,7 @@ class CPLearn(Method):
         self.projector = nn.Sequential(nn.Linear(feature_dim, f), nn.BatchNorm1d(f))
         self.dictionary = SignDictionary(f, config.num_codes, config.dictionary_seed)
         self.register_buffer("batch_rows", torch.tensor(0))
+        self._batch_rows = 0  # the same, without asking a device
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
@@ -162,27 +167,31 @@ class CPLearn(Method):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to prior and invariance."""
+        check_views(views)
         if self.training:
-            self.batch_rows.fill_(len(views[0]) * world()[1])
-        taps = [self.embed(view) for view in views]
-        everywhere = self.config.mean_of_codes == "global"
-        terms = cplearn_loss([tap["codes"] for tap in taps], self.config.beta, self.config.prior, everywhere)
+            self._batch_rows = len(views[0]) * world()[1]
+            self.batch_rows.fill_(self._batch_rows)
+        taps = [self._embed(view) for view in views]
+        e = [tap["projector"] for tap in taps]
+        config, scale = self.config, self._scale(len(views[0]))
+        everywhere = config.mean_of_codes == "global"
+        terms = dictionary_loss(e, self.dictionary, scale, config.beta, config.prior, everywhere)
         return Step(terms.pop("loss"), taps[0], terms)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], e [n, f] and scores z [n, c]."""
+        taps = self._embed(x)
+        return {**taps, "codes": _scores(taps["projector"], self.dictionary, self._scale(len(x)))}
+
+    def _embed(self, x: Tensor) -> dict[str, Tensor]:
         h = self.backbone(x)
         e = self.projector(h)
         e = e.tanh() if self.config.normalise == "tanh" else F.normalize(e, dim=1) * e.shape[1] ** 0.5
-        return {
-            "backbone": h,
-            "projector": e,
-            "codes": _scores(e, self.dictionary.matrix(e), self._scale(len(x))),
-        }
+        return {"backbone": h, "projector": e}
 
     def _scale(self, rows: int) -> float:
         config = self.config
-        n = config.temperature_rows or int(self.batch_rows) or rows
+        n = config.temperature_rows or self._batch_rows or rows
         tau = cplearn_temperature(config.embedding_dim, config.num_codes, n, config.eps)
         return 1.0 / tau / (math.sqrt(n) if config.temperature == "theory" else 1.0)
 
@@ -197,6 +206,7 @@ class CPLearn(Method):
             state_dict[prefix + "dictionary.bits"] = self.dictionary.pack(floats)
             state_dict.setdefault(prefix + "batch_rows", self.batch_rows)  # which it does not know
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._batch_rows = int(self.batch_rows)
 
     def param_groups(self) -> list[ParamGroup]:
         """Backbone and projector; the dictionary is fixed."""

@@ -48,7 +48,7 @@ class RDMBYOL(MomentumMethod):
             sigma: the power of `poly`.
             stats: whose singular values a filtered target has, its `own` or the `other` view's.
             rank_threshold: smaller singular values, relative to the largest, are dropped; in [0, 1).
-            solver: `svd` or `gram`.
+            solver: `gram` or `svd`.
             tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
             tau_final: averaging coefficient of the target at the end.
             target_update: `after-step` or `before-target`; see `MomentumConfig`.

@@ -54,7 +54,7 @@ class RDMSimSiam(TwoBranchMethod):
             sigma: the power of `poly`.
             stats: whose singular values a filtered target has, its `own` or the `other` view's.
             rank_threshold: smaller singular values, relative to the largest, are dropped; in [0, 1).
-            solver: `svd` or `gram`.
+            solver: `gram` or `svd`.
             mean_encoding: as in `TwoBranchConfig`.
         """
 

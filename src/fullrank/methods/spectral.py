@@ -26,7 +26,8 @@ class FilterConfig(TwoBranchConfig):
             output (the reference's ImageNet code).
         rank_threshold: singular values of at most this share of the largest are dropped; 0 keeps all but
             zeros, as the reference does.
-        solver: `svd`, or `gram`, the faster eigenvectors of the smaller Gram matrix.
+        solver: `gram`, eigenvectors of the smaller Gram matrix in double precision, or `svd`, the reference's
+            slower way, which also keeps directions that are rounding noise.
     """
 
     pred_type: FilterType = "poly"
@@ -34,7 +35,7 @@ class FilterConfig(TwoBranchConfig):
     sigma: float = 1.0
     stats: Literal["own", "other"] = "own"
     rank_threshold: float = 0.0
-    solver: Literal["svd", "gram"] = "svd"
+    solver: Literal["gram", "svd"] = "gram"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from fullrank.networks.processes import sum_over_processes, world
 
 __all__ = ["SignDictionary", "log_mean_of_codes"]
 
+BLOCK = 4096  # codes whose floats are made at once
+KEPT_BYTES = {"cpu": 2**28, "cuda": 2**32}  # floats up to here are made once and kept
+
 
 class SignDictionary(nn.Module):
     """A fixed matrix W in {-1, +1}^{f x c} of independent fair signs, kept as bits.
 
     The state holds f c / 8 bytes: 4 MB for 2048 x 16384, where floats take 134. The floats that products need
-    are made when first asked for.
+    are made block by block, and kept where all of them are small: up to 256 MB on a CPU, 4 GB on a GPU.
 
     Args:
         dim: f, length of a code.
@@ -39,17 +43,55 @@ class SignDictionary(nn.Module):
         self.shape = dim, count
         signs = np.random.default_rng(seed).integers(0, 2, size=dim * count, dtype=np.uint8)
         self.register_buffer("bits", torch.from_numpy(np.packbits(signs)))
-        self._matrix: Tensor | None = None
+        self._forget()
 
     def matrix(self, like: Tensor) -> Tensor:
         """W [f, c] on the device and in the type of `like`."""
         made = self._matrix
         if made is None or made.device != like.device or made.dtype != like.dtype:
-            packed = self.bits.cpu().numpy()
-            signs = np.unpackbits(packed, count=math.prod(self.shape)).reshape(self.shape)
-            made = torch.from_numpy(signs).to(like.device, like.dtype).mul_(2).sub_(1)
-            self._matrix = made
+            made = like.new_empty(self.shape)
+            for at, block in self._made(like):
+                made[:, at] = block
+            if made.nbytes <= KEPT_BYTES.get(like.device.type, 0):
+                self._matrix = made
         return made
+
+    def blocks(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+        """W piece by piece: a slice of the codes and their columns [f, width], as `like`.
+
+        Only one piece need exist at a time, where the whole matrix is too large to be kept.
+
+        Example:
+            >>> codes = SignDictionary(4, 20, seed=0)
+            >>> whole = codes.matrix(torch.zeros(1))
+            >>> all(torch.equal(whole[:, at], w) for at, w in codes.blocks(torch.zeros(1), width=8))
+            True
+        """
+        f, c = self.shape
+        if f * c * like.element_size() > KEPT_BYTES.get(like.device.type, 0):
+            yield from self._made(like, width)
+            return
+        whole = self.matrix(like)
+        for start in range(0, c, width):
+            at = slice(start, min(start + width, c))
+            yield at, whole[:, at]
+
+    def _made(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks from the bits: every byte looks its eight signs up."""
+        f, c = self.shape
+        if self._rows is None or self._rows.device != like.device:
+            signs = np.unpackbits(self.bits.cpu().numpy(), count=f * c).reshape(f, c)
+            self._rows = torch.from_numpy(np.packbits(signs, axis=1)).to(like.device)  # rows begin on a byte
+        shifts = torch.arange(7, -1, -1, device=like.device)
+        signs_of = (torch.arange(256, device=like.device)[:, None] >> shifts & 1).to(like.dtype) * 2 - 1
+        for start in range(0, c, width):
+            at = slice(start, min(start + width, c))
+            packed = self._rows[:, at.start // 8 : -(-at.stop // 8)].int()
+            yield at, nn.functional.embedding(packed, signs_of).view(f, -1)[:, : at.stop - at.start]
+
+    def _forget(self) -> None:
+        self._matrix: Tensor | None = None  # W, where it is small
+        self._rows: Tensor | None = None  # the bits, row by row
 
     @staticmethod
     def pack(floats: Tensor) -> Tensor:
@@ -58,7 +100,7 @@ class SignDictionary(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._matrix = None  # made of what was there before
+        self._forget()  # made of what was there before
 
 
 def log_mean_of_codes(log_p: Tensor, everywhere: bool = True) -> Tensor:

@@ -35,16 +35,18 @@ def gain(s: Tensor, kind: str = "poly", sigma: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 @in_full_precision
-def right_singular(x: Tensor, solver: str = "svd", rank_threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Singular values [r] and right singular vectors [d, r] of rows [n, d], without gradient.
+def right_singular(x: Tensor, solver: str = "gram", rank_threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Singular values [r] and right singular vectors [d, r] of rows [n, d], r = min(n, d), without gradient.
 
     Args:
         x: rows.
-        solver: `svd`, or `gram`: eigenvectors of the smaller of x x^T and x^T x, several times faster where n
-            and d differ. It cannot tell singular values below 1e-3 of the largest (single precision; 4e-8 in
-            double) from zero, and drops them.
+        solver: `gram`, eigenvectors of the smaller of x x^T and x^T x in double precision, several times
+            faster where n and d differ, which drops what the rows' own rounding could have made: singular
+            values below max(n, d) eps of the largest, in double precision below 4e-8; or `svd`, which does
+            not.
         rank_threshold: directions whose singular value is at most this share of the largest are dropped, and
-            those of value zero always: they hold nothing, and their vectors are arbitrary.
+            those of value zero always: they hold nothing, and their vectors are arbitrary. What is dropped
+            reads 0, value and vector, so that no shape hangs on a value.
 
     Example:
         >>> s, v = right_singular(torch.diag(torch.tensor([3.0, 2.0])))
@@ -56,28 +58,30 @@ def right_singular(x: Tensor, solver: str = "svd", rank_threshold: float = 0.0) 
         with or_diverged():
             _, s, vh = torch.linalg.svd(x, full_matrices=False)
         v = vh.T
-    elif n < d:
-        with or_diverged():
-            eigenvalues, u = torch.linalg.eigh(x @ x.T)
-        s = eigenvalues.clamp(min=0.0).sqrt().flip(0)
-        v = x.T @ u.flip(1) / s.clamp(min=torch.finfo(s.dtype).tiny)
     else:
+        exact = x if x.device.type == "mps" else x.double()  # Apple's devices have no doubles
         with or_diverged():
-            eigenvalues, v = torch.linalg.eigh(x.T @ x)
-        s, v = eigenvalues.clamp(min=0.0).sqrt().flip(0), v.flip(1)
-    if solver == "gram":  # rounding moves eigenvalues by up to 3 eps of the largest: allow 9
-        rank_threshold = max(rank_threshold, 3.0 * torch.finfo(s.dtype).eps ** 0.5)
+            eigenvalues, u = torch.linalg.eigh(exact @ exact.T if n < d else exact.T @ exact)
+        s, v = eigenvalues.clamp(min=0.0).sqrt().flip(0), u.flip(1)
+        if n < d:
+            v = exact.T @ v / s.clamp(min=torch.finfo(s.dtype).tiny)
+        # rounding moves eigenvalues by up to 3 eps of the largest: allow 9
+        noise = max(n, d) * torch.finfo(x.dtype).eps, 3.0 * torch.finfo(s.dtype).eps ** 0.5
+        rank_threshold = max(rank_threshold, *noise)
     kept = (s > rank_threshold * s[0]) & (s > 0)
-    return s[kept], v[:, kept]
+    return torch.where(kept, s, 0.0).to(x.dtype), torch.where(kept, v, 0.0).to(x.dtype)
 
 
 @in_full_precision
 def filter_rows(x: Tensor, s: Tensor, v: Tensor, kind: str = "poly", sigma: float = 1.0) -> Tensor:
     """x V diag(g(S)) V^T: rows [n, d] through the filter of `right_singular`; gradient flows through x alone.
 
+    Directions whose singular value reads 0 pass nothing.
+
     Example:
         >>> x = torch.diag(torch.tensor([3.0, 2.0]))
         >>> filter_rows(x, *right_singular(x), sigma=-1.0).abs().round(decimals=4).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    return ((x @ v.to(x.dtype)) * gain(s, kind, sigma).to(x.dtype)) @ v.T.to(x.dtype)
+    gains = torch.where(s > 0, gain(torch.where(s > 0, s, 1.0), kind, sigma), 0.0)
+    return ((x @ v.to(x.dtype)) * gains.to(x.dtype)) @ v.T.to(x.dtype)

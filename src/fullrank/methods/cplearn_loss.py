@@ -1,0 +1,152 @@
+"""CPLearn's loss from embeddings and a dictionary, with one score of each row and code in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fullrank.networks.codes import SignDictionary
+from fullrank.networks.precision import in_full_precision
+from fullrank.networks.processes import world
+
+__all__ = ["dictionary_loss"]
+
+ELEMENTS = 1 << 21  # of a block of scores; what is made of them then stays in the processor's cache
+
+
+@in_full_precision
+def dictionary_loss(
+    e: Sequence[Tensor],
+    dictionary: SignDictionary,
+    scale: float,
+    beta: float = 1.0,
+    prior: str = "reverse",
+    everywhere: bool = True,
+) -> dict[str, Tensor]:
+    """What `cplearn_loss` gives for the scores `scale * e @ W`, in value and gradient, in far less memory.
+
+    The scores are the only matrix of rows by codes that is kept; probabilities and gradients are made block
+    by block of the codes, and so is W where it is large. Nothing is drawn and nothing is rounded otherwise.
+
+    Args:
+        e: per view, embeddings [n, f].
+        dictionary: W [f, c].
+        scale: one over the temperature.
+        beta: as in `cplearn_loss`, and so are the next two.
+        prior: `reverse` or `forward`.
+        everywhere: whether codes are averaged over the rows of all processes.
+
+    Returns:
+        `loss`, and without gradient `prior` and `invariance`.
+
+    Example:
+        >>> e = [torch.ones(3, 4), torch.ones(3, 4)]
+        >>> found = dictionary_loss(e, SignDictionary(4, 8, seed=0), scale=0.0)
+        >>> round(found["invariance"].item(), 4), round(math.log(8), 4)
+        (2.0794, 2.0794)
+    """
+    rows = torch.cat(list(e))
+    loss, of_prior, invariance = _Blockwise.apply(rows, dictionary, len(e), scale, beta, prior, everywhere)
+    return {"loss": loss, "prior": of_prior, "invariance": invariance}
+
+
+class _Blockwise(torch.autograd.Function):
+    """log P of V views, [V, n, c], is kept.
+
+    With m_vj the log of code j's mean probability, d_vj the prior's derivative by it, and w_vij the share of
+    that mean which row i has, the gradient by the scores is
+
+        k (sum_b P_b - V P_v + P_v (L_v - r_v)) + u_v - P_v t_v,   u = w d,   t = sum_j u,
+
+    where L_v sums log P over the other views, r_v = sum_j P_v L_v, and k = -beta / (V (V - 1) n).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        e: Tensor,
+        dictionary: SignDictionary,
+        views: int,
+        scale: float,
+        beta: float,
+        prior: str,
+        everywhere: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, c = len(e) // views, dictionary.shape[1]
+        scores = e.new_empty(len(e), c)
+        for at, w in dictionary.blocks(e):
+            scores[:, at] = e @ w
+        for part in scores.split(max(1, ELEMENTS // c)):
+            part.mul_(scale).sub_(part.logsumexp(1, keepdim=True))
+        log_p = scores.view(views, n, c)
+
+        m = torch.cat([log_p[..., at].logsumexp(1) for at in _blocks(log_p)], dim=1)
+        counted = n * (world()[1] if everywhere else 1)
+        if counted > n:
+            largest = m.clone()
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+            total = (m - largest).exp()
+            dist.all_reduce(total)
+            m = total.log() + largest
+        m -= math.log(counted)
+        if prior == "reverse":
+            of_prior = (m.exp() * (math.log(c) + m)).sum(1).mean()
+            d = m.exp() * (math.log(c) + m + 1) / views
+        else:
+            of_prior = -(math.log(c) + m).mean()
+            d = torch.full_like(m, -1.0 / (views * c))
+
+        r, t = e.new_zeros(views, n, 1), e.new_zeros(views, n, 1)
+        for at in _blocks(log_p):
+            block = log_p[..., at]
+            r += (block.exp() * (block.sum(0) - block)).sum(2, keepdim=True)
+            t += (_share(block, m[:, None, at], counted) * d[:, None, at]).sum(2, keepdim=True)
+        k = -beta / (views * (views - 1) * n)
+        invariance = k * r.sum()
+        ctx.save_for_backward(log_p, m, d, r, t)
+        ctx.dictionary, ctx.scale, ctx.k, ctx.counted = dictionary, scale, k, counted
+        ctx.mark_non_differentiable(of_prior, invariance)
+        return of_prior + invariance, of_prior, invariance
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        log_p, m, d, r, t = ctx.saved_tensors
+        views, n, _ = log_p.shape
+        of_all = gradient.clone()
+        if ctx.counted > n:  # every process's prior depends on every process's rows
+            dist.all_reduce(of_all)
+        found = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
+        for at, w in ctx.dictionary.blocks(log_p):
+            for start in range(at.start, at.stop, step := _width(log_p)):
+                part = slice(start, min(start + step, at.stop))
+                block = log_p[..., part]
+                p = block.exp()
+                by_scores = (block.sum(0) - block).sub_(r).mul_(p).add_(p.sum(0)).sub_(p, alpha=views)
+                by_scores.mul_(ctx.k * gradient)
+                u = _share(block, m[:, None, part], ctx.counted).mul_(d[:, None, part])
+                by_scores.add_(u.sub_(p.mul_(t)).mul_(of_all))
+                inside = slice(part.start - at.start, part.stop - at.start)
+                found.addmm_(by_scores.view(views * n, -1), w[:, inside].T, alpha=ctx.scale)
+        return found, None, None, None, None, None, None
+
+
+def _share(log_p: Tensor, m: Tensor, counted: int) -> Tensor:
+    """What share of a code's mean probability each row has; where both underflow, too."""
+    return (log_p - m).sub_(math.log(counted)).exp_()
+
+
+def _width(log_p: Tensor) -> int:
+    return max(64, ELEMENTS // (log_p.shape[0] * log_p.shape[1]))
+
+
+def _blocks(log_p: Tensor) -> list[slice]:
+    """Slices of the codes, so that a block of all rows holds about `ELEMENTS` scores."""
+    c, width = log_p.shape[2], _width(log_p)
+    return [slice(start, min(start + width, c)) for start in range(0, c, width)]
