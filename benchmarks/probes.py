@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import faiss
 import torch
+from measuring import Row, beside, in_turns, machine, table, versions
 from safetensors.torch import load_file
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
@@ -36,7 +33,8 @@ from torch.nn import functional as F
 from fullrank.probes import cluster_agreement, fit_logistic, kmeans, nearest
 
 K, CLUSTERS, C, TOLERANCE = 20, 100, 1.0, 1e-5
-Row = dict[str, Any]
+NEIGHBOUR_BARS = {"faiss flat": 1.3, "scikit-learn brute": 1.0, "ours, plain": 1.0}
+SOME = 20_000  # rows for the logistic regression of `make bench`
 
 
 def made(n: int, seed: int, d: int = 512, classes: int = 10) -> tuple[Tensor, Tensor]:
@@ -54,33 +52,12 @@ def read(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return tensors["features"].float(), tensors["labels"].long()
 
 
-def in_turns(repeats: int, ways: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds and the last outcome of every way, each begun once per turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found = {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            found[name] = way()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}, found
-
-
 def rows_of(
-    what: str, seconds: Mapping[str, float], bars: Mapping[str, float], same: Mapping[str, str]
+    what: str, seconds: Mapping[str, Sequence[float]], bars: Mapping[str, float], same: Mapping[str, str]
 ) -> list[Row]:
     """A row of the table for every peer."""
     return [
-        {
-            "what": what,
-            "peer": peer,
-            "ours_s": seconds["ours"],
-            "peer_s": seconds[peer],
-            "ratio": seconds[peer] / seconds["ours"],
-            "bar": bar,
-            "same": same[peer],
-        }
-        for peer, bar in bars.items()
+        beside(what, seconds, peer, bar, note=same[peer]) for peer, bar in bars.items() if peer in seconds
     ]
 
 
@@ -97,15 +74,17 @@ def logistic(train: Tensor, labels: Tensor, test: Tensor, asked: Tensor, repeats
             "scikit-learn": lambda: LogisticRegression(C=C, tol=TOLERANCE, max_iter=10_000).fit(rows, y),
         },
     )
-    ours, _ = found["ours"].accuracy(torch.from_numpy(tested), asked)
-    theirs = found["scikit-learn"]
+    fit, theirs = found["ours"][-1], found["scikit-learn"][-1]
+    ours, _ = fit.accuracy(torch.from_numpy(tested), asked)
     same = f"top-1 {ours:.2%} and {float(theirs.score(tested, asked.numpy())):.2%}, "
-    same += f"{found['ours'].evaluations} and {int(theirs.n_iter_[0])} steps"
+    same += f"{fit.evaluations} and {int(theirs.n_iter_[0])} steps"
     return rows_of("logistic regression", seconds, {"scikit-learn": 5.0}, {"scikit-learn": same})
 
 
-def neighbours(bank: Tensor, queries: Tensor, repeats: int) -> list[Row]:
-    """The 20 nearest by cosine; rows are of unit length already, for all."""
+def neighbours(
+    bank: Tensor, queries: Tensor, repeats: int, peers: Sequence[str] = tuple(NEIGHBOUR_BARS)
+) -> list[Row]:
+    """The 20 nearest by cosine, beside some of the peers; rows are of unit length already, for all."""
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
 
     def flat() -> Tensor:
@@ -117,27 +96,27 @@ def neighbours(bank: Tensor, queries: Tensor, repeats: int) -> list[Row]:
         search = NearestNeighbors(n_neighbors=K, algorithm="brute", metric="euclidean").fit(bank.numpy())
         return torch.from_numpy(search.kneighbors(queries.numpy(), return_distance=False))
 
-    seconds, found = in_turns(
-        repeats,
-        {
-            "ours": lambda: nearest(queries, bank, K)[1],
-            "ours, plain": lambda: nearest(queries, bank, K, backend="plain")[1],
-            "faiss flat": flat,
-            "scikit-learn brute": brute,
-        },
-    )
-    bars = {"faiss flat": 1.3, "scikit-learn brute": 1.0, "ours, plain": 1.0}
+    ways = {
+        "ours": lambda: nearest(queries, bank, K)[1],
+        "ours, plain": lambda: nearest(queries, bank, K, backend="plain")[1],
+        "faiss flat": flat,
+        "scikit-learn brute": brute,
+    }
+    seconds, found = in_turns(repeats, {name: ways[name] for name in ("ours", *peers)})
+    last = {name: outcomes[-1] for name, outcomes in found.items()}
 
     def agree(rows: Tensor) -> str:
         """Neighbours that are the same, and by how much worse those are that are not."""
-        shared = (rows[:, :, None] == found["ours"][:, None]).any(2).double().mean()
+        shared = (rows[:, :, None] == last["ours"][:, None]).any(2).double().mean()
         cosines = [
             (bank[r].double() @ queries[:, :, None].double())[:, :, 0].sort(1).values
-            for r in (rows, found["ours"])
+            for r in (rows, last["ours"])
         ]
         return f"{float(shared):.3%} the same, cosines to {float((cosines[0] - cosines[1]).abs().max()):.0e}"
 
-    return rows_of("20 nearest neighbours", seconds, bars, {name: agree(found[name]) for name in bars})
+    return rows_of(
+        "20 nearest neighbours", seconds, NEIGHBOUR_BARS, {name: agree(last[name]) for name in peers}
+    )
 
 
 def clusters(rows: Tensor, repeats: int) -> list[Row]:
@@ -179,6 +158,16 @@ def scores(rows: Tensor, labels: Tensor) -> str:
     return f"NMI {found.nmi:.4f} and ARI {found.ari:.4f}: {gap:.0e} from scikit-learn's"
 
 
+def rows(repeats: int) -> list[Row]:
+    """What `make bench` shows: made rows, at all threads."""
+    (train, labels), (test, asked) = made(50_000, 1), made(10_000, 2)
+    return [
+        *logistic(train[:SOME], labels[:SOME], test, asked, repeats),
+        *neighbours(train, test, repeats, ["faiss flat"]),
+        *clusters(train, repeats),
+    ]
+
+
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -198,38 +187,31 @@ def main() -> None:
         train, labels, test, asked = train[:n], labels[:n], test[:m], asked[:m]
     else:
         (train, labels), (test, asked) = made(n, 1), made(m, 2)
-    table: list[Row] = []
+    found: list[Row] = []
     with threadpool_limits(args.threads):
         if args.only in ("", "logistic"):
-            table += logistic(train, labels, test, asked, args.repeats)
+            found += logistic(train, labels, test, asked, args.repeats)
         if args.only in ("", "neighbours"):
-            table += neighbours(train, test, args.repeats)
+            found += neighbours(train, test, args.repeats)
         if args.only in ("", "clusters"):
-            table += clusters(train, args.repeats)
+            found += clusters(train, args.repeats)
         compared = scores(train, labels)
     print(f"{len(train)} rows, {len(test)} queries, {train.shape[1]} columns, {args.threads} thread(s)\n")
-    print(f"{'':<22}{'peer':<22}{'ours':>9}{'peer':>9}{'peer / ours':>13}{'bar':>6}")
-    for row in table:
-        short = "  short" if row["ratio"] < row["bar"] else ""
-        print(
-            f"{row['what']:<22}{row['peer']:<22}{row['ours_s']:>7.2f} s{row['peer_s']:>7.2f} s"
-            f"{row['ratio']:>13.2f}{row['bar']:>6.1f}  {row['same']}{short}"
-        )
-    print(compared)
+    print(f"{table(found)}\n{compared}")
     if args.json:
-        packages = {name: version(name) for name in ("torch", "scikit-learn", "faiss-cpu")}
         about = {
             "date": date.today().isoformat(),
-            "machine": platform.machine(),
+            "machine": machine(),
             "threads": args.threads,
-            "versions": packages,
+            "versions": versions(),
             "features": Path(args.features).name or "made",
             "rows": len(train),
             "queries": len(test),
             "columns": train.shape[1],
             "repeats": args.repeats,
         }
-        Path(args.json).write_text(json.dumps({**about, "table": table, "scores": compared}, indent=1) + "\n")
+        lines = [row.as_dict() for row in found]
+        Path(args.json).write_text(json.dumps({**about, "table": lines, "scores": compared}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

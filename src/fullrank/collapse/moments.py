@@ -26,7 +26,6 @@ class RowSums:
     Attributes:
         count: n, the number of rows seen.
         total: [d], the sum of the rows, float64.
-        outer: [d, d], the sum of their outer products, float64.
 
     The derived values need `count >= 1` and raise UsageError otherwise. What lies below rounding noise of the
     *uncentred* second moment reads exactly 0, because centring subtracts two numbers of that size: a constant
@@ -43,7 +42,9 @@ class RowSums:
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.count = 0
         self.total = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._few: list[Tensor] = []  # the rows themselves, while they are fewer than d
+        self._due = 0  # how many of the last of them are not in `_outer` yet
 
     @property
     def dim(self) -> int:
@@ -54,7 +55,33 @@ class RowSums:
         """Takes in float64 rows [n, d] that are known to be finite."""
         self.count += len(rows)
         self.total += rows.sum(0)
-        self.outer.addmm_(rows.T, rows)
+        if self._has_rows(self.count - len(rows)) and self.count < self.dim:
+            self._few.append(rows)
+            self._due += 1
+        else:
+            self._fold()
+            self._few.clear()
+            self._outer.addmm_(rows.T, rows)
+
+    @property
+    def outer(self) -> Tensor:
+        """[d, d], the sum of outer products of the rows."""
+        self._fold()
+        return self._outer
+
+    @outer.setter
+    def outer(self, value: Tensor) -> None:
+        self._outer, self._due = value, 0
+        self._few.clear()
+
+    def _fold(self) -> None:
+        """Brings `_outer` up to date; the rows stay, for their smaller Gram matrix has the same spectrum."""
+        for rows in self._few[len(self._few) - self._due :]:
+            self._outer.addmm_(rows.T, rows)
+        self._due = 0
+
+    def _has_rows(self, count: int) -> bool:
+        return sum(map(len, self._few)) == count
 
     @property
     def mean(self) -> Tensor:
@@ -96,8 +123,15 @@ class RowSums:
             min(n, d) values, float64, as `svd` would give them, without ever holding the rows. Values below
             about `sqrt(eps * max(n, d))` of the largest uncentred one are rounding noise and read 0.
         """
-        n, second_moment = self._seen(), self.second_moment
-        matrix = self.covariance * (max(n - 1, 1) / n) if centred else second_moment
+        n = self._seen()
+        if self._has_rows(n):
+            rows = torch.cat(self._few)
+            second_moment = rows @ rows.T / n  # has the same eigenvalues, but for zeros
+            shifted = rows - self.mean
+            matrix = shifted @ shifted.T / n if centred else second_moment
+        else:
+            second_moment = self.second_moment
+            matrix = self.covariance * (max(n - 1, 1) / n) if centred else second_moment
         eigenvalues = torch.linalg.eigvalsh(matrix).flip(0)[: min(n, self.dim)]
         # The Frobenius norm bounds the largest eigenvalue cheaply, and tightly where one direction rules.
         noise = self._noise * torch.linalg.matrix_norm(second_moment)
@@ -122,7 +156,8 @@ class Moments(RowSums):
     """Streaming moments of raw rows and, beside them in `unit`, of the same rows at unit L2 length.
 
     Formula: `n`, `sum z`, `sum z z^T` and `sum u`, `sum u u^T` with `u = z / ||z||`; a zero row stays zero.
-    State is 2 d (d + 1) float64 numbers (67 MB at d = 2048), never the rows.
+    State is 2 d (d + 1) float64 numbers (67 MB at d = 2048), and beside them the rows while they are fewer
+    than d, whose spectra are then those of [n, n] matrices.
 
     Args:
         dim: d, the width of a row.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.catalogue import Spectra
 from fullrank.collapse.metrics import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
@@ -208,7 +209,8 @@ class CollapseMonitor:
             self._agree_on_taps()
             if not self._moments:
                 raise UsageError("nothing was observed, so there is nothing to judge")
-            panels = {tap: self._panel(tap) for tap in self._moments}
+            spectra = {tap: self._spectra(tap) for tap in self._moments}
+            panels = {tap: self._panel(tap, spectra[tap]) for tap in self._moments}
             verdicts = {
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
                 for tap, panel in panels.items()
@@ -216,7 +218,7 @@ class CollapseMonitor:
             seen = max((len(panels) for panels in self.history.values()), default=0)
             closer = None
             if trained and self.study_every and seen % self.study_every == 0:
-                closer = self._study()
+                closer = self._study(spectra)
             early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
@@ -248,9 +250,11 @@ class CollapseMonitor:
         self._calls, self.seconds = state["calls"], state["seconds"]
         self._reset()
 
-    def _panel(self, tap: str) -> Panel:
-        moments = self._moments[tap]
-        moments.all_reduce()
+    def _spectra(self, tap: str) -> Spectra:
+        self._moments[tap].all_reduce()
+        return Spectra(self._moments[tap])
+
+    def _panel(self, tap: str, spectra: Spectra) -> Panel:
         points = self._points[tap]
         points.gather()
         pairs = None
@@ -258,13 +262,13 @@ class CollapseMonitor:
             self._pairs[tap].gather()
             za, zb = self._pairs[tap].rows.chunk(2, dim=1)
             pairs = za, zb
-        return Panel.from_moments(tap, moments, points.rows, pairs)
+        return Panel.from_moments(tap, spectra, points.rows, pairs)
 
-    def _study(self) -> Study:
+    def _study(self, spectra: Mapping[str, Spectra]) -> Study:
         """The closer look at what `_panel` has gathered from all processes."""
         points = {tap: points.rows for tap, points in self._points.items()}
         halves = {tap: pairs.rows.chunk(2, dim=1) for tap, pairs in self._pairs.items()}
-        return study(points, {tap: (za, zb) for tap, (za, zb) in halves.items()})
+        return study(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
 
     def _agree_on_taps(self) -> None:
         """Gives this process every tap that any process has seen, in one order, so that collectives match."""

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fullrank.collapse import nulls
+from fullrank.collapse.catalogue import Spectra
 from fullrank.collapse.clusters import tight_clusters
 from fullrank.collapse.metrics import alignment, uniformity
 from fullrank.collapse.moments import Moments
@@ -102,7 +103,7 @@ class Panel:
     def from_moments(
         cls,
         tap: str,
-        moments: Moments,
+        moments: Moments | Spectra,
         points: Tensor | None = None,
         pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Panel:
@@ -110,17 +111,17 @@ class Panel:
 
         Args:
             tap: the name of the embedding.
-            moments: of its rows.
+            moments: of its rows, or their spectra, each of which is then computed no more than once.
             points: [k, d], a sample of the rows for `uniformity`, which costs k^2 d.
             pairs: two [k, d] of embeddings of two views of the same images, for `alignment`.
 
         Raises:
             UsageError: the moments have seen no rows; points or pairs are not finite or not of one shape.
         """
+        spectra_of_rows = Spectra.of(moments)
+        moments = spectra_of_rows.moments
         n, d = moments.count, moments.dim
-        centred = moments.singular_values()
-        uncentred = moments.singular_values(centred=False)
-        unit = moments.unit.singular_values(centred=False)
+        centred, uncentred, unit = spectra_of_rows.centred, spectra_of_rows.uncentred, spectra_of_rows.unit
         spread = n > 1  # nothing varies over a single row
         values = {
             "level": float(moments.unit.variances.sqrt().mean()) * d**0.5 if spread else None,

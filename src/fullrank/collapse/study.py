@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.catalogue import CATALOGUE, Spectra
 from fullrank.collapse.panel import Measure
 from fullrank.collapse.predictor import PredictorSpectrum, predictor_spectrum
 from fullrank.collapse.reference import reference_value
@@ -59,12 +59,17 @@ class Study:
         }
 
 
-def study(points: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> Study:
+def study(
+    points: Mapping[str, Tensor],
+    pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    spectra: Mapping[str, Spectra] | None = None,
+) -> Study:
     """Takes the closer look.
 
     Args:
         points: tap to a sample of rows [n, d]; projector and predictor of the same images, row by row.
         pairs: tap to two views [k, d] of the same images.
+        spectra: tap to the spectra of all rows, where they are known; else those of the sample are taken.
 
     Example:
         >>> z = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
@@ -75,7 +80,12 @@ def study(points: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor
     measures: dict[str, dict[str, Measure]] = {}
     for tap, rows in points.items():
         n, d = rows.shape
-        found = {name: CATALOGUE[name](rows) for name in STUDIED if CATALOGUE[name].needs != "views"}
+        known = (spectra or {}).get(tap) or Spectra.of(rows)
+        found = {
+            name: CATALOGUE[name](known if CATALOGUE[name].spectrum else rows)
+            for name in STUDIED
+            if CATALOGUE[name].needs != "views"
+        }
         nulls = {name: reference_value("isotropic", name, n, d, n) for name in found}
         if pairs and tap in pairs and len(pairs[tap][0]) > 2:
             views = torch.stack(pairs[tap], dim=1)

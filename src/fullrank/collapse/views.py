@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullrank.collapse.moments import RowSums, finite_rows, unit_rows
 from fullrank.collapse.spectrum import effective_rank, matrix_entropy
@@ -110,7 +110,8 @@ def lidar_eigenvalues(
         >>> lidar_eigenvalues(views).round(6).tolist()
         [0.5, 0.5, 0.0]
     """
-    sums = views if isinstance(views, ViewSums) else ViewSums.of(views)
+    width = views.means.dim if isinstance(views, ViewSums) else views.shape[-1]
+    sums = views if isinstance(views, ViewSums) else ViewSums.of(_in_their_span(views))
     n, d = sums.means.count, sums.means.dim
     if n < 2:
         return None
@@ -119,15 +120,29 @@ def lidar_eigenvalues(
     if not float(between.trace()) > noise * float(sums.energy / n):
         return None
     within = sums.within / n
-    spread = float(within.trace()) / d
+    spread = float(within.trace()) / width
     # Views that all agree have no unit but that of S_b itself: any multiple of I gives the same.
     ridge = (delta * spread if relative else delta) if spread > 0 else 1.0
     values, axes = torch.linalg.eigh(within)
     values = values.clamp_min(0) + ridge
     whiten = axes / values.clamp_min(values.max() * noise).sqrt()
     ratios = torch.linalg.eigvalsh(whiten.T @ between @ whiten).flip(0)
-    result: np.ndarray = torch.where(ratios > noise * ratios[0], ratios, 0.0).cpu().numpy()
+    ratios = torch.where(ratios > noise * ratios[0], ratios, 0.0)
+    result: np.ndarray = nn.functional.pad(ratios, (0, width - d)).cpu().numpy()
     return result
+
+
+def _in_their_span(views: Tensor) -> Tensor:
+    """Fewer vectors than dimensions in coordinates of their span: outside it S_b and S_w are 0."""
+    vectors, d = math.prod(views.shape[:-1]), views.shape[-1]
+    if views.ndim != 3 or not 0 < vectors < d or not views.is_floating_point() or not views.isfinite().all():
+        return views
+    exact = views.detach().double()
+    axes, _ = torch.linalg.qr(exact.flatten(0, 1).T)
+    first = exact[:, :1]
+    # views that agree still agree to the last bit
+    projected: Tensor = first @ axes + (exact - first) @ axes
+    return projected
 
 
 def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: int = 0) -> float | None:

@@ -82,7 +82,7 @@ class _Blockwise(torch.autograd.Function):
         scores = e.new_empty(len(e), c)
         for at, w in dictionary.blocks(e):
             scores[:, at] = e @ w
-        for part in scores.split(max(1, ELEMENTS // c)):
+        for part in torch.split(scores, max(1, ELEMENTS // c)):
             part.mul_(scale).sub_(part.logsumexp(1, keepdim=True))
         log_p = scores.view(views, n, c)
 
@@ -115,7 +115,7 @@ class _Blockwise(torch.autograd.Function):
         return of_prior + invariance, of_prior, invariance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         log_p, m, d, r, t = ctx.saved_tensors
         views, n, _ = log_p.shape

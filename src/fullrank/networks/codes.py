@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fullrank.networks.processes import sum_over_processes, world
 __all__ = ["SignDictionary", "log_mean_of_codes"]
 
 BLOCK = 4096  # codes whose floats are made at once
+DRAWN = 1 << 24  # signs drawn at a time; a multiple of 8, so that the stream is as if drawn at once
 KEPT_BYTES = {"cpu": 2**28, "cuda": 2**32}  # floats up to here are made once and kept
 
 
@@ -41,9 +43,11 @@ class SignDictionary(nn.Module):
     def __init__(self, dim: int, count: int, seed: int) -> None:
         super().__init__()
         self.shape = dim, count
-        signs = np.random.default_rng(seed).integers(0, 2, size=dim * count, dtype=np.uint8)
-        self.register_buffer("bits", torch.from_numpy(np.packbits(signs)))
-        self._forget()
+        rng, sizes = np.random.default_rng(seed), [*range(0, dim * count, DRAWN), dim * count]
+        drawn = (rng.integers(0, 2, size=b - a, dtype=np.uint8) for a, b in pairwise(sizes))
+        self.register_buffer("bits", torch.from_numpy(np.concatenate([np.packbits(part) for part in drawn])))
+        self._matrix: Tensor | None = None  # W, where it is small
+        self._rows: Tensor | None = None  # the bits with every row beginning on a byte, where they do not so
 
     def matrix(self, like: Tensor) -> Tensor:
         """W [f, c] on the device and in the type of `like`."""
@@ -79,19 +83,19 @@ class SignDictionary(nn.Module):
     def _made(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
         """Blocks from the bits: every byte looks its eight signs up."""
         f, c = self.shape
-        if self._rows is None or self._rows.device != like.device:
+        if c % 8 == 0:
+            rows = self.bits.view(f, -1).to(like.device)
+        elif self._rows is None or self._rows.device != like.device:
             signs = np.unpackbits(self.bits.cpu().numpy(), count=f * c).reshape(f, c)
-            self._rows = torch.from_numpy(np.packbits(signs, axis=1)).to(like.device)  # rows begin on a byte
+            rows = self._rows = torch.from_numpy(np.packbits(signs, axis=1)).to(like.device)
+        else:
+            rows = self._rows
         shifts = torch.arange(7, -1, -1, device=like.device)
         signs_of = (torch.arange(256, device=like.device)[:, None] >> shifts & 1).to(like.dtype) * 2 - 1
         for start in range(0, c, width):
             at = slice(start, min(start + width, c))
-            packed = self._rows[:, at.start // 8 : -(-at.stop // 8)].int()
+            packed = rows[:, at.start // 8 : -(-at.stop // 8)].int()
             yield at, nn.functional.embedding(packed, signs_of).view(f, -1)[:, : at.stop - at.start]
-
-    def _forget(self) -> None:
-        self._matrix: Tensor | None = None  # W, where it is small
-        self._rows: Tensor | None = None  # the bits, row by row
 
     @staticmethod
     def pack(floats: Tensor) -> Tensor:
@@ -100,7 +104,7 @@ class SignDictionary(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._forget()  # made of what was there before
+        self._matrix = self._rows = None  # made of what was there before
 
 
 def log_mean_of_codes(log_p: Tensor, everywhere: bool = True) -> Tensor:

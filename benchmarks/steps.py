@@ -1,0 +1,196 @@
+"""A training step on the CPU: all of `fullrank train` beside a bare loop, lightly and stable-pretraining.
+
+SimSiam in bf16 on images of 32 pixels, the same network for all: the same backbone, three layers of
+projector, two of predictor. Ours is the loop of `fullrank train` itself: batches, views, forward and backward
+pass, online probe, optimiser, level and log. The bare loop has the same network, loss and optimiser on views
+that are ready. The peers make their views in as many loader processes as is best for them here, and are used
+as they ship, without channels_last, and without what they log and watch.
+
+solo-learn has no row: what the registry holds is of 2021 and wants torch 1.9.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from measuring import Row, beside, in_turns
+from step_peers import lightly_block, stable_pretraining_block
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from fullrank.data.sources import Data, MemorySource
+from fullrank.methods import build_method
+from fullrank.networks.backbones import build_backbone
+from fullrank.training.config import TrainConfig
+from fullrank.training.loop import Loop
+from fullrank.training.profile import reachable_rate
+from fullrank.training.rundir import RunDir
+from fullrank.training.setup import launch_fabric, resolve, setup
+
+IMAGES, SIZE, WORKERS = 20_000, 32, (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what is asked of it.
+
+    Attributes:
+        backbone: its name.
+        hidden: width of the projector, all three layers.
+        bottleneck: width of the predictor's hidden layer.
+        steps: in a turn.
+        warm_up: steps of a peer before its clock starts; more than its loader prefetches if steps are short.
+        bare: bar beside the bare loop.
+        peers: bar beside each of the two libraries.
+        best_peer: bar beside the better of the two.
+        peak: bar of the share of the convolution peak.
+    """
+
+    backbone: str
+    hidden: int
+    bottleneck: int
+    steps: int
+    warm_up: int
+    bare: float
+    peers: float | None = None
+    best_peer: float | None = None
+    peak: float | None = None
+    batch: int = 128
+
+
+CASES = (
+    Case("resnet18", 2048, 512, steps=4, warm_up=1, bare=0.97, peers=1.1, peak=0.68),
+    Case("resnet8-w16", 128, 64, steps=20, warm_up=6, bare=0.80, best_peer=2.0),
+)
+
+
+class _Enough(Exception):
+    """The steps of the block are done."""
+
+
+def training_block(config: TrainConfig, images: Tensor, folder: Path, steps: int) -> Callable[[], float]:
+    """Trains on for so many steps, everything included but the panel between epochs; seconds a step."""
+    labels = torch.arange(len(images)).remainder(10).numpy()
+    source = MemorySource(name="noise", images=images, labels=labels)
+    data = Data("noise", source, source)
+    config = resolve(config, data)
+    loop = Loop(setup(config, data, launch_fabric(config)), RunDir.create(folder, config), ())
+    loop.s.method.train()
+    gpu = loop.fabric.device.type == "cuda"
+
+    def block() -> float:
+        left = steps
+
+        def mark(phase: str) -> None:
+            nonlocal left
+            left -= phase == "logging"
+            if not left:
+                raise _Enough
+
+        loop.mark = mark
+        start = time.perf_counter()
+        try:
+            while True:
+                loop.train_epoch()
+                loop.progress.epoch += 1
+        except _Enough:
+            if gpu:
+                torch.cuda.synchronize()
+            return (time.perf_counter() - start) / steps
+
+    return block
+
+
+def config_of(case: Case) -> TrainConfig:
+    """What `fullrank train` is told."""
+    return TrainConfig(
+        method="simsiam",
+        backbone=case.backbone,
+        batch_size=case.batch,
+        epochs=1000,
+        views="simsiam-cifar",
+        precision="bf16",
+        accelerator="cpu",
+        level_every=min(10, case.steps),  # each block has its share of levels and logs
+        options=_widths(case),
+    )
+
+
+def _widths(case: Case) -> dict[str, int]:
+    hidden, bottleneck = case.hidden, case.bottleneck
+    return {"proj_hidden_dim": hidden, "proj_output_dim": hidden, "pred_hidden_dim": bottleneck}
+
+
+def bare_block(case: Case) -> tuple[Callable[[], float], float]:
+    """The least that trains this network: seconds a step, and the operations of one."""
+    torch.manual_seed(0)
+    backbone = build_backbone(case.backbone, SIZE)
+    method = build_method("simsiam", backbone.network, backbone.feature_dim, _widths(case))
+    network: nn.Module = method.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    shape = (case.batch, 3, SIZE, SIZE)
+    ready = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(4)]
+
+    def step(a: Tensor, b: Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z = [network.projector(network.backbone(view)) for view in (a, b)]
+            p = [network.predictor(view) for view in z]
+            pairs = ((p[0], z[1]), (p[1], z[0]))
+            loss = -sum(F.cosine_similarity(p.float(), z.detach().float()).mean() for p, z in pairs) / 2
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def block() -> float:
+        start = time.perf_counter()
+        for k in range(case.steps):
+            step(ready[k % 4], ready[(k + 1) % 4])
+        return (time.perf_counter() - start) / case.steps
+
+    with FlopCounterMode(display=False) as counter:
+        step(ready[0], ready[1])
+    return block, float(counter.get_total_flops())
+
+
+def measured(case: Case, repeats: int) -> list[Row]:
+    """All rows of one network."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        bare, flops = bare_block(case)
+        ours = training_block(config_of(case), images, Path(folder) / "run", case.steps)
+        ways = {"ours": ours, "bare loop": bare}
+        workers = {}
+        for name, make in (("lightly", lightly_block), ("stable-pretraining", stable_pretraining_block)):
+            tried = {n: make(case, images, n) for n in WORKERS}
+            workers[name] = min(WORKERS, key=lambda n, tried=tried: tried[n]())
+            ways[name] = tried[workers[name]]
+        in_turns(1, {name: ways[name] for name in ("ours", "bare loop")})
+        if case.peak:
+            ways["peak"] = lambda: reachable_rate(torch.device("cpu"), "bf16")
+        _, seconds = in_turns(repeats, ways)
+    what, common = f"step, {case.backbone}", {"work": case.batch, "measure": "images/s"}
+    rows = [beside(what, seconds, "bare loop", case.bare, **common)]
+    for name, n in workers.items():
+        rows.append(beside(what, seconds, name, case.peers, **common, note=f"{n} loader processes"))
+    if case.best_peer:
+        seconds["best peer"] = [min(pair) for pair in zip(*(seconds[name] for name in workers), strict=True)]
+        rows.append(beside(what, seconds, "best peer", case.best_peer, **common))
+    if case.peak:
+        turns = tuple(flops / s / rate for s, rate in zip(seconds["ours"], seconds["peak"], strict=True))
+        found = (
+            f"{flops / 1e9:.0f} GFLOP a step, peak {sorted(seconds['peak'])[repeats // 2] / 1e9:.0f} GFLOP/s"
+        )
+        rows.append(Row(what, "convolution peak", turns, case.peak, note=found))
+    return rows
+
+
+def rows(repeats: int) -> list[Row]:
+    """Both networks."""
+    return [row for case in CASES for row in measured(case, repeats)]
