@@ -31,6 +31,7 @@ __all__ = ["Audit", "AuditMetric", "RowSource", "audit"]
 SAMPLE = 2048
 CHUNK_ELEMENTS = 1 << 22
 RESAMPLES = 20
+RESAMPLED = 1024  # rows of which halves are taken
 PLACES = 1 << 20
 COVERED = 1.96  # standard deviations of a 95 % interval
 SLOW = {
@@ -186,9 +187,10 @@ def audit(
         if progress:
             progress(seen)
     points = reservoir.rows
-    panel = Panel.from_moments(tap, moments, points)
+    spectra = Spectra(moments)
+    panel = Panel.from_moments(tap, spectra, points)
     verdict = judge(panel, (), thresholds)
-    found = _measure(chosen, moments, points, None if classes is None else classes[_places(kept.rows)])
+    found = _measure(chosen, spectra, points, None if classes is None else classes[_places(kept.rows)])
     seconds = time.perf_counter() - start
     return Audit(tap, source.n, source.d, verdict, panel, found, points, origin, (), seconds)
 
@@ -223,8 +225,8 @@ def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
 
 def _check(chunk: Tensor) -> None:
     """Rows that are not finite are refused by number, not skipped: they are a finding of their own."""
-    bad = int((~chunk.isfinite().all(dim=1)).sum())
-    if bad:
+    if not bool(chunk.isfinite().all()):
+        bad = int((~chunk.isfinite().all(dim=1)).sum())
         raise UsageError(
             f"{bad} of {len(chunk)} rows at hand hold NaN or infinite values: mend or drop them first"
         )
@@ -239,10 +241,9 @@ def _classes(labels: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
 
 
 def _measure(
-    entries: Sequence[Entry], moments: Moments, points: Tensor, classes: Tensor | None
+    entries: Sequence[Entry], spectra: Spectra, points: Tensor, classes: Tensor | None
 ) -> dict[str, AuditMetric]:
-    n, d = moments.count, moments.dim
-    spectra = Spectra(moments)
+    n, d = spectra.moments.count, spectra.moments.dim
     spread = _spreads([e for e in entries if e.needs in ("spectrum", "unit spectrum", "moments")], points, n)
     found: dict[str, AuditMetric] = {}
     for entry in entries:
@@ -272,6 +273,7 @@ def _spreads(entries: Sequence[Entry], points: Tensor, n: int) -> dict[str, floa
     Halves without replacement: repeated rows would lower ranks. A half of m rows scatters as m/2 rows would,
     by as much again as the finite sample leaves out; n rows scatter less by the square root of their number.
     """
+    points = points[:RESAMPLED]
     m = len(points)
     if m < 64:
         return {}

@@ -61,7 +61,7 @@ class RowSums:
         else:
             self._fold()
             self._few.clear()
-            self._outer.addmm_(rows.T, rows)
+            self._outer += _gram(rows)
 
     @property
     def outer(self) -> Tensor:
@@ -77,7 +77,7 @@ class RowSums:
     def _fold(self) -> None:
         """Brings `_outer` up to date; the rows stay, for their smaller Gram matrix has the same spectrum."""
         for rows in self._few[len(self._few) - self._due :]:
-            self._outer.addmm_(rows.T, rows)
+            self._outer += _gram(rows)
         self._due = 0
 
     def _has_rows(self, count: int) -> bool:
@@ -191,9 +191,8 @@ class Moments(RowSums):
             UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
         """
         check_rows(z, self.dim)
-        bad = sum(int((~rows.isfinite().all(1)).sum()) for rows in self._chunks(z))
-        if bad:
-            raise _not_finite(bad, len(z))
+        if not bool(z.detach().isfinite().all()):
+            raise _not_finite(int((~z.detach().isfinite().all(1)).sum()), len(z))
         for rows in self._chunks(z):
             self.add(rows)
             self.unit.add(unit_rows(rows))
@@ -271,6 +270,14 @@ def unit_rows(rows: Tensor) -> Tensor:
     """The rows [n, d] at unit L2 length; a zero row stays zero."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(length > 0, length, 1.0)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """`rows^T rows` of float64 rows; on a CPU by NumPy, which computes one half and mirrors it."""
+    if rows.device.type != "cpu":
+        return rows.T @ rows
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
 
 
 def _not_finite(bad: int, n: int) -> UsageError:
