@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from measuring import Row, beside, in_turns, machine, table, versions
-from steps import training_block
+from steps import training_block, training_loop
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -120,7 +120,7 @@ def measured(
     """The rows of one method at one batch size."""
     with tempfile.TemporaryDirectory() as folder:
         bare, flops = bare_block(config, device, steps)
-        ours = training_block(config, images, Path(folder) / "run", steps)
+        ours = training_block(training_loop(config, images, Path(folder) / "run"), steps)
         ways = {"ours": ours, "bare loop": bare}
         if config.method == "simsiam":
             ways["lightly's loss"] = bare_block(config, device, steps, lightly=True)[0]
@@ -141,8 +141,8 @@ def measured(
 def extrapolated(config: TrainConfig, images: Tensor, steps: int) -> Row:
     """Minutes of a whole run of CPLearn from a part of it."""
     with tempfile.TemporaryDirectory() as folder:
-        training_block(config, images, Path(folder) / "warm", 10)()
-        seconds = training_block(config, images, Path(folder) / "run", steps)()
+        training_block(training_loop(config, images, Path(folder) / "warm"), 10)()
+        seconds = training_block(training_loop(config, images, Path(folder) / "run"), steps)()
     minutes = EPOCHS * (IMAGES // config.batch_size) * seconds / 60
     what = f"{config.method}, batch {config.batch_size}, {EPOCHS:,} epochs"
     return Row(what, "", (minutes,), 45.0, at_most=True, unit="min", note=f"from {steps:,} steps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -10,8 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from fullrank.training.memory import keep_freed_memory
+
+T = TypeVar("T")
+SETTLED = {-1: 2**26, -3: 2**25, -4: 2**16}  # where glibc's own adapting trim and mmap settings end
 PACKAGES = (
     "fullrank", "torch", "torchvision", "lightly", "stable-pretraining", "lightning", "kornia", "faiss-cpu",
     "scikit-learn", "numpy", "pillow",
@@ -82,6 +87,23 @@ def in_turns(
             found[name].append(ways[name]())
             seconds[name].append(time.perf_counter() - start)
     return seconds, found
+
+
+def as_shipped(block: Callable[[], T]) -> Callable[[], T]:
+    """The block with memory given back to the system as glibc does unasked; ours asks it to keep memory."""
+    if not keep_freed_memory():
+        return block
+    mallopt = ctypes.CDLL(None).mallopt
+
+    def plain() -> T:
+        for parameter, value in SETTLED.items():
+            mallopt(parameter, value)
+        try:
+            return block()
+        finally:
+            keep_freed_memory()
+
+    return plain
 
 
 def beside(

@@ -143,3 +143,14 @@ def test_dime_grows_with_what_views_share(gaussian: Rows) -> None:
     assert dime(z[:, :1], z[:, :1]) == pytest.approx(
         0, abs=1e-9
     )  # a single direction has no pairs to tell apart
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_lidar_of_fewer_vectors_than_dimensions_is_that_of_their_sums(gaussian: Rows, relative: bool) -> None:
+    image, noise = gaussian(30, 100)[:, None], gaussian(60, 100, 1).reshape(30, 2, 100)
+    views = image + 0.3 * noise
+    assert lidar(views, relative=relative) == pytest.approx(
+        lidar(ViewSums.of(views), relative=relative), rel=1e-9
+    )
+    agreeing = image.expand(30, 2, 100)
+    assert lidar(agreeing) == pytest.approx(lidar(ViewSums.of(agreeing)), rel=1e-9)

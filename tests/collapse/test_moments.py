@@ -149,3 +149,23 @@ def test_a_reservoir_sees_every_part_of_the_stream() -> None:
     for period in (2, 10):  # classes that take turns are all sampled
         counts = (places % period).long().bincount(minlength=period)
         assert counts.min() > 0.7 * 1000 / period
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("n", [1, 5, 31, 32, 33, 60])
+def test_few_rows_have_the_spectrum_that_the_sums_would_give(n: int, centred: bool) -> None:
+    z = torch.randn(n, 32, generator=torch.Generator().manual_seed(n), dtype=torch.float64) + 2.0
+    in_parts = Moments(32)
+    for part in z.split(7):
+        in_parts.update(part)
+    in_parts.outer.trace()  # looking at the sums changes nothing
+    summed = Moments(32)
+    summed.merge(in_parts)  # which has the sums alone
+    for found in (in_parts, summed):
+        for sums, rows in ((found, z), (found.unit, z / z.norm(dim=1, keepdim=True))):
+            wanted = torch.linalg.svdvals(rows - rows.mean(0) if centred else rows).numpy()
+            np.testing.assert_allclose(sums.singular_values(centred), wanted, atol=1e-6)
+
+
+def test_few_rows_that_are_all_the_same_have_no_centred_spectrum() -> None:
+    assert (Moments.of(torch.full((20, 64), 0.1)).singular_values() == 0).all()

@@ -144,7 +144,7 @@ class TrainConfig:
     watch_every: int = 1
     study_every: int = 10
     level_every: int = 10
-    watch_images: int = 2048
+    watch_images: int = 1280
     knn_every: int = 1
     knn_k: int = 20
     knn_bank: int = 10000

@@ -23,6 +23,7 @@ from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
+from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 
 __all__ = ["Setup", "data_order", "generator_of", "launch_fabric", "own_size", "prepare", "resolve", "setup"]
@@ -93,6 +94,8 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
     if config.precision == "fp16" and not gpu:
         raise UsageError("fp16 needs a GPU; on the CPU use --precision fp32 or bf16")
+    if not gpu:
+        keep_freed_memory()
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
     devices: int | str = config.devices or ("auto" if gpu else 1)
     several = config.num_nodes > 1 or (torch.cuda.device_count() if devices == "auto" else int(devices)) > 1

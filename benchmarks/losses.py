@@ -1,0 +1,132 @@
+"""CPLearn's loss with a large dictionary beside its plain form, and steps of the families beside SimSiam's.
+
+Memory is what a process of its own holds at its peak beyond what it held before the dictionary was made.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from measuring import Row, beside, in_turns
+
+from fullrank.methods import build_method
+from fullrank.methods.cplearn import cplearn_loss
+from fullrank.methods.cplearn_loss import dictionary_loss
+from fullrank.networks.backbones import build_backbone
+from fullrank.networks.codes import SignDictionary
+from fullrank.training.memory import keep_freed_memory
+
+CODES, BATCH, WIDTH, SCALE = 100_000, 256, 2048, 0.07
+MEMORY = """
+import json, resource, sys
+sys.path.insert(0, {here!r})
+from losses import loss_step
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+step = loss_step({how!r})
+value = step()
+step()
+print(json.dumps([peak() - before, value]))
+"""
+METHODS = {  # options beyond the defaults, which are the references' sizes
+    "cplearn": {},
+    "directpred": {},
+    "directcopy": {},
+    "isoloss": {},
+    "rdm_simsiam": {},
+    "byol": {},
+}
+
+
+def loss_step(how: str) -> Callable[[], float]:
+    """Value and gradient of the loss of two views, `ours` or `plain`, from embeddings on."""
+    torch.manual_seed(0)
+    dictionary = SignDictionary(WIDTH, CODES, seed=0)
+    e = [torch.randn(BATCH, WIDTH).tanh().requires_grad_() for _ in range(2)]
+    w = None
+    if how == "plain":
+        w = torch.empty(WIDTH, CODES)
+        for at, block in dictionary.blocks(w):
+            w[:, at] = block
+
+    def step() -> float:
+        if w is None:
+            loss = dictionary_loss(e, dictionary, SCALE)["loss"]
+        else:
+            loss = cplearn_loss([SCALE * (x @ w) for x in e])["loss"]
+        torch.autograd.grad(loss, e)
+        return loss.item()
+
+    return step
+
+
+def _memory(how: str) -> tuple[float, float]:
+    code = MEMORY.format(here=__file__.rsplit("/", 1)[0], how=how)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    peak, value = json.loads(done.stdout)
+    return peak, value
+
+
+def _training_step(name: str, batch: int, size: int = 32) -> Callable[[], None]:
+    """Forward, backward and optimiser of a method on views that are ready."""
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", size)
+    method = build_method(name, backbone.network, backbone.feature_dim, METHODS.get(name, {}))
+    method = method.to(memory_format=torch.channels_last).train()
+    params = [p for group in method.param_groups() for p in group.params]
+    optimizer = torch.optim.SGD(params, lr=1e-3, momentum=0.9)
+    views = [
+        torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last) for _ in range(2)
+    ]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = method.loss(views).loss
+        loss.backward()
+        method.after_backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(0.5)
+
+    return step
+
+
+def rows(repeats: int) -> list[Row]:
+    """Memory and time of CPLearn's loss, then steps of the families at batch 64."""
+    keep_freed_memory()
+    what = f"CPLearn's loss, {CODES:,} codes, batch {BATCH}"
+    (ours, value), (plain, same) = _memory("ours"), _memory("plain")
+    note = f"losses {value:.6f} and {same:.6f}"
+    table = [
+        Row(f"{what}, memory", "plain", (ours / plain,), 0.35, True, "", ours, plain, "MB", note),
+    ]
+    seconds, _ = in_turns(repeats, {"ours": loss_step("ours"), "plain": loss_step("plain")})
+    turns = tuple(o / p for o, p in zip(seconds["ours"], seconds["plain"], strict=True))
+    medians = [sorted(seconds[name])[repeats // 2] for name in ("ours", "plain")]
+    table.append(Row(f"{what}, time", "plain", turns, 1.1, True, "", *medians, "s"))
+
+    steps = {name: _training_step(name, 64) for name in ("simsiam", *METHODS)}
+    for step in steps.values():
+        step()
+    seconds, _ = in_turns(repeats, steps)
+    for name in METHODS:
+        both = {"ours": seconds[name], "SimSiam": seconds["simsiam"]}
+        table.append(
+            beside(f"step of {name}, resnet18, batch 64", both, "SimSiam", work=64, measure="images/s")
+        )
+    return table
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    for row in rows(1):
+        print(row.what, row.beside, row.value)
+    print(f"{time.perf_counter() - start:.0f} s")
