@@ -247,7 +247,11 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
         >>> brightness(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
         tensor([0.8000, 0.8000, 0.8000])
     """
-    return images.mul(_per_image(factor)).clamp_(0, 1)
+    return _brightness_(images.clone(), factor)
+
+
+def _brightness_(images: Tensor, factor: Tensor) -> Tensor:
+    return images.mul_(_per_image(factor)).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -257,8 +261,12 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
         >>> contrast(torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2), torch.tensor([0.0])).flatten()[:2]
         tensor([0.5000, 0.5000])
     """
+    return _contrast_(images.clone(), factor)
+
+
+def _contrast_(images: Tensor, factor: Tensor) -> Tensor:
     mean = _luma(images).mean(-1).mean(-1)  # in two steps: one row's sum then never depends on the threads
-    return images.mul(_per_image(factor)).add_(_per_image((1 - factor) * mean)).clamp_(0, 1)
+    return images.mul_(_per_image(factor)).add_(_per_image((1 - factor) * mean)).clamp_(0, 1)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
@@ -268,9 +276,13 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
         >>> saturation(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([0.5])).flatten()
         tensor([0.6495, 0.1495, 0.1495])
     """
+    return _saturation_(images.clone(), factor)
+
+
+def _saturation_(images: Tensor, factor: Tensor) -> Tensor:
     factor = _per_image(factor)
     gray = _luma(images).unsqueeze(1).mul_(1 - factor)
-    return images.mul(factor).add_(gray).clamp_(0, 1)
+    return images.mul_(factor).add_(gray).clamp_(0, 1)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -281,6 +293,10 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
         >>> hue(red, torch.tensor([1 / 3])).round(decimals=3).flatten()
         tensor([0., 1., 0.])
     """
+    return _hue_(images.clone(), shift)
+
+
+def _hue_(images: Tensor, shift: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     low = torch.minimum(torch.minimum(red, green), blue)
     high = torch.maximum(torch.maximum(red, green), blue)
@@ -292,7 +308,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
     angle = sixths.div_(chroma.clamp(min=1e-12).mul_(6)).add_(shift.view(-1, 1, 1))
     # Each channel is low + chroma * a trapezoid of the angle; the trapezoids lie a third of a circle apart.
     phase = torch.arange(5, -1, -2, device=images.device).div(6).view(3, 1, 1)
-    turned = angle.unsqueeze(1) + phase
+    turned = torch.add(angle.unsqueeze(1), phase, out=images)
     turned.sub_(turned.floor()).sub_(1 / 3).abs_().mul_(6).sub_(1).clamp_(0, 1)
     return turned.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))
 
@@ -316,18 +332,29 @@ def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor)
         >>> color_jitter(images, picked, order, halve)[:, 0, 0, 0]
         tensor([0.2500, 0.5000])
     """
-    operations = (brightness, contrast, saturation, hue)
-    active = picked.view(-1, 1) & (factors != torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    turn = torch.tensor(JITTER_ORDERS)[order].T.unsqueeze(1) == torch.arange(4).view(1, 4, 1)  # [turn, op, B]
-    group, rows = torch.nonzero((turn & active.T).flatten(0, 1), as_tuple=True)  # 16 groups, in order
-    ends = torch.bincount(group, minlength=16).cumsum(0).tolist()
-    values = to_device(factors[rows, group % 4], images.device)
-    rows = to_device(rows, images.device)
-    for which, (start, end) in enumerate(itertools.pairwise([0, *ends])):
-        if start < end:
-            row, value = rows[start:end], values[start:end]
-            images.index_copy_(0, row, operations[which % 4](images.index_select(0, row), value))
-    return images
+    rows = torch.nonzero(picked).view(-1)
+    if not len(rows):
+        return images
+    neutral = factors[rows] == torch.tensor([1.0, 1.0, 1.0, 0.0])
+    by_turn = torch.tensor(JITTER_ORDERS)[order[rows]]  # [n, 4]: which operation
+    by_turn = torch.where(neutral.gather(1, by_turn), len(_OPERATIONS), by_turn)
+    # Before every turn the rows are put in order of their operations, so that each is done on one slice.
+    sorted_rows = by_turn.argsort(dim=0, stable=True)  # [n, 4]: row of `rows` to place, turn by turn
+    where = sorted_rows.argsort(0)
+    ends = torch.stack([(by_turn <= op).sum(0) for op in range(len(_OPERATIONS))]).T.tolist()
+    from_before = torch.cat([rows[sorted_rows[:, :1]], where[:, :-1].gather(0, sorted_rows[:, 1:])], dim=1)
+    moves = to_device(torch.cat([from_before, rows[sorted_rows[:, -1:]]], dim=1).T.contiguous(), images.device)
+    values = to_device(factors[rows[sorted_rows].T], images.device)  # [turn, n, 4]
+    held = images
+    for turn, stops in enumerate(ends):
+        held = held.index_select(0, moves[turn])
+        for op, (start, end) in enumerate(itertools.pairwise([0, *stops])):
+            if start < end:
+                _OPERATIONS[op](held[start:end], values[turn, start:end, op])
+    return images.index_copy_(0, moves[-1], held)
+
+
+_OPERATIONS = (_brightness_, _contrast_, _saturation_, _hue_)
 
 
 def grayscale(images: Tensor) -> Tensor:
