@@ -343,7 +343,8 @@ def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor)
     where = sorted_rows.argsort(0)
     ends = torch.stack([(by_turn <= op).sum(0) for op in range(len(_OPERATIONS))]).T.tolist()
     from_before = torch.cat([rows[sorted_rows[:, :1]], where[:, :-1].gather(0, sorted_rows[:, 1:])], dim=1)
-    moves = to_device(torch.cat([from_before, rows[sorted_rows[:, -1:]]], dim=1).T.contiguous(), images.device)
+    moves = torch.cat([from_before, rows[sorted_rows[:, -1:]]], dim=1).T.contiguous()
+    moves = to_device(moves, images.device)
     values = to_device(factors[rows[sorted_rows].T], images.device)  # [turn, n, 4]
     held = images
     for turn, stops in enumerate(ends):
