@@ -25,7 +25,7 @@ import numpy as np
 from measuring import Row, beside, in_turns, machine
 
 SHARE = 20
-ROWS, WIDTH = 400_000, 1024  # of `make bench`
+ROWS, WIDTH = 1_000_000, 1024  # of `make bench`
 
 OURS = """
 from fullrank.collapse.audit import audit

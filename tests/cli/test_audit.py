@@ -175,7 +175,7 @@ PICKLED = pickle.dumps({"a": 1})
         (("pickled.npy",), "is no array of numpy"),
         (("empty.npy",), "is empty"),
         (("one.npy",), "embeddings are a matrix [n, d]"),
-        (("nan.npy",), "1 of 600 rows at hand hold NaN"),
+        (("nan.npy",), "1 of 600 embedding rows are not finite"),
         (("complex.npy",), "complex numbers"),
         (("none.npy",), "does not exist"),
         (("rows.npy", "--labels", "short.txt"), "2 labels for 600 rows"),

@@ -97,6 +97,23 @@ def test_rows_that_are_not_finite_are_counted_and_not_taken_in() -> None:
     assert_same(moments, Moments.of(z))
 
 
+def test_finite_rows_whose_sum_is_not_are_taken_in() -> None:
+    z = torch.full((4, 2), 3e38)
+    assert Moments.of(z).count == 4
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_the_rows_that_were_given_stay_as_they_are_and_may_change_afterwards(n: int) -> None:
+    z = rows(n, 8, 0).double()
+    before, moments = z.clone(), Moments.of(z)
+    torch.testing.assert_close(z, before, rtol=0, atol=0)
+    z.zero_()
+    assert_same(moments, Moments.of(before))
+    torch.testing.assert_close(
+        torch.from_numpy(moments.singular_values()), torch.from_numpy(Moments.of(before).singular_values())
+    )
+
+
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (5, 0)])
 def test_what_is_no_matrix_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="matrix"):

@@ -25,7 +25,7 @@ from fullrank.collapse.labels import within_share
 from fullrank.collapse.legacy import legacy_mixture_entropy
 from fullrank.collapse.metrics import hinge_std, mean_cosine, mean_cosine_centred, norm_variation, sparsity
 from fullrank.collapse.mixture import fit_mixture, mixture_entropy
-from fullrank.collapse.neighbours import distinct_rows, local_dimension, two_nn, two_nn_fit
+from fullrank.collapse.neighbours import Neighbourhood, distinct_rows, local_dimension, two_nn, two_nn_fit
 from fullrank.collapse.sphere import coherence, self_cluster, self_cluster_centred, wasserstein_uniformity
 from fullrank.collapse.tokens import dense_score
 from fullrank.errors import UsageError
@@ -136,6 +136,14 @@ def test_duplicates_change_no_intrinsic_dimension(gaussian: Rows) -> None:
     assert len(distinct_rows(repeated)) == 301
     assert two_nn(repeated) == two_nn(whole)
     assert local_dimension(repeated) == local_dimension(whole)
+
+
+def test_measures_that_share_a_neighbourhood_read_what_each_reads_alone() -> None:
+    z = torch.rand(300, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 9)
+    near = Neighbourhood(z)
+    assert two_nn(near) == pytest.approx(two_nn(z), rel=1e-12)
+    assert two_nn_fit(near) == pytest.approx(two_nn_fit(z), rel=1e-12)
+    assert local_dimension(near, 30) == pytest.approx(local_dimension(z, 30), rel=1e-12)
 
 
 def test_a_lattice_has_no_dimension_by_ratios() -> None:

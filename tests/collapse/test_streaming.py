@@ -21,7 +21,7 @@ from fullrank.collapse.sampling import row_keys
 from fullrank.errors import UnknownNameError, UsageError
 
 NAMES = list(CATALOGUE)
-SAMPLED = ("points", "pairs", "labels", "classifier", "tokens")
+SAMPLED = ("points", "neighbours", "pairs", "labels", "classifier", "tokens")
 WORKER = Path(__file__).parent / "streaming_worker.py"
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.collapse.catalogue import CATALOGUE, Entry, Spectra
 from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.neighbours import Neighbourhood
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.reference import reference_value
 from fullrank.collapse.reservoir import Reservoir
@@ -32,7 +33,6 @@ SAMPLE = 2048
 CHUNK_ELEMENTS = 1 << 22
 RESAMPLES = 20
 RESAMPLED = 1024  # rows of which halves are taken
-PLACES = 1 << 20
 COVERED = 1.96  # standard deviations of a 95 % interval
 SLOW = {
     "mixture_entropy",
@@ -89,6 +89,7 @@ class Audit:
         panel: the measures that were judged, and the spectra.
         metrics: name to value, nulls and interval; `CATALOGUE[name]` says how to read it.
         sample: the rows that were compared with each other, [m, d].
+        places: which of the n rows these are, int64 [m].
         origin: where the rows are from.
         notes: one line each.
         seconds: how long it took.
@@ -101,6 +102,7 @@ class Audit:
     panel: Panel | None
     metrics: dict[str, AuditMetric]
     sample: Tensor
+    places: Tensor
     origin: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -175,28 +177,21 @@ def audit(
     classes = None if labels is None else _classes(labels, source.n)
     if codes:
         return _audit_codes(source, tap, thresholds, chosen, origin, progress, start)
-    moments, reservoir, kept = Moments(source.d), Reservoir(source.d, sample), Reservoir(2, sample)
+    moments, reservoir = Moments(source.d), Reservoir(source.d, sample)
     seen = 0
     for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
-        _check(chunk)
         moments.update(chunk)
-        reservoir.add(chunk.float())
-        place = torch.arange(seen, seen + len(chunk))
-        kept.add(torch.stack([place // PLACES, place % PLACES], dim=1).float())  # exact in single precision
+        reservoir.add(chunk)
         seen += len(chunk)
         if progress:
             progress(seen)
-    points = reservoir.rows
+    points, places = reservoir.rows, reservoir.places
     spectra = Spectra(moments)
     panel = Panel.from_moments(tap, spectra, points)
     verdict = judge(panel, (), thresholds)
-    found = _measure(chosen, spectra, points, None if classes is None else classes[_places(kept.rows)])
+    found = _measure(chosen, spectra, points, None if classes is None else classes[places])
     seconds = time.perf_counter() - start
-    return Audit(tap, source.n, source.d, verdict, panel, found, points, origin, (), seconds)
-
-
-def _places(kept: Tensor) -> Tensor:
-    return kept[:, 0].long() * PLACES + kept[:, 1].long()
+    return Audit(tap, source.n, source.d, verdict, panel, found, points, places, origin, (), seconds)
 
 
 class _InMemory:
@@ -223,15 +218,6 @@ def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
     return rows
 
 
-def _check(chunk: Tensor) -> None:
-    """Rows that are not finite are refused by number, not skipped: they are a finding of their own."""
-    if not bool(chunk.isfinite().all()):
-        bad = int((~chunk.isfinite().all(dim=1)).sum())
-        raise UsageError(
-            f"{bad} of {len(chunk)} rows at hand hold NaN or infinite values: mend or drop them first"
-        )
-
-
 def _classes(labels: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
     classes = torch.as_tensor(np.asarray(labels))
     if classes.ndim != 1 or len(classes) != n:
@@ -245,12 +231,15 @@ def _measure(
 ) -> dict[str, AuditMetric]:
     n, d = spectra.moments.count, spectra.moments.dim
     spread = _spreads([e for e in entries if e.needs in ("spectrum", "unit spectrum", "moments")], points, n)
+    near = Neighbourhood(points)
     found: dict[str, AuditMetric] = {}
     for entry in entries:
         if entry.needs in ("spectrum", "unit spectrum", "moments"):
             value, used = entry(spectra), n
         elif entry.needs == "points":
             value, used = entry(points), len(points)
+        elif entry.needs == "neighbours":
+            value, used = entry(near), len(points)
         elif entry.needs == "labels" and classes is not None:
             value, used = entry(points, classes), len(points)
         else:
@@ -305,7 +294,7 @@ def _audit_codes(
     usage, seen, reservoir = CodeUsage(source.d), 0, Reservoir(source.d, 256)
     for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
         usage.update(chunk)
-        reservoir.add(chunk.float())
+        reservoir.add(chunk)
         seen += len(chunk)
         if progress:
             progress(seen)
@@ -316,4 +305,5 @@ def _audit_codes(
         if entry.needs == "scores"
     }
     seconds = time.perf_counter() - start
-    return Audit(tap, source.n, source.d, verdict, None, found, reservoir.rows, origin, (), seconds)
+    sample, places = reservoir.rows, reservoir.places
+    return Audit(tap, source.n, source.d, verdict, None, found, sample, places, origin, (), seconds)

@@ -6,7 +6,6 @@ one pass over the rows with one all-reduce at its end gives the global value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from fullrank.errors import UsageError
 
 __all__ = ["Moments", "RowSums", "check_rows", "finite_rows", "unit_rows"]
 
-_CHUNK_ELEMENTS = 1 << 22  # a float64 temporary of 32 MB
+_CHUNK_ELEMENTS = 1 << 22  # a float64 copy of 32 MB
 
 
 class RowSums:
@@ -54,7 +53,7 @@ class RowSums:
     def add(self, rows: Tensor) -> None:
         """Takes in float64 rows [n, d] that are known to be finite."""
         self.count += len(rows)
-        self.total += rows.sum(0)
+        self.total += rows.new_ones(len(rows)) @ rows  # where a sum over rows reads memory slowly
         if self._has_rows(self.count - len(rows)) and self.count < self.dim:
             self._few.append(rows)
             self._due += 1
@@ -174,6 +173,7 @@ class Moments(RowSums):
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         super().__init__(dim, device)
         self.unit = RowSums(dim, device)
+        self._scratch = torch.empty(0, dim, dtype=torch.float64, device=device)
 
     @classmethod
     def of(cls, z: Tensor) -> Moments:
@@ -191,11 +191,12 @@ class Moments(RowSums):
             UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
         """
         check_rows(z, self.dim)
-        if not bool(z.detach().isfinite().all()):
-            raise _not_finite(int((~z.detach().isfinite().all(1)).sum()), len(z))
-        for rows in self._chunks(z):
+        _check_finite(z.detach())
+        for part in torch.split(z.detach(), max(1, _CHUNK_ELEMENTS // self.dim)):
+            kept = self.count + len(part) < self.dim
+            rows = (self.total.new_empty(part.shape) if kept else self._room(len(part))).copy_(part)
             self.add(rows)
-            self.unit.add(unit_rows(rows))
+            self.unit.add(unit_rows(rows) if kept else rows.div_(_lengths(rows)))
 
     def merge(self, other: Moments) -> None:
         """Adds what another one has seen."""
@@ -224,9 +225,11 @@ class Moments(RowSums):
             raise UsageError(f"the saved moments have {state['dim']} dimensions, these have {self.dim}")
         self._load(state["sums"])
 
-    def _chunks(self, z: Tensor) -> Iterator[Tensor]:
-        for rows in torch.split(z.detach(), max(1, _CHUNK_ELEMENTS // self.dim)):
-            yield rows.to(self.total.device).double()
+    def _room(self, n: int) -> Tensor:
+        """Float64 rows [n, d] to write on; the same again and again, for fresh memory costs more than it."""
+        if len(self._scratch) < n:
+            self._scratch = torch.empty(n, self.dim, dtype=torch.float64, device=self.total.device)
+        return self._scratch[:n]
 
     def _pack(self) -> Tensor:
         """All sums as one float64 vector (a count stays exact up to 2^53)."""
@@ -260,16 +263,19 @@ def finite_rows(z: Tensor) -> Tensor:
     """The rows [n, d] detached and in float64; raises UsageError where some are not finite."""
     check_rows(z)
     rows = (z.detach().cpu() if z.device.type == "mps" else z.detach()).double()
-    bad = int((~rows.isfinite().all(1)).sum())
-    if bad:
-        raise _not_finite(bad, len(z))
+    _check_finite(rows)
     return rows
 
 
 def unit_rows(rows: Tensor) -> Tensor:
     """The rows [n, d] at unit L2 length; a zero row stays zero."""
+    return rows / _lengths(rows)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Of every row, [n, 1]; 1 for a zero row."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / torch.where(length > 0, length, 1.0)
+    return torch.where(length > 0, length, 1.0)
 
 
 def _gram(rows: Tensor) -> Tensor:
@@ -280,5 +286,14 @@ def _gram(rows: Tensor) -> Tensor:
     return torch.from_numpy(array.T @ array)
 
 
-def _not_finite(bad: int, n: int) -> UsageError:
-    return UsageError(f"{bad} of {n} embedding rows are not finite (NaN or infinite): training has diverged")
+def _check_finite(z: Tensor) -> None:
+    """Raises UsageError with the number of rows [n, d] that are not finite."""
+    wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None
+    if bool(z.sum(dtype=wide).isfinite()):  # then so is every term, and a sum reads them once
+        return
+    bad = int((~z.isfinite().all(1)).sum())
+    if bad:
+        raise UsageError(
+            f"{bad} of {len(z)} embedding rows are not finite (NaN or infinite): "
+            "training has diverged, or a file needs mending"
+        )

@@ -6,6 +6,7 @@ Repeated rows are removed first, for a distance of zero says nothing about a dim
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from fullrank.errors import UsageError
 
 __all__ = [
     "LocalDimension",
+    "Neighbourhood",
     "distinct_rows",
     "local_dimension",
     "neighbour_distances",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _BLOCK_ELEMENTS = 1 << 22
+_AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal
 
 
@@ -58,23 +61,60 @@ def neighbour_distances(rows: Tensor, k: int) -> Tensor:
     return torch.cat(found)
 
 
-def _log_ratios(z: Tensor) -> Tensor | None:
+class Neighbourhood:
+    """The nearest neighbours of one embedding, found once, however many measures read them.
+
+    Args:
+        z: [n, d]; repeated rows are removed.
+
+    Example:
+        >>> found = Neighbourhood(torch.tensor([[0.0], [1.0], [1.0], [3.0]]))
+        >>> found.n, found.distances(1).flatten().tolist()
+        (3, [1.0, 1.0, 2.0])
+    """
+
+    def __init__(self, z: Tensor) -> None:
+        self._z = z
+        self._found: Tensor | None = None
+
+    @classmethod
+    def of(cls, z: Tensor | Neighbourhood) -> Neighbourhood:
+        """That of rows [n, d]."""
+        return z if isinstance(z, Neighbourhood) else cls(z)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The different ones, as `distinct_rows` has them, whose errors it raises."""
+        return distinct_rows(self._z)
+
+    @property
+    def n(self) -> int:
+        """How many are different."""
+        return len(self.rows)
+
+    def distances(self, k: int) -> Tensor:
+        """Those [m, k] of `neighbour_distances`, of the rows whose nearest one is not too near to tell."""
+        if self._found is None or self._found.shape[1] < k:
+            self._found = neighbour_distances(self.rows, max(k, min(_AT_ONCE, self.n - 1)))
+        return self._found[self._found[:, 0] > 0, :k]
+
+
+def _log_ratios(z: Tensor | Neighbourhood) -> Tensor | None:
     """log(r2 / r1) of the distinct rows, where r1 > 0; None with fewer than three."""
-    rows = distinct_rows(z)
-    if len(rows) < 3:
+    near = Neighbourhood.of(z)
+    if near.n < 3:
         return None
-    distances = neighbour_distances(rows, 2)
-    distances = distances[distances[:, 0] > 0]
+    distances = near.distances(2)
     return (distances[:, 1] / distances[:, 0]).log()
 
 
-def two_nn(z: Tensor) -> float | None:
+def two_nn(z: Tensor | Neighbourhood) -> float | None:
     """TwoNN: the intrinsic dimension from the ratio of the two nearest distances, by maximum likelihood.
 
     Formula: `(n - 1) / sum_i log(r2_i / r1_i)`. Paper: Facco et al. 2017 (Scientific Reports 7, 12140).
 
     Args:
-        z: [n, d]; repeated rows are removed.
+        z: [n, d], of which repeated rows are removed, or their `Neighbourhood`.
 
     Returns:
         Above 0; None with fewer than three different rows, and where every two distances agree (a lattice).
@@ -95,14 +135,14 @@ def two_nn(z: Tensor) -> float | None:
     return (len(logs) - 1) / total if logs is not None and total > _ROUNDING * len(logs) else None
 
 
-def two_nn_fit(z: Tensor, discard: float = 0.1) -> float | None:
+def two_nn_fit(z: Tensor | Neighbourhood, discard: float = 0.1) -> float | None:
     """TwoNN by the line through the origin of the published recipe, less sensitive to outliers.
 
     Formula: slope of `-log(1 - i/n)` against the sorted `log(r2 / r1)`, without the largest 10 %. Paper:
     Facco et al. 2017 (Scientific Reports 7, 12140).
 
     Args:
-        z: [n, d]; repeated rows are removed.
+        z: [n, d], of which repeated rows are removed, or their `Neighbourhood`.
         discard: share of the largest ratios left out, in (0, 1).
 
     Returns:
@@ -147,7 +187,7 @@ class LocalDimension(NamedTuple):
 
 
 def local_dimension(
-    z: Tensor, k: int = 20, estimator: Literal["mle", "moments"] = "mle"
+    z: Tensor | Neighbourhood, k: int = 20, estimator: Literal["mle", "moments"] = "mle"
 ) -> LocalDimension | None:
     """Local intrinsic dimension of every row, from its k nearest neighbours at distances r_1 <= ... <= r_k.
 
@@ -155,7 +195,7 @@ def local_dimension(
     with m the mean of the other k - 1 distances. Paper: Huang et al. 2024 (LDReg, arXiv 2401.10474).
 
     Args:
-        z: [n, d]; repeated rows are removed.
+        z: [n, d], of which repeated rows are removed, or their `Neighbourhood`.
         k: neighbours, at least 2; 20 to 64 of five times as many rows.
         estimator: which of the two.
 
@@ -177,11 +217,10 @@ def local_dimension(
         raise UsageError(f"a local dimension needs at least 2 neighbours, not {k}")
     if estimator not in ("mle", "moments"):
         raise UsageError(f"an estimator of the local dimension is 'mle' or 'moments', not {estimator!r}")
-    rows = distinct_rows(z)
-    if len(rows) <= k:
+    near = Neighbourhood.of(z)
+    if near.n <= k:
         return None
-    distances = neighbour_distances(rows, k)
-    distances = distances[distances[:, 0] > 0]
+    distances = near.distances(k)
     last, others = distances[:, -1], distances[:, :-1]
     if estimator == "mle":
         inverse = -(others / last[:, None]).log().sum(1) / k

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fullrank.collapse.catalogue import CATALOGUE, Spectra
 from fullrank.collapse.moments import Moments
+from fullrank.collapse.neighbours import Neighbourhood
 
 __all__ = ["REFERENCES", "reference_value"]
 
@@ -69,6 +70,16 @@ def _spectra(kind: str, n: int, d: int) -> Spectra:
     return Spectra(_moments(kind, n, d))
 
 
+@lru_cache(maxsize=4)
+def _sample(kind: str, n: int, d: int) -> Tensor:
+    return _points(kind, n, d).float()
+
+
+@lru_cache(maxsize=4)
+def _neighbourhood(kind: str, n: int, d: int) -> Neighbourhood:
+    return Neighbourhood(_sample(kind, n, d))
+
+
 @lru_cache(maxsize=512)
 def reference_value(kind: str, metric: str, n: int, d: int, points: int) -> float | None:
     """What a metric reads for a reference cloud; None where it is not defined or needs more than rows.
@@ -89,4 +100,6 @@ def reference_value(kind: str, metric: str, n: int, d: int, points: int) -> floa
     entry = CATALOGUE[metric]
     if entry.needs in ("spectrum", "unit spectrum", "moments"):
         return entry(_spectra(kind, n, d))
-    return entry(_points(kind, min(points, n), d).float()) if entry.needs == "points" else None
+    if entry.needs == "neighbours":
+        return entry(_neighbourhood(kind, min(points, n), d))
+    return entry(_sample(kind, min(points, n), d)) if entry.needs == "points" else None

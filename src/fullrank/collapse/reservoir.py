@@ -25,51 +25,79 @@ class Reservoir:
         capacity: the most rows to keep, as float32 on the CPU (16 MB for 2048 rows of 2048).
         stream: which stream this is (the rank of a process), so that two of them draw different keys.
 
+    Attributes:
+        count: rows offered.
+
     Example:
         >>> sample = Reservoir(dim=1, capacity=3)
         >>> sample.add(torch.arange(100.0)[:, None])
-        >>> len(sample.rows), sample.count
-        (3, 100)
+        >>> len(sample.rows), sample.count, sample.rows[:, 0].long().tolist() == sample.places.tolist()
+        (3, 100, True)
     """
 
     def __init__(self, dim: int, capacity: int = 2048, stream: int = 0) -> None:
         self.capacity, self.stream, self.count = capacity, stream, 0
-        self.keys = np.empty(0, dtype=np.uint64)
-        self.rows = torch.empty(0, dim)
+        self._keys = np.empty(0, dtype=np.uint64)
+        self._places = np.empty(0, dtype=np.int64)
+        self._rows = torch.empty(0, dim)
+        self._waiting: list[tuple[np.ndarray, np.ndarray, Tensor]] = []
+
+    @property
+    def rows(self) -> Tensor:
+        """The sample, float32 [m, d] on the CPU, smallest key first."""
+        self._settle()
+        return self._rows
+
+    @property
+    def places(self) -> Tensor:
+        """Where in its stream each of them stood, int64 [m]."""
+        self._settle()
+        return torch.from_numpy(self._places)
 
     @torch.no_grad()
     def add(self, z: Tensor) -> None:
         """Offers rows [n, d], in the order of the stream."""
-        check_rows(z, self.rows.shape[1])
+        check_rows(z, self._rows.shape[1])
         places = np.arange(self.count, self.count + len(z), dtype=np.uint64)
         keys = _mix(places + (np.uint64(self.stream) << np.uint64(40)))
-        chosen = np.argsort(keys)[
-            : self.capacity
-        ]  # before the copy: most rows of a long chunk are not needed
+        full = len(self._keys) == self.capacity
+        # where the sample is full soon hardly any row is better, so hardly any is copied
+        chosen = np.flatnonzero(keys < self._keys[-1]) if full else np.argsort(keys)[: self.capacity]
         rows = z.detach()[torch.from_numpy(chosen).to(z.device)].to("cpu", torch.float32)
+        self._waiting.append((keys[chosen], places[chosen].astype(np.int64), rows))
         self.count += len(z)
-        self._keep(np.concatenate([self.keys, keys[chosen]]), torch.cat([self.rows, rows]))
+        if len(self._keys) < self.capacity or sum(len(keys) for keys, _, _ in self._waiting) > self.capacity:
+            self._settle()
 
     def gather(self, group: Any = None) -> None:
         """Becomes the sample of the union of all processes' streams; does nothing in a single process."""
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
+        self._settle()
         world = distributed.get_world_size(group)
         all_keys: list[Any] = [None] * world
-        distributed.all_gather_object(all_keys, (self.count, self.keys), group=group)
+        distributed.all_gather_object(all_keys, (self.count, self._keys), group=group)
         union = np.sort(np.concatenate([keys for _, keys in all_keys]))[: self.capacity]
-        mine = int(np.searchsorted(self.keys, union[-1], side="right")) if len(union) else 0
-        all_rows: list[Any] = [None] * world  # only the winners travel
-        distributed.all_gather_object(all_rows, (self.keys[:mine], self.rows[:mine].numpy()), group=group)
+        mine = int(np.searchsorted(self._keys, union[-1], side="right")) if len(union) else 0
+        found: list[Any] = [None] * world  # only the winners travel
+        own = (self._keys[:mine], self._places[:mine], self._rows[:mine].numpy())
+        distributed.all_gather_object(found, own, group=group)
         self.count = sum(count for count, _ in all_keys)
-        rows = [torch.from_numpy(rows) for _, rows in all_rows]
-        self._keep(np.concatenate([keys for keys, _ in all_rows]), torch.cat(rows))
+        self._keys, self._places, self._rows = self._keys[:0], self._places[:0], self._rows[:0]
+        self._waiting = [(keys, places, torch.from_numpy(rows)) for keys, places, rows in found]
+        self._settle()
 
-    def _keep(self, keys: np.ndarray, rows: Tensor) -> None:
-        """Keeps the rows of the smallest keys, sorted by key."""
-        order = np.argsort(keys)[: self.capacity]
-        self.keys, self.rows = keys[order], rows[torch.from_numpy(order)]
+    def _settle(self) -> None:
+        """Keeps, of the rows kept and those that wait, the ones of the smallest keys, sorted by key."""
+        if not self._waiting:
+            return
+        keys, places, rows = zip((self._keys, self._places, self._rows), *self._waiting, strict=True)
+        self._waiting = []
+        joined = np.concatenate(keys)
+        order = np.argsort(joined)[: self.capacity]
+        self._keys, self._places = joined[order], np.concatenate(places)[order]
+        self._rows = torch.cat(rows)[torch.from_numpy(order)]
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -351,6 +351,7 @@ BASES: dict[Need, type[CollapseMetric]] = {
     "unit spectrum": _OfMoments,
     "moments": _OfMoments,
     "points": _OfPoints,
+    "neighbours": _OfPoints,
     "pairs": _OfPairs,
     "views": _OfViews,
     "labels": _OfLabels,

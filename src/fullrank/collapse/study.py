@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.catalogue import CATALOGUE, Spectra
+from fullrank.collapse.neighbours import Neighbourhood
 from fullrank.collapse.panel import Measure
 from fullrank.collapse.predictor import PredictorSpectrum, predictor_spectrum
 from fullrank.collapse.reference import reference_value
@@ -81,8 +82,9 @@ def study(
     for tap, rows in points.items():
         n, d = rows.shape
         known = (spectra or {}).get(tap) or Spectra.of(rows)
+        near = Neighbourhood(rows)
         found = {
-            name: CATALOGUE[name](known if CATALOGUE[name].spectrum else rows)
+            name: CATALOGUE[name](known if CATALOGUE[name].spectrum else near)
             for name in STUDIED
             if CATALOGUE[name].needs != "views"
         }

@@ -16,7 +16,6 @@ from torch import Tensor
 from fullrank.collapse.audit import SAMPLE, RowSource
 from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.catalogue import CATALOGUE
-from fullrank.collapse.reservoir import Reservoir
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.usage import CodeUsage
 from fullrank.collapse.verdict import judge
@@ -27,8 +26,6 @@ __all__ = ["Progress", "Wishes", "audit_subject", "main_tap"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it goes (0: not known)."""
-
-_CODES_SAMPLE = 256  # rows of scores that an audit of codes keeps
 
 
 @dataclass(frozen=True)
@@ -180,23 +177,12 @@ def _audit(
     shown = None
     if classes is not None:
         numbered = np.unique(np.asarray(classes), return_inverse=True)[1] if usable is not None else classes
-        capacity = _CODES_SAMPLE if wishes.codes else wishes.sample
-        shown = torch.as_tensor(np.asarray(numbered))[_sampled(rows.n, capacity)]
+        shown = torch.as_tensor(np.asarray(numbered))[found.places]
     changes: dict[str, Any] = {"notes": (*found.notes, *notes)}
     if wishes.untrained and found.panel is not None:
         changes["verdict"] = judge(found.panel, (), wishes.thresholds, trained=False)
     use = None if usage is None else usage.sums / usage.n
     return AuditView.of(replace(found, **changes), shown, use)
-
-
-def _sampled(n: int, capacity: int) -> Tensor:
-    """The places [m] of the rows that a reservoir of a stream of n rows keeps."""
-    kept, step = Reservoir(2, capacity), 1 << 20
-    for start in range(0, n, step):
-        places = torch.arange(start, min(start + step, n))
-        # float32 holds both parts exactly, whatever n
-        kept.add(torch.stack([places // 4096, places % 4096], dim=1).float())
-    return kept.rows[:, 0].long() * 4096 + kept.rows[:, 1].long()
 
 
 def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) -> dict[str, AuditView]:

@@ -106,7 +106,7 @@ POINTS = (
     Entry(
         name="two_nn",
         function=neighbours.two_nn,
-        needs="points",
+        needs="neighbours",
         low="0",
         high="inf",
         better="none",
@@ -119,7 +119,7 @@ POINTS = (
     Entry(
         name="two_nn_fit",
         function=neighbours.two_nn_fit,
-        needs="points",
+        needs="neighbours",
         low="0",
         high="inf",
         better="none",
@@ -132,7 +132,7 @@ POINTS = (
     Entry(
         name="local_dimension",
         function=neighbours.local_dimension,
-        needs="points",
+        needs="neighbours",
         options={"estimator": "mle"},
         part="mean",
         low="0",
@@ -147,7 +147,7 @@ POINTS = (
     Entry(
         name="local_dimension_moments",
         function=neighbours.local_dimension,
-        needs="points",
+        needs="neighbours",
         options={"estimator": "moments"},
         part="mean",
         low="0",
@@ -162,7 +162,7 @@ POINTS = (
     Entry(
         name="local_dimension_spread",
         function=neighbours.local_dimension,
-        needs="points",
+        needs="neighbours",
         options={"estimator": "mle"},
         part="log_variance",
         low="0",
