@@ -3,6 +3,8 @@
 (() => {
   const root = document.documentElement;
   const narrow = matchMedia("(max-width: 640px)");
+  const hovers = matchMedia("(hover: hover)");
+  const touched = () => narrow.matches || !hovers.matches;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const plots = [...document.querySelectorAll(".plot")];
   const chosen = {};
@@ -25,12 +27,13 @@
       font: { family: css("--font"), size: 12, color: css("--text") },
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
       hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--text") } },
-      dragmode: narrow.matches ? false : "zoom", // a finger that scrolls the page must not zoom a figure
+      modebar: { bgcolor: css("--card"), color: css("--muted"), activecolor: css("--text") },
+      dragmode: touched() ? false : "zoom", // a finger that scrolls the page must not zoom a figure
     };
   }
 
   const settings = () => ({
-    responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
+    responsive: true, displaylogo: false, displayModeBar: touched() ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
 
