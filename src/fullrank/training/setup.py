@@ -26,7 +26,17 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 
-__all__ = ["Setup", "data_order", "generator_of", "launch_fabric", "own_size", "prepare", "resolve", "setup"]
+__all__ = [
+    "Setup",
+    "compile_networks",
+    "data_order",
+    "generator_of",
+    "launch_fabric",
+    "own_size",
+    "prepare",
+    "resolve",
+    "setup",
+]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 
@@ -214,11 +224,37 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
         batches.source = data.train
         method = method.to(fabric.device)
+    if config.compile:
+        compile_networks(method, fabric.device)
     optimizer = build_optimizer(method.param_groups(), config)
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
+
+
+def compile_networks(method: Method, device: torch.device) -> None:
+    """Has backbone and heads of both branches run through `torch.compile`, each a graph of its own.
+
+    Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
+    names and the weights that are saved stay as they are. Numbers agree with those of a run without to
+    rounding, not to the last bit.
+
+    Raises:
+        UsageError: PyTorch cannot compile on this machine.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # whatever a compiler that is missing or broken may say
+        last = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            "--compile needs what PyTorch compiles with, a C++ compiler on a CPU and Triton on a GPU; "
+            f"leave it out, or mend this: {last}"
+        ) from error
+    target = getattr(method, "target", None)
+    for network in (*method.children(), *(target.children() if target is not None else ())):
+        if network is not target and any(True for _ in network.parameters()):
+            network.compile()
 
 
 def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:
