@@ -253,6 +253,7 @@ def test_transformers_weights_that_are_missing_are_refused(tmp_path: Path) -> No
 def test_names_and_paths_that_do_not_exist(tmp_path: Path) -> None:
     refused("resnt18", "unknown model 'resnt18'; did you mean 'resnet18'")
     refused("timm:resnt18", "unknown timm model")
+    refused("timm:resnet18.no_such_tag", "unknown weights of a timm model")
     refused("torchvision:resnt18", "did you mean 'resnet18'")
     (tmp_path / "last.ckpt").write_bytes(b"x")
     refused(tmp_path / "lst.ckpt", "does not exist; did you mean last.ckpt?")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import fullrank
 from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.embed.layouts import LAYOUTS
+from fullrank.embed.store import StoreWriter
+from fullrank.errors import UnknownNameError, UsageError
 from fullrank.report.audit_page import Against, as_object, write_audit
 from fullrank.report.audit_subjects import Wishes, audit_subject
 from fullrank.report.audit_terminal import AuditView
@@ -106,6 +112,35 @@ def test_labels_are_those_of_the_sample() -> None:
     found = audit_subject(z, Wishes(metrics=("level",), sample=64), labels.numpy())["embedding"]
     assert found.labels is not None
     assert torch.equal(found.labels, (found.sample[:, 0] > 0).long())
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path, layout: Any) -> None:
+    taps = {"features": cloud(600), "target": cloud(600)[:, :1].repeat(1, 3)}
+    for split in ("train", "test"):
+        n = 600 if split == "train" else 300
+        wish = {"subject": "noise", "taps": list(taps)}
+        writer = StoreWriter(tmp_path / "F", split, wish, layout=layout, rank=0, world_size=1)
+        rows = {tap: z[:n] for tap, z in taps.items()}
+        writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
+        writer.finish({"classes": ["a", "b", "c"]})
+    wishes = Wishes(metrics=("level", "nc1_variability"))
+    held_out = audit_subject(tmp_path / "F", wishes)
+    assert {tap: (found.n, found.verdict.kind) for tap, found in held_out.items()} == {
+        "features": (300, "healthy"),
+        "target": (300, "dimensional"),
+    }
+    assert held_out["features"].metrics["nc1_variability"].value is not None
+    (train,) = audit_subject(tmp_path / "F", replace(wishes, taps=("target",), split="train")).values()
+    assert train.n == 600
+    if LAYOUTS[layout].place(tmp_path / "F", "train").is_dir():
+        assert audit_subject(tmp_path / "F/train", wishes)["features"].n == 600
+        with pytest.raises(UsageError, match=r"train holds no held-out images"):
+            audit_subject(tmp_path / "F/train", replace(wishes, split="held-out"))
+    with pytest.raises(UsageError, match="holds features with their labels"):
+        audit_subject(tmp_path / "F", wishes, np.zeros(300))
+    with pytest.raises(UnknownNameError, match="unknown tap 'feature'"):
+        audit_subject(tmp_path / "F", replace(wishes, taps=("feature",)))
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ from fullrank.errors import UnknownNameError, UsageError
 class Audit:
     """Judges an embedding: whether it has collapsed, how, and by which evidence.
 
-    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), or an
-    encoder: a name of timm, torchvision or Hugging Face, a directory, a checkpoint, or a run directory.
+    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), a folder
+    that `fullrank embed` wrote, or an encoder: a name of timm, torchvision or Hugging Face, a directory, a
+    checkpoint, or a run directory.
 
     Example: fullrank audit features.npy --labels labels.csv --fail-on complete,dimensional
 
@@ -35,7 +36,8 @@ class Audit:
         key: the array, where a file holds several.
         labels: a file with a class per row, for metrics of classes and the colours of the map.
         codes: rows are scores (logits) over codes or prototypes.
-        taps: layers of an encoder, with commas between; `features` is what it puts out.
+        taps: layers of an encoder, or taps that were stored, with commas between; `features` is what an
+            encoder puts out.
         layers: `all` looks behind every stage or block of an encoder.
         against: embeddings or an encoder to compare with; `untrained`: the same encoder with random weights.
         untrained: an encoder of that name with random weights.
@@ -46,7 +48,8 @@ class Audit:
         sample: rows that are compared with each other.
         metrics: names of metrics, with commas between; empty: all that apply, but for three slow ones.
         limit: images for an encoder, at most; 0: all.
-        split: `train` or `held-out` images; empty: held-out ones of a run's own data, else train.
+        split: `train` or `held-out` images; empty: held-out ones of a run's own data
+            and of stored features, else train.
         threshold: what the verdict depends on.
         thresholds: a YAML or JSON file of them; options win.
         download: fetch weights or data that are not there.

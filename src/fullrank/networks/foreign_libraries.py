@@ -30,7 +30,10 @@ def from_timm(name: str, pretrained: bool, download: bool, image_size: int | Non
 
     if not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        config = None
     if config is None:
         raise UnknownNameError(
             "weights of a timm model", name, timm.list_pretrained(f"{name.split('.')[0]}*")

@@ -41,7 +41,8 @@ class Wishes:
         metrics: names of the catalogue.
         sample: rows that are compared with each other.
         limit: images, at most.
-        split: "train" or "held-out" images; None is held-out ones of a run's own data, else train.
+        split: "train" or "held-out" images; None is held-out ones of a run's own data and of stored
+            features, else train.
         untrained: the encoder of a name with random weights.
         image_size: side in pixels that an encoder is fed with; None is its own.
         download: fetch weights or data that are not there.
@@ -85,7 +86,7 @@ def audit_subject(
     """Audits what was named, at every tap that is wanted.
 
     Args:
-        what: a matrix, a path, or the name of an encoder.
+        what: a matrix, a path, a folder that `fullrank embed` wrote, or the name of an encoder.
         wishes: how.
         labels: one a row, as an array or a file; None takes those beside the rows, if any.
         progress: told how far it is.
@@ -107,6 +108,8 @@ def audit_subject(
         if labels is not None:
             raise UsageError("the labels of an encoder's images come with --data; leave labels out")
         return _audit_encoder(what, wishes, progress)
+    if isinstance(what, str | Path) and (place := _stored_at(Path(what).expanduser())) is not None:
+        return _audit_stored(*place, wishes, labels, progress)
     for option, value in (("--data", wishes.data), ("--taps", wishes.taps), ("--limit", wishes.limit)):
         if value:
             raise UsageError(f"{option} is for encoders, and {_named(what)} holds embeddings")
@@ -124,6 +127,42 @@ def audit_subject(
         classes = np.asarray(labels)
     tap = "codes" if wishes.codes else "embedding"
     return {tap: _audit(rows, tap, wishes, classes, rows.origin, notes, progress)}
+
+
+def _stored_at(path: Path) -> tuple[Path, str | None] | None:
+    """A folder that `fullrank embed` wrote, and which split of it is meant where the path says so."""
+    from fullrank.embed.store import SPLITS, is_stored
+
+    if is_stored(path):
+        return path, None
+    inside = path.is_dir() and path.name in SPLITS and is_stored(path.parent)
+    return (path.parent, path.name) if inside else None
+
+
+def _audit_stored(
+    folder: Path, split: str | None, wishes: Wishes, labels: Any, progress: Progress | None
+) -> dict[str, AuditView]:
+    from fullrank.embed.store import open_stored
+
+    if labels is not None or wishes.data or wishes.limit or wishes.key:
+        raise UsageError(
+            f"{folder} holds features with their labels: leave --labels, --data, --limit and --key out"
+        )
+    found = open_stored(folder)
+    asked = {"train": "train", "held-out": "test"}.get(wishes.split or "", split)
+    if split and asked != split:
+        raise UsageError(f"{folder / split} holds no {wishes.split} images: {folder} does")
+    wanted = asked or ""
+    if wanted and wanted not in found:
+        raise UsageError(f"{folder} holds the split {' and '.join(found)} only, not {wanted}")
+    name = wanted or list(found)[-1]  # held-out images where there are some
+    stored = found[name]
+    classes = None if stored.labels is None else stored.labels.numpy()
+    audits: dict[str, AuditView] = {}
+    for tap in stored.rows if wishes.taps in (None, ("all",)) else wishes.taps or ():
+        origin = f"{tap} of {stored.provenance['subject']}, {name} images, in {folder}"
+        audits[tap] = _audit(_Matrix(stored.rows[tap]), tap, wishes, classes, origin, (), progress)
+    return audits
 
 
 def _named(what: Any) -> str:

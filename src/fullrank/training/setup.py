@@ -220,7 +220,6 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
         batches.source = data.train
         method = method.to(fabric.device)
