@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,16 @@ def test_more_steps_than_the_run_has_are_refused(tmp_path: Path) -> None:
 
 def test_the_rate_of_another_precision_is_measured_too() -> None:
     assert reachable_rate(torch.device("cpu"), "bf16") > 1e8
+
+
+def test_the_tracer_says_nothing_on_the_terminal(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from fullrank.training.config import TrainConfig\n"
+        "from fullrank.training.profile import profile\n"
+        "config = TrainConfig(limit=64, batch_size=8, accelerator='cpu', backbone='resnet8-w16',"
+        " views='shapes', options={'proj_output_dim': 32})\n"
+        f"profile(config, 1, Path({str(tmp_path)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

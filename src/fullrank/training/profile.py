@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -132,6 +133,7 @@ def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
         loop = Loop(s, RunDir.create(Path(folder) / "run", config), ())
         s.method.train()
         rows = _steps(loop, WARM_UP + steps)[WARM_UP:]
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the tracer talks to the terminal
         with torch.profiler.profile() as traced:
             _steps(loop, TRACED)
         trace = out / "trace.json"
