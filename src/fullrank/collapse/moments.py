@@ -125,9 +125,10 @@ class RowSums:
         n = self._seen()
         if self._has_rows(n):
             rows = torch.cat(self._few)
-            second_moment = rows @ rows.T / n  # has the same eigenvalues, but for zeros
-            shifted = rows - self.mean
-            matrix = shifted @ shifted.T / n if centred else second_moment
+            second_moment = matrix = rows @ rows.T / n  # has the same eigenvalues, but for zeros
+            if centred:
+                shifted = rows - self.mean
+                matrix = shifted @ shifted.T / n
         else:
             second_moment = self.second_moment
             matrix = self.covariance * (max(n - 1, 1) / n) if centred else second_moment
