@@ -108,7 +108,7 @@ def rows(repeats: int) -> list[Row]:
     seconds[peer] = [SHARE * value for value in seconds[peer]]
     what = f"audit, {ROWS:,} x {WIDTH}"
     return [
-        beside(what, seconds, "read + rank-k update", 0.7),
+        beside(what, seconds, "read + rank-k update", 0.7, note="two updates: raw and unit rows"),
         beside(what, seconds, peer, note=f"1/{SHARE} of the rows, scaled"),
     ]
 
