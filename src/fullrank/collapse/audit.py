@@ -30,7 +30,7 @@ from fullrank.errors import UsageError
 __all__ = ["Audit", "AuditMetric", "RowSource", "audit"]
 
 SAMPLE = 2048
-CHUNK_ELEMENTS = 1 << 22
+CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
 RESAMPLES = 20
 RESAMPLED = 1024  # rows of which halves are taken
 COVERED = 1.96  # standard deviations of a 95 % interval

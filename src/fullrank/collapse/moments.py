@@ -16,7 +16,8 @@ from fullrank.errors import UsageError
 
 __all__ = ["Moments", "RowSums", "check_rows", "finite_rows", "unit_rows"]
 
-_CHUNK_ELEMENTS = 1 << 22  # a float64 copy of 32 MB
+_CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
+_BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
 
 
 class RowSums:
@@ -174,7 +175,7 @@ class Moments(RowSums):
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         super().__init__(dim, device)
         self.unit = RowSums(dim, device)
-        self._scratch = torch.empty(0, dim, dtype=torch.float64, device=device)
+        self._scratch = self.total.new_empty(2, 0, dim)
 
     @classmethod
     def of(cls, z: Tensor) -> Moments:
@@ -194,10 +195,13 @@ class Moments(RowSums):
         check_rows(z, self.dim)
         _check_finite(z.detach())
         for part in torch.split(z.detach(), max(1, _CHUNK_ELEMENTS // self.dim)):
-            kept = self.count + len(part) < self.dim
-            rows = (self.total.new_empty(part.shape) if kept else self._room(len(part))).copy_(part)
+            rows, unit = self._room(len(part))
+            block = max(1, _BLOCK_ELEMENTS // self.dim) if rows.device.type == "cpu" else len(part)
+            blocks = (torch.split(x, block) for x in (rows, part, unit))
+            for own, given, scaled in zip(*blocks, strict=True):
+                torch.div(own.copy_(given), _lengths(own), out=scaled)
             self.add(rows)
-            self.unit.add(unit_rows(rows) if kept else rows.div_(_lengths(rows)))
+            self.unit.add(unit)
 
     def merge(self, other: Moments) -> None:
         """Adds what another one has seen."""
@@ -226,11 +230,13 @@ class Moments(RowSums):
             raise UsageError(f"the saved moments have {state['dim']} dimensions, these have {self.dim}")
         self._load(state["sums"])
 
-    def _room(self, n: int) -> Tensor:
-        """Float64 rows [n, d] to write on; the same again and again, for fresh memory costs more than it."""
-        if len(self._scratch) < n:
-            self._scratch = torch.empty(n, self.dim, dtype=torch.float64, device=self.total.device)
-        return self._scratch[:n]
+    def _room(self, n: int) -> tuple[Tensor, Tensor]:
+        """Twice [n, d] in float64 to write on: the same again and again, for fresh memory takes time."""
+        if self.count + n < self.dim:  # these rows are kept
+            return self.total.new_empty(n, self.dim), self.total.new_empty(n, self.dim)
+        if self._scratch.shape[1] < n:
+            self._scratch = self.total.new_empty(2, n, self.dim)
+        return self._scratch[0, :n], self._scratch[1, :n]
 
     def _pack(self) -> Tensor:
         """All sums as one float64 vector (a count stays exact up to 2^53)."""
