@@ -130,6 +130,10 @@ def coherence(z: Tensor) -> float | None:
     if not bool(rows.any()):
         return None
     # Scaled first: squares of very small or large rows would leave the range of floats.
-    left, sigma, _ = torch.linalg.svd(rows / rows.abs().max(), full_matrices=False)
-    kept: Tensor = left[:, sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps]
-    return float(kept.square().sum(1).max()) * len(rows) / kept.shape[1]
+    basis, triangle = torch.linalg.qr(rows / rows.abs().max())
+    sigma = torch.linalg.svdvals(triangle)  # those of the rows
+    kept = sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps
+    if not bool(kept.all()):
+        basis = basis @ torch.linalg.svd(triangle, full_matrices=False)[0][:, kept]
+    exposed: Tensor = basis.square().sum(1).max()
+    return float(exposed) * len(rows) / basis.shape[1]
