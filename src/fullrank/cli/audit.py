@@ -88,7 +88,9 @@ def run(words: Sequence[str]) -> int:
     failing = kinds(args.fail_on)
     from fullrank.report.audit_page import Against, as_object, write_audit
     from fullrank.report.audit_subjects import Wishes, audit_subject, main_tap
+    from fullrank.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     taps = chosen_taps(args)
     settings: dict[str, Any] = {
         "data": args.data or None,

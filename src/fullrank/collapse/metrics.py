@@ -154,7 +154,7 @@ def mean_cosine(z: Tensor | Moments) -> float | None:
         0.0
     """
     if isinstance(z, Moments):
-        n, total, energy = z.count, z.unit.total, z.unit.outer.trace()
+        n, total, energy = z.count, z.unit.total, z.unit.squares.sum()
     else:
         unit = unit_rows(finite_rows(z))
         n, total, energy = len(unit), unit.sum(0), unit.square().sum()

@@ -74,6 +74,13 @@ class RowSums:
         self._outer, self._due = value, 0
         self._few.clear()
 
+    @property
+    def squares(self) -> Tensor:
+        """[d], the sum of squares of every coordinate: the diagonal of `outer`, without the rest of it."""
+        if self._few and self._has_rows(self.count):
+            return torch.stack([rows.square().sum(0) for rows in self._few]).sum(0)
+        return self.outer.diagonal()
+
     def _fold(self) -> None:
         """Brings `_outer` up to date; the rows stay, for their smaller Gram matrix has the same spectrum."""
         for rows in self._few[len(self._few) - self._due :]:
@@ -102,14 +109,14 @@ class RowSums:
     @property
     def variances(self) -> Tensor:
         """[d], the diagonal of the covariance, exactly 0 where a coordinate is constant."""
-        n, mean, square = self._seen(), self.mean, self.outer.diagonal() / self._seen()
+        n, mean, square = self._seen(), self.mean, self.squares / self._seen()
         variance = square - mean * mean
         return torch.where(variance > self._noise * square, variance, 0.0) * (n / max(n - 1, 1))
 
     @property
     def centred_share(self) -> float:
         """`tr(Cov) / E||z||^2` in [0, 1] with the 1/n covariance; 0 for a constant embedding."""
-        square = float(self.outer.trace()) / self._seen()
+        square = float(self.squares.sum()) / self._seen()
         share = 1 - float(self.mean.square().sum()) / square if square > 0 else 0.0
         return share if share > self._noise else 0.0
 

@@ -135,5 +135,4 @@ def coherence(z: Tensor) -> float | None:
     kept = sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps
     if not bool(kept.all()):
         basis = basis @ torch.linalg.svd(triangle, full_matrices=False)[0][:, kept]
-    exposed: Tensor = basis.square().sum(1).max()
-    return float(exposed) * len(rows) / basis.shape[1]
+    return float(basis.square().sum(1).max()) * len(rows) / int(kept.sum())

@@ -1,4 +1,4 @@
-"""How the C library keeps memory between the steps of a training run on a CPU."""
+"""How the C library keeps memory between the steps of a training run, or the chunks of an audit, on a CPU."""
 
 from __future__ import annotations
 
