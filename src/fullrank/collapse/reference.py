@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.catalogue import CATALOGUE, Spectra
-from fullrank.collapse.moments import Moments
+from fullrank.collapse.moments import Moments, unit_rows
 from fullrank.collapse.neighbours import Neighbourhood
 
 __all__ = ["REFERENCES", "reference_value"]
@@ -48,9 +48,8 @@ def _wishart(freedom: int, d: int, generator: torch.Generator) -> Tensor:
 def _moments(kind: str, n: int, d: int) -> Moments:
     """Moments of n rows, raw ones exactly as drawn and unit ones from as many of them as are needed."""
     sample = _points(kind, min(n, 4 * d + 256), d)
-    small = Moments.of(sample)
     if len(sample) == n:
-        return small
+        return Moments.of(sample)
     generator = torch.Generator().manual_seed(SEED)
     scale = _eigenvalues(kind, d).sqrt()
     mean = torch.randn(d, generator=generator, dtype=torch.float64) * scale / n**0.5
@@ -59,7 +58,7 @@ def _moments(kind: str, n: int, d: int) -> Moments:
     moments.total = n * mean
     moments.outer = scale[:, None] * _wishart(n - 1, d, generator) * scale + n * torch.outer(mean, mean)
     # a row's length hardly varies, so unit rows scatter as raw ones do, scaled coordinate by coordinate
-    ratio = small.unit.outer.diagonal() / small.outer.diagonal()
+    ratio = unit_rows(sample).square().sum(0) / sample.square().sum(0)
     moments.unit.total = moments.total * ratio.sqrt()
     moments.unit.outer = moments.outer * torch.outer(ratio.sqrt(), ratio.sqrt())
     return moments
