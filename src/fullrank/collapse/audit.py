@@ -27,7 +27,7 @@ from fullrank.collapse.usage import CodeUsage
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
-__all__ = ["Audit", "AuditMetric", "RowSource", "audit"]
+__all__ = ["Audit", "AuditMetric", "RowSource", "RowsInMemory", "audit"]
 
 SAMPLE = 2048
 CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
@@ -194,13 +194,21 @@ def audit(
     return Audit(tap, source.n, source.d, verdict, panel, found, points, places, origin, (), seconds)
 
 
-class _InMemory:
-    def __init__(self, rows: Tensor) -> None:
-        self.rows_ = rows
-        self.n, self.d = rows.shape
+class RowsInMemory:
+    """The rows of a matrix [n, d], which may be mapped, as a source.
+
+    Example:
+        >>> [len(chunk) for chunk in RowsInMemory(torch.zeros(5, 2)).chunks(3)]
+        [3, 2]
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.n, self.d = matrix.shape
 
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
-        yield from torch.split(self.rows_, rows or len(self.rows_))
+        """All rows in their order, [b, d] at a time."""
+        yield from torch.split(self.matrix, rows or self.n)
 
 
 def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
@@ -212,7 +220,7 @@ def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
         check_rows(rows)
         if rows.is_complex() or rows.dtype == torch.bool:
             raise UsageError(f"rows must be real numbers, not {rows.dtype}")
-        rows = _InMemory(rows.detach() if rows.is_floating_point() else rows.detach().double())
+        rows = RowsInMemory(rows.detach() if rows.is_floating_point() else rows.detach().double())
     if not rows.n or not rows.d:
         raise UsageError(f"an audit needs rows: these are [{rows.n}, {rows.d}]")
     return rows

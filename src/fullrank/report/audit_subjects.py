@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.audit import SAMPLE, RowSource
+from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
 from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.catalogue import CATALOGUE
 from fullrank.collapse.thresholds import Thresholds
@@ -150,18 +150,17 @@ def _audit_stored(
         )
     found = open_stored(folder)
     asked = {"train": "train", "held-out": "test"}.get(wishes.split or "", split)
-    if split and asked != split:
+    if split not in (None, asked):
         raise UsageError(f"{folder / split} holds no {wishes.split} images: {folder} does")
-    wanted = asked or ""
-    if wanted and wanted not in found:
-        raise UsageError(f"{folder} holds the split {' and '.join(found)} only, not {wanted}")
-    name = wanted or list(found)[-1]  # held-out images where there are some
+    if asked is not None and asked not in found:
+        raise UsageError(f"{folder} holds the split {' and '.join(found)} only, not {asked}")
+    name = asked or list(found)[-1]  # held-out images where there are some
     stored = found[name]
     classes = None if stored.labels is None else stored.labels.numpy()
     audits: dict[str, AuditView] = {}
     for tap in stored.rows if wishes.taps in (None, ("all",)) else wishes.taps or ():
         origin = f"{tap} of {stored.provenance['subject']}, {name} images, in {folder}"
-        audits[tap] = _audit(_Matrix(stored.rows[tap]), tap, wishes, classes, origin, (), progress)
+        audits[tap] = _audit(RowsInMemory(stored.rows[tap]), tap, wishes, classes, origin, (), progress)
     return audits
 
 
@@ -274,17 +273,6 @@ def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) 
         for k, tap in enumerate(taps):
             files[tap].flush()
             mapped = np.memmap(folder / f"{k}.f32", np.float32, "c", shape=(n, widths[tap]))
-            matrix = _Matrix(torch.from_numpy(mapped))
+            matrix = RowsInMemory(torch.from_numpy(mapped))
             found[tap] = _audit(matrix, tap, wishes, classes, origin, notes, progress)
         return found
-
-
-class _Matrix:
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-        self.n, self.d = matrix.shape
-
-    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
-        step = rows or self.n
-        for start in range(0, self.n, step):
-            yield self.matrix[start : start + step]
