@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from fullrank.data import colour_ops as colour
 from fullrank.data import image_ops as ops
 from fullrank.errors import UsageError
 
@@ -108,7 +109,7 @@ def test_colour(name: str) -> None:
     batch = images(9)
     values = torch.linspace(-0.5, 0.5, 9) if name == "hue" else torch.linspace(0, 2, 9)
     theirs = [getattr(tv, f"adjust_{name}")(x, v.item()) for x, v in zip(batch, values, strict=True)]
-    close(getattr(ops, name)(batch, values), theirs)
+    close(getattr(colour, name)(batch, values), theirs)
 
 
 def test_colour_jitter_follows_each_samples_order() -> None:
@@ -118,11 +119,11 @@ def test_colour_jitter_follows_each_samples_order() -> None:
     picked = torch.rand(24, generator=generator) < 0.8
     theirs = []
     for i, x in enumerate(batch):
-        for which in ops.JITTER_ORDERS[i] if picked[i] else ():
+        for which in colour.JITTER_ORDERS[i] if picked[i] else ():
             name = ("brightness", "contrast", "saturation", "hue")[which]
             x = getattr(tv, f"adjust_{name}")(x, factors[i, which].item())
         theirs.append(x)
-    ours = ops.color_jitter(batch.clone(), picked, torch.arange(24), factors)
+    ours = colour.color_jitter(batch.clone(), picked, torch.arange(24), factors)
     close(ours, theirs, 5e-5)  # contrast by up to 1.5 widens what hue's rounding left
     assert torch.equal(ours[~picked], batch[~picked])
 
@@ -130,16 +131,16 @@ def test_colour_jitter_follows_each_samples_order() -> None:
 def test_neutral_jitter_changes_no_bit() -> None:
     batch = images()
     neutral = torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(6, 4)
-    jittered = ops.color_jitter(batch.clone(), torch.ones(6, dtype=torch.bool), torch.arange(6), neutral)
+    jittered = colour.color_jitter(batch.clone(), torch.ones(6, dtype=torch.bool), torch.arange(6), neutral)
     assert torch.equal(jittered, batch)
 
 
 def test_grayscale_and_solarize() -> None:
     batch = images()
-    close(ops.grayscale(batch), [tv.rgb_to_grayscale(x, 3) for x in batch])
-    close(ops.solarize(batch), [tv.solarize(x, 128 / 255) for x in batch])
+    close(colour.grayscale(batch), [tv.rgb_to_grayscale(x, 3) for x in batch])
+    close(colour.solarize(batch), [tv.solarize(x, 128 / 255) for x in batch])
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
-    ours = ops.solarize(ops.to_float(levels)).mul(255).round().to(torch.uint8)
+    ours = colour.solarize(ops.to_float(levels)).mul(255).round().to(torch.uint8)
     assert torch.equal(ours, tv.solarize(levels, 128))
 
 
@@ -178,9 +179,9 @@ def test_erase_and_normalize() -> None:
 def test_no_operation_writes_to_its_input() -> None:
     batch, factor = images(), torch.full((6,), 0.4)
     before, eye = batch.clone(), torch.eye(32).expand(6, 32, 32)
-    for operation in (ops.brightness, ops.contrast, ops.saturation, ops.hue, ops.rotate):
+    for operation in (colour.brightness, colour.contrast, colour.saturation, colour.hue, ops.rotate):
         operation(batch, factor)
-    for result in (ops.grayscale(batch), ops.solarize(batch), ops.separable(batch, eye, eye)):
+    for result in (colour.grayscale(batch), colour.solarize(batch), ops.separable(batch, eye, eye)):
         assert result.data_ptr() != batch.data_ptr()
     ops.normalize(batch, (0.1,) * 3, (0.2,) * 3)
     assert torch.equal(batch, before)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from torch import nn
 
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method, build_method
-from fullrank.training.setup import compile_networks
+from fullrank.training.compiling import compile_networks, uncompiled
+from fullrank.training.config import TrainConfig
+from fullrank.training.loop import train
 
 CPU = torch.device("cpu")
 
@@ -25,7 +29,7 @@ def test_every_network_that_images_pass_is_compiled_and_keeps_its_names(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, mode: compiled.append(module))
     monkeypatch.setattr(torch, "compile", lambda function: function)
     method = small(name)
     names = list(method.state_dict())
@@ -54,6 +58,33 @@ def test_a_compiled_step_has_the_loss_and_gradients_of_a_plain_one() -> None:
             torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6, msg=name)
     for p, q in zip(plain.buffers(), compiled.buffers(), strict=True):
         torch.testing.assert_close(q, p)
+
+
+@pytest.mark.slow
+def test_an_evaluation_runs_what_is_compiled_operation_by_operation() -> None:
+    method = small("simsiam")
+    compile_networks(method, CPU)
+    graphs = torch._dynamo.utils.counters["stats"]
+    method.backbone(torch.randn(8, 3, 4, 4))
+    before = graphs["unique_graphs"]
+    with uncompiled():
+        for n in (5, 6, 7):
+            method.backbone(torch.randn(n, 3, 4, 4))
+    assert graphs["unique_graphs"] == before > 0
+
+
+@pytest.mark.slow
+def test_a_run_with_compiled_networks_ends_where_a_plain_one_does(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "limit": 64, "batch_size": 32, "epochs": 1, "backbone": "resnet8-w16", "views": "shapes",
+        "accelerator": "cpu", "watch_images": 32, "knn_every": 0, "level_every": 1, "warmup_epochs": 0.0,
+        "options": {"proj_output_dim": 16, "pred_hidden_dim": 8}, "lr": 0.01,
+    }  # fmt: skip
+    outcomes = [
+        train(TrainConfig(**settings, compile=mode), tmp_path / mode) for mode in ("none", "reduce-overhead")
+    ]
+    plain, compiled = (outcome.record["loss"] for outcome in outcomes)
+    assert compiled == pytest.approx(plain, abs=1e-4)
 
 
 def test_a_machine_that_cannot_compile_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fullrank.data import colour_ops as colour
 from fullrank.data import image_ops as ops
 
 __all__ = ["GEOMETRIC", "OPS", "rand_augment", "random_ops"]
@@ -186,9 +187,9 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": lambda images, level: ops.saturation(images, _factor(level)),
-    "contrast": lambda images, level: ops.contrast(images, _factor(level)),
-    "brightness": lambda images, level: ops.brightness(images, _factor(level)),
+    "color": lambda images, level: colour.saturation(images, _factor(level)),
+    "contrast": lambda images, level: colour.contrast(images, _factor(level)),
+    "brightness": lambda images, level: colour.brightness(images, _factor(level)),
     "sharpness": _sharpness,
     "shear_x": _shear_x,
     "shear_y": _shear_y,

@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from fullrank.data import colour_ops as colour
 from fullrank.data import image_ops as ops
 from fullrank.data.randaugment import random_ops
 from fullrank.data.scale_mix import random_boxes
 from fullrank.data.view_presets import View
 
-__all__ = ["Params", "ViewParams", "draw", "draw_params"]
+__all__ = ["Draws", "Params", "ViewParams", "draw", "draw_params", "draw_uniform"]
 
 TRIES = 10  # rejected boxes before the fallback, as in torchvision
 DRAWS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later draws go last
@@ -26,7 +27,7 @@ class ViewParams:
     Attributes:
         crop: int64 [B, 4] top, left, height, width, in pixels of the image.
         flip: bool [B]; so are `jitter`, `gray`, `blur` and `solarize`: whether to.
-        order: int64 [B], indexes `image_ops.JITTER_ORDERS`.
+        order: int64 [B], indexes `colour_ops.JITTER_ORDERS`.
         factors: float32 [B, 4] brightness, contrast, saturation and hue.
         sigma: float32 [B] of the blur, in pixels of the view.
         degrees: float32 [B], counter-clockwise.
@@ -81,12 +82,38 @@ class Params:
 
         Example:
             >>> one = torch.tensor([4])
-            >>> params = draw_params([View()], [4], one.expand(6), one.expand(6), torch.Generator())
+            >>> draws = draw_uniform([View()], 6, torch.Generator())
+            >>> params = draw_params([View()], [4], one.expand(6), one.expand(6), draws)
             >>> len(params.rows(slice(1, 3))), len(params.rows([5]))
             (2, 1)
         """
         at = index if isinstance(index, slice) else torch.as_tensor(index)
         return Params(self.height[at], self.width[at], tuple(view.rows(at) for view in self.views))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The chances of a batch: uniform numbers in [0, 1) that every parameter is a function of.
+
+    Attributes:
+        views: float64 [V, 60, B], as many for every view.
+        more: float64 [M, B], what RandAugment and mixes of scales need beyond that.
+    """
+
+    views: Tensor
+    more: Tensor
+
+    def __len__(self) -> int:
+        return self.views.shape[2]
+
+    def rows(self, index: slice) -> Draws:
+        """Those of some rows."""
+        return Draws(self.views[..., index], self.more[..., index])
+
+    def of_views(self, recipe: Sequence[View]) -> list[tuple[Tensor, Tensor]]:
+        """Of each view its own: [60, B] and [m, B]."""
+        more = torch.split(self.more, [sum(_more(view)) for view in recipe])
+        return list(zip(self.views.unbind(0), more, strict=True))
 
 
 def _place(u: Tensor, room: Tensor) -> Tensor:
@@ -138,7 +165,7 @@ def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tens
     whole = (torch.zeros_like(height), torch.zeros_like(width), height, width)
     crop = torch.stack(whole if view.crop is None else (top, left, h, w), 1)
     flip, jitter = chance(view.flip_p), chance(view.jitter_p)
-    order = _place(next(row), torch.tensor(len(ops.JITTER_ORDERS) - 1))
+    order = _place(next(row), torch.tensor(len(colour.JITTER_ORDERS) - 1))
     scales = [uniform(max(0.0, 1 - s), 1 + s) for s in (view.brightness, view.contrast, view.saturation)]
     factors = torch.stack([*scales, uniform(-view.hue, view.hue)], 1)
     gray, blur, sigma = chance(view.gray_p), chance(view.blur_p), uniform(*view.blur_sigma)
@@ -167,21 +194,33 @@ def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tens
     )
 
 
+def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> Draws:
+    """All chances of a batch: 60 uniform numbers per sample and view, and after them what some need more.
+
+    Args:
+        recipe: the views.
+        batch_size: B.
+        generator: on the CPU.
+    """
+    more = sum(sum(_more(view)) for view in recipe)
+    return Draws(
+        torch.rand(len(recipe), DRAWS, batch_size, generator=generator, dtype=torch.float64),
+        torch.rand(more, batch_size, generator=generator, dtype=torch.float64),
+    )
+
+
 def draw_params(
-    recipe: Sequence[View], sides: Sequence[int], height: Tensor, width: Tensor, generator: torch.Generator
+    recipe: Sequence[View], sides: Sequence[int], height: Tensor, width: Tensor, draws: Draws
 ) -> Params:
-    """Parameters of all views: 60 uniform numbers per sample for each, and after them what some need more.
+    """Parameters of all views, where the draws are.
 
     Args:
         recipe: the views.
         sides: of each, in pixels.
         height: int64 [B] of the images, in pixels.
         width: likewise.
-        generator: on the CPU.
+        draws: of this recipe, for B images.
     """
-    more = [sum(_more(view)) for view in recipe]
-    u = torch.rand(len(recipe), DRAWS, len(height), generator=generator, dtype=torch.float64)
-    v = torch.rand(sum(more), len(height), generator=generator, dtype=torch.float64)
-    parts = torch.split(v, more)
-    drawn = (draw(view, u[i], parts[i], height, width, sides[i]) for i, view in enumerate(recipe))
+    parts = zip(recipe, sides, draws.of_views(recipe), strict=True)
+    drawn = (draw(view, u, more, height, width, side) for view, side, (u, more) in parts)
     return Params(height, width, tuple(drawn))

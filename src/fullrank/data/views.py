@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fullrank.data import colour_ops as colour
 from fullrank.data import image_ops as ops
 from fullrank.data.randaugment import rand_augment
 from fullrank.data.scale_mix import paste
-from fullrank.data.view_params import Params, ViewParams, draw_params
+from fullrank.data.view_params import Draws, Params, ViewParams, draw_params, draw_uniform
 from fullrank.data.view_presets import VIEWS, Role, View, ViewSet
 from fullrank.errors import UsageError
 
@@ -101,10 +102,43 @@ class Views:
         Raises:
             UsageError: an image without pixels.
         """
-        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(batch_size) for v in (height, width))
-        if batch_size and not (h.min() > 0 and w.min() > 0):
+        return self._params(self.draws(batch_size, generator), height, width)
+
+    def draws(self, batch_size: int, generator: torch.Generator) -> Draws:
+        """What chance decides about a batch, before anything is known of its images; see `sample`.
+
+        Args:
+            batch_size: B.
+            generator: on the CPU; seeded by whoever calls.
+        """
+        return draw_uniform(self.recipe, batch_size, generator)
+
+    def make(self, images: Tensor | Sequence[Tensor], draws: Draws) -> list[Tensor]:
+        """The views that `sample` and a call, or `finish`, would make of images on their device.
+
+        Args:
+            images: [B, 3, H, W], or the crops that workers cut, [B, 3, s, s] each.
+            draws: for this B.
+
+        Raises:
+            UsageError: the images are of another shape or type than that.
+
+        Example:
+            >>> views, images = Views("simsiam-cifar", image_size=32), torch.rand(8, 3, 40, 48)
+            >>> made = views.make(images, views.draws(8, torch.Generator().manual_seed(0)))
+            >>> params = views.sample(8, 40, 48, torch.Generator().manual_seed(0))
+            >>> torch.equal(made[1], views(images, params)[1])
+            True
+        """
+        if isinstance(images, Tensor):
+            return self(images, self._params(draws, images.shape[2], images.shape[3]))
+        return self.finish(images, self._params(draws, images[0].shape[2], images[0].shape[3]))
+
+    def _params(self, draws: Draws, height: int | Tensor, width: int | Tensor) -> Params:
+        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(draws)) for v in (height, width))
+        if len(draws) and not (h.min() > 0 and w.min() > 0):
             raise UsageError("an image has no pixels; heights and widths start at 1")
-        return draw_params(self.recipe, self.sizes, h, w, generator)
+        return draw_params(self.recipe, self.sizes, h, w, draws)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, params: Params) -> list[Tensor]:
@@ -230,10 +264,10 @@ class Views:
             weights = ops.blur_matrix(size, sigma, radius=math.ceil(3 * view.blur_sigma[1]))
             return ops.separable(chosen, weights, weights)
 
-        ops.color_jitter(images, p.jitter, p.order, p.factors)
-        on_rows(p.gray, lambda chosen, _: ops.grayscale(chosen))
+        colour.color_jitter(images, p.jitter, p.order, p.factors)
+        on_rows(p.gray, lambda chosen, _: colour.grayscale(chosen))
         on_rows(p.blur, blur)
-        on_rows(p.solarize, lambda chosen, _: ops.solarize(chosen))
+        on_rows(p.solarize, lambda chosen, _: colour.solarize(chosen))
         rand_augment(images, p.which, p.levels)
         if view.rotation:
             images = ops.rotate(images, ops.to_device(p.degrees, device), view.rotation_interpolation)

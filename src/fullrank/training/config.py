@@ -69,7 +69,9 @@ class TrainConfig:
         clip_grad: largest gradient norm; 0: no clipping.
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
         channels_last: memory format of convolutions.
-        compile: networks run through torch.compile: minutes at the start, for faster steps on a GPU.
+        compile: networks, and on a GPU the views, run through torch.compile in one of its modes: minutes at
+            the start for faster steps. default fuses; reduce-overhead also replays CUDA graphs, which pays
+            where batches or networks are small; max-autotune also tries out kernels.
         sync_bn: whose BatchNorm statistics are those of all devices: both branches', the source's, the
             target's (AsymBN of 2204.00613) or none's.
         accelerator: auto, cpu or gpu.
@@ -136,7 +138,7 @@ class TrainConfig:
     clip_grad: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
-    compile: bool = False
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     sync_bn: Literal["both", "source", "target", "none"] = "both"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 0

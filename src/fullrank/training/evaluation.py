@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fullrank.collapse.monitor import CODES
 from fullrank.data.loader import evaluation_batches
 from fullrank.data.sources import Source
 from fullrank.probes import knn_predict
+from fullrank.training.compiling import uncompiled
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
@@ -136,7 +137,7 @@ class Evaluation:
     def _eval_mode(self) -> Iterator[None]:
         self.s.method.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), nullcontext() if self.s.config.compile == "none" else uncompiled():
                 yield
         finally:
             self.s.method.train()

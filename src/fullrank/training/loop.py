@@ -20,6 +20,7 @@ from fullrank.data.views import save_sheet
 from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.methods import When
 from fullrank.training.checkpoint import Checkpoints, Progress
+from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
 from fullrank.training.evaluation import Evaluation
 from fullrank.training.online_probe import OnlineProbe, classes_of
@@ -150,6 +151,8 @@ class Loop:
                 for group in s.optimizer.param_groups:
                     group["lr"] *= progress.rate_factor
                 torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
+                if config.compile != "none":
+                    new_step()
                 s.method.before_step(When(progress.step, self.total_steps, s.steps_per_epoch))
             views = self._views(images, progress.epoch, index)
             self.mark("views")
@@ -190,15 +193,14 @@ class Loop:
 
     def _views(self, images: Tensor | list[Tensor], epoch: int, index: int) -> list[Tensor]:
         views, config, fabric = self.s.views, self.config, self.fabric
-        first = images if isinstance(images, Tensor) else images[0]
-        # parameters of the global batch, of which this process takes its rows
-        generator = generator_of(config.seed, 0, epoch, index)
-        params = views.sample(config.batch_size, first.shape[2], first.shape[3], generator)
-        params = params.rows(slice(fabric.global_rank * len(first), (fabric.global_rank + 1) * len(first)))
+        n = config.batch_size // fabric.world_size
+        # drawn for the global batch, of which this process takes its rows
+        draws = views.draws(config.batch_size, generator_of(config.seed, 0, epoch, index))
+        draws = draws.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n))
         if isinstance(images, Tensor):
-            made = views(images.to(fabric.device), params)
+            made = views.make(images.to(fabric.device), draws)
         else:
-            made = views.finish([view.to(fabric.device, non_blocking=True) for view in images], params)
+            made = views.make([view.to(fabric.device, non_blocking=True) for view in images], draws)
         if config.channels_last:
             made = [view.contiguous(memory_format=torch.channels_last) for view in made]
         return made

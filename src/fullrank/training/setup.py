@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fullrank.data.data_order import DataOrder, load_ordering
+from fullrank.data.dense_views import DenseViews
 from fullrank.data.loader import Batches
 from fullrank.data.named import DATA
 from fullrank.data.opening import open_data
@@ -22,13 +23,13 @@ from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
+from fullrank.training.compiling import compile_networks
 from fullrank.training.config import TrainConfig
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 
 __all__ = [
     "Setup",
-    "compile_networks",
     "data_order",
     "generator_of",
     "launch_fabric",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
+FEW_PIXELS = 2**20  # of a view's batch: a GPU passes over them in about the time that it takes to ask it
 
 
 @dataclass
@@ -190,8 +192,9 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     Raises:
         UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
     """
-    views = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    views = _views(config, data, fabric.device)
     order = data_order(config, len(data.train))
+    lazy = isinstance(data.train, LazySource)
     batches = Batches(
         data.train,
         config.batch_size,
@@ -199,7 +202,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         workers=config.workers,
-        crop=CropViews(views, config.seed) if isinstance(data.train, LazySource) else None,
+        crop=CropViews(Views(views.recipe, views.image_size), config.seed) if lazy else None,
         order=order,
     )
     if len(batches) < config.accumulate:
@@ -219,41 +222,31 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     _synchronise(method, config, fabric)
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)
-    if fabric.device.type == "cuda":
+    if fabric.device.type != "cpu":
         data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
         batches.source = data.train
         method = method.to(fabric.device)
-    if config.compile:
-        compile_networks(method, fabric.device)
+    if config.compile != "none":
+        compile_networks(method, fabric.device, config.compile)
     optimizer = build_optimizer(method.param_groups(), config)
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
-    wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(method, optimizer, move_to_device=False)
     return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
 
 
-def compile_networks(method: Method, device: torch.device) -> None:
-    """Has backbone and heads of both branches run through `torch.compile`, each a graph of its own.
-
-    Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
-    names and the weights that are saved stay as they are. Numbers agree with those of a run without to
-    rounding, not to the last bit.
-
-    Raises:
-        UsageError: PyTorch cannot compile on this machine.
-    """
-    try:
-        torch.compile(torch.neg)(torch.ones(2, device=device))
-    except Exception as error:  # whatever a compiler that is missing or broken may say
-        last = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UsageError(
-            "--compile needs what PyTorch compiles with, a C++ compiler on a CPU and Triton on a GPU; "
-            f"leave it out, or mend this: {last}"
-        ) from error
-    target = getattr(method, "target", None)
-    for network in (*method.children(), *(target.children() if target is not None else ())):
-        if network is not target and any(True for _ in network.parameters()):
-            network.compile()
+def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
+    """By masks on a GPU where the step is compiled, or so small that asking costs more than computing."""
+    plain = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    compiled = config.compile if config.compile != "none" else None
+    pixels = config.batch_size * config.image_size**2
+    if (
+        device.type == "cpu"
+        or any(view.randaugment for view in plain.recipe)
+        or (compiled is None and pixels > FEW_PIXELS)
+    ):
+        return plain
+    return DenseViews(plain.recipe, config.image_size, data.train.mean, data.train.std, compiled)
 
 
 def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+"""Networks through `torch.compile`, in training steps only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from fullrank.errors import UsageError
+from fullrank.methods import Method
+
+__all__ = ["compile_networks", "new_step", "uncompiled"]
+
+
+def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
+    """Has backbone and heads of both branches run through `torch.compile`, each a graph of its own.
+
+    Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
+    names and the weights that are saved stay as they are. Numbers agree with those of a run without to
+    rounding, not to the last bit.
+
+    Args:
+        method: its networks are compiled at their first step.
+        device: that they will run on.
+        mode: of `torch.compile`; "reduce-overhead" and "max-autotune" replay CUDA graphs on a GPU.
+
+    Raises:
+        UsageError: PyTorch cannot compile on this machine.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # whatever a compiler that is missing or broken may say
+        last = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            "--compile needs what PyTorch compiles with, a C++ compiler on a CPU and Triton on a GPU; "
+            f"leave it out, or mend this: {last}"
+        ) from error
+    target = getattr(method, "target", None)
+    for network in (*method.children(), *(target.children() if target is not None else ())):
+        if network is not target and any(True for _ in network.parameters()):
+            network.compile(mode=mode)
+
+
+def new_step() -> None:
+    """Says that a step begins: what CUDA graphs put out in the step before may be overwritten."""
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within it nothing compiled runs: batches of an evaluation come in shapes that no graph is worth.
+
+    It also keeps what an evaluation collects from being overwritten, as the outputs of a replayed CUDA graph
+    are by the next replay.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,94 @@
+"""Views by masks are the views by branches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fullrank.data.dense_views import DenseViews
+from fullrank.data.view_params import Draws
+from fullrank.data.views import VIEWS, View, Views
+from fullrank.errors import UsageError
+
+PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
+SIZE, BATCH = 24, 12
+
+
+def photos() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (BATCH, 3, 30, 36), dtype=torch.uint8, generator=generator)
+
+
+def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    """Equal to rounding; where a value lies on solarize's threshold, that may invert it."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        assert ((one - other).abs() > 1e-4).double().mean() < 1e-3
+
+
+def drawn(views: Views, seed: int = 1) -> Draws:
+    return views.draws(BATCH, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", PLAIN_RECIPES)
+def test_every_preset_gives_the_same_views_from_whole_images(name: str) -> None:
+    plain, dense = Views(name, SIZE), DenseViews(name, SIZE)
+    images, draws = photos(), drawn(plain)
+    close(dense.make(images, draws), plain.make(images, draws))
+
+
+@pytest.mark.parametrize("name", PLAIN_RECIPES)
+def test_every_preset_gives_the_same_views_from_crops_that_workers_cut(name: str) -> None:
+    plain, dense = Views(name, SIZE), DenseViews(name, SIZE)
+    draws = drawn(plain)
+    cut = plain.sample(BATCH, 30, 36, torch.Generator().manual_seed(2))
+    rows = [plain.crop_in_worker(image, cut, row) for row, image in enumerate(photos())]
+    crops = [torch.stack(crop) for crop in zip(*rows, strict=True)]
+    close(dense.make(crops, draws), plain.make(crops, draws))
+
+
+def test_the_views_of_some_rows_are_those_rows_of_the_views() -> None:
+    dense = DenseViews("simsiam", SIZE)
+    images, draws = photos(), drawn(dense)
+    close(dense.make(images[4:8], draws.rows(slice(4, 8))), [v[4:8] for v in dense.make(images, draws)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["simsiam", "asym-scalemix"])
+def test_compiled_views_are_the_same(name: str) -> None:
+    plain, compiled = Views(name, SIZE), DenseViews(name, SIZE, compiled="default")
+    images, draws = photos(), drawn(plain)
+    close(compiled.make(images, draws), plain.make(images, draws))
+
+
+class Counted(TorchDispatchMode):
+    """Counts what a device would be asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.asked += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_two_equal_recipes_go_through_together() -> None:
+    one, two = (DenseViews([View(crop=(0.2, 1.0), jitter_p=0.8, hue=0.1)] * n, SIZE) for n in (1, 2))
+    asked = []
+    for views in (one, two):
+        with Counted() as counted:
+            views.make(photos(), drawn(views))
+        asked.append(counted.asked)
+    assert asked[1] < 1.1 * asked[0]
+
+
+def test_what_cannot_be_made_is_said() -> None:
+    with pytest.raises(UsageError, match="RandAugment are made by `Views`"):
+        DenseViews("asym-aug", SIZE)
+    views = DenseViews("simsiam", SIZE)
+    with pytest.raises(UsageError, match=r"images are \(3, 3, 30, 36\); give \[12, 3, height, width\]"):
+        views.make(photos()[:3], drawn(views))

@@ -1,0 +1,103 @@
+"""What a step asks of the device that it runs on: PyTorch's `meta` device stands in for a GPU.
+
+It holds no values, so that whatever would make the host wait for one (`item`, `nonzero`, a copy to the CPU, a
+branch) is an error there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fullrank.methods import METHODS
+from fullrank.training import setup as building
+from fullrank.training.config import TrainConfig
+from fullrank.training.loop import Loop
+from fullrank.training.rundir import RunDir
+from methods.shrunk import shrunk
+
+META = torch.device("meta")
+STEPS = 3
+WAITING = {"wmse"}  # asks whether its Cholesky factorisation failed, to say what would help
+
+
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training runs on `meta`; autocast and generators, which it has none of, are the CPU's."""
+    autocast, enabled, generator = torch.autocast, torch.is_autocast_enabled, torch.Generator
+    normal = torch.randn
+
+    class Autocast(autocast):  # type: ignore[valid-type, misc]
+        def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda k="cpu": enabled("cpu" if k == "meta" else k))
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
+    monkeypatch.setattr(
+        torch, "randn", lambda *shape, generator=None, **how: normal(*shape, generator=generator).to(**how)
+    )
+    monkeypatch.setattr(Fabric, "device", property(lambda _: META))
+    yield
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of two devices; copies between them are what is allowed."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        where = {t.device.type for t in tensors if t.ndim or t.device.type != "cpu"}
+        assert len(where) < 2, f"{func} takes tensors on {sorted(where)}"
+        return func(*args, **kwargs)
+
+
+def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
+    """A loop that has taken a few steps there."""
+    tiny: Mapping[str, Any] = {
+        "limit": 32 * STEPS, "batch_size": 32, "backbone": "resnet8-w16", "image_size": 32, "probe": "own",
+        "level_every": 1000, "accelerator": "cpu", "options": shrunk(method),
+    }  # fmt: skip
+    config = TrainConfig(method=method, **{**tiny, **settings})
+    fabric = building.launch_fabric(config)
+    config, data = building.prepare(config, fabric)
+    loop = Loop(building.setup(config, data, fabric), RunDir.create(folder / "run", config), ())
+    loop.s.method.train()
+    loop.progress.step = 1  # the first step is logged, and what is logged is waited for
+    with OneDevice():
+        loop.train_epoch()
+    return loop
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("method", sorted(set(METHODS) - WAITING))
+def test_a_step_never_waits_for_the_device_nor_mixes_two(method: str, tmp_path: Path) -> None:
+    loop = train_on_meta(tmp_path, method)
+    assert loop.progress.step == STEPS
+    assert {p.device for p in loop.s.method.parameters()} == {META}
+    assert torch.as_tensor(loop.progress.loss_sum).device == META
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "lars", "exclude_1d_decay": True, "lars_clip": True},
+        {"optimizer": "adamw", "accumulate": 2, "probe": "shared"},
+        {"views": "asym-multicrop-cifar", "method": "byol"},
+        {"views": "asym-scalemix", "image_size": 64},
+        {"views": "digits"},
+        {"views": "asym-aug", "method": "byol"},
+    ],
+    ids=["lars", "adamw, accumulated", "multi-crop", "mixed scales", "rotated", "RandAugment"],
+)
+def test_no_option_makes_a_step_wait(settings: dict[str, Any], tmp_path: Path) -> None:
+    method = settings.pop("method", "simsiam")
+    train_on_meta(tmp_path, method, **settings)
