@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.data.decoding import fit
+from fullrank.data.sending import sent_ahead
 from fullrank.data.sources import Source
 from fullrank.data.views import save_sheet
 from fullrank.errors import DataError, FullrankError, UsageError
@@ -139,6 +140,8 @@ class Loop:
         s, config, progress = self.s, self.config, self.progress
         done = progress.step - progress.epoch * s.steps_per_epoch
         batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
+        if self.fabric.device.type == "cuda":
+            batches = sent_ahead(batches, self.fabric.device)
         images_since, clock = 0, time.perf_counter()
         for index, (indices, images) in batches:
             if index >= s.steps_per_epoch * config.accumulate:
@@ -197,10 +200,7 @@ class Loop:
         # drawn for the global batch, of which this process takes its rows
         draws = views.draws(config.batch_size, generator_of(config.seed, 0, epoch, index))
         draws = draws.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n))
-        if isinstance(images, Tensor):
-            made = views.make(images.to(fabric.device), draws)
-        else:
-            made = views.make([view.to(fabric.device, non_blocking=True) for view in images], draws)
+        made = views.make(images, draws)
         if config.channels_last:
             made = [view.contiguous(memory_format=torch.channels_last) for view in made]
         return made

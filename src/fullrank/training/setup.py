@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
+ROOM = 0.4  # of a GPU's free memory, that images may take
 FEW_PIXELS = 2**20  # of a view's batch: a GPU passes over them in about the time that it takes to ask it
 
 
@@ -272,4 +273,9 @@ def _synchronise(method: Method, config: TrainConfig, fabric: Fabric) -> None:
 
 
 def _on(source: Source, device: torch.device) -> Source:
-    return source.to(device) if isinstance(source, MemorySource) else source
+    """On the device where its images are in memory and leave room; else batches are sent as they come."""
+    if not isinstance(source, MemorySource):
+        return source
+    if device.type == "cuda" and source.images.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
+        return source
+    return source.to(device)

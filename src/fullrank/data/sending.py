@@ -1,0 +1,64 @@
+"""Batches on their way to a device while the step before them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "sent_ahead"]
+
+Batch: TypeAlias = tuple[int, tuple[Tensor, Tensor | list[Tensor]]]
+"""As `Batches.epoch` gives them: step, indices on the CPU, and images or the list of their views."""
+
+
+def sent_ahead(batches: Iterator[Batch], device: torch.device, streams: Any = None) -> Iterator[Batch]:
+    """The same batches with their images on the device, each sent before the one before it is handed out.
+
+    Copies run on a stream of their own, from pinned memory, so that neither the host nor the step in progress
+    waits for them. What is on the device already passes as it is.
+
+    Args:
+        batches: from `Batches.epoch`.
+        device: where the images are wanted.
+        streams: what has `Stream`, `stream` and `current_stream`; None is the device's own module.
+
+    Example:
+        >>> batch = (0, (torch.tensor([3]), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
+        >>> (step, (indices, images)), = sent_ahead(iter([batch]), torch.device("meta"), torch.cpu)
+        >>> step, indices.device.type, images.device.type
+        (0, 'cpu', 'meta')
+    """
+    streams = streams or torch.get_device_module(device)
+    side = streams.Stream()
+    waiting: Batch | None = None
+    for step, (indices, images) in batches:
+        with streams.stream(side):
+            if isinstance(images, Tensor):
+                sent: Batch = step, (indices, _sent(images, device))
+            else:
+                sent = step, (indices, [_sent(view, device) for view in images])
+        if waiting is not None:
+            yield _received(waiting, side, streams)
+        waiting = sent
+    if waiting is not None:
+        yield _received(waiting, side, streams)
+
+
+def _sent(images: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and images.device.type == "cpu" and not images.is_pinned():
+        images = images.pin_memory()
+    return images.to(device, non_blocking=True)
+
+
+def _received(batch: Batch, side: Any, streams: Any) -> Batch:
+    """Ready for the stream that computes, whose memory it is from now on."""
+    now = streams.current_stream()
+    now.wait_stream(side)
+    images = batch[1][1]
+    for view in [images] if isinstance(images, Tensor) else images:
+        if view.device.type == "cuda":
+            view.record_stream(now)
+    return batch
