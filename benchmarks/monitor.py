@@ -28,13 +28,13 @@ def _share(recipe: str, note: str, repeats: int) -> Row:
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         loop = training_loop(config, images, Path(folder) / "run")
-        monitor, closer_every = loop.evaluation.monitor, loop.config.study_every
+        monitor, closer_every = loop.looking.evaluation.monitor, loop.config.study_every
         block = training_block(loop, STEPS)
 
         def panel(study_every: int) -> float:
             monitor.study_every = study_every
             start = time.perf_counter()
-            loop.evaluation.panel(trained=True)
+            loop.looking.evaluation.panel(trained=True)
             return time.perf_counter() - start
 
         panel(1)  # what is computed once in a run

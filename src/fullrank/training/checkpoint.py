@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,13 @@ class Progress:
         default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
     )
 
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Adds the time spent within to `seconds[what]`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - start
+
     @property
     def judged(self) -> bool:
         """Whether the last verdict is about the weights as they are now."""
@@ -67,23 +76,32 @@ class Checkpoints:
     ) -> None:
         self.s, self.run, self.monitor, self.probe = s, run, monitor, probe
 
-    def save(self, progress: Progress) -> None:
-        """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder."""
-        progress.loss_sum = float(progress.loss_sum)
-        self.run.save_checkpoint(
-            {
-                "method": self.s.method.state_dict(),
-                "optimizer": self.s.optimizer.state_dict(),
-                "precision": self.s.fabric.strategy.precision.state_dict(),
-                "monitor": self.monitor.state_dict(),
-                "probe": self.probe.state_dict() if self.probe else {},
-                "progress": asdict(progress),
-                "metrics_size": self.run.metrics_size(),
-            }
-        )
+    def state(self) -> dict[str, Any]:
+        """What training changes, as it is now: the networks' and optimisers' own tensors, not copies."""
+        return {
+            "method": self.s.method.state_dict(),
+            "optimizer": self.s.optimizer.state_dict(),
+            "precision": self.s.fabric.strategy.precision.state_dict(),
+            "probe": self.probe.state_dict() if self.probe else {},
+        }
+
+    def write(self, state: Mapping[str, Any], progress: Progress, metrics_size: int) -> None:
+        """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder.
+
+        Args:
+            state: from `state`, or a copy of it.
+            progress: where the run stood then.
+            metrics_size: bytes of the records that belong to it.
+        """
+        rest = {
+            "monitor": self.monitor.state_dict(),
+            "progress": asdict(progress),
+            "metrics_size": metrics_size,
+        }
+        self.run.save_checkpoint({**state, **rest})
         if progress.judged and progress.last["verdict"]["kind"] == "healthy":
             _keep(self.run.checkpoint_path(), self.run.checkpoint_path("healthy"))
-        weights = self.s.backbone.network.state_dict()
+        weights = _backbone(state)
         self._save_encoder(weights, progress)
         every = self.s.config.keep_every
         if every and progress.judged and progress.epoch % every == 0:
@@ -125,13 +143,7 @@ class Checkpoints:
         healthy = self.run.load_checkpoint("healthy")
         if healthy is None:
             return False
-        prefix = "backbone."
-        weights = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in healthy["method"].items()
-            if name.startswith(prefix)
-        }
-        self._save_encoder(weights, Progress(**healthy["progress"]))
+        self._save_encoder(_backbone(healthy), Progress(**healthy["progress"]))
         return True
 
     def _save_encoder(
@@ -152,6 +164,13 @@ class Checkpoints:
             "verdict": progress.last["verdict"] if progress.judged else {},
         }
         self.run.save_encoder(weights, header, name)
+
+
+def _backbone(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of the backbone among those of the method."""
+    prefix = "backbone."
+    own = state["method"].items()
+    return {name.removeprefix(prefix): tensor for name, tensor in own if name.startswith(prefix)}
 
 
 def _keep(source: Path, target: Path) -> None:

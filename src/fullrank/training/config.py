@@ -80,6 +80,8 @@ class TrainConfig:
         workers: processes that decode images which do not fit in memory.
         seed: of everything random.
         watch_every: epochs between panels of collapse measures.
+        panels: worked out between epochs, or beside the next one (in a thread of the only process, with
+            on_collapse warn); auto: beside on a GPU where that is possible.
         study_every: panels between closer looks: local dimension, LiDAR, the predictor's spectrum; 0: never.
         level_every: steps between cheap checks of the level.
         watch_images: held-out images measured per panel, at most.
@@ -146,6 +148,7 @@ class TrainConfig:
     workers: int = 4
     seed: int = 0
     watch_every: int = 1
+    panels: Literal["auto", "between", "beside"] = "auto"
     study_every: int = 10
     level_every: int = 10
     watch_images: int = 1280
@@ -187,6 +190,10 @@ class TrainConfig:
             raise UsageError(f"--betas lie in [0, 1), not {self.betas[0]} and {self.betas[1]}")
         if not 0.0 <= self.max_corrupt < 1.0:
             raise UsageError(f"--max-corrupt lies in [0, 1), not {self.max_corrupt}")
+        if self.panels == "beside" and self.on_collapse != "warn":
+            raise UsageError(
+                f"--on-collapse {self.on_collapse} decides between epochs: take --panels between or auto"
+            )
         if self.order == "iid" and (self.chunk_size, self.rounds, self.ordering) != (1, 1, ""):
             raise UsageError("--chunk-size, --rounds and --ordering need another --order than iid")
         make_config(METHODS[self.method], self.options)

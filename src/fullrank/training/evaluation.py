@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ __all__ = ["Evaluation"]
 
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
+
+Taps: TypeAlias = dict[str, Tensor]
+Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class Evaluation:
@@ -47,19 +50,38 @@ class Evaluation:
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""
+        return self._report(self._embedded(), trained)
+
+    def panel_later(self, trained: bool) -> Callable[[], Report]:
+        """The same, embedded now; the report is worked out on the CPU by the call, in whatever thread."""
+        chunks = [
+            (
+                {tap: z.cpu() for tap, z in taps.items()},
+                {tap: (a.cpu(), b.cpu()) for tap, (a, b) in pairs.items()},
+            )
+            for taps, pairs in self._embedded()
+        ]
+        return lambda: self._report(chunks, trained)
+
+    def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
+        """Chunk by chunk; what `worth` will want is kept."""
         features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
                 paired = indices < PAIRED_IMAGES
-                pairs = self._paired(images[paired], indices[paired]) if paired.any() else None
+                pairs = self._paired(images[paired], indices[paired]) if paired.any() else {}
                 taps = self._embed(self.s.views.clean(images))
-                self.monitor.observe(taps, pairs)
+                yield taps, pairs
                 features.append(taps["backbone"])
                 found.append(indices)
         self._seen = torch.cat(features), torch.cat(found)
+
+    def _report(self, chunks: Iterable[tuple[Taps, Pairs]], trained: bool) -> Report:
+        for taps, pairs in chunks:
+            self.monitor.observe(taps, pairs)
         return self.monitor.close(trained)
 
-    def _paired(self, images: Tensor, indices: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _paired(self, images: Tensor, indices: Tensor) -> Pairs:
         """Two views of some images: always the same ones, whichever process makes them."""
         views, generator = self.s.views, generator_of(self.s.config.seed, 2)
         params = views.sample(PAIRED_IMAGES, images.shape[2], images.shape[3], generator).rows(indices)
@@ -115,7 +137,7 @@ class Evaluation:
             features: Tensor = self.s.method.backbone(images)
         return features.float()
 
-    def _embed(self, images: Tensor) -> dict[str, Tensor]:
+    def _embed(self, images: Tensor) -> Taps:
         if self.s.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.s.fabric.autocast():

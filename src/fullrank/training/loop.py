@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse import CollapseMonitor
 from fullrank.data.decoding import fit
 from fullrank.data.sending import sent_ahead
 from fullrank.data.sources import Source
 from fullrank.data.views import save_sheet
 from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.methods import When
-from fullrank.training.checkpoint import Checkpoints, Progress
+from fullrank.training.checkpoint import Progress
 from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
-from fullrank.training.evaluation import Evaluation
+from fullrank.training.journal import Journal, Listener
+from fullrank.training.looking import Looking
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
 from fullrank.training.rundir import RunDir
@@ -32,9 +33,6 @@ from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare,
 __all__ = ["Listener", "Outcome", "resume", "train"]
 
 ROLLBACK_RATE = 0.1
-
-Listener = Callable[[Mapping[str, Any]], None]
-"""Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -91,49 +89,54 @@ class Loop:
     """One run. Everything random is drawn from (seed, epoch, step): no random state is to be restored."""
 
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
-        self.s, self.run_dir, self.listeners = s, run, listeners
+        self.s, self.run_dir = s, run
         self.config, self.fabric = s.config, s.fabric
-        self.monitor = CollapseMonitor(study_every=s.config.study_every)
-        self.evaluation = Evaluation(s, self.monitor)
+        self.journal = Journal(self.fabric, run, listeners)
+        self.levels = CollapseMonitor()  # of training batches
         self.probe = _online_probe(s)
-        self.checkpoints = Checkpoints(s, run, self.monitor, self.probe)
+        self.looking = Looking(s, run, self.probe, self.journal)
         self.progress = Progress()
         self.total_steps = self.config.epochs * s.steps_per_epoch
-        self.started = time.perf_counter()
         self.mark: Callable[[str], None] = _unwatched  # told what each part of a step was, by `profile`
 
     def run(self) -> Outcome:
         """Trains to the end, from wherever the run stands."""
-        progress, config = self.progress, self.config
-        self._tell(
+        progress, notes = self.progress, [*self.s.data.notes, *self.looking.evaluation.notes]
+        self.journal.tell(
             {
                 "event": "start",
-                "config": config.as_dict(),
+                "config": self.config.as_dict(),
                 "step": progress.step,
                 "total_steps": self.total_steps,
                 "steps_per_epoch": self.s.steps_per_epoch,
-                "notes": [*self.s.data.notes, *self.evaluation.notes],
+                "notes": notes,
                 "out": str(self.run_dir.path),
             }
         )
-        if progress.ended:
-            return self._outcome()
+        try:
+            return self._outcome() if progress.ended else self._end(self._trained())
+        finally:
+            self.looking.close(progress)
+
+    def _trained(self) -> str:
+        """All epochs that are left; why there are no more."""
+        progress, config = self.progress, self.config
         if not progress.last:
             self._save_views()
-            self._look(trained=False)
-            self._save()
+            self.looking.look(progress, loss=None)
+            self.looking.save(progress)
         self.s.method.train()
         while progress.epoch < config.epochs:
             self.train_epoch()
             progress.epoch += 1
-            last = progress.epoch == config.epochs
-            if progress.epoch % config.watch_every == 0 or last:
-                self._look(trained=True)
+            if progress.epoch % config.watch_every == 0 or progress.epoch == config.epochs:
+                total = torch.as_tensor(progress.loss_sum, dtype=torch.float64)
+                self.looking.look(progress, self._mean(total) / progress.loss_count)
             progress.loss_sum, progress.loss_count = 0.0, 0
             if self._collapsed() and not self._rolled_back():
-                return self._end("collapsed")
-            self._save()
-        return self._end("finished")
+                return "collapsed"
+            self.looking.save(progress)
+        return "finished"
 
     def train_epoch(self) -> None:
         """The steps of the epoch in progress, from wherever it stands."""
@@ -192,7 +195,7 @@ class Loop:
                 images_since, clock = 0, time.perf_counter()
             self.mark("logging")
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
-                self._save()
+                self.looking.save(progress)
 
     def _views(self, images: Tensor | list[Tensor], epoch: int, index: int) -> list[Tensor]:
         views, config, fabric = self.s.views, self.config, self.fabric
@@ -214,9 +217,10 @@ class Loop:
                 f"the loss is {loss} at step {progress.step}: lower --lr, or clip with --clip-grad; "
                 f"the last checkpoint in {self.run_dir.path} is from before"
             )
-        with self._clock("watching"):
-            level = self.monitor.step(taps)
-        self._emit(
+        with progress.clock("watching"):
+            level = self.levels.step(taps)
+        self.looking.settle(progress, wait=False)
+        self.journal.write(
             {
                 "event": "step",
                 "epoch": progress.epoch,
@@ -225,51 +229,19 @@ class Loop:
                 "terms": {name: float(value.detach()) for name, value in terms.items()},
                 "lr": lr,
                 "level": level,
-                "time": {"elapsed": self._elapsed(), "images_per_second": rate},
+                "time": {"elapsed": self.journal.elapsed(), "images_per_second": rate},
             }
         )
-
-    def _look(self, trained: bool) -> None:
-        """The panel, k-NN and verdict of this epoch, as one record."""
-        progress = self.progress
-        loss = (
-            self._mean(torch.as_tensor(progress.loss_sum, dtype=torch.float64)) / progress.loss_count
-            if trained
-            else None
-        )
-        if loss is not None and not math.isfinite(loss):
-            raise FullrankError(f"the loss was not finite in epoch {progress.epoch}: lower --lr")
-        with self._clock("watching"):
-            report = self.evaluation.panel(trained)
-        with self._clock("knn"):
-            every = self.config.knn_every
-            wanted = bool(every) and (progress.epoch % every == 0 or progress.epoch == self.config.epochs)
-            worth = self.evaluation.worth(self.probe if trained else None, knn=wanted)
-        record: dict[str, Any] = {
-            "event": "epoch",
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "loss": loss,
-            **report.as_dict(),
-            "knn": worth.get("knn"),
-            "probe": worth.get("probe"),
-        }
-        progress.last = record
-        collapsed = report.verdict.collapsed
-        progress.collapsed_in_a_row = progress.collapsed_in_a_row + 1 if collapsed else 0
-        if self.fabric.is_global_zero:
-            self.run_dir.write_spectra(progress.epoch, _spectra(report))
-        self._emit({**record, "time": {"elapsed": self._elapsed(), **progress.seconds}})
 
     def _rolled_back(self) -> bool:
         """Goes back to the last healthy checkpoint at a tenth of the rate; False where it has or cannot."""
         wanted = self.config.on_collapse == "rollback" and self.progress.rate_factor == 1.0
-        if not wanted or not self.checkpoints.restore_healthy(self.progress):
+        if not wanted or not self.looking.checkpoints.restore_healthy(self.progress):
             return False
         progress = self.progress
         progress.rate_factor, progress.collapsed_in_a_row = ROLLBACK_RATE, 0
         place = {"epoch": progress.epoch, "step": progress.step}
-        self._emit({"event": "rollback", **place, "rate_factor": progress.rate_factor})
+        self.journal.write({"event": "rollback", **place, "rate_factor": progress.rate_factor})
         return True
 
     def _collapsed(self) -> bool:
@@ -278,12 +250,13 @@ class Loop:
 
     def _end(self, reason: str) -> Outcome:
         progress = self.progress
-        progress.ended, progress.seconds["total"] = reason, self._elapsed()
+        self.looking.settle(progress)
+        progress.ended, progress.seconds["total"] = reason, self.journal.elapsed()
         ended = {"event": "end", "reason": reason, "epoch": progress.epoch, "step": progress.step}
-        self._emit({**ended, "time": self._outcome().seconds})
-        self._save()
+        self.journal.write({**ended, "time": self._outcome().seconds})
+        self.looking.save(progress)
         if reason == "collapsed" and self.fabric.is_global_zero:
-            self.checkpoints.save_healthy_encoder()
+            self.looking.checkpoints.save_healthy_encoder()
         return self._outcome()
 
     def _outcome(self) -> Outcome:
@@ -293,15 +266,8 @@ class Loop:
 
     def restore(self) -> None:
         """Takes up the last checkpoint."""
-        self.progress = self.checkpoints.restore()
-        self.started = time.perf_counter() - self.progress.seconds["total"]
-
-    def _save(self) -> None:
-        self.fabric.barrier()
-        if self.fabric.is_global_zero:
-            with self._clock("saving"):
-                self.progress.seconds["total"] = self._elapsed()
-                self.checkpoints.save(self.progress)
+        self.progress = self.looking.checkpoints.restore()
+        self.journal.started -= self.progress.seconds["total"]
 
     def _save_views(self) -> None:
         if not self.fabric.is_global_zero:
@@ -315,32 +281,11 @@ class Loop:
 
     # small things
 
-    def _emit(self, record: Mapping[str, Any]) -> None:
-        if self.fabric.is_global_zero:
-            self.run_dir.append(record)
-        self._tell(record)
-
-    def _tell(self, record: Mapping[str, Any]) -> None:
-        if self.fabric.is_global_zero:
-            for listener in self.listeners:
-                listener(record)
-
     def _mean(self, value: Tensor) -> float:
         value = value.detach().double()
         if self.fabric.world_size > 1:
             value = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="mean")  # type: ignore[assignment]
         return float(value)
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    @contextmanager
-    def _clock(self, what: str) -> Iterator[None]:
-        if self.fabric.device.type == "cuda":
-            torch.cuda.synchronize()  # what was queued before is not this clock's time
-        start = time.perf_counter()
-        yield
-        self.progress.seconds[what] += time.perf_counter() - start
 
 
 def _unwatched(_: str) -> None:
@@ -365,15 +310,6 @@ def _some_images(source: Source, most: int) -> list[Tensor]:
         if len(found) == most:
             break
     return found
-
-
-def _spectra(report: Report) -> dict[str, Any]:
-    spectra = {
-        f"{tap}.{kind}": values
-        for tap, panel in report.panels.items()
-        for kind, values in panel.spectra.items()
-    }
-    return spectra | (report.study.spectra if report.study else {})
 
 
 def _mixed(*key: int) -> int:

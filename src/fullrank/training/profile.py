@@ -140,8 +140,8 @@ def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
         traced.export_chrome_trace(str(trace))
         with FlopCounterMode(display=False) as counter:
             _steps(loop, 1)
-        watching = _seconds(lambda: loop.evaluation.panel(trained=True))
-        knn = _seconds(lambda: loop.evaluation.worth(loop.probe))
+        watching = _seconds(lambda: loop.looking.evaluation.panel(trained=True))
+        knn = _seconds(lambda: loop.looking.evaluation.worth(loop.probe))
     step = statistics.median(sum(row.values()) for row in rows)
     images = config.batch_size * config.accumulate
     return Profile(

@@ -1,0 +1,163 @@
+"""Panels beside training: the records, checkpoints and verdicts of panels between epochs, later."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from fullrank.collapse import CollapseMonitor, Report
+from fullrank.errors import UsageError
+from fullrank.training.config import TrainConfig
+from fullrank.training.loop import resume, train
+
+SETTINGS: dict[str, Any] = {
+    "limit": 128, "batch_size": 32, "epochs": 4, "backbone": "resnet8-w16", "views": "shapes",
+    "level_every": 1, "accelerator": "cpu", "watch_images": 48, "knn_bank": 64, "study_every": 2, "lr": 0.1,
+    "options": {"proj_output_dim": 16, "pred_hidden_dim": 8},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def config(**changes: Any) -> TrainConfig:
+    return TrainConfig(**{**SETTINGS, **changes})
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """All of them, in their order, without times."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    """Without times, and without the file's length, in which times are written."""
+    state: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)
+    for part, key in (("progress", "seconds"), ("monitor", "seconds")):
+        state[part].pop(key)
+    state.pop("metrics_size")
+    return state
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"checkpoint_every": 3}, {"watch_every": 2}, {"keep_every": 1}],
+    ids=["every epoch", "checkpoints within epochs", "every other epoch", "kept encoders"],
+)
+def test_a_run_leaves_the_same_whether_panels_come_beside_or_between(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    runs = [tmp_path / panels for panels in ("between", "beside")]
+    for run in runs:
+        train(config(panels=run.name, **changes), run)
+    assert records(runs[1]) == records(runs[0])
+    for name in ("last", "healthy"):
+        there = [(run / "checkpoints" / f"{name}.pt").exists() for run in runs]
+        assert there[0] == there[1]
+        if there[0]:
+            assert same(*(checkpoint(run, name) for run in runs))
+    files = [sorted(str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()) for run in runs]
+    assert files[0] == files[1]
+    headers = [safe_open(run / "encoder.safetensors", "pt").metadata() for run in runs]
+    assert headers[0] == headers[1]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_after(step: int) -> Callable[[Mapping[str, Any]], None]:
+    def listener(record: Mapping[str, Any]) -> None:
+        if record["event"] == "step" and record["step"] == step:
+            raise Interrupted
+
+    return listener
+
+
+@pytest.mark.parametrize("step", [5, 6, 9])
+def test_a_run_cut_anywhere_resumes_to_the_same_end(step: int, tmp_path: Path) -> None:
+    train(config(panels="between"), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config(panels="beside"), tmp_path / "cut", [stop_after(step)])
+    resume(tmp_path / "cut")
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    assert same(checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "whole"))
+
+
+def slow_until(event: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Panels of trained networks wait for the event."""
+    close = CollapseMonitor.close
+
+    def waiting(self: CollapseMonitor, trained: bool = True) -> Report:
+        if trained:
+            assert event.wait(60), "training waits for the panel"
+        return close(self, trained)
+
+    monkeypatch.setattr(CollapseMonitor, "close", waiting)
+
+
+def test_training_goes_on_while_a_panel_is_worked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, steps = threading.Event(), 128 // 32
+    slow_until(event, monkeypatch)
+    views = []
+
+    def watch(name: str) -> None:
+        views.append(name)
+        if views.count("views") == 2 * steps:  # the second epoch's last step has begun
+            event.set()
+
+    from fullrank.training import loop as module
+
+    class Watched(module.Loop):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.mark = watch
+
+    monkeypatch.setattr(module, "Loop", Watched)
+    train(config(panels="beside", epochs=2), tmp_path / "run")
+    events = [(r["event"], r["step"]) for r in records(tmp_path / "run")]
+    assert events.index(("epoch", steps)) < events.index(("step", steps + 1))
+
+
+def test_what_goes_wrong_beside_is_raised_and_no_step_record_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = CollapseMonitor.close
+
+    def broken(self: CollapseMonitor, trained: bool = True) -> Report:
+        if trained:
+            raise UsageError("rows are not finite")
+        return close(self, trained)
+
+    monkeypatch.setattr(CollapseMonitor, "close", broken)
+    with pytest.raises(UsageError, match="rows are not finite"):
+        train(config(panels="beside"), tmp_path / "run")
+    steps = [r["step"] for r in records(tmp_path / "run") if r["event"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 4
+
+
+def test_who_decides_between_epochs_looks_between_epochs() -> None:
+    with pytest.raises(UsageError, match="--on-collapse stop decides between epochs: take --panels between"):
+        config(panels="beside", on_collapse="stop")
