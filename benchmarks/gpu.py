@@ -1,19 +1,22 @@
 """Steps on a GPU: CIFAR-10's recipes beside a bare loop, lightly's loss, and the matrix rate of the device.
 
-Usage: python benchmarks/gpu.py [--methods simsiam,cplearn] [--batch 64,256,512] [--repeats 5] [--json FILE]
+Usage: python benchmarks/gpu.py [--methods simsiam,cplearn] [--batch 64,256,512]
+                                [--compile none,reduce-overhead] [--repeats 5] [--json FILE]
 
 Every method is trained by its recipe `cifar10/METHOD` on 50,000 images of noise with 32 pixels: all of
-`fullrank train` but the panel between epochs. The bare loop is the same method and optimiser on views that
-are ready; where the method is SimSiam, a third way has lightly's heads and loss in that bare loop. They take
-turns. The last line is what 1,000 epochs of CPLearn would take at its published batch, from as many steps as
-20 epochs have.
+`fullrank train` but the panels, once for every mode of `--compile`. The bare loop is the same method and
+optimiser on views that are ready; where the method is SimSiam, a third way has lightly's heads and loss in
+that bare loop. They take turns. The last line is what 1,000 epochs of CPLearn would take at its published
+batch, from as many steps as 20 epochs have.
 
 To try it without a GPU: --device cpu --backbone resnet8-w16 --batch 16 --steps 2 --repeats 2 --extrapolate 2
+--compile none
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -117,7 +120,7 @@ def config_of(method: str, batch: int, backbone: str, accelerator: str) -> Train
 def measured(
     config: TrainConfig, images: Tensor, device: torch.device, steps: int, repeats: int
 ) -> list[Row]:
-    """The rows of one method at one batch size."""
+    """The rows of one method at one batch size, compiled or not."""
     with tempfile.TemporaryDirectory() as folder:
         bare, flops = bare_block(config, device, steps)
         ours = training_block(training_loop(config, images, Path(folder) / "run"), steps)
@@ -128,6 +131,8 @@ def measured(
         ways["rate"] = lambda: reachable_rate(device, "bf16")
         _, seconds = in_turns(repeats, ways)
     what, batch = f"{config.method}, batch {config.batch_size}", config.batch_size
+    if config.compile != "none":
+        what += f", --compile {config.compile}"
     rows = [
         beside(what, seconds, name, work=batch, measure="images/s")
         for name in ways
@@ -144,7 +149,7 @@ def extrapolated(config: TrainConfig, images: Tensor, steps: int) -> Row:
         training_block(training_loop(config, images, Path(folder) / "warm"), 10)()
         seconds = training_block(training_loop(config, images, Path(folder) / "run"), steps)()
     minutes = EPOCHS * (IMAGES // config.batch_size) * seconds / 60
-    what = f"{config.method}, batch {config.batch_size}, {EPOCHS:,} epochs"
+    what = f"{config.method}, batch {config.batch_size}, {EPOCHS:,} epochs, --compile {config.compile}"
     return Row(what, "", (minutes,), 45.0, at_most=True, unit="min", note=f"from {steps:,} steps")
 
 
@@ -156,6 +161,7 @@ def main() -> None:
     parser.add_argument("--batch", default="64,256,512")
     parser.add_argument("--backbone", default="", help="another than the recipe's ResNet-18")
     parser.add_argument("--steps", type=int, default=50, help="in a turn")
+    parser.add_argument("--compile", default="none,reduce-overhead", help="modes of fullrank train")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--extrapolate", type=int, default=20 * (IMAGES // 64), help="steps of CPLearn")
     parser.add_argument("--json", type=Path)
@@ -163,12 +169,12 @@ def main() -> None:
     device, accelerator = torch.device(args.device), "cpu" if args.device == "cpu" else "gpu"
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8)
     batches, found = [int(batch) for batch in args.batch.split(",")], []
-    for method in args.methods.split(","):
-        for batch in batches:
-            config = config_of(method, batch, args.backbone, accelerator)
-            found += measured(config, images, device, args.steps, args.repeats)
+    modes = args.compile.split(",")
+    for method, batch, mode in itertools.product(args.methods.split(","), batches, modes):
+        config = replace(config_of(method, batch, args.backbone, accelerator), compile=mode)
+        found += measured(config, images, device, args.steps, args.repeats)
     if "cplearn" in args.methods.split(","):
-        config = config_of("cplearn", min(batches), args.backbone, accelerator)
+        config = replace(config_of("cplearn", min(batches), args.backbone, accelerator), compile=modes[-1])
         found.append(extrapolated(config, images, args.extrapolate))
     name = torch.cuda.get_device_name() if device.type == "cuda" else machine()["cpu"]
     print(f"{date.today().isoformat()}, {name}, torch {torch.__version__}\n\n```\n{table(found)}\n```")

@@ -90,13 +90,14 @@ def test_a_step_never_waits_for_the_device_nor_mixes_two(method: str, tmp_path: 
     "settings",
     [
         {"optimizer": "lars", "exclude_1d_decay": True, "lars_clip": True},
+        {"clip_grad": 1.0},
         {"optimizer": "adamw", "accumulate": 2, "probe": "shared"},
         {"views": "asym-multicrop-cifar", "method": "byol"},
         {"views": "asym-scalemix", "image_size": 64},
         {"views": "digits"},
         {"views": "asym-aug", "method": "byol"},
     ],
-    ids=["lars", "adamw, accumulated", "multi-crop", "mixed scales", "rotated", "RandAugment"],
+    ids=["lars", "clipped", "adamw, accumulated", "multi-crop", "mixed scales", "rotated", "RandAugment"],
 )
 def test_no_option_makes_a_step_wait(settings: dict[str, Any], tmp_path: Path) -> None:
     method = settings.pop("method", "simsiam")

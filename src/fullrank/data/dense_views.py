@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from fullrank.data import colour_ops as colour
 from fullrank.data import image_ops as ops
 from fullrank.data.scale_mix import paste
-from fullrank.data.view_params import Draws, ViewParams, draw
+from fullrank.data.view_params import Draws, ViewParams, alike, draw
 from fullrank.data.view_presets import View, ViewSet
 from fullrank.data.views import Views
 from fullrank.errors import UsageError
@@ -63,6 +62,8 @@ class DenseViews(Views):
             raise UsageError("views with RandAugment are made by `Views`, not by `DenseViews`")
         self._made: Callable[..., list[Tensor]] = self._make
         if compiled is not None:
+            # constants, which a compiler works out once
+            warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
             self._made = torch.compile(self._make, mode=compiled, dynamic=False, fullgraph=True)
 
     @torch.no_grad()
@@ -80,7 +81,7 @@ class DenseViews(Views):
         made: dict[int, Tensor] = {}
         first_crop = _first_crops(self.recipe)
         parts = Draws(u, more).of_views(self.recipe)
-        for view, side, places in _alike(self.recipe, self.sizes):
+        for view, side, places in alike(self.recipe, self.sizes):
             own = torch.cat([parts[i][0] for i in places], dim=1)
             beyond = torch.cat([parts[i][1] for i in places], dim=1)
             if isinstance(images, Tensor):
@@ -144,14 +145,6 @@ def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
 def _where(picked: Tensor, changed: Tensor, images: Tensor) -> Tensor:
     """`changed` for the picked [B] images."""
     return torch.where(picked.view(-1, 1, 1, 1), changed, images)
-
-
-def _alike(recipe: Sequence[View], sizes: Sequence[int]) -> list[tuple[View, int, list[int]]]:
-    """Views that differ in their role at most, their side, and their places in the recipe."""
-    groups: dict[Any, list[int]] = {}
-    for i, (view, side) in enumerate(zip(recipe, sizes, strict=True)):
-        groups.setdefault((replace(view, role="both"), side), []).append(i)
-    return [(view, side, places) for (view, side), places in groups.items()]
 
 
 def _first_crops(recipe: Sequence[View]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,7 +15,12 @@ from fullrank.data.randaugment import random_ops
 from fullrank.data.scale_mix import random_boxes
 from fullrank.data.view_presets import View
 
-__all__ = ["Draws", "Params", "ViewParams", "draw", "draw_params", "draw_uniform"]
+__all__ = ["Draws", "Params", "ViewParams", "alike", "draw", "draw_params", "draw_uniform"]
+
+# Rows of uniform numbers after those of the boxes that are tried; what a seed means hangs on their places.
+TOP, LEFT, FLIP, JITTER, ORDER = range(5)
+FACTORS = slice(5, 9)
+GRAY, BLUR, SIGMA, SOLARIZE, DEGREES, ERASE, ERASE_TOP, ERASE_LEFT = range(9, 17)
 
 TRIES = 10  # rejected boxes before the fallback, as in torchvision
 DRAWS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later draws go last
@@ -83,7 +89,7 @@ class Params:
         Example:
             >>> one = torch.tensor([4])
             >>> draws = draw_uniform([View()], 6, torch.Generator())
-            >>> params = draw_params([View()], [4], one.expand(6), one.expand(6), draws)
+            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), draws)
             >>> len(params.rows(slice(1, 3))), len(params.rows([5]))
             (2, 1)
         """
@@ -121,6 +127,11 @@ def _place(u: Tensor, room: Tensor) -> Tensor:
     return torch.minimum((u * (room + 1)).long(), room)
 
 
+def _one_of(u: Tensor, n: int) -> Tensor:
+    """A whole number below `n`, each as likely."""
+    return (u * n).long().clamp(max=n - 1)
+
+
 def _more(view: View) -> list[int]:
     """Uniform numbers per sample beyond `DRAWS`: RandAugment; the second version, its own; the box."""
     augment = 4 * view.randaugment
@@ -148,50 +159,66 @@ def draw(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, sid
 
 def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
     crop_areas, crop_ratios, erase_areas, erase_ratios = u[: 4 * TRIES].view(4, TRIES, -1)
-    row = iter(u[4 * TRIES :].unbind())
-
-    def chance(p: float) -> Tensor:
-        return next(row) < p
-
-    def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * next(row)).float()
-
-    area = view.crop or (1.0, 1.0)
-    h, w, found = ops.random_sizes(crop_areas, crop_ratios, height, width, area, view.ratio)
-    # torchvision's fallback: the largest centred box whose ratio is allowed.
-    h = torch.where(found, h, torch.minimum(height, (width / view.ratio[0]).round().long()))
-    w = torch.where(found, w, torch.minimum(width, (height * view.ratio[1]).round().long()))
-    top, left = (torch.where(found, _place(next(row), r), r // 2) for r in (height - h, width - w))
-    whole = (torch.zeros_like(height), torch.zeros_like(width), height, width)
-    crop = torch.stack(whole if view.crop is None else (top, left, h, w), 1)
-    flip, jitter = chance(view.flip_p), chance(view.jitter_p)
-    order = _place(next(row), torch.tensor(len(colour.JITTER_ORDERS) - 1))
-    scales = [uniform(max(0.0, 1 - s), 1 + s) for s in (view.brightness, view.contrast, view.saturation)]
-    factors = torch.stack([*scales, uniform(-view.hue, view.hue)], 1)
-    gray, blur, sigma = chance(view.gray_p), chance(view.blur_p), uniform(*view.blur_sigma)
-    solarize, degrees = chance(view.solarize_p), uniform(-view.rotation, view.rotation)
-    sides, area, ratio = torch.full_like(height, side), view.erase_area, view.erase_ratio
-    # The erased box states height over width, and torchvision keeps it smaller than the view on both sides.
-    w, h, found = ops.random_sizes(erase_areas, erase_ratios, sides, sides, area, ratio, margin=1)
-    erased = chance(view.erase_p) & found
-    box = torch.stack([*(_place(next(row), (sides - v).clamp(min=0)) for v in (h, w)), h, w], 1)
+    u = u[4 * TRIES :]
+    low, span, likely = _scales(view, len(u), u.device)
+    uniform, chance = torch.addcmul(low, span, u).float(), u < likely
+    box = torch.stack([torch.zeros_like(height), torch.zeros_like(width), height, width], 1)
+    if view.crop is not None:
+        h, w, found = ops.random_sizes(crop_areas, crop_ratios, height, width, view.crop, view.ratio)
+        # torchvision's fallback: the largest centred box whose ratio is allowed.
+        h = torch.where(found, h, torch.minimum(height, (width / view.ratio[0]).round().long()))
+        w = torch.where(found, w, torch.minimum(width, (height * view.ratio[1]).round().long()))
+        room = ((TOP, height - h), (LEFT, width - w))
+        top, left = (torch.where(found, _place(u[row], r), r // 2) for row, r in room)
+        box = torch.stack([top, left, h, w], 1)
     which, levels = random_ops(augment, view.randaugment_magnitude, view.randaugment_std, view.randaugment_p)
     return ViewParams(
-        crop=crop,
-        flip=flip,
-        jitter=jitter,
-        order=order,
-        factors=factors,
-        gray=gray,
-        blur=blur,
-        sigma=sigma,
-        solarize=solarize,
-        degrees=degrees,
-        erase=box * erased.view(-1, 1),
+        crop=box,
+        flip=chance[FLIP],
+        jitter=chance[JITTER],
+        order=_one_of(u[ORDER], len(colour.JITTER_ORDERS)),
+        factors=uniform[FACTORS].T.contiguous(),
+        gray=chance[GRAY],
+        blur=chance[BLUR],
+        sigma=uniform[SIGMA],
+        solarize=chance[SOLARIZE],
+        degrees=uniform[DEGREES],
+        erase=_erased(view, u, chance[ERASE], erase_areas, erase_ratios, side),
         which=which,
         levels=levels,
         mix=torch.zeros_like(box),
     )
+
+
+def _erased(view: View, u: Tensor, chosen: Tensor, areas: Tensor, ratios: Tensor, side: int) -> Tensor:
+    """Boxes int64 [B, 4], 0 where none goes."""
+    if not view.erase_p:
+        return torch.zeros_like(u[:4], dtype=torch.int64).T.contiguous()
+    sides = torch.full_like(u[0], side, dtype=torch.int64)
+    # The erased box states height over width, and torchvision keeps it smaller than the view on both sides.
+    w, h, found = ops.random_sizes(areas, ratios, sides, sides, view.erase_area, view.erase_ratio, margin=1)
+    room = ((ERASE_TOP, h), (ERASE_LEFT, w))
+    box = torch.stack([*(_place(u[row], (sides - v).clamp(min=0)) for row, v in room), h, w], 1)
+    return box * (chosen & found).view(-1, 1)
+
+
+@lru_cache(maxsize=64)
+def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row of numbers, float64 [rows, 1]: lowest value, span, probability to compare with."""
+    low, high, likely = ([0.0] * rows for _ in range(3))
+    strengths = (view.brightness, view.contrast, view.saturation)
+    low[FACTORS] = [*(max(0.0, 1 - s) for s in strengths), -view.hue]
+    high[FACTORS] = [*(1 + s for s in strengths), view.hue]
+    low[SIGMA], high[SIGMA] = view.blur_sigma
+    low[DEGREES], high[DEGREES] = -view.rotation, view.rotation
+    for row, p in (
+        (FLIP, view.flip_p), (JITTER, view.jitter_p), (GRAY, view.gray_p), (BLUR, view.blur_p),
+        (SOLARIZE, view.solarize_p), (ERASE, view.erase_p),
+    ):  # fmt: skip
+        likely[row] = p
+    span = [b - a for a, b in zip(low, high, strict=True)]
+    made = torch.tensor([low, span, likely], dtype=torch.float64, device=device).unsqueeze(-1)
+    return made[0], made[1], made[2]
 
 
 def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> Draws:
@@ -210,7 +237,7 @@ def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Gener
 
 
 def draw_params(
-    recipe: Sequence[View], sides: Sequence[int], height: Tensor, width: Tensor, draws: Draws
+    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, draws: Draws
 ) -> Params:
     """Parameters of all views, where the draws are.
 
@@ -221,6 +248,24 @@ def draw_params(
         width: likewise.
         draws: of this recipe, for B images.
     """
-    parts = zip(recipe, sides, draws.of_views(recipe), strict=True)
-    drawn = (draw(view, u, more, height, width, side) for view, side, (u, more) in parts)
-    return Params(height, width, tuple(drawn))
+    parts, drawn = draws.of_views(recipe), {}
+    for view, side, places in alike(recipe, sides):
+        u, more = (torch.cat([parts[i][k] for i in places], dim=1) for k in range(2))
+        together = draw(view, u, more, height.repeat(len(places)), width.repeat(len(places)), side)
+        for k, i in enumerate(places):
+            drawn[i] = together.rows(slice(k * len(height), (k + 1) * len(height)))
+    return Params(height, width, tuple(drawn[i] for i in range(len(recipe))))
+
+
+@lru_cache(maxsize=64)
+def alike(recipe: tuple[View, ...], sides: tuple[int, ...]) -> list[tuple[View, int, list[int]]]:
+    """Views that differ in their role at most, their side, and their places in the recipe.
+
+    Example:
+        >>> [places for _, _, places in alike((View(), View(flip_p=0.5), View(role="source")), (8, 8, 8))]
+        [[0, 2], [1]]
+    """
+    groups: dict[tuple[View, int], list[int]] = {}
+    for i, (view, side) in enumerate(zip(recipe, sides, strict=True)):
+        groups.setdefault((replace(view, role="both"), side), []).append(i)
+    return [(view, side, places) for (view, side), places in groups.items()]

@@ -177,7 +177,9 @@ class Loop:
                 continue
             s.method.after_backward()
             if config.clip_grad:
-                self.fabric.clip_gradients(s.wrapped, s.optimizer, max_norm=config.clip_grad)
+                self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
+                    s.wrapped, s.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False
+                )
             if self.probe:
                 self.probe.before_step()
             s.optimizer.step()
