@@ -78,3 +78,11 @@ def test_filter_keeps_the_names_that_contain_it() -> None:
 def test_what_is_listed_can_be_trained() -> None:
     methods = json.loads(call("list", "methods", "--json").out)
     assert all(call("train", row["name"], "--help").code == 0 for row in methods)
+
+
+def test_a_method_alone_is_enough_to_train() -> None:
+    from fullrank.cli.train import parse_options, starting_point, to_config
+
+    method, layers, recipe = starting_point("simsiam", [])
+    assert (method, recipe) == ("simsiam", "shapes/simsiam")
+    assert to_config(parse_options(method, layers, [], "fullrank train simsiam")).data == "shapes"

@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "judge embeddings or an encoder: has it collapsed, how, and how does one know",
     "embed": "write the features of images, of any tap of a run or a model",
     "evaluate": "what a representation is worth: linear probe, k-NN, clustering, fine-tuning",
+    "sweep": "train a grid of settings, here or on a cluster, and compare them",
     "compare": "several runs and models in one table and on one page",
     "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",
     "lab": "a paper's experiment from fresh runs, and its figures",

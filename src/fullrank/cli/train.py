@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -100,7 +101,7 @@ def _data_of(words: Sequence[str]) -> str:
     from fullrank.training.config import TrainConfig
 
     data = TrainConfig.data
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word == "--data":
             data = following
         elif word.startswith("--data="):
@@ -108,11 +109,14 @@ def _data_of(words: Sequence[str]) -> str:
     return data
 
 
-def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
+def parse_options(
+    method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
+) -> Any:
     """Parses the command line over the defaults of method and recipe.
 
     The method's defaults depend on the size of the images, which the data decides; so they are applied to
-    what neither the recipe nor the command line names.
+    what neither the recipe nor the command line names. Without `sized` they are those for large images, and
+    no data is opened.
     """
     from fullrank.data.opening import open_data
     from fullrank.methods import METHODS
@@ -148,6 +152,8 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
     first = parsed(defaults(224), *layers)
     to_config(first)  # whatever is wrong is said before data is opened, let alone fetched
     size = first.image_size
+    if not sized:
+        return first
     if not size:
         try:
             data = open_data(first.data, limit=8, download=first.download, max_corrupt=0.9)

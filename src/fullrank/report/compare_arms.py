@@ -21,7 +21,9 @@ from fullrank.report.run import Run
 __all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
-NO_SETTING = frozenset({"seed", "out", "download", "log"})  # neither makes another experiment of a run
+NO_SETTING = frozenset(
+    {"seed", "out", "download", "log", "panels", "workers"}
+)  # neither makes another experiment of a run
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _stem(group: Sequence[Subject]) -> str:
         return group[0].short
     columns = zip(*(subject.short for subject in group), strict=False)
     shared = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, columns))
-    return re.sub(r"([-_. ](seed|s)?)?[-_. ]*\d*$", "", shared) or group[0].method
+    return re.sub(r"([-_., ](seed=?|s)?)?[-_., ]*\d*$", "", shared) or group[0].method
 
 
 def _below(group: Sequence[Subject]) -> str:
