@@ -23,7 +23,7 @@ __all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
 NO_SETTING = frozenset(
     {"seed", "out", "download", "log", "panels", "workers"}
-)  # neither makes another experiment of a run
+)  # none makes another experiment
 
 
 @dataclass(frozen=True)
