@@ -1,7 +1,7 @@
 """What a step asks of the device that it runs on: PyTorch's `meta` device stands in for a GPU.
 
 It holds no values, so that whatever would make the host wait for one (`item`, `nonzero`, a copy to the CPU, a
-branch) is an error there.
+branch) is an error there. What a GPU would wait for on the way to it is refused by hand.
 """
 
 from __future__ import annotations
@@ -42,20 +42,27 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda k="cpu": enabled("cpu" if k == "meta" else k))
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
     monkeypatch.setattr(
-        torch, "randn", lambda *shape, generator=None, **how: normal(*shape, generator=generator).to(**how)
+        torch, "randn", lambda *shape, generator=None, **how: normal(*shape, generator=generator).to(**how, non_blocking=True)
     )
     monkeypatch.setattr(Fabric, "device", property(lambda _: META))
     yield
 
 
-class OneDevice(TorchDispatchMode):
-    """Refuses operations on tensors of two devices; copies between them are what is allowed."""
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations on tensors of two devices, and to send without `non_blocking` or from a list."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         where = {t.device.type for t in tensors if t.ndim or t.device.type != "cpu"}
-        assert len(where) < 2, f"{func} takes tensors on {sorted(where)}"
+        name = func.name()
+        if name in ("aten::_to_copy", "aten::copy_"):
+            aim = torch.device(kwargs.get("device") or args[0].device)
+            sent = aim == META and tensors[-1].device != META
+            assert not sent or kwargs.get("non_blocking") or args[2:3] == (True,), f"{name} waits"
+        else:
+            assert len(where) < 2, f"{func} takes tensors on {sorted(where)}"
+        assert name != "aten::lift_fresh" or META.type not in where, "a list is sent, and waited for"
         return func(*args, **kwargs)
 
 
@@ -70,8 +77,10 @@ def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
     config, data = building.prepare(config, fabric)
     loop = Loop(building.setup(config, data, fabric), RunDir.create(folder / "run", config), ())
     loop.s.method.train()
+    images = torch.zeros(32, 3, 32, 32, dtype=torch.uint8, device=META)
+    loop._views(images, 0, 0)  # constants are sent once
     loop.progress.step = 1  # the first step is logged, and what is logged is waited for
-    with OneDevice():
+    with NoWaiting():
         loop.train_epoch()
     return loop
 

@@ -12,6 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -126,10 +127,9 @@ def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
     Brightness, contrast and saturation are one formula, `f x + (1 - f) g`, where g is black, the mean grey or
     the pixel's own grey.
     """
-    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=images.device)
+    neutral, orders = _constants(images.device)
     factors = torch.where(p.jitter.view(-1, 1), p.factors, neutral)
     brightness, contrast, saturation, shift = factors.unbind(1)
-    orders = torch.tensor(colour.JITTER_ORDERS, device=images.device)
     for turn in orders[p.order].unbind(1):
         flat, pale = ((turn == k).float().view(-1, 1, 1, 1) for k in (1, 2))
         factor = torch.stack([brightness, contrast, saturation, torch.ones_like(shift)]).gather(0, turn[None])
@@ -140,6 +140,13 @@ def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
         if view.hue:
             images = _where((turn == 3) & (shift != 0), colour.hue(images, shift), images)
     return images
+
+
+@lru_cache(maxsize=8)
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The factors that change nothing, and the orders of a jitter: sent once, since sending a list waits."""
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=device)
+    return neutral, torch.tensor(colour.JITTER_ORDERS, device=device)
 
 
 def _where(picked: Tensor, changed: Tensor, images: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from fullrank.errors import UsageError
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Range = tuple[float, float]
 
+STAGED = 2**16  # bytes that a GPU's driver sets aside at once; more of unpinned memory waits for its turn
+
 
 def to_float(images: Tensor) -> Tensor:
     """Images as float32 in [0, 1]: uint8 is divided by 255, floating point is only cast.
@@ -42,6 +44,8 @@ def to_float(images: Tensor) -> Tensor:
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Small CPU tensors, sent without waiting for the device."""
+    if device.type == "cuda" and values.nbytes > STAGED:
+        values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 

@@ -186,4 +186,4 @@ def _centre_crop(source: Source, image_size: int | None, crop_ratio: float = 1.0
 def _gathered(source: Source, indices: Indices) -> tuple[Tensor, Tensor]:
     assert isinstance(source, MemorySource)  # the other kind has a loader
     chosen = torch.from_numpy(indices)
-    return chosen, source.images.index_select(0, chosen.to(source.images.device))
+    return chosen, source.images.index_select(0, chosen.to(source.images.device, non_blocking=True))
