@@ -38,12 +38,13 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
             super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
 
+    def there(*shape: int, generator: torch.Generator | None = None, **how: Any) -> torch.Tensor:
+        return normal(*shape, generator=generator).to(**how, non_blocking=True)
+
     monkeypatch.setattr(torch, "autocast", Autocast)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda k="cpu": enabled("cpu" if k == "meta" else k))
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
-    monkeypatch.setattr(
-        torch, "randn", lambda *shape, generator=None, **how: normal(*shape, generator=generator).to(**how, non_blocking=True)
-    )
+    monkeypatch.setattr(torch, "randn", there)
     monkeypatch.setattr(Fabric, "device", property(lambda _: META))
     yield
 
