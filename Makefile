@@ -9,15 +9,19 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	>/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: demo test coverage lint setup bench clean
+.PHONY: demo test test-all coverage lint setup bench clean
 
 demo: $(READY)
 	$(BIN)/fullrank demo
 
 test: $(READY) lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow or acceptance"
+
+# with whole labs, compilers, clusters and machines that are killed: twice as long
+test-all: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
-# a fifth slower than the tests alone
+# a fifth slower than all tests without it
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term
 

@@ -24,7 +24,7 @@ from fullrank.training.rundir import RunDir
 from methods.shrunk import shrunk
 
 META = torch.device("meta")
-STEPS = 3
+STEPS = 2
 WAITING = {"wmse"}  # asks whether its Cholesky factorisation failed, to say what would help
 
 
