@@ -174,7 +174,7 @@ def remember(cells: Sequence[Cell], out: Path) -> None:
     file = out / "sweep.json"
     told = json.loads(file.read_text()) if file.exists() else {}
     for cell in cells:
-        before = told.setdefault(cell.name, list(cell.words))
+        before = told.get(cell.name, list(cell.words))
         if before != list(cell.words) and cell.run.exists():
             raise UsageError(
                 f"{cell.run} was trained with `{shlex.join(before)}`: take another --out, or the same options"
