@@ -95,6 +95,22 @@ def test_same_size_is_the_identity_and_flip_is_exact() -> None:
     assert torch.equal(crop(batch, (0, 0, 9, 9), 9, "bicubic", True), batch.flip(-1))
 
 
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_weights_that_are_looked_up_are_those_that_are_computed(kind: ops.Interpolation, flip: bool) -> None:
+    start, last = torch.triu_indices(12, 12)
+    box = start, last - start + 1, torch.full_like(start, flip, dtype=torch.bool)
+    looked_up = ops.crop_matrix(12, 9, *box, kind)
+    assert torch.equal(looked_up, ops.resample_matrix(12, 9, *box, kind))
+
+
+def test_weights_of_large_images_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "_every_crop", None)
+    box = torch.tensor([3]), torch.tensor([70]), torch.tensor([True])
+    large = ops.crop_matrix(96, 64, *box, "bicubic")
+    assert torch.equal(large, ops.resample_matrix(96, 64, *box))
+
+
 def test_a_window_of_a_resized_image() -> None:
     batch, start, length = images(1, 30, 30), torch.tensor([0]), torch.tensor([30])
     whole = ops.resample_matrix(30, 21, start, length)

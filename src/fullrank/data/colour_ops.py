@@ -126,27 +126,25 @@ def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor)
         >>> color_jitter(images, picked, order, halve)[:, 0, 0, 0]
         tensor([0.2500, 0.5000])
     """
-    rows = torch.nonzero(picked).view(-1)
-    if not len(rows):
+    if not bool(picked.any()):
         return images
-    neutral = factors[rows] == torch.tensor([1.0, 1.0, 1.0, 0.0])
-    by_turn = torch.tensor(JITTER_ORDERS)[order[rows]]  # [n, 4]: which operation
-    by_turn = torch.where(neutral.gather(1, by_turn), len(_OPERATIONS), by_turn)
+    idle = (factors == torch.tensor([1.0, 1.0, 1.0, 0.0])) | ~picked.view(-1, 1)
+    by_turn = torch.tensor(JITTER_ORDERS)[order]  # [B, 4]: which operation
+    by_turn = torch.where(idle.gather(1, by_turn), len(_OPERATIONS), by_turn).T.contiguous()
     # Before every turn the rows are put in order of their operations, so that each is done on one slice.
-    sorted_rows = by_turn.argsort(dim=0, stable=True)  # [n, 4]: row of `rows` to place, turn by turn
-    where = sorted_rows.argsort(0)
-    ends = torch.stack([(by_turn <= op).sum(0) for op in range(len(_OPERATIONS))]).T.tolist()
-    from_before = torch.cat([rows[sorted_rows[:, :1]], where[:, :-1].gather(0, sorted_rows[:, 1:])], dim=1)
-    moves = torch.cat([from_before, rows[sorted_rows[:, -1:]]], dim=1).T.contiguous()
+    sorted_rows = by_turn.argsort(dim=1, stable=True)  # [turn, B]: row of the batch to place
+    where = torch.empty_like(sorted_rows).scatter_(1, sorted_rows, torch.arange(len(images)).expand(4, -1))
+    ends = torch.stack([(by_turn <= op).sum(1) for op in range(len(_OPERATIONS))], 1).tolist()
+    moves = torch.cat([sorted_rows[:1], where[:-1].gather(1, sorted_rows[1:]), where[-1:]])
     moves = to_device(moves, images.device)
-    values = to_device(factors[rows[sorted_rows].T], images.device)  # [turn, n, 4]
+    values = to_device(factors[sorted_rows], images.device)  # [turn, B, 4]
     held = images
     for turn, stops in enumerate(ends):
         held = held.index_select(0, moves[turn])
         for op, (start, end) in enumerate(itertools.pairwise([0, *stops])):
             if start < end:
                 _OPERATIONS[op](held[start:end], values[turn, start:end, op])
-    return images.index_copy_(0, moves[-1], held)
+    return torch.index_select(held, 0, moves[-1], out=images)
 
 
 _OPERATIONS = (_brightness_, _contrast_, _saturation_, _hue_)

@@ -23,6 +23,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Range = tuple[float, float]
 
 STAGED = 2**16  # bytes that a GPU's driver sets aside at once; more of unpinned memory waits for its turn
+TABLE = 2**27  # most bytes of weights that are kept to be looked up: sides of 64 pixels fit
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -134,6 +135,41 @@ def resample_matrix(
     else:
         raise UsageError(f"cannot resample by {interpolation!r}; use 'bicubic' or 'bilinear'")
     return weights.div_(weights.sum(-1, keepdim=True))
+
+
+def crop_matrix(
+    size_in: int, size_out: int, start: Tensor, length: Tensor, flip: Tensor, interpolation: Interpolation
+) -> Tensor:
+    """`resample_matrix` of boxes, bit by bit; small images have few boxes, whose weights are looked up.
+
+    Args:
+        size_in: as of `resample_matrix`, and so are all others.
+        size_out: see there.
+        start: see there.
+        length: see there.
+        flip: see there.
+        interpolation: see there.
+
+    Example:
+        >>> start, length, flip = torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([True, False])
+        >>> found = crop_matrix(4, 3, start, length, flip, "bicubic")
+        >>> torch.equal(found, resample_matrix(4, 3, start, length, flip))
+        True
+    """
+    entries = size_in * (size_in + 1) * size_out * size_in
+    if 4 * entries > TABLE or torch.compiler.is_compiling():  # a compiler would make the table at every call
+        return resample_matrix(size_in, size_out, start, length, flip, interpolation)
+    table = _every_crop(size_in, size_out, interpolation, start.device)
+    shorter_starts = start * size_in - start * (start - 1) // 2  # boxes that begin before `start`
+    return table.index_select(0, 2 * (shorter_starts + length - 1) + flip)
+
+
+@lru_cache(maxsize=8)
+def _every_crop(size_in: int, size_out: int, interpolation: Interpolation, device: torch.device) -> Tensor:
+    """Weights of all boxes, by start, then length, plain and then mirrored."""
+    start, last = torch.triu_indices(size_in, size_in, device=device).repeat_interleave(2, dim=1)
+    mirrored = torch.arange(len(start), device=device) % 2 == 1
+    return resample_matrix(size_in, size_out, start, last - start + 1, mirrored, interpolation)
 
 
 @lru_cache(maxsize=16)

@@ -233,11 +233,14 @@ class Views:
     def _crop(self, images: Tensor, view: View, box: Tensor, flip: Tensor | None, size: int) -> Tensor:
         """Boxes [B, 4] of float images as [B, 3, s, s]; for a view without crop, the middle of the whole."""
         device, (height, width) = images.device, images.shape[-2:]
-        full_h, full_w = size, size
-        if view.crop is None:
-            full_h, full_w = (size * side // min(height, width) for side in (height, width))
         top, left, h, w = ops.to_device(box, device).unbind(1)
         flip = None if flip is None else ops.to_device(flip, device)
+        if view.crop is not None and flip is not None:
+            upright = torch.zeros_like(flip)
+            rows = ops.crop_matrix(height, size, top, h, upright, view.interpolation)
+            columns = ops.crop_matrix(width, size, left, w, flip, view.interpolation)
+            return ops.separable(images, rows, columns)
+        full_h, full_w = (size * side // min(height, width) for side in (height, width))
         off_h, off_w = round((full_h - size) / 2), round((full_w - size) / 2)
         rows = ops.resample_matrix(height, size, top, h, None, view.interpolation, full_h, off_h)
         columns = ops.resample_matrix(width, size, left, w, flip, view.interpolation, full_w, off_w)
