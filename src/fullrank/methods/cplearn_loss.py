@@ -20,7 +20,6 @@ __all__ = ["dictionary_loss"]
 ELEMENTS = 1 << 21  # of a block of scores; what is made of them then stays in the processor's cache
 
 
-@in_full_precision
 def dictionary_loss(
     e: Sequence[Tensor],
     dictionary: SignDictionary,
@@ -32,7 +31,9 @@ def dictionary_loss(
     """What `cplearn_loss` gives for the scores `scale * e @ W`, in value and gradient, in far less memory.
 
     The scores are the only matrix of rows by codes that is kept; probabilities and gradients are made block
-    by block of the codes, and so is W where it is large. Nothing is drawn and nothing is rounded otherwise.
+    by block of the codes, and so is W where it is large. All is in single precision but for one product: the
+    gradient by bfloat16 embeddings, which are rounded to bfloat16 anyway, is taken from bfloat16 factors, of
+    which W is exact.
 
     Args:
         e: per view, embeddings [n, f].
@@ -52,19 +53,22 @@ def dictionary_loss(
         (2.0794, 2.0794)
     """
     rows = torch.cat(list(e))
-    loss, of_prior, invariance = _Blockwise.apply(rows, dictionary, len(e), scale, beta, prior, everywhere)
+    backward = torch.bfloat16 if rows.dtype == torch.bfloat16 else None
+    apply = in_full_precision(_Blockwise.apply)
+    loss, of_prior, invariance = apply(rows, dictionary, len(e), scale, beta, prior, everywhere, backward)
     return {"loss": loss, "prior": of_prior, "invariance": invariance}
 
 
 class _Blockwise(torch.autograd.Function):
     """log P of V views, [V, n, c], is kept.
 
-    With m_vj the log of code j's mean probability, d_vj the prior's derivative by it, and w_vij the share of
-    that mean which row i has, the gradient by the scores is
+    With m_vj the log of code j's mean probability over the N rows that are counted, the gradient by the
+    scores is
 
-        k (sum_b P_b - V P_v + P_v (L_v - r_v)) + u_v - P_v t_v,   u = w d,   t = sum_j u,
+        k (sum_b P_b - V P_v + P_v (L_v - r_v)) + u_v - P_v t_v,   t_v = sum_j u_v,
 
-    where L_v sums log P over the other views, r_v = sum_j P_v L_v, and k = -beta / (V (V - 1) n).
+    where L_v sums log P over the other views, r_v = sum_j P_v L_v, and k = -beta / (V (V - 1) n). u comes
+    from the prior: P (log c + m + 1) / (V N) if it is reverse, and -P exp(-m) / (V c N) if it is forward.
     """
 
     @staticmethod
@@ -77,11 +81,12 @@ class _Blockwise(torch.autograd.Function):
         beta: float,
         prior: str,
         everywhere: bool,
+        backward: torch.dtype | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n, c = len(e) // views, dictionary.shape[1]
         scores = e.new_empty(len(e), c)
         for at, w in dictionary.blocks(e):
-            scores[:, at] = e @ w
+            torch.mm(e, w, out=scores[:, at])
         for part in torch.split(scores, max(1, ELEMENTS // c)):
             part.mul_(scale).sub_(part.logsumexp(1, keepdim=True))
         log_p = scores.view(views, n, c)
@@ -97,20 +102,22 @@ class _Blockwise(torch.autograd.Function):
         m -= math.log(counted)
         if prior == "reverse":
             of_prior = (m.exp() * (math.log(c) + m)).sum(1).mean()
-            d = m.exp() * (math.log(c) + m + 1) / views
+            d = (math.log(c) + m + 1) / (views * counted)
         else:
             of_prior = -(math.log(c) + m).mean()
-            d = torch.full_like(m, -1.0 / (views * c))
+            d = torch.full_like(m, -1.0 / (views * c * counted))
 
         r, t = e.new_zeros(views, n, 1), e.new_zeros(views, n, 1)
         for at in _blocks(log_p):
             block = log_p[..., at]
-            r += (block.exp() * (block.sum(0) - block)).sum(2, keepdim=True)
-            t += (_share(block, m[:, None, at], counted) * d[:, None, at]).sum(2, keepdim=True)
+            p = block.exp()
+            r += (block.sum(0) - block).mul_(p).sum(2, keepdim=True)
+            t += _by_prior(prior, p, block, m[:, None, at], d[:, None, at]).sum(2, keepdim=True)
         k = -beta / (views * (views - 1) * n)
         invariance = k * r.sum()
         ctx.save_for_backward(log_p, m, d, r, t)
-        ctx.dictionary, ctx.scale, ctx.k, ctx.counted = dictionary, scale, k, counted
+        ctx.dictionary, ctx.scale, ctx.k, ctx.prior, ctx.dtype = dictionary, scale, k, prior, backward
+        ctx.everywhere = counted > n
         ctx.mark_non_differentiable(of_prior, invariance)
         return of_prior + invariance, of_prior, invariance
 
@@ -120,26 +127,28 @@ class _Blockwise(torch.autograd.Function):
         log_p, m, d, r, t = ctx.saved_tensors
         views, n, _ = log_p.shape
         of_all = gradient.clone()
-        if ctx.counted > n:  # every process's prior depends on every process's rows
+        if ctx.everywhere:  # every process's prior depends on every process's rows
             dist.all_reduce(of_all)
         found = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
-        for at, w in ctx.dictionary.blocks(log_p):
+        product = torch.empty_like(found, dtype=ctx.dtype)
+        for at, w in ctx.dictionary.blocks(product):
             for start in range(at.start, at.stop, step := _width(log_p)):
                 part = slice(start, min(start + step, at.stop))
                 block = log_p[..., part]
                 p = block.exp()
                 by_scores = (block.sum(0) - block).sub_(r).mul_(p).add_(p.sum(0)).sub_(p, alpha=views)
                 by_scores.mul_(ctx.k * gradient)
-                u = _share(block, m[:, None, part], ctx.counted).mul_(d[:, None, part])
+                u = _by_prior(ctx.prior, p, block, m[:, None, part], d[:, None, part])
                 by_scores.add_(u.sub_(p.mul_(t)).mul_(of_all))
                 inside = slice(part.start - at.start, part.stop - at.start)
-                found.addmm_(by_scores.view(views * n, -1), w[:, inside].T, alpha=ctx.scale)
-        return found, None, None, None, None, None, None
+                torch.mm(by_scores.view(views * n, -1).to(w.dtype), w[:, inside].T, out=product)
+                found.add_(product, alpha=ctx.scale)
+        return found, *[None] * 7
 
 
-def _share(log_p: Tensor, m: Tensor, counted: int) -> Tensor:
-    """What share of a code's mean probability each row has; where both underflow, too."""
-    return (log_p - m).sub_(math.log(counted)).exp_()
+def _by_prior(prior: str, p: Tensor, log_p: Tensor, m: Tensor, d: Tensor) -> Tensor:
+    """u, new memory; of a forward prior also where p and its mean underflow."""
+    return p * d if prior == "reverse" else (log_p - m).exp_().mul_(d)
 
 
 def _width(log_p: Tensor) -> int:

@@ -46,19 +46,12 @@ class SignDictionary(nn.Module):
         rng, sizes = np.random.default_rng(seed), [*range(0, dim * count, DRAWN), dim * count]
         drawn = (rng.integers(0, 2, size=b - a, dtype=np.uint8) for a, b in pairwise(sizes))
         self.register_buffer("bits", torch.from_numpy(np.concatenate([np.packbits(part) for part in drawn])))
-        self._matrix: Tensor | None = None  # W, where it is small
+        self._kept: dict[tuple[torch.device, torch.dtype, int], list[Tensor]] = {}  # blocks, where W is small
         self._rows: Tensor | None = None  # the bits with every row beginning on a byte, where they do not so
 
     def matrix(self, like: Tensor) -> Tensor:
         """W [f, c] on the device and in the type of `like`."""
-        made = self._matrix
-        if made is None or made.device != like.device or made.dtype != like.dtype:
-            made = like.new_empty(self.shape)
-            for at, block in self._made(like):
-                made[:, at] = block
-            if made.nbytes <= KEPT_BYTES.get(like.device.type, 0):
-                self._matrix = made
-        return made
+        return torch.cat([block for _, block in self._made(like)], dim=1)
 
     def blocks(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
         """W piece by piece: a slice of the codes and their columns [f, width], as `like`.
@@ -75,10 +68,11 @@ class SignDictionary(nn.Module):
         if f * c * like.element_size() > KEPT_BYTES.get(like.device.type, 0):
             yield from self._made(like, width)
             return
-        whole = self.matrix(like)
-        for start in range(0, c, width):
-            at = slice(start, min(start + width, c))
-            yield at, whole[:, at]
+        key = like.device, like.dtype, width
+        if key not in self._kept:
+            self._kept[key] = [block for _, block in self._made(like, width)]
+        for k, block in enumerate(self._kept[key]):
+            yield slice(k * width, min((k + 1) * width, c)), block
 
     def _made(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
         """Blocks from the bits: every byte looks its eight signs up."""
@@ -95,7 +89,8 @@ class SignDictionary(nn.Module):
         for start in range(0, c, width):
             at = slice(start, min(start + width, c))
             packed = rows[:, at.start // 8 : -(-at.stop // 8)].int()
-            yield at, nn.functional.embedding(packed, signs_of).view(f, -1)[:, : at.stop - at.start]
+            block = nn.functional.embedding(packed, signs_of).view(f, -1)
+            yield at, block[:, : at.stop - at.start].contiguous()
 
     @staticmethod
     def pack(floats: Tensor) -> Tensor:
@@ -104,7 +99,7 @@ class SignDictionary(nn.Module):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._matrix = self._rows = None  # made of what was there before
+        self._kept, self._rows = {}, None  # made of what was there before
 
 
 def log_mean_of_codes(log_p: Tensor, everywhere: bool = True) -> Tensor:
