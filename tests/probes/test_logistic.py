@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from fullrank.errors import UsageError
@@ -76,6 +78,24 @@ def test_too_few_steps_are_confessed() -> None:
     rows, labels = data(300, 0)
     fit = fit_logistic(rows, labels, 100.0, tolerance=1e-8, steps=2)
     assert not fit.converged and fit.gradient > 1e-8
+
+
+def test_threads_of_another_library_rest_while_ours_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["internal_api"] == "openblas"]
+
+    seen, loss = [], LogisticProblem.loss_and_gradient
+
+    def watched(self: LogisticProblem, *args: Any) -> Any:
+        seen.append(threads())
+        return loss(self, *args)
+
+    monkeypatch.setattr(LogisticProblem, "loss_and_gradient", watched)
+    before = threads()
+    fit_logistic(torch.tensor([[-1.0], [1.0], [2.0]]), torch.tensor([0, 1, 0]))
+    assert seen
+    assert all(each == 1 for pools in seen for each in pools)
+    assert threads()[: len(before)] == before
 
 
 def test_the_intercept_is_not_penalised() -> None:

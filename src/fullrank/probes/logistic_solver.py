@@ -95,6 +95,7 @@ class LogisticProblem:
         self, penalty: float, tolerance: float, steps: int, start: Solution, dtype: torch.dtype, before: int
     ) -> Solution:
         from scipy.optimize import OptimizeResult, minimize
+        from threadpoolctl import ThreadpoolController
 
         d, scale = self.rows.shape[1], self.classes**0.5
         stretch = (self.spectrum / self.classes + penalty).rsqrt()
@@ -119,16 +120,13 @@ class LogisticProblem:
                 raise StopIteration
 
         first = torch.cat([start.weights @ self.axes / stretch, start.intercepts[:, None] / scale], dim=1)
-        end = minimize(
-            loss,
-            first.flatten().cpu().numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            callback=done,
-            options={"maxiter": steps, "maxfun": 2 * steps, "gtol": 0.0, "ftol": SMALLEST_GAIN[dtype]},
-        )
-        if best[0].gradient > tolerance:  # the last place that was tried need not be the best one
-            loss(end.x)
+        options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": 0.0, "ftol": SMALLEST_GAIN[dtype]}
+        # Threads of scipy's OpenBLAS spin on after each of its small steps, where PyTorch's should run.
+        with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+            flat = first.flatten().cpu().numpy()
+            end = minimize(loss, flat, jac=True, method="L-BFGS-B", callback=done, options=options)
+            if best[0].gradient > tolerance:  # the last place that was tried need not be the best one
+                loss(end.x)
         return best[0]
 
     def loss_and_gradient(
