@@ -11,6 +11,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from fullrank.errors import UsageError
 from fullrank.export.encoder import FORMATS, export_encoder
@@ -112,6 +113,17 @@ def test_a_simsiam_checkpoint_of_others_is_handed_on(to: Any, tmp_path: Path) ->
     assert found.difference <= 1e-6 and found.said["architecture"] == "resnet18"
     model = open_model(tmp_path / "simsiam.pth.tar", image_size=64)
     assert difference(by_its_readme(tmp_path / "F"), model) <= 1e-6
+
+
+def test_a_pytorch_that_cannot_write_onnx_is_said(
+    imagenet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cpu"))
+    with pytest.raises(UsageError, match=r"PyTorch 2\.7 or newer, not 2\.6\.0\+cpu; pip install"):
+        export_encoder(imagenet_run, "onnx", tmp_path / "F")
+    assert not (tmp_path / "F").exists()
 
 
 def test_onnxruntime_gives_the_same_features_for_batches_of_any_size(

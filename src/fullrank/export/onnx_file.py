@@ -16,6 +16,7 @@ from fullrank.networks.foreign_model import ForeignModel
 
 __all__ = ["write_onnx"]
 
+OLDEST = "2.7"  # PyTorch whose exporter understands today's onnxscript
 LARGEST_DIFFERENCE = 1e-4  # of the features' size, between onnxruntime and PyTorch
 ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GB, beyond it weights lie beside the file
 
@@ -33,7 +34,7 @@ def write_onnx(model: ForeignModel, path: Path, said: Mapping[str, Any]) -> floa
         feature, over batches of 1 and 3 images.
 
     Raises:
-        UsageError: the packages are not installed.
+        UsageError: the packages are not installed, or PyTorch is older than they can work with.
         FullrankError: the network cannot be exported, or gives other features there.
     """
     try:
@@ -42,6 +43,11 @@ def write_onnx(model: ForeignModel, path: Path, said: Mapping[str, Any]) -> floa
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise UsageError(f"--to onnx needs {error.name}; pip install 'fullrank[onnx]'") from error
+    if torch.__version__ < OLDEST:
+        raise UsageError(
+            f"--to onnx needs PyTorch {OLDEST} or newer, not {torch.__version__}; "
+            "pip install 'fullrank[onnx]'"
+        )
     size = sum(value.nbytes for value in model.network.state_dict().values())
     network = model.network.cpu().eval()
     try:
