@@ -3,7 +3,7 @@
 `Views` picks the images that each change applies to, which saves a CPU half of the work and asks a GPU for
 hundreds of small operations. Here every change is computed for every image and taken where chance says so: no
 shape depends on chance, equal recipes go through together, and parameters are worked out where the images
-are. That is a third of the operations, and one graph to a compiler.
+are. That is two thirds of the operations, and one graph to a compiler.
 """
 
 from __future__ import annotations

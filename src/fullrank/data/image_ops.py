@@ -143,12 +143,15 @@ def crop_matrix(
     """`resample_matrix` of boxes, bit by bit; small images have few boxes, whose weights are looked up.
 
     Args:
-        size_in: as of `resample_matrix`, and so are all others.
-        size_out: see there.
-        start: see there.
-        length: see there.
-        flip: see there.
-        interpolation: see there.
+        size_in: pixels of the images along this axis.
+        size_out: pixels wanted.
+        start: int64 [B], first pixel of each box.
+        length: int64 [B], pixels of each box, at least 1; `start + length <= size_in`.
+        flip: bool [B], where to mirror.
+        interpolation: "bicubic" or "bilinear".
+
+    Returns:
+        float32 [B, size_out, size_in] on the device of `start`, new memory.
 
     Example:
         >>> start, length, flip = torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([True, False])
