@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fullrank.data.views import VIEWS
 from fullrank.networks.backbones import build_backbone
+from fullrank.views.views import VIEWS
 
 if TYPE_CHECKING:
     from steps import Case

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from fullrank.data.sources import Data, MemorySource
+from fullrank.images.sources import Data, MemorySource
 from fullrank.methods import build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
 from fullrank.training.profile import reachable_rate
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import launch_fabric, resolve, setup
 
 IMAGES, SIZE, WORKERS = 20_000, 32, (0, 1, 2)

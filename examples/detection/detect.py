@@ -26,7 +26,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from fullrank.data.shapes import SHAPES, shapes
+from fullrank.images.shapes import SHAPES, shapes
 
 Target = dict[str, Tensor]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fullrank.callbacks import lightning_callback, logged, trainer_callback
 from fullrank.collapse import CollapseMonitor, Thresholds
 from fullrank.errors import UsageError
+from fullrank.integrations.callbacks import lightning_callback, logged, trainer_callback
 
 IMAGES = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 

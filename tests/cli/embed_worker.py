@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fullrank.cli import main
-from fullrank.embed import parts
-from fullrank.embed.store import StoreWriter
+from fullrank.features import shard_writer as parts
+from fullrank.features.store import StoreWriter
 
 
 def doomed(words: list[str], batches: int) -> None:

@@ -81,7 +81,7 @@ def kill_at(words: list[str], where: str, event: Mapping[str, Any]) -> None:
 
 
 def _doomed(words: list[str], where: str, event: Mapping[str, Any]) -> None:
-    from fullrank.training.rundir import RunDir
+    from fullrank.training.run_dir import RunDir
 
     torch.set_num_threads(1)
     append: Callable[[RunDir, Mapping[str, Any]], None] = RunDir.append

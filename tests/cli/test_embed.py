@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from cli.embed_worker import doomed, one_of
 from cli.helpers import Called, call
-from fullrank.data.opening import open_data
-from fullrank.embed import embed_images
-from fullrank.embed.layouts import LAYOUTS
-from fullrank.embed.store import open_stored
-from fullrank.networks.foreign import open_model
+from fullrank.encoders.opening import open_model
+from fullrank.features.extraction import embed_images
+from fullrank.features.layouts import LAYOUTS
+from fullrank.features.store import open_stored
+from fullrank.images.opening import open_data
 from networks.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["fullrank.embed.writing"])  # imports torch once
+FORKSERVER.set_forkserver_preload(["fullrank.features.writing"])  # imports torch once
 RUN_TAPS = "features,blocks.0,projector,predictor"
 
 
@@ -144,7 +144,7 @@ def test_checkpoints_of_others_are_embedded(name: str) -> None:
 
 def direct(network: nn.Module, mean: Any, std: Any) -> Tensor:
     """Features of 8 held-out shapes by hand."""
-    from fullrank.data.decoding import fit
+    from fullrank.images.decoding import fit
 
     images: Any = open_data("shapes", limit=8).held_out
     shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean or images.mean, std or images.std))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cli.helpers import SMALL, Called, call, records
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 
 COLLAPSING = (
     *("train", "simsiam", *SMALL, "--options.no-stop-gradient", "--options.no-output-bn"),

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from cli.helpers import SMALL, Called, call, records
 from fullrank.networks.backbones import build_backbone
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 
 KINDS = {
     "simsiam": ("simsiam", *SMALL),

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from fullrank.data.data_order import DataOrder, OrderKind, load_ordering
-from fullrank.data.loader import Batches
-from fullrank.data.order import batches, epoch_order
-from fullrank.data.sources import MemorySource
 from fullrank.errors import DataError, UsageError
+from fullrank.images.data_order import DataOrder, OrderKind, load_ordering
+from fullrank.images.loader import Batches
+from fullrank.images.order import batches, epoch_order
+from fullrank.images.sources import MemorySource
 
 KINDS = get_args(OrderKind)
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fullrank.data.dense_views import DenseViews
-from fullrank.data.view_params import Draws
-from fullrank.data.views import VIEWS, View, Views
 from fullrank.errors import UsageError
+from fullrank.views.masked import DenseViews
+from fullrank.views.params import Draws
+from fullrank.views.views import VIEWS, View, Views
 
 PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
 SIZE, BATCH = 24, 12

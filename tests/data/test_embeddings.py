@@ -33,7 +33,7 @@ from data.embedding_writers import (
     shards,
     zarr_array,
 )
-from fullrank.data.embeddings import open_embeddings
+from fullrank.features.embeddings import open_embeddings
 
 
 @every_format

@@ -28,10 +28,10 @@ from data.embedding_writers import (
     safetensors,
     save,
 )
-from fullrank.data.embedding_labels import open_labels
-from fullrank.data.embeddings import open_embeddings
-from fullrank.data.torch_files import load_torch_file
+from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.features.embeddings import open_embeddings
+from fullrank.features.labels import open_labels
 
 
 def refused(what: Any, *words: str, key: str | None = None) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from fullrank.data import colour_ops as colour
-from fullrank.data import image_ops as ops
 from fullrank.errors import UsageError
+from fullrank.views import colour_ops as colour
+from fullrank.views import image_ops as ops
 
 TOLERANCE = 1e-5  # of values in [0, 1]; both sides are float32 and sum in different orders
 

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fullrank.data.folders import open_image_folder
-from fullrank.data.loader import Batches, evaluation_batches
-from fullrank.data.sources import LazySource, MemorySource, Source
 from fullrank.errors import DataError, UsageError
+from fullrank.images.folders import open_image_folder
+from fullrank.images.loader import Batches, evaluation_batches
+from fullrank.images.sources import LazySource, MemorySource, Source
 
 
 @pytest.fixture

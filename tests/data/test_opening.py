@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torchvision.datasets import STL10
 
-from fullrank.data import parquet
-from fullrank.data.named import DATA
-from fullrank.data.opening import open_data
-from fullrank.data.sources import IMAGENET_MEAN, LazySource, MemorySource
 from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.images import parquet
+from fullrank.images.named import DATA
+from fullrank.images.opening import open_data
+from fullrank.images.sources import IMAGENET_MEAN, LazySource, MemorySource
 
 CIFAR = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10"
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fullrank.data.order import batches, epoch_order
 from fullrank.errors import UsageError
+from fullrank.images.order import batches, epoch_order
 
 
 def test_a_permutation_of_seed_and_epoch() -> None:

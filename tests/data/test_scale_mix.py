@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.data.scale_mix import paste, random_boxes
-from fullrank.data.views import Params, View, Views
+from fullrank.views.scale_mix import paste, random_boxes
+from fullrank.views.views import Params, View, Views
 
 PLAIN = View(crop=(0.2, 1.0), flip_p=0.5, jitter_p=0.8, brightness=0.4, hue=0.1, erase_p=0.5, randaugment=1)
 MIXED = replace(PLAIN, scale_mix=True)

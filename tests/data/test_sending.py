@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fullrank.data.sending import Batch, sent_ahead
+from fullrank.images.prefetch import Batch, sent_ahead
 
 META = torch.device("meta")
 

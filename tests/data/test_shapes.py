@@ -1,6 +1,6 @@
 import numpy as np
 
-from fullrank.data.shapes import SHAPES, shapes
+from fullrank.images.shapes import SHAPES, shapes
 
 
 def test_size_type_and_balance() -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fullrank.data.views import VIEWS, Params, View, Views, save_sheet, sheet
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.views.views import VIEWS, Params, View, Views, save_sheet, sheet
 
 NO_NORM = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

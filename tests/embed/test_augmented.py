@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.data.named import open_folder
-from fullrank.data.opening import open_data
-from fullrank.data.sources import LazySource, Source
-from fullrank.data.views import Views
-from fullrank.embed import Augmentation, embed_images
-from fullrank.embed.augmented import BLOCK, augmented_batches
+from fullrank.encoders.opening import open_model
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.networks.foreign import open_model
+from fullrank.features.augmented import BLOCK, Augmentation, augmented_batches
+from fullrank.features.extraction import embed_images
+from fullrank.images.named import open_folder
+from fullrank.images.opening import open_data
+from fullrank.images.sources import LazySource, Source
+from fullrank.views.views import Views
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

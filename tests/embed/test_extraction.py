@@ -11,12 +11,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.data.sources import MemorySource
-from fullrank.embed import embed_images, pool, take_taps, which_taps
+from fullrank.encoders.encoder import ForeignModel, finished
+from fullrank.encoders.hooks import pool, take_taps, which_taps
+from fullrank.encoders.modules import find_taps
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.features.extraction import embed_images
+from fullrank.images.sources import MemorySource
 from fullrank.networks.architecture import Built
-from fullrank.networks.foreign_model import ForeignModel, finished
-from fullrank.networks.taps import find_taps
 
 MEAN, STD = (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)
 
@@ -90,7 +91,7 @@ def test_processes_share_the_images() -> None:
 
 
 def test_images_of_another_size_are_resized_and_cropped() -> None:
-    from fullrank.data.decoding import fit
+    from fullrank.images.decoding import fit
 
     model, data = resnet(mean=MEAN, std=STD, crop_ratio=0.8), source(size=50)
     with torch.no_grad():

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fullrank.embed import embed_images
-from fullrank.embed.runs import encoder_header, open_with_taps, own_data, own_run
+from fullrank.encoders.opening import open_model
+from fullrank.encoders.runs import encoder_header, open_with_taps, own_data, own_run
 from fullrank.errors import UsageError
+from fullrank.features.extraction import embed_images
 from fullrank.methods import METHODS
-from fullrank.networks.foreign import open_model
 from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.loop import train
 

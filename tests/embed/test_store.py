@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.data.embeddings import open_embeddings
-from fullrank.embed import parts
-from fullrank.embed.layouts import LAYOUTS
-from fullrank.embed.store import Stored, StoreWriter, is_stored, open_stored
 from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.features import shard_writer as parts
+from fullrank.features.embeddings import open_embeddings
+from fullrank.features.layouts import LAYOUTS
+from fullrank.features.store import Stored, StoreWriter, is_stored, open_stored
 
 N = 5003
 GENERATOR = torch.Generator().manual_seed(0)

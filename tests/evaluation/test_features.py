@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fullrank.embed.store import StoreWriter
 from fullrank.errors import FullrankError, UsageError
-from fullrank.evaluation.features import Subject, _batch_statistics, open_features
+from fullrank.evaluation.subject import Subject, _batch_statistics, open_features
+from fullrank.features.store import StoreWriter
 
 SMALL, WIDTH = "timm:test_resnet", 96
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from fullrank.data.opening import open_data
-from fullrank.data.sources import Data
+from fullrank.encoders.encoder import ForeignModel
 from fullrank.errors import UsageError
 from fullrank.evaluation.supervised import FINETUNING, PROTOCOLS, Protocol, label_share, train_classifier
-from fullrank.networks.foreign_model import ForeignModel
+from fullrank.images.opening import open_data
+from fullrank.images.sources import Data
 
 QUICK = Protocol("quick", epochs=3, batch_size=64, lr=0.5)
 
@@ -70,7 +70,7 @@ def test_fine_tuning_fits_better_than_a_frozen_encoder(data: Data) -> None:
 def test_the_first_step_is_that_of_plain_sgd_on_the_cross_entropy() -> None:
     """One batch of all images, cut whole and never flipped by chance, from a zero start: computed by hand."""
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
-    from fullrank.data.sources import MemorySource
+    from fullrank.images.sources import MemorySource
 
     symmetric = torch.cat([images, images.flip(3)], 3)[..., ::2]
     symmetric = torch.cat([symmetric[..., :8], symmetric[..., :8].flip(3)], 3)  # a flip changes nothing

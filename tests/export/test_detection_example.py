@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fullrank.export.encoder import export_encoder
+from fullrank.encoders.export.writing import export_encoder
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "detection" / "detect.py"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullrank.data.data_order import DataOrder, OrderKind
+from fullrank.images.data_order import DataOrder, OrderKind
 from golden.harness import Case, comparer
 
 OURS: dict[str, OrderKind] = {"current": "single-pass", "accumulate": "cumulative", "last": "last-fraction"}

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.networks.foreign import ForeignModel
+from fullrank.encoders.opening import ForeignModel
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fullrank.encoders.opening import find_prefix, open_model
 from fullrank.errors import UsageError
-from fullrank.networks.foreign import find_prefix, open_model
 from networks.foreign_layouts import (
     HEAD,
     every_layout,

@@ -14,11 +14,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from fullrank.encoders.opening import find_prefix, is_model, open_model
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import CifarResNet, build_backbone
-from fullrank.networks.foreign import find_prefix, is_model, open_model
 from fullrank.training.config import TrainConfig
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from networks.foreign_layouts import (
     head,
     plain,

@@ -13,9 +13,9 @@ import torch
 
 import fullrank
 from fullrank.collapse.catalogue import CATALOGUE
-from fullrank.embed.layouts import LAYOUTS
-from fullrank.embed.store import StoreWriter
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.features.layouts import LAYOUTS
+from fullrank.features.store import StoreWriter
 from fullrank.report.audit_page import Against, as_object, write_audit
 from fullrank.report.audit_subjects import Wishes, audit_subject
 from fullrank.report.audit_terminal import AuditView

@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 
 from fullrank.collapse.audit import audit
-from fullrank.embed import embed_images
-from fullrank.embed.store import StoreWriter
+from fullrank.encoders.opening import open_model
 from fullrank.errors import FullrankError, UsageError
-from fullrank.evaluation.worth import Worth, place
-from fullrank.networks.foreign import open_model
+from fullrank.evaluation.result import Worth, place
+from fullrank.features.extraction import embed_images
+from fullrank.features.store import StoreWriter
 from fullrank.report import overlays
 from fullrank.report.audit_page import write_audit
 from fullrank.report.audit_subjects import Wishes, audit_subject

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from fullrank.data.view_presets import VIEWS
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS
 from fullrank.networks.sync_bn import CpuSyncBatchNorm
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
 from fullrank.training.setup import _synchronise, launch_fabric, prepare, setup
+from fullrank.views.presets import VIEWS
 from methods.shrunk import method, shrunk
 
 WORKER = Path(__file__).parent / "sync_worker.py"

@@ -20,7 +20,7 @@ from fullrank.methods import METHODS
 from fullrank.training import setup as building
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from methods.shrunk import shrunk
 
 META = torch.device("meta")

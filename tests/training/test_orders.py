@@ -14,7 +14,7 @@ from fullrank.methods import ParamGroup
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume
 from fullrank.training.optim import build_optimizer, set_learning_rates
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from training.test_loop import Interrupted, records, run, stop_at
 
 SMALL: dict[str, Any] = {"batch_size": 32, "epochs": 4, "steps_per_epoch": 2, "knn_every": 0}

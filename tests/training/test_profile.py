@@ -30,7 +30,7 @@ def test_every_phase_is_there_and_together_they_are_the_step(found: Profile) -> 
 def test_operations_are_those_of_both_views_forward_and_twice_that_backward(found: Profile) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fullrank.data.opening import open_data
+    from fullrank.images.opening import open_data
     from fullrank.networks.backbones import build_backbone
 
     size = open_data("shapes", limit=8).train.image_size

@@ -14,14 +14,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from fullrank.data.named import DATA
-from fullrank.data.views import VIEWS, Views
 from fullrank.errors import UnknownNameError
+from fullrank.images.named import DATA
 from fullrank.methods import METHODS, When, build_method
 from fullrank.networks.backbones import build_backbone, default_backbone
 from fullrank.training import setup
 from fullrank.training.config import TrainConfig, load_recipe, make_train_config, recipe_names
 from fullrank.training.optim import build_optimizer, set_learning_rates
+from fullrank.views.views import VIEWS, Views
 
 RECIPES = recipe_names()
 every_recipe = pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ import pytest
 
 from fullrank.collapse import Report, Verdict
 from fullrank.report.run import read_run
-from fullrank.training.evaluation import Evaluation
+from fullrank.training.held_out import Evaluation
 from training.test_loop import run
 
 

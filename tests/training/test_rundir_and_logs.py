@@ -14,7 +14,7 @@ from safetensors import safe_open
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.logs import flatten, open_log
-from fullrank.training.rundir import RunDir, write_atomically
+from fullrank.training.run_dir import RunDir, write_atomically
 
 
 @pytest.fixture

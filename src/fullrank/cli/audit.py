@@ -204,7 +204,7 @@ def read_thresholds(file: Path) -> Thresholds:
 
 def is_encoder(what: str) -> bool:
     """Whether a text means an encoder and not embeddings."""
-    from fullrank.networks.foreign import is_model
+    from fullrank.encoders.opening import is_model
 
     return is_model(what)
 

@@ -127,8 +127,8 @@ def raw_pixel_knn() -> float:
     """Accuracy of k-NN on the pixels of the held-out shapes: what no network at all would give."""
     import torch
 
-    from fullrank.data.opening import open_data
-    from fullrank.data.sources import MemorySource
+    from fullrank.images.opening import open_data
+    from fullrank.images.sources import MemorySource
     from fullrank.probes import knn_predict
 
     data = open_data("shapes")

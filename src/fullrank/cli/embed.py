@@ -80,7 +80,7 @@ def run(words: Sequence[str]) -> int:
     """Embeds, writes, and prints where it is."""
     args = parse(Embed, words, "fullrank embed")
     from fullrank.cli.audit import names, showing_progress
-    from fullrank.embed.writing import EmbedWishes, write_features
+    from fullrank.features.writing import EmbedWishes, write_features
 
     if args.image_size < 0:
         raise UsageError(f"--image-size is in pixels, and is {args.image_size}")

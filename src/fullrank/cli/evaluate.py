@@ -15,8 +15,8 @@ from fullrank.cli.arguments import parse
 from fullrank.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from fullrank.evaluation.features import Subject
-    from fullrank.evaluation.worth import Worth
+    from fullrank.evaluation.result import Worth
+    from fullrank.evaluation.subject import Subject
 
 HELP = """\
 usage: fullrank evaluate PROBE WHAT [OPTIONS]
@@ -77,7 +77,7 @@ class Common:
 
     def subject(self) -> Subject:
         """What the evaluation room calls it."""
-        from fullrank.evaluation.features import Subject
+        from fullrank.evaluation.subject import Subject
 
         return Subject(**{field.name: getattr(self, field.name) for field in fields(Subject)})
 
@@ -194,8 +194,8 @@ def run(words: Sequence[str]) -> int:
 def run_linear(args: Linear) -> int:
     """Logistic regression, or a paper's protocol."""
     from fullrank.evaluation import probing
+    from fullrank.evaluation.result import place
     from fullrank.evaluation.supervised import PROTOCOLS
-    from fullrank.evaluation.worth import place
 
     if args.protocol == "logistic":
         for name in ("epochs", "lr", "protocol_batch"):
@@ -266,9 +266,9 @@ def run_all(args: All) -> int:
     """The three probes for every encoder, as a table."""
     from fullrank.cli.audit import showing_progress
     from fullrank.evaluation import probing
+    from fullrank.evaluation.result import place
     from fullrank.evaluation.table import evaluate_all
-    from fullrank.evaluation.worth import place
-    from fullrank.training.rundir import write_atomically
+    from fullrank.training.run_dir import write_atomically
 
     probes = {
         "linear": lambda features: probing.linear(features, seed=args.seed),
@@ -304,7 +304,7 @@ PROBES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
 def on_features(args: Common, probe: Callable[[Any], Worth]) -> int:
     """Opens or computes features, probes them, and tells."""
     from fullrank.cli.audit import showing_progress
-    from fullrank.evaluation.features import open_features
+    from fullrank.evaluation.subject import open_features
 
     with showing_progress(quiet=args.json) as progress:
         features = open_features(args.subject(), progress)
@@ -317,7 +317,7 @@ def on_features(args: Common, probe: Callable[[Any], Worth]) -> int:
 def on_images(args: Common, probe: Callable[[Any, Any, Any], Worth]) -> int:
     """Opens an encoder and its images, trains on them, and tells."""
     from fullrank.cli.audit import showing_progress
-    from fullrank.evaluation.features import open_encoder_and_data
+    from fullrank.evaluation.subject import open_encoder_and_data
 
     if args.tap not in ("", "features"):
         raise UsageError("a classifier trained on images stands on the encoder's features: leave --tap out")
@@ -329,7 +329,7 @@ def on_images(args: Common, probe: Callable[[Any, Any, Any], Worth]) -> int:
 
 def tell(args: Common, worth: Worth) -> int:
     """Writes a result down and prints it."""
-    from fullrank.evaluation.worth import place
+    from fullrank.evaluation.result import place
 
     path = worth.write(place(args.what, args.out))
     if args.json:

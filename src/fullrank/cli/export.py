@@ -15,7 +15,7 @@ from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
 
 if TYPE_CHECKING:
-    from fullrank.export.encoder import Format
+    from fullrank.encoders.export.writing import Format
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def run(words: Sequence[str]) -> int:
 
 def write_encoder(args: Export, to: Format) -> dict[str, Any]:
     """The encoder for another library; what --json prints."""
-    from fullrank.embed.store import is_stored
-    from fullrank.export.encoder import export_encoder
+    from fullrank.encoders.export.writing import export_encoder
+    from fullrank.features.store import is_stored
 
     if is_stored(Path(args.what)):
         raise UsageError(f"{args.what} holds features, not an encoder: --to map draws them")
@@ -116,9 +116,9 @@ def write_encoder(args: Export, to: Format) -> dict[str, Any]:
 
 def draw_map(args: Export) -> dict[str, Any]:
     """Features on a plane; what --json prints."""
-    from fullrank.embed.store import is_stored
-    from fullrank.export.maps import map_features, read_features, write_csv
-    from fullrank.networks.foreign import is_model
+    from fullrank.encoders.opening import is_model
+    from fullrank.features.maps import map_features, read_features, write_csv
+    from fullrank.features.store import is_stored
     from fullrank.report.feature_map import write_maps
 
     if not is_stored(Path(args.what)) and is_model(args.what):

@@ -162,7 +162,7 @@ def _read_plan(out: Path) -> dict[str, Any]:
 
 
 def _write_plan(out: Path, plan: dict[str, Any]) -> None:
-    from fullrank.training.rundir import write_atomically
+    from fullrank.training.run_dir import write_atomically
 
     write_atomically(out / "plan.json", json.dumps(plan, indent=2).encode())
 

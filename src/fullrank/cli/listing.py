@@ -72,7 +72,7 @@ def _taps(name: str) -> list[str]:
 
 def data() -> list[Row]:
     """Every data set that is known by name."""
-    from fullrank.data.named import DATA
+    from fullrank.images.named import DATA
 
     return [
         {
@@ -90,7 +90,7 @@ def data() -> list[Row]:
 
 def views() -> list[Row]:
     """Every preset of views."""
-    from fullrank.data.views import VIEWS
+    from fullrank.views.views import VIEWS
 
     return [
         {"name": name, "views": len(v.views), "about": v.description, "source": v.source}

@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     """Continues a run."""
     args = parse(Resume, words, "fullrank resume")
     from fullrank.training.loop import resume
-    from fullrank.training.rundir import RunDir
+    from fullrank.training.run_dir import RunDir
 
     path = Path(args.run)
     config = RunDir.open(path).config()

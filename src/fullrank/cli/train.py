@@ -118,7 +118,7 @@ def parse_options(
     what neither the recipe nor the command line names. Without `sized` they are those for large images, and
     no data is opened.
     """
-    from fullrank.data.opening import open_data
+    from fullrank.images.opening import open_data
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
     from fullrank.training.setup import own_size

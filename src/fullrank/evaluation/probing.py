@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from fullrank.data.sources import Data
+from fullrank.encoders.encoder import ForeignModel
 from fullrank.errors import UsageError
-from fullrank.evaluation.features import Features
+from fullrank.evaluation.result import Probe, Worth
+from fullrank.evaluation.subject import Features
 from fullrank.evaluation.supervised import (
     FINETUNING,
     Protocol,
@@ -18,8 +19,7 @@ from fullrank.evaluation.supervised import (
     label_share,
     train_classifier,
 )
-from fullrank.evaluation.worth import Probe, Worth
-from fullrank.networks.foreign_model import ForeignModel
+from fullrank.images.sources import Data
 from fullrank.probes.clusters import by_first_choice, by_kmeans, by_legacy_argmax
 from fullrank.probes.knn import KS, knn_probe
 from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
@@ -33,7 +33,7 @@ def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> Wo
     """Multinomial logistic regression, the penalty chosen on held-out training rows; see `logistic_probe`.
 
     Example:
-        >>> from fullrank.evaluation.features import Labelled
+        >>> from fullrank.evaluation.subject import Labelled
         >>> rows = torch.cat([torch.eye(4)] * 10)
         >>> part = Labelled(rows, torch.arange(4).repeat(10))
         >>> linear(Features("corners", "embedding", "made", part, part)).results["top1"]

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from fullrank.data import image_ops
-from fullrank.data.loader import Batches, evaluation_batches
-from fullrank.data.sources import Data, LazySource, Source
-from fullrank.data.views import View, Views
+from fullrank.encoders.encoder import ForeignModel
 from fullrank.errors import FullrankError, UsageError
-from fullrank.networks.foreign_model import ForeignModel
+from fullrank.images.loader import Batches, evaluation_batches
+from fullrank.images.sources import Data, LazySource, Source
 from fullrank.training.online_probe import classes_of
 from fullrank.training.optim import LARS
 from fullrank.training.schedules import epoch_cosine
 from fullrank.training.setup import CropViews, generator_of
+from fullrank.views import image_ops
+from fullrank.views.views import View, Views
 
 __all__ = ["FINETUNING", "PROTOCOLS", "Protocol", "Trained", "label_share", "train_classifier"]
 
@@ -232,7 +232,7 @@ def label_share(data: Data, share: float, seed: int = 0) -> Data:
         seed: of the choice; a smaller share lies within a larger one.
 
     Example:
-        >>> from fullrank.data.opening import open_data
+        >>> from fullrank.images.opening import open_data
         >>> small = label_share(open_data("shapes", limit=600), 0.1)
         >>> len(small.train), sorted(set(small.train.labels.tolist())) == list(range(10))
         (61, True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fullrank.embed.runs import own_run
+from fullrank.encoders.runs import own_run
 from fullrank.errors import DataError
-from fullrank.evaluation.features import Features, Progress, Subject, open_features
-from fullrank.evaluation.worth import Worth
-from fullrank.training.rundir import RunDir
+from fullrank.evaluation.result import Worth
+from fullrank.evaluation.subject import Features, Progress, Subject, open_features
+from fullrank.training.run_dir import RunDir
 
 __all__ = ["Row", "encoders", "evaluate_all"]
 

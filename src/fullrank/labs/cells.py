@@ -21,7 +21,7 @@ from fullrank.labs.lab import Cell
 from fullrank.labs.results import Result
 from fullrank.report.run import follow
 from fullrank.training.loop import resume, train
-from fullrank.training.rundir import write_atomically
+from fullrank.training.run_dir import write_atomically
 
 __all__ = ["Told", "finished", "jobs_at_once", "run_cells"]
 

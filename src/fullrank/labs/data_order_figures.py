@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fullrank.data.data_order import DataOrder
+from fullrank.images.data_order import DataOrder
 from fullrank.labs.figures import Chapter, Lines, Series, Table
 from fullrank.labs.reads import (
     auc_end,

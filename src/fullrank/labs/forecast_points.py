@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fullrank.errors import UsageError
 from fullrank.evaluation.table import encoders
 from fullrank.report.run import Run, read_run
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 
 __all__ = ["Accuracy", "Point", "Which", "points_of"]
 

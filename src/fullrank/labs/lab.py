@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fullrank.data.named import DATA
 from fullrank.errors import UsageError
+from fullrank.images.named import DATA
 from fullrank.labs.figures import Findings
 from fullrank.labs.results import Results
 from fullrank.methods import METHODS

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fullrank.data.loader import evaluation_batches
-from fullrank.training.rundir import RunDir
+from fullrank.images.loader import evaluation_batches
+from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, launch_fabric, prepare, setup
 
 __all__ = ["held_out_batches", "reopen"]

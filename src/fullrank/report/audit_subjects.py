@@ -115,8 +115,8 @@ def audit_subject(
             raise UsageError(f"{option} is for encoders, and {_named(what)} holds embeddings")
     if wishes.key and isinstance(what, str | Path) and str(what).lower().endswith(".npy"):
         raise UsageError(f"{what} holds a single array: leave --key out")
-    from fullrank.data.embedding_labels import open_labels
-    from fullrank.data.embeddings import open_embeddings
+    from fullrank.features.embeddings import open_embeddings
+    from fullrank.features.labels import open_labels
 
     rows = open_embeddings(what, wishes.key)
     notes = list(rows.notes)
@@ -131,7 +131,7 @@ def audit_subject(
 
 def _stored_at(path: Path) -> tuple[Path, str | None] | None:
     """A folder that `fullrank embed` wrote, and which split of it is meant where the path says so."""
-    from fullrank.embed.store import SPLITS, is_stored
+    from fullrank.features.store import SPLITS, is_stored
 
     if is_stored(path):
         return path, None
@@ -142,7 +142,7 @@ def _stored_at(path: Path) -> tuple[Path, str | None] | None:
 def _audit_stored(
     folder: Path, split: str | None, wishes: Wishes, labels: Any, progress: Progress | None
 ) -> dict[str, AuditView]:
-    from fullrank.embed.store import open_stored
+    from fullrank.features.store import open_stored
 
     if labels is not None or wishes.data or wishes.limit or wishes.key:
         raise UsageError(
@@ -169,7 +169,7 @@ def _named(what: Any) -> str:
 
 
 def _is_encoder(what: str | Path, wishes: Wishes) -> bool:
-    from fullrank.networks.foreign import is_model
+    from fullrank.encoders.opening import is_model
 
     # with images to feed it, what is not there was meant as a name
     return is_model(what) or bool(wishes.data and not Path(what).expanduser().exists())
@@ -224,9 +224,10 @@ def _audit(
 
 
 def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) -> dict[str, AuditView]:
-    from fullrank.data.opening import open_data
-    from fullrank.embed import embed_images, which_taps
-    from fullrank.embed.runs import open_with_taps, own_data, own_run
+    from fullrank.encoders.hooks import which_taps
+    from fullrank.encoders.runs import open_with_taps, own_data, own_run
+    from fullrank.features.extraction import embed_images
+    from fullrank.images.opening import open_data
 
     limit, run = wishes.limit, own_run(what)
     if run is None and not wishes.data:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.audit import audit
-from fullrank.data.loader import evaluation_batches
-from fullrank.data.opening import open_data
-from fullrank.data.sources import Source
+from fullrank.encoders.encoder import ForeignModel
 from fullrank.errors import DataError, UsageError
-from fullrank.networks.foreign_model import ForeignModel
+from fullrank.images.loader import evaluation_batches
+from fullrank.images.opening import open_data
+from fullrank.images.sources import Source
 from fullrank.probes import knn_predict
 from fullrank.report.compare_subjects import FEATURES, Reading, Subject
 from fullrank.report.look import count
@@ -179,7 +179,7 @@ def measure(subject: Subject, images: Images, progress: Progress | None = None) 
 def _features(
     model: ForeignModel, source: Source, told: str, progress: Progress | None
 ) -> tuple[Tensor, Tensor | None]:
-    from fullrank.embed import embed_images
+    from fullrank.features.extraction import embed_images
 
     rows, labels, done = [], [], 0
     for batch in embed_images(model, source, [FEATURES]):

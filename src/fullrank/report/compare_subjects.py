@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
-from fullrank.data.embeddings import EMBEDDING_SUFFIXES
 from fullrank.errors import DataError
+from fullrank.features.embeddings import EMBEDDING_SUFFIXES
 from fullrank.report.look import Look, count, look_of
 from fullrank.report.run import Record, Run, read_run
 from fullrank.report.summary import Summary, summarise
@@ -18,7 +18,7 @@ from fullrank.report.summary import Summary, summarise
 if TYPE_CHECKING:
     import numpy as np
 
-    from fullrank.networks.foreign_model import ForeignModel
+    from fullrank.encoders.encoder import ForeignModel
 
 __all__ = ["FEATURES", "Kind", "Reading", "Subject", "open_subject", "run_subject"]
 
@@ -163,7 +163,7 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
         return _embeddings(word, path)
     if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
         raise DataError(f"{word} does not exist")
-    from fullrank.networks.foreign import open_model
+    from fullrank.encoders.opening import open_model
 
     model = open_model(word, download=download)
     evaluations = _evaluations(word)
@@ -248,7 +248,7 @@ def _logged(run: Run, summary: Summary, tap: str) -> Reading:
 
 
 def _with_encoder(subject: Subject) -> Subject:
-    from fullrank.networks.foreign import open_model
+    from fullrank.encoders.opening import open_model
 
     assert subject.run is not None
     if not (subject.run.path / "encoder.safetensors").is_file():
@@ -280,7 +280,7 @@ def _audited(word: str, file: Path) -> Subject:
 
 def _embeddings(word: str, path: Path) -> Subject:
     from fullrank.collapse.audit import audit
-    from fullrank.embed.store import is_stored, open_stored
+    from fullrank.features.store import is_stored, open_stored
     from fullrank.report.audit_subjects import Wishes, audit_subject
 
     if is_stored(path):
@@ -307,15 +307,15 @@ def _embeddings(word: str, path: Path) -> Subject:
 
 
 def _is_model(path: Path) -> bool:
-    from fullrank.embed.store import is_stored
-    from fullrank.networks.foreign import is_model
+    from fullrank.encoders.opening import is_model
+    from fullrank.features.store import is_stored
 
     return not is_stored(path) and is_model(path)
 
 
 def _evaluations(word: str) -> dict[str, Record]:
     """What `fullrank evaluate` left of a subject, by the names of its files: `linear`, `knn-projector`."""
-    from fullrank.evaluation.worth import place
+    from fullrank.evaluation.result import place
 
     folder, found = place(word), {}
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share

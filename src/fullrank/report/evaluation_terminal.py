@@ -12,8 +12,8 @@ from rich.text import Text
 from fullrank.report.look import GREY, count, look_of, number, percent
 
 if TYPE_CHECKING:
+    from fullrank.evaluation.result import Worth
     from fullrank.evaluation.table import Row
-    from fullrank.evaluation.worth import Worth
 
 __all__ = ["epochs_table", "worth_table"]
 
@@ -32,7 +32,7 @@ def worth_table(worth: Worth) -> RenderableType:
     """One evaluation: a heading, its numbers, and a row for each share of labels where there are some.
 
     Example:
-        >>> from fullrank.evaluation.worth import Worth
+        >>> from fullrank.evaluation.result import Worth
         >>> from rich.console import Console
         >>> worth = Worth("knn", "runs/a", "features", "shapes", "vote", {"top1": 0.5}, {}, 9, 4, 2, 8, 0.1)
         >>> Console(width=60).print(worth_table(worth))  # doctest: +ELLIPSIS

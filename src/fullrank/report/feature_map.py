@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fullrank.export.maps import FeatureMap
+from fullrank.features.maps import FeatureMap
 from fullrank.report.look import BLUE, GREY, PALETTE, RED
 
 if TYPE_CHECKING:

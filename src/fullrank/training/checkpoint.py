@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
 from fullrank.training.online_probe import OnlineProbe
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
 __all__ = ["Checkpoints", "Progress"]

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from fullrank.data.data_order import OrderKind
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, make_config, typed
 from fullrank.networks.backbones import Stem
 

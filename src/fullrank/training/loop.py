@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.data.decoding import fit
-from fullrank.data.sending import sent_ahead
-from fullrank.data.sources import Source
-from fullrank.data.views import save_sheet
 from fullrank.errors import DataError, FullrankError, UsageError
+from fullrank.images.decoding import fit
+from fullrank.images.prefetch import sent_ahead
+from fullrank.images.sources import Source
 from fullrank.methods import When
 from fullrank.training.checkpoint import Progress
 from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
-from fullrank.training.journal import Journal, Listener
-from fullrank.training.looking import Looking
+from fullrank.training.epoch_end import Looking
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
-from fullrank.training.rundir import RunDir
+from fullrank.training.records import Journal, Listener
+from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
+from fullrank.views.views import save_sheet
 
 __all__ = ["Listener", "Outcome", "resume", "train"]
 

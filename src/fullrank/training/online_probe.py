@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from fullrank.data.sources import Source
+from fullrank.images.sources import Source
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import probe_lr, scheduled_lr
 
@@ -43,7 +43,7 @@ def classes_of(source: Source) -> int:
     """How many classes the labels of a source name; 0 where it has none.
 
     Example:
-        >>> from fullrank.data.opening import open_data
+        >>> from fullrank.images.opening import open_data
         >>> classes_of(open_data("shapes", limit=10).train)
         10
     """

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fullrank.errors import UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
-from fullrank.training.rundir import RunDir
+from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import launch_fabric, prepare, setup
 
 __all__ = ["Profile", "profile"]

@@ -12,14 +12,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fullrank.data.data_order import DataOrder, load_ordering
-from fullrank.data.dense_views import DenseViews
-from fullrank.data.loader import Batches
-from fullrank.data.named import DATA
-from fullrank.data.opening import open_data
-from fullrank.data.sources import Data, LazySource, MemorySource, Source
-from fullrank.data.views import VIEWS, Views
 from fullrank.errors import UsageError
+from fullrank.images.data_order import DataOrder, load_ordering
+from fullrank.images.loader import Batches
+from fullrank.images.named import DATA
+from fullrank.images.opening import open_data
+from fullrank.images.sources import Data, LazySource, MemorySource, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
@@ -27,6 +25,8 @@ from fullrank.training.compiling import compile_networks
 from fullrank.training.config import TrainConfig
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
+from fullrank.views.masked import DenseViews
+from fullrank.views.views import VIEWS, Views
 
 __all__ = [
     "Setup",

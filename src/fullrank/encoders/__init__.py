@@ -1,0 +1,1 @@
+"""Anybody's encoder: opened, looked into, and handed on."""

@@ -1,0 +1,235 @@
+"""Encoders from checkpoints: our runs', other libraries', plain state dicts; no code in them is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fullrank.encoders.checkpoint_layouts import backbone_weights, find_prefixes, stem_lacks_relu
+from fullrank.encoders.encoder import ForeignModel, finished
+from fullrank.encoders.torch_files import StoredObject, load_torch_file, named_tensors
+from fullrank.errors import DataError, UsageError
+from fullrank.networks.architecture import Built, build_by_name, build_by_shapes, load_strictly
+from fullrank.networks.backbones import Stem, build_backbone
+
+__all__ = ["CHECKPOINT_SUFFIXES", "open_checkpoint", "open_encoder", "open_solo_folder", "read_weights"]
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".pth.tar", ".tar", ".bin", ".safetensors")
+OWN_FORMAT = "fullrank-encoder"
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and what else it says of itself.
+
+    Raises:
+        DataError: damaged, or not openable without running code.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = list(file.keys())
+                return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
+    content, _ = load_torch_file(path)
+    said: dict[str, Any] = {}
+    if isinstance(content, Mapping):
+        said = {
+            str(key): value for key, value in content.items() if isinstance(value, str | int | StoredObject)
+        }
+    return named_tensors(content), said
+
+
+def open_encoder(path: Path, image_size: int | None = None) -> ForeignModel:
+    """The encoder that one of our runs left, `encoder.safetensors`; its header says everything about it.
+
+    Raises:
+        UsageError: the file is none of ours, or does not fit its header.
+    """
+    weights, header = read_weights(path)
+    built, size = _own(path, header)
+    load_strictly(built, weights, str(path))
+    return finished(
+        built,
+        origin=f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs",
+        image_size=image_size or size,
+        mean=json.loads(header["mean"]),
+        std=json.loads(header["std"]),
+        crop_ratio=1.0,
+        recorded=True,
+    )
+
+
+def _own(path: Path, header: Mapping[str, Any]) -> tuple[Built, int]:
+    """The untrained network that a header of ours names, and its image size."""
+    try:
+        name, size = header["backbone"], int(header["image_size"])
+        stem: Stem = header["stem"]
+        backbone = build_backbone(name, size, stem=stem)
+    except KeyError as error:
+        raise UsageError(f"{path} is damaged: its header does not say {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return Built(name, backbone.network, size, small="cifar" in backbone.stem), size
+
+
+def open_checkpoint(
+    path: Path,
+    *,
+    arch: str | None = None,
+    prefix: str | None = None,
+    stem: Stem = "auto",
+    image_size: int | None = None,
+) -> ForeignModel:
+    """The encoder in a checkpoint of any library: its prefix and its architecture are found.
+
+    Args:
+        path: the file; a solo-learn `args.json` beside it is read.
+        arch: the architecture, where its weights do not tell it.
+        prefix: of the backbone's weights, where it is not the one wanted.
+        stem: of a ResNet whose first convolution is 3x3: `cifar` (padding 1) or `cifar-pad2` (solo-learn's).
+        image_size: side in pixels.
+
+    Raises:
+        DataError: damaged, or not openable without running code.
+        UsageError: no backbone is recognised, or the weights do not fit it exactly.
+    """
+    weights, said = read_weights(path)
+    if said.get("format") == OWN_FORMAT:
+        return open_encoder(path, image_size)
+    if not weights:
+        raise DataError(f"{path} holds no weights")
+    if "method.backbone" in {".".join(key.split(".")[:2]) for key in weights}:
+        ours = _own_checkpoint(path, weights, image_size)
+        if ours is not None:
+            return ours
+    settings = _settings(path, said)
+    named = arch or settings.get("arch")
+    known = None if arch is None else build_by_name(arch, _bare(weights), image_size)
+    expected = () if known is None else [key for key, _ in known.network.named_parameters()]
+    prefixes = find_prefixes(weights, expected) or find_prefixes(weights)
+    chosen = _chosen_prefix(path, weights, prefixes, prefix)
+    padding = {"cifar": 1, "cifar-pad2": 2}.get(stem)
+    if padding is None and settings.get("library") == "solo-learn":
+        padding = 2
+
+    built = known
+    under = backbone_weights(weights, chosen, () if built is None else built.network.state_dict())
+    if built is None:
+        built = build_by_shapes(under, padding)
+    if built is None and named:
+        built = build_by_name(named, _bare(weights), image_size)
+        under = backbone_weights(weights, chosen, built.network.state_dict())
+    if built is None:
+        raise UsageError(
+            f"{path}: the architecture of {chosen or 'its'}* is not recognised: name it, as --arch resnet50"
+        )
+    load_strictly(
+        built, _converted(built, under, known is not None), f"{path}[{chosen}*]" if chosen else str(path)
+    )
+    if stem_lacks_relu(weights, chosen) and hasattr(built.network, "relu"):
+        built.network.relu = nn.Identity()
+        built.notes.append("no ReLU follows the stem: the ResNet was saved as a sequence of its children")
+    if len(prefixes) > 1 and prefix is None:
+        others = ", ".join(f"{other}*" for other in prefixes if other != chosen)
+        built.notes.append(f"read from {chosen}*; also there, for --prefix: {others}")
+    origin = f"{path}[{chosen}*]" if chosen else str(path)
+    method = settings.get("method")
+    return finished(built, origin=f"{origin}, {method}" if method else origin, image_size=image_size)
+
+
+def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with every ending of each name, so that names fit whatever the prefix is."""
+    return {
+        ".".join(key.split(".")[k:]): value
+        for key, value in weights.items()
+        for k in range(key.count(".") + 1)
+    }
+
+
+def _chosen_prefix(path: Path, weights: Mapping[str, Tensor], prefixes: list[str], wanted: str | None) -> str:
+    if wanted is not None:
+        wanted = wanted.rstrip("*")
+        if not any(key.startswith(wanted) for key in weights):
+            there = ", ".join(f"{prefix}*" for prefix in prefixes) or ", ".join(list(weights)[:3])
+            raise UsageError(f"{path} has no weights under {wanted!r}; there are {there}")
+        return wanted
+    if not prefixes:
+        shown = ", ".join(list(weights)[:3])
+        raise UsageError(
+            f"{path}: no backbone is recognised among {len(weights)} weights ({shown}, ...): name it, as "
+            f"--arch resnet50, and --prefix where its weights stand under one"
+        )
+    return prefixes[0]
+
+
+def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str, Tensor]:
+    """The weights as the network's library would take them up from elsewhere (position grids, old names)."""
+    import sys
+
+    own = built.network.state_dict()
+    if not named or (set(own) == set(under) and all(own[key].shape == under[key].shape for key in own)):
+        return under
+    convert = getattr(sys.modules.get(type(built.network).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return under
+    try:
+        converted = convert(dict(under), built.network)
+    except (
+        Exception
+    ):  # made for other weights than these: what does not fit is said of the weights as they are
+        return under
+    return {key: value for key, value in converted.items() if key in own or key in under}
+
+
+def _own_checkpoint(path: Path, weights: Mapping[str, Tensor], image_size: int | None) -> ForeignModel | None:
+    """The backbone in a run's `checkpoints/last.pt`; the run's encoder beside it says what it is."""
+    encoder = path.parent.parent / "encoder.safetensors"
+    if not encoder.is_file():
+        return None
+    _, header = read_weights(encoder)
+    built, size = _own(encoder, header)
+    load_strictly(built, backbone_weights(weights, "method.backbone.", built.network.state_dict()), str(path))
+    mean, std = json.loads(header["mean"]), json.loads(header["std"])
+    size = image_size or size
+    return finished(
+        built, origin=str(path), image_size=size, mean=mean, std=std, crop_ratio=1.0, recorded=True
+    )
+
+
+def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
+    """What the training script recorded of itself: `arch`, `method`, `library`."""
+    found: dict[str, Any] = {}
+    if isinstance(said.get("arch"), str):
+        found["arch"] = said["arch"]
+    arguments = said.get("args")
+    if isinstance(arguments, StoredObject):
+        found["arch"] = arguments.fields.get("arch") or found.get("arch")
+    beside = path.parent / "args.json"
+    if path.suffix == ".ckpt" and beside.is_file():
+        try:
+            values = json.loads(beside.read_text())
+        except ValueError:
+            values = None
+        if isinstance(values, dict):
+            backbone = values.get("backbone", values.get("encoder"))
+            found["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
+            found["method"], found["library"] = values.get("method"), "solo-learn"
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
+def open_solo_folder(folder: Path, **options: Any) -> ForeignModel:
+    """The last checkpoint in a folder of solo-learn, which holds `args.json` and `.ckpt` files."""
+    files = sorted(
+        folder.glob("*.ckpt"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)][-1:]
+    )
+    if not files:
+        raise DataError(f"{folder} holds no .ckpt file beside its args.json")
+    return open_checkpoint(files[-1], **options)

@@ -1,0 +1,115 @@
+"""Somebody's encoder, ready to be fed: the network, what to feed it with, and where to look into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.encoders.modules import find_taps
+from fullrank.errors import UsageError
+from fullrank.networks.architecture import Built
+
+__all__ = ["IMAGENET", "Channels", "ForeignModel", "finished"]
+
+Channels: TypeAlias = tuple[float, float, float]
+IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """An encoder and how it is used.
+
+    Attributes:
+        name: of the architecture.
+        network: in eval mode; images [n, 3, S, S] to features [n, d].
+        feature_dim: d.
+        image_size: S in pixels.
+        mean: per channel, of pixels in [0, 1], subtracted from them; None where nobody recorded it, which
+            means that of the images that it is fed with.
+        std: per channel, likewise; what they are divided by.
+        crop_ratio: share of the resized image that the centre crop keeps per side: 0.875 is 256 to 224.
+        taps: modules by name in the order of their depth, for a profile.
+        origin: where its weights are from, for a report.
+        notes: one line each: what was assumed, and what else is in the file.
+    """
+
+    name: str
+    network: nn.Module
+    feature_dim: int
+    image_size: int
+    mean: Channels | None = None
+    std: Channels | None = None
+    crop_ratio: float = 1.0
+    taps: dict[str, nn.Module] = field(default_factory=dict)
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = f"{self.image_size} pixels to {self.feature_dim} features"
+        return f"ForeignModel({self.name}, {sizes}, {self.origin})"
+
+
+def finished(
+    built: Built,
+    *,
+    origin: str,
+    image_size: int | None = None,
+    mean: Any = None,
+    std: Any = None,
+    crop_ratio: float | None = None,
+    recorded: bool = False,
+) -> ForeignModel:
+    """A built network, tried on one image, as a `ForeignModel`.
+
+    Args:
+        built: with its weights loaded.
+        origin: where they are from.
+        image_size: side in pixels that the user wants; None is the network's own, else 32 with a CIFAR stem
+            and 224 without.
+        mean: to normalise with; None means ImageNet's, or with a CIFAR stem that of the images.
+        std: likewise.
+        crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
+        recorded: mean, std and size are on record, so that nothing is assumed.
+
+    Raises:
+        UsageError: the network cannot take such images, or gives no features [n, d].
+    """
+    network = built.network.eval().requires_grad_(False)
+    size = image_size or built.image_size or (32 if built.small else 224)
+    notes = list(built.notes)
+    if mean is None and not built.small:
+        mean, std = IMAGENET
+    if not recorded:
+        normalised = "ImageNet's mean and std" if mean is not None else "the images' own mean and std"
+        notes.append(f"taken to see {size} pixels normalised with {normalised}, which weights do not tell")
+    try:
+        with torch.no_grad():
+            features: Tensor = network(torch.zeros(1, 3, size, size))
+    except Exception as error:  # whatever a network of another library trips over
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{built.name} cannot take {size}-pixel images: {first[:160]}") from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UsageError(f"{built.name} gives {shape} for one image, not features [n, d]")
+    return ForeignModel(
+        built.name,
+        network,
+        features.shape[1],
+        size,
+        _channels(mean),
+        _channels(std),
+        crop_ratio or (0.875 if size > 96 else 1.0),
+        find_taps(network),
+        origin,
+        tuple(notes),
+    )
+
+
+def _channels(values: Any) -> Channels | None:
+    if values is None:
+        return None
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

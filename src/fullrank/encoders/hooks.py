@@ -1,0 +1,129 @@
+"""Rows from the inside of a network: forward hooks that pool what its modules put out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor, nn
+
+from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.modules import tap_module
+from fullrank.errors import UsageError
+
+__all__ = ["FEATURES", "Tokens", "pool", "take_taps", "which_taps"]
+
+FEATURES = "features"
+"""The tap of what the whole network puts out."""
+
+Tokens: TypeAlias = Literal["mean", "class"]
+
+
+def which_taps(model: ForeignModel, wanted: Sequence[str] | None) -> dict[str, nn.Module]:
+    """The modules to look behind, by their taps' names; the whole network is `features`.
+
+    Args:
+        model: the encoder.
+        wanted: names of taps; `all` is every one of `model.taps` and the features. Also the name of any other
+            module of the network, as `layer3.1`. None is the features alone.
+
+    Raises:
+        UnknownNameError: the network has no such module.
+
+    Example:
+        >>> from fullrank.encoders.opening import open_model
+        >>> model = open_model("timm:resnet18", pretrained=False)
+        >>> list(which_taps(model, None)), list(which_taps(model, ["layer4", "layer3.1"]))
+        (['features'], ['layer4', 'layer3.1'])
+    """
+    chosen: dict[str, nn.Module] = {}
+    for name in [FEATURES] if wanted is None else wanted:
+        if name == "all":
+            chosen |= model.taps
+        if name in ("all", FEATURES):
+            chosen[FEATURES] = model.network
+        elif name in model.taps:
+            chosen[name] = model.taps[name]
+        else:
+            chosen[name] = tap_module(model.network, name)
+    if not chosen:
+        raise UsageError(f"no tap is named; take {FEATURES}, all, or some of {', '.join(model.taps)}")
+    return chosen
+
+
+@contextmanager
+def take_taps(
+    modules: Mapping[str, nn.Module],
+    tokens: Tokens = "mean",
+    prefix_tokens: int = 0,
+    channels_last: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    """Records what modules put out, pooled to rows, while the context lasts.
+
+    Args:
+        modules: by the names of their taps. A module that runs several times leaves what it put out last.
+        tokens: what becomes of a sequence [n, t, c]: its mean, or its first token.
+        prefix_tokens: tokens before the patches (class, registers), which the mean leaves out.
+        channels_last: maps are [n, h, w, c]; only asked where their shape does not tell.
+
+    Returns:
+        A context; its value is a mapping that every forward pass fills anew: tap to rows [n, c].
+
+    Raises:
+        UsageError: during the forward pass: a module puts out nothing that has rows.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+        >>> with take_taps({"conv": network[0]}) as rows:
+        ...     _ = network(torch.zeros(2, 3, 5, 5))
+        >>> rows["conv"].shape
+        torch.Size([2, 8])
+    """
+    rows: dict[str, Tensor] = {}
+
+    def recorder(name: str) -> Any:
+        def record(_: nn.Module, __: Any, output: Any) -> None:
+            rows[name] = pool(output, name, tokens, prefix_tokens, channels_last)
+
+        return record
+
+    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pool(
+    output: Any, name: str = "", tokens: Tokens = "mean", prefix_tokens: int = 0, channels_last: bool = False
+) -> Tensor:
+    """What a module puts out as rows [n, c]: maps and tokens become their mean; see `take_taps`.
+
+    Raises:
+        UsageError: it is no tensor with 2 to 4 axes, nor a tuple or output that begins with one.
+
+    Example:
+        >>> import torch
+        >>> [pool(torch.ones(2, *shape)).shape[1] for shape in ((8, 5, 5), (5, 5, 8), (9, 8))]
+        [8, 8, 8]
+    """
+    while isinstance(output, Mapping):
+        output = next(iter(output.values()), None)
+    while isinstance(output, tuple | list):
+        output = output[0] if output else None
+    if isinstance(output, Tensor) and output.ndim == 2:
+        return output
+    if isinstance(output, Tensor) and output.ndim == 3:
+        if tokens == "class":
+            return output[:, 0]
+        return output[:, prefix_tokens:].mean(1) if output.shape[1] > prefix_tokens else output.mean(1)
+    if isinstance(output, Tensor) and output.ndim == 4:
+        _, first, second, third = output.shape
+        if (second == third) != (first == second):  # square maps tell which axes they are
+            channels_last = first == second
+        return output.mean((1, 2) if channels_last else (2, 3))
+    what = f"the shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise UsageError(f"layer {name!r} puts out {what}, which has no rows: take another layer")

@@ -1,0 +1,170 @@
+"""A run of ours as an encoder with every tap of its method, and the images that it was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.modules import tap_module
+from fullrank.encoders.opening import open_model
+from fullrank.errors import DataError, UsageError
+from fullrank.images.sources import Data
+from fullrank.methods import build_method
+from fullrank.methods.base import Method
+from fullrank.networks.backbones import build_backbone
+from fullrank.training.config import TrainConfig
+from fullrank.training.run_dir import RunDir
+
+__all__ = ["METHOD_TAPS", "EveryTap", "encoder_header", "open_with_taps", "own_data", "own_run"]
+
+METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
+
+
+def own_run(what: str | Path) -> RunDir | None:
+    """The run directory that was named, by itself or by its `encoder.safetensors`; None where it is none."""
+    path = Path(what).expanduser()
+    folder = path.parent if path.name == "encoder.safetensors" else path
+    return RunDir.open(folder) if (folder / "config.yaml").is_file() else None
+
+
+def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Data:
+    """The images that a run was trained on, and the ones that it held out.
+
+    Args:
+        config: of the run.
+        limit: only so many of each; 0 is all that the run saw.
+        download: fetch a named data set that is not there.
+
+    Example:
+        >>> data = own_data(TrainConfig(limit=50, seed=3))
+        >>> len(data.train), len(data.held_out)
+        (50, 50)
+    """
+    from fullrank.images.opening import open_data
+
+    return open_data(
+        config.data,
+        image_size=config.image_size or None if config.data == "shapes" else None,
+        limit=min(filter(None, (limit, config.limit)), default=None),
+        download=download,
+        max_corrupt=config.max_corrupt,
+        seed=config.seed,
+    )
+
+
+class EveryTap(nn.Module):
+    """A method as a network: images to backbone features, with a module that puts out each of its taps.
+
+    Scores over codes are divided by the method's temperature, as the softmax over them wants it.
+
+    Args:
+        method: with its weights loaded.
+        taps: what its `embed` gives.
+    """
+
+    def __init__(self, method: Method, taps: Sequence[str]) -> None:
+        super().__init__()
+        self.method = method
+        self.outlets = nn.ModuleDict({tap: nn.Identity() for tap in taps})
+        for name in ("num_prefix_tokens", "output_fmt"):
+            if hasattr(method.backbone, name):
+                setattr(self, name, getattr(method.backbone, name))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [n, 3, S, S] to features [n, d]."""
+        taps = self.method.embed(images)
+        for tap, rows in taps.items():
+            self.outlets[tap](rows / self.method.code_temperature if tap == "codes" else rows)
+        return taps["backbone"]
+
+
+def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> ForeignModel:
+    """Opens an encoder; a run of ours whose method's taps are wanted comes as its whole method.
+
+    The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run
+    kept its last healthy encoder, that one's.
+
+    Args:
+        what: see `open_model`.
+        taps: what is to be looked at; `projector`, `predictor`, `target`, `codes` and `backbone` are a
+            method's.
+        options: of `open_model`.
+
+    Raises:
+        UsageError: the method has no such tap, or the run no checkpoint.
+    """
+    model = open_model(what, **options)
+    run = own_run(what)
+    wanted = [tap for tap in taps or () if tap in METHOD_TAPS]
+    if run is None or not wanted:
+        return model
+    method = _method(run)
+    with torch.no_grad():
+        there = list(method.embed(torch.zeros(2, 3, model.image_size, model.image_size)))
+    for tap in wanted:
+        if tap not in there:
+            raise UsageError(f"{run.path}: {method.name} has no tap {tap}; it has {', '.join(there)}")
+    network = EveryTap(method, there).eval().requires_grad_(False)
+    modules = {name: tap_module(method.backbone, name) for name in model.taps}
+    outlets = {tap: network.outlets[tap] for tap in there}
+    others = [tap for tap in taps or () if tap not in (*modules, *outlets, "all", "features")]
+    modules |= {tap: tap_module(method.backbone, tap) for tap in others}
+    return replace(model, network=network, taps={**modules, **outlets})
+
+
+def _method(run: RunDir) -> Method:
+    """The method of a run in eval mode, with the weights that its encoder was written with."""
+    config = run.config()
+    state = _state(run)
+    with torch.random.fork_rng(devices=[]):
+        backbone = build_backbone(config.backbone, config.image_size, stem=config.stem)
+        method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
+    try:
+        method.load_state_dict(state["method"])
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"{run.path}: its checkpoint does not fit its config.yaml: {first[:160]}") from error
+    return method.eval()
+
+
+def encoder_header(run: RunDir) -> dict[str, Any]:
+    """What the header of a run's `encoder.safetensors` says: method, data, epoch, step, verdict and more.
+
+    Raises:
+        DataError: no encoder is there yet.
+    """
+    from safetensors import safe_open
+
+    path = run.path / "encoder.safetensors"
+    if not path.is_file():
+        raise DataError(f"{run.path} has no encoder.safetensors yet: its first checkpoint writes one")
+    with safe_open(path, framework="np") as file:
+        # the library gives them in an order of chance
+        return {key: _value(text) for key, text in sorted((file.metadata() or {}).items())}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _state(run: RunDir) -> dict[str, Any]:
+    """The checkpoint that the run's encoder is of."""
+    step = encoder_header(run).get("step")
+    for name in ("last", "healthy"):
+        state = run.load_checkpoint(name)
+        if state is not None and state["progress"]["step"] == step:
+            return state
+    raise UsageError(
+        f"{run.path} has no checkpoint of its encoder (step {step}): its features and layers can be had, "
+        f"what its method puts behind them cannot"
+    )

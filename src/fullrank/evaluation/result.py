@@ -1,0 +1,100 @@
+"""The outcome of an evaluation, as it is printed and as it lies beside the run that it is of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import fullrank
+from fullrank.encoders.hooks import FEATURES
+from fullrank.encoders.runs import own_run
+from fullrank.training.run_dir import write_atomically
+
+__all__ = ["Probe", "Worth", "place"]
+
+Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a representation is worth by one evaluation.
+
+    Attributes:
+        probe: which evaluation.
+        subject: what was evaluated.
+        tap: where its rows were taken.
+        data: the images or rows.
+        protocol: how, in a word: logistic, simsiam, vote, k-means ...
+        results: numbers; accuracies are shares in [0, 1].
+        settings: what would repeat it.
+        n_train: rows to fit on.
+        n_test: rows to measure on.
+        classes: number of them.
+        d: width of the rows.
+        seconds: all of it, without the embedding of images.
+        notes: one line each: what was assumed, and what is to be kept in mind.
+    """
+
+    probe: Probe
+    subject: str
+    tap: str
+    data: str
+    protocol: str
+    results: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    n_train: int
+    n_test: int
+    classes: int
+    d: int
+    seconds: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """What its file is called, without the ending.
+
+        Example:
+            >>> worth = Worth("linear", "run", "projector", "shapes", "simsiam", {}, {}, 0, 0, 0, 0, 0.0)
+            >>> worth.name
+            'linear-simsiam-projector'
+        """
+        usual = self.protocol in ("logistic", "vote", "k-means") or self.probe == "finetune"
+        words = [
+            self.probe,
+            "" if usual else self.protocol,
+            "" if self.tap in (FEATURES, "embedding") else self.tap,
+        ]
+        return re.sub(r"[^\w.-]+", "-", "-".join(word for word in words if word))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**vars(self), "notes": list(self.notes), "fullrank": fullrank.__version__}
+
+    def write(self, folder: Path) -> Path:
+        """Writes `<folder>/<name>.json`, and returns where that is."""
+        path = folder / f"{self.name}.json"
+        write_atomically(path, json.dumps(self.as_dict(), indent=2).encode())
+        return path
+
+
+def place(what: str, out: str = "") -> Path:
+    """The folder that the evaluations of a subject belong into: a run's own, else `evaluations/<name>`.
+
+    Example:
+        >>> place("timm:resnet18").as_posix()
+        'evaluations/timm-resnet18'
+    """
+    if out:
+        return Path(out)
+    run = own_run(what)
+    if run is not None:
+        return run.path / "evaluations"
+    path = Path(what).expanduser()
+    if path.is_dir():
+        return path / "evaluations"
+    stem = path.stem if path.exists() else what
+    return Path("evaluations") / (re.sub(r"[^\w.+-]+", "-", stem).strip("-.") or "subject")

@@ -1,0 +1,322 @@
+"""Embeddings that somebody saved: rows [n, d] of any usual file, handed out a chunk at a time.
+
+    rows = open_embeddings("features.npy")
+    for z in rows:                    # tensors [b, d], as often as wanted
+        moments.update(z)
+    some = rows.rows(np.arange(0, rows.n, 100))
+
+What a format costs:
+
+- `.npy`, `.npz` of `np.savez`, `.pt`, `.safetensors`: mapped; a chunk beside the map, whatever the size.
+- `.npz` of `np.savez_compressed`: decompressed from its beginning on every pass, a chunk at a time.
+- parquet: a batch beside the pages it comes from; single rows cost their row group.
+- HDF5, zarr: a chunk of ours and the stored chunks it lies in; single rows cost a stored chunk each.
+- `.pt` of PyTorch before 1.6, numpy arrays within `.pt`, compressed Fortran order: the whole array in memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.errors import DataError, UsageError
+from fullrank.features.files import Found, open_npy, open_npz, open_safetensors, open_torch
+from fullrank.features.hdf5_zarr import open_hdf5, open_parquet_rows, open_zarr
+from fullrank.features.keys import as_labels, is_label_name
+from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
+
+__all__ = ["EMBEDDING_SUFFIXES", "Rows", "existing", "is_zarr", "open_embeddings", "opened_file", "shards_in"]
+
+CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
+
+_OPENERS: dict[str, Callable[[Path, str | None], Found]] = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    **dict.fromkeys((".pt", ".pth"), open_torch),
+    ".safetensors": open_safetensors,
+    **dict.fromkeys((".parquet", ".pq"), open_parquet_rows),
+    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), open_hdf5),
+    ".zarr": open_zarr,
+}
+EMBEDDING_SUFFIXES = tuple(_OPENERS)
+"""Endings of files, and of one kind of directory, that `open_embeddings` reads."""
+
+
+class Rows:
+    """Rows of an embedding, read anew on every pass: a source that can be iterated over as often as wanted.
+
+    Rows that are not finite are handed out as they are.
+
+    Attributes:
+        n: rows.
+        d: width of a row.
+        dtype: of the tensors: float16, bfloat16, float32 or float64 as stored; integers of up to 16 bits come
+            as float32, wider ones as float64.
+        labels: int64 [n], -1 where a row has none; None where no labels lie beside the rows.
+        origin: what was read, for a report: "features.npz[z], labels from y".
+        notes: one line each on what a reader should know: conversions, columns left out, what is not mapped.
+
+    Example:
+        >>> rows = open_embeddings(torch.arange(12.0).view(6, 2))
+        >>> [len(z) for z in rows.chunks(4)], rows.rows([0, 5])[:, 1].tolist()
+        ([4, 2], [1.0, 11.0])
+    """
+
+    def __init__(
+        self, table: Table, origin: str, labels: Indices | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self.table, self.origin, self.labels, self.notes = table, origin, labels, list(notes)
+        self.n, self.d, self.dtype = table.n, table.d, table.dtype
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return self.n
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.chunks()
+
+    def __repr__(self) -> str:
+        return f"Rows({self.origin}: {self.n:,} x {self.d:,} {str(self.dtype).removeprefix('torch.')})"
+
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        """All rows in order, as contiguous tensors [b, d] of their own on the CPU.
+
+        Args:
+            rows: at most so many at once; None is as many as make 8 MB of float32. Chunks may be shorter
+                where a file or a row group ends.
+
+        Raises:
+            UsageError: `rows` is not positive.
+            DataError: while iterating: the file is damaged further on.
+        """
+        if rows is not None and rows < 1:
+            raise UsageError(f"chunks of {rows} rows cannot be read; take at least 1")
+        return self._scan(rows or max(1, CHUNK_ELEMENTS // self.d))
+
+    def _scan(self, rows: int) -> Iterator[Tensor]:
+        parts = self.table.scan(rows)
+        while True:
+            try:
+                part = next(parts)
+            except StopIteration:
+                return
+            except _DAMAGE as error:
+                raise self._damaged(error) from error
+            yield part
+
+    def rows(self, index: Any) -> Tensor:
+        """The rows [k, d] at `index`, in its order.
+
+        Args:
+            index: sorted int [k], without repetitions, from 0 to n - 1.
+
+        Raises:
+            UsageError: the index is not sorted, or reaches beyond the rows.
+            DataError: the file is damaged there.
+        """
+        wanted: Indices = np.asarray(index, np.int64).reshape(-1)
+        if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n or (np.diff(wanted) <= 0).any()):
+            raise UsageError(
+                f"rows are taken by a sorted index without repetitions, from 0 to {self.n - 1:,}"
+            )
+        try:
+            return self.table.take(wanted)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DataError:
+        if isinstance(error, DataError):
+            return error
+        return DataError(f"{self.origin} is damaged or changed while it was read: {str(error)[:120]}")
+
+
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zipfile.BadZipFile)
+
+
+def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | None = None) -> Rows:
+    """Opens embeddings: a file, a folder of shards, or what is in memory.
+
+    A folder is read as one matrix: its files of one kind in natural order (`part-9` before `part-10`), all of
+    one width and, where they have names within, one name. Files named as labels (`labels.npy`) give the
+    labels.
+
+    Args:
+        source: a path (see `EMBEDDING_SUFFIXES`), or a matrix [n, d].
+        key: the array to read, where a file holds several: a name, or a path as `train/features`.
+
+    Returns:
+        The rows, with labels where the file has them.
+
+    Raises:
+        DataError: missing, empty, damaged, a pickle, several arrays that it could be, or no matrix of real
+            numbers.
+        UnknownNameError: no array is called `key`.
+        UsageError: the format needs a package that is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder, "all.npz"), features=np.ones((6, 2)), labels=np.arange(6))
+        ...     rows = open_embeddings(Path(folder, "all.npz"))
+        ...     rows.n, rows.d, rows.labels.tolist(), sum(len(z) for z in rows)
+        (6, 2, [0, 1, 2, 3, 4, 5], 6)
+    """
+    if isinstance(source, Rows):
+        return source
+    if isinstance(source, Tensor | np.ndarray | np.generic):
+        return _in_memory(source)
+    path = existing(source)
+    if path.is_dir() and not is_zarr(path):
+        return _folder(path, key)
+    found = opened_file(path, key)
+    origin = f"{path}[{found.key}]" if found.key else str(path)
+    labels, notes = None, found.notes
+    if found.labels is not None:
+        labels, more = _labels(f"{path}[{found.label_key}]", found.labels)
+        notes = notes + more
+        origin += "" if labels is None else f", labels from {found.label_key}"
+    return Rows(found.table, origin, labels, notes)
+
+
+def _labels(where: str, values: Any) -> tuple[Indices | None, list[str]]:
+    """Labels that were found beside the rows; what cannot be read as such is left out, with a note."""
+    try:
+        return as_labels(where, values), []
+    except DataError as error:
+        return None, [f"labels are left out: {error}"]
+
+
+def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
+    where = "the tensor" if isinstance(source, Tensor) else "the array"
+    if isinstance(source, Tensor) and source.layout != torch.strided:
+        raise DataError("the tensor is sparse: make it dense with .to_dense()")
+    dtype, notes = check_matrix(where, Stored(tuple(source.shape), source.dtype))
+    origin = f"{'tensor' if isinstance(source, Tensor) else 'array'} {list(source.shape)}"
+    return Rows(MemoryTable(source, dtype), origin, None, notes)
+
+
+def existing(source: Path | str) -> Path:
+    """The path, expanded; raises DataError with the nearest existing names where there is nothing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "features.npy").touch()
+        ...     try:
+        ...         existing(Path(folder, "feature.npy"))
+        ...     except DataError as error:
+        ...         print(str(error).replace(folder, ""))
+        /feature.npy does not exist; did you mean features.npy?
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if not path.parent.is_dir():
+        raise DataError(f"{path} does not exist: there is no folder {path.parent}")
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
+    raise DataError(f"{path} does not exist" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a directory is a zarr store."""
+    return path.is_dir() and any((path / name).is_file() for name in (".zarray", ".zgroup", "zarr.json"))
+
+
+def opened_file(path: Path, key: str | None) -> Found:
+    """What one existing file, or one zarr directory, holds; see `open_embeddings` for what is raised."""
+    suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
+    if suffix in (".pkl", ".pickle", ".p", ".joblib"):
+        raise DataError(
+            f"{path} is a pickle, which can run code and is never opened: save .npy or .safetensors"
+        )
+    if suffix not in _OPENERS:
+        raise DataError(
+            f"{path} has no ending of an embedding file: {', '.join(EMBEDDING_SUFFIXES)}, or a folder of them"
+        )
+    if path.is_file() and not path.stat().st_size:
+        raise DataError(f"{path} is empty")
+    try:
+        return _OPENERS[suffix](path, key)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read") from error
+
+
+def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The embedding files of a folder in natural order, and those of its files that are named as labels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("part-10.npy", "part-9.npy", "labels.npy", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [[path.name for path in paths] for paths in shards_in(Path(folder))]
+        [['part-9.npy', 'part-10.npy'], ['labels.npy']]
+    """
+    files = [
+        path for path in folder.iterdir() if path.suffix.lower() in _OPENERS and path.name[0] not in "._"
+    ]
+    files.sort(
+        key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    )
+    labels = [path for path in files if is_label_name(path.stem)]
+    return [path for path in files if path not in set(labels)], labels
+
+
+def _folder(folder: Path, key: str | None) -> Rows:
+    files, label_files = shards_in(folder)
+    if not files:
+        raise DataError(f"{folder} holds no embedding files: {', '.join(EMBEDDING_SUFFIXES)}")
+    kinds = sorted({path.suffix.lower() for path in files})
+    if len(kinds) > 1:
+        raise DataError(
+            f"{folder} holds embeddings of several kinds ({', '.join(kinds)}): leave one kind there"
+        )
+    shards: list[Found] = []
+    for path in files:
+        found = opened_file(path, key)
+        if shards and found.table.d != shards[0].table.d:
+            raise DataError(
+                f"{path} has rows of width {found.table.d}, {files[0].name} of {shards[0].table.d}: "
+                f"the shards of a folder have one width"
+            )
+        if shards and key is None and found.key != shards[0].key:
+            raise DataError(
+                f"{path} holds {found.key!r}, {files[0].name} {shards[0].key!r}: choose one with --key"
+            )
+        shards.append(found)
+    table = Shards([shard.table for shard in shards])
+    notes = shards[0].notes[:]
+    if len({shard.table.dtype for shard in shards}) > 1:
+        notes.append(f"the shards differ in dtype; read as {str(table.dtype).removeprefix('torch.')}")
+    labels, more = _folder_labels(folder, shards, label_files, table.n)
+    inside = f"[{shards[0].key}]" if shards[0].key else ""
+    return Rows(table, f"{folder}: {len(files):,} {kinds[0]} files{inside}", labels, notes + more)
+
+
+def _folder_labels(
+    folder: Path, shards: list[Found], label_files: list[Path], n: int
+) -> tuple[Indices | None, list[str]]:
+    """Labels from within the shards, else from files beside them."""
+    from fullrank.features.labels import label_values
+
+    where = f"the labels in {folder}"
+    if all(shard.labels is not None for shard in shards):
+        return _labels(where, np.concatenate([np.asarray(shard.labels) for shard in shards]))
+    if not label_files:
+        return None, []
+    try:
+        values = np.concatenate([np.asarray(label_values(path)) for path in label_files])
+    except DataError as error:
+        return None, [f"labels are left out: {error}"]
+    if len(values) != n:
+        return None, [f"labels are left out: {where} are {len(values):,} for {n:,} rows"]
+    return _labels(where, values)

@@ -1,0 +1,301 @@
+"""Embeddings in `.npy`, `.npz`, `.pt` and `.safetensors`: mapped or streamed, never unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from torch import Tensor
+
+from fullrank.encoders.torch_files import load_torch_file
+from fullrank.errors import DataError
+from fullrank.features.keys import choose_key, label_key
+from fullrank.features.tables import (
+    MemoryTable,
+    RangeTable,
+    Read,
+    Stored,
+    Table,
+    check_matrix,
+    to_rows,
+)
+
+__all__ = ["Found", "found_in", "open_npy", "open_npz", "open_safetensors", "open_torch"]
+
+
+@dataclass
+class Found:
+    """What a file holds.
+
+    Attributes:
+        table: the embeddings.
+        key: the name of their array in the file, or None where the file is one array.
+        labels: values as stored, one a row, or None.
+        label_key: their name in the file.
+        notes: one line each, for a report.
+    """
+
+    table: Table
+    key: str | None = None
+    labels: Any = None
+    label_key: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def found_in(
+    path: Path,
+    arrays: Mapping[str, Stored],
+    key: str | None,
+    table: Callable[[str, Any], Table],
+    values: Callable[[str], Any],
+) -> Found:
+    """Chooses embeddings and labels among the arrays of a file.
+
+    Args:
+        path: of the file.
+        arrays: what it holds.
+        key: the array that is wanted, or None.
+        table: makes the table of an array, given its name and the dtype of its rows.
+        values: reads an array whole.
+    """
+    chosen = choose_key(str(path), arrays, key)
+    where = f"{path}[{chosen}]"
+    dtype, notes = check_matrix(where, arrays[chosen])
+    found = Found(table(chosen, dtype), chosen, notes=notes)
+    found.label_key = label_key(arrays, chosen, found.table.n)
+    if found.label_key is not None:
+        found.labels = values(found.label_key)
+    return found
+
+
+# numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive
+
+
+@dataclass(frozen=True)
+class _Header:
+    stored: Stored
+    fortran: bool
+    length: int
+
+
+def _header(file: IO[bytes], where: str) -> _Header:
+    try:
+        version = np.lib.format.read_magic(file)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = reader[version](file)
+    except (ValueError, KeyError, EOFError) as error:
+        raise DataError(
+            f"{where} is no array of numpy, or damaged: {str(error).splitlines()[0][:120]}"
+        ) from error
+    return _Header(Stored(shape, dtype), fortran and len(shape) > 1, file.tell())
+
+
+def _mapped(path: Path, where: str, header: _Header, offset: int, dtype: Any) -> RangeTable:
+    """A table over the array whose bytes begin at `offset`; mapped only while it is read."""
+    stored = header.stored
+    n, d = stored.shape
+    kind: Any = stored.dtype
+    if offset + n * d * kind.itemsize > path.stat().st_size:
+        raise DataError(f"{where} is cut short: its header promises {stored}")
+
+    @contextmanager
+    def opened() -> Iterator[Read]:
+        order: Any = "F" if header.fortran else "C"
+        array = np.memmap(path, kind, "r", offset, (n, d), order)
+        yield lambda start, stop: to_rows(array[start:stop], dtype)
+
+    return RangeTable(n, d, dtype, opened)
+
+
+def open_npy(path: Path, key: str | None = None) -> Found:
+    """One array, mapped, in either order: costs no memory and no time before rows are read."""
+    with path.open("rb") as file:
+        header = _header(file, str(path))
+    dtype, notes = check_matrix(str(path), header.stored)
+    return Found(_mapped(path, str(path), header, header.length, dtype), notes=notes)
+
+
+def open_npz(path: Path, key: str | None = None) -> Found:
+    """Named arrays: mapped where `np.savez` wrote them; else decompressed anew on every pass.
+
+    A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
+    Fortran order has to be decompressed whole.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")
+            }
+            headers = {}
+            for name, member in members.items():
+                with archive.open(member) as file:
+                    headers[name] = _header(file, f"{path}[{name}]")
+            compressed = {
+                name: archive.getinfo(member).compress_type != zipfile.ZIP_STORED
+                for name, member in members.items()
+            }
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} is no archive of numpy, or damaged: {error}") from error
+    notes: list[str] = []
+
+    def table(name: str, dtype: Any) -> Table:
+        header = headers[name]
+        if not compressed[name]:
+            offset = _member_start(path, members[name]) + header.length
+            return _mapped(path, f"{path}[{name}]", header, offset, dtype)
+        if header.fortran:
+            notes.append(f"{path}[{name}] is compressed and in Fortran order: read whole into memory")
+            return MemoryTable(_whole(path, members[name]), dtype)
+        notes.append(f"{path}[{name}] is compressed: decompressed again on every pass")
+        return _Compressed(path, members[name], header, dtype)
+
+    arrays = {name: header.stored for name, header in headers.items()}
+    found = found_in(path, arrays, key, table, lambda name: _whole(path, members[name]))
+    found.notes += notes
+    return found
+
+
+def _member_start(path: Path, member: str) -> int:
+    """Where the bytes of an uncompressed member begin: behind its local header, whose length is in itself."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        start = archive.getinfo(member).header_offset
+        file.seek(start + 26)
+        lengths = file.read(4)
+    return start + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+
+
+def _whole(path: Path, member: str) -> Any:
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise DataError(f"{path}[{member.removesuffix('.npy')}] cannot be read: {error}") from error
+
+
+class _Compressed(Table):
+    """An array that is decompressed from its beginning, a part at a time."""
+
+    def __init__(self, path: Path, member: str, header: _Header, dtype: Any) -> None:
+        self.path, self.member, self.header, self.dtype = path, member, header, dtype
+        self.n, self.d = header.stored.shape
+
+    def scan(self, rows: int) -> Iterator[Tensor]:
+        """All rows in order, as tensors [b, d] with b at most `rows`."""
+        stored: Any = self.header.stored.dtype
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+            file.read(self.header.length)
+            for start in range(0, self.n, rows):
+                count = min(rows, self.n - start)
+                part = np.empty((count, self.d), stored)
+                _fill(part, file)
+                yield to_rows(part, self.dtype)
+
+
+def _fill(part: np.ndarray, file: IO[bytes]) -> None:
+    """Reads on until the array is full; a megabyte at a time, for a zip member copies what it has read."""
+    flat = part.reshape(-1).view(np.uint8)
+    at = 0
+    while at < len(flat):
+        read = file.read(min(1 << 20, len(flat) - at))
+        if not read:
+            raise EOFError("the archive ends too early")
+        flat[at : at + len(read)] = np.frombuffer(read, np.uint8)
+        at += len(read)
+
+
+# torch
+
+
+def open_torch(path: Path, key: str | None = None) -> Found:
+    """A tensor, or nested mappings of them, mapped; loaded whole where PyTorch before 1.6 wrote the file."""
+    content, mapped = load_torch_file(path)
+    tensors = _flat(content)
+    if not tensors:
+        raise DataError(f"{path} holds no tensors: it is a {type(content).__name__}")
+    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
+
+    def table(name: str, dtype: Any) -> Table:
+        return MemoryTable(tensors[name].detach(), dtype)
+
+    if list(tensors) == [""]:
+        _check_layout(str(path), tensors[""])
+        dtype, more = check_matrix(str(path), _stored(tensors[""]))
+        return Found(table("", dtype), notes=notes + more)
+    arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
+    found = found_in(path, arrays, key, table, lambda name: tensors[name].detach().numpy())
+    _check_layout(f"{path}[{found.key}]", tensors[found.key or ""])
+    found.notes += notes
+    return found
+
+
+def _stored(tensor: Tensor) -> Stored:
+    return Stored(tuple(tensor.shape), "quantised numbers" if tensor.is_quantized else tensor.dtype)
+
+
+def _check_layout(where: str, tensor: Tensor) -> None:
+    if str(tensor.layout) != "torch.strided":
+        raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
+
+
+def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
+    """Tensors by their path in nested mappings and lists, with slashes."""
+    if isinstance(content, Tensor):
+        return {within: content}
+    if isinstance(content, list | tuple):
+        content = {str(i): part for i, part in enumerate(content)}
+    found: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):
+        for name, part in content.items():
+            found |= _flat(part, f"{within}/{name}" if within else str(name))
+    return found
+
+
+# safetensors
+
+_SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
+    "F64": np.dtype("f8"),
+    "F32": np.dtype("f4"),
+    "F16": np.dtype("f2"),
+    **{f"{kind.upper()}{8 * size}": np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)},
+    "BOOL": np.dtype("bool"),
+}
+
+
+def open_safetensors(path: Path, key: str | None = None) -> Found:
+    """Named tensors, read in slices: costs no memory before rows are read."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    def dtype_of(name: str) -> np.dtype[Any] | torch.dtype | str:
+        return torch.bfloat16 if name == "BF16" else _SAFETENSORS_DTYPES.get(name, f"numbers of type {name}")
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            arrays = {
+                name: Stored(tuple(part.get_shape()), dtype_of(part.get_dtype()))
+                for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
+
+    def table(name: str, dtype: Any) -> Table:
+        @contextmanager
+        def opened() -> Iterator[Read]:
+            with safe_open(path, framework="pt") as file:
+                part = file.get_slice(name)
+                yield lambda start, stop: to_rows(part[start:stop], dtype)
+
+        n, d = arrays[name].shape
+        return RangeTable(n, d, dtype, opened)
+
+    def values(name: str) -> Any:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).numpy()
+
+    return found_in(path, arrays, key, table, values)

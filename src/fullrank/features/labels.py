@@ -1,0 +1,169 @@
+"""Labels that somebody saved beside embeddings: one a row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullrank.encoders.torch_files import load_torch_file
+from fullrank.errors import DataError, UnknownNameError
+from fullrank.features.files import _whole
+from fullrank.features.keys import LABEL_NAMES, as_labels, is_label_name
+from fullrank.features.tables import Indices
+
+__all__ = ["LABEL_SUFFIXES", "label_values", "open_labels"]
+
+LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".safetensors")
+
+
+def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
+    """Reads labels for n rows.
+
+    Args:
+        path: a file with one of `LABEL_SUFFIXES`: an array, a column, or one label a line.
+        n: how many rows there are.
+        key: the array or column, where there are several and none, or more than one, has a usual name.
+
+    Returns:
+        int64 [n], -1 where a row has none (NaN, or missing); texts are numbered in sorted order.
+
+    Raises:
+        DataError: missing, unreadable, no labels, or not n of them.
+        UnknownNameError: no array or column is called `key`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "y.csv").write_text("file,label\\na.jpg,dog\\nb.jpg,cat\\n")
+        ...     open_labels(Path(folder, "y.csv"), 2).tolist()
+        [1, 0]
+    """
+    from fullrank.features.embeddings import existing
+
+    path = existing(path)
+    labels = as_labels(str(path), label_values(path, key, n))
+    if len(labels) != n:
+        raise DataError(f"{path} holds {len(labels):,} labels for {n:,} rows: one for each row is needed")
+    return labels
+
+
+def label_values(path: Path, key: str | None = None, n: int | None = None) -> Any:
+    """The labels in an existing file as stored; n + 1 lines mean that the first one is a heading."""
+    suffix = path.suffix.lower()
+    if suffix not in LABEL_SUFFIXES:
+        raise DataError(f"{path} has no ending of a label file: {', '.join(LABEL_SUFFIXES)}")
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty")
+    if suffix == ".npy":
+        return _array(path)
+    if suffix == ".txt":
+        return _lines(path)
+    if suffix in (".csv", ".tsv"):
+        return _cells(path, key, n)
+    named = {".npz": _npz, ".parquet": _parquet, ".pt": _torch, ".safetensors": _safetensors}[suffix]
+    return named(path, key)
+
+
+def _array(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no array of labels: {str(error).splitlines()[0]}") from error
+
+
+def _chosen(path: Path, names: list[str], key: str | None) -> str:
+    """The one array or column that holds the labels."""
+    if key is not None:
+        if key not in names:
+            raise UnknownNameError("key", key, names, f"in {path}")
+        return key
+    usual = [name for name in names if is_label_name(name)]
+    if len(names) == 1 or len(usual) == 1:
+        return (usual or names)[0]
+    shown = ", ".join((usual or names)[:8])
+    raise DataError(
+        f"{path}: which of these holds the labels? Usual names are {LABEL_NAMES[0]} and y: {shown}"
+    )
+
+
+def _npz(path: Path, key: str | None) -> Any:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is no archive of numpy, or damaged") from error
+    return _whole(path, _chosen(path, names, key) + ".npy")
+
+
+def _parquet(path: Path, key: str | None) -> Any:
+    import pyarrow.parquet as parquet
+
+    try:
+        name = _chosen(path, parquet.read_schema(path).names, key)
+        return parquet.read_table(path, columns=[name])[name].to_pylist()
+    except OSError as error:
+        raise DataError(f"{path} is no parquet file, or damaged: {str(error).splitlines()[0]}") from error
+
+
+def _torch(path: Path, key: str | None) -> Any:
+    content, _ = load_torch_file(path)
+    if isinstance(content, dict):
+        content = content[_chosen(path, [str(name) for name in content], key)]
+    return content.numpy() if hasattr(content, "numpy") else content
+
+
+def _safetensors(path: Path, key: str | None) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.get_tensor(_chosen(path, list(file.keys()), key))
+    except SafetensorError as error:
+        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
+
+
+def _lines(path: Path) -> Any:
+    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
+    return _numbers_or_texts(lines)
+
+
+def _cells(path: Path, key: str | None, n: int | None) -> Any:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # an empty line of a single column is an image without a label, one at the end is none
+    cells = [row or [""] for row in csv.reader(_text(path).rstrip().splitlines(), delimiter=delimiter)]
+    if cells and len(cells[0]) > 1:
+        cells = [row for row in cells if row != [""]]
+    if not cells:
+        raise DataError(f"{path} is empty")
+    head, width = cells[0], len(cells[0])
+    if any(len(row) != width for row in cells):
+        raise DataError(f"{path} has lines of different numbers of cells")
+    headed = (
+        key is not None
+        or any(is_label_name(name) for name in head)
+        or (n is not None and len(cells) == n + 1)
+    )
+    if not headed and width > 1:
+        raise DataError(f"{path} has {width} columns without a heading: name the labels' column label")
+    column = head.index(_chosen(path, head, key)) if headed else 0
+    return _numbers_or_texts([row[column].strip() for row in cells[headed:]])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text") from error
+
+
+def _numbers_or_texts(values: list[str]) -> Any:
+    """All as whole numbers where all are, or are missing; else as texts."""
+    try:
+        return np.array([float("nan") if value in ("", "nan", "NaN") else int(value) for value in values])
+    except ValueError:
+        return [value or None for value in values]

@@ -1,0 +1,184 @@
+"""Features on a plane: principal axes, or UMAP where its package is."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.features.embeddings import open_embeddings
+from fullrank.features.store import is_stored, open_stored
+
+__all__ = ["FeatureMap", "Points", "Reduction", "map_features", "read_features", "write_csv"]
+
+Reduction: TypeAlias = Literal["pca", "umap"]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Features to be drawn.
+
+    Attributes:
+        rows: float32 [m, d].
+        indices: int64 [m], which images or rows they are of.
+        labels: int64 [m], -1 where there is none; None where no row has one.
+        classes: names of the labels, or None.
+        name: for a title.
+    """
+
+    rows: Tensor
+    indices: np.ndarray
+    labels: np.ndarray | None = None
+    classes: Sequence[str] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Features on a plane.
+
+    Attributes:
+        places: float [m, 2].
+        axes: what the two axes are called.
+        points: whose places they are.
+    """
+
+    places: np.ndarray
+    axes: tuple[str, str]
+    points: Points
+
+
+def read_features(
+    what: str | Path, tap: str = "", split: str = "", most: int = 5000, seed: int = 0
+) -> Points:
+    """Some of the features that somebody saved, a random choice.
+
+    Args:
+        what: a folder that `fullrank embed` wrote, or a file or folder of embeddings.
+        tap: which of the features; "" is `features`, or the only one. In a file, the array.
+        split: of a folder of ours; "" is test where it is there, else train.
+        most: rows to take.
+        seed: of the choice.
+
+    Raises:
+        UsageError: no rows are wanted, or the subject has no splits.
+        DataError: nothing there, or nothing to map.
+    """
+    if most < 2:
+        raise UsageError(f"a map of {most} points shows nothing: take at least 2")
+    rng = np.random.default_rng(seed)
+    path = Path(what).expanduser()
+    if is_stored(path):
+        stored = open_stored(path)
+        chosen = split or ("test" if "test" in stored else "train")
+        if chosen not in stored:
+            raise UnknownNameError("split", chosen, stored, f"in {path}")
+        part = stored[chosen]
+        name = tap or ("features" if "features" in part.rows else next(iter(part.rows)))
+        matrix = part.rows[name]
+        kept = torch.from_numpy(_choice(rng, len(matrix), most))
+        return Points(
+            matrix[kept],
+            part.indices[kept].numpy(),
+            None if part.labels is None else part.labels[kept].numpy(),
+            part.provenance.get("classes"),
+            f"{name} of {part.provenance['subject']}, {chosen} images",
+        )
+    if split:
+        raise UsageError(f"--split is for folders that `fullrank embed` wrote, and {what} is none")
+    rows = open_embeddings(what, tap or None)
+    index = _choice(rng, rows.n, most)
+    labels = None if rows.labels is None or (rows.labels < 0).all() else rows.labels[index]
+    return Points(rows.rows(index).float(), index, labels, None, path.name)
+
+
+def _choice(rng: np.random.Generator, n: int, most: int) -> np.ndarray:
+    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
+
+
+def map_features(points: Points, how: Reduction = "pca", seed: int = 0) -> FeatureMap:
+    """Puts rows on a plane.
+
+    Args:
+        points: the rows.
+        how: `pca`, the two axes of largest variance; `umap` (McInnes et al. 1802.03426) with its defaults,
+            which keeps neighbours and neither distances nor sizes.
+        seed: of UMAP.
+
+    Raises:
+        UsageError: UMAP's package is not installed.
+        DataError: all rows are the same, or some are not finite.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 1, 0], [4, 1, 0]])
+        >>> map_features(Points(rows, np.arange(4))).axes
+        ('principal axis 1 (94 % of the variance)', 'principal axis 2 (6 %)')
+    """
+    rows = points.rows.double().numpy()
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"{int((~np.isfinite(rows)).any(1).sum())} rows are not finite: they have no place on a map"
+        )
+    if len(rows) < 2 or not np.ptp(rows, axis=0).any():
+        raise DataError("all rows are the same: a map would be one point (complete collapse)")
+    if how == "umap":
+        return FeatureMap(_umap(rows, seed), ("UMAP 1", "UMAP 2"), points)
+    from sklearn.decomposition import PCA
+
+    pca: Any = PCA(min(2, *rows.shape), svd_solver="full")
+    places = pca.fit_transform(rows)
+    shares = [*pca.explained_variance_ratio_, 0.0][:2]
+    if places.shape[1] == 1:
+        places = np.concatenate([places, np.zeros_like(places)], 1)
+    axes = (f"principal axis 1 ({shares[0]:.0%} of the variance)", f"principal axis 2 ({shares[1]:.0%})")
+    return FeatureMap(places, (axes[0].replace("%", " %"), axes[1].replace("%", " %")), points)
+
+
+def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TensorFlow is not installed, which nothing here needs
+            import umap
+    except ImportError as error:
+        raise UsageError("UMAP needs its package; pip install 'fullrank[umap]', or take pca") from error
+    if len(rows) < 4:
+        raise UsageError(f"UMAP needs at least 4 rows, and there are {len(rows)}: take pca")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a seed means one thread
+        made = umap.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed)
+        places: np.ndarray = made.fit_transform(rows.astype(np.float32))
+    return places
+
+
+def write_csv(found: FeatureMap, path: Path) -> None:
+    """One line a point: index, x, y, and label and class where there are labels.
+
+    Example:
+        >>> import tempfile
+        >>> points = Points(torch.eye(2), np.array([4, 9]), np.array([1, -1]), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_csv(FeatureMap(np.eye(2), ("x", "y"), points), Path(folder, "m.csv"))
+        ...     print(Path(folder, "m.csv").read_text().strip())
+        index,x,y,label,class
+        4,1,0,1,dog
+        9,0,1,,
+    """
+    points = found.points
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "x", "y", *(["label", "class"] if points.labels is not None else [])])
+        for k, (x, y) in enumerate(found.places):
+            line = [str(points.indices[k]), f"{x:.6g}", f"{y:.6g}"]
+            if points.labels is not None:
+                label = int(points.labels[k])
+                known = points.classes is not None and 0 <= label < len(points.classes)
+                line += [str(label) if label >= 0 else "", points.classes[label] if known else ""]  # type: ignore[index]
+            writer.writerow(line)

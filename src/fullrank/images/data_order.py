@@ -1,0 +1,193 @@
+"""Data orders: which part of the images an epoch sees, chunk after chunk or all of them, at equal compute."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fullrank.errors import DataError, UsageError
+from fullrank.images.order import batches, epoch_generator
+
+__all__ = ["DataOrder", "OrderKind", "load_ordering"]
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+OrderKind: TypeAlias = Literal["iid", "single-pass", "cumulative", "last-fraction", "hybrid"]
+
+
+class _Permutes(Protocol):
+    def permutation(self, x: Indices, /) -> Indices: ...
+
+
+@dataclass(frozen=True, eq=False)
+class DataOrder:
+    """The images of every epoch, decided by seed and epoch alone, so that a resumed run repeats them.
+
+    Paper: Li, Efros and Pathak 2022 (2209.15007). A fixed *ordering* of all N images is cut into chunks, one
+    for each `chunk_size` epochs of a round of `E_R = epochs // n_rounds`. With `k = (epoch mod E_R) //
+    chunk_size`, epoch by epoch the images in use are
+
+    - `iid`: all of them;
+    - `single-pass` (their `current`): `ordering[N k c // E_R : N (k+1) c // E_R]`, chunk after chunk;
+    - `cumulative` (`accumulate`): `ordering[: N (k+1) c // E_R]`, all chunks so far;
+    - `last-fraction` (`last`): the final `ceil(N c / E_R)`, throughout;
+    - `hybrid`: single-pass before `switch_epoch`, iid from then on.
+
+    Every epoch takes the same number of batches, `steps_per_epoch or N // batch_size`, whatever the order:
+    the images in use are permuted again and again, each time without what does not fill a batch. So all
+    orders cost the same, and a single pass over chunks is many passes over each.
+
+    `iid` draws from (seed, epoch), the others, as the reference does, from `seed + epoch`: seeds that differ
+    by less than the number of epochs share permutations, a different epoch's.
+
+    Args:
+        n: images.
+        batch_size: images per batch, over all ranks together.
+        epochs: of the whole run.
+        kind: see above.
+        chunk_size: epochs that a chunk lasts, at most a round.
+        n_rounds: sweeps over the ordering; chunks are as many times larger.
+        repeat_batch: how often each batch is taken in a row.
+        steps_per_epoch: batches in an epoch; 0: `n // batch_size`.
+        switch_epoch: first iid epoch of `hybrid`.
+        seed: not negative.
+        ordering: int64 [n], each of 0 .. n-1 once; None: a random one that the seed decides.
+
+    Raises:
+        UsageError: a batch larger than the images or than a chunk, or numbers that do not fit together.
+
+    Example:
+        >>> order = DataOrder(n=12, batch_size=2, epochs=3, kind="single-pass", steps_per_epoch=2,
+        ...     ordering=np.arange(12))
+        >>> [sorted(order(epoch).tolist()) for epoch in range(3)]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    """
+
+    n: int
+    batch_size: int
+    epochs: int
+    kind: OrderKind = "iid"
+    chunk_size: int = 1
+    n_rounds: int = 1
+    repeat_batch: int = 1
+    steps_per_epoch: int = 0
+    switch_epoch: int = 40
+    seed: int = 0
+    ordering: Indices | None = None
+
+    def __post_init__(self) -> None:
+        batches(np.arange(self.n), self.batch_size)  # says what is wrong with the batch size
+        if self.kind == "iid":
+            return
+        if self.n_rounds > self.epochs:
+            raise UsageError(f"--rounds {self.n_rounds} are more than the run's {self.epochs} epochs")
+        if self.chunk_size > self.epochs_per_round:
+            raise UsageError(
+                f"--chunk-size {self.chunk_size} is longer than a round of {self.epochs_per_round} epochs"
+            )
+        if self.kind == "hybrid" and not 0 < self.switch_epoch < self.epochs:
+            raise UsageError(
+                f"--switch-epoch lies within the run's {self.epochs} epochs, not at {self.switch_epoch}"
+            )
+        if self.ordering is not None and len(self.ordering) != self.n:
+            raise UsageError(
+                f"the ordering is of {len(self.ordering)} images, but there are {self.n} to train on"
+            )
+        smallest = min(range(min(self.epochs, self.epochs_per_round)), key=lambda e: len(self.chunk(e)))
+        images = len(self.chunk(smallest))
+        if images < self.batch_size:
+            raise UsageError(
+                f"the chunk of epoch {smallest} has {images} images, less than a batch of {self.batch_size}; "
+                f"use a larger --chunk-size, more --rounds or a smaller --batch-size"
+            )
+
+    @property
+    def epochs_per_round(self) -> int:
+        """Epochs of one sweep over the ordering, `E_R`."""
+        return self.epochs // self.n_rounds
+
+    @property
+    def steps(self) -> int:
+        """Batches in every epoch, `T`."""
+        return self.steps_per_epoch or self.n // self.batch_size
+
+    @cached_property
+    def sequence(self) -> Indices:
+        """The ordering in use, int64 [n]."""
+        if self.ordering is not None:
+            return np.asarray(self.ordering, dtype=np.int64)
+        entropy = np.random.SeedSequence(self.seed, spawn_key=(0,))  # no epoch's: those are [seed, epoch]
+        return np.random.Generator(np.random.PCG64(entropy)).permutation(self.n)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the ordering in use, as little-endian int64; empty for iid, which has none."""
+        if self.kind == "iid":
+            return ""
+        return hashlib.sha256(self.sequence.astype("<i8").tobytes()).hexdigest()
+
+    def chunk(self, epoch: int) -> Indices:
+        """The images in use in an epoch: int64 [m], in the ordering's order."""
+        if self._is_iid(epoch):
+            return np.arange(self.n)
+        c, per_round = self.chunk_size, self.epochs_per_round
+        k = epoch % per_round // c
+        end = self.n * (k + 1) * c // per_round  # beyond the last image where c does not divide the round
+        match self.kind:
+            case "cumulative":
+                return self.sequence[:end]
+            case "last-fraction":
+                return self.sequence[-self.n * c // per_round :]
+            case _:
+                return self.sequence[self.n * k * c // per_round : end]
+
+    def __call__(self, epoch: int) -> Indices:
+        """The images of one epoch, batch after batch: int64 [steps * batch_size]."""
+        if self._is_iid(epoch):
+            return self._filled(self.chunk(epoch), epoch_generator(epoch, self.seed))
+        return self._filled(self.chunk(epoch), np.random.RandomState(self.seed + epoch))
+
+    def _is_iid(self, epoch: int) -> bool:
+        return self.kind == "iid" or (self.kind == "hybrid" and epoch >= self.switch_epoch)
+
+    def _filled(self, chunk: Indices, generator: _Permutes) -> Indices:
+        """Permutations of `chunk`, cut into batches, until the epoch is full."""
+        chosen: list[Indices] = []
+        while len(chosen) < self.steps:
+            for batch in batches(generator.permutation(chunk), self.batch_size):
+                chosen += [batch] * self.repeat_batch
+        return np.concatenate(chosen[: self.steps])
+
+
+def load_ordering(path: Path, n: int) -> Indices:
+    """Reads an ordering: each of 0 .. n-1 once, as one vector of integers in a `.npy` file.
+
+    Args:
+        path: the file.
+        n: images to train on.
+
+    Returns:
+        int64 [n].
+
+    Raises:
+        DataError: no such file, or something else in it.
+    """
+    try:
+        ordering = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"no ordering {path}; it is a .npy file of image numbers") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file of image numbers") from error
+    if not isinstance(ordering, np.ndarray) or ordering.ndim != 1 or ordering.dtype.kind not in "iu":
+        raise DataError(f"{path} is no .npy file of one vector of integers")
+    if len(ordering) != n:
+        raise DataError(f"{path} orders {len(ordering)} images, but there are {n} to train on")
+    ordering = ordering.astype(np.int64)
+    if not np.array_equal(np.sort(ordering), np.arange(n)):
+        raise DataError(f"{path} must hold each of 0 to {n - 1} once")
+    return ordering

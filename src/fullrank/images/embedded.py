@@ -1,0 +1,48 @@
+"""Data sets that come with the package: generated shapes, and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fullrank.images.shapes import SHAPES, shapes
+from fullrank.images.sources import MemorySource
+
+__all__ = ["digits_data", "shapes_data"]
+
+
+def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
+    """4,000 training and 1,000 held-out shapes, drawn at `size` (16) pixels; always the same ones.
+
+    Example:
+        >>> train, held_out = shapes_data()
+        >>> len(train), len(held_out), train.image_size, train.classes[:2]
+        (4000, 1000, (16, 16), ['disc', 'square'])
+    """
+
+    def drawn(n: int, seed: int) -> MemorySource:
+        images, labels = shapes(n, seed, size or 16)
+        return MemorySource(
+            name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES)
+        )
+
+    return drawn(4000, 0), drawn(1000, 1)
+
+
+def digits_data() -> tuple[MemorySource, MemorySource]:
+    """scikit-learn's 1,797 handwritten digits, 8 by 8 grey doubled to 16 by 16: a fixed fifth is held out.
+
+    Example:
+        >>> train, held_out = digits_data()
+        >>> len(train), len(held_out), train.image_size
+        (1438, 359, (16, 16))
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8))
+    images = grey.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].repeat(1, 3, 1, 1)
+    labels = digits.target.astype(np.int64)
+    every = MemorySource(name="digits", images=images, labels=labels, classes=[str(i) for i in range(10)])
+    order = np.random.default_rng(0).permutation(len(every))
+    return every.subset(np.sort(order[359:])), every.subset(np.sort(order[:359]))

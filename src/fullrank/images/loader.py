@@ -1,0 +1,189 @@
+"""Batches of images: the same global order on any number of ranks, from memory or decoded by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.errors import UsageError
+from fullrank.images.decoding import fit
+from fullrank.images.lazy_loader import CentreCrop, Crop, LazyLoader, Wanted
+from fullrank.images.order import batches, epoch_order
+from fullrank.images.sources import Indices, LazySource, MemorySource, Source
+
+__all__ = ["Batches", "Crop", "evaluation_batches"]
+
+
+class Batches:
+    """A training set cut into batches, every epoch in a new order that seed and epoch alone decide.
+
+    The global batches do not depend on the number of ranks: each rank gets its contiguous slice of each. An
+    image of a `LazySource` that cannot be decoded is replaced by the next one that can, and counted.
+
+    Args:
+        source: the images. From memory they are gathered on the device they live on, without workers or crop.
+        batch_size: images per step, over all ranks together.
+        seed: of the order, not negative.
+        rank: of this process.
+        world_size: number of processes.
+        workers: processes that decode lazy images; 0 decodes them in this one.
+        crop: cuts the views of each lazy image where it is decoded; None resizes and centre crops it to the
+            source's `image_size`. Must survive pickling where worker processes are spawned, not forked.
+        order: epoch to int64 image indices, for other data orders; None is `epoch_order`.
+
+    Attributes:
+        steps: full batches in an epoch.
+
+    Raises:
+        UsageError: the batch is larger than the data, or its size no multiple of `world_size`.
+        DataError: while iterating: more images are corrupt than the source tolerates.
+
+    Example:
+        >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
+        >>> loader = Batches(source, batch_size=4, seed=0)
+        >>> [(step, tuple(images.shape)) for step, (indices, images) in loader.epoch(0)]
+        [(0, (4, 3, 4, 4)), (1, (4, 3, 4, 4))]
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        crop: Crop | None = None,
+        order: Callable[[int], Indices] | None = None,
+    ) -> None:
+        if batch_size % world_size:
+            multiple = batch_size - batch_size % world_size or world_size
+            raise UsageError(
+                f"batch size {batch_size} cannot be shared by {world_size} processes; "
+                f"use a multiple of {world_size}, as {multiple}"
+            )
+        self.source, self.batch_size = source, batch_size
+        self.order = order or (lambda epoch: epoch_order(len(source), epoch, seed))
+        self.steps = sum(1 for _ in batches(self.order(0), batch_size))
+        self._first = rank * (batch_size // world_size)  # of this rank, in each global batch
+        self._last = self._first + batch_size // world_size
+        self._lazy: LazyLoader | None = None
+        if isinstance(source, LazySource):
+            self._lazy = LazyLoader(source, crop or _centre_crop(source, None), workers, replace_corrupt=True)
+        self._views_apart = crop is not None
+
+    def __len__(self) -> int:
+        """Steps per epoch: full batches only."""
+        return self.steps
+
+    @property
+    def corrupt(self) -> set[int]:
+        """The images met so far, on this rank, that could not be decoded and were replaced."""
+        return self._lazy.corrupt if self._lazy else set()
+
+    def epoch(
+        self, epoch: int, start_step: int = 0
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
+        """Iterates over one epoch from `start_step` on; the batches before it are not decoded.
+
+        Args:
+            epoch: from 0.
+            start_step: from 0 to `len(self)`, where nothing is left.
+
+        Returns:
+            An iterator over (step, (indices, images)): indices int64 [b] on the CPU, of the images that are
+            there (replacements where there were any); images uint8 [b, 3, h, w], or, where `crop` cuts lazy
+            images, the list of their views, uint8 [b, 3, s, s] each.
+
+        Raises:
+            UsageError: the epoch has no such step.
+            DataError: while iterating: more images are corrupt than the source tolerates.
+        """
+        mine = [batch[self._first : self._last] for batch in batches(self.order(epoch), self.batch_size)]
+        if not 0 <= start_step <= len(mine):
+            raise UsageError(f"there is no step {start_step} in an epoch of {len(mine)} steps")
+        if self._lazy is None:
+            return self._from_memory(mine, start_step)
+        return self._decoded(self._lazy, mine, epoch, start_step)
+
+    def _from_memory(self, mine: list[Indices], start: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        for step in range(start, len(mine)):
+            yield step, _gathered(self.source, mine[step])
+
+    def _decoded(
+        self, lazy: LazyLoader, mine: list[Indices], epoch: int, start: int
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
+        steps = range(start, len(mine))
+        plan = _plan(mine, steps, epoch, self.batch_size, self._first)
+        for step, (indices, views) in zip(steps, lazy.load(plan), strict=True):
+            yield step, (indices, views if self._views_apart else views[0])
+
+
+def _plan(mine: list[Indices], steps: range, epoch: int, stride: int, first: int) -> Iterator[list[Wanted]]:
+    # no closure over the loader: a cycle would let its workers linger for seconds when it is dropped
+    for step in steps:
+        yield [Wanted(int(index), epoch, step * stride + first + k) for k, index in enumerate(mine[step])]
+
+
+def evaluation_batches(
+    source: Source,
+    batch_size: int,
+    image_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    crop_ratio: float = 1.0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterates over all images once, in order, resized and centre cropped; the last batch may be short.
+
+    Each rank gets one contiguous part, so the parts of all ranks in turn are the whole. An image of a
+    `LazySource` that cannot be decoded is left out, and its index with it.
+
+    Args:
+        source: the images.
+        batch_size: images per batch, on this rank.
+        image_size: height and width in pixels; None is the source's `image_size`.
+        rank: of this process.
+        world_size: number of processes.
+        workers: processes that decode lazy images; 0 decodes them in this one.
+        crop_ratio: share of the resized image that the crop keeps per side; 0.875 is ImageNet's 256 to 224.
+
+    Returns:
+        An iterator over (indices int64 [b] on the CPU, images uint8 [b, 3, h, w] where the source's images
+        live).
+
+    Raises:
+        UsageError: neither `image_size` nor the source says what size to cut.
+        DataError: while iterating: more images are corrupt than the source tolerates.
+
+    Example:
+        >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
+        >>> [indices.tolist() for indices, images in evaluation_batches(source, 4, rank=1, world_size=2)]
+        [[5, 6, 7, 8], [9]]
+    """
+    crop = _centre_crop(source, image_size, crop_ratio)
+    part = np.array_split(np.arange(len(source)), world_size)[rank]
+    cuts = list(batches(part, batch_size, drop_last=False))
+    if isinstance(source, LazySource):
+        lazy = LazyLoader(source, crop, workers, replace_corrupt=False)
+        loaded = lazy.load([Wanted(int(index), 0, int(index)) for index in cut] for cut in cuts)
+        return ((indices, views[0]) for indices, views in loaded if len(indices))
+    gathered = map(partial(_gathered, source), cuts)
+    return ((indices, fit(images, crop.height, crop.width, crop_ratio)) for indices, images in gathered)
+
+
+def _centre_crop(source: Source, image_size: int | None, crop_ratio: float = 1.0) -> CentreCrop:
+    size = (image_size, image_size) if image_size else source.image_size
+    if size is None:
+        raise UsageError(f"{source.name} does not say how large its images are; give an image size in pixels")
+    return CentreCrop(*size, crop_ratio)
+
+
+def _gathered(source: Source, indices: Indices) -> tuple[Tensor, Tensor]:
+    assert isinstance(source, MemorySource)  # the other kind has a loader
+    chosen = torch.from_numpy(indices)
+    return chosen, source.images.index_select(0, chosen.to(source.images.device, non_blocking=True))

@@ -1,0 +1,271 @@
+"""Data sets that are known by name: how large they are, how to normalise them, where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from fullrank.errors import DataError
+from fullrank.images.embedded import digits_data, shapes_data
+from fullrank.images.folders import open_image_folder
+from fullrank.images.parquet import find_parquet, open_parquet
+from fullrank.images.sources import IMAGENET_MEAN, IMAGENET_STD, Channels, MemorySource, Source
+from fullrank.images.torchvision_layout import open_cifar, open_stl10
+from fullrank.registry import Registry
+
+__all__ = ["DATA", "NamedData", "open_folder", "open_named"]
+
+Split: TypeAlias = tuple[Source, Source | None]
+"""Training images, and held-out ones where the data set has such a split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedData:
+    """A data set that `open_data` knows by name, as `fullrank list data` shows it.
+
+    Attributes:
+        description: one line.
+        images: number of training images.
+        size: height and width in pixels; None where they differ from image to image.
+        classes: number of classes.
+        labelled: whether "all" or "some" of the training images have a label.
+        mean: per channel, of pixels in [0, 1]; None is computed from the images.
+        std: per channel, likewise.
+        make: makes an embedded set at an image size (None: its own); such a set needs no files.
+        read: reads a layout of its own from a folder, downloading it first if told to; None where it is not
+            there.
+        hub: repository on the Hugging Face Hub whose parquet files are downloaded where there is no `read`.
+
+    Example:
+        >>> stl10 = DATA["stl10"]
+        >>> stl10.images, stl10.size, stl10.labelled, stl10.needs_download
+        (105000, 96, 'some', True)
+    """
+
+    description: str
+    images: int
+    size: int | None
+    classes: int
+    labelled: str = "all"
+    mean: Channels | None = None
+    std: Channels | None = None
+    make: Callable[[int | None], Split] | None = None
+    read: Callable[[Path, bool], Split | None] | None = None
+    hub: str | None = None
+
+    @property
+    def needs_download(self) -> bool:
+        """Whether files must be downloaded, or put under the root, first."""
+        return self.make is None
+
+
+DATA: Registry[NamedData] = Registry("data set", group="fullrank.data")
+
+DATA.register("shapes")(
+    NamedData(
+        description="ten bright shapes on dark ground, generated",
+        images=4_000,
+        size=16,
+        classes=10,
+        make=shapes_data,
+    )
+)
+DATA.register("digits")(
+    NamedData(
+        description="scikit-learn's handwritten digits, doubled in size",
+        images=1_438,
+        size=16,
+        classes=10,
+        make=lambda size: digits_data(),
+    )
+)
+DATA.register("cifar10")(
+    NamedData(
+        description="small photographs of ten kinds of things",
+        images=50_000,
+        size=32,
+        classes=10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        read=lambda folder, download: open_cifar("CIFAR10", folder, download),
+    )
+)
+DATA.register("cifar100")(
+    NamedData(
+        description="small photographs of a hundred kinds of things",
+        images=50_000,
+        size=32,
+        classes=100,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        read=lambda folder, download: open_cifar("CIFAR100", folder, download),
+    )
+)
+DATA.register("stl10")(
+    NamedData(
+        description="photographs from ImageNet, 5,000 labelled and 100,000 not",
+        images=105_000,
+        size=96,
+        classes=10,
+        labelled="some",
+        mean=(0.4914, 0.4823, 0.4466),
+        std=(0.247, 0.243, 0.261),
+        read=open_stl10,
+    )
+)
+DATA.register("tiny-imagenet")(
+    NamedData(
+        description="200 classes of ImageNet at 64 by 64 pixels",
+        images=100_000,
+        size=64,
+        classes=200,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        hub="zh-plus/tiny-imagenet",
+    )
+)
+DATA.register("imagenet100")(
+    NamedData(
+        description="a hundred classes of ImageNet",
+        images=126_689,
+        size=None,
+        classes=100,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        hub="clane9/imagenet-100",
+    )
+)
+DATA.register("imagenet")(
+    NamedData(
+        description="ImageNet (ILSVRC 2012); needs an account that accepted its terms",
+        images=1_281_167,
+        size=None,
+        classes=1000,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        hub="ILSVRC/imagenet-1k",
+    )
+)
+
+
+def open_named(
+    name: str, root: Path, download: bool = False, image_size: int | None = None
+) -> tuple[Source, Source | None, list[str]]:
+    """Opens a data set of the registry.
+
+    A folder `root/name` with parquet files or with `train/` in it serves for every name; CIFAR and STL-10
+    are also read as torchvision stores them, in `root/name` or in `root`.
+
+    Args:
+        name: a key of `DATA`.
+        root: the folder that data sets lie under.
+        download: fetch it where it is not there.
+        image_size: in pixels; what `shapes` is drawn at. The others come at their own size.
+
+    Returns:
+        The training images, the held-out ones or None, and notes.
+
+    Raises:
+        UnknownNameError: there is no such name.
+        DataError: it is not there and `download` is False, or it cannot be fetched or read.
+
+    Example:
+        >>> train, held_out, notes = open_named("digits", Path())
+        >>> len(train), len(held_out), notes
+        (1438, 359, [])
+        >>> open_named("cifar10", Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.DataError: cifar10 is not under nowhere; add --download, or pass a folder: --data DIR
+    """
+    known, notes = DATA[name], list[str]()
+    if known.make:
+        split: Split | None = known.make(image_size)
+    else:
+        split, notes = _find(name, known, root)
+        incomplete = split is not None and known.hub is not None and len(split[0]) < known.images
+        if download and (split is None or incomplete):
+            split, notes = _download(name, known, root)
+        elif split is not None and incomplete:
+            notes.append(f"{len(split[0]):,} training images where {name} has {known.images:,}")
+    if split is None:
+        raise DataError(f"{name} is not under {root}; add --download, or pass a folder: --data DIR")
+
+    train, held_out = split
+    mean, std = (known.mean, known.std) if known.mean and known.std else _statistics(train)
+    train = replace(train, name=f"{name}/train", mean=mean, std=std)
+    if held_out is not None:
+        held_out = replace(held_out, name=f"{name}/held out", mean=mean, std=std)
+    return train, held_out, notes
+
+
+def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
+    """Opens a folder of parquet files, else one of image files; or one parquet file.
+
+    Args:
+        path: see `open_parquet` and `open_image_folder` for what may lie there.
+
+    Returns:
+        The training images, the held-out ones or None, and notes.
+
+    Raises:
+        DataError: the path is neither, or holds no images.
+
+    Example:
+        >>> open_folder(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.DataError: there is no folder nowhere; pass a folder of images or of .parquet files
+    """
+    path = path.expanduser()
+    if path.is_file() and path.suffix == ".parquet":
+        return open_parquet(path.stem, [path])
+    if not path.is_dir():
+        what = f"{path} is not a folder" if path.exists() else f"there is no folder {path}"
+        raise DataError(f"{what}; pass a folder of images or of .parquet files")
+    if files := find_parquet(path):
+        return open_parquet(path.resolve().name, files)
+    return open_image_folder(path.resolve())
+
+
+def _find(name: str, known: NamedData, root: Path) -> tuple[Split | None, list[str]]:
+    """What lies under the root by that name, in any layout, and notes."""
+    folder = root / name
+    if find_parquet(folder) or (folder / "train").is_dir():
+        train, held_out, notes = open_folder(folder)
+        return (train, held_out), notes
+    return known.read and (known.read(folder, False) or known.read(root, False)), []
+
+
+def _download(name: str, known: NamedData, root: Path) -> tuple[Split | None, list[str]]:
+    folder = root / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if known.hub is None:
+            return known.read and known.read(folder, True), []
+        from huggingface_hub import snapshot_download
+
+        wanted = ["*train*.parquet", "*val*.parquet"]
+        snapshot_download(known.hub, repo_type="dataset", local_dir=folder, allow_patterns=wanted)
+        return _find(name, known, root)
+    except Exception as error:  # each client has its own for no network, no space, no permission
+        reason = " ".join((str(error) or type(error).__name__).split())[:200]
+        terms = (
+            f"accept its terms at huggingface.co/datasets/{known.hub} if it asks for them, "
+            if known.hub
+            else ""
+        )
+        raise DataError(
+            f"{name} could not be downloaded ({reason}); {terms}"
+            f"put it into {folder}, or pass a folder: --data DIR"
+        ) from error
+
+
+def _statistics(source: Source) -> tuple[Channels, Channels]:
+    """Mean and standard deviation per channel of pixels in [0, 1]."""
+    assert isinstance(source, MemorySource)  # only an embedded set comes without known ones
+    pixels = source.images.double().div(255).transpose(0, 1).flatten(1)
+    (r, g, b), (r_std, g_std, b_std) = pixels.mean(1).tolist(), pixels.std(1).tolist()
+    return (r, g, b), (r_std, g_std, b_std)

@@ -1,0 +1,202 @@
+"""Folders of parquet files laid out as on the Hugging Face Hub: an image column, perhaps a label column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullrank.errors import DataError
+from fullrank.images.folders import HELD_OUT_NAMES
+from fullrank.images.sources import Indices, LazySource
+
+__all__ = ["ParquetRows", "find_parquet", "open_parquet"]
+
+READ_AT_ONCE_BYTES = (
+    1_000_000_000  # larger sets are mapped from `datasets`' cache instead of read into memory
+)
+IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
+LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
+
+
+class ParquetRows:
+    """The encoded images in one column of some parquet files, as items of a `LazySource`.
+
+    Args:
+        files: read in this order.
+        column: holds bytes, or structs of `bytes` and `path` as `datasets.Image` stores them.
+
+    Raises:
+        DataError: on construction, where the files cannot be read.
+    """
+
+    def __init__(self, files: list[Path], column: str) -> None:
+        self.files, self.column = files, column
+        if sum(file.stat().st_size for file in files) <= READ_AT_ONCE_BYTES:
+            self._cells: Any = _read(files, column)
+        else:
+            from datasets import Dataset
+
+            paths = [str(file) for file in files]
+            self._cells = Dataset.from_parquet(paths, columns=[column]).data.column(column)
+
+    def __reduce__(self) -> tuple[Callable[..., ParquetRows], tuple[list[Path], str]]:
+        """Pickles the file names only: a worker process reads or maps the files itself."""
+        return ParquetRows, (self.files, self.column)
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self._cells)
+
+    def __getitem__(self, i: int) -> bytes | Path:
+        """The encoded image in row `i`, or the path that stands in its place."""
+        cell = self._cells[i].as_py()
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or self.files[0].parent / cell["path"]
+        if not isinstance(cell, bytes | Path):
+            raise OSError("the row holds no image")
+        return cell
+
+    def where(self, i: int) -> str:
+        """Folder, column and row, for messages."""
+        return f"{self.files[0] if len(self.files) == 1 else self.files[0].parent} {self.column!r} row {i}"
+
+
+def find_parquet(folder: Path) -> list[Path]:
+    """The parquet files in a folder or one folder further down, sorted.
+
+    Example:
+        >>> find_parquet(Path("nowhere"))
+        []
+    """
+    return sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+
+
+def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource | None, list[str]]:
+    """Opens parquet files as data; images stay encoded.
+
+    Files whose name, or whose folder's name, begins with `train` are the training set (all others where none
+    does); of `val*` and `test*` the first there is is held out. The image column is the one that the Hub's
+    metadata calls an Image, or that holds structs with `bytes`, or bytes under a usual name; the label
+    column is found by name, or as the only ClassLabel, and may be missing. Strings for labels are numbered
+    in sorted order.
+
+    Args:
+        name: of the data set, for messages.
+        files: as `find_parquet` lists them, at least one.
+
+    Returns:
+        The training images, the held-out ones or None, and notes.
+
+    Raises:
+        DataError: a file cannot be read, or no column holds images.
+
+    Example:
+        >>> import pyarrow, pyarrow.parquet, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = pyarrow.table({"image": [b"...", b"..."], "label": ["cat", "dog"]})
+        ...     pyarrow.parquet.write_table(table, Path(folder, "train.parquet"))
+        ...     train, held_out, notes = open_parquet("pets", find_parquet(Path(folder)))
+        >>> len(train), train.labels.tolist(), train.classes, held_out
+        (2, [0, 1], ['cat', 'dog'], None)
+    """
+    held_files: list[Path] = []
+    for prefix in HELD_OUT_NAMES:
+        held_files = held_files or [file for file in files if _belongs(file, prefix)]
+    train_files = [file for file in files if _belongs(file, "train")]
+    train_files = train_files or [
+        file for file in files if not any(_belongs(file, p) for p in HELD_OUT_NAMES)
+    ]
+    if not train_files:  # nothing but a test or val file: that is what there is
+        train_files, held_files = held_files, []
+
+    schema = _schema(train_files[0])
+    image_column, label_column, classes = _columns(train_files[0], schema)
+
+    def opened(split: str, split_files: list[Path], names: list[str] | None) -> LazySource:
+        items = ParquetRows(split_files, image_column)
+        index = np.arange(len(items))
+        labelled = label_column is not None and label_column in _schema(split_files[0]).names
+        labels, names = (
+            _labels(split_files, label_column, names) if labelled and label_column else (None, names)
+        )
+        return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
+
+    train = opened("train", train_files, classes)
+    held_out = opened("held out", held_files, train.classes) if held_files else None
+    notes = [f"images are read from column {image_column!r}, labels from {label_column!r}"]
+    return (
+        train,
+        held_out,
+        notes if label_column else [f"images are read from column {image_column!r}, unlabelled"],
+    )
+
+
+def _belongs(file: Path, split: str) -> bool:
+    return file.name.startswith(split) or file.parent.name == split
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_schema(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        raise DataError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}") from error
+
+
+def _read(files: list[Path], column: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.chunked_array(
+            [
+                chunk
+                for file in files
+                for chunk in pyarrow.parquet.read_table(file, columns=[column])[column].chunks
+            ]
+        )
+    except (OSError, ValueError, KeyError) as error:
+        where = files[0].parent if len(files) > 1 else files[0]
+        raise DataError(f"{where}: column {column!r} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None]:
+    """The image column, the label column and its class names, from the Hub's metadata or by type and name."""
+    import pyarrow
+
+    hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = hub.get("info", {}).get("features", {})
+    kinds = {
+        column: feature.get("_type") for column, feature in features.items() if isinstance(feature, dict)
+    }
+
+    def holds_bytes(column: str) -> bool:
+        kind = schema.field(column).type
+        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+    def is_image_struct(column: str) -> bool:
+        kind = schema.field(column).type
+        return bool(pyarrow.types.is_struct(kind)) and any(field.name == "bytes" for field in kind)
+
+    images = [column for column in schema.names if kinds.get(column) == "Image" or is_image_struct(column)]
+    images += [column for column in IMAGE_NAMES if column in schema.names and holds_bytes(column)]
+    if not images:
+        raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
+    labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    named = [column for column in LABEL_NAMES if column in schema.names]
+    label = next(iter(named), labelled[0] if len(labelled) == 1 else None)
+    return images[0], label, features.get(label, {}).get("names") if label in kinds else None
+
+
+def _labels(files: list[Path], column: str, classes: list[str] | None) -> tuple[Indices, list[str] | None]:
+    values = _read(files, column).to_pylist()
+    if any(isinstance(value, str) for value in values):
+        classes = classes or sorted({value for value in values if value is not None})
+        number = {name: i for i, name in enumerate(classes)}
+        values = [number.get(value, -1) for value in values]
+    return np.array([-1 if value is None else int(value) for value in values], np.int64), classes

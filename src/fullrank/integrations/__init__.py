@@ -1,0 +1,1 @@
+"""The collapse monitor inside other libraries' training loops."""

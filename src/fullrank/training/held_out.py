@@ -1,0 +1,186 @@
+"""What is measured at the end of an epoch: held-out images in eval mode, un-augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.monitor import CODES
+from fullrank.images.loader import evaluation_batches
+from fullrank.images.sources import Source
+from fullrank.probes import knn_predict
+from fullrank.training.compiling import uncompiled
+from fullrank.training.online_probe import OnlineProbe
+from fullrank.training.setup import Setup, generator_of
+
+__all__ = ["Evaluation"]
+
+PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
+CHUNK = 256
+
+Taps: TypeAlias = dict[str, Tensor]
+Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+
+
+class Evaluation:
+    """Measures the method's taps on held-out images, and k-NN where there are labels.
+
+    Args:
+        s: the run.
+        monitor: what the taps are shown to.
+    """
+
+    def __init__(self, s: Setup, monitor: CollapseMonitor) -> None:
+        self.s, self.monitor = s, monitor
+        rng = np.random.default_rng(s.config.seed)
+        self.held_out = _some(s.data.held_out, s.config.watch_images, rng)
+        self.bank: Source | None = None
+        if s.config.knn_every and _labelled(s.data.train) and _labelled(self.held_out):
+            self.bank = _some(_with_labels(s.data.train), s.config.knn_bank, rng)
+        self._seen: tuple[Tensor, Tensor] | None = None  # backbone rows and indices of the held-out images
+        self.notes: list[str] = []  # one line each, for the reader of the run
+        if self.bank is None and s.config.knn_every:
+            self.notes.append("no k-NN: the images have no labels")
+
+    def panel(self, trained: bool) -> Report:
+        """Every tap of the held-out images, and of two views of some of them, to a report."""
+        return self._report(self._embedded(), trained)
+
+    def panel_later(self, trained: bool) -> Callable[[], Report]:
+        """The same, embedded now; the report is worked out on the CPU by the call, in whatever thread."""
+        chunks = [
+            (
+                {tap: z.cpu() for tap, z in taps.items()},
+                {tap: (a.cpu(), b.cpu()) for tap, (a, b) in pairs.items()},
+            )
+            for taps, pairs in self._embedded()
+        ]
+        return lambda: self._report(chunks, trained)
+
+    def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
+        """Chunk by chunk; what `worth` will want is kept."""
+        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
+        with self._eval_mode():
+            for indices, images in self._chunks(self.held_out):
+                paired = indices < PAIRED_IMAGES
+                pairs = self._paired(images[paired], indices[paired]) if paired.any() else {}
+                taps = self._embed(self.s.views.clean(images))
+                yield taps, pairs
+                features.append(taps["backbone"])
+                found.append(indices)
+        self._seen = torch.cat(features), torch.cat(found)
+
+    def _report(self, chunks: Iterable[tuple[Taps, Pairs]], trained: bool) -> Report:
+        for taps, pairs in chunks:
+            self.monitor.observe(taps, pairs)
+        return self.monitor.close(trained)
+
+    def _paired(self, images: Tensor, indices: Tensor) -> Pairs:
+        """Two views of some images: always the same ones, whichever process makes them."""
+        views, generator = self.s.views, generator_of(self.s.config.seed, 2)
+        params = views.sample(PAIRED_IMAGES, images.shape[2], images.shape[3], generator).rows(indices)
+        first_view, second_view, *_ = views(images, params)
+        one, other = self._embed(first_view), self._embed(second_view)
+        return {tap: (one[tap], other[tap]) for tap in one}
+
+    def worth(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
+        """`knn` and `probe`: shares of held-out images that each names right; empty without labels.
+
+        The features are those that the panel has just measured.
+        """
+        found: dict[str, Any] = {}
+        if self._seen is None or not _labelled(self.held_out):
+            return found
+        queries, labels = self._labelled_rows(*self._seen, self.held_out)
+        if knn and self.bank is not None:
+            with self._eval_mode():
+                bank, bank_labels = self._features(self.bank)
+            k = min(self.s.config.knn_k, len(bank))
+            right = knn_predict(queries, bank, bank_labels, k) == labels
+            top1 = right.double().mean().item()
+            found["knn"] = {"top1": top1, "k": k, "bank": len(bank), "queries": len(queries)}
+        if probe is not None:
+            found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
+        return found
+
+    def _features(self, source: Source) -> tuple[Tensor, Tensor]:
+        """Backbone features and labels of all of `source`, from all processes, in one order."""
+        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
+        for indices, images in self._chunks(source):
+            features.append(self._backbone(self.s.views.clean(images)))
+            found.append(indices)
+        return self._labelled_rows(torch.cat(features), torch.cat(found), source)
+
+    def _labelled_rows(self, features: Tensor, indices: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+        assert source.labels is not None
+        labels = torch.from_numpy(source.labels[indices.numpy()]).to(features.device)
+        return self._gather(features[labels >= 0]), self._gather(labels[labels >= 0])
+
+    def _no_rows(self) -> Tensor:
+        return torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        if self.s.fabric.world_size == 1:
+            return rows
+        parts: list[Any] = [None] * self.s.fabric.world_size
+        torch.distributed.all_gather_object(parts, rows.cpu())
+        return torch.cat(parts).to(rows.device)
+
+    def _backbone(self, images: Tensor) -> Tensor:
+        with self.s.fabric.autocast():
+            features: Tensor = self.s.method.backbone(images)
+        return features.float()
+
+    def _embed(self, images: Tensor) -> Taps:
+        if self.s.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self.s.fabric.autocast():
+            taps = {tap: z.float() for tap, z in self.s.method.embed(images).items()}
+        if CODES in taps:
+            taps[CODES] = taps[CODES] / self.s.method.code_temperature
+        return taps
+
+    def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+        fabric, config = self.s.fabric, self.s.config
+        size = None if source.image_size and _in_memory(source) else config.image_size
+        batches = evaluation_batches(
+            source, CHUNK, size, fabric.global_rank, fabric.world_size, config.workers
+        )
+        for indices, images in batches:
+            yield indices, images.to(fabric.device)
+
+    @contextmanager
+    def _eval_mode(self) -> Iterator[None]:
+        self.s.method.eval()
+        try:
+            with torch.no_grad(), nullcontext() if self.s.config.compile == "none" else uncompiled():
+                yield
+        finally:
+            self.s.method.train()
+
+
+def _in_memory(source: Source) -> bool:
+    return hasattr(source, "images")
+
+
+def _labelled(source: Source) -> bool:
+    return source.labels is not None and bool((source.labels >= 0).any())
+
+
+def _with_labels(source: Source) -> Source:
+    assert source.labels is not None
+    if (source.labels >= 0).all():
+        return source
+    return source.subset(np.flatnonzero(source.labels >= 0))
+
+
+def _some(source: Source, most: int, rng: np.random.Generator) -> Source:
+    if len(source) <= most:
+        return source
+    return source.subset(np.sort(rng.choice(len(source), most, replace=False)))
