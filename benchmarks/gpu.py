@@ -31,7 +31,7 @@ from steps import training_block, training_loop
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fullrank.methods import When, build_method
+from fullrank.methods import StepInfo, build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig, load_recipe, make_train_config
 from fullrank.training.optim import build_optimizer
@@ -62,7 +62,7 @@ def bare_block(
         )
         for _ in range(2)
     ]
-    when = When(0, 1000, 100)
+    when = StepInfo(0, 1000, 100)
 
     def step() -> None:
         if not lightly:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cli.helpers import SMALL, Called, call
-from networks.foreign_layouts import dino, vit
+from encoders.foreign_layouts import dino, vit
 
 FEW = ("--queries", "80", "--bank", "120")
 

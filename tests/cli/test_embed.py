@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from cli.embed_worker import doomed, one_of
 from cli.helpers import Called, call
+from encoders.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 from fullrank.encoders.opening import open_model
 from fullrank.features.extraction import embed_images
 from fullrank.features.layouts import LAYOUTS
 from fullrank.features.store import open_stored
 from fullrank.images.opening import open_data
-from networks.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["fullrank.features.writing"])  # imports torch once

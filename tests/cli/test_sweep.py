@@ -10,7 +10,7 @@ import pytest
 
 from cli.helpers import SMALL, call
 from fullrank.cli import sweep_jobs
-from fullrank.cli.sweep_jobs import Cell
+from fullrank.cli.sweep_jobs import Job
 
 TINY = (*SMALL, "--limit", "128", "--epochs", "1", "--watch-images", "64", "--accelerator", "cpu")
 
@@ -111,7 +111,7 @@ def test_several_at_a_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_cluster_runs_them_and_says_which_failed(here: Path) -> None:
     pytest.importorskip("submitit")
     cells = [
-        Cell(f"lr={lr}", ("simsiam", *TINY, "--level-every", "1", "--lr", lr), here / f"lr={lr}")
+        Job(f"lr={lr}", ("simsiam", *TINY, "--level-every", "1", "--lr", lr), here / f"lr={lr}")
         for lr in ("0.1", "1e30")
     ]
     wait = sweep_jobs.on_slurm(cells, {"timeout_min": 5}, here / "jobs", cluster="local")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
 from fullrank.evaluation.supervised import FINETUNING, PROTOCOLS, Protocol, label_share, train_classifier
 from fullrank.images.opening import open_data
@@ -30,15 +30,15 @@ def data() -> Data:
     return open_data("shapes", limit=192, image_size=16)
 
 
-def encoder() -> ForeignModel:
+def encoder() -> Encoder:
     """A small network with a BatchNorm, whose statistics would tell that it was run in training mode."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
     network = nn.Sequential(*layers).eval().requires_grad_(False)
-    return ForeignModel("small", network, 32, 16)
+    return Encoder("small", network, 32, 16)
 
 
-def state(model: ForeignModel) -> dict[str, torch.Tensor]:
+def state(model: Encoder) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.network.state_dict().items()}
 
 

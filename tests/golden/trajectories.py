@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods import METHODS, Method, When, make_config
+from fullrank.methods import METHODS, Method, StepInfo, make_config
 from fullrank.networks.momentum import cosine_tau
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import build_optimizer, set_learning_rates
@@ -128,7 +128,7 @@ def trajectory(case: Case) -> None:
         rate = set_learning_rates(optimizer, config, step, per_epoch)
         if answer.each_step:
             answer.each_step(method, case, step)
-        method.before_step(When(step, steps, per_epoch))
+        method.before_step(StepInfo(step, steps, per_epoch))
         views = list(case.tensor("in.views")[step])
         first = None if step or isinstance(answer.first, str) else _untouched(method, answer.first, views[0])
         result = method.loss(views)

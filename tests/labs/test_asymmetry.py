@@ -18,7 +18,7 @@ from fullrank.labs.asymmetry_measures import (
     variance_within,
 )
 from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.lab import Job, plan_cells
 from fullrank.labs.results import Results
 
 TINY = Asymmetry.presets["tiny"]
@@ -78,12 +78,12 @@ def test_views_that_agree_have_no_variance_and_unrelated_ones_all_but_a_share_of
 # arms
 
 
-def cell(part: str, arm: str, **settings: Any) -> Cell:
+def cell(part: str, arm: str, **settings: Any) -> Job:
     found = next(c for c in Asymmetry().cells(TINY, part, 0) if c.arm == arm)
-    return Cell(arm, 0, {**found.train, **settings}, found.measure, part=part)
+    return Job(arm, 0, {**found.train, **settings}, found.measure, part=part)
 
 
-def ran(cell: Cell, out: Path) -> Any:
+def ran(cell: Job, out: Path) -> Any:
     assert run_cells([cell], out, jobs=1) == {}
     return finished(cell, out)
 

@@ -16,7 +16,7 @@ from cli.helpers import call
 from fullrank.errors import UsageError
 from fullrank.labs import LABS
 from fullrank.labs.codes_measures import cosines_by_class, loss_floor, of_codes, standardised_covariance
-from fullrank.labs.lab import Cell
+from fullrank.labs.lab import Job
 from fullrank.labs.results import Result, Results
 from fullrank.labs.trained import held_out_batches, reopen
 from fullrank.methods.cplearn import cplearn_loss
@@ -73,7 +73,7 @@ def test_the_adjacency_shows_a_block_for_each_class() -> None:
 
 def test_what_is_measured_of_a_run_is_of_its_codes_on_held_out_images(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    train(Cell("a", 0, {**RUN, "options": {"num_codes": 20, "embedding_dim": 16}}).config(), tmp_path / "run")
+    train(Job("a", 0, {**RUN, "options": {"num_codes": 20, "embedding_dim": 16}}).config(), tmp_path / "run")
     found = of_codes(tmp_path / "run", [1, 5, 10_000])
     s = reopen(tmp_path / "run")
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_what_is_measured_of_a_run_is_of_its_codes_on_held_out_images(tmp_path: 
 
 def test_a_method_without_codes_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    train(Cell("a", 0, {**RUN, "recipe": "shapes/simsiam"}).config(), tmp_path / "run")
+    train(Job("a", 0, {**RUN, "recipe": "shapes/simsiam"}).config(), tmp_path / "run")
     with pytest.raises(UsageError, match="simsiam has no codes"):
         of_codes(tmp_path / "run", [1])
 

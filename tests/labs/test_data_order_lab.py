@@ -14,7 +14,7 @@ from cli.helpers import call
 from fullrank.labs import LABS
 from fullrank.labs.cells import finished, run_cells
 from fullrank.labs.data_order_figures import images_in_use
-from fullrank.labs.lab import Cell
+from fullrank.labs.lab import Job
 from fullrank.labs.results import Result, Results
 from fullrank.training.setup import data_order
 from labs.fake_runs import CONFIG, write_run
@@ -117,9 +117,9 @@ def test_a_killed_single_pass_keeps_its_order_when_it_is_taken_up(tmp_path: Path
         "batch_size": 16,
         "watch_images": 64,
     }
-    cell = Cell("single pass", 2, settings)
+    cell = Job("single pass", 2, settings)
 
-    def die(_: Cell, __: str, record: Mapping[str, Any]) -> None:
+    def die(_: Job, __: str, record: Mapping[str, Any]) -> None:
         if record.get("event") == "epoch" and record["epoch"] == 1:
             raise KeyboardInterrupt
 

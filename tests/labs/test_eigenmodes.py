@@ -16,7 +16,7 @@ from fullrank.labs import eigenmodes_toys as toys
 from fullrank.labs.cells import finished, run_cells
 from fullrank.labs.eigenmodes import LAPTOP, PAPER, TINY
 from fullrank.labs.eigenmodes_deep import half_times, rate_spread
-from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.lab import Job, plan_cells
 from fullrank.labs.page import write_lab
 from fullrank.labs.results import Result, Results
 from fullrank.labs.toy_networks import convergence, figure_panels, simulate
@@ -38,12 +38,12 @@ def flat(values: Any, under: str = "") -> dict[str, Any]:
     return {key: value for name in values for key, value in flat(values[name], f"{under}.{name}").items()}
 
 
-def different(one: Cell, other: Cell) -> set[str]:
+def different(one: Job, other: Job) -> set[str]:
     a, b = flat(one.config().as_dict()), flat(other.config().as_dict())
     return {key.strip(".") for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
-def cells(preset: Any, part: str) -> dict[str, Cell]:
+def cells(preset: Any, part: str) -> dict[str, Job]:
     return {cell.arm: cell for cell in LABS["eigenmodes"]().cells(preset, part, 0)}
 
 

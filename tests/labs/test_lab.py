@@ -23,7 +23,7 @@ from fullrank.labs.cells import finished, jobs_at_once, run_cells
 from fullrank.labs.claims import above, holds, spread
 from fullrank.labs.effects import effects
 from fullrank.labs.figures import Series
-from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.lab import Job, plan_cells
 from fullrank.labs.live import LiveCells
 from fullrank.labs.page import write_lab
 from fullrank.labs.results import Result, Results
@@ -38,8 +38,8 @@ def one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
-def counting(tmp_path: Path, arm: str = "a", value: float = 1.0) -> Cell:
-    return Cell(arm, 0, measure=noted, arguments={"path": str(tmp_path / "calls"), "value": value})
+def counting(tmp_path: Path, arm: str = "a", value: float = 1.0) -> Job:
+    return Job(arm, 0, measure=noted, arguments={"path": str(tmp_path / "calls"), "value": value})
 
 
 def test_a_finished_cell_is_never_run_again(tmp_path: Path) -> None:
@@ -62,14 +62,14 @@ def test_a_cell_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path, jobs: int) -> None:
-    cells = [Cell("bad", 0, measure=refused), counting(tmp_path)]
+    cells = [Job("bad", 0, measure=refused), counting(tmp_path)]
     assert run_cells(cells, tmp_path / "out", jobs) == {"bad, seed 0": "there is no such thing"}
     assert finished(cells[0], tmp_path / "out") is None and finished(cells[1], tmp_path / "out") is not None
 
 
 def test_a_cell_whose_process_is_killed_is_named_and_done_the_next_time(tmp_path: Path) -> None:
     cells = [
-        Cell("doomed", 0, measure=killed_once, arguments={"path": str(tmp_path / "once")}),
+        Job("doomed", 0, measure=killed_once, arguments={"path": str(tmp_path / "once")}),
         counting(tmp_path),
     ]
     assert run_cells(cells, tmp_path / "out", jobs=2) == {"doomed, seed 0": "its process ended with code -9"}
@@ -104,9 +104,9 @@ def alive(process: int) -> bool:
 
 
 def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    cell = Cell("train", 3, TINY, measure=epochs_of)
+    cell = Job("train", 3, TINY, measure=epochs_of)
 
-    def die(_: Cell, __: str, record: Mapping[str, Any]) -> None:
+    def die(_: Job, __: str, record: Mapping[str, Any]) -> None:
         if record.get("event") == "epoch" and record["epoch"] == 1:
             raise KeyboardInterrupt
 
@@ -122,11 +122,11 @@ def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> 
 
 
 def test_a_training_cells_records_reach_who_follows_it_also_from_another_process(tmp_path: Path) -> None:
-    cells = [Cell("a", 0, TINY), Cell("b", 0, {**TINY, "epochs": 1})]
+    cells = [Job("a", 0, TINY), Job("b", 0, {**TINY, "epochs": 1})]
     heard: dict[str, list[int]] = {}
     states: dict[str, list[str]] = {}
 
-    def told(cell: Cell, state: str, record: Mapping[str, Any]) -> None:
+    def told(cell: Job, state: str, record: Mapping[str, Any]) -> None:
         states.setdefault(cell.arm, []).append(state)
         if record.get("event") == "epoch":
             heard.setdefault(cell.arm, []).append(record["epoch"])
@@ -137,13 +137,13 @@ def test_a_training_cells_records_reach_who_follows_it_also_from_another_process
 
 
 def test_what_a_cell_is_tells_method_recipe_and_data_apart() -> None:
-    assert Cell("a", 1, {"method": "byol", "data": "cifar10"}).config().weight_decay == 1e-5
-    config = Cell("a", 1, {"recipe": "shapes/simsiam", "options": {"stop_gradient": False}}).config()
+    assert Job("a", 1, {"method": "byol", "data": "cifar10"}).config().weight_decay == 1e-5
+    config = Job("a", 1, {"recipe": "shapes/simsiam", "options": {"stop_gradient": False}}).config()
     options = config.as_dict()["options"]
     assert (config.seed, config.lr, options["stop_gradient"], options["predictor"]) == (
         1, 0.4, False, "mlp",
     )  # fmt: skip
-    assert Cell("a", 1, TINY).plan() != Cell("a", 1, {**TINY, "lr": 0.1}).plan()
+    assert Job("a", 1, TINY).plan() != Job("a", 1, {**TINY, "lr": 0.1}).plan()
 
 
 def test_without_a_gpu_there_is_one_job_for_each_core_and_never_more_than_cells() -> None:
@@ -156,7 +156,7 @@ def test_without_a_gpu_there_is_one_job_for_each_core_and_never_more_than_cells(
 def test_two_cells_of_one_name_are_refused() -> None:
     class Twice(Toy):
         def cells(self, preset: Any, part: str, seed: int) -> Any:
-            return [Cell("a b", seed), Cell("a-b", seed)]
+            return [Job("a b", seed), Job("a-b", seed)]
 
     with pytest.raises(UsageError, match="two cells would lie in one folder, a-b-seed-0"):
         plan_cells(Twice(), {}, [], [0])
@@ -274,7 +274,7 @@ def test_a_curve_spans_what_its_seeds_span() -> None:
 
 
 def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
-    cells = [Cell("a", seed, TINY) for seed in (0, 1, 2)]
+    cells = [Job("a", seed, TINY) for seed in (0, 1, 2)]
     live = LiveCells(cells, "quiet")
     epoch = {"event": "epoch", "epoch": 1, "step": 2, "knn": {"top1": 0.5}, "verdict": {"kind": "complete"}}
     live(cells[0], "running", epoch)
@@ -288,7 +288,7 @@ def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
 
 
 def test_where_there_is_no_terminal_a_cell_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [Cell("a", 0), Cell("b", 0)]
+    cells = [Job("a", 0), Job("b", 0)]
     with LiveCells(cells, "plain") as live:
         live(cells[0], "done", {})  # finished before
         live(cells[1], "running", {})

@@ -11,7 +11,7 @@ import torch
 
 from fullrank.labs import LABS
 from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.lab import Cell, plan_cells
+from fullrank.labs.lab import Job, plan_cells
 from fullrank.labs.page import write_lab
 from fullrank.labs.rank_difference import FILTERS, LAPTOP, PAPER, TINY
 from fullrank.labs.rank_difference_branches import along, branches, rank, spectral_filter
@@ -106,7 +106,7 @@ def test_a_whitened_target_has_the_full_rank(trained: dict[str, Result]) -> None
 @pytest.mark.slow
 def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
     base = {**TINY["run"], "data": "shapes"}
-    cells = [Cell(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
+    cells = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
     assert run_cells(cells, tmp_path, jobs=1) == {}
     for cell in cells:
         found = finished(cell, tmp_path)

@@ -13,7 +13,7 @@ from fullrank.errors import DataError
 from fullrank.labs.cells import run_cells
 from fullrank.labs.claims import above
 from fullrank.labs.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
-from fullrank.labs.lab import Cell, Lab, Settings
+from fullrank.labs.lab import Job, Lab, Settings
 from fullrank.labs.results import Results
 
 TINY = {
@@ -51,7 +51,7 @@ def sleeps(path: str) -> dict[str, float]:
 def run_sleepers(folder: str) -> None:
     """What a process is killed amid: two cells side by side that do not end."""
     out = Path(folder)
-    cells = [Cell(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
+    cells = [Job(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
     run_cells(cells, out / "out", jobs=2)
 
 
@@ -74,10 +74,10 @@ class Toy(Lab):
     presets: ClassVar = {"laptop": {"bad": ""}, "broken": {"bad": "low"}, "all-broken": {"bad": "both"}}
     parts: ClassVar = {"one": "the first", "two": "the second"}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         for arm in ("high", "low"):
             bad = arm if preset["bad"] == "both" else preset["bad"]
-            yield Cell(arm, seed, measure=number, arguments={"arm": arm, "seed": seed, "bad": bad}, part=part)
+            yield Job(arm, seed, measure=number, arguments={"arm": arm, "seed": seed, "bad": bad}, part=part)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         values = results.by_arm("value")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods import When
+from fullrank.methods import StepInfo
 from fullrank.methods.dino import DINO, dino_loss, teacher_temperature
 from fullrank.methods.swav import SwAV, swav_loss
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen, sinkhorn
@@ -132,12 +132,12 @@ def test_assignments_are_balanced_together_with_the_queue() -> None:
 
 def test_the_queue_fills_but_is_not_used_before_its_epoch() -> None:
     method, batch = swav(epoch_queue_starts=1), views()
-    method.before_step(When(0, 4, 2))
+    method.before_step(StepInfo(0, 4, 2))
     method.loss(batch)
     assert (method.queue != 0).any()
     codes = {0: method.embed(batch[0])["codes"]}
     torch.testing.assert_close(method.assign(codes)[0], sinkhorn(codes[0]))
-    method.before_step(When(2, 4, 2))
+    method.before_step(StepInfo(2, 4, 2))
     assert not torch.allclose(method.assign(codes)[0], sinkhorn(codes[0]))
 
 
@@ -174,7 +174,7 @@ def test_frozen_prototypes_neither_step_nor_decay(epoch: int) -> None:
     method = swav(freeze_prototypes_epochs=1)
     before = method.prototypes.v.detach().clone()
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.1, weight_decay=0.1)
-    method.before_step(When(2 * epoch, 4, 2))
+    method.before_step(StepInfo(2 * epoch, 4, 2))
     method.loss(views()).loss.backward()
     method.after_backward()
     optimizer.step()
@@ -240,7 +240,7 @@ def test_the_temperature_follows_the_epoch_of_the_run() -> None:
     method = dino(warmup_teacher_temperature_epochs=2)
     found = []
     for step in range(4):
-        method.before_step(When(step, 4, 2))
+        method.before_step(StepInfo(step, 4, 2))
         found.append(method.temperature)
     assert found == pytest.approx([0.04, 0.04, 0.07, 0.07])
 
@@ -250,7 +250,7 @@ def test_a_frozen_last_layer_neither_steps_nor_decays(epoch: int) -> None:
     method = dino(freeze_last_layer=1, norm_last_layer=False)
     before = [p.detach().clone() for p in method.prototypes.parameters()]
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.1, weight_decay=0.1)
-    method.before_step(When(2 * epoch, 4, 2))
+    method.before_step(StepInfo(2 * epoch, 4, 2))
     method.loss(views()).loss.backward()
     method.after_backward()
     optimizer.step()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.methods import METHODS, When, make_config
+from fullrank.methods import METHODS, StepInfo, make_config
 from fullrank.training.config import TrainConfig
 from methods.shrunk import method, shrunk, views
 
@@ -68,7 +68,7 @@ def test_a_method_that_is_saved_between_two_steps_goes_on_as_if_it_had_not_been(
         losses = []
         for step in numbers:
             torch.manual_seed(step)  # as the loop does, so that no random state need be saved
-            m.before_step(When(step, 4, 2))
+            m.before_step(StepInfo(step, 4, 2))
             loss = m.loss(views(seed=step)).loss
             m.zero_grad()
             loss.backward()
@@ -185,7 +185,7 @@ def footprint(name: str, **options: Any) -> str:
     seen: list[Any] = [(g.name, len(g.params), g.fixed_lr) for g in m.param_groups()]
     for step in range(4):
         torch.manual_seed(step)
-        m.before_step(When(step, 4, 2))
+        m.before_step(StepInfo(step, 4, 2))
         result = m.loss(views(seed=step, count=3))
         m.zero_grad()
         result.loss.backward()
@@ -264,7 +264,7 @@ def test_a_training_step_never_waits_for_the_device(name: str) -> None:
         pytest.skip("its Cholesky factor tells whether the batch has full rank, which must be known")
     m, batch = method(name), views()
     with ReadsOfTheDevice() as reads:
-        m.before_step(When(1, 4, 2))
+        m.before_step(StepInfo(1, 4, 2))
         m.loss(batch).loss.backward()
         m.after_backward()
         m.after_step(0.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods import When
+from fullrank.methods import StepInfo
 from fullrank.methods.branches import (
     MomentumMethod,
 )
@@ -40,7 +40,7 @@ def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 def optimiser_step(m: MomentumMethod, step: int, total: int = 4) -> None:
-    m.before_step(When(step, total))
+    m.before_step(StepInfo(step, total))
     m.zero_grad()
     m.loss(views(seed=step)).loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_before_target_moves_the_target_within_the_step_and_not_after_it(name: s
     optimiser_step(m, 0)  # here both networks are the same when the target moves
     between = [p.clone() for p in target_parameters(m)]
     wanted = [(a + b) / 2 for a, b in zip(between, online_parameters(m), strict=True)]
-    m.before_step(When(1, 4))
+    m.before_step(StepInfo(1, 4))
     m.loss(views(seed=1))
     torch.testing.assert_close(target_parameters(m), wanted)
     m.after_step(0.25)
@@ -133,7 +133,7 @@ def test_before_target_moves_once_per_step_however_many_batches_it_has() -> None
     with torch.no_grad():
         for p in m.backbone.parameters():
             p.add_(1.0)
-    m.before_step(When(3, 4))
+    m.before_step(StepInfo(3, 4))
     m.loss(views())
     once = [p.clone() for p in target_parameters(m)]
     m.loss(views(seed=2))

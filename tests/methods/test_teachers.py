@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods import When
+from fullrank.methods import StepInfo
 from fullrank.methods.distill import Distill, distill_loss
 from fullrank.methods.teacher_student import TeacherStudent, teacher_student_loss
 from fullrank.networks.backbones import CifarResNet, build_backbone
@@ -37,7 +37,7 @@ def run(method: nn.Module, steps: int, per_epoch: int = 2, lr: float = 0.01, tot
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=lr)
     losses = []
     for step in range(steps):
-        method.before_step(When(step, total or steps, per_epoch))  # type: ignore[operator]
+        method.before_step(StepInfo(step, total or steps, per_epoch))  # type: ignore[operator]
         loss = method(views(seed=step)).loss
         optimizer.zero_grad()
         loss.backward()
@@ -123,7 +123,7 @@ def test_a_copied_teacher_equals_the_student_after_a_copy_and_only_then(
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     found = set()
     for step in range(6):
-        method.before_step(When(step, 6, 3))
+        method.before_step(StepInfo(step, 6, 3))
         method.loss(views(seed=step)).loss.backward()
         optimizer.step()
         method.after_step(step / 6)

@@ -17,7 +17,7 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.layouts import LAYOUTS
 from fullrank.features.store import StoreWriter
 from fullrank.report.audit_page import Against, as_object, write_audit
-from fullrank.report.audit_subjects import Wishes, audit_subject
+from fullrank.report.audit_subjects import AuditOptions, audit_subject
 from fullrank.report.audit_terminal import AuditView
 from report.test_browser import ARGUMENTS, CHROMIUM, visit
 from report.test_page import figures, without_scripts
@@ -109,7 +109,7 @@ def test_taps_are_chosen_by_buttons(tmp_path: Path) -> None:
 def test_labels_are_those_of_the_sample() -> None:
     z = cloud(3000)
     labels = (z[:, 0] > 0).long()
-    found = audit_subject(z, Wishes(metrics=("level",), sample=64), labels.numpy())["embedding"]
+    found = audit_subject(z, AuditOptions(metrics=("level",), sample=64), labels.numpy())["embedding"]
     assert found.labels is not None
     assert torch.equal(found.labels, (found.sample[:, 0] > 0).long())
 
@@ -124,7 +124,7 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
         rows = {tap: z[:n] for tap, z in taps.items()}
         writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
         writer.finish({"classes": ["a", "b", "c"]})
-    wishes = Wishes(metrics=("level", "nc1_variability"))
+    wishes = AuditOptions(metrics=("level", "nc1_variability"))
     held_out = audit_subject(tmp_path / "F", wishes)
     assert {tap: (found.n, found.verdict.kind) for tap, found in held_out.items()} == {
         "features": (300, "healthy"),

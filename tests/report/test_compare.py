@@ -14,15 +14,16 @@ import scipy.stats
 import torch
 from rich.console import Console
 
+from encoders.foreign_layouts import dino, vit
 from fullrank.collapse.audit import audit
 from fullrank.encoders.opening import open_model
 from fullrank.errors import FullrankError, UsageError
-from fullrank.evaluation.result import Worth, place
+from fullrank.evaluation.result import EvaluationResult, place
 from fullrank.features.extraction import embed_images
 from fullrank.features.store import StoreWriter
 from fullrank.report import overlays
 from fullrank.report.audit_page import write_audit
-from fullrank.report.audit_subjects import Wishes, audit_subject
+from fullrank.report.audit_subjects import AuditOptions, audit_subject
 from fullrank.report.compare_arms import Comparison, gather
 from fullrank.report.compare_cautions import cautions, hints
 from fullrank.report.compare_estimates import as_number, as_percent, estimate
@@ -32,7 +33,6 @@ from fullrank.report.compare_subjects import open_subject
 from fullrank.report.compare_tables import tables
 from fullrank.report.compare_terminal import print_comparison
 from fullrank.report.comparison import write_arms
-from networks.foreign_layouts import dino, vit
 
 
 def with_config(run: Path, **changes: Any) -> Path:
@@ -73,7 +73,7 @@ def printed(comparison: Comparison, width: int = 160) -> str:
 def evaluated(run: str, probe: Any, protocol: str = "", tap: str = "features", **found: float) -> Path:
     """What `fullrank evaluate` leaves of a run."""
     usual = {"linear": "logistic", "knn": "vote", "cluster": "k-means"}
-    said = Worth(probe, run, tap, "shapes", protocol or usual[probe], found, {}, 9, 9, 2, 8, 0.1)
+    said = EvaluationResult(probe, run, tap, "shapes", protocol or usual[probe], found, {}, 9, 9, 2, 8, 0.1)
     return said.write(place(run))
 
 
@@ -212,7 +212,7 @@ def test_the_data_of_runs_is_taken_where_all_share_it(seeds, fake_run):
 def test_an_audit_and_saved_embeddings_stand_beside_runs(fake_run, tmp_path):
     rows = torch.randn(400, 24, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "rows.npy", rows.numpy())
-    write_audit(audit_subject(rows, Wishes()), tmp_path / "audited", page=False, figures=False)
+    write_audit(audit_subject(rows, AuditOptions()), tmp_path / "audited", page=False, figures=False)
     writer = StoreWriter(tmp_path / "stored", "test", {"subject": "noise", "taps": ["features"], "data": "d"})
     writer.add({"features": rows}, torch.arange(400), None, images=400)
     writer.finish({"classes": None})

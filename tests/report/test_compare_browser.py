@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cli.helpers import SMALL, call
-from networks.foreign_layouts import dino, vit
+from encoders.foreign_layouts import dino, vit
 from report.test_browser import browser, pytestmark, visit
 
 __all__ = ["browser", "pytestmark"]  # fixtures and marks are found by their names

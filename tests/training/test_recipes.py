@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fullrank.errors import UnknownNameError
 from fullrank.images.named import DATA
-from fullrank.methods import METHODS, When, build_method
+from fullrank.methods import METHODS, StepInfo, build_method
 from fullrank.networks.backbones import build_backbone, default_backbone
 from fullrank.training import setup
 from fullrank.training.config import TrainConfig, load_recipe, make_train_config, recipe_names
@@ -68,7 +68,7 @@ def take_a_step(config: TrainConfig, side: int, images: int = 4) -> tuple[Tensor
 
     before = weights()
     set_learning_rates(optimizer, config, step=1, steps_per_epoch=10)
-    method.before_step(When(1, 10 * config.epochs, 10))
+    method.before_step(StepInfo(1, 10 * config.epochs, 10))
     loss = method([torch.randn(images, 3, s, s) for s in sides]).loss
     loss.backward()
     method.after_backward()

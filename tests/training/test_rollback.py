@@ -11,22 +11,22 @@ import pytest
 
 from fullrank.collapse import Report, Verdict
 from fullrank.report.run import read_run
-from fullrank.training.held_out import Evaluation
+from fullrank.training.held_out import HeldOutEvaluator
 from training.test_loop import run
 
 
 def judged(kinds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the panels of trained networks say these kinds, one after the other, the last one for ever."""
-    real, left = Evaluation.panel, list(kinds)
+    real, left = HeldOutEvaluator.panel, list(kinds)
 
-    def panel(self: Evaluation, trained: bool) -> Report:
+    def panel(self: HeldOutEvaluator, trained: bool) -> Report:
         report = real(self, trained)
         if not trained:
             return report
         kind: Any = left.pop(0) if len(left) > 1 else left[0]
         return dataclasses.replace(report, verdict=Verdict(kind, "projector", "as the test has it"))
 
-    monkeypatch.setattr(Evaluation, "panel", panel)
+    monkeypatch.setattr(HeldOutEvaluator, "panel", panel)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

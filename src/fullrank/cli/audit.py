@@ -87,7 +87,7 @@ def run(words: Sequence[str]) -> int:
         args = parse(Audit, words, "fullrank audit", default=known)
     failing = kinds(args.fail_on)
     from fullrank.report.audit_page import Against, as_object, write_audit
-    from fullrank.report.audit_subjects import Wishes, audit_subject, main_tap
+    from fullrank.report.audit_subjects import AuditOptions, audit_subject, main_tap
     from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -103,7 +103,7 @@ def run(words: Sequence[str]) -> int:
         "image_size": args.image_size or None,
         "download": args.download,
     }
-    wishes = Wishes(key=args.key or None, taps=taps, untrained=args.untrained, **settings)
+    wishes = AuditOptions(key=args.key or None, taps=taps, untrained=args.untrained, **settings)
     out = place(args)
     with showing_progress(quiet=args.json) as progress:
         views = audit_subject(args.what, wishes, args.labels or None, progress)
@@ -132,14 +132,14 @@ def run(words: Sequence[str]) -> int:
 
 def other(args: Audit, settings: dict[str, Any], main: str, progress: Any) -> Any:
     """The audit of --against, at the tap that the verdict is about."""
-    from fullrank.report.audit_subjects import Wishes, audit_subject, main_tap
+    from fullrank.report.audit_subjects import AuditOptions, audit_subject, main_tap
 
     untrained = args.against == "untrained"
     if untrained or is_encoder(args.against):
         only = None if main in ("embedding", "codes") else (main,)
-        wishes = Wishes(taps=only, untrained=untrained, **settings)
+        wishes = AuditOptions(taps=only, untrained=untrained, **settings)
     else:
-        wishes = Wishes(**{**settings, "data": None, "limit": None})
+        wishes = AuditOptions(**{**settings, "data": None, "limit": None})
     found = audit_subject(args.what if untrained else args.against, wishes, None, progress)
     return found[main_tap(found)]
 

@@ -80,12 +80,12 @@ def run(words: Sequence[str]) -> int:
     """Embeds, writes, and prints where it is."""
     args = parse(Embed, words, "fullrank embed")
     from fullrank.cli.audit import names, showing_progress
-    from fullrank.features.writing import EmbedWishes, write_features
+    from fullrank.features.writing import EmbedOptions, write_features
 
     if args.image_size < 0:
         raise UsageError(f"--image-size is in pixels, and is {args.image_size}")
     opening = {"arch": args.arch, "prefix": args.prefix, "image_size": args.image_size}
-    wishes = EmbedWishes(
+    wishes = EmbedOptions(
         data=args.data,
         splits=tuple(names(args.split)),
         taps=tuple(names(args.taps)),

@@ -15,7 +15,7 @@ from fullrank.cli.arguments import parse
 from fullrank.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from fullrank.evaluation.result import Worth
+    from fullrank.evaluation.result import EvaluationResult
     from fullrank.evaluation.subject import Subject
 
 HELP = """\
@@ -301,7 +301,7 @@ PROBES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
 }
 
 
-def on_features(args: Common, probe: Callable[[Any], Worth]) -> int:
+def on_features(args: Common, probe: Callable[[Any], EvaluationResult]) -> int:
     """Opens or computes features, probes them, and tells."""
     from fullrank.cli.audit import showing_progress
     from fullrank.evaluation.subject import open_features
@@ -314,7 +314,7 @@ def on_features(args: Common, probe: Callable[[Any], Worth]) -> int:
     return tell(args, worth)
 
 
-def on_images(args: Common, probe: Callable[[Any, Any, Any], Worth]) -> int:
+def on_images(args: Common, probe: Callable[[Any, Any, Any], EvaluationResult]) -> int:
     """Opens an encoder and its images, trains on them, and tells."""
     from fullrank.cli.audit import showing_progress
     from fullrank.evaluation.subject import open_encoder_and_data
@@ -327,7 +327,7 @@ def on_images(args: Common, probe: Callable[[Any, Any, Any], Worth]) -> int:
     return tell(args, worth)
 
 
-def tell(args: Common, worth: Worth) -> int:
+def tell(args: Common, worth: EvaluationResult) -> int:
     """Writes a result down and prints it."""
     from fullrank.evaluation.result import place
 

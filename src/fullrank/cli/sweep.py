@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from fullrank.cli.arguments import parse
-from fullrank.cli.sweep_jobs import Cell, Ended, here, on_slurm
+from fullrank.cli.sweep_jobs import Ended, Job, here, on_slurm
 from fullrank.errors import UsageError
 
 OWN = ("--over", "--seeds", "--out", "--jobs", "--slurm", "--dry-run", "--json", "--help")
@@ -107,7 +107,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, common
 
 
-def grid(args: Sweep, common: Sequence[str], out: Path) -> Iterator[Cell]:
+def grid(args: Sweep, common: Sequence[str], out: Path) -> Iterator[Job]:
     """Every combination, the seeds of one together.
 
     Raises:
@@ -138,7 +138,7 @@ def grid(args: Sweep, common: Sequence[str], out: Path) -> Iterator[Cell]:
             parts = [what] * (len(args.what.split(",")) > 1) + [f"{k}={v}" for k, v in chosen.items()]
             name = re.sub(r"[^A-Za-z0-9=,._+-]+", "-", ",".join(parts)) or "run"
             own = [word for key, value in chosen.items() for word in option(key, value)]
-            yield Cell(name, (what, *common, *own), out / name)
+            yield Job(name, (what, *common, *own), out / name)
 
 
 def option(key: str, value: str) -> list[str]:
@@ -155,7 +155,7 @@ def option(key: str, value: str) -> list[str]:
     return [f"--{group}{dot}{no}{name}".replace("_", "-")]
 
 
-def check(cells: Sequence[Cell]) -> None:
+def check(cells: Sequence[Job]) -> None:
     """Whatever is wrong with any of them is said before the first one is trained."""
     from fullrank.cli.train import parse_options, starting_point, to_config
 
@@ -165,7 +165,7 @@ def check(cells: Sequence[Cell]) -> None:
         to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False))
 
 
-def remember(cells: Sequence[Cell], out: Path) -> None:
+def remember(cells: Sequence[Job], out: Path) -> None:
     """Writes what each run is told to `sweep.json`.
 
     Raises:
@@ -184,7 +184,7 @@ def remember(cells: Sequence[Cell], out: Path) -> None:
     file.write_text(json.dumps(told, indent=1) + "\n")
 
 
-def carried_out(args: Sweep, cells: Sequence[Cell], out: Path) -> Iterator[Ended]:
+def carried_out(args: Sweep, cells: Sequence[Job], out: Path) -> Iterator[Ended]:
     """Trains them where the command says."""
     if not cells:
         return iter(())
@@ -211,14 +211,14 @@ def line(ended: Ended) -> str:
     return f"{told}  {duration(summary.elapsed)}"
 
 
-def compared(cells: Sequence[Cell], out: Path) -> None:
+def compared(cells: Sequence[Job], out: Path) -> None:
     """Prints the table of all runs that have ended, and writes their page."""
     from fullrank.cli import compare
 
     compare.run([*(str(cell.run) for cell in cells), "--out", str(out / "compare.html"), "--no-measure"])
 
 
-def as_object(cells: Sequence[Cell], failed: Mapping[str, str]) -> dict[str, Any]:
+def as_object(cells: Sequence[Job], failed: Mapping[str, str]) -> dict[str, Any]:
     """What --json prints."""
     runs = []
     for cell in cells:
@@ -231,7 +231,7 @@ def as_object(cells: Sequence[Cell], failed: Mapping[str, str]) -> dict[str, Any
     return {"runs": runs, "failed": len(failed)}
 
 
-def _summary(cell: Cell) -> Any:
+def _summary(cell: Job) -> Any:
     from fullrank.report.run import read_run
     from fullrank.report.summary import summarise
 

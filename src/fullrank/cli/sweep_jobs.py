@@ -15,11 +15,11 @@ from typing import Any
 
 from fullrank.errors import FullrankError, UsageError
 
-__all__ = ["Cell", "Ended", "here", "on_slurm"]
+__all__ = ["Ended", "Job", "here", "on_slurm"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One run of a sweep.
 
     Attributes:
@@ -45,7 +45,7 @@ class Cell:
         """The words after `fullrank`: begins it, or goes on with it.
 
         Example:
-            >>> Cell("lr=0.1", ("simsiam", "--lr", "0.1"), Path("a/lr=0.1")).command()
+            >>> Job("lr=0.1", ("simsiam", "--lr", "0.1"), Path("a/lr=0.1")).command()
             ['train', 'simsiam', '--lr', '0.1', '--out', 'a/lr=0.1', '--quiet']
         """
         if (self.run / "config.yaml").exists():
@@ -62,11 +62,11 @@ class Ended:
         error: what went wrong, in a line; empty where nothing did.
     """
 
-    cell: Cell
+    cell: Job
     error: str = ""
 
 
-def here(cells: Sequence[Cell], jobs: int, logs: Path) -> Iterator[Ended]:
+def here(cells: Sequence[Job], jobs: int, logs: Path) -> Iterator[Ended]:
     """Runs them in processes of their own, so many at a time, and gives each back as it ends.
 
     Several at a time share the processor's cores evenly, and take a GPU each where there are several.
@@ -81,7 +81,7 @@ def here(cells: Sequence[Cell], jobs: int, logs: Path) -> Iterator[Ended]:
     for slot in range(jobs):
         slots.put(_share(slot, jobs))
 
-    def run(cell: Cell) -> Ended:
+    def run(cell: Job) -> Ended:
         share = slots.get()
         try:
             return _process(cell, share, logs / f"{cell.name}.txt")
@@ -109,7 +109,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
     return {**share, "CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else share
 
 
-def _process(cell: Cell, share: Mapping[str, str], log: Path) -> Ended:
+def _process(cell: Job, share: Mapping[str, str], log: Path) -> Ended:
     command = [sys.executable, "-m", "fullrank", *cell.command()]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **share})
     log.write_text(f"$ {' '.join(command)}\n{done.stderr}{done.stdout}")
@@ -126,7 +126,7 @@ def _said(printed: str, log: Path) -> str:
 
 
 def on_slurm(
-    cells: Sequence[Cell], settings: Mapping[str, Any], folder: Path, cluster: str = "slurm"
+    cells: Sequence[Job], settings: Mapping[str, Any], folder: Path, cluster: str = "slurm"
 ) -> Callable[[], Iterator[Ended]]:
     """Submits them as one job array, and returns what waits for them.
 

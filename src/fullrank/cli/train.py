@@ -121,7 +121,7 @@ def parse_options(
     from fullrank.images.opening import open_data
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
-    from fullrank.training.setup import own_size
+    from fullrank.training.setup import default_image_size
 
     cls = METHODS[method]
 
@@ -159,7 +159,7 @@ def parse_options(
             data = open_data(first.data, limit=8, download=first.download, max_corrupt=0.9)
         except DataError:  # bad luck with those few, or bad data: all of it says which
             data = open_data(first.data, download=first.download, max_corrupt=first.max_corrupt)
-        size = own_size(data.train)
+        size = default_image_size(data.train)
     return parsed(defaults(size), *layers)
 
 

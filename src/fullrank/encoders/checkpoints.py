@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fullrank.encoders.checkpoint_layouts import backbone_weights, find_prefixes, stem_lacks_relu
-from fullrank.encoders.encoder import ForeignModel, finished
+from fullrank.encoders.encoder import Encoder, finished
 from fullrank.encoders.torch_files import StoredObject, load_torch_file, named_tensors
 from fullrank.errors import DataError, UsageError
 from fullrank.networks.architecture import Built, build_by_name, build_by_shapes, load_strictly
@@ -47,7 +47,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return named_tensors(content), said
 
 
-def open_encoder(path: Path, image_size: int | None = None) -> ForeignModel:
+def open_encoder(path: Path, image_size: int | None = None) -> Encoder:
     """The encoder that one of our runs left, `encoder.safetensors`; its header says everything about it.
 
     Raises:
@@ -87,7 +87,7 @@ def open_checkpoint(
     prefix: str | None = None,
     stem: Stem = "auto",
     image_size: int | None = None,
-) -> ForeignModel:
+) -> Encoder:
     """The encoder in a checkpoint of any library: its prefix and its architecture are found.
 
     Args:
@@ -189,7 +189,7 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
     return {key: value for key, value in converted.items() if key in own or key in under}
 
 
-def _own_checkpoint(path: Path, weights: Mapping[str, Tensor], image_size: int | None) -> ForeignModel | None:
+def _own_checkpoint(path: Path, weights: Mapping[str, Tensor], image_size: int | None) -> Encoder | None:
     """The backbone in a run's `checkpoints/last.pt`; the run's encoder beside it says what it is."""
     encoder = path.parent.parent / "encoder.safetensors"
     if not encoder.is_file():
@@ -225,7 +225,7 @@ def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
-def open_solo_folder(folder: Path, **options: Any) -> ForeignModel:
+def open_solo_folder(folder: Path, **options: Any) -> Encoder:
     """The last checkpoint in a folder of solo-learn, which holds `args.json` and `.ckpt` files."""
     files = sorted(
         folder.glob("*.ckpt"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)][-1:]

@@ -12,14 +12,14 @@ from fullrank.encoders.modules import find_taps
 from fullrank.errors import UsageError
 from fullrank.networks.architecture import Built
 
-__all__ = ["IMAGENET", "Channels", "ForeignModel", "finished"]
+__all__ = ["IMAGENET", "Channels", "Encoder", "finished"]
 
 Channels: TypeAlias = tuple[float, float, float]
 IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class Encoder:
     """An encoder and how it is used.
 
     Attributes:
@@ -49,7 +49,7 @@ class ForeignModel:
 
     def __repr__(self) -> str:
         sizes = f"{self.image_size} pixels to {self.feature_dim} features"
-        return f"ForeignModel({self.name}, {sizes}, {self.origin})"
+        return f"Encoder({self.name}, {sizes}, {self.origin})"
 
 
 def finished(
@@ -61,8 +61,8 @@ def finished(
     std: Any = None,
     crop_ratio: float | None = None,
     recorded: bool = False,
-) -> ForeignModel:
-    """A built network, tried on one image, as a `ForeignModel`.
+) -> Encoder:
+    """A built network, tried on one image, as a `Encoder`.
 
     Args:
         built: with its weights loaded.
@@ -94,7 +94,7 @@ def finished(
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise UsageError(f"{built.name} gives {shape} for one image, not features [n, d]")
-    return ForeignModel(
+    return Encoder(
         built.name,
         network,
         features.shape[1],

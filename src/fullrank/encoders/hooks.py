@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.modules import tap_module
 from fullrank.errors import UsageError
 
@@ -20,7 +20,7 @@ FEATURES = "features"
 Tokens: TypeAlias = Literal["mean", "class"]
 
 
-def which_taps(model: ForeignModel, wanted: Sequence[str] | None) -> dict[str, nn.Module]:
+def which_taps(model: Encoder, wanted: Sequence[str] | None) -> dict[str, nn.Module]:
     """The modules to look behind, by their taps' names; the whole network is `features`.
 
     Args:

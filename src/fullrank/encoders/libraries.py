@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.encoders.checkpoints import read_weights
-from fullrank.encoders.encoder import IMAGENET, ForeignModel, finished
+from fullrank.encoders.encoder import IMAGENET, Encoder, finished
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
 
@@ -24,7 +24,7 @@ __all__ = ["from_hugging_face", "from_timm", "from_timm_folder", "from_torchvisi
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def from_timm(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> ForeignModel:
+def from_timm(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> Encoder:
     """A timm model by name, with a tag of its weights or without: as `vit_small_patch16_224.dino`."""
     import timm
 
@@ -51,7 +51,7 @@ def _timm(
     weights: dict[str, Tensor] | None,
     origin: str,
     image_size: int | None,
-) -> ForeignModel:
+) -> Encoder:
     """Builds it with its classifier, so that timm loads every weight, and takes the classifier off then."""
     import timm
 
@@ -143,7 +143,7 @@ def _from_url(url: str, download: bool) -> Path | None:
     return path
 
 
-def from_timm_folder(folder: Path, image_size: int | None = None) -> ForeignModel:
+def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
     """A directory as timm puts it on the Hub: `config.json` and `model.safetensors`."""
     config = _json(folder / "config.json")
     weights = _folder_weights(folder)
@@ -188,9 +188,7 @@ def torchvision_names() -> list[str]:
     return names
 
 
-def from_torchvision(
-    name: str, pretrained: bool, download: bool, image_size: int | None = None
-) -> ForeignModel:
+def from_torchvision(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> Encoder:
     """A torchvision classifier without its last layer, with its default weights."""
     import torchvision
 
@@ -241,7 +239,7 @@ class PooledOutput(nn.Module):
         return features
 
 
-def from_hugging_face(where: str, download: bool, image_size: int | None = None) -> ForeignModel:
+def from_hugging_face(where: str, download: bool, image_size: int | None = None) -> Encoder:
     """An encoder of transformers, by its name on the Hub or from a directory with `config.json` and weights.
 
     Code that comes with a model is never run. Needs transformers.

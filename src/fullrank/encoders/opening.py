@@ -14,7 +14,7 @@ from fullrank.encoders.checkpoints import (
     open_encoder,
     open_solo_folder,
 )
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.libraries import (
     from_hugging_face,
     from_timm,
@@ -25,7 +25,7 @@ from fullrank.encoders.libraries import (
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 
-__all__ = ["ForeignModel", "find_prefix", "is_model", "open_model"]
+__all__ = ["Encoder", "find_prefix", "is_model", "open_model"]
 
 
 def open_model(
@@ -37,7 +37,7 @@ def open_model(
     image_size: int | None = None,
     pretrained: bool = True,
     download: bool = False,
-) -> ForeignModel:
+) -> Encoder:
     """Opens an encoder, strictly: every weight of its backbone is loaded, and none is left over.
 
     Args:
@@ -138,7 +138,7 @@ def _kind_of_folder(folder: Path) -> str:
 
 def _from_folder(
     folder: Path, *, arch: str | None, prefix: str | None, stem: Stem, image_size: int | None
-) -> ForeignModel:
+) -> Encoder:
     kind = _kind_of_folder(folder)
     if kind == "run":
         if not (folder / "encoder.safetensors").is_file():
@@ -162,7 +162,7 @@ def _from_folder(
     )
 
 
-def _by_name(spec: str, pretrained: bool, download: bool, image_size: int | None) -> ForeignModel:
+def _by_name(spec: str, pretrained: bool, download: bool, image_size: int | None) -> Encoder:
     import timm
 
     if timm.is_model(spec):

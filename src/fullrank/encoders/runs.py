@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.modules import tap_module
 from fullrank.encoders.opening import open_model
 from fullrank.errors import DataError, UsageError
@@ -85,7 +85,7 @@ class EveryTap(nn.Module):
         return taps["backbone"]
 
 
-def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> ForeignModel:
+def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> Encoder:
     """Opens an encoder; a run of ours whose method's taps are wanted comes as its whole method.
 
     The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run

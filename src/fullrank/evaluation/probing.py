@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
-from fullrank.evaluation.result import Probe, Worth
+from fullrank.evaluation.result import EvaluationResult, Probe
 from fullrank.evaluation.subject import Features
 from fullrank.evaluation.supervised import (
     FINETUNING,
+    OnProgress,
     Protocol,
-    Told,
     label_share,
     train_classifier,
 )
@@ -29,7 +29,7 @@ from fullrank.probes.neighbours import Metric
 __all__ = ["cluster", "knn", "legacy_knn", "linear", "trained_linear", "tuned"]
 
 
-def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> Worth:
+def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> EvaluationResult:
     """Multinomial logistic regression, the penalty chosen on held-out training rows; see `logistic_probe`.
 
     Example:
@@ -58,7 +58,7 @@ def knn(
     ks: Sequence[int] | None = None,
     temperatures: Sequence[float] | None = None,
     seed: int = 0,
-) -> Worth:
+) -> EvaluationResult:
     """k nearest neighbours, k and the way to vote chosen on held-out training rows; see `knn_probe`."""
     started = time.perf_counter()
     train, test = features.train, features.test
@@ -72,7 +72,7 @@ def knn(
     return _worth("knn", features, "vote", results, settings, started, table=table)
 
 
-def legacy_knn(features: Features, *, kind: Literal["li", "solo"], metric: Metric = "l2") -> Worth:
+def legacy_knn(features: Features, *, kind: Literal["li", "solo"], metric: Metric = "l2") -> EvaluationResult:
     """k-NN as published code scores it: Li's scan (k chosen on the test rows), or solo-learn's weights."""
     started = time.perf_counter()
     train, test = features.train, features.test
@@ -92,7 +92,7 @@ def cluster(
     by: Literal["kmeans", "codes", "legacy"] = "kmeans",
     clusters: int | None = None,
     seed: int = 0,
-) -> Worth:
+) -> EvaluationResult:
     """Clusters of the test rows against their classes: k-means, codes, or CPLearn's legacy argmax."""
     started = time.perf_counter()
     rows, labels = features.test.rows, features.test.labels
@@ -114,8 +114,8 @@ def cluster(
 
 
 def trained_linear(
-    name: str, model: ForeignModel, data: Data, protocol: Protocol, *, called: str = "own", **options: Any
-) -> Worth:
+    name: str, model: Encoder, data: Data, protocol: Protocol, *, called: str = "own", **options: Any
+) -> EvaluationResult:
     """A linear classifier trained on random crops before a frozen encoder, as the literature does it.
 
     Args:
@@ -133,15 +133,15 @@ def trained_linear(
 
 def tuned(
     name: str,
-    model: ForeignModel,
+    model: Encoder,
     data: Data,
     shares: Sequence[float],
     *,
     protocol: Protocol = FINETUNING,
     seed: int = 0,
-    progress: Told | None = None,
+    progress: OnProgress | None = None,
     **options: Any,
-) -> Worth:
+) -> EvaluationResult:
     """The encoder trained on with a classifier, on shares of the labels; `top1` is that of the largest share.
 
     Args:
@@ -172,9 +172,9 @@ def _worth(
     started: float,
     notes: Sequence[str] = (),
     **more: Any,
-) -> Worth:
+) -> EvaluationResult:
     labelled = features.train.labels[features.train.labels >= 0]
-    return Worth(
+    return EvaluationResult(
         probe,
         features.name,
         features.tap,
@@ -194,19 +194,19 @@ def _worth(
 def _image_worth(
     probe: Probe,
     name: str,
-    model: ForeignModel,
+    model: Encoder,
     data: Data,
     called: str,
     protocol: Protocol,
     found: Any,
     more: Mapping[str, Any],
-) -> Worth:
+) -> EvaluationResult:
     labels = data.train.labels
     if labels is None:
         raise UsageError(f"{data.name} has no labels, which a classifier needs")
     results = {**found.results(), **more}
     settings = {"protocol": vars(protocol), "image_size": model.image_size}
-    return Worth(
+    return EvaluationResult(
         probe,
         name,
         "features",

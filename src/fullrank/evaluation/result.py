@@ -14,13 +14,13 @@ from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.runs import own_run
 from fullrank.training.run_dir import write_atomically
 
-__all__ = ["Probe", "Worth", "place"]
+__all__ = ["EvaluationResult", "Probe", "place"]
 
 Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
 
 
 @dataclass(frozen=True)
-class Worth:
+class EvaluationResult:
     """What a representation is worth by one evaluation.
 
     Attributes:
@@ -58,8 +58,8 @@ class Worth:
         """What its file is called, without the ending.
 
         Example:
-            >>> worth = Worth("linear", "run", "projector", "shapes", "simsiam", {}, {}, 0, 0, 0, 0, 0.0)
-            >>> worth.name
+            >>> names = ("linear", "run", "projector", "shapes", "simsiam")
+            >>> EvaluationResult(*names, {}, {}, 0, 0, 0, 0, 0.0).name
             'linear-simsiam-projector'
         """
         usual = self.protocol in ("logistic", "vote", "k-means") or self.probe == "finetune"

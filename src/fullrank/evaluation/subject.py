@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.opening import is_model
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
@@ -28,7 +28,7 @@ __all__ = ["Features", "Labelled", "Subject", "open_encoder_and_data", "open_fea
 HELD_OUT = 0.2  # of one file without a test file
 LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms take their statistics from them
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Features:
     notes: tuple[str, ...] = ()
 
 
-def open_features(subject: Subject, progress: Progress | None = None) -> Features:
+def open_features(subject: Subject, progress: OnProgress | None = None) -> Features:
     """Opens or computes the features of a subject.
 
     Raises:
@@ -218,7 +218,7 @@ def _file_rows(subject: Subject, file: str, labels: str) -> tuple[Labelled, tupl
     return Labelled(matrix, torch.as_tensor(np.asarray(found)).long()), tuple(rows.notes)
 
 
-def _from_encoder(subject: Subject, progress: Progress | None) -> Features:
+def _from_encoder(subject: Subject, progress: OnProgress | None) -> Features:
     model, data = open_encoder_and_data(subject)
     tap = subject.tap or FEATURES
     for source in (data.train, data.held_out):
@@ -230,7 +230,7 @@ def _from_encoder(subject: Subject, progress: Progress | None) -> Features:
     return Features(str(subject.what), tap, data.name, train, test, classes, (*model.notes, *data.notes))
 
 
-def open_encoder_and_data(subject: Subject) -> tuple[ForeignModel, Data]:
+def open_encoder_and_data(subject: Subject) -> tuple[Encoder, Data]:
     """The encoder of a subject, and its images, as many as are wanted.
 
     Raises:
@@ -260,7 +260,7 @@ def open_encoder_and_data(subject: Subject) -> tuple[ForeignModel, Data]:
 
 
 def _embedded(
-    model: ForeignModel, source: Source, tap: str, subject: Subject, progress: Progress | None
+    model: Encoder, source: Source, tap: str, subject: Subject, progress: OnProgress | None
 ) -> Labelled:
     assert source.labels is not None
     rows, labels, done = [], [], 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.errors import FullrankError, UsageError
 from fullrank.images.loader import Batches, evaluation_batches
 from fullrank.images.sources import Data, LazySource, Source
@@ -150,17 +150,17 @@ class Trained:
         }
 
 
-Told = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 def train_classifier(
-    model: ForeignModel,
+    model: Encoder,
     data: Data,
     protocol: Protocol,
     *,
     seed: int = 0,
     state: Path | None = None,
-    progress: Told | None = None,
+    progress: OnProgress | None = None,
     device: torch.device | str | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Trained:
@@ -320,7 +320,7 @@ def _optimizer(protocol: Protocol, classifier: nn.Linear, network: nn.Module) ->
     return kind(groups, lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
 
 
-def _batches(model: ForeignModel, train: Source, protocol: Protocol, seed: int) -> tuple[Batches, Views]:
+def _batches(model: Encoder, train: Source, protocol: Protocol, seed: int) -> tuple[Batches, Views]:
     mean, std = model.mean or train.mean, model.std or train.std
     view = View(crop=protocol.crop, flip_p=0.5)
     views = Views([view], model.image_size, mean, std)
@@ -329,7 +329,7 @@ def _batches(model: ForeignModel, train: Source, protocol: Protocol, seed: int) 
     return Batches(train, size, seed, workers=2 if crop else 0, crop=crop), views
 
 
-def _features(run: _Run, model: ForeignModel, test: Source) -> tuple[Tensor, Tensor]:
+def _features(run: _Run, model: Encoder, test: Source) -> tuple[Tensor, Tensor]:
     """Features and labels of all test images, un-augmented, in eval mode."""
     assert test.labels is not None
     mean, std = model.mean or test.mean, model.std or test.std

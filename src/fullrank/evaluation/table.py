@@ -10,8 +10,8 @@ from typing import Any
 
 from fullrank.encoders.runs import own_run
 from fullrank.errors import DataError
-from fullrank.evaluation.result import Worth
-from fullrank.evaluation.subject import Features, Progress, Subject, open_features
+from fullrank.evaluation.result import EvaluationResult
+from fullrank.evaluation.subject import Features, OnProgress, Subject, open_features
 from fullrank.training.run_dir import RunDir
 
 __all__ = ["Row", "encoders", "evaluate_all"]
@@ -28,7 +28,7 @@ class Row:
     """
 
     epoch: int | None
-    worth: Mapping[str, Worth]
+    worth: Mapping[str, EvaluationResult]
     logged: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def encoders(run: RunDir) -> dict[int, Path]:
 
 def evaluate_all(
     subject: Subject,
-    probes: Mapping[str, Callable[[Features], Worth]],
-    progress: Progress | None = None,
+    probes: Mapping[str, Callable[[Features], EvaluationResult]],
+    progress: OnProgress | None = None,
     done: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Puts every encoder of a run (or the one that there is) through the probes.

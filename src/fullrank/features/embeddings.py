@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UsageError
-from fullrank.features.files import Found, open_npy, open_npz, open_safetensors, open_torch
+from fullrank.features.files import OpenedTable, open_npy, open_npz, open_safetensors, open_torch
 from fullrank.features.hdf5_zarr import open_hdf5, open_parquet_rows, open_zarr
 from fullrank.features.keys import as_labels, is_label_name
 from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
@@ -38,7 +38,7 @@ __all__ = ["EMBEDDING_SUFFIXES", "Rows", "existing", "is_zarr", "open_embeddings
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
-_OPENERS: dict[str, Callable[[Path, str | None], Found]] = {
+_OPENERS: dict[str, Callable[[Path, str | None], OpenedTable]] = {
     ".npy": open_npy,
     ".npz": open_npz,
     **dict.fromkeys((".pt", ".pth"), open_torch),
@@ -231,7 +231,7 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in (".zarray", ".zgroup", "zarr.json"))
 
 
-def opened_file(path: Path, key: str | None) -> Found:
+def opened_file(path: Path, key: str | None) -> OpenedTable:
     """What one existing file, or one zarr directory, holds; see `open_embeddings` for what is raised."""
     suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
     if suffix in (".pkl", ".pickle", ".p", ".joblib"):
@@ -280,7 +280,7 @@ def _folder(folder: Path, key: str | None) -> Rows:
         raise DataError(
             f"{folder} holds embeddings of several kinds ({', '.join(kinds)}): leave one kind there"
         )
-    shards: list[Found] = []
+    shards: list[OpenedTable] = []
     for path in files:
         found = opened_file(path, key)
         if shards and found.table.d != shards[0].table.d:
@@ -303,7 +303,7 @@ def _folder(folder: Path, key: str | None) -> Rows:
 
 
 def _folder_labels(
-    folder: Path, shards: list[Found], label_files: list[Path], n: int
+    folder: Path, shards: list[OpenedTable], label_files: list[Path], n: int
 ) -> tuple[Indices | None, list[str]]:
     """Labels from within the shards, else from files beside them."""
     from fullrank.features.labels import label_values

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
 from fullrank.errors import UsageError
 from fullrank.features.augmented import Augmentation, augmented_batches
@@ -38,7 +38,7 @@ class Embedded:
 
 
 def embed_images(
-    model: ForeignModel,
+    model: Encoder,
     data: Source,
     taps: Sequence[str] | None = None,
     batch_size: int = 256,

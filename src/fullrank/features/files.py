@@ -25,11 +25,11 @@ from fullrank.features.tables import (
     to_rows,
 )
 
-__all__ = ["Found", "found_in", "open_npy", "open_npz", "open_safetensors", "open_torch"]
+__all__ = ["OpenedTable", "found_in", "open_npy", "open_npz", "open_safetensors", "open_torch"]
 
 
 @dataclass
-class Found:
+class OpenedTable:
     """What a file holds.
 
     Attributes:
@@ -53,7 +53,7 @@ def found_in(
     key: str | None,
     table: Callable[[str, Any], Table],
     values: Callable[[str], Any],
-) -> Found:
+) -> OpenedTable:
     """Chooses embeddings and labels among the arrays of a file.
 
     Args:
@@ -66,7 +66,7 @@ def found_in(
     chosen = choose_key(str(path), arrays, key)
     where = f"{path}[{chosen}]"
     dtype, notes = check_matrix(where, arrays[chosen])
-    found = Found(table(chosen, dtype), chosen, notes=notes)
+    found = OpenedTable(table(chosen, dtype), chosen, notes=notes)
     found.label_key = label_key(arrays, chosen, found.table.n)
     if found.label_key is not None:
         found.labels = values(found.label_key)
@@ -112,15 +112,15 @@ def _mapped(path: Path, where: str, header: _Header, offset: int, dtype: Any) ->
     return RangeTable(n, d, dtype, opened)
 
 
-def open_npy(path: Path, key: str | None = None) -> Found:
+def open_npy(path: Path, key: str | None = None) -> OpenedTable:
     """One array, mapped, in either order: costs no memory and no time before rows are read."""
     with path.open("rb") as file:
         header = _header(file, str(path))
     dtype, notes = check_matrix(str(path), header.stored)
-    return Found(_mapped(path, str(path), header, header.length, dtype), notes=notes)
+    return OpenedTable(_mapped(path, str(path), header, header.length, dtype), notes=notes)
 
 
-def open_npz(path: Path, key: str | None = None) -> Found:
+def open_npz(path: Path, key: str | None = None) -> OpenedTable:
     """Named arrays: mapped where `np.savez` wrote them; else decompressed anew on every pass.
 
     A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
@@ -211,7 +211,7 @@ def _fill(part: np.ndarray, file: IO[bytes]) -> None:
 # torch
 
 
-def open_torch(path: Path, key: str | None = None) -> Found:
+def open_torch(path: Path, key: str | None = None) -> OpenedTable:
     """A tensor, or nested mappings of them, mapped; loaded whole where PyTorch before 1.6 wrote the file."""
     content, mapped = load_torch_file(path)
     tensors = _flat(content)
@@ -225,7 +225,7 @@ def open_torch(path: Path, key: str | None = None) -> Found:
     if list(tensors) == [""]:
         _check_layout(str(path), tensors[""])
         dtype, more = check_matrix(str(path), _stored(tensors[""]))
-        return Found(table("", dtype), notes=notes + more)
+        return OpenedTable(table("", dtype), notes=notes + more)
     arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
     found = found_in(path, arrays, key, table, lambda name: tensors[name].detach().numpy())
     _check_layout(f"{path}[{found.key}]", tensors[found.key or ""])
@@ -266,7 +266,7 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
 }
 
 
-def open_safetensors(path: Path, key: str | None = None) -> Found:
+def open_safetensors(path: Path, key: str | None = None) -> OpenedTable:
     """Named tensors, read in slices: costs no memory before rows are read."""
     import torch
     from safetensors import SafetensorError, safe_open

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.features.files import Found, found_in
+from fullrank.features.files import OpenedTable, found_in
 from fullrank.features.keys import EMBEDDING_NAMES, is_label_name
 from fullrank.features.tables import Indices, RangeTable, Read, Stored, Table, check_matrix, to_rows
 
@@ -21,7 +21,7 @@ __all__ = ["open_hdf5", "open_parquet_rows", "open_zarr"]
 MOST_AT_ONCE = 1 << 20  # numbers in a batch of parquet, which takes several times their size to decode
 
 
-def open_parquet_rows(path: Path, key: str | None = None) -> Found:
+def open_parquet_rows(path: Path, key: str | None = None) -> OpenedTable:
     """A column of lists, or a column for each coordinate; streamed a batch at a time.
 
     A column of lists of numbers is the embedding: the only one, or the one of a usual name. Without such a
@@ -46,7 +46,7 @@ def open_parquet_rows(path: Path, key: str | None = None) -> Found:
     where = f"{path}[{columns[0]}]" if first is not None else str(path)
     dtype, more = check_matrix(where, Stored((n, d), element))
     key = columns[0] if first is not None else None
-    found = Found(_ParquetTable(path, columns, n, d, dtype), key, notes=notes + more)
+    found = OpenedTable(_ParquetTable(path, columns, n, d, dtype), key, notes=notes + more)
     labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
     labels = [name for name in labels if name not in columns]
     if len(labels) == 1:
@@ -171,7 +171,7 @@ class _ParquetTable(Table):
         return to_rows(flat.to_numpy(zero_copy_only=False).reshape(-1, self.d), self.dtype)
 
 
-def open_hdf5(path: Path, key: str | None = None) -> Found:
+def open_hdf5(path: Path, key: str | None = None) -> OpenedTable:
     """A dataset of an HDF5 file, read in ranges; costs no memory before rows are read. Needs h5py."""
     try:
         import h5py
@@ -210,7 +210,7 @@ def open_hdf5(path: Path, key: str | None = None) -> Found:
     return found_in(path, arrays, key, table, values)
 
 
-def open_zarr(path: Path, key: str | None = None) -> Found:
+def open_zarr(path: Path, key: str | None = None) -> OpenedTable:
     """An array of a zarr directory, format 2 or 3, read in ranges of chunks. Needs zarr.
 
     Arrays whose chunks are pickles are refused.
@@ -238,7 +238,7 @@ def open_zarr(path: Path, key: str | None = None) -> Found:
 
     if list(found) == [""]:
         dtype, notes = check_matrix(str(path), arrays[""])
-        return Found(table("", dtype), notes=notes)
+        return OpenedTable(table("", dtype), notes=notes)
     return found_in(path, arrays, key, table, lambda name: found[name][:])
 
 

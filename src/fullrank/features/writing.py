@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, which_taps
 from fullrank.encoders.runs import encoder_header, open_with_taps, own_data, own_run
 from fullrank.errors import UnknownNameError, UsageError
@@ -24,11 +24,11 @@ from fullrank.features.shard_writer import SPLITS, StoreWriter
 from fullrank.images.sources import Data, Source
 from fullrank.views.views import VIEWS
 
-__all__ = ["EmbedWishes", "Written", "processes", "write_features"]
+__all__ = ["EmbedOptions", "Written", "processes", "write_features"]
 
 
 @dataclass(frozen=True)
-class EmbedWishes:
+class EmbedOptions:
     """How features are wanted.
 
     Attributes:
@@ -116,7 +116,7 @@ def processes() -> tuple[int, int, int]:
 def write_features(
     what: str | Path,
     folder: Path,
-    wishes: EmbedWishes,
+    wishes: EmbedOptions,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Written:
     """Writes the features of images into a folder, or goes on where the same wishes were interrupted.
@@ -139,7 +139,7 @@ def write_features(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     wishes = EmbedWishes("shapes", ("test",), limit=20, untrained=True)
+        ...     wishes = EmbedOptions("shapes", ("test",), limit=20, untrained=True)
         ...     written = write_features("resnet18", Path(place, "F"), wishes)
         >>> written.rows, written.widths, written.files["test"].name
         ({'test': 20}, {'features': 512}, 'test.safetensors')
@@ -176,7 +176,7 @@ def write_features(
     return written
 
 
-def _opened(what: str | Path, wishes: EmbedWishes) -> tuple[ForeignModel, Data, str]:
+def _opened(what: str | Path, wishes: EmbedOptions) -> tuple[Encoder, Data, str]:
     """The encoder, the images, and how they would be augmented."""
     from fullrank.images.opening import open_data
 
@@ -199,10 +199,10 @@ def _opened(what: str | Path, wishes: EmbedWishes) -> tuple[ForeignModel, Data, 
 
 
 def _stream(
-    model: ForeignModel,
+    model: Encoder,
     source: Source,
     writer: StoreWriter,
-    wishes: EmbedWishes,
+    wishes: EmbedOptions,
     augmentation: Augmentation | None,
     device: str,
     progress: Callable[[str, int, int], None] | None,
@@ -232,7 +232,7 @@ def _stream(
             progress(what, done, len(part))
 
 
-def _provenance(what: str | Path, model: ForeignModel, source: Source) -> dict[str, Any]:
+def _provenance(what: str | Path, model: Encoder, source: Source) -> dict[str, Any]:
     """What a reader of the file should know besides what was wished for."""
     run = own_run(what)
     return {

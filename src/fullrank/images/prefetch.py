@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "sent_ahead"]
+__all__ = ["Batch", "prefetch"]
 
 Batch: TypeAlias = tuple[int, tuple[Tensor, Tensor | list[Tensor]]]
 """As `Batches.epoch` gives them: step, indices on the CPU, and images or the list of their views."""
 
 
-def sent_ahead(batches: Iterator[Batch], device: torch.device, streams: Any = None) -> Iterator[Batch]:
+def prefetch(batches: Iterator[Batch], device: torch.device, streams: Any = None) -> Iterator[Batch]:
     """The same batches with their images on the device, each sent before the one before it is handed out.
 
     Copies run on a stream of their own, from pinned memory, so that neither the host nor the step in progress
@@ -27,7 +27,7 @@ def sent_ahead(batches: Iterator[Batch], device: torch.device, streams: Any = No
 
     Example:
         >>> batch = (0, (torch.tensor([3]), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
-        >>> (step, (indices, images)), = sent_ahead(iter([batch]), torch.device("meta"), torch.cpu)
+        >>> (step, (indices, images)), = prefetch(iter([batch]), torch.device("meta"), torch.cpu)
         >>> step, indices.device.type, images.device.type
         (0, 'cpu', 'meta')
     """

@@ -6,7 +6,7 @@ figures. A whole lab, as it would stand in a file of its own (its name goes into
 
 >>> from fullrank.labs.figures import Chapter, Dots, Findings
 >>> from fullrank.labs.claims import above
->>> from fullrank.labs.lab import LABS, Cell, Lab
+>>> from fullrank.labs.lab import LABS, Job, Lab
 >>> class Bias(Lab):
 ...     title = "How far the spread of a sample is off"
 ...     paper = "Bessel (1818)"
@@ -15,7 +15,7 @@ figures. A whole lab, as it would stand in a file of its own (its name goes into
 ...
 ...     def cells(self, preset, part, seed):  # all cells of one seed; a training run has `train={...}`
 ...         for n in preset["sizes"]:
-...             yield Cell(f"n = {n}", seed, measure=plug_in_variance, arguments={"n": n, "seed": seed})
+...             yield Job(f"n = {n}", seed, measure=plug_in_variance, arguments={"n": n, "seed": seed})
 ...
 ...     def analyse(self, results, preset):
 ...         found = {arm: results.values(arm, "variance") for arm in results.arms}
@@ -35,9 +35,9 @@ figures. A whole lab, as it would stand in a file of its own (its name goes into
 
 from importlib import import_module
 
-from fullrank.labs.lab import LABS, Cell, Lab
+from fullrank.labs.lab import LABS, Job, Lab
 
-__all__ = ["LABS", "Cell", "Lab"]
+__all__ = ["LABS", "Job", "Lab"]
 
 for _name in (
     "asymmetry",

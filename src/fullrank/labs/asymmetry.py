@@ -15,7 +15,7 @@ from fullrank.labs import asymmetry_measures as measures
 from fullrank.labs import asymmetry_teachers as teachers
 from fullrank.labs.claims import Claim, spread
 from fullrank.labs.figures import Chapter, Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.results import Results
 
 __all__ = ["AVERAGED", "REGIMES", "Asymmetry"]
@@ -109,7 +109,7 @@ class Asymmetry(Lab):
         "asym-siam": "designs that make one side vary more, on the source and on the target",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part and one seed."""
         base = {**preset[part], "data": preset["data"]}
         own = base.pop("options", {})
@@ -118,7 +118,7 @@ class Asymmetry(Lab):
             part, measures.seen_by_the_loss
         )
         for arm, settings, options in make(preset, part):
-            yield Cell(arm, seed, {**base, **settings, "options": {**own, **options}}, measure, part=part)
+            yield Job(arm, seed, {**base, **settings, "options": {**own, **options}}, measure, part=part)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """Claims, figures and words, part by part."""

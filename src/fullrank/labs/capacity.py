@@ -9,7 +9,7 @@ from fullrank.labs.capacity_figures import Read, arm_of, chapters
 from fullrank.labs.capacity_forecast import forecast_chapter, forecast_claims, forecasts
 from fullrank.labs.claims import Claim, above, spread
 from fullrank.labs.figures import Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.reads import auc_end, comparable, linear_end
 from fullrank.labs.results import Results
 
@@ -48,13 +48,13 @@ class Capacity(Lab):
     )
     presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each encoder and share; a share is the last chunk of the seed's ordering."""
         for name, backbone in preset["encoders"].items():
             for share, chunk in shares_of(preset).items():
                 order = {"order": "last-fraction", "chunk_size": chunk} if chunk else {}
                 train = {**preset["run"], "data": preset["data"], "backbone": backbone, **order}
-                yield Cell(arm_of(name, share), seed, train)
+                yield Job(arm_of(name, share), seed, train)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """AUC and accuracy over shares, curves for each encoder, and the forecast."""

@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.errors import FullrankError, UsageError
-from fullrank.labs.lab import Cell
+from fullrank.labs.lab import Job
 from fullrank.labs.results import Result
 from fullrank.report.run import follow
 from fullrank.training.loop import resume, train
 from fullrank.training.run_dir import write_atomically
 
-__all__ = ["Told", "finished", "jobs_at_once", "run_cells"]
+__all__ = ["OnStatus", "finished", "jobs_at_once", "run_cells"]
 
-Told = Callable[[Cell, str, Mapping[str, Any]], None]
+OnStatus = Callable[[Job, str, Mapping[str, Any]], None]
 """Called with a cell, its state (`running`, `done`, `failed`) and a record of its run, or {}."""
 
 CELLS = "cells"
 
 
 def run_cells(
-    cells: Sequence[Cell], out: Path, jobs: int = 0, told: Told = lambda *_: None
+    cells: Sequence[Job], out: Path, jobs: int = 0, told: OnStatus = lambda *_: None
 ) -> dict[str, str]:
     """Runs every cell that is not finished; returns what failed: a cell's name to one line.
 
@@ -76,7 +76,7 @@ def jobs_at_once(cells: int) -> int:
     return max(1, min(cells, _cores()))
 
 
-def finished(cell: Cell, out: Path) -> Result | None:
+def finished(cell: Job, out: Path) -> Result | None:
     """What a cell left, or None where it has not ended."""
     folder = out / CELLS / cell.folder
     try:
@@ -86,7 +86,7 @@ def finished(cell: Cell, out: Path) -> Result | None:
     return Result(cell.part, cell.arm, cell.seed, folder, found["numbers"], found["seconds"])
 
 
-def _claim(cell: Cell, out: Path) -> None:
+def _claim(cell: Job, out: Path) -> None:
     """Writes what the cell is, or makes sure that it is what it was."""
     path, plan = out / CELLS / cell.folder / "cell.json", cell.plan()
     if not path.exists():
@@ -110,7 +110,7 @@ def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
     return found
 
 
-def _run(cell: Cell, out: Path, listener: Callable[[Mapping[str, Any]], None]) -> str:
+def _run(cell: Job, out: Path, listener: Callable[[Mapping[str, Any]], None]) -> str:
     """Runs one cell in this process, from where it stands; returns what failed, in one line, or nothing."""
     folder = out / CELLS / cell.folder
     error = folder / "error.txt"
@@ -139,7 +139,7 @@ def _run(cell: Cell, out: Path, listener: Callable[[Mapping[str, Any]], None]) -
     return ""
 
 
-def _side_by_side(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> dict[str, str]:
+def _side_by_side(cells: Sequence[Job], out: Path, jobs: int, told: OnStatus) -> dict[str, str]:
     """Keeps `jobs` processes busy, each with its share of the threads, and passes on what runs log."""
     threads = max(1, _cores() // jobs)
     # one server imports torch once, and every cell is a fork of it
@@ -174,7 +174,7 @@ def _side_by_side(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> di
     return failed
 
 
-def _work(cell: Cell, out: Path, threads: int) -> None:
+def _work(cell: Job, out: Path, threads: int) -> None:
     """One cell, in a process of its own, which ends with the one that started it."""
     import torch
 
@@ -190,12 +190,12 @@ def _work(cell: Cell, out: Path, threads: int) -> None:
     sys.exit(1 if _run(cell, out, lambda _: None) else 0)
 
 
-def _last_words(cell: Cell, out: Path, code: int) -> str:
+def _last_words(cell: Job, out: Path, code: int) -> str:
     error = out / CELLS / cell.folder / "error.txt"
     return error.read_text().splitlines()[0] if error.exists() else f"its process ended with code {code}"
 
 
-def _log(cell: Cell, out: Path) -> Path:
+def _log(cell: Job, out: Path) -> Path:
     return out / CELLS / cell.folder / "run" / "metrics.jsonl"
 
 

@@ -10,7 +10,7 @@ from fullrank.labs import codes_measures as measures
 from fullrank.labs.claims import Claim, above, holds, spread
 from fullrank.labs.codes_figures import Read, agreed, chapters, corrected, sizes_of
 from fullrank.labs.figures import Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.reads import comparable, linear_end
 from fullrank.labs.results import Result, Results
 
@@ -59,13 +59,13 @@ class Codes(Lab):
     )
     presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each size; the seed also decides the dictionary."""
         for size in preset["sizes"]:
             options = {**preset["run"].get("options", {}), "num_codes": size, "dictionary_seed": seed}
             train = {**preset["run"], "data": preset["data"], "options": options}
             arguments = {"components": preset["components"]}
-            yield Cell(f"{size:,} codes", seed, train, measures.of_codes, arguments)
+            yield Job(f"{size:,} codes", seed, train, measures.of_codes, arguments)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """Measures over the size of the dictionary, spectra, mixtures, images, and the loss's floor."""

@@ -16,7 +16,7 @@ from fullrank.labs.contrastive_toys import (
     train_contrastive,
 )
 from fullrank.labs.figures import Chapter, Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.results import Results
 
 __all__ = ["ContrastiveToys", "trained_toy"]
@@ -93,12 +93,12 @@ class ContrastiveToys(Lab):
         "directclr": "DirectCLR on images over the channels that its loss sees",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A toy for each setting; runs of DirectCLR for each count of channels."""
         if part == "directclr":
             for channels in preset["channels"]:
                 base = {**preset["directclr"], "data": preset["data"]}
-                yield Cell(
+                yield Job(
                     CHANNELS.format(channels),
                     seed,
                     {**base, "options": {"num_channels": channels}},
@@ -107,7 +107,7 @@ class ContrastiveToys(Lab):
             return
         length = {key: preset["toys"][key] for key in ("steps", "record_every")}
         for arm, toy in _toys(preset["toys"], part, seed):
-            yield Cell(
+            yield Job(
                 arm, seed, measure=trained_toy, arguments={"toy": vars(replace(toy, **length))}, part=part
             )
 

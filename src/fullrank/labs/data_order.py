@@ -8,7 +8,7 @@ from typing import ClassVar
 from fullrank.labs.claims import Claim, above, spread
 from fullrank.labs.data_order_figures import chapters
 from fullrank.labs.figures import Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.reads import auc_end, comparable, linear_end
 from fullrank.labs.results import Results
 
@@ -64,10 +64,10 @@ class DataOrders(Lab):
     )
     presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each order; the ordering of the images is the seed's."""
         for arm, order in preset["arms"].items():
-            yield Cell(arm, seed, {**preset["run"], "data": preset["data"], **order})
+            yield Job(arm, seed, {**preset["run"], "data": preset["data"], **order})
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """AUC and accuracy along training, hybrid against multi-epoch, and what is left at the end."""

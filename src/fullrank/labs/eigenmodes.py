@@ -10,7 +10,7 @@ from fullrank.labs import eigenmodes_matrix as matrix
 from fullrank.labs import eigenmodes_toys as toys
 from fullrank.labs.claims import Claim
 from fullrank.labs.figures import Chapter, Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.results import Results
 
 __all__ = ["Eigenmodes"]
@@ -84,12 +84,12 @@ class Eigenmodes(Lab):
         "matrix": "the ten runs of the reference's script, as published and matched",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part and one seed."""
         if part == "toys":
             return toys.cells(preset, part, seed)
         arms = matrix.arms(preset["matrix"]) if part == "matrix" else deep.arms(preset["deep"], part)
-        return [Cell(arm, seed, {**train, "data": preset["data"]}, part=part) for arm, train in arms]
+        return [Job(arm, seed, {**train, "data": preset["data"]}, part=part) for arm, train in arms]
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """Claims, figures and words, part by part."""

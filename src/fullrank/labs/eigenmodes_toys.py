@@ -10,7 +10,7 @@ import numpy as np
 
 from fullrank.labs.claims import Claim, above, holds, spread
 from fullrank.labs.figures import Chapter, Lines, Series, Table
-from fullrank.labs.lab import Cell, Settings
+from fullrank.labs.lab import Job, Settings
 from fullrank.labs.results import Result, Results
 from fullrank.labs.toy_networks import convergence, figure_5, figure_panels, largest_probes, simulate
 from fullrank.labs.toy_steps import Activation, Distance
@@ -29,13 +29,13 @@ FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Fi
 TWO_NEURONS = "two neurons, {}"
 
 
-def cells(preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+def cells(preset: Settings, part: str, seed: int) -> Iterable[Job]:
     """One cell for each network of Figures 2 and 6, and for each distance of Figure 5."""
     own = preset["toys"]
     for activation in FIGURES:
         for place, toy in enumerate(figure_panels(activation, own["preset"])):
             arguments = {"activation": activation, "place": place, "seed": seed, **own}
-            yield Cell(
+            yield Job(
                 _arm(toy.setting.arm, toy.setting.distance, activation),
                 seed,
                 measure=panel,
@@ -44,7 +44,7 @@ def cells(preset: Settings, part: str, seed: int) -> Iterable[Cell]:
             )
     for distance in get_args(Distance):
         arguments = {"distance": distance, "seed": seed, **own}
-        yield Cell(TWO_NEURONS.format(distance), seed, measure=two_neurons, arguments=arguments, part=part)
+        yield Job(TWO_NEURONS.format(distance), seed, measure=two_neurons, arguments=arguments, part=part)
 
 
 def _arm(arm: str, distance: str, activation: str) -> str:

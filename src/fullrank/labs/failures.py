@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fullrank.labs.failures_words import findings
 from fullrank.labs.figures import Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.results import Results
 
 __all__ = ["GALLERY", "Exhibit", "Failures"]
@@ -134,12 +134,12 @@ class Failures(Lab):
     )
     presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each exhibit."""
         for arm in preset.get("arms", GALLERY):
             exhibit = GALLERY[arm]
             base = {"recipe": f"shapes/{exhibit.recipe}", "data": preset["data"], **preset["run"]}
-            yield Cell(arm, seed, {**base, **exhibit.settings})
+            yield Job(arm, seed, {**base, **exhibit.settings})
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """When each failure was said, and by whom."""

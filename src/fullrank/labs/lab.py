@@ -18,14 +18,14 @@ from fullrank.methods import METHODS
 from fullrank.registry import Registry
 from fullrank.training.config import TrainConfig, load_recipe, make_train_config
 
-__all__ = ["LABS", "Cell", "Lab", "Settings", "plan_cells"]
+__all__ = ["LABS", "Job", "Lab", "Settings", "plan_cells"]
 
 Settings = Mapping[str, Any]
 LARGE = 224  # pixels of images whose size no name tells
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One piece of a lab, run by itself and never twice: a training run, a computation, or both in turn.
 
     Attributes:
@@ -39,7 +39,7 @@ class Cell:
         part: of the lab, where it has several.
 
     Example:
-        >>> cell = Cell("SimSiam", 1, {"recipe": "shapes/simsiam", "epochs": 3}, part="2x2")
+        >>> cell = Job("SimSiam", 1, {"recipe": "shapes/simsiam", "epochs": 3}, part="2x2")
         >>> cell.name, cell.folder, cell.config().epochs, cell.config().seed
         ('2x2: SimSiam, seed 1', '2x2-simsiam-seed-1', 3, 1)
     """
@@ -114,7 +114,7 @@ class Lab(ABC):
     parts: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part (empty where the lab has none) and one seed."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Lab(ABC):
 LABS: Registry[type[Lab]] = Registry("lab", group="fullrank.labs")
 
 
-def plan_cells(lab: Lab, preset: Settings, parts: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def plan_cells(lab: Lab, preset: Settings, parts: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """All cells, seed by seed, so that what is done first makes a whole page.
 
     Raises:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.labs.lab import Cell
+from fullrank.labs.lab import Job
 from fullrank.report.look import BLUE, GREY, RED, duration, look_of, percent
 from fullrank.report.summary import Summary
 from fullrank.report.terminal import is_live
@@ -29,14 +29,14 @@ class LiveCells:
         console: the rich console to draw on; one on standard output by default.
 
     Example:
-        >>> cell = Cell("SimSiam", 0)
+        >>> cell = Job("SimSiam", 0)
         >>> with LiveCells([cell], "plain") as live:
         ...     live(cell, "running", {})
         ...     live(cell, "done", {})
         1/1  SimSiam, seed 0  done
     """
 
-    def __init__(self, cells: Sequence[Cell], mode: str = "auto", console: Console | None = None) -> None:
+    def __init__(self, cells: Sequence[Job], mode: str = "auto", console: Console | None = None) -> None:
         self.cells = list(cells)
         self.states = {cell.name: "waiting" for cell in cells}
         self.summaries = {cell.name: Summary(cell.name) for cell in cells}
@@ -57,7 +57,7 @@ class LiveCells:
         if self._live:
             self._live.stop()
 
-    def __call__(self, cell: Cell, state: str, record: Mapping[str, Any]) -> None:
+    def __call__(self, cell: Job, state: str, record: Mapping[str, Any]) -> None:
         """Takes in what a cell is doing."""
         if record.get("event") in {"step", "epoch", "end"}:
             self.summaries[cell.name].take(dict(record))
@@ -75,7 +75,7 @@ class LiveCells:
         table.add_column("Arm", no_wrap=True)
         for seed in seeds:
             table.add_column(f"seed {seed}", no_wrap=True, min_width=22)
-        rows: dict[tuple[str, str], dict[int, Cell]] = {}
+        rows: dict[tuple[str, str], dict[int, Job]] = {}
         for cell in self.cells:
             rows.setdefault((cell.part, cell.arm), {})[cell.seed] = cell
         part = ""
@@ -92,7 +92,7 @@ class LiveCells:
         left = duration(passed / fresh * (len(self.cells) - done)) if fresh else "–"
         return f"{done} of {len(self.cells)} cells, {duration(passed)}; about {left} left"
 
-    def _cell(self, cell: Cell | None) -> Text:
+    def _cell(self, cell: Job | None) -> Text:
         if cell is None:
             return Text("")
         state, summary = self.states[cell.name], self.summaries[cell.name]
@@ -106,7 +106,7 @@ class LiveCells:
         look = summary.look
         return Text(f"{look.glyph} {self._words(cell)}", look.colour if summary.epoch else GREY)
 
-    def _words(self, cell: Cell) -> str:
+    def _words(self, cell: Job) -> str:
         summary = self.summaries[cell.name]
         if not summary.epoch:
             return "done"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fullrank.labs import rank_difference_figures as figures
 from fullrank.labs.figures import Findings
-from fullrank.labs.lab import LABS, Cell, Lab, Settings
+from fullrank.labs.lab import LABS, Job, Lab, Settings
 from fullrank.labs.rank_difference_branches import branches
 from fullrank.labs.results import Results
 
@@ -92,7 +92,7 @@ class RankDifference(Lab):
         "filters": "RDM-SimSiam and RDM-BYOL over type, place and power of the filter",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Cell]:
+    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each arm, then both branches measured."""
         if part == "methods":
             arms = {**METHODS, **COLLAPSING}
@@ -104,7 +104,7 @@ class RankDifference(Lab):
             }
         for arm, (recipe, options) in arms.items():
             base = {"recipe": preset["recipe"].format(recipe), **preset["run"], "data": preset["data"]}
-            yield Cell(arm, seed, {**base, "options": dict(options)}, branches, part=part)
+            yield Job(arm, seed, {**base, "options": dict(options)}, branches, part=part)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """The difference where methods work and where they do not, and the filters."""

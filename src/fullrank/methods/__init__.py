@@ -12,11 +12,11 @@ from fullrank.methods.base import (
     MethodConfig,
     ParamGroup,
     Step,
-    When,
+    StepInfo,
     build_method,
+    coerce,
     make_config,
     register,
-    typed,
 )
 
 __all__ = [
@@ -25,11 +25,11 @@ __all__ = [
     "MethodConfig",
     "ParamGroup",
     "Step",
-    "When",
+    "StepInfo",
     "build_method",
+    "coerce",
     "make_config",
     "register",
-    "typed",
 ]
 
 # the five lines of work, then what they are compared with

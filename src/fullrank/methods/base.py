@@ -19,12 +19,12 @@ __all__ = [
     "MethodConfig",
     "ParamGroup",
     "Step",
-    "When",
+    "StepInfo",
     "build_method",
     "check_views",
+    "coerce",
     "make_config",
     "register",
-    "typed",
 ]
 
 METHODS: Registry[type[Method]] = Registry("method", group="fullrank.methods")
@@ -57,7 +57,7 @@ class Step(NamedTuple):
     terms: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
 
 
-class When(NamedTuple):
+class StepInfo(NamedTuple):
     """Where in a run a step is.
 
     Attributes:
@@ -93,7 +93,7 @@ class MethodConfig:
     """
 
     def __post_init__(self) -> None:
-        typed(type(self), vars(self), "option")
+        coerce(type(self), vars(self), "option")
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if name.endswith("_dim") or name.startswith("num_"):
@@ -141,13 +141,13 @@ class Method(nn.Module, ABC):
     """Whether views have roles: source branch (with gradient) or target branch."""
 
     backbone: nn.Module
-    when: When
+    when: StepInfo
     roles: tuple[str, ...]
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
-        self.when = When()
+        self.when = StepInfo()
         self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
 
     @classmethod
@@ -172,7 +172,7 @@ class Method(nn.Module, ABC):
         """`loss`, so that distributed wrappers see the whole step."""
         return self.loss(views)
 
-    def before_step(self, when: When) -> None:
+    def before_step(self, when: StepInfo) -> None:
         """Called before every step's first batch, where in the run it is: methods read `self.when`."""
         self.when = when
 
@@ -199,10 +199,10 @@ def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
         >>> make_config(METHODS["byol"], {"tau_base": 0.9}).tau_base
         0.9
     """
-    return cls.Config(**typed(cls.Config, options, f"{cls.name} option"))
+    return cls.Config(**coerce(cls.Config, options, f"{cls.name} option"))
 
 
-def typed(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Values as they come from YAML, checked against a dataclass's annotations, lists made tuples.
 
     Args:
@@ -216,7 +216,7 @@ def typed(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any
 
     Example:
         >>> from fullrank.methods import METHODS
-        >>> typed(METHODS["byol"].Config, {"tau_base": "9e-1"}, "option")  # YAML reads that as text
+        >>> coerce(METHODS["byol"].Config, {"tau_base": "9e-1"}, "option")  # YAML reads that as text
         {'tau_base': 0.9}
     """
     hints = get_type_hints(cls)

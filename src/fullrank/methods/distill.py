@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
 from fullrank.methods.branches import negative_cosine
-from fullrank.networks.backbones import redrawn
+from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes
 
@@ -83,7 +83,7 @@ class Distill(Method):
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
         super().__init__(backbone, feature_dim, config)
         self.projector = nn.Linear(feature_dim, feature_dim)
-        self.target = nn.ModuleDict({"backbone": redrawn(backbone).requires_grad_(False)})
+        self.target = nn.ModuleDict({"backbone": reinitialized(backbone).requires_grad_(False)})
         self.register_buffer("target_mean", torch.zeros(feature_dim))
         self.register_buffer("target_std", torch.ones(feature_dim))
         self.train()

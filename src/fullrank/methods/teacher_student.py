@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fullrank.errors import UsageError
 from fullrank.methods.base import ParamGroup, Step, register
 from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, over_pairs
-from fullrank.networks.backbones import features_and_tokens, redrawn
+from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
 
@@ -130,7 +130,7 @@ class TeacherStudent(TwoBranchMethod):
             nn.Linear(hidden, hidden), nn.Dropout(drop),
             nn.Linear(hidden, config.proj_output_dim),
         )  # fmt: skip
-        other = redrawn if config.independent_init else copy.deepcopy
+        other = reinitialized if config.independent_init else copy.deepcopy
         self.target = nn.ModuleDict({"backbone": other(backbone), "projector": other(self.projector)})
         if config.teacher != "trained":
             self.target.requires_grad_(False)

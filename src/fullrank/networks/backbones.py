@@ -22,7 +22,7 @@ __all__ = [
     "build_backbone",
     "default_backbone",
     "features_and_tokens",
-    "redrawn",
+    "reinitialized",
 ]
 
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
@@ -282,7 +282,7 @@ def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor
 
 
 @torch.no_grad()
-def redrawn(network: nn.Module) -> nn.Module:
+def reinitialized(network: nn.Module) -> nn.Module:
     """A copy of a randomly initialised network with its weights drawn anew.
 
     The entries of a freshly initialised tensor are independent draws from one distribution, whichever it is,
@@ -291,7 +291,7 @@ def redrawn(network: nn.Module) -> nn.Module:
 
     Example:
         >>> first = nn.Linear(3, 2)
-        >>> second = redrawn(first)
+        >>> second = reinitialized(first)
         >>> torch.equal(first.weight, second.weight)
         False
         >>> torch.equal(first.weight.flatten().sort().values, second.weight.flatten().sort().values)

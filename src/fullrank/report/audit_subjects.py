@@ -22,14 +22,14 @@ from fullrank.collapse.verdict import judge
 from fullrank.errors import DataError, UsageError
 from fullrank.report.audit_terminal import AuditView
 
-__all__ = ["Progress", "Wishes", "audit_subject", "main_tap"]
+__all__ = ["AuditOptions", "OnProgress", "audit_subject", "main_tap"]
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it goes (0: not known)."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class AuditOptions:
     """How an audit is wanted.
 
     Attributes:
@@ -79,9 +79,9 @@ def main_tap(audits: dict[str, AuditView]) -> str:
 
 def audit_subject(
     what: Any,
-    wishes: Wishes,
+    wishes: AuditOptions,
     labels: Any = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, AuditView]:
     """Audits what was named, at every tap that is wanted.
 
@@ -99,7 +99,7 @@ def audit_subject(
 
     Example:
         >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
-        >>> {tap: view.verdict.kind for tap, view in audit_subject(z, Wishes()).items()}
+        >>> {tap: view.verdict.kind for tap, view in audit_subject(z, AuditOptions()).items()}
         {'embedding': 'healthy'}
     """
     if isinstance(what, str | Path) and _is_encoder(what, wishes):
@@ -140,7 +140,7 @@ def _stored_at(path: Path) -> tuple[Path, str | None] | None:
 
 
 def _audit_stored(
-    folder: Path, split: str | None, wishes: Wishes, labels: Any, progress: Progress | None
+    folder: Path, split: str | None, wishes: AuditOptions, labels: Any, progress: OnProgress | None
 ) -> dict[str, AuditView]:
     from fullrank.features.store import open_stored
 
@@ -168,7 +168,7 @@ def _named(what: Any) -> str:
     return str(what) if isinstance(what, str | Path) else f"a {type(what).__name__}"
 
 
-def _is_encoder(what: str | Path, wishes: Wishes) -> bool:
+def _is_encoder(what: str | Path, wishes: AuditOptions) -> bool:
     from fullrank.encoders.opening import is_model
 
     # with images to feed it, what is not there was meant as a name
@@ -190,11 +190,11 @@ class _Watched:
 def _audit(
     rows: RowSource,
     tap: str,
-    wishes: Wishes,
+    wishes: AuditOptions,
     classes: np.ndarray | None,
     origin: str,
     notes: Sequence[str],
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> AuditView:
     notes = list(notes)
     usage = CodeUsage(rows.d) if wishes.codes else None
@@ -223,7 +223,9 @@ def _audit(
     return AuditView.of(replace(found, **changes), shown, use)
 
 
-def _audit_encoder(what: str | Path, wishes: Wishes, progress: Progress | None) -> dict[str, AuditView]:
+def _audit_encoder(
+    what: str | Path, wishes: AuditOptions, progress: OnProgress | None
+) -> dict[str, AuditView]:
     from fullrank.encoders.hooks import which_taps
     from fullrank.encoders.runs import open_with_taps, own_data, own_run
     from fullrank.features.extraction import embed_images

@@ -206,9 +206,9 @@ def audit(
         >>> fullrank.audit(z).verdict.kind
         'dimensional'
     """
-    from fullrank.report.audit_subjects import Wishes, audit_subject
+    from fullrank.report.audit_subjects import AuditOptions, audit_subject
 
-    wishes = Wishes(
+    wishes = AuditOptions(
         key=key,
         data=data,
         taps=(tap,) if tap else None,

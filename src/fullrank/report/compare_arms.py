@@ -14,7 +14,7 @@ from typing import Any
 from fullrank.errors import UsageError
 from fullrank.report.compare_estimates import Estimate, estimate
 from fullrank.report.compare_measures import Images
-from fullrank.report.compare_subjects import FEATURES, Reading, Subject
+from fullrank.report.compare_subjects import FEATURES, Subject, TapSummary
 from fullrank.report.look import Look, look_of
 from fullrank.report.run import Run
 
@@ -75,7 +75,7 @@ class Arm:
         seen = FEATURES if self.readings(FEATURES) else "backbone"
         return list(judged | ({seen: None} if self.readings(seen) else {}))
 
-    def readings(self, tap: str) -> list[Reading]:
+    def readings(self, tap: str) -> list[TapSummary]:
         """What is known of one embedding, over the subjects."""
         return [found for subject in self.subjects if (found := subject.reading(tap))]
 

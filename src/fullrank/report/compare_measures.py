@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.audit import audit
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
 from fullrank.probes import knn_predict
-from fullrank.report.compare_subjects import FEATURES, Reading, Subject
+from fullrank.report.compare_subjects import FEATURES, Subject, TapSummary
 from fullrank.report.look import count
 
 __all__ = ["Images", "choose_images", "measure", "shared_data"]
@@ -25,7 +25,7 @@ __all__ = ["Images", "choose_images", "measure", "shared_data"]
 BANK, QUERIES, K = 10_000, 2_048, 20
 RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def choose_images(
     return Images(data, asked, chosen, min(k, len(chosen)), raw, side, seed, notes)
 
 
-def measure(subject: Subject, images: Images, progress: Progress | None = None) -> Subject:
+def measure(subject: Subject, images: Images, progress: OnProgress | None = None) -> Subject:
     """The subject with the audit of its features and, where there are labels, its k-NN accuracy.
 
     Args:
@@ -173,11 +173,11 @@ def measure(subject: Subject, images: Images, progress: Progress | None = None) 
     if images.bank is not None and labels is not None:
         bank = _features(subject.model, images.bank, f"{subject.short}: k-NN bank", progress)
         knn = _share_right((rows, labels), bank, images.k)
-    return subject.measured(Reading.of_audit(found, f"held-out {images.data}"), {"knn_same": knn})
+    return subject.measured(TapSummary.of_audit(found, f"held-out {images.data}"), {"knn_same": knn})
 
 
 def _features(
-    model: ForeignModel, source: Source, told: str, progress: Progress | None
+    model: Encoder, source: Source, told: str, progress: OnProgress | None
 ) -> tuple[Tensor, Tensor | None]:
     from fullrank.features.extraction import embed_images
 

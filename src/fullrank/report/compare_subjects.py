@@ -18,9 +18,9 @@ from fullrank.report.summary import Summary, summarise
 if TYPE_CHECKING:
     import numpy as np
 
-    from fullrank.encoders.encoder import ForeignModel
+    from fullrank.encoders.encoder import Encoder
 
-__all__ = ["FEATURES", "Kind", "Reading", "Subject", "open_subject", "run_subject"]
+__all__ = ["FEATURES", "Kind", "Subject", "TapSummary", "open_subject", "run_subject"]
 
 Kind: TypeAlias = Literal["run", "encoder", "embeddings", "audit"]
 
@@ -29,7 +29,7 @@ SHOWN = ("level", "erank_centred", "rankme_unit", "alignment", "uniformity")
 
 
 @dataclass(frozen=True)
-class Reading:
+class TapSummary:
     """What is known of one embedding of a subject.
 
     Attributes:
@@ -59,13 +59,13 @@ class Reading:
         return look_of(self.kind)
 
     @classmethod
-    def of_audit(cls, found: Audit, images: str) -> Reading:
+    def of_audit(cls, found: Audit, images: str) -> TapSummary:
         """What an audit found.
 
         Example:
             >>> import torch
             >>> from fullrank.collapse.audit import audit
-            >>> reading = Reading.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
+            >>> reading = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
             >>> reading.tap, reading.n, sorted(reading.values)
             ('embedding', 40, ['erank_centred', 'level', 'rankme_unit', 'uniformity'])
         """
@@ -97,10 +97,10 @@ class Subject:
     word: str
     kind: Kind
     what: str
-    judged: Reading | None
-    others: Mapping[str, Reading] = field(default_factory=dict)
+    judged: TapSummary | None
+    others: Mapping[str, TapSummary] = field(default_factory=dict)
     run: Run | None = None
-    model: ForeignModel | None = None
+    model: Encoder | None = None
     evaluations: Mapping[str, Record] = field(default_factory=dict)
     values: Mapping[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -122,11 +122,11 @@ class Subject:
         path = Path(self.word).expanduser()
         return path.resolve().name if path.exists() else self.word
 
-    def reading(self, tap: str) -> Reading | None:
+    def reading(self, tap: str) -> TapSummary | None:
         """What is known of one tap."""
         return self.judged if self.judged is not None and self.judged.tap == tap else self.others.get(tap)
 
-    def measured(self, reading: Reading, values: Mapping[str, float | None]) -> Subject:
+    def measured(self, reading: TapSummary, values: Mapping[str, float | None]) -> Subject:
         """The same with an embedding that was looked at, which has the verdict where none was."""
         values = {**self.values, **values}
         if self.judged is None:
@@ -223,7 +223,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     )
 
 
-def _logged(run: Run, summary: Summary, tap: str) -> Reading:
+def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     panel = summary.panels.get(tap) or {}
     measures = {name: found for name, found in (panel.get("measures") or {}).items() if name in SHOWN}
     verdict = summary.verdict
@@ -234,7 +234,7 @@ def _logged(run: Run, summary: Summary, tap: str) -> Reading:
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]
     spectra = run.spectra(tap, "centred")
-    return Reading(
+    return TapSummary(
         tap,
         panel.get("n"),
         panel.get("d"),
@@ -261,7 +261,7 @@ def _audited(word: str, file: Path) -> Subject:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         metrics = {name: found["metrics"][name] for name in SHOWN if name in found["metrics"]}
-        reading = Reading(
+        reading = TapSummary(
             str(found["tap"]),
             int(found["n"]),
             int(found["d"]),
@@ -281,7 +281,7 @@ def _audited(word: str, file: Path) -> Subject:
 def _embeddings(word: str, path: Path) -> Subject:
     from fullrank.collapse.audit import audit
     from fullrank.features.store import is_stored, open_stored
-    from fullrank.report.audit_subjects import Wishes, audit_subject
+    from fullrank.report.audit_subjects import AuditOptions, audit_subject
 
     if is_stored(path):
         stored = open_stored(path)
@@ -291,7 +291,7 @@ def _embeddings(word: str, path: Path) -> Subject:
         found: Audit = audit(rows[tap], tap=tap, metrics=("level",))
         origin = f"{split} of {stored[split].provenance['data']}"
     else:
-        (found,) = audit_subject(path, Wishes(metrics=("level",))).values()
+        (found,) = audit_subject(path, AuditOptions(metrics=("level",))).values()
         origin = "rows of its own"
     evaluations = _evaluations(word)
     what = f"embeddings {count(found.n)} x {count(found.d)}"
@@ -299,7 +299,7 @@ def _embeddings(word: str, path: Path) -> Subject:
         word,
         "embeddings",
         what,
-        Reading.of_audit(found, origin),
+        TapSummary.of_audit(found, origin),
         evaluations=evaluations,
         values=_probed(evaluations),
         notes=tuple(f"{word}: {note}" for note in found.notes),

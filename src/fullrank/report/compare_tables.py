@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from fullrank.report.compare_arms import Arm, Comparison
 from fullrank.report.compare_estimates import Estimate, as_number, as_percent
-from fullrank.report.compare_subjects import FEATURES, Reading
+from fullrank.report.compare_subjects import FEATURES, TapSummary
 from fullrank.report.look import Look, count, duration, look_of, number, percent
 
-__all__ = ["Cell", "Grid", "tables"]
+__all__ = ["Grid", "TableCell", "tables"]
 
 NONE = "–"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One field of a table.
 
     Attributes:
@@ -43,12 +43,12 @@ class Grid:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[tuple[int | None, str, Sequence[Cell]]]
+    rows: Sequence[tuple[int | None, str, Sequence[TableCell]]]
     note: str = ""
     numeric: Sequence[bool] = field(default_factory=tuple)
 
 
-Column = tuple[str, Callable[[Arm], Cell]]
+Column = tuple[str, Callable[[Arm], TableCell]]
 
 
 def tables(comparison: Comparison) -> list[Grid]:
@@ -61,9 +61,9 @@ def _main(comparison: Comparison) -> Grid:
     same = comparison.images is not None and comparison.images.bank is not None
     places = {arm.tap for arm in comparison.arms}
     columns: list[Column] = [
-        ("Method", lambda arm: Cell(arm.subjects[0].method, numeric=False)),
-        ("Verdict", lambda arm: Cell("", _verdicts(arm), numeric=False)),
-        ("At", lambda arm: Cell(arm.tap if len(places) > 1 else NONE, numeric=False)),
+        ("Method", lambda arm: TableCell(arm.subjects[0].method, numeric=False)),
+        ("Verdict", lambda arm: TableCell("", _verdicts(arm), numeric=False)),
+        ("At", lambda arm: TableCell(arm.tap if len(places) > 1 else NONE, numeric=False)),
         ("Loss", lambda arm: _number(arm.value("loss"), 4)),
         ("Level", lambda arm: _number(arm.measure(arm.tap, "level"))),
         ("Rank / d", lambda arm: _rank(arm, arm.tap)),
@@ -80,9 +80,9 @@ def _main(comparison: Comparison) -> Grid:
     place = next((i for i, name in enumerate(grid.columns) if name.startswith("k-NN")), None)
     if place is None:
         return grid
-    empty = [Cell(NONE, numeric=numeric) for numeric in grid.numeric[1:]]
+    empty = [TableCell(NONE, numeric=numeric) for numeric in grid.numeric[1:]]
     baselines = [
-        (None, name, [*empty[: place - 1], Cell(percent(value)), *empty[place:]])
+        (None, name, [*empty[: place - 1], TableCell(percent(value)), *empty[place:]])
         for name, value in held.items()
     ]
     return Grid(grid.title, grid.columns, [*grid.rows, *baselines], grid.note, grid.numeric)
@@ -91,7 +91,7 @@ def _main(comparison: Comparison) -> Grid:
 def _probes(comparison: Comparison) -> Grid:
     """What `fullrank evaluate` left of the subjects."""
 
-    def column(key: str, cell: Callable[[Estimate], Cell]) -> Callable[[Arm], Cell]:
+    def column(key: str, cell: Callable[[Estimate], TableCell]) -> Callable[[Arm], TableCell]:
         return lambda arm: cell(arm.value(key))
 
     columns = [
@@ -131,11 +131,11 @@ def _ranks(comparison: Comparison) -> Grid:
             null = arm.null(tap, "erank_centred")
             share = None if rank.mean is None or not null or constant else rank.mean / null
             cells = [
-                Cell(tap, numeric=False),
-                Cell("", _counted([reading.kind for reading in arm.readings(tap)]), numeric=False),
-                Cell(f"{count(n)} / {count(d)}"),
-                Cell("noise") if constant else _of(rank, null),
-                Cell(NONE if share is None else f"{share:.0%}".replace("%", " %")),
+                TableCell(tap, numeric=False),
+                TableCell("", _counted([reading.kind for reading in arm.readings(tap)]), numeric=False),
+                TableCell(f"{count(n)} / {count(d)}"),
+                TableCell("noise") if constant else _of(rank, null),
+                TableCell(NONE if share is None else f"{share:.0%}".replace("%", " %")),
                 _of(rankme, arm.null(tap, "rankme_unit")),
                 *(_number(arm.measure(tap, name)) for name in ("level", "alignment", "uniformity")),
             ]
@@ -151,14 +151,14 @@ def _ranks(comparison: Comparison) -> Grid:
 
 def _training(comparison: Comparison) -> Grid:
     columns: list[Column] = [
-        ("Seeds", lambda arm: Cell(_seeds(arm))),
+        ("Seeds", lambda arm: TableCell(_seeds(arm))),
         ("Epochs", lambda arm: _whole(arm.value("epochs"))),
         ("k-NN when untrained", lambda arm: _percent(arm.value("knn_untrained"))),
         ("k-NN in training", lambda arm: _percent(arm.value("knn_logged"))),
         ("Linear in training", lambda arm: _percent(arm.value("linear_online"))),
         ("Images a second", lambda arm: _number(arm.value("images_per_second"))),
-        ("Time", lambda arm: Cell(duration(arm.value("seconds").mean))),
-        ("Watching", lambda arm: Cell(percent(arm.value("share_watching").mean))),
+        ("Time", lambda arm: TableCell(duration(arm.value("seconds").mean))),
+        ("Watching", lambda arm: TableCell(percent(arm.value("share_watching").mean))),
     ]
     note = (
         "Accuracies in training are of each run's own choice of images. Times are means over seeds; watching "
@@ -202,20 +202,20 @@ def _counted(kinds: Sequence[str]) -> list[tuple[Look, str]]:
     ]
 
 
-def _constant(readings: Sequence[Reading]) -> bool:
+def _constant(readings: Sequence[TapSummary]) -> bool:
     return bool(readings) and all(reading.kind == "complete" for reading in readings)
 
 
-def _rank(arm: Arm, tap: str) -> Cell:
+def _rank(arm: Arm, tap: str) -> TableCell:
     if _constant(arm.readings(tap)):
-        return Cell("noise")
+        return TableCell("noise")
     rank, d = arm.measure(tap, "erank_centred"), arm.size(tap)[1]
-    return Cell(NONE) if rank.mean is None else Cell(f"{as_number(rank)} / {count(d)}")
+    return TableCell(NONE) if rank.mean is None else TableCell(f"{as_number(rank)} / {count(d)}")
 
 
-def _of(rank: Estimate, null: float | None) -> Cell:
+def _of(rank: Estimate, null: float | None) -> TableCell:
     text = as_number(rank)
-    return Cell(text if rank.mean is None or null is None else f"{text} of {number(null)}")
+    return TableCell(text if rank.mean is None or null is None else f"{text} of {number(null)}")
 
 
 def _seeds(arm: Arm) -> str:
@@ -223,13 +223,13 @@ def _seeds(arm: Arm) -> str:
     return ", ".join(NONE if seed is None else str(seed) for seed in seeds)
 
 
-def _number(found: Estimate, digits: int = 3) -> Cell:
-    return Cell(as_number(found, digits))
+def _number(found: Estimate, digits: int = 3) -> TableCell:
+    return TableCell(as_number(found, digits))
 
 
-def _percent(found: Estimate) -> Cell:
-    return Cell(as_percent(found))
+def _percent(found: Estimate) -> TableCell:
+    return TableCell(as_percent(found))
 
 
-def _whole(found: Estimate) -> Cell:
-    return Cell(", ".join(dict.fromkeys(count(value) for value in found.values)) or NONE)
+def _whole(found: Estimate) -> TableCell:
+    return TableCell(", ".join(dict.fromkeys(count(value) for value in found.values)) or NONE)

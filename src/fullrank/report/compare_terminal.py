@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fullrank.report.compare_arms import Comparison
 from fullrank.report.compare_cautions import cautions, hints
-from fullrank.report.compare_tables import Cell, Grid, tables
+from fullrank.report.compare_tables import Grid, TableCell, tables
 from fullrank.report.look import GREY
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _table(grid: Grid) -> Table:
     return table
 
 
-def _words(cell: Cell) -> Text:
+def _words(cell: TableCell) -> Text:
     from rich.text import Text
 
     if not cell.looks:

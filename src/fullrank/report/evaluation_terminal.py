@@ -12,7 +12,7 @@ from rich.text import Text
 from fullrank.report.look import GREY, count, look_of, number, percent
 
 if TYPE_CHECKING:
-    from fullrank.evaluation.result import Worth
+    from fullrank.evaluation.result import EvaluationResult
     from fullrank.evaluation.table import Row
 
 __all__ = ["epochs_table", "worth_table"]
@@ -28,14 +28,15 @@ WORDS = {
 HIDDEN = ("table", "tried", "curve", "by_share", "at_edge", "vote")
 
 
-def worth_table(worth: Worth) -> RenderableType:
+def worth_table(worth: EvaluationResult) -> RenderableType:
     """One evaluation: a heading, its numbers, and a row for each share of labels where there are some.
 
     Example:
-        >>> from fullrank.evaluation.result import Worth
+        >>> from fullrank.evaluation.result import EvaluationResult
         >>> from rich.console import Console
-        >>> worth = Worth("knn", "runs/a", "features", "shapes", "vote", {"top1": 0.5}, {}, 9, 4, 2, 8, 0.1)
-        >>> Console(width=60).print(worth_table(worth))  # doctest: +ELLIPSIS
+        >>> names = ("knn", "runs/a", "features", "shapes", "vote")
+        >>> result = EvaluationResult(*names, {"top1": 0.5}, {}, 9, 4, 2, 8, 0.1)
+        >>> Console(width=60).print(worth_table(result))  # doctest: +ELLIPSIS
         k-NN  runs/a, features (8 wide)...
     """
     head = Text.assemble(

@@ -17,11 +17,11 @@ from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
-__all__ = ["Checkpoints", "Progress"]
+__all__ = ["Checkpoints", "TrainState"]
 
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a run stands: all that a checkpoint holds besides weights, optimiser and monitor.
 
     Attributes:
@@ -85,7 +85,7 @@ class Checkpoints:
             "probe": self.probe.state_dict() if self.probe else {},
         }
 
-    def write(self, state: Mapping[str, Any], progress: Progress, metrics_size: int) -> None:
+    def write(self, state: Mapping[str, Any], progress: TrainState, metrics_size: int) -> None:
         """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder.
 
         Args:
@@ -107,17 +107,17 @@ class Checkpoints:
         if every and progress.judged and progress.epoch % every == 0:
             self._save_encoder(weights, progress, f"encoders/epoch_{progress.epoch:04d}.safetensors")
 
-    def restore(self) -> Progress:
+    def restore(self) -> TrainState:
         """Takes up the last checkpoint and drops the records after it; a run without one starts anew."""
         state = self.run.load_checkpoint()
         if self.s.fabric.is_global_zero:
             self.run.truncate_metrics(state["metrics_size"] if state else 0)
         if state is None:
-            return Progress()
+            return TrainState()
         self._load(state)
-        return Progress(**state["progress"])
+        return TrainState(**state["progress"])
 
-    def restore_healthy(self, progress: Progress) -> bool:
+    def restore_healthy(self, progress: TrainState) -> bool:
         """Networks, optimiser, monitor and place of the last healthy checkpoint; False where there is none.
 
         Records and time are not taken back: what happened stays on record.
@@ -126,7 +126,7 @@ class Checkpoints:
         if state is None:
             return False
         self._load(state)
-        healthy = Progress(**state["progress"])
+        healthy = TrainState(**state["progress"])
         progress.epoch, progress.step, progress.last = healthy.epoch, healthy.step, healthy.last
         return True
 
@@ -143,11 +143,11 @@ class Checkpoints:
         healthy = self.run.load_checkpoint("healthy")
         if healthy is None:
             return False
-        self._save_encoder(_backbone(healthy), Progress(**healthy["progress"]))
+        self._save_encoder(_backbone(healthy), TrainState(**healthy["progress"]))
         return True
 
     def _save_encoder(
-        self, weights: Mapping[str, Tensor], progress: Progress, name: str = "encoder.safetensors"
+        self, weights: Mapping[str, Tensor], progress: TrainState, name: str = "encoder.safetensors"
     ) -> None:
         s = self.s
         header = {

@@ -15,7 +15,7 @@ import yaml
 
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.images.data_order import OrderKind
-from fullrank.methods import METHODS, make_config, typed
+from fullrank.methods import METHODS, coerce, make_config
 from fullrank.networks.backbones import Stem
 
 __all__ = ["Recipe", "TrainConfig", "load_recipe", "make_train_config", "recipe_names"]
@@ -207,7 +207,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `as_dict`; raises UnknownNameError for a key that does not exist."""
-        return cls(**typed(cls, values, "key"))
+        return cls(**coerce(cls, values, "key"))
 
 
 _AT_LEAST_ONE = (

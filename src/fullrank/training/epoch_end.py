@@ -19,14 +19,14 @@ import torch
 
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import FullrankError, UsageError
-from fullrank.training.checkpoint import Checkpoints, Progress
-from fullrank.training.held_out import Evaluation
+from fullrank.training.checkpoint import Checkpoints, TrainState
+from fullrank.training.held_out import HeldOutEvaluator
 from fullrank.training.online_probe import OnlineProbe
-from fullrank.training.records import Journal
+from fullrank.training.records import RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
-__all__ = ["Looking"]
+__all__ = ["EpochEvaluator"]
 
 
 @dataclass
@@ -45,10 +45,10 @@ class _Look:
     place: dict[str, Any]
     worth: dict[str, Any]
     state: Mapping[str, Any] = field(default_factory=dict)
-    progress: Progress | None = None
+    progress: TrainState | None = None
 
 
-class Looking:
+class EpochEvaluator:
     """Looks, and saves what was looked at.
 
     Args:
@@ -61,16 +61,16 @@ class Looking:
         UsageError: `--panels beside` with several processes.
     """
 
-    def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, journal: Journal) -> None:
+    def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, journal: RecordWriter) -> None:
         self.s, self.run, self.probe, self.journal = s, run, probe, journal
         monitor = CollapseMonitor(study_every=s.config.study_every)
-        self.evaluation = Evaluation(s, monitor)
+        self.evaluation = HeldOutEvaluator(s, monitor)
         self.checkpoints = Checkpoints(s, run, monitor, probe)
         self._thread = _thread(s)
         self._look: _Look | None = None
         self._writing: Future[None] | None = None
 
-    def look(self, progress: Progress, loss: float | None) -> None:
+    def look(self, progress: TrainState, loss: float | None) -> None:
         """The panel, k-NN and verdict of the epoch that has ended, as one record.
 
         Args:
@@ -100,7 +100,7 @@ class Looking:
         if not self._thread:
             self.settle(progress)
 
-    def settle(self, progress: Progress, wait: bool = True) -> None:
+    def settle(self, progress: TrainState, wait: bool = True) -> None:
         """Takes in the panel that is being worked out: its record, those that waited for it, its checkpoint.
 
         Args:
@@ -129,7 +129,7 @@ class Looking:
             self._written()
             self._writing = self._thread.submit(self.checkpoints.write, look.state, look.progress, size)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: TrainState) -> None:
         """A checkpoint of the run as it stands, on the first process; after a look, once that is settled."""
         self.s.fabric.barrier()
         if not self.journal.first:
@@ -146,7 +146,7 @@ class Looking:
                 self._written()
                 self.checkpoints.write(self.checkpoints.state(), progress, self.run.metrics_size())
 
-    def close(self, progress: Progress) -> None:
+    def close(self, progress: TrainState) -> None:
         """Whatever ended the run, its last epoch is kept."""
         self.settle(progress)
         self._written()
@@ -160,7 +160,7 @@ class Looking:
             self._writing = None
 
     @contextmanager
-    def _clock(self, progress: Progress, what: str) -> Iterator[None]:
+    def _clock(self, progress: TrainState, what: str) -> Iterator[None]:
         if self.s.fabric.device.type == "cuda":
             torch.cuda.synchronize()  # what was queued before is not this clock's time
         with progress.clock(what):

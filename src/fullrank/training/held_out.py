@@ -19,7 +19,7 @@ from fullrank.training.compiling import uncompiled
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
-__all__ = ["Evaluation"]
+__all__ = ["HeldOutEvaluator"]
 
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
@@ -28,7 +28,7 @@ Taps: TypeAlias = dict[str, Tensor]
 Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
-class Evaluation:
+class HeldOutEvaluator:
     """Measures the method's taps on held-out images, and k-NN where there are labels.
 
     Args:

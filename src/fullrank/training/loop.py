@@ -16,16 +16,16 @@ from torch import Tensor
 from fullrank.collapse import CollapseMonitor
 from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.images.decoding import fit
-from fullrank.images.prefetch import sent_ahead
+from fullrank.images.prefetch import prefetch
 from fullrank.images.sources import Source
-from fullrank.methods import When
-from fullrank.training.checkpoint import Progress
+from fullrank.methods import StepInfo
+from fullrank.training.checkpoint import TrainState
 from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
-from fullrank.training.epoch_end import Looking
+from fullrank.training.epoch_end import EpochEvaluator
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
-from fullrank.training.records import Journal, Listener
+from fullrank.training.records import Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
 from fullrank.views.views import save_sheet
@@ -91,11 +91,11 @@ class Loop:
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.s, self.run_dir = s, run
         self.config, self.fabric = s.config, s.fabric
-        self.journal = Journal(self.fabric, run, listeners)
+        self.journal = RecordWriter(self.fabric, run, listeners)
         self.levels = CollapseMonitor()  # of training batches
         self.probe = _online_probe(s)
-        self.looking = Looking(s, run, self.probe, self.journal)
-        self.progress = Progress()
+        self.looking = EpochEvaluator(s, run, self.probe, self.journal)
+        self.progress = TrainState()
         self.total_steps = self.config.epochs * s.steps_per_epoch
         self.mark: Callable[[str], None] = _unwatched  # told what each part of a step was, by `profile`
 
@@ -144,7 +144,7 @@ class Loop:
         done = progress.step - progress.epoch * s.steps_per_epoch
         batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
         if self.fabric.device.type == "cuda":
-            batches = sent_ahead(batches, self.fabric.device)
+            batches = prefetch(batches, self.fabric.device)
         images_since, clock = 0, time.perf_counter()
         for index, (indices, images) in batches:
             if index >= s.steps_per_epoch * config.accumulate:
@@ -159,7 +159,7 @@ class Loop:
                 torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
                 if config.compile != "none":
                     new_step()
-                s.method.before_step(When(progress.step, self.total_steps, s.steps_per_epoch))
+                s.method.before_step(StepInfo(progress.step, self.total_steps, s.steps_per_epoch))
             views = self._views(images, progress.epoch, index)
             self.mark("views")
             with self.fabric.no_backward_sync(s.wrapped, enabled=not last):

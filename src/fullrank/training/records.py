@@ -10,13 +10,13 @@ from lightning_fabric import Fabric
 
 from fullrank.training.run_dir import RunDir
 
-__all__ = ["Journal", "Listener"]
+__all__ = ["Listener", "RecordWriter"]
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
 
 
-class Journal:
+class RecordWriter:
     """Writes records in the order of what they are about, which may not be the order that they come in.
 
     Args:

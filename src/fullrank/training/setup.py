@@ -31,9 +31,9 @@ from fullrank.views.views import VIEWS, Views
 __all__ = [
     "Setup",
     "data_order",
+    "default_image_size",
     "generator_of",
     "launch_fabric",
-    "own_size",
     "prepare",
     "resolve",
     "setup",
@@ -125,7 +125,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 
 def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     """The configuration with every `auto` replaced by what the data says."""
-    size = config.image_size or own_size(data.train)
+    size = config.image_size or default_image_size(data.train)
     views = config.views
     if views == "auto":
         default = METHODS[config.method].defaults(size).get("views", "simsiam")
@@ -165,7 +165,7 @@ def data_order(config: TrainConfig, n: int) -> DataOrder:
     return order
 
 
-def own_size(source: Source) -> int:
+def default_image_size(source: Source) -> int:
     """The side of the views where none is asked for: the images' own up to 96 pixels, else 224."""
     size = source.image_size
     if isinstance(source, MemorySource) and size is not None and max(size) <= LARGEST_OWN_SIZE:

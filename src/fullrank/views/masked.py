@@ -20,7 +20,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import Draws, ViewParams, alike, draw
+from fullrank.views.params import RandomNumbers, ViewParams, alike, draw
 from fullrank.views.presets import View, ViewSet
 from fullrank.views.scale_mix import paste
 from fullrank.views.views import Views
@@ -68,7 +68,7 @@ class DenseViews(Views):
             self._made = torch.compile(self._make, mode=compiled, dynamic=False, fullgraph=True)
 
     @torch.no_grad()
-    def make(self, images: Tensor | Sequence[Tensor], draws: Draws) -> list[Tensor]:
+    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
         """See `Views.make`."""
         first = images if isinstance(images, Tensor) else images[0]
         for crop in [first] if isinstance(images, Tensor) else images:
@@ -81,7 +81,7 @@ class DenseViews(Views):
     def _make(self, images: Tensor | tuple[Tensor, ...], u: Tensor, more: Tensor) -> list[Tensor]:
         made: dict[int, Tensor] = {}
         first_crop = _first_crops(self.recipe)
-        parts = Draws(u, more).of_views(self.recipe)
+        parts = RandomNumbers(u, more).of_views(self.recipe)
         for view, side, places in alike(self.recipe, self.sizes):
             own = torch.cat([parts[i][0] for i in places], dim=1)
             beyond = torch.cat([parts[i][1] for i in places], dim=1)

@@ -15,7 +15,7 @@ from fullrank.views.presets import View
 from fullrank.views.randaugment import random_ops
 from fullrank.views.scale_mix import random_boxes
 
-__all__ = ["Draws", "Params", "ViewParams", "alike", "draw", "draw_params", "draw_uniform"]
+__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw", "draw_params", "draw_uniform"]
 
 # Rows of uniform numbers after those of the boxes that are tried; what a seed means hangs on their places.
 TOP, LEFT, FLIP, JITTER, ORDER = range(5)
@@ -98,7 +98,7 @@ class Params:
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomNumbers:
     """The chances of a batch: uniform numbers in [0, 1) that every parameter is a function of.
 
     Attributes:
@@ -112,9 +112,9 @@ class Draws:
     def __len__(self) -> int:
         return self.views.shape[2]
 
-    def rows(self, index: slice) -> Draws:
+    def rows(self, index: slice) -> RandomNumbers:
         """Those of some rows."""
-        return Draws(self.views[..., index], self.more[..., index])
+        return RandomNumbers(self.views[..., index], self.more[..., index])
 
     def of_views(self, recipe: Sequence[View]) -> list[tuple[Tensor, Tensor]]:
         """Of each view its own: [60, B] and [m, B]."""
@@ -221,7 +221,7 @@ def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor
     return made[0], made[1], made[2]
 
 
-def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> Draws:
+def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
     """All chances of a batch: 60 uniform numbers per sample and view, and after them what some need more.
 
     Args:
@@ -230,14 +230,14 @@ def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Gener
         generator: on the CPU.
     """
     more = sum(sum(_more(view)) for view in recipe)
-    return Draws(
+    return RandomNumbers(
         torch.rand(len(recipe), DRAWS, batch_size, generator=generator, dtype=torch.float64),
         torch.rand(more, batch_size, generator=generator, dtype=torch.float64),
     )
 
 
 def draw_params(
-    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, draws: Draws
+    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, draws: RandomNumbers
 ) -> Params:
     """Parameters of all views, where the draws are.
 

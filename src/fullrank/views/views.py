@@ -19,7 +19,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import Draws, Params, ViewParams, draw_params, draw_uniform
+from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_params, draw_uniform
 from fullrank.views.presets import VIEWS, Role, View, ViewSet
 from fullrank.views.randaugment import rand_augment
 from fullrank.views.scale_mix import paste
@@ -104,7 +104,7 @@ class Views:
         """
         return self._params(self.draws(batch_size, generator), height, width)
 
-    def draws(self, batch_size: int, generator: torch.Generator) -> Draws:
+    def draws(self, batch_size: int, generator: torch.Generator) -> RandomNumbers:
         """What chance decides about a batch, before anything is known of its images; see `sample`.
 
         Args:
@@ -113,7 +113,7 @@ class Views:
         """
         return draw_uniform(self.recipe, batch_size, generator)
 
-    def make(self, images: Tensor | Sequence[Tensor], draws: Draws) -> list[Tensor]:
+    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
         """The views that `sample` and a call, or `finish`, would make of images on their device.
 
         Args:
@@ -134,7 +134,7 @@ class Views:
             return self(images, self._params(draws, images.shape[2], images.shape[3]))
         return self.finish(images, self._params(draws, images[0].shape[2], images[0].shape[3]))
 
-    def _params(self, draws: Draws, height: int | Tensor, width: int | Tensor) -> Params:
+    def _params(self, draws: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
         h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(draws)) for v in (height, width))
         if len(draws) and not (h.min() > 0 and w.min() > 0):
             raise UsageError("an image has no pixels; heights and widths start at 1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.rebuilt import probe_images
 from fullrank.errors import FullrankError, UsageError
 
@@ -21,7 +21,7 @@ LARGEST_DIFFERENCE = 1e-4  # of the features' size, between onnxruntime and PyTo
 ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GB, beyond it weights lie beside the file
 
 
-def write_onnx(model: ForeignModel, path: Path, said: Mapping[str, Any]) -> float:
+def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
     """Writes images [n, 3, S, S], normalised, to features [n, d]; n is free.
 
     Args:

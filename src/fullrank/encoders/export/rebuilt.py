@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
 
@@ -36,7 +36,7 @@ class Rebuilt:
     cifar_padding: int | None = None
 
 
-def probe_images(model: ForeignModel, n: int = 3) -> Tensor:
+def probe_images(model: Encoder, n: int = 3) -> Tensor:
     """Random images [n, 3, S, S] that tell networks apart; always the same ones.
 
     Example:
@@ -49,7 +49,7 @@ def probe_images(model: ForeignModel, n: int = 3) -> Tensor:
 
 
 @torch.no_grad()
-def difference(network: nn.Module, model: ForeignModel) -> float:
+def difference(network: nn.Module, model: Encoder) -> float:
     """The largest difference of the features of two networks, as a share of the largest feature.
 
     Example:
@@ -65,7 +65,7 @@ def difference(network: nn.Module, model: ForeignModel) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def in_timm(model: ForeignModel) -> Rebuilt | None:
+def in_timm(model: Encoder) -> Rebuilt | None:
     """The encoder as timm builds it, or None where timm has no network with these weights and features.
 
     Example:
@@ -92,7 +92,7 @@ def in_timm(model: ForeignModel) -> Rebuilt | None:
     return None
 
 
-def in_torchvision(model: ForeignModel) -> Rebuilt | None:
+def in_torchvision(model: Encoder) -> Rebuilt | None:
     """The encoder as torchvision builds it, or None; a ResNet with a CIFAR stem counts.
 
     Example:
@@ -117,7 +117,7 @@ def in_torchvision(model: ForeignModel) -> Rebuilt | None:
     )
 
 
-def _takes_over(network: nn.Module, model: ForeignModel) -> bool:
+def _takes_over(network: nn.Module, model: Encoder) -> bool:
     """Loads the encoder's weights, all of them, and says whether the features are the same then."""
     try:
         load_strictly(Built("", network), model.network.state_dict(), "")

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.export.usage import readme
@@ -91,8 +91,8 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     return Exported(folder, (*files, "fullrank.json", "README.md"), said, apart, _caution(said))
 
 
-def _rebuilt(model: ForeignModel, to: Format) -> Rebuilt | None:
-    makers: dict[str, Callable[[ForeignModel], Rebuilt | None]] = {
+def _rebuilt(model: Encoder, to: Format) -> Rebuilt | None:
+    makers: dict[str, Callable[[Encoder], Rebuilt | None]] = {
         "timm": in_timm,
         "torchvision": in_torchvision,
     }
@@ -108,7 +108,7 @@ def _rebuilt(model: ForeignModel, to: Format) -> Rebuilt | None:
     return found
 
 
-def _said(what: str | Path, model: ForeignModel, rebuilt: Rebuilt | None) -> dict[str, Any]:
+def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str, Any]:
     run = own_run(what)
     header = encoder_header(run) if run is not None else {}
     return {
@@ -152,7 +152,7 @@ _Wrote: TypeAlias = tuple[tuple[str, ...], float]
 _Said: TypeAlias = Mapping[str, Any]
 
 
-def _write_timm(model: ForeignModel, rebuilt: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
+def _write_timm(model: Encoder, rebuilt: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
     """`config.json` and `model.safetensors`, as timm puts them on the Hub."""
     import timm
     from safetensors.torch import save_file
@@ -191,27 +191,27 @@ def _write_timm(model: ForeignModel, rebuilt: Rebuilt | None, folder: Path, said
     return ("model.safetensors", "config.json"), difference(again.eval(), model)
 
 
-def _write_torchvision(model: ForeignModel, rebuilt: Rebuilt | None, folder: Path, _: _Said) -> _Wrote:
+def _write_torchvision(model: Encoder, rebuilt: Rebuilt | None, folder: Path, _: _Said) -> _Wrote:
     assert rebuilt is not None
     return _write_state(model, rebuilt.network, folder)
 
 
-def _write_torch(model: ForeignModel, _: Rebuilt | None, folder: Path, __: _Said) -> _Wrote:
+def _write_torch(model: Encoder, _: Rebuilt | None, folder: Path, __: _Said) -> _Wrote:
     return _write_state(model, model.network, folder)
 
 
-def _write_state(model: ForeignModel, network: nn.Module, folder: Path) -> _Wrote:
+def _write_state(model: Encoder, network: nn.Module, folder: Path) -> _Wrote:
     torch.save(_tensors(network), folder / "model.pth")
     network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
     return ("model.pth",), difference(network, model)
 
 
-def _write_onnx(model: ForeignModel, _: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
+def _write_onnx(model: Encoder, _: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
     apart = write_onnx(model, folder / "model.onnx", said)
     return tuple(sorted((file.name for file in folder.iterdir()), key=len)), apart
 
 
-_WRITERS: dict[Format, Callable[[ForeignModel, Rebuilt | None, Path, _Said], _Wrote]] = {
+_WRITERS: dict[Format, Callable[[Encoder, Rebuilt | None, Path, _Said], _Wrote]] = {
     "timm": _write_timm,
     "torchvision": _write_torchvision,
     "torch": _write_torch,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fullrank.errors import UsageError
-from fullrank.networks.backbones import build_backbone, features_and_tokens, redrawn
+from fullrank.networks.backbones import build_backbone, features_and_tokens, reinitialized
 
 
 def test_the_tutorials_transformer_has_its_shape() -> None:
@@ -81,7 +81,7 @@ def test_features_are_the_mean_of_the_tokens_where_a_backbone_averages(name: str
 
 def test_a_redrawn_network_has_other_weights_of_the_same_spread() -> None:
     first = build_backbone("resnet8-w16", 16).network
-    second = redrawn(first)
+    second = reinitialized(first)
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(ours.std(), theirs.std())
         if ours.std() > 0:
@@ -92,6 +92,6 @@ def test_a_redrawn_network_keeps_what_starts_constant_what_is_not_trained_and_th
     first = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
     first[0].bias.requires_grad_(False)
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    second = redrawn(first).state_dict()
+    second = reinitialized(first).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
     assert [name for name in before if not torch.equal(before[name], second[name])] == ["0.weight"]

@@ -14,12 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from fullrank.encoders.opening import find_prefix, is_model, open_model
-from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.networks.backbones import CifarResNet, build_backbone
-from fullrank.training.config import TrainConfig
-from fullrank.training.run_dir import RunDir
-from networks.foreign_layouts import (
+from encoders.foreign_layouts import (
     head,
     plain,
     resnet,
@@ -28,6 +23,11 @@ from networks.foreign_layouts import (
     simsiam,
     under,
 )
+from fullrank.encoders.opening import find_prefix, is_model, open_model
+from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.networks.backbones import CifarResNet, build_backbone
+from fullrank.training.config import TrainConfig
+from fullrank.training.run_dir import RunDir
 
 # strictness
 

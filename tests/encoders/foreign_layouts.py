@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.opening import ForeignModel
+from fullrank.encoders.opening import Encoder
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -48,7 +48,7 @@ def under(prefix: str, network: nn.Module) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in network.state_dict().items()}
 
 
-def same(model: ForeignModel, network: nn.Module, size: int | None = None) -> None:
+def same(model: Encoder, network: nn.Module, size: int | None = None) -> None:
     """The features of both are equal on some images."""
     images = torch.randn(2, 3, size or model.image_size, size or model.image_size)
     with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data.embedding_writers import (
+from features.embedding_writers import (
     WITHOUT_LABELS,
     D,
     N,

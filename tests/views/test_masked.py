@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullrank.errors import UsageError
 from fullrank.views.masked import DenseViews
-from fullrank.views.params import Draws
+from fullrank.views.params import RandomNumbers
 from fullrank.views.views import VIEWS, View, Views
 
 PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
@@ -29,7 +29,7 @@ def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
         assert ((one - other).abs() > 1e-4).double().mean() < 1e-3
 
 
-def drawn(views: Views, seed: int = 1) -> Draws:
+def drawn(views: Views, seed: int = 1) -> RandomNumbers:
     return views.draws(BATCH, torch.Generator().manual_seed(seed))
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fullrank.images.prefetch import Batch, sent_ahead
+from fullrank.images.prefetch import Batch, prefetch
 
 META = torch.device("meta")
 
@@ -44,7 +44,7 @@ def batches(n: int, views: int = 0) -> Iterator[Batch]:
 @pytest.mark.parametrize("n", [0, 1, 4])
 @pytest.mark.parametrize("views", [0, 2], ids=["images", "views"])
 def test_every_batch_comes_once_and_in_order(n: int, views: int) -> None:
-    ahead = list(sent_ahead(batches(n, views), torch.device("cpu")))
+    ahead = list(prefetch(batches(n, views), torch.device("cpu")))
     assert [step for step, _ in ahead] == list(range(n))
     for (_, (indices, images)), (_, (same, theirs)) in zip(ahead, batches(n, views), strict=True):
         assert torch.equal(indices, same)
@@ -54,7 +54,7 @@ def test_every_batch_comes_once_and_in_order(n: int, views: int) -> None:
 
 def test_a_batch_is_sent_while_the_one_before_is_used_and_waited_for_when_its_turn_comes() -> None:
     diary = Diary()
-    for step, (indices, images) in sent_ahead(batches(3), META, diary):
+    for step, (indices, images) in prefetch(batches(3), META, diary):
         assert images.device == META  # type: ignore[union-attr]
         assert indices.device.type == "cpu"
         diary.lines.append(f"use {step}")
@@ -69,4 +69,4 @@ def test_what_is_wrong_with_a_batch_is_said_not_swallowed() -> None:
         raise ValueError("cannot be decoded")
 
     with pytest.raises(ValueError, match="cannot be decoded"):
-        list(sent_ahead(broken(), META, Diary()))
+        list(prefetch(broken(), META, Diary()))

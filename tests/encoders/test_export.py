@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 from torch.torch_version import TorchVersion
 
+from encoders.foreign_layouts import resnet, shaken, simsiam, vit
 from fullrank.encoders.export.rebuilt import difference, in_timm, in_torchvision, probe_images
 from fullrank.encoders.export.writing import FORMATS, export_encoder
 from fullrank.encoders.opening import open_model
@@ -20,7 +21,6 @@ from fullrank.errors import UsageError
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import make_train_config
 from fullrank.training.run_dir import RunDir
-from networks.foreign_layouts import resnet, shaken, simsiam, vit
 
 VERDICT = {"kind": "dimensional", "tap": "projector", "why": "RankMe is 2.1 of 32", "evidence": []}
 

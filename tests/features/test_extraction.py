@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import ForeignModel, finished
+from fullrank.encoders.encoder import Encoder, finished
 from fullrank.encoders.hooks import pool, take_taps, which_taps
 from fullrank.encoders.modules import find_taps
 from fullrank.errors import UnknownNameError, UsageError
@@ -29,7 +29,7 @@ def source(n: int = 11, size: int = 32, labels: bool = True) -> MemorySource:
     )
 
 
-def resnet(**options: Any) -> ForeignModel:
+def resnet(**options: Any) -> Encoder:
     torch.manual_seed(0)
     network = timm.create_model("resnet18", num_classes=0)
     for module in network.modules():
@@ -38,7 +38,7 @@ def resnet(**options: Any) -> ForeignModel:
     return finished(Built("resnet18", network), origin="here", image_size=32, recorded=True, **options)
 
 
-def vit(**options: Any) -> ForeignModel:
+def vit(**options: Any) -> Encoder:
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=3, **options)
     return finished(Built("vit", network, 32), origin="here")
@@ -49,7 +49,7 @@ def normalised(images: Tensor, mean: Any, std: Any) -> Tensor:
     return (images / 255 - shift) / scale
 
 
-def embedded(model: ForeignModel, data: MemorySource, **options: Any) -> dict[str, Tensor]:
+def embedded(model: Encoder, data: MemorySource, **options: Any) -> dict[str, Tensor]:
     parts = list(embed_images(model, data, device="cpu", **options))
     return {tap: torch.cat([part.rows[tap] for part in parts]) for tap in parts[0].rows}
 
@@ -67,7 +67,7 @@ def test_features_are_the_networks_in_eval_mode() -> None:
 def test_without_a_record_images_are_normalised_by_their_own_mean() -> None:
     model, data = resnet(), source()
     assert torch.allclose(embedded(resnet(mean=MEAN, std=STD), data)["features"], embedded(
-        ForeignModel(model.name, model.network, 512, 32), data)["features"])  # fmt: skip
+        Encoder(model.name, model.network, 512, 32), data)["features"])  # fmt: skip
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])

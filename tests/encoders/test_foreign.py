@@ -13,9 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.opening import find_prefix, open_model
-from fullrank.errors import UsageError
-from networks.foreign_layouts import (
+from encoders.foreign_layouts import (
     HEAD,
     every_layout,
     moco,
@@ -27,6 +25,8 @@ from networks.foreign_layouts import (
     under,
     vit,
 )
+from fullrank.encoders.opening import find_prefix, open_model
+from fullrank.errors import UsageError
 
 
 @every_layout

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data.embedding_writers import (
+from features.embedding_writers import (
     N,
     Writer,
     Y,
