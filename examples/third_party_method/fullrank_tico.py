@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fullrank.methods import ParamGroup, Step, register
-from fullrank.methods.branches import MomentumConfig, MomentumMethod, regression_loss
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, regression_loss
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows
 

@@ -73,7 +73,7 @@ def kill_at(words: list[str], where: str, event: Mapping[str, Any]) -> None:
         event: what the record must hold.
     """
     context = multiprocessing.get_context("forkserver")  # imports torch once
-    context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.page"])
+    context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.run.page"])
     process = context.Process(target=_doomed, args=(words, where, event))
     process.start()
     process.join(120)

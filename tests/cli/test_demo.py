@@ -14,7 +14,7 @@ import pytest
 
 from cli.helpers import call
 from fullrank.cli import demo
-from fullrank.report.summary import Summary
+from fullrank.report.run.summary import Summary
 
 COLLAPSED = {"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"}
 
@@ -58,9 +58,9 @@ def arms(monkeypatch: pytest.MonkeyPatch) -> list[Summary]:
     listed = iter(range(len(demo.ARMS)))
     monkeypatch.setattr(demo, "_train_all", lambda *_: None)
     monkeypatch.setattr(demo, "raw_pixel_knn", lambda: 0.5)
-    monkeypatch.setattr("fullrank.report.comparison.write_comparison", lambda *_, **__: Path("index.html"))
-    monkeypatch.setattr("fullrank.report.run.read_run", lambda path: SimpleNamespace(path=path))
-    monkeypatch.setattr("fullrank.report.summary.summarise", lambda run, name: summaries[next(listed)])
+    monkeypatch.setattr("fullrank.report.compare.page.write_comparison", lambda *_, **__: Path("index.html"))
+    monkeypatch.setattr("fullrank.report.run.reading.read_run", lambda path: SimpleNamespace(path=path))
+    monkeypatch.setattr("fullrank.report.run.summary.summarise", lambda run, name: summaries[next(listed)])
     return summaries
 
 

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from cli.helpers import call
-from fullrank.labs.forecast import forecast
-from fullrank.labs.forecast_points import points_of
+from fullrank.labs._common.forecast import forecast
+from fullrank.labs._common.forecast_points import points_of
 from labs.fake_runs import write_run
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fullrank.methods import Method
+from fullrank.methods._contrast import nt_xent
 from fullrank.methods.barlow_twins import barlow_loss
-from fullrank.methods.contrast import nt_xent
 from fullrank.methods.lejepa import epps_pulley, lejepa_loss, lejepa_terms, random_directions, sigreg
 from fullrank.methods.vicreg import covariance, invariance, variance, vicreg_loss
 from fullrank.methods.wmse import WMSE, whiten, wmse_loss

@@ -6,8 +6,8 @@ from typing import get_args
 
 import torch
 
-from fullrank.labs.toy_networks import Toy, simulate
-from fullrank.labs.toy_steps import (
+from fullrank.labs.eigenmodes.toy_networks import Toy, simulate
+from fullrank.labs.eigenmodes.toy_steps import (
     SETTINGS,
     Activation,
     Setting,

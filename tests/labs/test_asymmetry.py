@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from fullrank.labs.asymmetry import Asymmetry
-from fullrank.labs.asymmetry_halves import HALVES
-from fullrank.labs.asymmetry_measures import (
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.results import Results
+from fullrank.labs.asymmetry.halves import HALVES
+from fullrank.labs.asymmetry.lab import Asymmetry
+from fullrank.labs.asymmetry.measures import (
     encoding_variance,
     level_and_shape,
     seen_by_the_loss,
     softmax_use,
     variance_within,
 )
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.lab import Job, plan_cells
-from fullrank.labs.results import Results
 
 TINY = Asymmetry.presets["tiny"]
 

@@ -12,9 +12,9 @@ import pytest
 
 from cli.helpers import call
 from fullrank.labs import LABS
-from fullrank.labs.capacity import shares_of
-from fullrank.labs.figures import Findings
-from fullrank.labs.results import Result, Results
+from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.capacity.lab import shares_of
 from fullrank.training.setup import data_order
 from labs.fake_runs import write_run
 

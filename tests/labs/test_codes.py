@@ -15,10 +15,10 @@ from sklearn.metrics import normalized_mutual_info_score
 from cli.helpers import call
 from fullrank.errors import UsageError
 from fullrank.labs import LABS
-from fullrank.labs.codes_measures import cosines_by_class, loss_floor, of_codes, standardised_covariance
-from fullrank.labs.lab import Job
-from fullrank.labs.results import Result, Results
-from fullrank.labs.trained import held_out_batches, reopen
+from fullrank.labs._common.lab import Job
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.trained import held_out_batches, reopen
+from fullrank.labs.codes.measures import cosines_by_class, loss_floor, of_codes, standardised_covariance
 from fullrank.methods.cplearn import cplearn_loss
 from fullrank.training.loop import train
 from labs.fake_runs import write_run

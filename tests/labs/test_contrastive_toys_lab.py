@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fullrank.labs import LABS
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.contrastive_toys import ContrastiveToy, train_contrastive
-from fullrank.labs.contrastive_toys_lab import LAPTOP, PAPER, TINY, trained_toy
-from fullrank.labs.lab import plan_cells
-from fullrank.labs.page import write_lab
-from fullrank.labs.results import Result, Results
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import plan_cells
+from fullrank.labs._common.page import write_lab
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.contrastive_toys.lab import LAPTOP, PAPER, TINY, trained_toy
+from fullrank.labs.contrastive_toys.toys import ContrastiveToy, train_contrastive
 
 
 @pytest.fixture(autouse=True)

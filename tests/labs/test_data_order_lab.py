@@ -12,10 +12,10 @@ import torch
 
 from cli.helpers import call
 from fullrank.labs import LABS
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.data_order_figures import images_in_use
-from fullrank.labs.lab import Job
-from fullrank.labs.results import Result, Results
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import Job
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.data_order.figures import images_in_use
 from fullrank.training.setup import data_order
 from labs.fake_runs import CONFIG, write_run
 

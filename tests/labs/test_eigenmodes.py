@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from fullrank.labs import LABS
-from fullrank.labs import eigenmodes_matrix as matrix
-from fullrank.labs import eigenmodes_toys as toys
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.eigenmodes import LAPTOP, PAPER, TINY
-from fullrank.labs.eigenmodes_deep import half_times, rate_spread
-from fullrank.labs.lab import Job, plan_cells
-from fullrank.labs.page import write_lab
-from fullrank.labs.results import Result, Results
-from fullrank.labs.toy_networks import convergence, figure_panels, simulate
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.page import write_lab
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.eigenmodes.deep import half_times, rate_spread
+from fullrank.labs.eigenmodes.lab import LAPTOP, PAPER, TINY
+from fullrank.labs.eigenmodes.lab import matrix as matrix
+from fullrank.labs.eigenmodes.lab import toys as toys
+from fullrank.labs.eigenmodes.toy_networks import convergence, figure_panels, simulate
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "eigenmodes.ipynb"
 

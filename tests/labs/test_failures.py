@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.failures import GALLERY, Failures
-from fullrank.labs.failures_words import findings, first, knn_fell, lasting, said
-from fullrank.labs.lab import plan_cells
-from fullrank.labs.results import Result, Results
-from fullrank.report.run import Run
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import plan_cells
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.failures.analysis import findings, first, knn_fell, lasting, said
+from fullrank.labs.failures.lab import GALLERY, Failures
+from fullrank.report.run.reading import Run
 
 
 def run_of(arm: str, kinds: Sequence[str], knn: Sequence[float], seed: int = 0) -> Result:

@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from fullrank.errors import UsageError
-from fullrank.labs.forecast import forecast
+from fullrank.labs._common.forecast import forecast
 
 
 def runs(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,14 +19,14 @@ from rich.console import Console
 
 from fullrank.errors import UsageError
 from fullrank.labs import LABS
-from fullrank.labs.cells import finished, jobs_at_once, run_cells
-from fullrank.labs.claims import above, holds, spread
-from fullrank.labs.effects import effects
-from fullrank.labs.figures import Series
-from fullrank.labs.lab import Job, plan_cells
-from fullrank.labs.live import LiveCells
-from fullrank.labs.page import write_lab
-from fullrank.labs.results import Result, Results
+from fullrank.labs._common.cells import finished, jobs_at_once, run_cells
+from fullrank.labs._common.claims import above, holds, spread
+from fullrank.labs._common.effects import effects
+from fullrank.labs._common.figures import Series
+from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.live import LiveCells
+from fullrank.labs._common.page import write_lab
+from fullrank.labs._common.results import Result, Results
 from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused, run_sleepers
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fullrank.labs import LABS
-from fullrank.labs.cells import finished, run_cells
-from fullrank.labs.lab import Job, plan_cells
-from fullrank.labs.page import write_lab
-from fullrank.labs.rank_difference import FILTERS, LAPTOP, PAPER, TINY
-from fullrank.labs.rank_difference_branches import along, branches, rank, spectral_filter
-from fullrank.labs.results import Result, Results
+from fullrank.labs._common.cells import finished, run_cells
+from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.page import write_lab
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.rank_difference.branches import along, branches, rank, spectral_filter
+from fullrank.labs.rank_difference.lab import FILTERS, LAPTOP, PAPER, TINY
 from fullrank.networks.spectral_filter import filter_rows, right_singular
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fullrank.errors import UsageError
-from fullrank.labs.toy_networks import (
+from fullrank.labs.eigenmodes.toy_networks import (
     Toy,
     Trajectory,
     convergence,
@@ -19,7 +19,7 @@ from fullrank.labs.toy_networks import (
     largest_probes,
     simulate,
 )
-from fullrank.labs.toy_steps import (
+from fullrank.labs.eigenmodes.toy_steps import (
     SETTINGS,
     Setting,
     closed_form_predictor,

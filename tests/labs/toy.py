@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fullrank.errors import DataError
-from fullrank.labs.cells import run_cells
-from fullrank.labs.claims import above
-from fullrank.labs.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
-from fullrank.labs.lab import Job, Lab, Settings
-from fullrank.labs.results import Results
+from fullrank.labs._common.cells import run_cells
+from fullrank.labs._common.claims import above
+from fullrank.labs._common.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
+from fullrank.labs._common.lab import Job, Lab, Settings
+from fullrank.labs._common.results import Results
 
 TINY = {
     "recipe": "shapes/simsiam", "limit": 128, "batch_size": 64, "epochs": 2, "warmup_epochs": 0,

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from fullrank.errors import UsageError
 from fullrank.methods import Method, build_method
+from fullrank.methods._contrast import info_nce, nt_xent
 from fullrank.methods.barlow_twins import barlow_loss, barlow_terms
-from fullrank.methods.contrast import info_nce, nt_xent
 from fullrank.methods.directclr import DirectCLR, directclr_loss
 from fullrank.methods.lejepa import LeJEPA, epps_pulley, lejepa_terms, random_directions, sigreg
 from fullrank.methods.mocov3 import moco_distance, mocov3_loss

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method
-from fullrank.methods.branches import (
+from fullrank.methods._two_branch import (
     TwoBranchMethod,
     negative_cosine,
     over_pairs,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import FullrankError
-from fullrank.methods.closed_form import ClosedFormMethod
+from fullrank.methods._closed_form import ClosedFormMethod
 from fullrank.networks.correlation import (
     averaged_correlation,
     copied_predictor,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fullrank.errors import UsageError
 from fullrank.methods import build_method
-from fullrank.methods.branches import regression_loss
+from fullrank.methods._two_branch import regression_loss
 from fullrank.methods.isoloss import isoloss_cosine, isoloss_euclidean
 from fullrank.networks.correlation import (
     spectral_predictor,

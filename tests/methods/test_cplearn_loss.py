@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fullrank.methods import cplearn_loss as blockwise
+from fullrank.methods import _cplearn_loss as blockwise
+from fullrank.methods._cplearn_loss import dictionary_loss
 from fullrank.methods.cplearn import cplearn_loss
-from fullrank.methods.cplearn_loss import dictionary_loss
 from fullrank.networks import codes
 from fullrank.networks.codes import SignDictionary
 

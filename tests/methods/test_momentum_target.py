@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.methods import StepInfo
-from fullrank.methods.branches import (
+from fullrank.methods._two_branch import (
     MomentumMethod,
 )
 from fullrank.networks.momentum import cosine_tau, update_momentum

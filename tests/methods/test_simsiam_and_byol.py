@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fullrank.errors import UsageError
 from fullrank.methods import build_method
-from fullrank.methods.branches import negative_cosine, regression_loss
+from fullrank.methods._two_branch import negative_cosine, regression_loss
 from fullrank.methods.byol import BYOL, byol_loss
 from fullrank.methods.simsiam import SimSiam, simsiam_loss
 from fullrank.training.config import TrainConfig

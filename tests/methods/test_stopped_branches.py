@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.methods import METHODS, Method, build_method
-from fullrank.methods.branches import negative_cosine, regression_loss
+from fullrank.methods._two_branch import negative_cosine, regression_loss
 from fullrank.methods.byol import BYOL, byol_loss
 from fullrank.methods.simsiam import SimSiam
 from fullrank.networks.momentum import cosine_tau

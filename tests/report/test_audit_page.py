@@ -16,9 +16,9 @@ from fullrank.collapse.catalogue import CATALOGUE
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.layouts import LAYOUTS
 from fullrank.features.store import StoreWriter
-from fullrank.report.audit_page import Against, as_object, write_audit
-from fullrank.report.audit_subjects import AuditOptions, audit_subject
-from fullrank.report.audit_terminal import AuditView
+from fullrank.report.audit.page import Against, as_object, write_audit
+from fullrank.report.audit.subjects import AuditOptions, audit_subject
+from fullrank.report.audit.terminal import AuditView
 from report.test_browser import ARGUMENTS, CHROMIUM, visit
 from report.test_page import figures, without_scripts
 

@@ -21,18 +21,18 @@ from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.result import EvaluationResult, place
 from fullrank.features.extraction import embed_images
 from fullrank.features.store import StoreWriter
-from fullrank.report import overlays
-from fullrank.report.audit_page import write_audit
-from fullrank.report.audit_subjects import AuditOptions, audit_subject
-from fullrank.report.compare_arms import Comparison, gather
-from fullrank.report.compare_cautions import cautions, hints
-from fullrank.report.compare_estimates import as_number, as_percent, estimate
-from fullrank.report.compare_figures import feature_spectra, probes
-from fullrank.report.compare_measures import choose_images, measure, shared_data
-from fullrank.report.compare_subjects import open_subject
-from fullrank.report.compare_tables import tables
-from fullrank.report.compare_terminal import print_comparison
-from fullrank.report.comparison import write_arms
+from fullrank.report.audit.page import write_audit
+from fullrank.report.audit.subjects import AuditOptions, audit_subject
+from fullrank.report.compare import overlays
+from fullrank.report.compare.arms import Comparison, gather
+from fullrank.report.compare.cautions import cautions, hints
+from fullrank.report.compare.estimates import as_number, as_percent, estimate
+from fullrank.report.compare.figures import feature_spectra, probes
+from fullrank.report.compare.measures import choose_images, measure, shared_data
+from fullrank.report.compare.page import write_arms
+from fullrank.report.compare.subjects import open_subject
+from fullrank.report.compare.tables import tables
+from fullrank.report.compare.terminal import print_comparison
 
 
 def with_config(run: Path, **changes: Any) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from fullrank.errors import UsageError
 from fullrank.report import Summary, write_comparison, write_page
-from fullrank.report.comparison import headline
+from fullrank.report.compare.page import headline
 
 
 def figures(page):

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import fullrank
-from fullrank.report import paper_figures as one
-from fullrank.report import paper_figures_series as series
-from fullrank.report.paper_figures_files import write_audit_figures, write_run_figures
-from fullrank.report.paper_figures_style import FORMATS, save
-from fullrank.report.run import read_run
+from fullrank.report.audit import paper_figures as one
+from fullrank.report.audit import paper_figures_series as series
+from fullrank.report.audit.paper_figures_files import write_audit_figures, write_run_figures
+from fullrank.report.paper_style import FORMATS, save
+from fullrank.report.run.reading import read_run
 
 
 def cloud(n: int = 200, d: int = 16) -> torch.Tensor:

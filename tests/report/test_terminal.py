@@ -8,8 +8,8 @@ from rich.console import Console
 
 from fullrank.errors import UnknownNameError
 from fullrank.report import read_run, summarise
-from fullrank.report.arms import LiveArms, arms_table, arms_text
-from fullrank.report.terminal import LivePanel, PlainLines, Quiet, make_console
+from fullrank.report.run.arms import LiveArms, arms_table, arms_text
+from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
 
 
 def drawn(renderable, width):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fullrank.collapse import Report, Verdict
-from fullrank.report.run import read_run
+from fullrank.report.run.reading import read_run
 from fullrank.training.held_out import HeldOutEvaluator
 from training.test_loop import run
 

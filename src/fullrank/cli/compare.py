@@ -64,11 +64,11 @@ def run(words: Sequence[str]) -> int:
     if out.is_dir():
         raise UsageError(f"{out} is a folder: --out takes the page's file, as in {out / 'compare.html'}")
     from fullrank.cli.audit import names, showing_progress
-    from fullrank.report.compare_arms import Comparison, gather
-    from fullrank.report.compare_measures import measure
-    from fullrank.report.compare_subjects import open_subject
-    from fullrank.report.compare_terminal import print_comparison
-    from fullrank.report.comparison import write_arms
+    from fullrank.report.compare.arms import Comparison, gather
+    from fullrank.report.compare.measures import measure
+    from fullrank.report.compare.page import write_arms
+    from fullrank.report.compare.subjects import open_subject
+    from fullrank.report.compare.terminal import print_comparison
 
     opened = [open_subject(word, download=args.download, measure=args.measure) for word in args.subjects]
     called = names(args.names) or None
@@ -94,7 +94,7 @@ def run(words: Sequence[str]) -> int:
 
 def chosen_images(args: Compare, subjects: Sequence[Any]) -> tuple[Any, str]:
     """The images that every encoder is to see, if any, and a line on where they are from or why not."""
-    from fullrank.report.compare_measures import choose_images, shared_data
+    from fullrank.report.compare.measures import choose_images, shared_data
 
     encoders = [subject for subject in subjects if subject.kind == "encoder"]
     if encoders and not args.measure:
@@ -126,8 +126,8 @@ def title(arms: Sequence[Any]) -> str:
 
 def as_object(comparison: Any, page: Path) -> dict[str, Any]:
     """All that was found, as JSON has it."""
-    from fullrank.report.audit_words import without_infinities
-    from fullrank.report.compare_cautions import cautions
+    from fullrank.report.audit.wording import without_infinities
+    from fullrank.report.compare.cautions import cautions
 
     found = {
         "arms": [arm.as_dict() for arm in comparison.arms],

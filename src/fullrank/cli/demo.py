@@ -64,10 +64,10 @@ def run(words: Sequence[str]) -> int:
     out = Path(args.out or "runs/demo")
     runs = {name: out / name.replace(",", "").replace(" ", "-").lower() for name in ARMS}
     _fresh(out, not args.out, list(runs.values()))
-    from fullrank.report.arms import LiveArms, arms_table, arms_text
-    from fullrank.report.comparison import headline, write_comparison
-    from fullrank.report.run import read_run
-    from fullrank.report.summary import summarise
+    from fullrank.report.compare.page import headline, write_comparison
+    from fullrank.report.run.arms import LiveArms, arms_table, arms_text
+    from fullrank.report.run.reading import read_run
+    from fullrank.report.run.summary import summarise
 
     options = ["--seed", str(args.seed), *(["--epochs", str(args.epochs)] if args.epochs else [])]
     mode = "json" if args.json else "quiet" if args.quiet else "auto"
@@ -155,7 +155,7 @@ def _arm(summary: Any, path: Path) -> dict[str, Any]:
 
 def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) -> None:
     """Keeps as many arms training at a time as there are cores, and passes on what they log."""
-    from fullrank.report.run import follow
+    from fullrank.report.run.reading import follow
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(len(runs), cores)
@@ -164,7 +164,7 @@ def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) ->
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.page"])
+        context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.run.page"])
     waiting, running, read = list(runs), dict[str, Any](), dict.fromkeys(runs, 0)
     try:
         while waiting or running:

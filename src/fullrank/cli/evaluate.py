@@ -286,7 +286,7 @@ def run_all(args: All) -> int:
     if args.json:
         print(json.dumps({**found, "written": str(path)}))
         return 0
-    from fullrank.report.evaluation_terminal import epochs_table
+    from fullrank.report.evaluation import epochs_table
 
     show(epochs_table(rows), rows[-1].worth.values(), path)
     return 0
@@ -335,7 +335,7 @@ def tell(args: Common, worth: EvaluationResult) -> int:
     if args.json:
         print(json.dumps({**worth.as_dict(), "written": str(path)}))
         return 0
-    from fullrank.report.evaluation_terminal import worth_table
+    from fullrank.report.evaluation import worth_table
 
     show(worth_table(worth), [worth], path)
     return 0

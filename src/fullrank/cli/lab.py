@@ -81,10 +81,10 @@ def run(words: Sequence[str]) -> int:
     lab = LABS[args.name]()
     out = Path(args.out or f"labs/{args.name}")
     plan, cells, wanted = _planned(args, lab, out)
-    from fullrank.labs.cells import finished, run_cells
-    from fullrank.labs.live import LiveCells
-    from fullrank.labs.page import write_lab
-    from fullrank.labs.results import Results
+    from fullrank.labs._common.cells import finished, run_cells
+    from fullrank.labs._common.live import LiveCells
+    from fullrank.labs._common.page import write_lab
+    from fullrank.labs._common.results import Results
 
     failed: dict[str, str] = {}
     if not args.report_only:
@@ -106,7 +106,7 @@ def run(words: Sequence[str]) -> int:
 
 def _planned(args: LabOptions, lab: Any, out: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """The folder's plan with what is asked for, all of its cells, and those that are asked for now."""
-    from fullrank.labs.lab import plan_cells
+    from fullrank.labs._common.lab import plan_cells
 
     before = _read_plan(out)
     preset = args.preset or before.get("preset", "laptop")

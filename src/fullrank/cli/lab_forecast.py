@@ -15,8 +15,8 @@ from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
 
 if TYPE_CHECKING:
-    from fullrank.labs.forecast import Forecast
-    from fullrank.labs.forecast_points import Point
+    from fullrank.labs._common.forecast import Forecast
+    from fullrank.labs._common.forecast_points import Point
 
 __all__ = ["ForecastOptions", "run"]
 
@@ -54,8 +54,8 @@ class ForecastOptions:
 def run(words: Sequence[str]) -> int:
     """Fits, forecasts and prints."""
     args = parse(ForecastOptions, words, "fullrank lab forecast")
-    from fullrank.labs.forecast import forecast
-    from fullrank.labs.forecast_points import points_of
+    from fullrank.labs._common.forecast import forecast
+    from fullrank.labs._common.forecast_points import points_of
 
     if not args.runs:
         raise UsageError("name the runs to forecast from, as labs/capacity/cells/*/run")

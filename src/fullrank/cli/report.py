@@ -30,11 +30,11 @@ class Report:
 def run(words: Sequence[str]) -> int:
     """Writes the page and prints where it is."""
     args = parse(Report, words, "fullrank report")
-    from fullrank.report.page import write_page
+    from fullrank.report.run.page import write_page
 
     print(write_page(Path(args.run)))
     if args.figures:
-        from fullrank.report.paper_figures_files import write_run_figures
+        from fullrank.report.audit.paper_figures_files import write_run_figures
 
         for path in write_run_figures(args.run):
             print(path)

@@ -203,7 +203,7 @@ def line(ended: Ended) -> str:
     """What one run came to."""
     if ended.error:
         return f"failed: {ended.error}"
-    from fullrank.report.look import duration, number, percent
+    from fullrank.report.style import duration, number, percent
 
     summary = _summary(ended.cell)
     knn = f"  k-NN {percent(summary.knn)}" if summary.knn is not None else ""
@@ -232,7 +232,7 @@ def as_object(cells: Sequence[Job], failed: Mapping[str, str]) -> dict[str, Any]
 
 
 def _summary(cell: Job) -> Any:
-    from fullrank.report.run import read_run
-    from fullrank.report.summary import summarise
+    from fullrank.report.run.reading import read_run
+    from fullrank.report.run.summary import summarise
 
     return summarise(read_run(cell.run))

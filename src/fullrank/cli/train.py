@@ -64,7 +64,7 @@ def show_profile(config: Any, args: Any) -> int:
     """Where the time of a few steps goes."""
     from rich.console import Console
 
-    from fullrank.report.profile_terminal import profile_table
+    from fullrank.report.run.profile import profile_table
     from fullrank.training.profile import profile
 
     found = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))
@@ -186,8 +186,8 @@ def to_config(args: Any) -> Any:
 
 def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
     """Runs `start(listeners)` before the chosen terminal and loggers, writes the page, prints the result."""
-    from fullrank.report.page import write_page
-    from fullrank.report.terminal import make_console
+    from fullrank.report.run.page import write_page
+    from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
 
     for kind in logs:
@@ -228,8 +228,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
 
 def result(outcome: Any, page: Path) -> dict[str, Any]:
     """What --json prints of a run."""
-    from fullrank.report.run import read_run
-    from fullrank.report.summary import summarise
+    from fullrank.report.run.reading import read_run
+    from fullrank.report.run.summary import summarise
 
     summary = summarise(read_run(outcome.path))
     knn = outcome.record.get("knn")

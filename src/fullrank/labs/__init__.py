@@ -4,9 +4,9 @@ A lab says what its cells are and what their results come to; everything else is
 `cells` runs them side by side and takes up what was killed, `page` writes `lab.json`, the page and the
 figures. A whole lab, as it would stand in a file of its own (its name goes into the list below):
 
->>> from fullrank.labs.figures import Chapter, Dots, Findings
->>> from fullrank.labs.claims import above
->>> from fullrank.labs.lab import LABS, Job, Lab
+>>> from fullrank.labs._common.figures import Chapter, Dots, Findings
+>>> from fullrank.labs._common.claims import above
+>>> from fullrank.labs._common.lab import LABS, Job, Lab
 >>> class Bias(Lab):
 ...     title = "How far the spread of a sample is off"
 ...     paper = "Bessel (1818)"
@@ -33,20 +33,13 @@ figures. A whole lab, as it would stand in a file of its own (its name goes into
 `@LABS.register("bias")` above the class is all that `fullrank lab bias` needs.
 """
 
+import pkgutil
 from importlib import import_module
 
-from fullrank.labs.lab import LABS, Job, Lab
+from fullrank.labs._common.lab import LABS, Job, Lab
 
 __all__ = ["LABS", "Job", "Lab"]
 
-for _name in (
-    "asymmetry",
-    "capacity",
-    "contrastive_toys_lab",
-    "codes",
-    "data_order",
-    "eigenmodes",
-    "failures",
-    "rank_difference",
-):
-    import_module(f"fullrank.labs.{_name}")
+for _found in pkgutil.iter_modules(__path__):  # a folder with a lab.py is enough
+    if not _found.name.startswith("_"):
+        import_module(f"fullrank.labs.{_found.name}.lab")

@@ -4,9 +4,10 @@
 ['barlow_twins', 'byol']
 """
 
+import pkgutil
 from importlib import import_module
 
-from fullrank.methods.base import (
+from fullrank.methods._base import (
     METHODS,
     Method,
     MethodConfig,
@@ -32,10 +33,6 @@ __all__ = [
     "register",
 ]
 
-# the five lines of work, then what they are compared with
-for _name in (
-    "simsiam", "nnsiam", "byol", "directpred", "directcopy", "isoloss", "rdm_simsiam", "rdm_byol", "cplearn",
-    "gedi", "teacher_student", "distill",
-    "barlow_twins", "vicreg", "swav", "dino", "wmse", "simclr", "mocov3", "directclr", "lejepa",
-):  # fmt: skip
-    import_module(f"fullrank.methods.{_name}")
+for _found in pkgutil.iter_modules(__path__):  # a file is enough
+    if not _found.name.startswith("_"):
+        import_module(f"fullrank.methods.{_found.name}")

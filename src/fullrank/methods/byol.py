@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import MomentumConfig, MomentumMethod, over_pairs, regression_loss
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
 __all__ = ["BYOL", "byol_loss"]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
-from fullrank.methods.cplearn_loss import dictionary_loss
+from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._cplearn_loss import dictionary_loss
 from fullrank.networks.codes import SignDictionary, log_mean_of_codes
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
-from fullrank.methods.branches import over_pairs
-from fullrank.methods.contrast import info_nce
+from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._contrast import info_nce
+from fullrank.methods._two_branch import over_pairs
 from fullrank.networks.processes import from_first_process
 
 __all__ = ["DirectCLR", "directclr_loss"]

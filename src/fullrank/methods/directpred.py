@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fullrank.methods.base import register
-from fullrank.methods.branches import regression_loss
-from fullrank.methods.closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._base import register
+from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._two_branch import regression_loss
 from fullrank.networks.correlation import spectral_predictor
 
 __all__ = ["DirectPred"]

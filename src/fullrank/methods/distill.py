@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
-from fullrank.methods.branches import negative_cosine
+from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes

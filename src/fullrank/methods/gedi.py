@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
 from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fullrank.methods.base import register
-from fullrank.methods.closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._base import register
+from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
 from fullrank.networks.correlation import copied_predictor, spectral_predictor
 from fullrank.networks.precision import in_full_precision
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import MethodConfig, Step, register
-from fullrank.methods.branches import small_crops
-from fullrank.methods.one_branch import OneBranchMethod
+from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod
+from fullrank.methods._two_branch import small_crops
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes, world

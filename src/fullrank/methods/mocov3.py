@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import MomentumConfig, MomentumMethod, over_pairs
-from fullrank.methods.contrast import info_nce
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._contrast import info_nce
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 
 __all__ = ["MoCoV3", "moco_distance", "mocov3_loss"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, negative_cosine
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.queue import Queue

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import TwoBranchMethod, negative_cosine
-from fullrank.methods.spectral import FilterConfig, filtered_pair
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._spectral import FilterConfig, filtered_pair
+from fullrank.methods._two_branch import TwoBranchMethod, negative_cosine
 from fullrank.networks.heads import mlp
 
 __all__ = ["RDMSimSiam"]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods.base import MethodConfig, Step, register
-from fullrank.methods.contrast import nt_xent
-from fullrank.methods.one_branch import OneBranchMethod
+from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._contrast import nt_xent
+from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import world
 

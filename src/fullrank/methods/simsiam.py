@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
 __all__ = ["SimSiam", "simsiam_loss"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows, own_rows

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods.base import ParamGroup, Step, register
-from fullrank.methods.branches import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods.base import MethodConfig, Step, register
-from fullrank.methods.one_branch import OneBranchMethod, pairs
+from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod, pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods.base import MethodConfig, Step, register
-from fullrank.methods.branches import negative_cosine
-from fullrank.methods.one_branch import OneBranchMethod, pairs
+from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod, pairs
+from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import from_first_process, gather_rows, world

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullrank.features.maps import FeatureMap
-from fullrank.report.look import BLUE, GREY, PALETTE, RED
+from fullrank.report.style import BLUE, GREY, PALETTE, RED
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +35,7 @@ def _groups(found: FeatureMap) -> Iterator[tuple[str, str, np.ndarray]]:
 
 def paper_map(found: FeatureMap) -> Figure:
     """The map for a column of a paper; a legend where there are few classes."""
-    from fullrank.report.paper_figures_style import one_axes, style
+    from fullrank.report.paper_style import one_axes, style
 
     with style():
         figure, axes = one_axes(*found.axes, height=2.9)
@@ -60,7 +60,7 @@ def paper_map(found: FeatureMap) -> Figure:
 
 def interactive_map(found: FeatureMap) -> go.Figure:
     """The map to point at: each point tells its image and its class."""
-    from fullrank.report.draw import figure
+    from fullrank.report.plot import figure
 
     fig = figure(*found.axes)
     fig.update_layout(paper_bgcolor="white", plot_bgcolor="white", font={"color": "#333"}, autosize=True)
@@ -87,7 +87,7 @@ def interactive_map(found: FeatureMap) -> go.Figure:
 
 def write_maps(found: FeatureMap, folder: Path) -> list[Path]:
     """`map.html`, `map.svg`, `map.pdf` and `map.png` in a folder; the page needs no network."""
-    from fullrank.report.paper_figures_style import save
+    from fullrank.report.paper_style import save
 
     page = folder / "map.html"
     options: dict[str, Any] = {"include_plotlyjs": True, "default_height": "96vh"}

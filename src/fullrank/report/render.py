@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullrank import __version__
-from fullrank.report.look import plane
-from fullrank.report.run import Record, Run
+from fullrank.report.run.reading import Record, Run
+from fullrank.report.style import plane
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

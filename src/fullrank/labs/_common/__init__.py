@@ -1,0 +1,1 @@
+"""What every lab is made of: jobs, results, claims, figures and the page."""

@@ -1,0 +1,207 @@
+"""Writes what a lab comes to: `lab.json`, `report.html`, and its figures for a paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullrank.labs._common.claims import RULE, Claim, spread
+from fullrank.labs._common.drawing import colours_of, draw
+from fullrank.labs._common.drawing_paper import draw_for_paper
+from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Picture, Table, numbers_of
+from fullrank.labs._common.lab import Lab, Settings, slug
+from fullrank.labs._common.results import Results
+from fullrank.report.paper_style import save
+from fullrank.report.render import Section, card, data_uri, pairs, render, typographic, write
+from fullrank.report.style import GREEN, GREY, ORANGE, Look, duration, number
+
+__all__ = ["write_lab"]
+
+LOOKS = {
+    "confirmed": Look("confirmed", "Confirmed", "●", GREEN),
+    "not confirmed": Look("not confirmed", "Not confirmed", "■", ORANGE),
+    "not decidable": Look("not decidable", "Not decidable", "○", GREY),
+}
+PACKAGES = ("fullrank", "torch", "numpy")
+
+
+def write_lab(
+    name: str,
+    lab: Lab,
+    plan: Settings,
+    results: Results,
+    missing: Mapping[str, str],
+    out: Path,
+    figures: bool = True,
+) -> dict[str, Any]:
+    """Analyses the results and writes `lab.json`, `report.html` and `figures/` into the lab's folder.
+
+    Args:
+        name: of the lab.
+        lab: analyses the results.
+        plan: `preset` (its name), `settings` (the preset's), `parts` and `seeds`.
+        results: the finished cells.
+        missing: cells without a result, with what is known of why.
+        out: the lab's folder.
+        figures: whether to draw those for a paper, too.
+
+    Returns:
+        What `lab.json` holds.
+    """
+    findings = lab.analyse(results, plan["settings"])
+    told = {
+        "lab": name,
+        "title": lab.title,
+        "paper": lab.paper,
+        "says": lab.says,
+        **plan,
+        "seen": findings.seen,
+        "notes": list(findings.notes),
+        "claims": [vars(claim) for claim in findings.claims],
+        "figures": {slug(title): numbers_of(item) for title, item in findings.figures().items()},
+        "tables": {slug(title): numbers_of(item) for title, item in findings.tables().items()},
+        "cells": [
+            {"part": r.part, "arm": r.arm, "seed": r.seed, "seconds": r.seconds, "numbers": dict(r.numbers)}
+            for r in results
+        ],
+        "missing": dict(missing),
+        "seconds": sum(result.seconds for result in results),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    text = render("lab.html.j2", **_page(name, lab, plan, findings, results, missing, out))
+    write(out / "lab.json", json.dumps(_plain(told), indent=1, allow_nan=False))
+    write(out / "report.html", text)
+    if figures:
+        for chapter in findings.chapters:
+            colours = _colours(chapter)
+            for item in chapter.items:
+                if not isinstance(item, Table | Picture) and not item.empty:
+                    save(draw_for_paper(item, colours), out / "figures" / slug(item.title))
+    return told
+
+
+def _page(
+    name: str,
+    lab: Lab,
+    plan: Settings,
+    findings: Findings,
+    results: Results,
+    missing: Mapping[str, str],
+    out: Path,
+) -> dict[str, Any]:
+    seconds = sum(result.seconds for result in results)
+    parts = f", {' and '.join(plan['parts'])}" if plan["parts"] else ""
+    state = (
+        f"Preset {plan['preset']}{parts}: {len(results)} cells over {len(plan['seeds'])} "
+        f"seed{'s' * (len(plan['seeds']) != 1)}, {duration(seconds)} of computing"
+    )
+    return {
+        "title": lab.title,
+        "lab": name,
+        "paper": lab.paper,
+        "state": state,
+        "says": lab.says,
+        "seen": findings.seen,
+        "notes": findings.notes,
+        "missing": list(missing.items()),
+        "headline": _headline(findings.claims),
+        "colour": _tone(findings.claims),
+        "claims": [(claim, LOOKS[claim.verdict]) for claim in findings.claims],
+        "rule": RULE,
+        "chapters": [found for chapter in findings.chapters if (found := _chapter(chapter))["any"]],
+        "settings": pairs(dict(plan["settings"])),
+        "cells": [
+            (f"{r.part + ': ' if r.part else ''}{r.arm}, seed {r.seed}", duration(r.seconds)) for r in results
+        ],
+    }
+
+
+def _headline(claims: Sequence[Claim]) -> str:
+    """How many of the paper's claims were seen.
+
+    Example:
+        >>> _headline([Claim("a", "confirmed", "", {}), Claim("b", "not decidable", "", {})])
+        '1 of 2 claims confirmed, 1 not decidable'
+    """
+    if not claims:
+        return "What was seen here"
+    kinds = [claim.verdict for claim in claims]
+    rest = [f"{kinds.count(kind)} {kind}" for kind in ("not confirmed", "not decidable") if kind in kinds]
+    return ", ".join([f"{kinds.count('confirmed')} of {len(kinds)} claims confirmed", *rest])
+
+
+def _tone(claims: Sequence[Claim]) -> str:
+    kinds = {claim.verdict for claim in claims}
+    if kinds == {"confirmed"}:
+        return GREEN
+    return ORANGE if "not confirmed" in kinds else GREY
+
+
+def _chapter(chapter: Chapter) -> dict[str, Any]:
+    colours = _colours(chapter)
+    drawn = [item for item in chapter.items if not isinstance(item, Table | Picture) and not item.empty]
+    lines = [item for item in drawn if isinstance(item, Lines)]
+    names = list(dict.fromkeys(series.name for item in lines for series in item.series))
+    shared = len(lines) > 1 and len(names) > 1
+    cards = [
+        found
+        for item in drawn
+        for found in card(
+            item.title,
+            item.note,
+            draw(item, colours, legend=isinstance(item, Lines) and len(item.series) > 1 and not shared),
+        )
+    ]
+    legend = [(name, colours[name]) for name in names] if shared else []
+    section = Section(chapter.title, cards, chapter.lede, layout=chapter.layout, legend=legend)
+    tables = [item for item in chapter.items if isinstance(item, Table) and item.rows]
+    pictures = [item for item in chapter.items if isinstance(item, Picture) and not item.empty]
+    return {
+        "any": bool(cards or tables or pictures),
+        "section": section,
+        "tables": [_table(item) for item in tables],
+        "pictures": [{"title": p.title, "note": p.note, "data": data_uri(p.path)} for p in pictures],
+    }
+
+
+def _colours(chapter: Chapter) -> dict[str, str]:
+    """Arms' colours: those of curves; dots are all in one colour where there are no curves beside them."""
+    lines = [item for item in chapter.items if isinstance(item, Lines)]
+    names = [series.name for item in lines for series in item.series]
+    arms = [arm for item in chapter.items if isinstance(item, Dots) for arm in item.values]
+    found = colours_of(names, chapter.ordered)
+    return found if set(arms) & set(names) or names else {}
+
+
+def _table(item: Table) -> dict[str, Any]:
+    """A table as the template wants it; columns of words are set left."""
+    words = [any(isinstance(row[place], str) for row in item.rows) for place in range(len(item.columns))]
+    rows = [[_cell(cell) for cell in row] for row in item.rows]
+    numbers = [not found for found in words]
+    return {"title": item.title, "note": item.note, "columns": item.columns, "rows": rows, "numbers": numbers}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, int | float):
+        return typographic(number(value))
+    return spread(value)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds: no NaN, no numpy, no paths."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,216 @@
+"""The tutorial's regimes: what a teacher must be for a student not to collapse with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fullrank.collapse.thresholds import Thresholds
+from fullrank.labs._common.claims import Claim, above, holds, spread
+from fullrank.labs._common.figures import Chapter, Lines, Picture, Series, Table
+from fullrank.labs._common.results import Result, Results
+
+__all__ = ["chapters", "claims"]
+
+COMPLETE, LITTLE_ENTROPY = 0.1, 0.05  # level and marginal entropy below which the lab calls it complete
+
+
+def claims(results: Results) -> list[Claim]:
+    """What is said of regimes A, B and C (the first three arms), and that what was added holds."""
+    a, b, c = results.arms[:3]
+    levels = results.values(a, _read("student", "logits", "level"))
+    entropies = results.values(a, _read("student", "use", "marginal"))
+    losses, plateau = (results.values(arm, lambda r: r.loss_end) for arm in (a, b))
+    found = [
+        holds(
+            "A, both trained: they agree on one answer (level below 0.1, or entropy of the mean answer below "
+            "0.05).",
+            [x < COMPLETE or h < LITTLE_ENTROPY for x, h in zip(levels, entropies, strict=True)],
+            f"level {spread(levels)}, entropy of the mean answer {spread(entropies)}",
+            levels=levels,
+            entropies=entropies,
+        ),
+        holds(
+            "A: the loss falls to zero (below a tenth of that with a frozen teacher).",
+            [low < 0.1 * high for low, high in zip(losses, plateau, strict=False)],
+            f"loss {spread(losses)}, with a frozen teacher {spread(plateau)}",
+            losses=losses,
+            plateau=plateau,
+        ),
+        holds(
+            "B, a frozen teacher: its measures are constant, to the last bit.",
+            [_unchanged(result) for result in results[b]],
+            "every measure of its panel, at every epoch",
+        ),
+        *(_survives(results, arm) for arm in (b, c)),
+        above(
+            "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least "
+            "half of B's rank.",
+            results.values(a, _token_rank),
+            [0.5 * rank for rank in results.values(b, _token_rank)],
+            "rank of A's tokens",
+            "half of that of B's",
+        ),
+    ]
+    for arm in results.arms[3:]:
+        if arm.startswith("D:"):
+            found.append(_survives(results, arm))
+            continue
+        told = f"{results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
+        found.append(holds(f"{arm}: judged healthy.", [r.verdict == "healthy" for r in results[arm]], told))
+    return found
+
+
+def chapters(part: str, results: Results) -> list[Chapter]:
+    """Curves, the table of level and shape, spectra with and without centring, the views."""
+    return [_course(part, results), _spectra(part, results), _views(part, results)]
+
+
+def _survives(results: Results, arm: str) -> Claim:
+    level = spread(results.values(arm, lambda r: r.last("level")))
+    return holds(
+        f"{arm}: no complete collapse of the student.",
+        [r.verdict != "complete" for r in results[arm]],
+        f"{results.kinds(arm)}, level {level}",
+    )
+
+
+def _read(side: str, of: str, key: str, time: str = "trained") -> Callable[[Result], float | None]:
+    def read(result: Result) -> float | None:
+        found: float | None = result.numbers[f"{time} {side}"][of][key]
+        return found
+
+    return read
+
+
+def _unchanged(result: Result) -> bool:
+    """Whether the target's panel is the same at every epoch; its pairs of views are, too."""
+    panels = [row["panels"]["target"]["measures"] for row in result.run.epochs]
+    return all(panel == panels[0] for panel in panels)
+
+
+def _token_rank(result: Result) -> float:
+    values = np.square(result.numbers["trained student"]["tokens"]["centred"])
+    if not values.sum() > 0:
+        return 1.0
+    q = values[values > 0] / values.sum()
+    return float(np.exp(-(q * np.log(q)).sum()))
+
+
+def _course(part: str, results: Results) -> Chapter:
+    level = Thresholds().level
+    threshold = {f"below {level:g}: complete": level}
+    shape = (
+        lambda r: r.loss_end,
+        _read("student", "logits", "level"),
+        _read("student", "softmax", "centred_share"),
+        _read("student", "softmax", "rank"),
+        lambda r: r.knn_end,
+    )
+    use = (
+        _read("student", "use", "marginal"),
+        _read("student", "use", "conditional"),
+        _read("teacher", "use", "marginal"),
+        _read("teacher", "use", "conditional"),
+        lambda r: r.numbers["trained distance"],
+    )
+    tables = [
+        Table(
+            f"Level and shape at the end ({part})",
+            "Of the student on held-out images. Level: of logits. Share: variance between images over the "
+            "second moment, of the softmax, which the loss sees; so the rank. Verdict: the monitor's.",
+            ("Regime", "Verdict", "Loss", "Level", "Share", "Rank", "k-NN"),
+            [
+                [arm, results.kinds(arm), *(results.values(arm, read) for read in shape)]
+                for arm in results.arms
+            ],
+        ),
+        Table(
+            f"Answers at the end ({part})",
+            "Entropy over ln K of the mean answer, H(mean), and of an image's own, mean H: 0 and 0 is one "
+            "answer for all, 1 and 1 is no answer. Distance: of the teacher's parameters from the student's, "
+            "relative to their length.",
+            (
+                "Regime",
+                "H(mean), student",
+                "mean H, student",
+                "H(mean), teacher",
+                "mean H, teacher",
+                "Distance",
+            ),
+            [[arm, *(results.values(arm, read) for read in use)] for arm in results.arms],
+        ),
+    ]
+    return Chapter(
+        f"Teacher and student: {part}",
+        [
+            Lines(
+                f"Loss ({part})",
+                "It says nothing by itself: at zero nothing was learned.",
+                "epoch",
+                "cross-entropy, nats",
+                results.curves(lambda r: r.loss),
+            ),
+            Lines(
+                f"Level of the student's output ({part})",
+                "Of logits, mean over tokens. Falling to 0 is complete collapse.",
+                "epoch",
+                "level (1 = isotropic)",
+                results.curves(lambda r: r.along("level")),
+                threshold,
+            ),
+            Lines(
+                f"k-NN accuracy ({part})",
+                "On backbone features; epoch 0 is the untrained network.",
+                "epoch",
+                "k-NN top-1",
+                results.curves(lambda r: r.knn),
+                percent=True,
+            ),
+            Lines(
+                f"Level of the teacher's output ({part})",
+                "A frozen teacher's is constant to the last bit.",
+                "epoch",
+                "level (1 = isotropic)",
+                results.curves(lambda r: r.along("level", "target")),
+            ),
+            *tables,
+        ],
+    )
+
+
+def _spectra(part: str, results: Results) -> Chapter:
+    shown = (
+        ("tokens", "centred", "Logits of tokens, centred", "The tutorial's: blind to a common answer."),
+        ("tokens", "uncentred", "Logits of tokens, not centred", "The mean answer is the first value."),
+        ("logits", "singular_values", "Logits of images, centred", "Mean over tokens: positions are out."),
+        ("softmax", "singular_values", "Softmax of images, centred", "What the loss sees: height is level."),
+    )
+    return Chapter(
+        f"Spectra with and without centring: {part}",
+        [
+            Lines(
+                f"{title} ({part})",
+                note,
+                "index (1 = largest)",
+                "singular value / √n",
+                [_spectrum(results, arm, of, key) for arm in results.arms],
+                log_y=True,
+            )
+            for of, key, title, note in shown
+        ],
+        "The tutorial drew the first of these and saw no difference between its regimes.",
+    )
+
+
+def _spectrum(results: Results, arm: str, of: str, key: str) -> Series:
+    found = [r.numbers["trained student"][of][key] for r in results[arm]]
+    alive = min(sum(value > 1e-9 for value in values) for values in found)
+    return Series(arm, list(range(1, alive + 1)), [values[:alive] for values in found])
+
+
+def _views(part: str, results: Results) -> Chapter:
+    sheet = results[0].folder / "run" / "figures" / "views.png"
+    note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
+    return Chapter(f"What the two networks see: {part}", [Picture(f"Views ({part})", note, sheet)])

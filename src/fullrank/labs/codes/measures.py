@@ -1,0 +1,133 @@
+"""What the monitor does not measure of codes: clusters against classes, mixtures, and two images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.collapse.legacy import legacy_mixture_entropy
+from fullrank.collapse.mixture import mixture_entropy
+from fullrank.collapse.usage import CodeUsage
+from fullrank.errors import UsageError
+from fullrank.labs._common.trained import held_out_batches, reopen
+from fullrank.probes.clusters import by_first_choice
+
+__all__ = ["cosines_by_class", "loss_floor", "of_codes", "standardised_covariance"]
+
+IMAGES = 2048
+DRAWS = {"samples": 2000, "repeats": 5}
+
+
+def loss_floor(codes: int, rows: int) -> float:
+    """The least that CPLearn's loss can be with beta 1: `log(c / n)`, and 0 for no more codes than rows.
+
+    Prior and invariance come to at least `log c - I(image; code)`, and n images hold at most log n of
+    information (2410.04959).
+
+    Args:
+        codes: c, of the dictionary.
+        rows: n, of a batch.
+
+    Example:
+        >>> round(loss_floor(16384, 64), 3), loss_floor(10, 64)
+        (5.545, 0.0)
+    """
+    return max(0.0, math.log(codes / rows))
+
+
+def of_codes(run: Path, components: Sequence[int]) -> dict[str, Any]:
+    """Clusters by code, mixture entropies and images of covariance and adjacency, on held-out images.
+
+    Args:
+        run: the directory of a run of a method with codes.
+        components: of the mixtures; those above the number of images are left out.
+
+    Returns:
+        `agreement` and `usage` of the codes (None for `agreement` without labels); `mixture` and `legacy`,
+        entropy by number of components, in nats per dimension and in nats of the padded embedding;
+        `off_diagonal`, the mean size of correlations between dimensions; `covariance` and `adjacency`, rows
+        of the images.
+
+    Raises:
+        UsageError: the method has no codes.
+    """
+    s = reopen(run)
+    found: dict[str, list[Tensor]] = {"projector": [], "codes": []}
+    with torch.no_grad():
+        for images in held_out_batches(s, IMAGES):
+            taps = s.method.embed(s.views.clean(images))
+            if "codes" not in taps:
+                raise UsageError(f"{s.config.method} has no codes")
+            for tap, rows in found.items():
+                rows.append(taps[tap].float().cpu())
+    embedding, scores = torch.cat(found["projector"]), torch.cat(found["codes"])
+    labels = s.data.held_out.labels
+    classes = None if labels is None else torch.as_tensor(labels[: len(scores)])
+    usage = CodeUsage(scores.shape[1])
+    usage.update(scores)
+    correlations = standardised_covariance(embedding)
+    off = correlations - torch.diag(correlations.diag())
+    d = len(correlations)
+    fitted = [k for k in components if k <= len(embedding)]
+    return {
+        "agreement": None if classes is None else by_first_choice(scores, classes).as_dict(),
+        "usage": usage.result().as_dict(),
+        "mixture": {k: _mean(mixture_entropy(embedding, k, **DRAWS)) for k in fitted},
+        "legacy": {k: _mean(legacy_mixture_entropy(embedding, k, **DRAWS)) for k in fitted},
+        "off_diagonal": float(off.abs().sum() / (d * (d - 1))),
+        "covariance": _rounded(correlations[:64, :64]),
+        "adjacency": _rounded(cosines_by_class(embedding, classes)),
+    }
+
+
+def standardised_covariance(rows: Tensor) -> Tensor:
+    """Correlations between dimensions, [d, d]; 0 where a dimension does not vary.
+
+    Example:
+        >>> standardised_covariance(torch.tensor([[1.0, -2.0, 5.0], [-1.0, 2.0, 5.0]])).round().tolist()
+        [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    z = rows.double() - rows.double().mean(0)
+    spread = z.norm(dim=0)
+    alive = spread > 1e-9 * spread.max().clamp_min(1e-300)
+    z = torch.where(alive, z / spread.clamp_min(1e-300), 0.0)
+    return z.T @ z
+
+
+def cosines_by_class(rows: Tensor, labels: Tensor | None, most: int = 100) -> Tensor:
+    """Cosines between centred rows, as many of each class, one class after the other: [m, m], m <= most.
+
+    Args:
+        rows: [n, d].
+        labels: integers [n]; None takes the first rows as they come.
+        most: rows of the image.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+        >>> cosines_by_class(z, torch.tensor([0, 1, 0, 1]))[0].tolist()
+        [1.0, 1.0, -1.0, -1.0]
+    """
+    z = torch.nn.functional.normalize(rows.double() - rows.double().mean(0), dim=1)
+    if labels is None:
+        picked = torch.arange(min(most, len(z)))
+    else:
+        kinds = torch.unique(labels[labels >= 0])
+        each = max(1, most // max(1, len(kinds)))
+        picked = torch.cat([torch.nonzero(labels == kind).flatten()[:each] for kind in kinds[:most]])
+    return z[picked] @ z[picked].T
+
+
+def _mean(entropy: Any) -> float | None:
+    return None if entropy is None else entropy.mean
+
+
+def _rounded(matrix: Tensor) -> list[list[float]]:
+    """Two decimals are all that colours show."""
+    found: list[list[float]] = np.round(matrix.numpy(), 2).tolist()
+    return found

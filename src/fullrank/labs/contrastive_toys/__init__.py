@@ -1,0 +1,1 @@
+"""Dimensional collapse of contrastive learning: its two causes on linear toys, and DirectCLR's remedy."""

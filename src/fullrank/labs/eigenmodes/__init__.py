@@ -1,0 +1,1 @@
+"""Implicit variance regularisation: how fast eigenmodes converge, in toy networks and in deep ones."""

@@ -1,0 +1,284 @@
+"""The toy networks of implicit variance regularisation: measured, judged and drawn (Figures 2, 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+
+from fullrank.labs._common.claims import Claim, above, holds, spread
+from fullrank.labs._common.figures import Chapter, Lines, Series, Table
+from fullrank.labs._common.lab import Job, Settings
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.eigenmodes.toy_networks import (
+    convergence,
+    figure_5,
+    figure_panels,
+    largest_probes,
+    simulate,
+)
+from fullrank.labs.eigenmodes.toy_steps import Activation, Distance
+
+__all__ = ["cells", "chapters", "claims", "panel", "two_neurons", "words"]
+
+PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
+RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
+NAMES = {
+    "nosg": "no stop-gradient",
+    "nopred": "no predictor",
+    "base": "DirectPred",
+    "iso": "IsoLoss",
+}
+FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Figure 6, ReLU"}
+TWO_NEURONS = "two neurons, {}"
+
+
+def cells(preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    """One cell for each network of Figures 2 and 6, and for each distance of Figure 5."""
+    own = preset["toys"]
+    for activation in FIGURES:
+        for place, toy in enumerate(figure_panels(activation, own["preset"])):
+            arguments = {"activation": activation, "place": place, "seed": seed, **own}
+            yield Job(
+                _arm(toy.setting.arm, toy.setting.distance, activation),
+                seed,
+                measure=panel,
+                arguments=arguments,
+                part=part,
+            )
+    for distance in get_args(Distance):
+        arguments = {"distance": distance, "seed": seed, **own}
+        yield Job(TWO_NEURONS.format(distance), seed, measure=two_neurons, arguments=arguments, part=part)
+
+
+def _arm(arm: str, distance: str, activation: str) -> str:
+    return f"{NAMES[arm]}, {distance}, {'linear' if activation == 'identity' else 'ReLU'}"
+
+
+def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
+    """Trains one network of Figure 2 or 6, and its companion of two neurons for the trajectories.
+
+    Args:
+        activation: identity (Figure 2) or relu (6).
+        place: of the panel, 0 to 7.
+        seed: added to the published one.
+        preset: `laptop` or `paper`; see `figure_panels`.
+        steps: instead of the preset's; 0 keeps those.
+
+    Returns:
+        `steps` and `eigenvalues`, at 100 places along training; `spread`, `unfinished` and the `first` and
+        `last` mode's step of `convergence`; `paths` of 20 inputs' outputs, each [points, 2].
+    """
+    toy = figure_panels(activation, preset, PUBLISHED_SEED + seed)[place]
+    toy = replace(toy, steps=steps or toy.steps)
+    trained = simulate(toy)
+    rate = convergence(trained)
+    small = replace(toy, in_dim=6, out_dim=2)
+    weights = small.initial_weights()
+    paths = simulate(small, weights, largest_probes(weights)).outputs
+    kept, points = (_thinned(len(found), n) for found, n in ((trained.steps, RECORDS), (paths, POINTS)))
+    return {
+        "steps": trained.steps[kept].tolist(),
+        "eigenvalues": _rounded(trained.eigenvalues[kept]),
+        "spread": rate.spread,
+        "unfinished": rate.unfinished,
+        "first": float(np.nanmin(rate.steps)),
+        "last": float(np.nanmax(rate.steps)),
+        "paths": [_rounded(path) for path in paths[points].transpose(1, 0, 2)],
+    }
+
+
+def two_neurons(distance: Distance, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
+    """Trains the networks of Figure 5: `steps`, and `eigenvalues` [3 starts, places, 2]."""
+    found = []
+    for toy, weights in figure_5(preset, PUBLISHED_SEED + seed):
+        if toy.setting.distance == distance:
+            found.append(simulate(replace(toy, steps=steps or toy.steps), weights))
+    kept = _thinned(len(found[0].steps), RECORDS)
+    return {
+        "steps": found[0].steps[kept].tolist(),
+        "eigenvalues": [_rounded(trained.eigenvalues[kept]) for trained in found],
+    }
+
+
+def _thinned(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    """Four digits: what a figure shows."""
+    return np.vectorize(lambda value: float(f"{value:.4g}"), otypes=[float])(values).tolist()  # type: ignore[no-any-return]
+
+
+def claims(results: Results) -> list[Claim]:
+    """IsoLoss converges more evenly; without a stop-gradient modes decay, without a predictor they stay."""
+    found = []
+    for activation in FIGURES:
+        for distance in get_args(Distance):
+            base, iso = (_arm(arm, distance, activation) for arm in ("base", "iso"))
+            if not {base, iso} <= set(results.arms):
+                continue
+            left = [results.values(arm, "unfinished") for arm in (base, iso)]
+            claim = above(
+                f"{iso.partition(', ')[2]}: IsoLoss's modes converge at more equal rates than DirectPred's.",
+                results.values(base, "spread"),
+                results.values(iso, "spread"),
+                "spread of ln steps, DirectPred",
+                "IsoLoss",
+            )
+            more = (
+                f"; modes unfinished {spread(left[0])} and {spread(left[1])} of 10"
+                if any(map(any, left))
+                else ""
+            )
+            found.append(Claim(claim.text, claim.verdict, claim.told + more, claim.numbers))
+    for arm, text, most in (
+        ("nosg", "without a stop-gradient the mean eigenvalue halves or worse", 0.5),
+        ("nopred", "without a predictor modes do not grow", 1.1),
+    ):
+        ends = [_ends(result) for result in results[_arm(arm, "euclidean", "identity")]]
+        if ends:
+            before, after = ([pair[place] for pair in ends] for place in (0, 1))
+            found.append(
+                holds(
+                    f"linear, euclidean: {text}.",
+                    [end < most * start for start, end in ends],
+                    f"mean eigenvalue {spread(before)} before, {spread(after)} after",
+                )
+            )
+    return found
+
+
+def _ends(result: Result) -> tuple[float, float]:
+    eigenvalues = result.numbers["eigenvalues"]
+    return float(np.mean(eigenvalues[0])), float(np.mean(eigenvalues[-1]))
+
+
+def chapters(results: Results) -> list[Chapter]:
+    """Figures 2 and 6, eigenvalues and trajectories, Figure 5, and the table of rates."""
+    found = []
+    for activation, title in FIGURES.items():
+        arms = [
+            (arm, distance, _arm(arm, distance, activation))
+            for arm in NAMES
+            for distance in get_args(Distance)
+        ]
+        known = [(arm, distance, name) for arm, distance, name in arms if name in results.arms]
+        found.append(
+            Chapter(
+                f"{title}: eigenvalues",
+                [_eigenvalues(results, arm, distance, name) for arm, distance, name in known],
+                "Of W Wᵀ along training, ten modes. Left: the Euclidean distance; right: the cosine.",
+                ordered=True,
+            )
+        )
+        found.append(
+            Chapter(
+                f"{title}: trajectories of outputs",
+                [_paths(results, distance, name) for _, distance, name in known],
+                "The 20 largest of 5,000 inputs through two neurons, first seed; the mark is the end. "
+                "The laptop's 2,000 "
+                "samples a step make the cosine's paths unsteady.",
+                ordered=True,
+            )
+        )
+    found.append(_figure_5(results))
+    rows: list[list[Any]] = [
+        [arm, *(results.values(arm, what) for what in ("spread", "unfinished", "first", "last"))]
+        for arm in results.arms
+        if not arm.startswith("two neurons")
+    ]
+    table = Table(
+        "How evenly modes converge",
+        "Spread: standard deviation over modes of ln(steps until half of the way is gone); 0 is one rate for "
+        "all. Modes that never got there count as if they had at the end, so that it is a lower bound.",
+        ("Network", "Spread", "Unfinished", "First mode, steps", "Last mode, steps"),
+        rows,
+    )
+    return [*found, Chapter("Rates of convergence", [table])]
+
+
+def _eigenvalues(results: Results, arm: str, distance: str, name: str) -> Lines:
+    own = results[name]
+    width = len(own[0].numbers["eigenvalues"][0])
+    series = [
+        Series(
+            f"mode {mode + 1}",
+            own[0].numbers["steps"],
+            [[_shown(row[mode]) for row in _filled(r, own[0])] for r in own],
+        )
+        for mode in range(width)
+    ]
+    return Lines(
+        f"Eigenvalues: {name}",
+        "",
+        "step",
+        "eigenvalue",
+        series,
+        {"1": 1.0} if distance == "euclidean" and arm != "nopred" else {},
+        log_y=True,
+        y_range=(1e-2, 10.0),
+    )
+
+
+def _shown(value: float) -> float | None:
+    return value if value > 1e-3 else None  # the axis ends above that
+
+
+def _filled(result: Result, first: Result) -> list[list[float]]:
+    """Records at the places of the first seed's; a network that diverged has fewer."""
+    rows: list[list[float]] = result.numbers["eigenvalues"]
+    places = [
+        result.numbers["steps"].index(s) if s in result.numbers["steps"] else None
+        for s in first.numbers["steps"]
+    ]
+    return [[0.0] * len(rows[0]) if place is None else rows[place] for place in places]
+
+
+def _paths(results: Results, distance: str, name: str) -> Lines:
+    paths = results[name][0].numbers["paths"]
+    drawn = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
+    ends = [Series("end", [path[-1][0]], [[path[-1][1]]], "points") for path in paths]
+    return Lines(f"Trajectories: {name}", "", "output 1", "output 2", [*drawn, *ends])
+
+
+def _figure_5(results: Results) -> Chapter:
+    items = []
+    for distance in get_args(Distance):
+        own = results[TWO_NEURONS.format(distance)]
+        if not own:
+            continue
+        starts = ("W", "2 W", "another, standard normal / 2")
+        series = [
+            Series(
+                start,
+                own[0].numbers["steps"],
+                [[row[mode] for row in result.numbers["eigenvalues"][place]] for result in own[:1]],
+                ("solid", "dash")[mode],
+            )
+            for place, start in enumerate(starts)
+            for mode in (0, 1)
+        ]
+        ends = {"1": 1.0} if distance == "euclidean" else {}
+        items.append(Lines(f"Two neurons, {distance}", "", "step", "eigenvalue", series, ends))
+    return Chapter(
+        "Figure 5: two neurons from three starts",
+        items,
+        "DirectPred, linear, first seed; the second eigenvalue is dashed. Euclidean modes end at 1, the "
+        "cosine's meet anywhere.",
+    )
+
+
+def words(results: Results) -> str:
+    """How the two compare in every setting."""
+    told = []
+    for activation in FIGURES:
+        for distance in get_args(Distance):
+            base, iso = (_arm(arm, distance, activation) for arm in ("base", "iso"))
+            told.append(
+                f"{iso.partition(', ')[2]}: DirectPred {spread(results.values(base, 'spread'))}, "
+                f"IsoLoss {spread(results.values(iso, 'spread'))}"
+            )
+    return f"Toys, spread of ln steps over modes: {'; '.join(told)}."

@@ -1,0 +1,1 @@
+"""A gallery of collapses: each way to collapse induced, what the monitor called it, and when k-NN noticed."""

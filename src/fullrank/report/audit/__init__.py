@@ -1,0 +1,1 @@
+"""The page and figures of an audit, and its terminal view."""

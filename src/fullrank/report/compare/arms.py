@@ -1,0 +1,225 @@
+"""Arms: what is compared with what; runs that differ in nothing but their seed are one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from fullrank.errors import UsageError
+from fullrank.report.compare.estimates import Estimate, estimate
+from fullrank.report.compare.measures import Images
+from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
+from fullrank.report.run.reading import Run
+from fullrank.report.style import Look, look_of
+
+__all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
+
+COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
+NO_SETTING = frozenset(
+    {"seed", "out", "download", "log", "panels", "workers"}
+)  # none makes another experiment
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a comparison.
+
+    Attributes:
+        name: what it is called.
+        subjects: the runs of one setting, or a single subject of any other kind.
+    """
+
+    name: str
+    subjects: tuple[Subject, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those of its subjects that are runs."""
+        return [subject.run for subject in self.subjects if subject.run]
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many subjects got which verdict."""
+        return Counter(s.judged.kind if s.judged else "not decidable" for s in self.subjects)
+
+    @property
+    def looks(self) -> list[tuple[Look, int]]:
+        """The verdicts that occur, the most frequent first, and how often."""
+        return [(look_of(kind), times) for kind, times in self.kinds.most_common()]
+
+    @property
+    def look(self) -> Look:
+        """The verdict of all, or of the first that collapsed, or the most frequent one."""
+        return next((look for look, _ in self.looks if look.word in COLLAPSED), self.looks[0][0])
+
+    @property
+    def loss(self) -> float | None:
+        """The mean of the last losses."""
+        return self.value("loss").mean
+
+    @property
+    def tap(self) -> str:
+        """The embedding that the verdict is about."""
+        return next((subject.judged.tap for subject in self.subjects if subject.judged), "–")
+
+    @property
+    def taps(self) -> list[str]:
+        """The judged embedding, and the features where they were measured."""
+        judged = dict.fromkeys(subject.judged.tap for subject in self.subjects if subject.judged)
+        seen = FEATURES if self.readings(FEATURES) else "backbone"
+        return list(judged | ({seen: None} if self.readings(seen) else {}))
+
+    def readings(self, tap: str) -> list[TapSummary]:
+        """What is known of one embedding, over the subjects."""
+        return [found for subject in self.subjects if (found := subject.reading(tap))]
+
+    def value(self, name: str) -> Estimate:
+        """A number of the training or of a probe, over the subjects."""
+        return estimate(subject.values.get(name) for subject in self.subjects)
+
+    def measure(self, tap: str, name: str) -> Estimate:
+        """A measure of one embedding, over the subjects."""
+        return estimate(reading.values.get(name) for reading in self.readings(tap))
+
+    def null(self, tap: str, name: str) -> float | None:
+        """What isotropic noise of the same n and d reads, the mean over the subjects."""
+        return estimate(reading.nulls.get(name) for reading in self.readings(tap)).mean
+
+    def size(self, tap: str) -> tuple[int | None, int | None]:
+        """n and d of one embedding."""
+        found = self.readings(tap)
+        return (found[0].n, found[0].d) if found else (None, None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: name, method, verdicts, values and taps with intervals, and every run."""
+        names = dict.fromkeys(name for subject in self.subjects for name in subject.values)
+        return {
+            "name": self.name,
+            "method": self.subjects[0].method,
+            "kind": self.subjects[0].kind,
+            "verdicts": dict(self.kinds),
+            "values": {name: self.value(name).as_dict() for name in names},
+            "taps": {tap: self._tap(tap) for tap in self.taps},
+            "runs": [_as_dict(subject) for subject in self.subjects],
+        }
+
+    def _tap(self, tap: str) -> dict[str, Any]:
+        n, d = self.size(tap)
+        names = dict.fromkeys(name for reading in self.readings(tap) for name in reading.values)
+        measures = {
+            name: {**self.measure(tap, name).as_dict(), "isotropic": self.null(tap, name)} for name in names
+        }
+        kinds = Counter(reading.kind for reading in self.readings(tap))
+        return {"n": n, "d": d, "verdicts": dict(kinds), "measures": measures}
+
+
+def _as_dict(subject: Subject) -> dict[str, Any]:
+    judged = subject.judged
+    return {
+        "subject": subject.word,
+        "seed": subject.seed,
+        "verdict": judged.kind if judged else "not decidable",
+        "why": judged.why if judged else "",
+        "tap": judged.tap if judged else None,
+        "values": dict(subject.values),
+        "evaluations": dict(subject.evaluations),
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is compared.
+
+    Attributes:
+        arms: in the order in which they were named.
+        images: what every encoder saw; None where none was opened.
+        notes: one line each: what a reader should know.
+        baselines: further k-NN accuracies to hold against, by name.
+    """
+
+    arms: Sequence[Arm]
+    images: Images | None = None
+    notes: Sequence[str] = ()
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """The subjects of all arms."""
+        return [subject for arm in self.arms for subject in arm.subjects]
+
+
+def one_each(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
+    """Arms of one subject each.
+
+    Raises:
+        UsageError: no subject, or not a name of its own for each.
+    """
+    return _called([[subject] for subject in subjects], names)
+
+
+def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
+    """Arms of runs that differ in nothing but their seed, and of single subjects of other kinds.
+
+    Args:
+        subjects: what was named.
+        names: what to call the arms, in the order in which they begin; None takes those of their folders.
+
+    Raises:
+        UsageError: no subject, one is named twice, or not a name of its own for each arm.
+    """
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        groups.setdefault(_setting(subject), []).append(subject)
+    for group in groups.values():
+        places = [subject.run.path.resolve() if subject.run else subject.word for subject in group]
+        if len(set(places)) < len(places):
+            raise UsageError(f"{group[0].word} is named twice")
+    return _called(list(groups.values()), names)
+
+
+def _setting(subject: Subject) -> str:
+    """What two runs of one arm have in common."""
+    if subject.run is None or not subject.run.config:
+        return subject.word
+    kept = {key: value for key, value in subject.run.config.items() if key not in NO_SETTING}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _called(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None) -> list[Arm]:
+    called = list(names) if names is not None else _names(groups)
+    if not groups or len(called) != len(groups) or len(set(called)) != len(called) or not all(called):
+        listed = ", ".join(_names(groups)) or "none"
+        raise UsageError(
+            f"a comparison needs arms and a name of its own for each: {len(groups)} arms ({listed}), "
+            f"names {', '.join(called) or 'none'}"
+        )
+    return [Arm(name, tuple(group)) for name, group in zip(called, groups, strict=True)]
+
+
+def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
+    """The shortest names that tell the arms apart."""
+    wider = [[_stem(group), _below(group), group[0].word] for group in groups]
+    chosen = [names[0] for names in wider]
+    for step in (1, 2):
+        taken = Counter(chosen)
+        chosen = [names[step] if taken[name] > 1 else name for name, names in zip(chosen, wider, strict=True)]
+    return chosen
+
+
+def _stem(group: Sequence[Subject]) -> str:
+    """What the folders of seeds have in common: `simsiam-seed0` and `simsiam-seed1` are `simsiam`."""
+    if len(group) == 1:
+        return group[0].short
+    columns = zip(*(subject.short for subject in group), strict=False)
+    shared = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, columns))
+    return re.sub(r"([-_., ](seed=?|s)?)?[-_., ]*\d*$", "", shared) or group[0].method
+
+
+def _below(group: Sequence[Subject]) -> str:
+    return f"{Path(group[0].word).expanduser().resolve().parent.name}/{_stem(group)}"

@@ -1,0 +1,221 @@
+"""The same images through every encoder: their features are audited, and k-NN is asked for the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullrank.collapse.audit import audit
+from fullrank.encoders.encoder import Encoder
+from fullrank.errors import DataError, UsageError
+from fullrank.images.loader import evaluation_batches
+from fullrank.images.opening import open_data
+from fullrank.images.sources import Source
+from fullrank.probes import knn_predict
+from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
+from fullrank.report.style import count
+
+__all__ = ["Images", "choose_images", "measure", "shared_data"]
+
+BANK, QUERIES, K = 10_000, 2_048, 20
+RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that every encoder sees.
+
+    Attributes:
+        data: their data set.
+        queries: held-out images, whose features are audited and whose labels are asked for.
+        bank: labelled training images, the neighbours; None where there are no labels.
+        k: neighbours that vote.
+        raw: k-NN accuracy on their pixels; None without labels.
+        raw_side: height and width that these were compared at, in pixels.
+        seed: of the split, where the data set has none.
+        notes: one line each: what was done to the data set.
+    """
+
+    data: str
+    queries: Source
+    bank: Source | None
+    k: int = K
+    raw: float | None = None
+    raw_side: int = RAW_SIDE
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def split_by_seed(self) -> bool:
+        """Whether another seed holds out other images: the data set has no such split."""
+        return any("no val or test split" in note for note in self.notes)
+
+    @property
+    def about(self) -> str:
+        """What was measured on which images, in a sentence."""
+        text = f"{count(len(self.queries))} held-out images of {self.data}, the same for every encoder"
+        if self.bank is None:
+            return f"{text}; no k-NN: the images have no labels."
+        return (
+            f"{text}; k-NN asks {count(len(self.bank))} training images, k = {self.k}, votes weighted by "
+            f"exp(cosine / 0.07). Raw pixels were compared at {self.raw_side} x {self.raw_side}."
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-able: data, queries, bank, k, raw_pixels."""
+        bank = None if self.bank is None else len(self.bank)
+        return {
+            "data": self.data,
+            "queries": len(self.queries),
+            "bank": bank,
+            "k": self.k if bank else None,
+            "raw_pixels": self.raw,
+        }
+
+
+def shared_data(subjects: Sequence[Subject]) -> dict[str, Any]:
+    """The data set that all runs among the subjects were trained on, as `choose_images` takes it.
+
+    Args:
+        subjects: those that are no runs do not count.
+
+    Returns:
+        data, and limit, image_size and seed where all runs have the same; empty without shared data.
+    """
+    configs = [subject.run.config for subject in subjects if subject.run]
+    data = _one([config.get("data") for config in configs])
+    if not isinstance(data, str):
+        return {}
+    size = _one([config.get("image_size") for config in configs]) if data == "shapes" else None  # drawn at it
+    return {
+        "data": data,
+        "limit": _one([config.get("limit") for config in configs]) or None,
+        "image_size": size or None,
+        "seed": _one([config.get("seed") for config in configs]) or 0,
+    }
+
+
+def _one(values: Sequence[Any]) -> Any:
+    """The value that all have, else None."""
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def choose_images(
+    data: str,
+    *,
+    limit: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    bank: int = BANK,
+    queries: int = QUERIES,
+    k: int = K,
+    download: bool = False,
+) -> Images:
+    """The images that every encoder is to see: a fixed random choice, the same on every call.
+
+    Args:
+        data: a name of `fullrank list data`, or a folder.
+        limit: of the training images, as a run has it.
+        image_size: in pixels, where the data set is drawn at any; None is its own.
+        seed: of the run whose held-out images are wanted, where the data set has no such split.
+        bank: training images among which neighbours are sought, at most.
+        queries: held-out images, at most.
+        k: neighbours.
+        download: fetch a named data set that is not there.
+
+    Raises:
+        UsageError: a number that makes no sense.
+        UnknownNameError, DataError: no such data.
+
+    Example:
+        >>> images = choose_images("shapes", bank=300, queries=100)
+        >>> len(images.queries), len(images.bank), images.raw > 0.2
+        (100, 300, True)
+    """
+    for name, value in (("--bank", bank), ("--queries", queries), ("--k", k)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
+    opened = open_data(data, image_size=image_size, limit=limit, download=download, seed=seed)
+    asked, among = _labelled(opened.held_out), _labelled(opened.train)
+    notes = tuple(opened.notes)
+    if asked is None or among is None:
+        return Images(data, _some(opened.held_out, queries), None, seed=seed, notes=notes)
+    chosen, asked = _some(among, bank), _some(asked, queries)
+    own = chosen.image_size
+    side = min(*own, RAW_SIDE) if own else RAW_SIDE
+    raw = _share_right(_pixels(asked, side), _pixels(chosen, side), k)
+    return Images(data, asked, chosen, min(k, len(chosen)), raw, side, seed, notes)
+
+
+def measure(subject: Subject, images: Images, progress: OnProgress | None = None) -> Subject:
+    """The subject with the audit of its features and, where there are labels, its k-NN accuracy.
+
+    Args:
+        subject: with an encoder, else it is returned as it is.
+        images: what every encoder sees.
+        progress: told how far it is.
+
+    Raises:
+        DataError: no image can be decoded.
+    """
+    if subject.model is None:
+        return subject
+    rows, labels = _features(subject.model, images.queries, f"{subject.short}: features", progress)
+    found = audit(rows, tap=FEATURES, metrics=("level",))
+    knn = None
+    if images.bank is not None and labels is not None:
+        bank = _features(subject.model, images.bank, f"{subject.short}: k-NN bank", progress)
+        knn = _share_right((rows, labels), bank, images.k)
+    return subject.measured(TapSummary.of_audit(found, f"held-out {images.data}"), {"knn_same": knn})
+
+
+def _features(
+    model: Encoder, source: Source, told: str, progress: OnProgress | None
+) -> tuple[Tensor, Tensor | None]:
+    from fullrank.features.extraction import embed_images
+
+    rows, labels, done = [], [], 0
+    for batch in embed_images(model, source, [FEATURES]):
+        rows.append(batch.rows[FEATURES])
+        labels.append(batch.labels)
+        done += len(batch.indices)
+        if progress:
+            progress(told, done, len(source))
+    if not rows:
+        raise DataError(f"{source.name} has no image that can be decoded")
+    known = [part for part in labels if part is not None]
+    return torch.cat(rows), torch.cat(known) if known else None
+
+
+def _pixels(source: Source, side: int) -> tuple[Tensor, Tensor]:
+    assert source.labels is not None
+    parts = list(evaluation_batches(source, 1024, side))
+    places = torch.cat([indices for indices, _ in parts])
+    rows = torch.cat([images.flatten(1).float().cpu() for _, images in parts])
+    return rows, torch.from_numpy(source.labels)[places]
+
+
+def _share_right(asked: tuple[Tensor, Tensor], bank: tuple[Tensor, Tensor | None], k: int) -> float | None:
+    rows, labels = bank
+    if labels is None:
+        return None
+    return float((knn_predict(asked[0], rows, labels, k) == asked[1]).double().mean())
+
+
+def _labelled(source: Source) -> Source | None:
+    if source.labels is None or not (source.labels >= 0).any():
+        return None
+    return source if (source.labels >= 0).all() else source.subset(np.flatnonzero(source.labels >= 0))
+
+
+def _some(source: Source, most: int) -> Source:
+    if len(source) <= most:
+        return source
+    return source.subset(np.sort(np.random.default_rng(0).choice(len(source), most, replace=False)))

@@ -1,0 +1,338 @@
+"""What may be compared: runs, encoders of anybody, saved embeddings, audits; each read into one shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from fullrank.collapse.audit import Audit
+from fullrank.errors import DataError
+from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.report.run.reading import Record, Run, read_run
+from fullrank.report.run.summary import Summary, summarise
+from fullrank.report.style import Look, count, look_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fullrank.encoders.encoder import Encoder
+
+__all__ = ["FEATURES", "Kind", "Subject", "TapSummary", "open_subject", "run_subject"]
+
+Kind: TypeAlias = Literal["run", "encoder", "embeddings", "audit"]
+
+FEATURES = "features"
+SHOWN = ("level", "erank_centred", "rankme_unit", "alignment", "uniformity")
+
+
+@dataclass(frozen=True)
+class TapSummary:
+    """What is known of one embedding of a subject.
+
+    Attributes:
+        tap: which embedding.
+        n, d: rows and their width.
+        kind: of the verdict.
+        why: its reason, in a line.
+        values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
+        nulls: what isotropic noise of the same n and d reads.
+        spectrum: centred singular values, descending; None where they are not on record.
+        images: which images the rows are of, for people.
+    """
+
+    tap: str
+    n: int | None
+    d: int | None
+    kind: str
+    why: str
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    nulls: Mapping[str, float | None] = field(default_factory=dict)
+    spectrum: np.ndarray | None = field(default=None, compare=False)
+    images: str = ""
+
+    @property
+    def look(self) -> Look:
+        """Colour, glyph and title of the verdict."""
+        return look_of(self.kind)
+
+    @classmethod
+    def of_audit(cls, found: Audit, images: str) -> TapSummary:
+        """What an audit found.
+
+        Example:
+            >>> import torch
+            >>> from fullrank.collapse.audit import audit
+            >>> reading = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
+            >>> reading.tap, reading.n, sorted(reading.values)
+            ('embedding', 40, ['erank_centred', 'level', 'rankme_unit', 'uniformity'])
+        """
+        measures = {} if found.panel is None else found.panel.measures
+        spectrum = None if found.panel is None else found.panel.spectra["centred"]
+        values = {name: measures[name].value for name in SHOWN if name in measures}
+        nulls = {name: measures[name].null for name in values}
+        verdict = found.verdict
+        return cls(found.tap, found.n, found.d, verdict.kind, verdict.why, values, nulls, spectrum, images)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that was named.
+
+    Attributes:
+        word: as it was named.
+        kind: a run, an encoder, embeddings or an audit.
+        what: what it is, in a few words.
+        judged: the embedding that its verdict is about.
+        others: further embeddings by tap.
+        run: where it is one.
+        model: its encoder, where it can be opened.
+        evaluations: what `fullrank evaluate` left beside it, by the names of its files.
+        values: numbers of the training, and results of probes as `linear_top1`, by name.
+        notes: one line each: what a reader should know.
+    """
+
+    word: str
+    kind: Kind
+    what: str
+    judged: TapSummary | None
+    others: Mapping[str, TapSummary] = field(default_factory=dict)
+    run: Run | None = None
+    model: Encoder | None = None
+    evaluations: Mapping[str, Record] = field(default_factory=dict)
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """What a run was trained with; what anything else is."""
+        return str(self.run.config.get("method") or "–") if self.run else self.what
+
+    @property
+    def seed(self) -> int | None:
+        """Of a run."""
+        seed = self.run.config.get("seed") if self.run else None
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def short(self) -> str:
+        """The last part of a path, else the word."""
+        path = Path(self.word).expanduser()
+        return path.resolve().name if path.exists() else self.word
+
+    def reading(self, tap: str) -> TapSummary | None:
+        """What is known of one tap."""
+        return self.judged if self.judged is not None and self.judged.tap == tap else self.others.get(tap)
+
+    def measured(self, reading: TapSummary, values: Mapping[str, float | None]) -> Subject:
+        """The same with an embedding that was looked at, which has the verdict where none was."""
+        values = {**self.values, **values}
+        if self.judged is None:
+            return replace(self, judged=reading, values=values)
+        return replace(self, others={**self.others, reading.tap: reading}, values=values)
+
+
+def open_subject(word: str, *, download: bool = False, measure: bool = True) -> Subject:
+    """Opens whatever was named.
+
+    Args:
+        word: a run directory; an encoder as `open_model` takes it; embeddings as `open_embeddings` takes
+            them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
+        download: fetch weights that are not in the libraries' caches.
+        measure: also open the encoders of runs, so that they can be measured.
+
+    Raises:
+        DataError: missing or damaged.
+        UnknownNameError: no such name.
+        UsageError: it cannot be read as any of these.
+
+    Example:
+        >>> open_subject("features.npy")
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.DataError: features.npy does not exist
+    """
+    path = Path(word).expanduser()
+    if (path / "metrics.jsonl").is_file() or (path / "config.yaml").is_file():
+        return _with_encoder(run_subject(path, word)) if measure else run_subject(path, word)
+    if (path / "audit.json").is_file() or path.name == "audit.json":
+        return _audited(word, path if path.name == "audit.json" else path / "audit.json")
+    if path.exists() and not _is_model(path):
+        return _embeddings(word, path)
+    if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
+        raise DataError(f"{word} does not exist")
+    from fullrank.encoders.opening import open_model
+
+    model = open_model(word, download=download)
+    evaluations = _evaluations(word)
+    return Subject(
+        word,
+        "encoder",
+        model.name,
+        None,
+        model=model,
+        evaluations=evaluations,
+        values=_probed(evaluations),
+        notes=tuple(f"{word}: {note}" for note in model.notes),
+    )
+
+
+def run_subject(path: Path, word: str | None = None) -> Subject:
+    """A run as its log tells it; its encoder is not opened.
+
+    Raises:
+        UsageError: no run directory.
+        DataError: an evaluation beside it is damaged.
+    """
+    run, word = read_run(path), word or str(path)
+    summary = summarise(run)
+    readings = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
+        summary.tap: _logged(run, summary, summary.tap)
+    }
+    judged = readings.pop(summary.tap, None) or _logged(run, summary, summary.tap)
+    evaluations = _evaluations(word)
+    time = (summary.end or {}).get("time") or {}
+    values = {
+        "loss": summary.loss,
+        "knn_logged": summary.knn,
+        "knn_untrained": summary.knn_untrained,
+        "linear_online": summary.linear,
+        "epochs": float(summary.epoch),
+        "images_per_second": summary.images_per_second,
+        "seconds": time.get("total", summary.elapsed),
+        "share_watching": summary.share_watching,
+    }
+    wanted = run.config.get("epochs")
+    notes = []
+    if isinstance(wanted, int) and summary.epoch < wanted:
+        notes.append(f"{run.name} stands at epoch {summary.epoch} of {wanted}")
+    if run.damaged:
+        notes.append(f"{run.name}: {run.damaged} damaged lines of metrics.jsonl are left out")
+    return Subject(
+        word,
+        "run",
+        " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run",
+        judged,
+        readings,
+        run,
+        evaluations=evaluations,
+        values=values | _probed(evaluations),
+        notes=tuple(notes),
+    )
+
+
+def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
+    panel = summary.panels.get(tap) or {}
+    measures = {name: found for name, found in (panel.get("measures") or {}).items() if name in SHOWN}
+    verdict = summary.verdict
+    if tap != summary.tap:
+        rows = [row for row in run.epochs if tap in (row.get("verdicts") or {})]
+        verdict = rows[-1]["verdicts"][tap] if rows else {}
+    values = {name: found.get("value") for name, found in measures.items()}
+    if "level" not in values and tap in summary.levels:
+        values["level"] = summary.levels[tap]
+    spectra = run.spectra(tap, "centred")
+    return TapSummary(
+        tap,
+        panel.get("n"),
+        panel.get("d"),
+        str(verdict.get("kind") or "not decidable"),
+        str(verdict.get("why") or ""),
+        values,
+        {name: found.get("null") for name, found in measures.items()},
+        spectra[max(spectra)] if spectra else None,
+        f"held-out {run.config.get('data') or 'images'}",
+    )
+
+
+def _with_encoder(subject: Subject) -> Subject:
+    from fullrank.encoders.opening import open_model
+
+    assert subject.run is not None
+    if not (subject.run.path / "encoder.safetensors").is_file():
+        note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
+        return replace(subject, notes=(*subject.notes, note))
+    return replace(subject, model=open_model(subject.run.path))
+
+
+def _audited(word: str, file: Path) -> Subject:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        metrics = {name: found["metrics"][name] for name in SHOWN if name in found["metrics"]}
+        reading = TapSummary(
+            str(found["tap"]),
+            int(found["n"]),
+            int(found["d"]),
+            str(found["verdict"]),
+            str(found["why"]),
+            {name: metric["value"] for name, metric in metrics.items()},
+            {name: metric["null"] for name, metric in metrics.items()},
+            images=str(found.get("origin") or "rows of its own"),
+        )
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged, or not what `fullrank audit` writes: {error}") from error
+    return Subject(word, "audit", f"audit of {count(reading.n)} x {count(reading.d)}", reading)
+
+
+def _embeddings(word: str, path: Path) -> Subject:
+    from fullrank.collapse.audit import audit
+    from fullrank.features.store import is_stored, open_stored
+    from fullrank.report.audit.subjects import AuditOptions, audit_subject
+
+    if is_stored(path):
+        stored = open_stored(path)
+        split = "test" if "test" in stored else next(iter(stored))
+        rows = stored[split].rows
+        tap = FEATURES if FEATURES in rows else list(rows)[-1]
+        found: Audit = audit(rows[tap], tap=tap, metrics=("level",))
+        origin = f"{split} of {stored[split].provenance['data']}"
+    else:
+        (found,) = audit_subject(path, AuditOptions(metrics=("level",))).values()
+        origin = "rows of its own"
+    evaluations = _evaluations(word)
+    what = f"embeddings {count(found.n)} x {count(found.d)}"
+    return Subject(
+        word,
+        "embeddings",
+        what,
+        TapSummary.of_audit(found, origin),
+        evaluations=evaluations,
+        values=_probed(evaluations),
+        notes=tuple(f"{word}: {note}" for note in found.notes),
+    )
+
+
+def _is_model(path: Path) -> bool:
+    from fullrank.encoders.opening import is_model
+    from fullrank.features.store import is_stored
+
+    return not is_stored(path) and is_model(path)
+
+
+def _evaluations(word: str) -> dict[str, Record]:
+    """What `fullrank evaluate` left of a subject, by the names of its files: `linear`, `knn-projector`."""
+    from fullrank.evaluation.result import place
+
+    folder, found = place(word), {}
+    beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
+    for file in sorted(folder.glob("*.json")):
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if "probe" in said and (beside or said.get("subject") == word):
+                found[file.stem] = {**said, "results": dict(said["results"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
+    return found
+
+
+def _probed(evaluations: Mapping[str, Record]) -> dict[str, float | None]:
+    return {
+        f"{probe}_{name}": float(value)
+        for probe, said in evaluations.items()
+        for name, value in said["results"].items()
+        if isinstance(value, int | float)
+    }

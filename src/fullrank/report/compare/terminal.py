@@ -1,0 +1,55 @@
+"""A comparison on the terminal: the same tables as on the page, verdicts with glyph and colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullrank.report.compare.arms import Comparison
+from fullrank.report.compare.cautions import cautions, hints
+from fullrank.report.compare.tables import Grid, TableCell, tables
+from fullrank.report.style import GREY
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["print_comparison"]
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints the tables, then what does not compare, then how to learn more."""
+    from rich.text import Text
+
+    for grid in tables(comparison):
+        if grid.title:
+            console.print(Text(f"\n{grid.title}", "bold"))
+        console.print(_table(grid))
+    console.print()
+    about = [comparison.images.about[0].upper() + comparison.images.about[1:]] if comparison.images else []
+    for line in [*about, *cautions(comparison), *comparison.notes, *hints(comparison)]:
+        console.print(Text(f"note: {line}", GREY))
+
+
+def _table(grid: Grid) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
+    for name, numeric in zip(grid.columns, grid.numeric, strict=True):
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
+    before = None
+    for _, name, cells in grid.rows:
+        table.add_row(Text("" if name == before else name, "bold"), *map(_words, cells))
+        before = name
+    return table
+
+
+def _words(cell: TableCell) -> Text:
+    from rich.text import Text
+
+    if not cell.looks:
+        return Text(cell.text)
+    return Text("\n").join(
+        Text(f"{look.glyph} {look.word} {times}".rstrip(), look.colour) for look, times in cell.looks
+    )

@@ -1,0 +1,315 @@
+"""What a run shows while it trains: a live panel on a terminal, a line an epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fullrank.errors import UnknownNameError
+from fullrank.report.run.reading import Record
+from fullrank.report.run.summary import Summary, what
+from fullrank.report.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
+
+__all__ = ["MODES", "Listener", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
+
+BAR = 18
+MODES = ("auto", "live", "plain", "quiet", "json")
+
+
+class Listener(Protocol):
+    """What the training loop talks to: a context manager that is told of the start and of every record."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def start(self, config: Record, total_steps: int) -> None:
+        """Told once, before the first record."""
+
+    def __call__(self, record: Record) -> None:
+        """Told of every record of `metrics.jsonl`."""
+
+
+class Quiet:
+    """Says nothing: for `quiet`, and for `json`, where the command prints its one object itself.
+
+    Example:
+        >>> with Quiet() as listener:
+        ...     listener.start({"epochs": 1}, total_steps=10)
+        ...     listener({"event": "end", "epoch": 1, "step": 10})
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def start(self, config: Record, total_steps: int) -> None:
+        """Says nothing."""
+
+    def __call__(self, record: Record) -> None:
+        """Says nothing."""
+
+
+class PlainLines(Quiet):
+    """A plain line at the start, for each epoch and change of verdict, and at the end; no escape codes.
+
+    Args:
+        stream: where to write; standard output by default.
+
+    Example:
+        >>> lines = PlainLines()
+        >>> lines.start({"method": "simsiam", "data": "shapes", "epochs": 30}, total_steps=930)
+        simsiam on shapes: 30 epochs, 930 steps
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream
+        self.summary = Summary("run")
+        self.total_steps = 0
+        self.epochs: int | None = None
+
+    def start(self, config: Record, total_steps: int) -> None:
+        """Writes what is about to run."""
+        self.total_steps, self.epochs = total_steps, config.get("epochs")
+        knobs = [
+            f"{key.replace('_', ' ')} {config[key]}" for key in ("batch_size", "lr", "seed") if key in config
+        ]
+        self._write(
+            ", ".join([f"{what(config)}: {count(self.epochs)} epochs", f"{count(total_steps)} steps", *knobs])
+        )
+
+    def __call__(self, record: Record) -> None:
+        """Writes a line where the record closes an epoch or the run."""
+        before = self.summary.look.word
+        self.summary.take(record)
+        if record["event"] == "epoch":
+            self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
+            if self.summary.look.word != before and self.summary.why:
+                self._write(f"  {self.summary.look.word} ({self.summary.tap}): {self.summary.why}")
+            for warning in self.summary.warnings:
+                self._write(f"  warning: {warning}")
+        elif record["event"] == "rollback":
+            rate = f"{record['rate_factor']:g}"
+            self._write(f"  rolled back to epoch {record['epoch']}, on at {rate} times the rate")
+        elif record["event"] == "end":
+            for line in closing_lines(self.summary):
+                self._write(line)
+
+    def _write(self, line: str) -> None:
+        print(line, file=self.stream or sys.stdout, flush=True)
+
+
+class LivePanel(Quiet):
+    """A panel that keeps itself up to date on a terminal: progress, loss, level, rank, k-NN and the verdict.
+
+    Args:
+        console: the rich console to draw on; one on standard output by default.
+
+    Example:
+        >>> with LivePanel() as panel:  # doctest: +SKIP
+        ...     panel.start(config, total_steps=930)
+        ...     for record in train():
+        ...         panel(record)
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.summary = Summary("run")
+        self.config: Record = {}
+        self.total_steps = 0
+        self._live = Live(self, console=self.console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()  # draws once more, so what stays on the screen is the end
+
+    def start(self, config: Record, total_steps: int) -> None:
+        """Takes in what is about to run."""
+        self.config, self.total_steps = config, total_steps
+
+    def __call__(self, record: Record) -> None:
+        """Takes in a record; the next refresh shows it."""
+        self.summary.take(record)
+
+    def __rich__(self) -> RenderableType:
+        look = self.summary.look
+        grid = Table.grid(padding=(0, 2), expand=True)
+        grid.add_column(no_wrap=True, style=GREY)
+        grid.add_column(ratio=1)
+        for label, row in self._rows():
+            grid.add_row(label, row)
+        verdict = Text.assemble((f"{look.glyph} {look.title}", f"bold {look.colour}"))
+        if self.summary.verdict.get("tap"):
+            verdict.append(f" at the {self.summary.tap}", GREY)
+        why = Text(self.summary.why)
+        for warning in self.summary.warnings:
+            why.append(f"\n▲ {warning}", ORANGE)
+        title = f"[bold]fullrank[/] [{GREY}]·[/] {what(self.config)}"
+        return Panel(
+            Group(grid, "", verdict, why),
+            title=title,
+            title_align="left",
+            border_style=look.colour,
+            padding=(1, 2),
+        )
+
+    def _rows(self) -> list[tuple[str, RenderableType]]:
+        summary = self.summary
+        # copied: the display refreshes from a thread of its own
+        levels = dict(summary.levels) or {tap: summary.measure("level", tap=tap) for tap in summary.panels}
+        rows: list[tuple[str, RenderableType]] = [("progress", self._progress())]
+        loss = Text(f"{number(summary.loss, 4):>9}  ")
+        loss.append(sparkline(summary.losses, 32), BLUE)
+        rows.append(("loss", loss))
+        for index, (tap, value) in enumerate(levels.items()):
+            rows.append(("level" if index == 0 else "", self._level(tap, value)))
+        rank = "noise rank" if summary.constant else "rank"
+        for index, tap in enumerate(summary.panels):
+            rows.append((rank if index == 0 else "", rank_text(summary, tap)))
+        if summary.knn is not None:
+            text = Text(f"{percent(summary.knn):>9}  ")
+            text.append(f"untrained network {percent(summary.knn_untrained)}", GREY)
+            rows.append(("k-NN top-1", text))
+        if summary.linear is not None:
+            rows.append(("linear top-1", Text(f"{percent(summary.linear):>9}  ")))
+        return rows
+
+    def _progress(self) -> RenderableType:
+        summary, epochs = self.summary, self.config.get("epochs")
+        left = summary.seconds_left(self.total_steps)
+        ended = f"took {duration(summary.elapsed)}" if summary.end else f"left {duration(left)}"
+        row = Table.grid(padding=(0, 2), expand=True)
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        done = ProgressBar(self.total_steps or 1, summary.step, complete_style=BLUE, finished_style=GREEN)
+        speed = f"{count(summary.images_per_second)} images/s"
+        row.add_row(f"epoch {summary.epoch}/{count(epochs)}", done, f"{ended} · {speed}")
+        return row
+
+    def _level(self, tap: str, value: float | None) -> Text:
+        threshold = self.summary.threshold
+        low = threshold is not None and value is not None and value < threshold
+        text = Text(f"{number(value):>9}  ", no_wrap=True, overflow="ellipsis")
+        filled, empty = bar(value, BAR)
+        text.append(filled, RED if low else GREEN)
+        text.append(empty, GREY)
+        text.append(f" {tap}")
+        return text
+
+
+def make_console(mode: str = "auto") -> Listener:
+    """The listener for a mode of output.
+
+    Args:
+        mode: "live" for the panel, "plain" for lines, "quiet" and "json" for nothing,
+            "auto" for the panel on a terminal and lines elsewhere.
+
+    Raises:
+        UnknownNameError: if there is no such mode.
+
+    Example:
+        >>> type(make_console("plain")).__name__, type(make_console("json")).__name__
+        ('PlainLines', 'Quiet')
+    """
+    if mode not in MODES:
+        raise UnknownNameError("output mode", mode, MODES)
+    if mode in {"quiet", "json"}:
+        return Quiet()
+    return LivePanel(Console(force_terminal=mode == "live" or None)) if is_live(mode) else PlainLines()
+
+
+def is_live(mode: str = "auto") -> bool:
+    """Whether a mode means a live display: asked for, or standard output is a terminal that can redraw."""
+    capable = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+    return mode == "live" or (mode == "auto" and capable)
+
+
+def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
+    """An epoch in one line of plain text."""
+    words = [f"epoch {summary.epoch:>3}" + (f"/{epochs}" if epochs else "")]
+    words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
+    words.append(f"level {number(summary.level)}")
+    if summary.rank is not None:
+        words.append(
+            f"rank {number(summary.rank)} (null {number(summary.rank_null)}, d {count(summary.width)})"
+        )
+    if summary.knn is not None:
+        words.append(f"k-NN {percent(summary.knn)}")
+    if summary.linear is not None:
+        words.append(f"linear {percent(summary.linear)}")
+    if summary.images_per_second is not None and summary.epoch:
+        words.append(f"{count(summary.images_per_second)} images/s")
+    if left:
+        words.append(f"left {duration(left)}")
+    return "  ".join([*words, summary.look.word])
+
+
+def closing_lines(summary: Summary) -> list[str]:
+    """How a run ended, and its verdict, in plain text."""
+    reason = (summary.end or {}).get("reason", "ended")
+    share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
+    epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
+    ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"
+    tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
+    return [ended + share, f"verdict: {summary.look.word}{tap}: {summary.why}"]
+
+
+def rank_text(summary: Summary, tap: str) -> Text:
+    """The centred effective rank at a tap, beside its null and d."""
+    panel = summary.panels[tap]
+    found = (panel.get("measures") or {}).get("erank_centred") or {}
+    value, d = found.get("value"), panel.get("d")
+    text = Text(f"{number(value):>9}  ", no_wrap=True, overflow="ellipsis")
+    filled, empty = bar(None if value is None or not d else value / d, BAR)
+    text.append(filled, GREY if summary.constant else BLUE)
+    text.append(empty, GREY)
+    text.append(f" {tap:<10}")
+    text.append(f" null {number(found.get('null'))}, d {count(d)}", GREY)
+    return text
+
+
+def bar(share: float | None, width: int) -> tuple[str, str]:
+    """A share of 1 as the filled and the empty part of a bar.
+
+    Example:
+        >>> bar(0.5, 8)
+        ('━━━━', '╌╌╌╌')
+    """
+    filled = 0 if share is None else round(min(1.0, max(0.0, share)) * width)
+    return "━" * filled, "╌" * (width - filled)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A series as a row of blocks, lowest to highest; a long one is averaged over stretches.
+
+    Example:
+        >>> sparkline([3, 2, 1, 0], 8), sparkline([], 8), sparkline([1.0, 1.0], 8)
+        ('█▆▃▁', '', '▁▁')
+    """
+    if not values:
+        return ""
+    parts = min(width, len(values))
+    edges = [len(values) * index // parts for index in range(parts + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    blocks = "▁▂▃▄▅▆▇█"
+    return "".join(blocks[round(7 * (mean - low) / (high - low)) if high > low else 0] for mean in means)
