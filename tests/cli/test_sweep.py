@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from fullrank.cli.sweep_jobs import Job
 
 from cli.helpers import SMALL, call
 from fullrank.cli import sweep_jobs
-from fullrank.cli.sweep_jobs import Job
 
 TINY = (*SMALL, "--limit", "128", "--epochs", "1", "--watch-images", "64", "--accelerator", "cpu")
 

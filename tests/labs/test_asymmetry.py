@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from fullrank.labs._common.cells import finished, run_cells
+
 from fullrank.labs._common.lab import Job, plan_cells
 from fullrank.labs._common.results import Results
 from fullrank.labs.asymmetry.halves import HALVES

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fullrank.labs._common.cells import finished, run_cells
 
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
 from fullrank.labs._common.lab import plan_cells
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Result, Results

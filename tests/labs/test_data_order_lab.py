@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from fullrank.labs._common.cells import finished, run_cells
 
 from cli.helpers import call
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
 from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.data_order.figures import images_in_use

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from fullrank.labs._common.cells import finished, run_cells
+
 from fullrank.labs._common.lab import plan_cells
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.failures.analysis import findings, first, knn_fell, lasting, said

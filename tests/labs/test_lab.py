@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fullrank.labs._common.cells import finished, jobs_at_once, run_cells
 from rich.console import Console
 
 from fullrank.errors import UsageError
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, jobs_at_once, run_cells
 from fullrank.labs._common.claims import above, holds, spread
 from fullrank.labs._common.effects import effects
 from fullrank.labs._common.figures import Series

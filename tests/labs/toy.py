@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fullrank.errors import DataError
 from fullrank.labs._common.cells import run_cells
+
+from fullrank.errors import DataError
 from fullrank.labs._common.claims import above
 from fullrank.labs._common.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
 from fullrank.labs._common.lab import Job, Lab, Settings

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fullrank.jobs.job import Settings, slug
 from fullrank.labs._common.claims import RULE, Claim, spread
 from fullrank.labs._common.drawing import colours_of, draw
 from fullrank.labs._common.drawing_paper import draw_for_paper
 from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Picture, Table, numbers_of
-from fullrank.labs._common.lab import Lab, Settings, slug
+from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 from fullrank.report.paper_style import save
 from fullrank.report.render import Section, card, data_uri, pairs, render, typographic, write
@@ -62,7 +63,7 @@ def write_lab(
         **plan,
         "seen": findings.seen,
         "notes": list(findings.notes),
-        "claims": [vars(claim) for claim in findings.claims],
+        "claims": [claim.as_dict() for claim in findings.claims],
         "figures": {slug(title): numbers_of(item) for title, item in findings.figures().items()},
         "tables": {slug(title): numbers_of(item) for title, item in findings.tables().items()},
         "cells": [

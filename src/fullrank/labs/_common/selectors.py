@@ -1,43 +1,94 @@
-"""What labs read off their runs besides what a `Result` tells: linear accuracy, and spectra to compare."""
+"""Selectors: the values that labs take from their results, as accuracy at the end or a spectrum."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import numpy as np
 
 from fullrank.collapse.spectrum import cumulative_curve
 from fullrank.labs._common.figures import Series
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Curve, Read, Result, Results
 
-__all__ = ["auc_end", "comparable", "cumulative", "linear", "linear_end", "null_end", "relative", "untrained"]
+__all__ = [
+    "along",
+    "auc_end",
+    "comparable",
+    "cumulative",
+    "knn",
+    "knn_end",
+    "knn_gain",
+    "last",
+    "linear",
+    "linear_end",
+    "loss",
+    "loss_end",
+    "null_end",
+    "rank_share",
+    "relative",
+    "untrained",
+]
 
 FLOOR = 1e-5  # of the largest singular value: below is rounding
 
-
-def comparable(results: Results) -> Results:
-    """The results of those seeds that have every arm."""
-    seeds = results.whole_seeds
-    return Results([result for result in results if result.seed in seeds])
-
-
-def auc_end(result: Result) -> float | None:
-    """AUC of the encoder's features at the end (Li et al., 2209.15007): higher is more collapsed."""
-    return result.last("auc", "backbone")
+loss: Curve = attrgetter("loss")
+"""Mean training loss, by epoch."""
+knn: Curve = attrgetter("knn")
+"""k-NN accuracy, by epoch; 0 is the untrained network."""
 
 
 def linear(result: Result) -> dict[int, float]:
     """Accuracy of the linear classifier that was trained beside the method, by epoch."""
-    rows = [
-        row for row in result.run.epochs if row["epoch"] and (row.get("probe") or {}).get("top1") is not None
-    ]
-    return {row["epoch"]: row["probe"]["top1"] for row in rows}
+    rows = [row for row in result.run.epochs if row["epoch"]]
+    found = {row["epoch"]: (row.get("probe") or {}).get("top1") for row in rows}
+    return {epoch: value for epoch, value in found.items() if value is not None}
 
 
-def linear_end(result: Result) -> float | None:
-    """The same at the end."""
-    found = linear(result)
-    return found[max(found)] if found else None
+def along(measure: str, tap: str = "projector") -> Curve:
+    """A metric of the panel, by epoch."""
+    return lambda result: result.along(measure, tap)
+
+
+def _end(curve: Curve) -> Read:
+    def end(result: Result) -> float | None:
+        found = curve(result)
+        return found[max(found)] if found else None
+
+    return end
+
+
+loss_end, knn_end, linear_end = _end(loss), _end(knn), _end(linear)
+
+
+def knn_gain(result: Result) -> float | None:
+    """k-NN accuracy at the end less that of the untrained network."""
+    return result.knn[max(result.knn)] - result.knn[0] if 0 in result.knn else None
+
+
+def last(measure: str, tap: str = "projector") -> Read:
+    """A metric of the panel at the end."""
+    return lambda result: result.last(measure, tap)
+
+
+auc_end = last("auc", "backbone")
+"""AUC of the encoder's features at the end (Li et al., 2209.15007): higher is more collapsed."""
+
+
+def rank_share(tap: str = "projector") -> Read:
+    """Centred effective rank at the end over d."""
+
+    def share(result: Result) -> float | None:
+        rank = result.last("erank_centred", tap)
+        return None if rank is None else rank / result.width(tap)
+
+    return share
+
+
+def comparable(results: Results) -> Results:
+    """Results of those seeds that have every arm."""
+    seeds = results.whole_seeds
+    return Results([result for result in results if result.seed in seeds])
 
 
 def untrained(results: Sequence[Result]) -> dict[str, float]:

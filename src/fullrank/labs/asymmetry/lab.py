@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fullrank.labs._common.claims import Claim, spread
-from fullrank.labs._common.figures import Chapter, Findings
+from fullrank.labs._common.claims import spread
+from fullrank.labs._common.figures import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
-from fullrank.labs._common.results import Results
+from fullrank.labs._common.results import Results, joined
+from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry import designs as designs
 from fullrank.labs.asymmetry import halves as halves
 from fullrank.labs.asymmetry import measures as measures
@@ -109,7 +110,7 @@ class Asymmetry(Lab):
         "asym-siam": "designs that make one side vary more, on the source and on the target",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part and one seed."""
         base = {**preset[part], "data": preset["data"]}
         own = base.pop("options", {})
@@ -121,31 +122,31 @@ class Asymmetry(Lab):
             yield Job(arm, seed, {**base, **settings, "options": {**own, **options}}, measure, part=part)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
-        """Claims, figures and words, part by part."""
-        chapters: list[Chapter] = []
-        claims: list[Claim] = []
-        words, notes = [], []
-        for part in self.parts:
-            own = results.of(part)
-            if not len(own):
-                continue
-            if part == "simsiam-2x2":
-                claims, chapters = claims + halves.claims(own), chapters + halves.chapters(part, own)
-            elif part == "asym-siam":
-                claims, chapters = claims + designs.claims(own), chapters + designs.chapters(part, own)
-                notes.append(
-                    "AsymBN is left out: its BN statistics differ between devices, and a cell runs on one. "
-                    "The baseline is MoCo v3, with a predictor and the batch's negatives, instead of MoCo v2."
-                )
-            else:
-                claims, chapters = claims + teachers.claims(own), chapters + teachers.chapters(part, own)
-                notes.append(
-                    f"Unlike the tutorial, {part} draws two views of one image instead of running two "
-                    "loaders in step, shuffles batches anew each epoch, and starts every regime from "
-                    "fresh networks."
-                )
-            words.append(f"{part}: {_words(part, own)}")
-        return Findings(chapters, claims, " ".join(words), notes)
+        """Claims, figures and sentences, part by part."""
+        return joined(_findings(part, own) for part, own in results.parts(self.parts))
+
+
+def _findings(part: str, results: Results) -> Findings:
+    """Findings of one part."""
+    if part == "asym-siam":
+        note = (
+            "AsymBN is left out: its BN statistics differ between devices, and a cell runs on one. "
+            "The baseline is MoCo v3, with a predictor and the batch's negatives, instead of MoCo v2."
+        )
+        words = f"{part}: {designs.summary(results)}"
+        return Findings(designs.chapters(results), designs.claims(results), words, [note])
+    untrained = spread([result.knn[0] for result in results if 0 in result.knn])
+    arms = [
+        f"{arm} – {results.kinds(arm)}, k-NN {spread(results.values(arm, knn_end))}" for arm in results.arms
+    ]
+    words = f"{part}: {'; '.join(arms)}; untrained {untrained}."
+    if part == "simsiam-2x2":
+        return Findings(halves.chapters(results), halves.claims(results), words)
+    note = (
+        f"Unlike the tutorial, {part} draws two views of one image instead of running two loaders in step, "
+        "shuffles batches anew each epoch, and starts every regime from fresh networks."
+    )
+    return Findings(teachers.chapters(part, results), teachers.claims(results), words, [note])
 
 
 def _regimes(preset: Settings, part: str) -> Arms:
@@ -172,14 +173,3 @@ def _designs(preset: Settings, part: str) -> Arms:
         for name, side, mean in ((designs.ON_SOURCE, "", "target"), (designs.ON_TARGET, "-target", "source")):
             options = {"mean_encoding": mean} if design == "meanenc" else {}
             yield name.format(design), {"views": f"asym-{design}{side}{suffix}"}, options
-
-
-def _words(part: str, results: Results) -> str:
-    if part == "asym-siam":
-        return designs.words(results)
-    told = [
-        f"{arm} – {results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
-        for arm in results.arms
-    ]
-    untrained = spread([result.knn[0] for result in results if 0 in result.knn])
-    return f"{'; '.join(told)}; untrained {untrained}."

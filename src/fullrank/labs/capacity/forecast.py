@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fullrank.errors import UsageError
 from fullrank.labs._common.claims import Claim, holds
@@ -53,8 +53,8 @@ def forecast_claims(fitted: Mapping[str, Fitted]) -> list[Claim]:
         "R² of runs left out: " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()),
         scores=scores,
     )
-    told = claim.told.replace(" seed", " encoder") if scores else "no encoder has runs enough"
-    return [Claim(claim.text, claim.verdict, told, claim.numbers)]
+    evidence = claim.evidence.replace(" seed", " encoder") if scores else "no encoder has runs enough"
+    return [replace(claim, evidence=evidence)]
 
 
 def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:

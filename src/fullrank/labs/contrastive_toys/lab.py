@@ -93,7 +93,7 @@ class ContrastiveToys(Lab):
         "directclr": "DirectCLR on images over the channels that its loss sees",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A toy for each setting; runs of DirectCLR for each count of channels."""
         if part == "directclr":
             for channels in preset["channels"]:

@@ -1,4 +1,4 @@
-"""What the lab of data orders shows."""
+"""Figures of the lab of data orders."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import numpy as np
 
 from fullrank.images.data_order import DataOrder
 from fullrank.labs._common.figures import Chapter, Lines, Series, Table
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
+    along,
     auc_end,
     cumulative,
+    knn,
+    knn_end,
     linear,
     linear_end,
+    loss,
+    loss_end,
     null_end,
+    rank_share,
     relative,
     untrained,
 )
@@ -66,64 +72,45 @@ def chapters(results: Results, switch: int | None) -> list[Chapter]:
 
 
 def _orders(results: Results) -> Chapter:
-    def share(place: int, arm: str) -> Series:
-        return results.curve(arm, lambda r: images_in_use(r.run.config)[place])
+    def share(title: str, note: str, place: int) -> Lines:
+        used = lambda result: images_in_use(result.run.config)[place]  # noqa: E731
+        return results.lines(title, note, "share of the images", used, percent=True)
 
     return Chapter(
         "Which images when",
         [
-            Lines(
-                "Images in use",
-                "Share of the training images that an epoch draws its batches from.",
-                "epoch",
-                "share of the images",
-                [share(0, arm) for arm in results.arms],
-                percent=True,
-            ),
-            Lines(
-                "Images seen so far",
-                "Share that some epoch until then drew from.",
-                "epoch",
-                "share of the images",
-                [share(1, arm) for arm in results.arms],
-                percent=True,
-            ),
+            share("Images in use", "Share of the training images that an epoch draws its batches from.", 0),
+            share("Images seen so far", "Share that some epoch until then drew from.", 1),
         ],
     )
 
 
 def _along(results: Results) -> Chapter:
-    def measured(title: str, note: str, y: str, measure: str, null: str = "") -> Lines:
-        level = null_end(results, measure, "backbone") if null else None
-        curves = results.curves(lambda r: r.along(measure, "backbone"))
-        return Lines(title, note, "epoch", y, curves, {null: level} if level is not None else {})
+    def measured(title: str, note: str, y: str, metric: str, baseline: str = "") -> Lines:
+        level = null_end(results, metric, "backbone") if baseline else None
+        references = {baseline: level} if level is not None else {}
+        return results.lines(title, note, y, along(metric, "backbone"), references)
 
     return Chapter(
         "Along training",
         [
-            Lines(
+            results.lines(
                 "Linear accuracy",
                 "Of a linear classifier trained beside the encoder.",
-                "epoch",
                 "linear top-1",
-                results.curves(linear),
+                linear,
                 percent=True,
             ),
-            Lines(
+            results.lines(
                 "k-NN accuracy",
                 "On the encoder's features; epoch 0 is the untrained network.",
-                "epoch",
                 "k-NN top-1",
-                results.curves(lambda r: r.knn),
+                knn,
                 untrained(results),
                 percent=True,
             ),
-            Lines(
-                "Loss",
-                "On the images in use: collapse need not show here.",
-                "epoch",
-                "negative cosine",
-                results.curves(lambda r: r.loss),
+            results.lines(
+                "Loss", "On the images in use: collapse need not show here.", "negative cosine", loss
             ),
             measured("AUC", "Higher is more collapsed; 1 is rank one.", "AUC", "auc", "isotropic"),
             measured(
@@ -142,26 +129,24 @@ def _along(results: Results) -> Chapter:
 
 
 def _hybrid(results: Results, switch: int | None) -> Chapter:
-    arms = [arm for arm in HYBRID if arm in results.arms]
+    some = Results([result for result in results if result.arm in HYBRID])
     marks = {"hybrid goes over to all images": float(switch)} if switch else {}
     return Chapter(
         "Hybrid against multi-epoch",
         [
-            Lines(
+            some.lines(
                 "Linear accuracy, hybrid against multi-epoch",
                 "The hybrid is the single pass until the mark, and iid from there on.",
-                "epoch",
                 "linear top-1",
-                [results.curve(arm, linear) for arm in arms],
+                linear,
                 marks=marks,
                 percent=True,
             ),
-            Lines(
+            some.lines(
                 "AUC, hybrid against multi-epoch",
                 "Of the encoder's features; higher is more collapsed.",
-                "epoch",
                 "AUC",
-                [results.curve(arm, lambda r: r.along("auc", "backbone")) for arm in arms],
+                along("auc", "backbone"),
                 marks=marks,
             ),
         ],
@@ -172,25 +157,24 @@ def _end(results: Results) -> Chapter:
     def used(result: Result) -> float:
         return images_in_use(result.run.config)[1][int(result.run.config["epochs"])]
 
-    rows: list[list[Any]] = [
+    columns: dict[str, Read] = {
+        "AUC": auc_end,
+        "Rank / d": rank_share("backbone"),
+        "Linear": linear_end,
+        "k-NN": knn_end,
+        "Loss": loss_end,
+    }
+    rows = [
         [
             arm,
             results.kinds(arm),
             f"{used(results[arm][0]):.0%}",
-            *(
-                results.values(arm, read)
-                for read in (
-                    auc_end,
-                    lambda r: r.rank_share("backbone"),
-                    linear_end,
-                    lambda r: r.knn_end,
-                    lambda r: r.loss_end,
-                )
-            ),
+            *(results.values(arm, read) for read in columns.values()),
             results[arm][0].run.epochs[-1]["step"],
         ]
         for arm in results.arms
     ]
+    straight = Series("isotropic", [0.0, 1.0], [[0.0, 1.0]], "dot")  # of equal singular values
     return Chapter(
         "At the end",
         [
@@ -207,18 +191,13 @@ def _end(results: Results) -> Chapter:
                 "Its mean height is the AUC; the straight line has none collapsed.",
                 "share of the directions",
                 "share of the spectrum they hold",
-                [*(cumulative(results, arm) for arm in results.arms), _straight()],
+                [*(cumulative(results, arm) for arm in results.arms), straight],
             ),
             Table(
                 "Orders",
                 "At the last epoch, on held-out images; AUC and rank of the encoder's features.",
-                ("Order", "Verdict", "Images seen", "AUC", "Rank / d", "Linear", "k-NN", "Loss", "Steps"),
+                ("Order", "Verdict", "Images seen", *columns, "Steps"),
                 rows,
             ),
         ],
     )
-
-
-def _straight() -> Series:
-    """The cumulative curve of equal singular values."""
-    return Series("isotropic", [0.0, 1.0], [[0.0, 1.0]], "dot")

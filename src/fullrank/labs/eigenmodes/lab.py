@@ -84,10 +84,10 @@ class Eigenmodes(Lab):
         "matrix": "the ten runs of the reference's script, as published and matched",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part and one seed."""
         if part == "toys":
-            return toys.cells(preset, part, seed)
+            return toys.jobs(preset, part, seed)
         arms = matrix.arms(preset["matrix"]) if part == "matrix" else deep.arms(preset["deep"], part)
         return [Job(arm, seed, {**train, "data": preset["data"]}, part=part) for arm, train in arms]
 

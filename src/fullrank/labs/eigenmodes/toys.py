@@ -21,7 +21,7 @@ from fullrank.labs.eigenmodes.toy_networks import (
 )
 from fullrank.labs.eigenmodes.toy_steps import Activation, Distance
 
-__all__ = ["cells", "chapters", "claims", "panel", "two_neurons", "words"]
+__all__ = ["chapters", "claims", "jobs", "panel", "two_neurons", "words"]
 
 PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
 RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
@@ -35,7 +35,7 @@ FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Fi
 TWO_NEURONS = "two neurons, {}"
 
 
-def cells(preset: Settings, part: str, seed: int) -> Iterable[Job]:
+def jobs(preset: Settings, part: str, seed: int) -> Iterable[Job]:
     """One cell for each network of Figures 2 and 6, and for each distance of Figure 5."""
     own = preset["toys"]
     for activation in FIGURES:

@@ -134,7 +134,7 @@ class Failures(Lab):
     )
     presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each exhibit."""
         for arm in preset.get("arms", GALLERY):
             exhibit = GALLERY[arm]

@@ -92,7 +92,7 @@ class RankDifference(Lab):
         "filters": "RDM-SimSiam and RDM-BYOL over type, place and power of the filter",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each arm, then both branches measured."""
         if part == "methods":
             arms = {**METHODS, **COLLAPSING}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Point", "Record", "Run", "follow", "read_run"]
+__all__ = ["Point", "Record", "Run", "read_run"]
 
 Record = dict[str, Any]
 TAP_ORDER = ("backbone", "projector", "predictor", "target", "codes")
@@ -219,38 +219,3 @@ def _read_mapping(file: Path, parse: Callable[[str], Any]) -> Record:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def follow(log: Path, position: int, told: Callable[[Record], None]) -> int:
-    """Hands on every whole line of a growing `metrics.jsonl` after `position`.
-
-    Args:
-        log: the file; it may not be there yet.
-        position: a byte, where a line begins.
-        told: called with each record.
-
-    Returns:
-        Where the next line begins.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log, seen = Path(folder, "metrics.jsonl"), []
-        ...     _ = log.write_text('{"step": 1}\\n{"st')
-        ...     follow(log, 0, seen.append), seen
-        (12, [{'step': 1}])
-    """
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:  # a resumed run cut the file under us
-                continue
-            told(record)
-    return position
