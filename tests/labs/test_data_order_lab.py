@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from fullrank.labs._common.cells import finished, run_cells
 
 from cli.helpers import call
+from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
 from fullrank.labs._common.lab import Job
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Result, Results, finished
 from fullrank.labs.data_order.figures import images_in_use
 from fullrank.training.setup import data_order
 from labs.fake_runs import CONFIG, write_run
@@ -42,7 +42,7 @@ def verdicts(
 
 @pytest.mark.parametrize("preset", list(LAB.presets))
 def test_every_order_is_there_but_in_tiny_and_all_take_the_same_number_of_steps(preset: str) -> None:
-    cells = list(LAB.cells(LAB.presets[preset], "", 0))
+    cells = list(LAB.jobs(LAB.presets[preset], "", 0))
     orders = [data_order(cell.config(), 120_000) for cell in cells]
     assert len({(order.steps, cell.config().epochs) for order, cell in zip(orders, cells, strict=True)}) == 1
     assert preset == "tiny" or {order.kind for order in orders} == set(ORDERS)
@@ -124,9 +124,9 @@ def test_a_killed_single_pass_keeps_its_order_when_it_is_taken_up(tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_cells([cell], tmp_path / "cut", jobs=1, told=die)
+        run_once([cell], tmp_path / "cut", at_once=1, notify=die)
     for out in ("cut", "whole"):
-        assert run_cells([cell], tmp_path / out, jobs=1) == {}
+        assert run_once([cell], tmp_path / out, at_once=1) == {}
     cut, whole = (finished(cell, tmp_path / out) for out in ("cut", "whole"))
     assert cut is not None and whole is not None and cut.loss == whole.loss and len(whole.loss) == 3
 

@@ -102,12 +102,12 @@ def submit_commands(
         submitted = {executor.submit(_run_submitted, job): job for job in jobs}
     failed = {}
     for task in submitit.helpers.as_completed(list(submitted)):
-        job, error = submitted[task], ""
+        job, why = submitted[task], ""
         try:
             task.result()
         except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as problem:
-            error = failed[job.name] = _last_message(task.stderr() or str(problem), task.paths.stderr)
-        notify(job, "failed" if error else "done", {"error": error} if error else {})
+            why = failed[job.name] = _last_message(task.stderr() or str(problem), task.paths.stderr)
+        notify(job, "failed" if why else "done", {"error": why} if why else {})
     return failed
 
 

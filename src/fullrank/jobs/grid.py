@@ -49,8 +49,8 @@ def grid(
     if astray := given & {"profile", "quiet"}:
         raise UsageError(f"--{min(astray)} is not for the runs of a sweep")
     for start in what.split(","):
-        for values in itertools.product(*options.values()):
-            chosen = dict(zip(options, values, strict=True))
+        for picked in itertools.product(*options.values()):
+            chosen = dict(zip(options, picked, strict=True))
             words = [start] * ("," in what) + [f"{k}={v}" for k, v in chosen.items()]
             name = re.sub(r"[^A-Za-z0-9=,._+-]+", "-", ",".join(words)) or "run"
             own = [word for key, value in chosen.items() for word in _option(key, value)]
@@ -106,7 +106,7 @@ def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
     known = json.loads(file.read_text()) if file.exists() else {}
     for job in jobs:
         words, run = job.arguments["argv"], runs[job.name]
-        before = known.setdefault(job.name, words)
+        before = known.get(job.name, words)
         if before != words and run.exists():
             raise UsageError(
                 f"{run} was trained with `{shlex.join(before)}`: take another --out, or the same options"

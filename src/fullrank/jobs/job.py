@@ -87,7 +87,7 @@ class Job:
 
 
 Notify = Callable[[Job, str, Mapping[str, Any]], None]
-"""Called with a job, its state (`running`, `done`, `failed`) and a record of its run, `{"error": ...}` or {}."""
+"""Called with a job, its state (`running`, `done`, `failed`), and a record of its run, `error` or nothing."""
 
 
 def slug(name: str) -> str:

@@ -70,7 +70,7 @@ class _Running:
     """A job in a process of its own."""
 
     def __init__(
-        self, context: Any, job: Job, work: Work, share: Mapping[str, str], log: Callable[[Job], Path]
+        self, context: Any, job: Job, work: Work, share: dict[str, str], log: Callable[[Job], Path]
     ) -> None:
         self.job, self.share, self.log = job, share, log(job)
         self.position = self.log.stat().st_size if self.log.exists() else 0  # of a run that is resumed

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
+
+import yaml
 
 from fullrank.errors import UsageError
 from fullrank.jobs.job import Job, Settings
@@ -12,7 +15,7 @@ from fullrank.labs._common.figures import Findings
 from fullrank.labs._common.results import Results
 from fullrank.registry import Registry
 
-__all__ = ["LABS", "Job", "Lab", "Settings", "plan_jobs"]
+__all__ = ["LABS", "Job", "Lab", "Settings", "plan_jobs", "read_presets"]
 
 
 class Lab(ABC):
@@ -22,8 +25,9 @@ class Lab(ABC):
         title: a line.
         paper: whom to cite.
         says: what the paper claims, in a sentence or two.
-        presets: settings by name, as JSON holds them: `laptop`, `paper`, and `tiny` for tests. A setting
-            `data` is what `--data` overrides; `parts` are those done where none is asked for.
+        presets: settings by name, as JSON holds them: `laptop`, `paper`, and `tiny` for tests; those of a
+            `presets.yaml` by `read_presets(__file__)`. A setting `data` is what `--data` overrides; `parts`
+            are those done where none is asked for.
         parts: names of separate experiments within the lab, each with a line about it; none: there is one.
     """
 
@@ -43,6 +47,12 @@ class Lab(ABC):
 
 
 LABS: Registry[type[Lab]] = Registry("lab", group="fullrank.labs")
+
+
+def read_presets(lab: str) -> Mapping[str, Settings]:
+    """Presets in `presets.yaml` beside a lab's file, but for those that others refer to (`_name`)."""
+    found = yaml.safe_load(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
+    return {name: settings for name, settings in found.items() if not name.startswith("_")}
 
 
 def plan_jobs(lab: Lab, preset: Settings, parts: Sequence[str], seeds: Sequence[int]) -> list[Job]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ Read = Callable[["Result"], "float | None"]
 """One value of a result; see `selectors`."""
 Curve = Callable[["Result"], Mapping[int, "float | None"]]
 """Values of a result by epoch."""
+References: TypeAlias = "Mapping[str, float] | None"
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,10 @@ class Results(Sequence[Result]):
         return [self.curve(arm, what) for arm in self.arms]
 
     def lines(
-        self, title: str, note: str, y: str, what: Curve, *more: Mapping[str, float], **how: Any
+        self, title: str, note: str, y: str, what: Curve, references: References = None, **how: Any
     ) -> Lines:
-        """Every arm's curve over epochs; `more` are references and marks, `how` further fields of `Lines`."""
-        return Lines(title, note, "epoch", y, self.curves(what), *more, **how)
+        """Every arm's curve over epochs; `how` are further fields of `Lines`."""
+        return Lines(title, note, "epoch", y, self.curves(what), references or {}, **how)
 
     def dots(
         self,
@@ -190,7 +191,7 @@ class Results(Sequence[Result]):
         note: str,
         x: str,
         what: str | Read,
-        references: Mapping[str, float] | None = None,
+        references: References = None,
         percent: bool = False,
     ) -> Dots:
         """A dot for each arm and seed."""
@@ -205,7 +206,7 @@ class Results(Sequence[Result]):
         verdict: bool = True,
         arms: Iterable[str] | None = None,
     ) -> Table:
-        """A row for each arm: its name, the verdicts on its seeds, and a list of values by seed for each column.
+        """A row for each arm: its name, the verdicts on its seeds, and values by seed for each column.
 
         Args:
             title, note: as in `Table`.
@@ -215,7 +216,11 @@ class Results(Sequence[Result]):
             arms: in their order; None: all.
         """
         rows: list[list[Any]] = [
-            [arm, *[self.kinds(arm)] * verdict, *(self.values(arm, what) for what in columns.values())]
+            [
+                arm,
+                *([self.kinds(arm)] if verdict else []),
+                *(self.values(arm, what) for what in columns.values()),
+            ]
             for arm in (self.arms if arms is None else arms)
         ]
         return Table(title, note, (head, *["Verdict"] * verdict, *columns), rows)

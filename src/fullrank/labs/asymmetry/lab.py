@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from fullrank.labs._common.claims import spread
 from fullrank.labs._common.figures import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry import designs as designs
@@ -36,53 +36,6 @@ AVERAGED: Mapping[str, Settings] = {
 """What `tutorial-fixed` adds: DINO's teacher alone, and with DINO's two remedies."""
 
 TUTORIAL = {"method": "teacher_student", "views": "tutorial"}
-PUBLISHED = {
-    "backbone": "vit-tutorial", "epochs": 10, "batch_size": 128,
-    "options": {"proj_hidden_dim": 2048, "proj_output_dim": 128, "dropout": 0.1},
-}  # fmt: skip
-PAPER = {
-    "parts": ["tutorial", "tutorial-fixed", "simsiam-2x2", "asym-siam"],
-    "data": "cifar10",
-    "tutorial": PUBLISHED,
-    "tutorial-fixed": PUBLISHED,
-    "simsiam-2x2": {
-        "method": "simsiam", "backbone": "resnet18", "stem": "cifar", "epochs": 800, "batch_size": 512,
-        "lr": 0.03, "weight_decay": 5e-4, "views": "simsiam-cifar", "knn_every": 20, "watch_every": 10,
-        "options": {"proj_layers": 2},
-    },
-    "asym-siam": {
-        "method": "mocov3", "backbone": "resnet50", "epochs": 100, "batch_size": 256, "optimizer": "sgd",
-        "lr": 0.03, "weight_decay": 1e-4, "knn_every": 10, "watch_every": 10,
-        "options": {"tau_base": 0.999, "tau_final": 0.999, "temperature": 0.2, "proj_output_dim": 128},
-    },
-    "suffix": "",
-    "averaging": {"tau_base": 0.996},
-}  # fmt: skip
-LAPTOP = {
-    "parts": ["simsiam-2x2", "tutorial-fixed"],
-    "data": "shapes",
-    "tutorial": {
-        **PUBLISHED, "limit": 512, "epochs": 6, "knn_every": 3, "knn_bank": 256, "watch_images": 256,
-        "options": {"proj_hidden_dim": 256, "proj_output_dim": 128, "dropout": 0.1},
-    },
-    "tutorial-fixed": {
-        "backbone": "resnet8-w16", "epochs": 8, "batch_size": 128, "weight_decay": 1e-4, "knn_every": 2,
-        "options": {"proj_hidden_dim": 128, "proj_output_dim": 64},
-    },
-    "simsiam-2x2": {"recipe": "shapes/simsiam"},
-    "asym-siam": {"recipe": "shapes/mocov3", "epochs": 5, "knn_every": 5},
-    "suffix": "-cifar",
-    "averaging": {"tau_base": 0.99},
-}  # fmt: skip
-TINY_RUN = {"backbone": "resnet8-w16", "epochs": 2, "limit": 128, "batch_size": 64}
-TINY_TEACHER = {**TINY_RUN, "options": {"proj_hidden_dim": 32, "proj_output_dim": 16}}
-TINY = {
-    **LAPTOP,
-    "tutorial": TINY_TEACHER,
-    "tutorial-fixed": TINY_TEACHER,
-    "simsiam-2x2": {"recipe": "shapes/simsiam", **TINY_RUN},
-    "asym-siam": {"recipe": "shapes/mocov3", **TINY_RUN},
-}
 
 Arms = Iterable[tuple[str, dict[str, Any], dict[str, Any]]]
 """Names of arms, with their settings and the method's options."""
@@ -102,7 +55,7 @@ class Asymmetry(Lab):
         "(frozen, copied, averaged) prevents it; so do SimSiam's stop-gradient and predictor, but only "
         "together. Where one side is to vary more than the other, it must be the source."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
     parts: ClassVar = {
         "tutorial": "the tutorial's three regimes as published",
         "tutorial-fixed": "the same without dropout in the teacher, with averaged teachers added",

@@ -77,7 +77,7 @@ def _survives(results: Results, arm: str) -> Claim:
 
 
 def _read(side: str, of: str, key: str) -> Read:
-    return lambda result: result.numbers[f"trained {side}"][of][key]  # type: ignore[no-any-return]
+    return lambda result: result.numbers[f"trained {side}"][of][key]
 
 
 def _unchanged(result: Result) -> bool:

@@ -7,32 +7,13 @@ from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.figures import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, comparable, linear_end
 from fullrank.labs.capacity.figures import arm_of, chapters
 from fullrank.labs.capacity.forecast import forecast_chapter, forecast_claims, forecasts
 
 __all__ = ["Capacity", "shares_of"]
-
-LAPTOP = {
-    "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "study_every": 0},
-    "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8", "16 channels": "resnet8-w16"},
-    "chunks": [1, 3, 10],
-}
-PAPER = {
-    "data": "imagenet",
-    "run": {"recipe": "imagenet/simsiam-resnet18", "epochs": 100, "knn_every": 50, "watch_every": 10},
-    "encoders": {"ResNet-18": "resnet18", "ResNet-34": "resnet34", "ResNet-50": "resnet50"},
-    "chunks": [1, 5, 10, 20, 50, 100],
-}
-TINY = {
-    "data": "shapes",
-    "run": {**LAPTOP["run"], "limit": 192, "batch_size": 32, "epochs": 4, "warmup_epochs": 0},  # type: ignore[dict-item]
-    "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8"},
-    "chunks": [1, 4],
-}
 
 
 @LABS.register("capacity")
@@ -46,7 +27,7 @@ class Capacity(Lab):
         "the cumulative singular values rises with the share of the data that the encoder is to hold, and "
         "accuracy falls. AUC and loss together forecast accuracy without labels."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each encoder and share; a share is the last chunk of the seed's ordering."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from fullrank.labs._common.figures import Chapter, Heat, Lines, Series, Table
 from fullrank.labs._common.results import Read, Result, Results
@@ -31,7 +32,7 @@ def sizes_of(results: Results) -> dict[float, str]:
 
 def agreement(what: str) -> Read:
     """A number of the agreement of codes with classes; None without labels."""
-    return lambda result: (result.numbers["agreement"] or {}).get(what)  # type: ignore[no-any-return]
+    return lambda result: (result.numbers["agreement"] or {}).get(what)
 
 
 def corrected(result: Result) -> float | None:
@@ -177,7 +178,7 @@ def _loss(results: Results) -> Chapter:
     def above(result: Result) -> dict[int, float]:
         return {epoch: value - floor(result) for epoch, value in result.loss.items()}
 
-    rows = [
+    rows: list[list[Any]] = [
         [
             arm,
             math.log(results[arm][0].run.config["options"]["num_codes"]),

@@ -8,41 +8,13 @@ from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.figures import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import comparable, knn_end, last, linear_end
 from fullrank.labs.codes import measures as measures
 from fullrank.labs.codes.figures import agreement, chapters, corrected, sizes_of
 
 __all__ = ["Codes"]
-
-LAPTOP = {
-    "data": "shapes",
-    "run": {
-        "recipe": "shapes/cplearn",
-        "limit": 2048,
-        "epochs": 10,
-        "lr": 0.02,
-        "knn_every": 2,
-        "study_every": 0,
-        # as spread scores at the start as those of the published 2,048 dimensions and batches of 64
-        "options": {"temperature": "reference", "temperature_rows": 4},
-    },
-    "sizes": [10, 128, 1024, 4096],
-    "components": [1, 2, 5, 10, 20, 50, 100],
-}
-PAPER = {
-    "data": "cifar10",
-    "run": {"recipe": "cifar10/cplearn", "knn_every": 50, "watch_every": 20},
-    "sizes": [10, 128, 1024, 16384],
-    "components": [10, 20, 50, 100, 200],
-}
-TINY = {
-    "data": "shapes",
-    "run": {**LAPTOP["run"], "limit": 128, "batch_size": 64, "epochs": 2, "warmup_epochs": 0},  # type: ignore[dict-item]
-    "sizes": [10, 256],
-    "components": [1, 10],
-}
 
 
 @LABS.register("codes")
@@ -57,7 +29,7 @@ class Codes(Lab):
         "clusters collapse within them: NMI, accuracy, rank and mixture entropy grow with the dictionary, "
         "the covariance becomes diagonal and the blocks of the adjacency shrink."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each size; the seed also decides the dictionary."""

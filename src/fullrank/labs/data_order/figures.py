@@ -164,7 +164,7 @@ def _end(results: Results) -> Chapter:
         "k-NN": knn_end,
         "Loss": loss_end,
     }
-    rows = [
+    rows: list[list[Any]] = [
         [
             arm,
             results.kinds(arm),

@@ -7,39 +7,12 @@ from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim
 from fullrank.labs._common.figures import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, comparable, knn_end, linear_end
 from fullrank.labs.data_order.figures import chapters
 
 __all__ = ["DataOrders"]
-
-
-def _orders(switch_epoch: int, last: int) -> dict[str, Settings]:
-    """Arms to their orders: the hybrid's epochs of a single pass, and the chunk size of a fifth."""
-    return {
-        "iid": {},
-        "single pass": {"order": "single-pass"},
-        "hybrid": {"order": "hybrid", "switch_epoch": switch_epoch},
-        "cumulative": {"order": "cumulative"},
-        "last fifth": {"order": "last-fraction", "chunk_size": last},
-        "two rounds": {"order": "single-pass", "rounds": 2},
-        "repeated batches": {"order": "single-pass", "repeat_batch": 4},
-    }
-
-
-RUN = {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "study_every": 0}
-LAPTOP = {"data": "shapes", "run": RUN, "arms": _orders(4, 2)}
-PAPER = {
-    "data": "imagenet",
-    "run": {"recipe": "imagenet/simsiam-resnet18", "epochs": 100, "knn_every": 10, "watch_every": 5},
-    "arms": _orders(40, 20),
-}
-TINY = {
-    "data": "shapes",
-    "run": {**RUN, "limit": 192, "batch_size": 32, "epochs": 3, "warmup_epochs": 0},
-    "arms": dict(list(_orders(1, 1).items())[:3]),
-}
 
 
 @LABS.register("data-order")
@@ -53,7 +26,7 @@ class DataOrders(Lab):
         "chunk after chunk at the same number of steps, prevents it; a single pass first and all images "
         "afterwards (hybrid) is the most accurate, by up to 18 points for a ResNet-18 on ImageNet."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each order; the ordering of the images is the seed's."""

@@ -39,8 +39,8 @@ def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -
         name, verdict, *rest = _words(summary)
         style, more = summary.look, list[ProgressBar | Text]()
         if total_steps:
-            colours = {"complete_style": BLUE, "finished_style": GREEN}
-            more.append(ProgressBar(total_steps, summary.step, width=10, **colours))
+            bar = ProgressBar(total_steps, summary.step, 10, complete_style=BLUE, finished_style=GREEN)
+            more.append(bar)
         if wide:
             more.append(Text(sparkline(summary.losses, 16), BLUE))
         table.add_row(Text(name, "bold"), Text(f"{style.glyph} {verdict}", style.colour), *rest, *more)
