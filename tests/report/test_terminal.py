@@ -9,6 +9,7 @@ from rich.console import Console
 from fullrank.errors import UnknownNameError
 from fullrank.report import read_run, summarise
 from fullrank.report.run.arms import arms_table, arms_text
+from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
 
 

@@ -23,12 +23,8 @@ def run_commands(
 ) -> dict[str, str]:
     """Run commands side by side on this machine; returns what failed: a job's name to one line.
 
-    Args:
-        jobs: `measure` is called with `argv`, the words after `fullrank`, and returns an exit code.
-        runs: by the jobs' names, the run directories that they write.
-        logs: folder for what each of them printed.
-        at_once: how many at a time.
-        notify: called at every change and with every record.
+    The jobs' `measure` is called with `argv`, the words after `fullrank`, and returns an exit code; it
+    writes the run directory that `runs` names. What it prints goes into a file in `logs`.
     """
     logs.mkdir(parents=True, exist_ok=True)
     log_of = {name: run / "metrics.jsonl" for name, run in runs.items()}
@@ -77,12 +73,7 @@ def submit_commands(
 ) -> dict[str, str]:
     """Submit commands as one job array and wait for them; returns what failed, as `run_commands` does.
 
-    Args:
-        jobs: as in `run_commands`.
-        settings: of submitit's executor, as `timeout_min`, `gpus_per_node`, `slurm_partition`.
-        folder: for scripts, logs and results.
-        notify: called as each of them ends.
-        cluster: submitit's name of it.
+    `settings` are those of submitit's executor; scripts, logs and results go to `folder`.
 
     Raises:
         UsageError: submitit is not installed, there is no SLURM here, or it has no such setting.

@@ -106,7 +106,7 @@ def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
     known = json.loads(file.read_text()) if file.exists() else {}
     for job in jobs:
         words, run = job.arguments["argv"], runs[job.name]
-        before = known.get(job.name, words)
+        before = list(known.get(job.name, words))
         if before != words and run.exists():
             raise UsageError(
                 f"{run} was trained with `{shlex.join(before)}`: take another --out, or the same options"

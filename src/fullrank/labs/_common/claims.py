@@ -37,22 +37,11 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """A claim as JSON holds it."""
-        return {
-            "text": self.text,
-            "verdict": self.verdict,
-            "told": self.evidence,
-            "numbers": self.numbers,
-        }
+        return {"text": self.text, "verdict": self.verdict, "told": self.evidence, "numbers": self.numbers}
 
 
 def holds(text: str, found: Sequence[bool], evidence: str, **numbers: Any) -> Claim:
-    """A claim that each seed bears out or does not.
-
-    Args:
-        text: the claim.
-        found: by seed, whether it was seen.
-        evidence: the numbers, in a sentence; the count of seeds is put behind it.
-        numbers: for `lab.json`.
+    """A claim that each seed bears out (`found`) or does not; the count of seeds is put behind the evidence.
 
     Example:
         >>> holds("It collapses.", [True, True, False], "level 0.03").verdict
@@ -70,15 +59,7 @@ def holds(text: str, found: Sequence[bool], evidence: str, **numbers: Any) -> Cl
 def above(
     text: str, these: Sequence[float], those: Sequence[float], this: str, that: str, margin: float = 0.0
 ) -> Claim:
-    """A claim that one value exceeds another by more than `margin`, seed by seed.
-
-    Args:
-        text: the claim.
-        these: by seed, what ought to be higher.
-        those: by seed, what ought to be lower; the same seeds.
-        this: what `these` are.
-        that: what `those` are.
-        margin: what the difference must exceed.
+    """A claim that one value (`this`) exceeds another (`that`) by more than `margin`, seed by seed.
 
     Example:
         >>> above("A beats B.", [0.7, 0.8], [0.5, 0.6], "k-NN of A", "of B").evidence

@@ -66,12 +66,7 @@ def make_room(out: Path, replace: bool) -> dict[str, Path]:
 def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call: Callable[..., int]) -> None:
     """Train every arm in a process of its own, as many at a time as there are cores.
 
-    Args:
-        runs: where each arm goes.
-        seed: of all arms.
-        epochs: 0: the recipe's.
-        mode: "live", "plain" or "quiet".
-        call: the command line, given `argv`.
+    `call` is the command line, given `argv`; 0 epochs are the recipe's.
 
     Raises:
         FullrankError: an arm failed.

@@ -206,15 +206,7 @@ class Results(Sequence[Result]):
         verdict: bool = True,
         arms: Iterable[str] | None = None,
     ) -> Table:
-        """A row for each arm: its name, the verdicts on its seeds, and values by seed for each column.
-
-        Args:
-            title, note: as in `Table`.
-            columns: head to what `values` takes.
-            head: of the column of names.
-            verdict: whether there is a column of verdicts.
-            arms: in their order; None: all.
-        """
+        """A row for each arm (all, or `arms`): its name, the verdicts on its seeds, and values by seed."""
         rows: list[list[Any]] = [
             [
                 arm,

@@ -48,14 +48,6 @@ def make_plan(
 ) -> Plan:
     """Plan of a folder with what is asked for; what is left empty is the folder's, or the preset's.
 
-    Args:
-        name: of the lab.
-        out: the folder; it need not exist.
-        preset: laptop where neither says another.
-        parts: of the lab.
-        seeds: 0, 1 and 2 where neither says others.
-        data: in place of the preset's.
-
     Raises:
         UsageError: no such lab, preset or part; or the folder holds something else.
     """
@@ -110,18 +102,10 @@ def run_lab(
     figures: bool = True,
     mode: str = "quiet",
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run the jobs that are wanted and have no result, then write `lab.json`, the page and the figures.
+    """Run the wanted jobs that have no result, then write `lab.json`, the page and the figures.
 
-    Args:
-        plan: of the folder.
-        out: the folder.
-        at_once: jobs at a time; 0: one for each core, and one on a GPU.
-        report_only: run nothing.
-        figures: also draw the figures for a paper.
-        mode: "live", "plain" or "quiet".
-
-    Returns:
-        What `lab.json` holds, and what failed: a job's name to one line.
+    `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet".
+    Returns what `lab.json` holds, and what failed: a job's name to one line.
 
     Raises:
         FullrankError: no job is finished.

@@ -1,4 +1,4 @@
-"""Selectors: the values that labs take from their results, as accuracy at the end or a spectrum."""
+"""Selectors: values and curves that labs take from results, and the figures that several labs show."""
 
 from __future__ import annotations
 
@@ -8,27 +8,8 @@ from operator import attrgetter
 import numpy as np
 
 from fullrank.collapse.spectrum import cumulative_curve
-from fullrank.labs._common.figures import Series
-from fullrank.labs._common.results import Curve, Read, Result, Results
-
-__all__ = [
-    "along",
-    "auc_end",
-    "comparable",
-    "cumulative",
-    "knn",
-    "knn_end",
-    "knn_gain",
-    "last",
-    "linear",
-    "linear_end",
-    "loss",
-    "loss_end",
-    "null_end",
-    "rank_share",
-    "relative",
-    "untrained",
-]
+from fullrank.labs._common.figures import Dots, Lines, Series
+from fullrank.labs._common.results import Curve, Read, References, Result, Results
 
 FLOOR = 1e-5  # of the largest singular value: below is rounding
 
@@ -139,3 +120,33 @@ def _over_the_largest(sigma: np.ndarray) -> np.ndarray | None:
         return None
     share: np.ndarray = sigma / sigma[0]
     return np.where(share > FLOOR, share, np.nan)
+
+
+def knn_lines(results: Results, title: str, note: str, references: References = None) -> Lines:
+    """Curves of k-NN accuracy over epochs."""
+    return results.lines(title, note, "k-NN top-1", knn, references, percent=True)
+
+
+def knn_dots(results: Results, title: str, note: str, references: References = None) -> Dots:
+    """k-NN accuracy at the end."""
+    return results.dots(title, note, "k-NN top-1", knn_end, references, percent=True)
+
+
+def relative_lines(results: Results, title: str, note: str, tap: str = "backbone") -> Lines:
+    """Spectra of all arms, each over its largest value."""
+    series = [relative(results, arm, tap) for arm in results.arms]
+    return Lines(title, note, "share of the directions", "singular value, relative", series, log_y=True)
+
+
+def cumulative_lines(
+    results: Results, title: str, note: str, tap: str = "backbone", more: Sequence[Series] = ()
+) -> Lines:
+    """Cumulative curves of all arms, and of what else is drawn beside them."""
+    series = [*(cumulative(results, arm, tap) for arm in results.arms), *more]
+    return Lines(title, note, "share of the directions", "share of the spectrum they hold", series)
+
+
+def rank_shares(result: Result) -> dict[int, float | None]:
+    """Centred effective rank of the projector's output over its width, by epoch."""
+    d = max(1, result.width())
+    return {e: None if rank is None else rank / d for e, rank in result.along("erank_centred").items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fullrank.labs._common.claims import Claim, spread
 from fullrank.labs._common.figures import Chapter, Dots
 from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import knn_end, rank_share
+from fullrank.labs._common.selectors import knn_dots, knn_end, rank_share
 
 __all__ = ["DESIGNS", "ON_SOURCE", "ON_TARGET", "chapters", "claims", "summary"]
 
@@ -48,13 +48,8 @@ def chapters(results: Results) -> list[Chapter]:
                     _ratio,
                     {"equal": 1.0},
                 ),
-                results.dots(
-                    "k-NN of each design",
-                    "As published, and with the two sides swapped.",
-                    "k-NN top-1",
-                    knn_end,
-                    untrained,
-                    percent=True,
+                knn_dots(
+                    results, "k-NN of each design", "As published, and with the two sides swapped.", untrained
                 ),
                 Dots(
                     "Variance within an image, each side",

@@ -9,7 +9,16 @@ from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.effects import effects
 from fullrank.labs._common.figures import Chapter, Dots, Lines, Table
 from fullrank.labs._common.results import Read, Results
-from fullrank.labs._common.selectors import along, knn, knn_end, knn_gain, last, loss, loss_end, rank_share
+from fullrank.labs._common.selectors import (
+    along,
+    knn_end,
+    knn_gain,
+    knn_lines,
+    last,
+    loss,
+    loss_end,
+    rank_share,
+)
 
 __all__ = ["HALVES", "chapters", "claims"]
 
@@ -54,12 +63,8 @@ def chapters(results: Results) -> list[Chapter]:
             results.lines(
                 "Loss (2x2)", "−1 is perfect agreement, which a constant has, too.", "negative cosine", loss
             ),
-            results.lines(
-                "k-NN accuracy (2x2)",
-                "On backbone features; epoch 0 is the untrained network.",
-                "k-NN top-1",
-                knn,
-                percent=True,
+            knn_lines(
+                results, "k-NN accuracy (2x2)", "On backbone features; epoch 0 is the untrained network."
             ),
             results.lines(
                 "Level (2x2)",

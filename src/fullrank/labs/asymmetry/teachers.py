@@ -8,7 +8,7 @@ from fullrank.collapse.thresholds import Thresholds
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.figures import Chapter, Lines, Picture, Series
 from fullrank.labs._common.results import Read, Result, Results
-from fullrank.labs._common.selectors import along, knn, knn_end, last, loss, loss_end
+from fullrank.labs._common.selectors import along, knn_end, knn_lines, last, loss, loss_end
 
 __all__ = ["chapters", "claims"]
 
@@ -143,12 +143,8 @@ def _course(part: str, results: Results) -> Chapter:
                 along("level"),
                 threshold,
             ),
-            results.lines(
-                f"k-NN accuracy ({part})",
-                "On backbone features; epoch 0 is the untrained network.",
-                "k-NN top-1",
-                knn,
-                percent=True,
+            knn_lines(
+                results, f"k-NN accuracy ({part})", "On backbone features; epoch 0 is the untrained network."
             ),
             results.lines(
                 f"Level of the teacher's output ({part})",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from fullrank.errors import UsageError
 from fullrank.labs._common.claims import Claim, holds
 from fullrank.labs._common.figures import Chapter, Lines, Series, Table
-from fullrank.labs._common.forecast import Forecast, forecast
-from fullrank.labs._common.forecast_points import Point, points_of
+from fullrank.labs._common.forecast import Forecast
+from fullrank.labs._common.forecast_points import Point, fit_points, points_of
 from fullrank.labs._common.results import Results
 
 __all__ = ["Fitted", "forecast_chapter", "forecast_claims", "forecasts"]
@@ -31,12 +31,7 @@ def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitt
         runs = [result.folder / "run" for result in results if result.arm.startswith(f"{encoder}, ")]
         try:
             points = points_of(runs)
-            fit = forecast(
-                [point.auc for point in points],
-                [point.accuracy for point in points],
-                [point.group for point in points],
-                loss=[point.loss for point in points],
-            )
+            fit = fit_points(points)
         except UsageError as error:
             refused[encoder] = str(error)
         else:
@@ -124,11 +119,4 @@ def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
 
 
 def _numbers(fit: Forecast) -> list[float | None]:
-    return [
-        fit.labelled,
-        *fit.coefficients.values(),
-        fit.r2,
-        fit.loo_r2,
-        fit.loo_rmse,
-        fit.loo_mae,
-    ]
+    return [fit.labelled, *fit.coefficients.values(), fit.r2, fit.loo_r2, fit.loo_rmse, fit.loo_mae]

@@ -8,14 +8,14 @@ from typing import Any
 from fullrank.labs._common.figures import Chapter, Heat, Lines, Series, Table
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
-    cumulative,
+    cumulative_lines,
     knn_end,
     last,
     linear_end,
     loss,
     loss_end,
     rank_share,
-    relative,
+    relative_lines,
 )
 from fullrank.labs.codes.measures import loss_floor
 
@@ -100,20 +100,14 @@ def _spectra(results: Results) -> Chapter:
     return Chapter(
         "Spectra of the embedding",
         [
-            Lines(
-                "Spectrum of the embedding",
-                "Centred singular values over the largest.",
-                "share of the directions",
-                "singular value, relative",
-                [relative(results, arm, "projector") for arm in results.arms],
-                log_y=True,
+            relative_lines(
+                results, "Spectrum of the embedding", "Centred singular values over the largest.", "projector"
             ),
-            Lines(
+            cumulative_lines(
+                results,
                 "Cumulative curve of the embedding",
                 "Its mean height is the AUC: the higher, the more collapsed.",
-                "share of the directions",
-                "share of the spectrum they hold",
-                [cumulative(results, arm, "projector") for arm in results.arms],
+                "projector",
             ),
         ],
     )

@@ -10,7 +10,7 @@ import numpy as np
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.figures import Chapter, Findings, Lines, Series, Table
 from fullrank.labs._common.results import Read, Result, Results
-from fullrank.labs._common.selectors import knn_end, last, rank_share
+from fullrank.labs._common.selectors import knn_dots, knn_end, last, rank_share
 from fullrank.labs.contrastive_toys.toys import LIVE_MARGIN
 
 __all__ = ["PARTS"]
@@ -228,14 +228,7 @@ def _directclr(results: Results) -> Findings:
                 results.spectra("centred", "backbone"),
                 log_y=True,
             ),
-            results.dots(
-                "k-NN (DirectCLR)",
-                "On all features, whatever the loss saw.",
-                "k-NN top-1",
-                knn_end,
-                untrained,
-                percent=True,
-            ),
+            knn_dots(results, "k-NN (DirectCLR)", "On all features, whatever the loss saw.", untrained),
             results.table(
                 "DirectCLR over its channels",
                 "At the last epoch; rank of all features.",

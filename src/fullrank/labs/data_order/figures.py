@@ -13,16 +13,16 @@ from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
     along,
     auc_end,
-    cumulative,
-    knn,
+    cumulative_lines,
     knn_end,
+    knn_lines,
     linear,
     linear_end,
     loss,
     loss_end,
     null_end,
     rank_share,
-    relative,
+    relative_lines,
     untrained,
 )
 
@@ -62,12 +62,7 @@ def images_in_use(config: Mapping[str, Any]) -> tuple[dict[int, float], dict[int
 
 
 def chapters(results: Results, switch: int | None) -> list[Chapter]:
-    """Orders, what they do along training, hybrid against multi-epoch, and the end.
-
-    Args:
-        results: of all arms.
-        switch: epochs of the hybrid's single pass.
-    """
+    """Orders, curves along training, hybrid (`switch` epochs of a single pass) against iid, and the end."""
     return [_orders(results), _along(results), _hybrid(results, switch), _end(results)]
 
 
@@ -101,13 +96,11 @@ def _along(results: Results) -> Chapter:
                 linear,
                 percent=True,
             ),
-            results.lines(
+            knn_lines(
+                results,
                 "k-NN accuracy",
                 "On the encoder's features; epoch 0 is the untrained network.",
-                "k-NN top-1",
-                knn,
                 untrained(results),
-                percent=True,
             ),
             results.lines(
                 "Loss", "On the images in use: collapse need not show here.", "negative cosine", loss
@@ -178,20 +171,14 @@ def _end(results: Results) -> Chapter:
     return Chapter(
         "At the end",
         [
-            Lines(
-                "Spectrum",
-                "Of the encoder's features, centred, over the largest value.",
-                "share of the directions",
-                "singular value, relative",
-                [relative(results, arm) for arm in results.arms],
-                log_y=True,
+            relative_lines(
+                results, "Spectrum", "Of the encoder's features, centred, over the largest value."
             ),
-            Lines(
+            cumulative_lines(
+                results,
                 "Cumulative curve",
                 "Its mean height is the AUC; the straight line has none collapsed.",
-                "share of the directions",
-                "share of the spectrum they hold",
-                [*(cumulative(results, arm) for arm in results.arms), straight],
+                more=[straight],
             ),
             Table(
                 "Orders",

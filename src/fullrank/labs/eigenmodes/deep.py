@@ -11,7 +11,7 @@ from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.figures import Chapter, Findings, Lines, Series
 from fullrank.labs._common.lab import Settings
 from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import knn, knn_end, knn_gain, last, untrained
+from fullrank.labs._common.selectors import knn_dots, knn_end, knn_gain, knn_lines, last, untrained
 
 __all__ = ["arms", "findings", "half_times", "rate_spread", "without_average"]
 
@@ -190,21 +190,12 @@ def _chapters(part: str, results: Results) -> list[Chapter]:
     linear = part == "linear"
     items = [_alignment(results, arm) if linear else _spectra(part, results, arm) for arm in results.arms]
     outcome: list[Any] = [
-        results.lines(
+        knn_lines(
+            results,
             f"k-NN along training ({part})",
             "On backbone features; epoch 0 is the untrained network.",
-            "k-NN top-1",
-            knn,
-            percent=True,
         ),
-        results.dots(
-            f"k-NN at the end ({part})",
-            "On backbone features.",
-            "k-NN top-1",
-            knn_end,
-            untrained(results),
-            percent=True,
-        ),
+        knn_dots(results, f"k-NN at the end ({part})", "On backbone features.", untrained(results)),
         results.table(
             f"Modes and what they are worth ({part})",
             "Spread: standard deviation over modes of ln half time. Rank and participation at the projector, "

@@ -14,7 +14,7 @@ from fullrank.labs._common.claims import Claim, spread
 from fullrank.labs._common.figures import Chapter, Dots, Findings, Table
 from fullrank.labs._common.lab import Settings
 from fullrank.labs._common.results import Results
-from fullrank.labs._common.selectors import knn_end, last
+from fullrank.labs._common.selectors import knn_dots, knn_end, last
 from fullrank.labs.eigenmodes.deep import without_average
 
 __all__ = ["METHODS", "arms", "findings"]
@@ -76,7 +76,7 @@ def findings(results: Results) -> Findings:
             {"none": 0.0},
             percent=True,
         ),
-        results.dots("k-NN of all runs", "On backbone features.", "k-NN top-1", knn_end, percent=True),
+        knn_dots(results, "k-NN of all runs", "On backbone features."),
         Table(
             "With and without a moving average",
             "As published: LARS with it, SGD without; other rates, other memory of the correlation. "
@@ -85,10 +85,7 @@ def findings(results: Results) -> Findings:
             rows,
         ),
         results.table(
-            "All runs",
-            "At the end.",
-            {"Effective rank": last("erank_centred"), "k-NN": knn_end},
-            head="Run",
+            "All runs", "At the end.", {"Effective rank": last("erank_centred"), "k-NN": knn_end}, head="Run"
         ),
     ]
     seen = f"k-NN that the moving average adds: {'; '.join(sentences)}."

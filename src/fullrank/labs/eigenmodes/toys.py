@@ -25,12 +25,7 @@ __all__ = ["claims", "findings", "jobs", "panel", "two_neurons"]
 
 PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
 RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
-NAMES = {
-    "nosg": "no stop-gradient",
-    "nopred": "no predictor",
-    "base": "DirectPred",
-    "iso": "IsoLoss",
-}
+NAMES = {"nosg": "no stop-gradient", "nopred": "no predictor", "base": "DirectPred", "iso": "IsoLoss"}
 FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Figure 6, ReLU"}
 TWO_NEURONS = "two neurons, {}"
 
@@ -54,13 +49,6 @@ def _arm(arm: str, distance: str, activation: str) -> str:
 
 def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
     """Train one network of Figure 2 or 6, and its companion of two neurons for the trajectories.
-
-    Args:
-        activation: identity (Figure 2) or relu (6).
-        place: of the panel, 0 to 7.
-        seed: added to the published one.
-        preset: `laptop` or `paper`; see `figure_panels`.
-        steps: instead of the preset's; 0 keeps those.
 
     Returns:
         `steps` and `eigenvalues`, at 100 places along training; `spread`, `unfinished` and the `first` and

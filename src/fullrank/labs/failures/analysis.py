@@ -10,7 +10,7 @@ from typing import Any
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Table
 from fullrank.labs._common.results import Curve, Result, Results
-from fullrank.labs._common.selectors import along, knn, knn_end
+from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares
 
 __all__ = ["Exhibit", "findings", "first", "knn_fell", "lasting", "said"]
 
@@ -73,10 +73,7 @@ def warned(result: Result) -> int | None:
 def knn_fell(knn: Mapping[int, float]) -> int | None:
     """The epoch from which on k-NN lay below the untrained network, or `MARGIN` below its best until then.
 
-    In hindsight: a fall that is made good does not count.
-
-    Args:
-        knn: accuracy by epoch, 0 the untrained network.
+    In hindsight: a fall that is made good does not count. Epoch 0 is the untrained network.
 
     Example:
         >>> knn_fell({0: 0.4, 1: 0.3, 2: 0.5, 3: 0.44, 4: 0.2}), knn_fell({0: 0.4, 1: 0.3, 2: 0.5})
@@ -200,7 +197,7 @@ def _panel(results: Results, arm: str, exhibit: Exhibit) -> Lines:
     shares: dict[str, Curve] = {
         "k-NN top-1": knn,
         "level": along("level"),
-        "effective rank / d": _rank_shares,
+        "effective rank / d": rank_shares,
         "codes in use / K": _code_shares,
     }
     series = [curve for name, what in shares.items() if (curve := results.curve(arm, what, name)).x]
@@ -214,11 +211,6 @@ def _panel(results: Results, arm: str, exhibit: Exhibit) -> Lines:
     references = {"k-NN untrained": sum(untrained) / len(untrained)} if untrained else {}
     note = f"{exhibit.change}." if exhibit.change else "As its recipe has it."
     return Lines(arm, note, "epoch", "share", series, references, marks, y_range=(0.0, 1.1))
-
-
-def _rank_shares(result: Result) -> dict[int, float | None]:
-    d = max(1, result.width())
-    return {e: None if rank is None else rank / d for e, rank in result.along("erank_centred").items()}
 
 
 def _code_shares(result: Result) -> dict[int, float | None]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Series, Table
-from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import knn, knn_end, knn_gain, rank_share
+from fullrank.labs._common.results import Results
+from fullrank.labs._common.selectors import knn_end, knn_gain, knn_lines, rank_share, rank_shares
 from fullrank.labs.rank_difference.branches import along
 
 __all__ = ["findings"]
@@ -29,12 +29,7 @@ NOTES = (
 
 
 def findings(results: Results, collapsing: Sequence[str]) -> Findings:
-    """Findings of all arms.
-
-    Args:
-        results: of both parts.
-        collapsing: arms that are known to collapse.
-    """
+    """Findings of all arms."""
     claims: list[Claim] = []
     for part, own in results.parts(TITLES):
         claims += [_higher(own, arm) for arm in own.arms if arm not in collapsing]
@@ -130,7 +125,7 @@ def _chapter(part: str, results: Results) -> Chapter:
                 f"Effective rank of the projection {name}",
                 "What the difference is to hold up: the projector's output, over its width.",
                 "rank / d",
-                _share,
+                rank_shares,
                 percent=True,
             ),
             Lines(
@@ -143,7 +138,7 @@ def _chapter(part: str, results: Results) -> Chapter:
                 log_x=True,
                 log_y=True,
             ),
-            results.lines(f"k-NN accuracy {name}", "On backbone features.", "k-NN top-1", knn, percent=True),
+            knn_lines(results, f"k-NN accuracy {name}", "On backbone features."),
             Dots(
                 f"Rank difference before and after {name}",
                 "Of all methods, as the loss compares the branches.",
@@ -171,11 +166,6 @@ def _chapter(part: str, results: Results) -> Chapter:
         ],
         LEDES[part],
     )
-
-
-def _share(result: Result) -> dict[int, float | None]:
-    width = result.width()
-    return {e: None if v is None else v / width for e, v in result.along("erank_centred").items()}
 
 
 def _filter_line(results: Results, arm: str) -> Series:
