@@ -6,18 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
+from step_cases import Case
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fullrank.networks.backbones import build_backbone
 from fullrank.views.views import VIEWS
-
-if TYPE_CHECKING:
-    from steps import Case
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 SIZE = 32

@@ -15,13 +15,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from measuring import Row, as_shipped, beside, in_turns
+from step_cases import CASES, Case
 from step_peers import lightly_block, stable_pretraining_block
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,40 +38,6 @@ from fullrank.training.setup import launch_fabric, resolve, setup
 
 IMAGES, SIZE, WORKERS = 20_000, 32, (0, 1, 2)
 AS_SHIPPED = "bare loop, memory as shipped"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network and what is asked of it.
-
-    Attributes:
-        backbone: its name.
-        hidden: width of the projector, all three layers.
-        bottleneck: width of the predictor's hidden layer.
-        steps: in a turn.
-        warm_up: steps of a peer before its clock starts; more than its loader prefetches if steps are short.
-        bare: bar beside the bare loop.
-        peers: bar beside each of the two libraries.
-        best_peer: bar beside the better of the two.
-        peak: bar of the share of the convolution peak.
-    """
-
-    backbone: str
-    hidden: int
-    bottleneck: int
-    steps: int
-    warm_up: int
-    bare: float
-    peers: float | None = None
-    best_peer: float | None = None
-    peak: float | None = None
-    batch: int = 128
-
-
-CASES = (
-    Case("resnet18", 2048, 512, steps=4, warm_up=1, bare=0.97, peers=1.1, peak=0.68),
-    Case("resnet8-w16", 128, 64, steps=20, warm_up=6, bare=0.80, best_peer=2.0),
-)
 
 
 class _Enough(Exception):

@@ -123,6 +123,7 @@ def test_verdicts_of_seeds_are_counted(seeds: Any) -> None:
 
 def test_every_curve_has_a_thin_line_for_each_seed_and_their_mean(seeds: Any, fake_run: Any) -> None:
     runs = {arm.name: arm.runs for arm in compared(*seeds("healthy", "dimensional"), str(fake_run())).arms}
+    figure = known(overlays.level(runs))
     lines = [trace for trace in figure.data if (trace.meta or {}).get("tap") == "projector"]
     assert len(lines) == 3 + 1  # two seeds and their mean, and the other arm
     one, two, mean, other = lines
