@@ -24,6 +24,7 @@ from fullrank.features.extraction import embed_images
 from fullrank.features.store import StoreWriter
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
+from fullrank.report.compare import overlays
 from fullrank.report.compare.arms import Comparison, gather
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.estimates import as_number, as_percent, estimate
