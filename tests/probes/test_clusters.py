@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fullrank.collapse.kmeans import SAMPLE
 from fullrank.errors import UsageError
 from fullrank.probes import (
     by_first_choice,
@@ -18,7 +19,6 @@ from fullrank.probes import (
     cluster_probe,
     kmeans,
 )
-from fullrank.probes.lloyd import SAMPLE
 
 
 def clouds(n: int, k: int, seed: int, spread: float = 1.0, d: int = 16) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ def test_rows_without_a_label_take_part_in_kmeans() -> None:
 
 
 @pytest.mark.parametrize("spread", [1.0, 4.0])
-def test_kmeans_takes_lloyds_steps(spread: float) -> None:
+def test_kmeans_takes_the_plain_steps(spread: float) -> None:
     """From the same start to a standstill, with all its shortcuts, it is where plain Lloyd is."""
     rows, _ = clouds(2500, 12, 0, spread)
     rows = rows.double()

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 
-__all__ = ["Moments", "RowSums", "check_rows", "finite_rows", "unit_rows"]
+__all__ = [
+    "Moments",
+    "RowSums",
+    "all_finite",
+    "centred_rows",
+    "check_rows",
+    "finite_rows",
+    "moments_of",
+    "unit_rows",
+]
 
 _CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
 _BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
@@ -259,6 +268,13 @@ class Moments(RowSums):
         self.unit.total, self.unit.outer = unit_total.clone(), unit_outer.reshape(d, d).clone()
 
 
+def moments_of(z: Tensor | Moments) -> Moments:
+    """Moments as they are, or those of rows [n, d]; raises UsageError where there are no rows."""
+    moments = z if isinstance(z, Moments) else Moments.of(z)
+    _ = moments.mean  # says that no rows were seen
+    return moments
+
+
 def check_rows(z: Tensor, dim: int | None = None) -> None:
     """Raises UsageError where `z` is no real matrix [n, d], or not of width `dim`."""
     if not isinstance(z, Tensor):
@@ -286,6 +302,18 @@ def unit_rows(rows: Tensor) -> Tensor:
     return rows / _lengths(rows)
 
 
+def centred_rows(rows: Tensor) -> Tensor:
+    """The rows less their mean; identical rows give exactly 0, whatever the rounding of a mean."""
+    shifted = rows - rows[:1]
+    return shifted - shifted.mean(0)
+
+
+def all_finite(z: Tensor) -> bool:
+    """Whether no value is NaN or infinite, in one quick pass where that is so."""
+    wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None
+    return bool(z.sum(dtype=wide).isfinite()) or bool(z.isfinite().all())
+
+
 def _lengths(rows: Tensor) -> Tensor:
     """Of every row, [n, 1]; 1 for a zero row."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -302,11 +330,8 @@ def _gram(rows: Tensor) -> Tensor:
 
 def _check_finite(z: Tensor) -> None:
     """Raises UsageError with the number of rows [n, d] that are not finite."""
-    wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None
-    if bool(z.sum(dtype=wide).isfinite()):  # then so is every term, and a sum reads them once
-        return
-    bad = int((~z.isfinite().all(1)).sum())
-    if bad:
+    if not all_finite(z):
+        bad = int((~z.isfinite().all(1)).sum())
         raise UsageError(
             f"{bad} of {len(z)} embedding rows are not finite (NaN or infinite): "
             "training has diverged, or a file needs mending"

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse.catalogue import Spectra
-from fullrank.collapse.metrics import level_of_rows
+from fullrank.collapse.diagnostics import Diagnostics, diagnose
+from fullrank.collapse.metrics import Spectra
+from fullrank.collapse.metrics.codes import CodeUsage, Usage
+from fullrank.collapse.metrics.level import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
-from fullrank.collapse.reservoir import Reservoir
-from fullrank.collapse.study import Study, study
+from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
-from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
@@ -43,7 +43,7 @@ class Report:
         verdict: that of the main tap.
         usage: how codes are used, where the method has some.
         warnings: tap and what will cross its threshold within a few panels at the present pace.
-        study: the closer look, where this panel was one of those that take it.
+        diagnostics: beyond the panel, at every so many of them.
     """
 
     panels: dict[str, Panel]
@@ -51,7 +51,7 @@ class Report:
     verdict: Verdict
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
-    study: Study | None = None
+    diagnostics: Diagnostics | None = None
 
     @property
     def rank_difference(self) -> float | None:
@@ -73,7 +73,7 @@ class Report:
             "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
             **({"usage": self.usage.as_dict()} if self.usage else {}),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
-            **({"study": self.study.as_dict()} if self.study else {}),
+            **({"diagnostics": self.diagnostics.as_dict()} if self.diagnostics else {}),
             **({"rank_difference": difference} if (difference := self.rank_difference) is not None else {}),
         }
 
@@ -86,7 +86,7 @@ class CollapseMonitor:
         tap: the main tap, whose verdict counts; where it is missing, the last tap given counts.
         thresholds: what verdicts depend on.
         capacity: rows kept per tap (and pairs of views) for uniformity and alignment.
-        study_every: `close` takes the closer look (`study`) at every so many panels of a trained network, the
+        diagnostics_every: `close` computes `Diagnostics` at every so many panels of a trained network, the
             first one included; 0: never.
 
     Attributes:
@@ -109,14 +109,14 @@ class CollapseMonitor:
         tap: str = "projector",
         thresholds: Thresholds | None = None,
         capacity: int = 2048,
-        study_every: int = 10,
+        diagnostics_every: int = 10,
     ) -> None:
-        if every < 1 or capacity < 2 or study_every < 0:
+        if every < 1 or capacity < 2 or diagnostics_every < 0:
             raise UsageError(
-                f"every must be at least 1, capacity at least 2 and study_every at least 0, not {every}, "
-                f"{capacity} and {study_every}"
+                "every must be at least 1, capacity at least 2 and diagnostics_every at least 0, "
+                f"not {every}, {capacity} and {diagnostics_every}"
             )
-        self.study_every = study_every
+        self.diagnostics_every = diagnostics_every
         self.every, self.tap, self.capacity = every, tap, capacity
         self.thresholds = thresholds or Thresholds()
         self._usage: CodeUsage | None = None
@@ -216,9 +216,9 @@ class CollapseMonitor:
                 for tap, panel in panels.items()
             }
             seen = max((len(panels) for panels in self.history.values()), default=0)
-            closer = None
-            if trained and self.study_every and seen % self.study_every == 0:
-                closer = self._study(spectra)
+            diagnostics = None
+            if trained and self.diagnostics_every and seen % self.diagnostics_every == 0:
+                diagnostics = self._diagnose(spectra)
             early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
@@ -235,7 +235,7 @@ class CollapseMonitor:
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
             if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
                 main = verdicts[CODES]
-            return Report(panels, verdicts, main, usage, tuple(early), closer)
+            return Report(panels, verdicts, main, usage, tuple(early), diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
@@ -264,11 +264,11 @@ class CollapseMonitor:
             pairs = za, zb
         return Panel.from_moments(tap, spectra, points.rows, pairs)
 
-    def _study(self, spectra: Mapping[str, Spectra]) -> Study:
-        """The closer look at what `_panel` has gathered from all processes."""
+    def _diagnose(self, spectra: Mapping[str, Spectra]) -> Diagnostics:
+        """Diagnostics of what `_panel` has gathered from all processes."""
         points = {tap: points.rows for tap, points in self._points.items()}
         halves = {tap: pairs.rows.chunk(2, dim=1) for tap, pairs in self._pairs.items()}
-        return study(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
+        return diagnose(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
 
     def _agree_on_taps(self) -> None:
         """Gives this process every tap that any process has seen, in one order, so that collectives match."""

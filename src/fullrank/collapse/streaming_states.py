@@ -7,47 +7,46 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric as TorchMetric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from fullrank.collapse.catalogue import Entry, Need
-from fullrank.collapse.codes import below_the_largest
+from fullrank.collapse.metrics import Metric
+from fullrank.collapse.metrics.codes import CodeUsage, below_the_largest
+from fullrank.collapse.metrics.views import ViewSums
 from fullrank.collapse.moments import Moments, finite_rows
 from fullrank.collapse.sampling import row_keys, smallest
-from fullrank.collapse.usage import CodeUsage
-from fullrank.collapse.views import ViewSums
 from fullrank.errors import UnknownNameError, UsageError
 
 __all__ = ["BASES", "CollapseMetric"]
 
 
-class CollapseMetric(Metric):
-    """One metric of the catalogue as streaming state.
+class CollapseMetric(TorchMetric):
+    """One metric as streaming state.
 
     Args:
-        options: options of the entry, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
+        options: options of the metric, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
             such as `sync_on_compute` and `process_group`.
 
     Attributes:
-        entry: what the catalogue says of it.
+        definition: of the metric.
 
     Raises:
         UsageError: an unknown option; input that is not finite or of another shape.
     """
 
-    entry: ClassVar[Entry]
+    definition: ClassVar[Metric]
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
 
     def __init__(self, **options: Any) -> None:
-        known = (*self.entry.knobs, *_METRIC_OPTIONS)
+        known = (*self.definition.knobs, *_METRIC_OPTIONS)
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of {type(self).__name__}", name, known)
         super().__init__(**{name: value for name, value in options.items() if name in _METRIC_OPTIONS})
-        self.options = {name: value for name, value in options.items() if name in self.entry.knobs}
+        self.options = {name: value for name, value in options.items() if name in self.definition.knobs}
 
     def _sum(self, **shapes: tuple[int, ...]) -> None:
         for name, shape in shapes.items():
@@ -59,7 +58,7 @@ class CollapseMetric(Metric):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
 
     def _value(self, *inputs: Any) -> Tensor | None:
-        value = self.entry(*inputs, **self.options)
+        value = self.definition(*inputs, **self.options)
         return None if value is None else torch.tensor(value, dtype=torch.float64, device=self.device)
 
 
@@ -346,12 +345,13 @@ class _OfTokens(_OfSample):
         self._offer(tokens)
 
 
-BASES: dict[Need, type[CollapseMetric]] = {
+BASES: dict[str, type[CollapseMetric]] = {
     "spectrum": _OfMoments,
     "unit spectrum": _OfMoments,
     "moments": _OfMoments,
     "points": _OfPoints,
     "neighbours": _OfPoints,
+    "clusters": _OfPoints,
     "pairs": _OfPairs,
     "views": _OfViews,
     "labels": _OfLabels,

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from fullrank.collapse.metrics import METRICS
+from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import Usage
 
 __all__ = ["Evidence", "Kind", "Verdict", "judge", "judge_codes"]
 
@@ -83,13 +84,6 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"
-
-
-_WORDS = {
-    "rankme_unit": "RankMe of unit rows",
-    "erank_centred": "centred effective rank",
-    "participation_ratio": "participation ratio",
-}
 
 
 class _Case(NamedTuple):
@@ -210,7 +204,7 @@ def _complete(case: _Case) -> _Finding | None:
     panel, thresholds = case.panel, case.thresholds
     metric = _failed_gate(panel, thresholds)
     if metric is not None:
-        value, threshold = panel.value(metric) or 0.0, _gates(thresholds)[metric]
+        value, threshold = panel.value(metric) or 0.0, thresholds.levels()[metric]
         why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
         return _Finding("complete", why, 1 - value / threshold)
     level, fall = panel.value("level"), case.trends.get("level")
@@ -240,7 +234,7 @@ def _dimensional(case: _Case) -> _Finding | None:
     for metric in thresholds.shares():
         value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
         if value is not None and value < fewest and _certain(case, metric):
-            shown = f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions"
+            shown = f"{METRICS[metric].label} is {value:.1f} of {panel.d} directions"
             severity = 1 - (value - 1) / max(fewest - 1, 1e-9)
             return _Finding("dimensional", f"{shown}, below {fewest:.1f}", severity)
     fall = case.trends.get("erank_centred")
@@ -261,7 +255,7 @@ def _not_certified(case: _Case) -> _Finding | None:
         if value is not None and value < thresholds.fewest(metric, panel.d):
             enough = round(thresholds.rows_per_dimension * panel.d)
             cannot = f"n = {panel.n} rows cannot certify rank in {panel.d} dimensions"
-            why = f"{cannot} ({_WORDS[metric]} is {value:.1f}); at least {enough} would"
+            why = f"{cannot} ({METRICS[metric].label} is {value:.1f}); at least {enough} would"
             return _Finding("not decidable", why)
     return None
 
@@ -270,11 +264,8 @@ def _healthy(case: _Case) -> _Finding:
     panel, thresholds = case.panel, case.thresholds
     level, rank = panel.value("level"), panel.value("rankme_unit")
     fewest = thresholds.fewest("rankme_unit", panel.d)
-    return _Finding(
-        "healthy",
-        f"level is {level:.2f} (at least {thresholds.level:g}) and {_WORDS['rankme_unit']} is {rank:.1f} "
-        f"of {panel.d} directions (at least {fewest:.1f})",
-    )
+    why = f"level is {level:.2f} (at least {thresholds.level:g}) and {METRICS['rankme_unit'].label} is "
+    return _Finding("healthy", f"{why}{rank:.1f} of {panel.d} directions (at least {fewest:.1f})")
 
 
 _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
@@ -291,14 +282,9 @@ _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
 # What the rules share.
 
 
-def _gates(thresholds: Thresholds) -> dict[str, float]:
-    """The level checks, each with the least value that passes."""
-    return {"level": thresholds.level, "centred_share": thresholds.centred_share}
-
-
 def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
     """The first level check that a panel does not pass."""
-    for metric, threshold in _gates(thresholds).items():
+    for metric, threshold in thresholds.levels().items():
         value = panel.value(metric)
         if value is not None and value < threshold:
             return metric
@@ -323,7 +309,7 @@ def _relative(measure: Measure | None) -> float | None:
 
 def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
     """The relative change from the best earlier value, of metrics that are better when higher."""
-    if measure.name in ("auc", "uniformity", "alignment", "linked_share", "tight_clusters"):
+    if METRICS[measure.name].better != "high":
         return None
     now = _relative(measure)
     earlier = [r for panel in past if (r := _relative(panel.measures.get(measure.name)))]
@@ -332,7 +318,7 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
 
 def _evidence(case: _Case, measure: Measure) -> Evidence:
     metric, value, trend, thresholds = measure.name, measure.value, case.trends[measure.name], case.thresholds
-    threshold = _gates(thresholds).get(metric)
+    threshold = thresholds.levels().get(metric)
     if metric == "linked_share" and measure.null is not None:
         threshold = min(thresholds.linked_share, measure.null / 4)
     if metric in thresholds.shares():

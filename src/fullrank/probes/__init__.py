@@ -3,6 +3,7 @@
 Labels below 0 mean unlabelled everywhere and are left out; where none is left, a UsageError says so.
 """
 
+from fullrank.collapse.kmeans import KMeans, kmeans
 from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.clusters import (
     ClusterResult,
@@ -13,7 +14,6 @@ from fullrank.probes.clusters import (
 )
 from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
-from fullrank.probes.lloyd import KMeans, kmeans
 from fullrank.probes.logistic import LogisticFit, LogisticResult, fit_logistic, logistic_probe
 from fullrank.probes.neighbours import nearest
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.kmeans import kmeans
+from fullrank.collapse.moments import all_finite, check_rows
 from fullrank.errors import UsageError
 from fullrank.probes.agreement import Agreement, cluster_agreement
-from fullrank.probes.labelled import all_finite, labelled_rows, two_classes
-from fullrank.probes.lloyd import kmeans
+from fullrank.probes.labelled import labelled_rows, two_classes
 
 __all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax", "cluster_probe"]
 

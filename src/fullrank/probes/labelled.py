@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 
-__all__ = ["all_finite", "labelled_rows", "split_held_out", "two_classes"]
-
-
-def all_finite(rows: Tensor) -> bool:
-    """Whether no value is NaN or infinite, in one quick pass where that is so."""
-    return bool(rows.sum().isfinite()) or bool(rows.isfinite().all())
+__all__ = ["labelled_rows", "split_held_out", "two_classes"]
 
 
 def labelled_rows(features: Tensor, labels: Tensor, what: str = "features") -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fullrank.collapse.kmeans import processor_has_bfloat16
+from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 from fullrank.probes.faiss_index import nearest_by_faiss
-from fullrank.probes.labelled import all_finite
-from fullrank.probes.shortlist import Shortlister, processor_has_bfloat16
+from fullrank.probes.shortlist import Shortlister
 
 __all__ = ["Backend", "Metric", "nearest"]
 

@@ -18,7 +18,7 @@ import warnings
 import torch
 from torch import Tensor
 
-__all__ = ["Shortlister", "processor_has_bfloat16"]
+__all__ = ["Shortlister"]
 
 GROUP = 32  # columns whose maximum is taken first
 MOST = 16  # a query with more than 16 k groups left is handed back
@@ -26,11 +26,6 @@ QUERIES, SCORES = 256, 1 << 26  # queries, and their scores, at a time
 ROWS = 2048  # of the bank at a time, while it is prepared
 ROUNDED = 2.0**-8  # relative error of a number rounded or cut to bfloat16
 SINGLE = 2.0**-23  # and twice that of single precision
-
-
-def processor_has_bfloat16() -> bool:
-    """Whether the CPU itself multiplies in bfloat16; elsewhere that is slower than the plain way."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class Shortlister:

@@ -1,4 +1,8 @@
-"""What a catalogue says of a metric, and how it is computed from what was seen of an embedding."""
+"""Definition of a metric: input, range and baseline; and the table that its decorator fills.
+
+A metric is declared once, above its function. Lists, documentation, panels, audits, streaming classes and
+tests are made from the table, so a file in this folder with a decorated function is all that a metric needs.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,38 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from fullrank.collapse.metrics import moments_of
-from fullrank.collapse.moments import Moments
-from fullrank.errors import UsageError
+from fullrank.collapse.moments import Moments, moments_of
+from fullrank.errors import UnknownNameError, UsageError
 
-__all__ = ["COLLAPSES", "NEEDS", "Entry", "Need", "Spectra", "class_name"]
-
-Need = Literal[
-    "spectrum",
-    "unit spectrum",
-    "moments",
-    "points",
-    "neighbours",
-    "pairs",
-    "views",
-    "labels",
-    "classifier",
-    "scores",
-    "tokens",
+__all__ = [
+    "ALL_CHANGES",
+    "COLLAPSES",
+    "LARGE_MEAN",
+    "METRICS",
+    "NEEDS",
+    "OF_MOMENTS",
+    "ROW_CHANGES",
+    "SCALE_FREE",
+    "Metric",
+    "Spectra",
+    "class_name",
+    "metric",
 ]
 
-NEEDS: dict[Need, str] = {
+F = TypeVar("F", bound=Callable[..., Any])
+
+NEEDS: dict[str, str] = {
+    "moments": "the moments of the rows, raw and at unit length, in one pass",
     "spectrum": "the spectrum of the rows, from their moments in one pass",
     "unit spectrum": "the spectrum of the rows at unit length, from their moments in one pass",
-    "moments": "the moments of the rows, raw and at unit length, in one pass",
     "points": "a bounded sample of rows [n, d]",
     "neighbours": "a bounded sample of rows [n, d] and the distances of their nearest neighbours",
+    "clusters": "a bounded sample of rows [n, d] whose nearest neighbours are linked",
     "pairs": "two views [n, d] and [n, d] of the same images, row by row",
     "views": "q views of each image, [n, q, d], or their sums in one pass",
     "labels": "rows [n, d] and one integer label, or cluster, a row",
@@ -46,6 +51,9 @@ NEEDS: dict[Need, str] = {
 }
 """What a metric can be computed from."""
 
+OF_MOMENTS = ("moments", "spectrum", "unit spectrum")
+"""Those of `NEEDS` that the moments of the rows are enough for."""
+
 COLLAPSES = {
     "C": "complete: a constant",
     "D": "dimensional: a low rank",
@@ -54,22 +62,23 @@ COLLAPSES = {
     "L": "local: a low dimension around every point",
     "U": "anisotropic or not uniform; for codes, uniform assignments",
 }
-"""The letters of `Entry.sees`."""
+"""The letters of `Metric.sees`."""
+
+SCALE_FREE = "C: noise around a constant has a full rank"
+"""What every function of a centred spectrum is blind to."""
+
+LARGE_MEAN = "a large common mean lowers it although no direction is lost"
+"""What functions of rows that are not centred are misled by."""
 
 ROW_CHANGES = frozenset({"rotation", "scale", "permutation", "replication"})
 """Changes of the rows that leave a spectrum as it is, up to scale."""
 
-CENTRED = ROW_CHANGES | {"translation"}
-"""The same for a centred spectrum."""
-
-ALL_CHANGES = CENTRED
-"""Every change that `Entry.invariances` speaks of."""
-
-_FROM_MOMENTS = ("spectrum", "unit spectrum", "moments")
+ALL_CHANGES = ROW_CHANGES | {"translation"}
+"""Every change that `Metric.invariances` speaks of; a centred spectrum is left as it is by all."""
 
 
 class Spectra:
-    """The spectra of one embedding, each computed once, however many metrics read it.
+    """The spectra of one embedding, each computed once, however many metrics need it.
 
     Args:
         moments: of its rows.
@@ -106,12 +115,14 @@ class Spectra:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One metric.
+class Metric:
+    """Definition of a metric: input, range and baseline.
 
     Attributes:
         name: as panels and files have it.
         function: the pure function; it takes what `needs` says and keyword options.
+        label: what it is called in words; the name by default.
+        unit: of the value, where it has one.
         needs: a key of `NEEDS`.
         spectrum: for metrics of a spectrum, which one: "centred", "uncentred" or "unit".
         power: 1 for a function of singular values, 2 for one of eigenvalues.
@@ -119,36 +130,50 @@ class Entry:
         part: the field of the function's result that is the value, where that has several.
         low: least value as an expression in n, d, K (codes), C (classes), sqrt, log, min, max, inf.
         high: largest value, likewise.
-        better: "high" or "low", or what is aimed at in words.
+        better: "high" or "low", "none", or what is aimed at in words.
         sees: letters of `COLLAPSES`.
         blind: what it does not see, or what misleads it.
         cost: operations, as a formula.
         reference: the paper.
         invariances: changes of the rows that leave it as it is: "rotation", "scale", "translation",
             "permutation" of rows, "replication" of all rows.
+        baseline: its value for isotropic Gaussian rows: a closed form of n and d, "spectrum" for the function
+            of their Marchenko-Pastur spectrum, "cloud" for the value of one such cloud, "measured" where
+            it is found together with the value. See `fullrank.collapse.baselines`.
+        panel: its place in a `Panel`, from 1; 0 for a metric that is not in it.
+        threshold: the field of `Thresholds` that it is judged by, if it is.
+        slow: takes minutes where others take seconds, so an audit leaves it out unless it is named.
+        diagnostics: whether `Diagnostics` add it to the panel now and then.
     """
 
     name: str
     function: Callable[..., Any]
-    needs: Need
+    label: str = ""
+    unit: str = ""
+    needs: str = "points"
     spectrum: Literal["centred", "uncentred", "unit", ""] = ""
     power: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
-    low: str
-    high: str
-    better: str
-    sees: str
+    low: str = "0"
+    high: str = "inf"
+    better: str = "high"
+    sees: str = ""
     blind: str
-    cost: str
+    cost: str = "n d^2 + d^3"
     reference: str
-    invariances: frozenset[str] = frozenset()
+    invariances: frozenset[str] = ALL_CHANGES
+    baseline: Callable[[int, int], float | None] | Literal["spectrum", "cloud", "measured"] = "cloud"
+    panel: int = 0
+    threshold: str = ""
+    slow: bool = False
+    diagnostics: bool = False
 
     @property
     def variant(self) -> str:
         """What it is computed from, in words: spectrum, centring, rows, options."""
         options = ", ".join(f"{key} {value}" for key, value in self.options.items())
-        source: str = self.needs
+        source = self.needs
         if self.spectrum:
             values = "singular values" if self.power == 1 else "eigenvalues"
             rows = "unit rows" if self.spectrum == "unit" else "raw rows"
@@ -176,25 +201,85 @@ class Entry:
         if unknown:
             known = ", ".join(self.knobs) or "none"
             raise UsageError(f"{self.name} has no option {unknown[0]!r} (options: {known})")
-        options = {**self.options, **options}
-        if self.needs not in _FROM_MOMENTS:
-            return self.function(*inputs, **options)
+        if self.needs not in OF_MOMENTS:
+            return self.function(*inputs, **self.options, **options)
         (source,) = inputs
         spectra = Spectra.of(source)
         if not self.spectrum:
-            return self.function(spectra.moments, **options)
-        n, d = spectra.moments.count, spectra.moments.dim
-        sizes = {"n": n, "dim": d, "size": min(n, d)}
-        wanted = inspect.signature(self.function).parameters
-        sizes = {name: size for name, size in sizes.items() if name in wanted}
-        return self.function(getattr(spectra, self.spectrum) ** self.power, **sizes, **options)
+            return self.function(spectra.moments, **self.options, **options)
+        moments = spectra.moments
+        return self.of_spectrum(getattr(spectra, self.spectrum), moments.count, moments.dim, **options)
 
-    def __call__(self, *inputs: Any, **options: Any) -> float | None:
-        """The value, None where it is not defined; arguments as those of `result`."""
-        result = self.result(*inputs, **options)
+    def of_spectrum(self, singular_values: np.ndarray, n: int, dim: int, **options: Any) -> Any:
+        """What the function returns for the spectrum of n rows of width `dim`."""
+        wanted = inspect.signature(self.function).parameters
+        sizes = {"n": n, "dim": dim, "size": min(n, dim)}
+        sizes = {name: size for name, size in sizes.items() if name in wanted}
+        return self.function(singular_values**self.power, **sizes, **self.options, **options)
+
+    def value_of(self, result: Any) -> float | None:
+        """The value in what the function returned."""
         if result is not None and self.part:
             result = getattr(result, self.part)
         return None if result is None else float(result)
+
+    def __call__(self, *inputs: Any, **options: Any) -> float | None:
+        """The value, None where it is not defined; arguments as those of `result`."""
+        return self.value_of(self.result(*inputs, **options))
+
+
+class _Table(dict[str, Metric]):
+    """Metrics by name; an unknown one is answered with the nearest."""
+
+    def __missing__(self, name: str) -> Metric:
+        raise UnknownNameError("metric", name, self)
+
+    def sort(self) -> None:
+        """Bring the metrics into the order of reading: by input, those of a panel first, then by place."""
+        needs, places = list(NEEDS), list(self)
+
+        def key(metric: Metric) -> tuple[Any, ...]:
+            function = inspect.unwrap(metric.function)
+            line = function.__code__.co_firstlineno
+            place = needs.index(metric.needs), metric.panel or len(self), function.__module__, line
+            return *place, -places.index(metric.name)  # of stacked decorators the last one runs first
+
+        ordered = sorted(self.values(), key=key)
+        self.clear()
+        self.update({metric.name: metric for metric in ordered})
+
+
+METRICS = _Table()
+"""Name to metric, in the order of reading."""
+
+
+def metric(name: str, **fields: Any) -> Callable[[F], F]:
+    """Return a decorator that enters its function into `METRICS`, once for each variant.
+
+    Args:
+        name: of the metric.
+        fields: attributes of `Metric`; `blind` and `reference` at least.
+
+    Raises:
+        ValueError: the name is taken by another function.
+
+    Example:
+        >>> @metric("spread", blind="everything", reference="nobody")
+        ... def spread(z: Tensor) -> float:
+        ...     return float(z.std())
+        >>> METRICS.pop("spread").needs
+        'points'
+    """
+
+    def enter(function: F) -> F:
+        if name in METRICS and METRICS[name].function.__qualname__ != function.__qualname__:
+            raise ValueError(f"metric {name!r} is defined twice")
+        METRICS[name] = Metric(
+            **{"label": name.replace("_", " "), **fields, "name": name, "function": function}
+        )
+        return function
+
+    return enter
 
 
 def class_name(name: str) -> str:

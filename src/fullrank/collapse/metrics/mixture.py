@@ -1,22 +1,26 @@
 """The entropy of a Gaussian mixture fitted to rows: how tightly they sit in clusters.
 
-CPLearn (arXiv 2410.04959) plots it against the number of components. The published computation pads every
-embedding to 2048 columns, which adds -5.49 nats for each, and scales by the largest and the smallest number;
-`legacy` has it. Here rows are centred, rotated to their principal axes and scaled as one, and the entropy is
-per dimension.
+CPLearn (Sansone et al. 2025, arXiv 2410.04959) plots it against the number of components. Its computation
+scales the whole matrix by its smallest and largest number and pads it with zero columns to a common width,
+so narrower embeddings show a lower entropy, and a spectrum that breaks off, whatever they hold. The `legacy`
+functions do that, to compare with its figures. `mixture_entropy` centres rows, rotates them to their
+principal axes, scales them as one, and is per dimension.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from fullrank.collapse.kmeans import in_fixed_order, kmeans
-from fullrank.collapse.metrics import centred_rows
-from fullrank.collapse.moments import finite_rows
+from fullrank.collapse.kmeans import in_fixed_order, sample_kmeans
+from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
+from fullrank.collapse.moments import centred_rows, finite_rows
 from fullrank.errors import UsageError
 
 __all__ = [
@@ -25,15 +29,23 @@ __all__ = [
     "component_entropies",
     "entropy_by_sampling",
     "fit_mixture",
+    "legacy_log_spectrum",
+    "legacy_mixture_entropy",
     "log_density",
     "mixture_entropy",
     "principal_scores",
+    "scale_and_pad",
 ]
 
 VARIANCE_FLOOR = 1e-6
 """Added to every fitted variance."""
 
+WIDTH = 2048
+"""The common width of the published figures."""
+
 _LOG_2PI = math.log(2 * math.pi)
+
+_mixture = partial(metric, unit="nats", part="mean", slow=True)
 
 
 class Mixture(NamedTuple):
@@ -112,7 +124,7 @@ def fit_mixture(
     tol: float = 1e-3,
     floor: float = VARIANCE_FLOOR,
 ) -> Mixture:
-    """Expectation maximisation for a diagonal mixture, from the clusters of `kmeans`.
+    """Expectation maximisation for a diagonal mixture, from the clusters of `sample_kmeans`.
 
     Args:
         rows: [n, d], finite floats, n at least the number of components.
@@ -133,8 +145,8 @@ def fit_mixture(
     """
     if not 1 <= components <= len(rows):
         raise UsageError(f"a mixture needs 1 to {len(rows)} components for as many rows, not {components}")
-    centres, nearest = kmeans(rows, components, seed)
-    share = torch.nn.functional.one_hot(nearest, len(centres)).to(rows)
+    clusters = sample_kmeans(rows, components, seed)
+    share = F.one_hot(clusters.nearest, len(clusters.centres)).to(rows)
     squares, before = rows.square(), -math.inf
     for step in range(iterations + 1):
         mass = share.sum(0) + 10 * torch.finfo(rows.dtype).eps
@@ -185,6 +197,16 @@ def principal_scores(z: Tensor) -> Tensor | None:
     return in_fixed_order(scores / scores.square().mean().sqrt())
 
 
+@_mixture(
+    "mixture_entropy",
+    low="-5.5",
+    high="1.5",
+    sees="IU",
+    blind="C, and axes that are lost",
+    cost="n d^2 + (n i + s) K d for i steps and s samples",
+    reference="CPLearn, arXiv 2410.04959, without its padding",
+    invariances=ALL_CHANGES - {"replication"},
+)
 def mixture_entropy(
     z: Tensor, components: int = 10, samples: int = 10_000, repeats: int = 10, seed: int = 0
 ) -> MixtureEntropy | None:
@@ -204,9 +226,6 @@ def mixture_entropy(
         Mean in [-5.49, 1.42]: 1.42 = log(2 pi e) / 2 for an isotropic cloud, the lower end for clusters that
         are points (the variance floor). None for a constant and with fewer rows than components.
 
-    Sees intra-cluster collapse and anisotropy among the axes that vary. Blind to complete collapse and to
-    axes that are lost. Costs O(n d^2 + n K d per step + samples K d).
-
     Raises:
         UsageError: no component or no sample; not a matrix, or rows that are not finite.
 
@@ -223,3 +242,110 @@ def mixture_entropy(
     mixture, r = fit_mixture(scores, components, seed), scores.shape[1]
     mean, std = entropy_by_sampling(mixture, samples, repeats, seed)
     return MixtureEntropy(mean / r, std / r, r, len(mixture.weights))
+
+
+def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
+    """`(z - min z) / (max z - min z)` over the whole matrix, then zero columns up to `width`.
+
+    Args:
+        z: [n, d].
+        width: at least d.
+
+    Returns:
+        [n, width] in [0, 1]; None without rows and where all numbers are the same.
+
+    Raises:
+        UsageError: d above `width`; not a matrix, or rows that are not finite.
+
+    Example:
+        >>> scale_and_pad(torch.tensor([[1.0, 3.0]]), width=3).tolist()
+        [[0.0, 1.0, 0.0]]
+    """
+    rows = finite_rows(z)
+    if rows.shape[1] > width:
+        raise UsageError(f"an embedding of width {rows.shape[1]} cannot be padded to {width}")
+    if not len(rows) or rows.min() == rows.max():
+        return None
+    return F.pad((rows - rows.min()) / (rows.max() - rows.min()), (0, width - rows.shape[1]))
+
+
+def legacy_log_spectrum(z: Tensor, width: int = WIDTH) -> np.ndarray | None:
+    """Log singular values of the uncentred second moment of `scale_and_pad`: the published spectrum figure.
+
+    Args:
+        z: [n, d].
+        width: at least d.
+
+    Returns:
+        [min(n, d)], largest first: the values that mean something, without those of the padding; None where
+        `scale_and_pad` is.
+
+    Raises:
+        UsageError: d above `width`; not a matrix, or rows that are not finite.
+
+    Example:
+        >>> legacy_log_spectrum(torch.tensor([[1.0, 3.0], [1.0, 3.0]]), width=3).round(6)[0].item()
+        0.0
+    """
+    scaled = scale_and_pad(z, width)
+    if scaled is None:
+        return None
+    sigma = torch.linalg.svdvals(scaled[:, : z.shape[1]]).cpu().numpy()
+    with np.errstate(divide="ignore"):  # an exact zero is -inf, as in the figure
+        values: np.ndarray = 2 * np.log(sigma) - math.log(len(scaled))
+    return values
+
+
+@_mixture(
+    "legacy_mixture_entropy",
+    low="-inf",
+    high="1.5 * d",
+    sees="I",
+    blind="the width drives it, and one outlying number",
+    cost="(n i + s) K d for i steps and s samples",
+    reference="CPLearn, arXiv 2410.04959, as published",
+    invariances=frozenset({"scale", "permutation"}),
+)
+def legacy_mixture_entropy(
+    z: Tensor,
+    components: int = 10,
+    samples: int = 10_000,
+    repeats: int = 10,
+    seed: int = 0,
+    width: int = WIDTH,
+) -> MixtureEntropy | None:
+    """Entropy of a diagonal Gaussian mixture of `scale_and_pad`, by sampling, in nats: the published figure.
+
+    A padded column has the variance floor in every component and so adds `log(2 pi e 1e-6) / 2 = -5.4888`
+    nats, which are added here in closed form. The published fit is not seeded.
+
+    Args:
+        z: [n, d].
+        components: K, in the figure 10 to 200.
+        samples: draws of one estimate.
+        repeats: estimates, for the standard deviation.
+        seed: of the start and of the draws.
+        width: at least d.
+
+    Returns:
+        Nats for all `width` columns together; None where all numbers are the same and with fewer rows than
+        components.
+
+    Raises:
+        UsageError: no component or no sample, d above `width`; not a matrix, or rows that are not finite.
+
+    Example:
+        >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
+        >>> narrow, wide = (legacy_mixture_entropy(z, 2, width=w).mean for w in (2, 12))
+        >>> round(wide - narrow, 3)
+        -54.888
+    """
+    if min(components, samples, repeats) < 1:
+        raise UsageError("a mixture entropy needs at least one component, one sample and one repeat")
+    scaled = scale_and_pad(z, width)
+    if scaled is None or len(scaled) < components:
+        return None
+    mixture = fit_mixture(in_fixed_order(scaled[:, : z.shape[1]]), components, seed)
+    mean, std = entropy_by_sampling(mixture, samples, repeats, seed)
+    padding = (width - z.shape[1]) * 0.5 * math.log(2 * math.pi * math.e * VARIANCE_FLOOR)
+    return MixtureEntropy(mean + padding, std, width, len(mixture.weights))

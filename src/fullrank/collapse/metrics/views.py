@@ -8,11 +8,46 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fullrank.collapse.metrics._definition import ALL_CHANGES, ROW_CHANGES, metric
+from fullrank.collapse.metrics.ranks import effective_rank, matrix_entropy
 from fullrank.collapse.moments import RowSums, finite_rows, unit_rows
-from fullrank.collapse.spectrum import effective_rank, matrix_entropy
 from fullrank.errors import UsageError
 
-__all__ = ["ViewSums", "dime", "lidar", "lidar_eigenvalues"]
+__all__ = ["ViewSums", "alignment", "dime", "lidar", "lidar_eigenvalues"]
+
+
+@metric(
+    "alignment",
+    needs="pairs",
+    high="4",
+    better="low",
+    blind="every collapse: a constant is perfectly aligned",
+    cost="n d",
+    reference="Wang and Isola 2020, arXiv 2005.10242",
+    invariances=ROW_CHANGES,
+    baseline=lambda n, d: 2.0,  # 2 - 2 E cos of unrelated unit vectors
+    panel=11,
+)
+def alignment(za: Tensor, zb: Tensor) -> float | None:
+    """Mean squared distance of the unit-length embeddings of two views: `mean ||u_a - u_b||^2`.
+
+    Paper: Wang and Isola 2020 (arXiv 2005.10242), section 4.1, with alpha = 2.
+
+    Args:
+        za: [n, d], first views.
+        zb: [n, d], second views of the same images, row by row.
+
+    Returns:
+        In [0, 4]: 0 for views that agree, 2 for unrelated ones; None without rows.
+
+    Example:
+        >>> alignment(torch.eye(3), torch.eye(3).roll(1, 0))
+        2.0
+    """
+    if za.shape != zb.shape:
+        raise UsageError(f"two views have one shape; these have {list(za.shape)} and {list(zb.shape)}")
+    ua, ub = unit_rows(finite_rows(za)), unit_rows(finite_rows(zb))
+    return float((ua - ub).square().sum(1).mean()) if len(ua) else None
 
 
 class ViewSums:
@@ -59,6 +94,19 @@ class ViewSums:
         self.energy += rows.square().sum() / views.shape[1]
 
 
+@metric(
+    "lidar",
+    label="LiDAR",
+    needs="views",
+    low="1",
+    high="min(n - 1, d)",
+    sees="D",
+    blind="C: undefined there; directions without signal keep 1/q",
+    cost="n q d^2 + d^3",
+    reference="LiDAR, arXiv 2312.04000, delta relative to tr(S_w) / d",
+    invariances=ALL_CHANGES - {"replication"},
+    diagnostics=True,
+)
 def lidar(
     views: Tensor | ViewSums, delta: float = 1e-4, eps: float = 0.0, relative: bool = True
 ) -> float | None:
@@ -80,9 +128,6 @@ def lidar(
     Returns:
         In [1, min(d, n - 1)]; None with fewer than two images and where all image means agree (complete
         collapse). Directions without signal keep eigenvalues of about 1/q.
-
-    Sees dimensional collapse of what the task keeps. Blind to complete collapse (None). Compare at equal q
-    and d, with n above d. Costs O(n q d^2 + d^3).
 
     Raises:
         UsageError: not [n, q, d] with q >= 2, or numbers that are not finite.
@@ -145,6 +190,19 @@ def _in_their_span(views: Tensor) -> Tensor:
     return projected
 
 
+@metric(
+    "dime",
+    label="DiME",
+    unit="nats",
+    needs="pairs",
+    low="-log(n)",
+    high="log(n)",
+    sees="C",
+    blind="D short of rank one, and clusters that both views keep; few rows saturate it",
+    cost="n^2 d + p n^3 for p pairings",
+    reference="DiME, arXiv 2301.08164, with a linear kernel of unit rows",
+    invariances=frozenset({"rotation", "scale"}),
+)
 def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: int = 0) -> float | None:
     """DiME: by how much the joint entropy of two views rises when they are paired at random.
 
@@ -162,10 +220,6 @@ def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: in
     Returns:
         In [-log n, log n]: 0 for views that share nothing and for a constant, larger the more they share;
         None with fewer than two rows.
-
-    Sees complete collapse, and that views share nothing. Blind to dimensional collapse short of rank one, and
-    to clusters that views keep; many dimensions on few rows saturate it. Costs O(n^2 d + p n^3) for p
-    pairings, so a thousand rows.
 
     Raises:
         UsageError: not two matrices of as many rows, no pairing, or rows that are not finite.

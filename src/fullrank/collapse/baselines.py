@@ -1,8 +1,12 @@
-"""Reference clouds at a given n and d: what every metric reads for rows that have not collapsed.
+"""Baselines: what each metric reads for rows that have not collapsed, at the same n and d.
 
-Two of them: isotropic Gaussian rows, and Gaussian rows whose covariance has the eigenvalues 1/k, as healthy
-encoders have. Their moments are drawn as such (a Wishart matrix), so that a million rows cost as much as a
-thousand; what compares points gets points. Each is made once for an n and d, and kept.
+A rank measured on n rows is biased low, and no fixed threshold says by how much. Its baseline does: 256 rows
+of a cloud with 512 equal directions have an effective rank of 236. Every panel, audit, page and comparison
+asks `baseline`, so a metric has one: a closed form where its definition has one, else the value of a
+reference cloud. The moments of a cloud are drawn as such (a Wishart matrix), so that a million rows cost as
+much as a thousand; what compares points gets points. Each cloud is made once for an n and d, and kept.
+
+Beside isotropic rows there are Gaussian rows with covariance eigenvalues 1/k, as healthy encoders have them.
 """
 
 from __future__ import annotations
@@ -12,11 +16,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fullrank.collapse.catalogue import CATALOGUE, Spectra
+from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
+from fullrank.collapse.metrics._spectrum import isotropic_singular_values
+from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, unit_rows
-from fullrank.collapse.neighbours import Neighbourhood
 
-__all__ = ["REFERENCES", "reference_value"]
+__all__ = ["REFERENCES", "baseline", "isotropic_singular_values"]
 
 REFERENCES = ("isotropic", "power-law")
 SEED = 20250101
@@ -80,25 +85,37 @@ def _neighbourhood(kind: str, n: int, d: int) -> Neighbourhood:
 
 
 @lru_cache(maxsize=512)
-def reference_value(kind: str, metric: str, n: int, d: int, points: int) -> float | None:
-    """What a metric reads for a reference cloud; None where it is not defined or needs more than rows.
+def baseline(
+    name: str, n: int, d: int, points: int | None = None, views: int = 0, kind: str = "isotropic"
+) -> float | None:
+    """What a metric reads for rows without structure; None where it is not defined or needs labels.
 
     Args:
-        kind: a key of `REFERENCES`.
-        metric: a name of `CATALOGUE`.
-        n: rows.
+        name: a key of `METRICS`.
+        n: rows, or pairs of views.
         d: their width.
-        points: rows that a metric of points is given, at most n.
+        points: rows that a metric of points is given, at most n; None is n.
+        views: of an image, for metrics of several: views that have nothing in common.
+        kind: one of `REFERENCES`; the closed forms are of isotropic rows.
 
     Example:
-        >>> round(reference_value("isotropic", "erank_centred", 4096, 64, 256))
-        64
-        >>> round(reference_value("power-law", "participation_ratio", 25600, 512, 256), 0)
-        28.0
+        >>> baseline("level", 1000, 512), baseline("participation_ratio", 512, 512)
+        (1.0, 255.501953125)
+        >>> round(baseline("erank_centred", 1024, 512)), round(baseline("rankme_unit", 256, 512))
+        (474, 237)
+        >>> round(baseline("participation_ratio", 25600, 512, kind="power-law"))
+        28
     """
-    entry = CATALOGUE[metric]
-    if entry.needs in ("spectrum", "unit spectrum", "moments"):
-        return entry(_spectra(kind, n, d))
-    if entry.needs == "neighbours":
-        return entry(_neighbourhood(kind, min(points, n), d))
-    return entry(_sample(kind, min(points, n), d)) if entry.needs == "points" else None
+    metric, points = METRICS[name], min(n if points is None else points, n)
+    if kind == "isotropic" and callable(metric.baseline):
+        return metric.baseline(n, d)
+    if kind == "isotropic" and metric.baseline == "spectrum":
+        centred = metric.spectrum == "centred"
+        return metric.value_of(metric.of_spectrum(isotropic_singular_values(n, d, centred), n, d))
+    if metric.needs in OF_MOMENTS:
+        return metric(_spectra(kind, n, d))
+    if metric.needs == "neighbours":
+        return metric(_neighbourhood(kind, points, d))
+    if metric.needs == "views" and views:
+        return metric(torch.randn(n, views, d, generator=torch.Generator().manual_seed(0)))
+    return metric(_sample(kind, points, d)) if metric.needs == "points" else None

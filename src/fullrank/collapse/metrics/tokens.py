@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fullrank.collapse.kmeans import in_fixed_order, kmeans, squared_distances
-from fullrank.collapse.metrics import centred_rows
-from fullrank.collapse.moments import Moments, finite_rows
-from fullrank.collapse.spectrum import effective_rank
+from fullrank.collapse.kmeans import in_fixed_order, sample_kmeans, squared_distances
+from fullrank.collapse.metrics._definition import metric
+from fullrank.collapse.metrics.ranks import effective_rank
+from fullrank.collapse.moments import Moments, centred_rows, finite_rows
 from fullrank.errors import UsageError
 
 __all__ = ["DenseScore", "dense_score"]
@@ -34,6 +34,18 @@ class DenseScore(NamedTuple):
     dimensions: float
 
 
+@metric(
+    "dense_score",
+    needs="tokens",
+    part="score",
+    low="-n",
+    high="n + 2",
+    sees="DK",
+    blind="C: undefined there; k-means decides what a part is",
+    cost="N K d per step + N d^2 for N tokens",
+    reference="DSE, arXiv 2510.17299",
+    invariances=frozenset({"scale", "translation", "permutation"}),
+)
 def dense_score(
     tokens: Tensor, clusters: int = 24, clusters_per_image: int = 3, seed: int = 0
 ) -> DenseScore | None:
@@ -53,9 +65,6 @@ def dense_score(
     Returns:
         Score in [-N, N + 2] in principle, about -1 to 3 in practice; higher was found better. None where all
         tokens are the same.
-
-    Sees collapse of dense features: dimensional, and parts that merge. Blind to complete collapse (None).
-    Costs O(N K d per step + N d^2) for N tokens.
 
     Raises:
         UsageError: not [images, t, d], no cluster, or numbers that are not finite.
@@ -91,7 +100,8 @@ def dense_score(
 
 def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
     """Mean distance to the nearest other centre, and mean radius of the clusters of two rows or more."""
-    centres, nearest = kmeans(rows, clusters, seed)
+    found = sample_kmeans(rows, clusters, seed)
+    centres, nearest = found.centres, found.nearest
     radii = []
     for own in range(len(centres)):
         members = rows[nearest == own]

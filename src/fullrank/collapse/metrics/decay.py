@@ -1,27 +1,144 @@
 """How a spectrum falls off from its first direction to its last: slopes, shares and condition numbers.
 
-Like `spectrum`, all are free of scale, and None where the spectrum is zero.
+All are free of scale, and None where the spectrum is zero.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from fullrank.collapse.spectrum import auc, checked_spectrum, relative_spectrum
+from fullrank.collapse.metrics._definition import SCALE_FREE, metric
+from fullrank.collapse.metrics._spectrum import checked_spectrum, relative_spectrum
 from fullrank.errors import UsageError
 
 __all__ = [
     "AlphaReQ",
     "alpha_req",
+    "auc",
+    "auc_rescaled",
     "condition_at",
     "condition_number",
+    "cumulative_curve",
     "early_enrichment",
     "inverse_condition_number",
     "top_share",
 ]
+
+_TSITSULIN = "Tsitsulin et al. 2023, arXiv 2305.16562"
+_UNDEFINED = "D: undefined as soon as a direction is lost"
+
+_slope = partial(
+    metric, needs="spectrum", spectrum="centred", high="1", better="low", sees="D", blind=SCALE_FREE
+)
+_condition = partial(_slope, low="1", high="inf", sees="DU", reference=f"after {_TSITSULIN}")
+
+
+def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.ndarray | None:
+    """`C_k = (sigma_1 + ... + sigma_k) / (sigma_1 + ... + sigma_d)` over k.
+
+    Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), equation 2: singular values, not their squares.
+
+    Args:
+        singular_values: [k], of the centred rows.
+        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
+
+    Returns:
+        [d or k], rising to 1; None if the spectrum is zero.
+
+    Raises:
+        UsageError: not a vector, or values that are negative or not finite.
+
+    Example:
+        >>> cumulative_curve(np.array([3.0, 1.0]), dim=3).tolist()
+        [0.75, 1.0, 1.0]
+    """
+    relative = relative_spectrum(singular_values, dim)
+    if relative is None:
+        return None
+    curve: np.ndarray = np.cumsum(relative) / relative.sum()
+    return curve
+
+
+@_slope(
+    "auc",
+    label="AUC of the spectrum",
+    low="(d + 1) / (2 * d)",
+    reference="Li, Efros and Pathak 2022, arXiv 2209.15007",
+    baseline="spectrum",
+    panel=7,
+)
+def auc(singular_values: np.ndarray, dim: int | None = None) -> float | None:
+    """Area under the cumulative curve of singular values: `(1/d) sum_k C_k`. Higher is more collapsed.
+
+    Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), section 3.
+
+    Args:
+        singular_values: [k], of the centred rows.
+        dim: d; a shorter spectrum is padded with zeros to it.
+
+    Returns:
+        In [(d + 1) / 2d, 1]: about 0.5 for a flat spectrum, 1 for rank one; None if the spectrum is zero.
+
+    Example:
+        >>> auc(np.ones(4))
+        0.625
+    """
+    curve = cumulative_curve(singular_values, dim)
+    return None if curve is None else float(curve.mean())
+
+
+@_slope("auc_rescaled", label="rescaled AUC of the spectrum", reference="`auc` between flat and rank one")
+def auc_rescaled(singular_values: np.ndarray, dim: int) -> float | None:
+    """`auc` on a scale that does not depend on the width: `(2 AUC - 1 - 1/d) / (1 - 1/d)`.
+
+    Paper: the measure of Li, Efros and Pathak 2022 (arXiv 2209.15007); the scale is ours.
+
+    Args:
+        singular_values: [k], of the centred rows.
+        dim: d; a shorter spectrum is padded with zeros to it.
+
+    Returns:
+        In [0, 1]: 0 for a flat spectrum, 1 for rank one; None if the spectrum is zero or d is 1.
+
+    Example:
+        >>> auc_rescaled(np.ones(4), dim=4), auc_rescaled(np.array([1.0]), dim=4)
+        (0.0, 1.0)
+    """
+    area = auc(singular_values, dim)
+    return None if area is None or dim < 2 else max(0.0, (2 * area - 1 - 1 / dim) / (1 - 1 / dim))
+
+
+@_slope(
+    "early_enrichment",
+    power=2,
+    high="1 - 1 / d",
+    blind=f"the tail; {SCALE_FREE}",
+    reference="NerVE, arXiv 2603.06922",
+)
+def early_enrichment(eigenvalues: np.ndarray, dim: int | None = None) -> float | None:
+    """Eigenvalue early enrichment: `(2/d) sum_k (S_k - k/d)`, S_k the share of the variance in the first k.
+
+    The sibling of `auc` on squared singular values: `2 AUC(lambda) - (d + 1) / d`. Paper: NerVE (arXiv
+    2603.06922).
+
+    Args:
+        eigenvalues: [k], of the covariance.
+        dim: d; a shorter spectrum is padded with zeros to it.
+
+    Returns:
+        In [0, 1 - 1/d]: 0 for a flat spectrum, 1 - 1/d for rank one; None if the spectrum is zero.
+
+    Example:
+        >>> early_enrichment(np.ones(4)), early_enrichment(np.array([1.0]), dim=4)
+        (0.0, 0.75)
+    """
+    area = auc(eigenvalues, dim)
+    d = max(dim or 0, len(np.asarray(eigenvalues)))
+    return None if area is None else max(0.0, 2 * area - (d + 1) / d)
 
 
 class AlphaReQ(NamedTuple):
@@ -40,6 +157,18 @@ class AlphaReQ(NamedTuple):
     last: int
 
 
+@_slope(
+    "alpha_req",
+    label="alpha-ReQ",
+    power=2,
+    part="alpha",
+    high="inf",
+    better="near 1",
+    sees="DU",
+    blind=f"both ends of the spectrum, and the range of the fit changes it; {SCALE_FREE}",
+    reference="Agrawal et al. 2022, NeurIPS",
+    diagnostics=True,
+)
 def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> AlphaReQ | None:
     """alpha-ReQ: the exponent of a power law through the eigenvalues.
 
@@ -54,12 +183,6 @@ def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> Alph
     Returns:
         alpha near 1 where embeddings were found to serve best, above it the tail is lost, near 0 it is white
         or noise. None with fewer than three eigenvalues above zero in the range.
-
-    Sees dimensional collapse and anisotropy in the range of the fit. Blind to both ends of the spectrum and
-    to complete collapse; the range changes the value, so report it. Costs O(k).
-
-    Raises:
-        UsageError: a bad range; not a vector, or values that are negative or not finite.
 
     Example:
         >>> fit = alpha_req(np.arange(1, 65) ** -1.5)
@@ -82,34 +205,15 @@ def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> Alph
     return AlphaReQ(float(-slope), float(r2), first, last)
 
 
-def early_enrichment(eigenvalues: np.ndarray, dim: int | None = None) -> float | None:
-    """Eigenvalue early enrichment: `(2/d) sum_k (S_k - k/d)`, S_k the share of the variance in the first k.
-
-    The sibling of `auc` on squared singular values: `2 AUC(lambda) - (d + 1) / d`. Paper: NerVE (arXiv
-    2603.06922).
-
-    Args:
-        eigenvalues: [k], of the covariance.
-        dim: d; a shorter spectrum is padded with zeros to it.
-
-    Returns:
-        In [0, 1 - 1/d]: 0 for a flat spectrum, 1 - 1/d for rank one; None if the spectrum is zero.
-
-    Sees dimensional collapse of the leading directions. Blind to the tail and to complete collapse. Costs
-    O(d).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
-    Example:
-        >>> early_enrichment(np.ones(4)), early_enrichment(np.array([1.0]), dim=4)
-        (0.0, 0.75)
-    """
-    area = auc(eigenvalues, dim)
-    d = max(dim or 0, len(np.asarray(eigenvalues)))
-    return None if area is None else max(0.0, 2 * area - (d + 1) / d)
-
-
+@_slope(
+    "top_share",
+    label="share of the first direction",
+    power=2,
+    low="1 / min(n, d)",
+    sees="DU",
+    blind=f"all but the first direction; {SCALE_FREE}",
+    reference="`lambda_1 / sum lambda`",
+)
 def top_share(eigenvalues: np.ndarray) -> float | None:
     """Spectral anisotropy: `lambda_1 / sum lambda`, the share of the variance in the first direction.
 
@@ -119,12 +223,6 @@ def top_share(eigenvalues: np.ndarray) -> float | None:
     Returns:
         In [1/k, 1]: 1/k for a flat spectrum, 1 for rank one; None if the spectrum is zero.
 
-    Sees anisotropy and collapse to one direction; its inverse is `nesum`. Blind to all other directions and
-    to complete collapse. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> top_share(np.array([2.0, 1.0, 1.0]))
         0.5
@@ -133,6 +231,7 @@ def top_share(eigenvalues: np.ndarray) -> float | None:
     return None if relative is None else float(1 / relative.sum())
 
 
+@_condition("condition_number", sees="U", blind=_UNDEFINED, reference=_TSITSULIN)
 def condition_number(singular_values: np.ndarray, dim: int | None = None) -> float | None:
     """`sigma_1 / sigma_d`.
 
@@ -145,11 +244,6 @@ def condition_number(singular_values: np.ndarray, dim: int | None = None) -> flo
     Returns:
         At least 1; None where it would be infinite: dead units, n < d, a zero spectrum.
 
-    Sees full-rank anisotropy. Blind to collapse, where it is undefined: use `condition_at`. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> condition_number(np.array([4.0, 2.0])), condition_number(np.array([4.0, 2.0]), dim=3)
         (2.0, None)
@@ -157,6 +251,13 @@ def condition_number(singular_values: np.ndarray, dim: int | None = None) -> flo
     return condition_at(singular_values, 1.0, dim)
 
 
+@_slope(
+    "inverse_condition_number",
+    better="high",
+    sees="DU",
+    blind="how much is lost: one dead unit reads 0",
+    reference=_TSITSULIN,
+)
 def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None) -> float | None:
     """`sigma_d / sigma_1`: the other convention under the same name in the literature.
 
@@ -169,11 +270,6 @@ def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None
     Returns:
         In [0, 1]: 1 for a flat spectrum, 0 where a direction is lost; None if the spectrum is zero.
 
-    Sees any lost direction. Blind to how many: one dead unit reads 0 as a collapse does. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> inverse_condition_number(np.array([4.0, 2.0])), inverse_condition_number(np.array([4.0]), dim=2)
         (0.5, 0.0)
@@ -182,6 +278,10 @@ def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None
     return None if relative is None else float(relative[-1])
 
 
+@_condition("condition_90", options={"share": 0.9}, blind=f"the last tenth of the spectrum; {SCALE_FREE}")
+@_condition(
+    "condition_99", options={"share": 0.99}, blind=f"the last hundredth of the spectrum; {SCALE_FREE}"
+)
 def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | None = None) -> float | None:
     """`sigma_1 / sigma_q` at the index `q = ceil(share * d)`: a condition number despite dead units.
 
@@ -189,14 +289,11 @@ def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | Non
 
     Args:
         singular_values: [k], of the raw or of the centred rows.
-        share: in (0, 1]; 0.9 and 0.99 are in the catalogue.
+        share: in (0, 1]; 0.9 and 0.99 are metrics.
         dim: d; a shorter spectrum is padded with zeros to it.
 
     Returns:
         At least 1; None where it would be infinite: more than 1 - share of the directions are lost.
-
-    Sees dimensional collapse of the leading `share`. Blind to what is below it and to complete collapse.
-    Costs O(k).
 
     Raises:
         UsageError: a share outside (0, 1]; not a vector, or values that are negative or not finite.

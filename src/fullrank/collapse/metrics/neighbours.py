@@ -6,12 +6,13 @@ Repeated rows are removed first, for a distance of zero says nothing about a dim
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import finite_rows
 from fullrank.errors import UsageError
 
@@ -28,6 +29,18 @@ __all__ = [
 _BLOCK_ELEMENTS = 1 << 22
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal
+_FACCO = "Facco et al. 2017, Scientific Reports 7, 12140"
+_LDREG = "LDReg, arXiv 2401.10474"
+
+_dimension = partial(
+    metric,
+    unit="dimensions",
+    needs="neighbours",
+    sees="DL",
+    blind="C, of which it sees the noise; too low above about 20 dimensions",
+    cost="n^2 d",
+)
+_local = partial(_dimension, part="mean", sees="DIL", reference=_LDREG)
 
 
 def distinct_rows(z: Tensor) -> Tensor:
@@ -108,6 +121,7 @@ def _log_ratios(z: Tensor | Neighbourhood) -> Tensor | None:
     return (distances[:, 1] / distances[:, 0]).log()
 
 
+@_dimension("two_nn", label="TwoNN", better="none", reference=_FACCO, diagnostics=True)
 def two_nn(z: Tensor | Neighbourhood) -> float | None:
     """TwoNN: the intrinsic dimension from the ratio of the two nearest distances, by maximum likelihood.
 
@@ -119,12 +133,6 @@ def two_nn(z: Tensor | Neighbourhood) -> float | None:
     Returns:
         Above 0; None with fewer than three different rows, and where every two distances agree (a lattice).
 
-    Sees low dimensions, curved ones too. Too low for dimensions above about 20 on few rows; blind to complete
-    collapse, of which it sees the noise. Costs O(n^2 d).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
-
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)
         >>> round(two_nn(z))
@@ -135,6 +143,7 @@ def two_nn(z: Tensor | Neighbourhood) -> float | None:
     return (len(logs) - 1) / total if logs is not None and total > _ROUNDING * len(logs) else None
 
 
+@_dimension("two_nn_fit", label="TwoNN, fitted", better="none", reference=_FACCO)
 def two_nn_fit(z: Tensor | Neighbourhood, discard: float = 0.1) -> float | None:
     """TwoNN by the line through the origin of the published recipe, less sensitive to outliers.
 
@@ -147,11 +156,6 @@ def two_nn_fit(z: Tensor | Neighbourhood, discard: float = 0.1) -> float | None:
 
     Returns:
         Above 0; None with fewer than three different rows, and where every two distances agree (a lattice).
-
-    Sees and is blind to what `two_nn` is. Costs O(n^2 d).
-
-    Raises:
-        UsageError: a bad share; not a matrix, or rows that are not finite.
 
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)
@@ -186,6 +190,21 @@ class LocalDimension(NamedTuple):
     points: int
 
 
+@_local(
+    "local_dimension",
+    options={"estimator": "mle"},
+    reference=f"{_LDREG}; Levina and Bickel 2004",
+    diagnostics=True,
+)
+@_local("local_dimension_moments", options={"estimator": "moments"})
+@_local(
+    "local_dimension_spread",
+    options={"estimator": "mle"},
+    part="log_variance",
+    better="none",
+    sees="L",
+    blind="a low dimension that is the same everywhere",
+)
 def local_dimension(
     z: Tensor | Neighbourhood, k: int = 20, estimator: Literal["mle", "moments"] = "mle"
 ) -> LocalDimension | None:
@@ -201,9 +220,6 @@ def local_dimension(
 
     Returns:
         Mean above 0; None with k or fewer different rows, and where no point has a finite dimension.
-
-    Sees local collapse below a high global rank. Too low for high dimensions on few rows; blind to complete
-    collapse, of which it sees the noise. Costs O(n^2 d + n k d).
 
     Raises:
         UsageError: k below 2, an unknown estimator; not a matrix, or rows that are not finite.

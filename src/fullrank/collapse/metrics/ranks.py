@@ -1,23 +1,23 @@
-"""Collapse metrics as pure functions of a spectrum, as `Moments` gives it: how many directions are in use.
+"""Numbers of directions in use, from a spectrum as `Moments` gives it.
 
 All are free of scale, and so, on a centred spectrum, blind to complete collapse: noise around a constant has
-full rank. A metric of a spectrum that is zero is None: nothing varies, so nothing can be said of its
-directions. How a spectrum falls off from direction to direction is in `decay`.
+full rank. A spectrum that is zero has no rank: nothing varies.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
+from torch import Tensor
 
+from fullrank.collapse.metrics._definition import ALL_CHANGES, LARGE_MEAN, ROW_CHANGES, SCALE_FREE, metric
+from fullrank.collapse.metrics._spectrum import relative_spectrum
+from fullrank.collapse.moments import Moments
 from fullrank.errors import UsageError
 
 __all__ = [
-    "auc",
-    "auc_rescaled",
-    "checked_spectrum",
-    "cumulative_curve",
     "effective_rank",
     "isoscore",
     "matrix_entropy",
@@ -25,47 +25,67 @@ __all__ = [
     "numerical_rank",
     "participation_ratio",
     "participation_ratio_corrected",
-    "relative_spectrum",
+    "rankme",
     "stable_rank",
 ]
 
+_ROY = "Roy and Vetterli 2007, EUSIPCO"
+_RANKME = "RankMe, arXiv 2210.02885"
+_RUDELSON = "Rudelson and Vershynin 2007, arXiv math/0503442"
+_GOLUB = "Golub and Van Loan 2013"
+_GIRALDO = "Giraldo et al. 2015, arXiv 1211.2459"
+_ONCE = ALL_CHANGES - {"replication"}
 
-def checked_spectrum(values: np.ndarray) -> np.ndarray:
-    """The spectrum in float64, largest first.
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
-    Example:
-        >>> checked_spectrum(np.array([1, 3])).tolist()
-        [3.0, 1.0]
-    """
-    spectrum = np.asarray(values, dtype=np.float64)
-    if spectrum.ndim != 1:
-        raise UsageError(f"a spectrum is a vector of values; this one has the shape {list(spectrum.shape)}")
-    bad = int((~(np.isfinite(spectrum) & (spectrum >= 0))).sum())
-    if bad:
-        raise UsageError(f"{bad} of {len(spectrum)} spectrum values are negative or not finite")
-    ordered: np.ndarray = np.sort(spectrum)[::-1]
-    return ordered
+_share = partial(metric, needs="spectrum", spectrum="centred", high="1", sees="D", blind=SCALE_FREE)
+_rank = partial(_share, unit="directions", low="1", high="min(n, d)")
+_raw = partial(_rank, spectrum="uncentred", sees="CD", blind=LARGE_MEAN, invariances=ROW_CHANGES)
+_published = partial(_raw, low="0.9999", invariances=ROW_CHANGES - {"replication"})
+_unit = partial(_raw, needs="unit spectrum", spectrum="unit")
+_entropy = partial(_unit, unit="", power=2, low="0", high="1", invariances=ROW_CHANGES - {"replication"})
 
 
-def relative_spectrum(values: np.ndarray, dim: int | None = None) -> np.ndarray | None:
-    """The spectrum over its largest value, largest first, padded with zeros to `dim`; None if it is zero.
-
-    Raises:
-        UsageError: see `checked_spectrum`.
-
-    Example:
-        >>> relative_spectrum(np.array([1.0, 4.0]), dim=3).tolist()
-        [1.0, 0.25, 0.0]
-    """
-    spectrum = checked_spectrum(values)
-    if not len(spectrum) or spectrum[0] == 0:
-        return None
-    return np.pad(spectrum / spectrum[0], (0, max(0, (dim or 0) - len(spectrum))))
-
-
+@_rank(
+    "erank_centred",
+    label="centred effective rank",
+    reference=_ROY,
+    baseline="spectrum",
+    panel=3,
+    threshold="rank_share",
+)
+@_rank("erank_eigenvalues", power=2, reference=f"{_ROY}, on eigenvalues")
+@_raw(
+    "rankme_uncentred",
+    label="uncentred RankMe",
+    reference=f"{_RANKME}, with eps 0",
+    baseline="spectrum",
+    panel=4,
+)
+@_published("rankme_published", options={"eps": 1e-7}, high="min(n, d) * exp(1.7e-6 * d)", reference=_RANKME)
+@_published(
+    "rankme_spt",
+    options={"eps": 1e-5},
+    high="min(n, d) * exp(1.2e-4 * d)",
+    blind=f"{LARGE_MEAN}; rank one at d = 2048 reads 1.27",
+    reference="RankMe as in stable-pretraining",
+)
+@_rank(
+    "rankme_reptrix",
+    power=2,
+    options={"eps": 1e-7},
+    low="0.9999",
+    high="min(n, d) * exp(1.7e-6 * d)",
+    blind=f"{SCALE_FREE}; much smaller than any other RankMe",
+    reference="RankMe as in reptrix",
+    invariances=_ONCE,
+)
+@_unit(
+    "rankme_unit",
+    label="RankMe of unit rows",
+    reference=f"{_RANKME}, of unit rows, with eps 0",
+    baseline="spectrum",
+    panel=5,
+    threshold="rank_share",
+)
 def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | None:
     """The number of directions in use: `exp(-sum p log p)`, `p = sigma / sum sigma + eps`.
 
@@ -79,12 +99,6 @@ def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | Non
     Returns:
         In [1, k] for eps 0; None if the spectrum is zero.
 
-    Sees dimensional collapse. Scale-free, so of a centred spectrum blind to complete collapse: noise around
-    a constant has full rank. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> effective_rank(np.array([2.0, 2.0, 0.0]))
         2.0
@@ -97,6 +111,34 @@ def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | Non
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
+def rankme(z: Tensor, eps: float = 0.0) -> float | None:
+    """RankMe: the effective rank of the embedding matrix as it is, not centred.
+
+    Formula: `exp(-sum_k p_k log p_k)`, `p_k = sigma_k / ||sigma||_1 + eps`. Paper: Garrido et al. 2023 (arXiv
+    2210.02885), equations 1 and 2. `eps` is part of the published form; 1e-5 gives the numbers of
+    stable-pretraining. It inflates small ranks (rank one at d = 2048 reads 1.27), hence 0 here.
+
+    Args:
+        z: [n, d].
+        eps: added to every p_k, which are not normalised again.
+
+    Returns:
+        In [1, min(n, d)] for eps 0; None if all rows are zero.
+
+    Sees dimensional and complete collapse. A large common mean lowers it although no direction is lost.
+
+    Raises:
+        UsageError: not a matrix, or rows that are not finite.
+
+    Example:
+        >>> import torch
+        >>> rankme(torch.ones(10, 4))
+        1.0
+    """
+    return effective_rank(Moments.of(z).singular_values(centred=False), eps)
+
+
+@_raw("stable_rank", blind=f"all but the first direction; {LARGE_MEAN}", reference=_RUDELSON)
 def stable_rank(singular_values: np.ndarray) -> float | None:
     """`||X||_F^2 / sigma_1^2`: how many directions as strong as the first would hold all the energy.
 
@@ -109,12 +151,6 @@ def stable_rank(singular_values: np.ndarray) -> float | None:
     Returns:
         In [1, k]; None if the spectrum is zero.
 
-    Sees dimensional collapse, and complete collapse on raw rows. One strong direction, or a large common
-    mean, is enough to lower it: blind to everything but the first direction. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> stable_rank(np.array([2.0, 1.0, 1.0]))
         1.5
@@ -123,6 +159,14 @@ def stable_rank(singular_values: np.ndarray) -> float | None:
     return None if relative is None else float((relative**2).sum())
 
 
+@_rank(
+    "nesum",
+    label="normalised eigenvalue sum (NESum)",
+    power=2,
+    sees="DU",
+    blind=f"all but the first direction; {SCALE_FREE}",
+    reference="He and Ozay 2022, ICML",
+)
 def nesum(eigenvalues: np.ndarray) -> float | None:
     """Normalised eigenvalue sum: `sum_i lambda_i / lambda_1` of the covariance.
 
@@ -134,12 +178,6 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
     Returns:
         In [1, k]; None if the spectrum is zero.
 
-    Sees dimensional collapse and anisotropy. One outlying direction rules it; scale-free, so blind to
-    complete collapse. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> nesum(np.array([4.0, 1.0, 1.0]))
         1.5
@@ -148,6 +186,7 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
     return None if relative is None else float(relative.sum())
 
 
+@_rank("numerical_rank", low="0", blind=f"any decay above its tolerance; {SCALE_FREE}", reference=_GOLUB)
 def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
     """How many singular values count: `#{i: sigma_i > tol sigma_1}`. To be reported with its `tol`.
 
@@ -161,12 +200,6 @@ def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
     Returns:
         In [0, k]; 0 if the spectrum is zero.
 
-    Sees dimensional collapse that is all but exact. Blind to any decay above the tolerance, and to complete
-    collapse on a centred spectrum. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> numerical_rank(np.array([1.0, 0.1, 1e-4])), numerical_rank(np.zeros(3))
         (2, 0)
@@ -175,6 +208,21 @@ def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
     return 0 if relative is None else int((relative > tol).sum())
 
 
+def _participation_of_noise(n: int, d: int) -> float | None:
+    """`(m d + 2) / (m + d + 1)`, m = n - 1: ratio of the Wishart moments `E tr(S)^2` and `E tr(S^2)`."""
+    m = n - 1
+    return (m * d + 2) / (m + d + 1) if m > 0 else None
+
+
+@_rank(
+    "participation_ratio",
+    power=2,
+    blind=f"the tail; biased low by n rows; {SCALE_FREE}",
+    reference="Gao et al. 2017, bioRxiv 214262",
+    baseline=_participation_of_noise,
+    panel=6,
+    threshold="participation_share",
+)
 def participation_ratio(eigenvalues: np.ndarray) -> float | None:
     """The number of directions that share the variance: `(sum lambda)^2 / sum lambda^2`.
 
@@ -186,12 +234,6 @@ def participation_ratio(eigenvalues: np.ndarray) -> float | None:
     Returns:
         In [1, k]; None if the spectrum is zero.
 
-    Sees dimensional collapse of the leading directions. Blind to the tail: eigenvalues 1/k over 512
-    dimensions read 28. Biased low on few rows: `1/PR_n` is about `1/n + 1/PR`. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> participation_ratio(np.array([3.0, 3.0, 0.0]))
         2.0
@@ -200,6 +242,14 @@ def participation_ratio(eigenvalues: np.ndarray) -> float | None:
     return None if relative is None else float(relative.sum() ** 2 / (relative * relative).sum())
 
 
+@_rank(
+    "participation_ratio_corrected",
+    power=2,
+    high="d",
+    blind=f"the tail; rows that are not Gaussian bias it; {SCALE_FREE}",
+    reference="Wishart moments; arXiv 2509.26560",
+    invariances=_ONCE,
+)
 def participation_ratio_corrected(eigenvalues: np.ndarray, n: int, dim: int) -> float | None:
     """The participation ratio without its bias from n rows.
 
@@ -217,12 +267,6 @@ def participation_ratio_corrected(eigenvalues: np.ndarray, n: int, dim: int) -> 
     Returns:
         In [1, d], cut to it where the estimate scatters beyond; None if the spectrum is zero or n < 3.
 
-    Sees what `participation_ratio` sees, at once at n < d. Heavy tails bias it; blind to
-    the tail of the spectrum. Costs O(k).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> round(participation_ratio_corrected(np.array([3.0, 3.0, 3.0, 0.0]), n=10, dim=8), 2)
         4.67
@@ -236,6 +280,14 @@ def participation_ratio_corrected(eigenvalues: np.ndarray, n: int, dim: int) -> 
     return float(min(max(a / b, 1.0), dim)) if b > 0 else float(dim)
 
 
+@_share(
+    "isoscore",
+    label="IsoScore",
+    power=2,
+    sees="DU",
+    blind="what the participation ratio is blind to: it is a function of it",
+    reference="IsoScore, arXiv 2108.07344",
+)
 def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
     """IsoScore: how evenly all d directions are used.
 
@@ -252,9 +304,6 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
 
     Sees, and is blind to, what the participation ratio is: it is a function of it. Costs O(d).
 
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> round(isoscore(np.array([1.0, 1.0, 0.0]), dim=3), 12)
         0.5
@@ -268,6 +317,10 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
     return max(0.0, float((used**2 - dim) / (dim**2 - dim)))
 
 
+@_entropy("matrix_entropy", reference=f"{_GIRALDO}; arXiv 2502.02013")
+@_entropy(
+    "matrix_entropy_order2", options={"order": 2.0}, blind=f"the tail; {LARGE_MEAN}", reference=_GIRALDO
+)
 def matrix_entropy(eigenvalues: np.ndarray, order: float = 1.0, size: int | None = None) -> float | None:
     """Matrix-based Renyi entropy: `S_a = log(sum q^a) / (1 - a) / log size`, `q = lambda / sum lambda`.
 
@@ -282,9 +335,6 @@ def matrix_entropy(eigenvalues: np.ndarray, order: float = 1.0, size: int | None
 
     Returns:
         In [0, 1]; None if the spectrum is zero or the size is 1.
-
-    Sees dimensional and, without centring, complete collapse; order 2 the leading directions only.
-    Blind to the difference between a common mean and a lost direction. Costs O(k).
 
     Raises:
         UsageError: not a vector, values that are negative or not finite, or an order of 0 or less.
@@ -302,79 +352,3 @@ def matrix_entropy(eigenvalues: np.ndarray, order: float = 1.0, size: int | None
     q = relative[relative > 0] / relative.sum()
     entropy = float(-(q * np.log(q)).sum() if order == 1 else np.log((q**order).sum()) / (1 - order))
     return max(0.0, entropy) / math.log(size)
-
-
-def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.ndarray | None:
-    """`C_k = (sigma_1 + ... + sigma_k) / (sigma_1 + ... + sigma_d)` over k.
-
-    Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), equation 2: singular values, not their squares.
-
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
-
-    Returns:
-        [d or k], rising to 1; None if the spectrum is zero.
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
-    Example:
-        >>> cumulative_curve(np.array([3.0, 1.0]), dim=3).tolist()
-        [0.75, 1.0, 1.0]
-    """
-    relative = relative_spectrum(singular_values, dim)
-    if relative is None:
-        return None
-    curve: np.ndarray = np.cumsum(relative) / relative.sum()
-    return curve
-
-
-def auc(singular_values: np.ndarray, dim: int | None = None) -> float | None:
-    """Area under the cumulative curve of singular values: `(1/d) sum_k C_k`. Higher is more collapsed.
-
-    Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), section 3.
-
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum is padded with zeros to it.
-
-    Returns:
-        In [(d + 1) / 2d, 1]: about 0.5 for a flat spectrum, 1 for rank one; None if the spectrum is zero.
-
-    Sees dimensional collapse, dead units too. Scale-free, so blind to complete collapse. Costs O(d).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
-    Example:
-        >>> auc(np.ones(4))
-        0.625
-    """
-    curve = cumulative_curve(singular_values, dim)
-    return None if curve is None else float(curve.mean())
-
-
-def auc_rescaled(singular_values: np.ndarray, dim: int) -> float | None:
-    """`auc` on a scale that does not depend on the width: `(2 AUC - 1 - 1/d) / (1 - 1/d)`.
-
-    Paper: the measure of Li, Efros and Pathak 2022 (arXiv 2209.15007); the scale is ours.
-
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum is padded with zeros to it.
-
-    Returns:
-        In [0, 1]: 0 for a flat spectrum, 1 for rank one; None if the spectrum is zero or d is 1.
-
-    Sees and is blind to what `auc` is. Costs O(d).
-
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
-    Example:
-        >>> auc_rescaled(np.ones(4), dim=4), auc_rescaled(np.array([1.0]), dim=4)
-        (0.0, 1.0)
-    """
-    area = auc(singular_values, dim)
-    return None if area is None or dim < 2 else max(0.0, (2 * area - 1 - 1 / dim) / (1 - 1 / dim))

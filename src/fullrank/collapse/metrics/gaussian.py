@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.metrics import centred_rows, moments_of
-from fullrank.collapse.moments import Moments, finite_rows
+from fullrank.collapse.metrics._definition import ROW_CHANGES, metric
+from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of
 
 __all__ = [
     "SIGREG_NULL",
@@ -20,6 +21,20 @@ __all__ = [
     "visreg_scale",
     "visreg_shape",
 ]
+
+_LEJEPA = "LeJEPA, arXiv 2511.08544"
+_STANDARDISED = frozenset({"scale", "translation", "permutation"})
+
+_sigreg = partial(
+    metric,
+    high="10 * n",
+    better="low",
+    sees="DKU",
+    cost="n M (d + T) for M directions and T knots",
+    invariances=_STANDARDISED,
+)
+_visreg = partial(metric, better="low", cost="n d", reference="VISReg, arXiv 2606.02572")
+
 
 SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 """The mean of the Epps-Pulley statistic of N(0, 1) rows, 1.059, whatever their number."""
@@ -86,6 +101,15 @@ def sigreg(
     return 2 * len(rows) * float(torch.trapezoid(torch.tensor(gaps, dtype=torch.float64), t))
 
 
+@_sigreg(
+    "sigreg_ratio",
+    label="SIGReg over its value for noise",
+    better="near 1",
+    sees="CDKU",
+    blind="moderate D on few rows; depends on mean and scale",
+    reference=_LEJEPA,
+    invariances=frozenset({"permutation"}),
+)
 def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
     """`sigreg` over its mean for Gaussian rows, `T / 1.059`. To be reported with n.
 
@@ -99,11 +123,6 @@ def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0) -> float | Non
     Returns:
         At least 0: about 1 for N(0, I) rows, 0.38 n for zeros; None without rows.
 
-    Sees and is blind to what `sigreg` is. Costs O(n M (d + T)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
-
     Example:
         >>> round(sigreg_ratio(torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))))
         1
@@ -112,6 +131,12 @@ def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0) -> float | Non
     return None if value is None else value / SIGREG_NULL
 
 
+@_sigreg(
+    "sigreg_ratio_standardised",
+    label="SIGReg of standardised coordinates",
+    blind="C; moderate D on few rows",
+    reference=f"{_LEJEPA}, on standardised coordinates",
+)
 def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
     """`sigreg_ratio` of coordinates at mean 0 and variance 1: the shape alone, for rows of any scale.
 
@@ -125,12 +150,6 @@ def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -
     Returns:
         At least 0: below 1 for Gaussian rows, whose mean and scale are fitted; None for a constant.
 
-    Sees strong dimensional collapse and clusters. Blind to complete collapse, which the scale hides, and to
-    moderate dimensional collapse. Costs O(n M (d + T)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
-
     Example:
         >>> z = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
         >>> sigreg_ratio_standardised(5 + 9 * z) < 1.1 < sigreg_ratio_standardised(z[:, :1].expand(-1, 64))
@@ -140,6 +159,14 @@ def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -
     return None if rows is None else sigreg_ratio(rows, directions, seed)
 
 
+@_visreg(
+    "visreg_centre",
+    label="VISReg, centre",
+    needs="moments",
+    sees="U",
+    blind="every collapse around a zero mean; depends on scale",
+    invariances=ROW_CHANGES - {"scale"},
+)
 def visreg_centre(z: Tensor | Moments) -> float:
     """VISReg, centre: `mean_j mu_j^2`.
 
@@ -151,11 +178,6 @@ def visreg_centre(z: Tensor | Moments) -> float:
     Returns:
         At least 0: 0 for a zero mean.
 
-    Sees a common mean. Blind to every collapse around a zero mean; depends on scale. Costs O(n d).
-
-    Raises:
-        UsageError: not a matrix, no rows, or rows that are not finite.
-
     Example:
         >>> visreg_centre(2 * torch.ones(10, 4))
         4.0
@@ -163,6 +185,14 @@ def visreg_centre(z: Tensor | Moments) -> float:
     return float(moments_of(z).mean.square().mean())
 
 
+@_visreg(
+    "visreg_scale",
+    label="VISReg, scale",
+    needs="moments",
+    sees="C",
+    blind="D across coordinates; depends on scale",
+    invariances=frozenset({"translation", "permutation"}),
+)
 def visreg_scale(z: Tensor | Moments) -> float | None:
     """VISReg, scale: `mean_j (1 - std_j)^2`, unbiased std.
 
@@ -174,12 +204,6 @@ def visreg_scale(z: Tensor | Moments) -> float | None:
     Returns:
         At least 0: 0 where every coordinate has std 1, 1 for a constant; None for a single row.
 
-    Sees complete collapse and dead units. Blind to dimensional collapse across coordinates; depends on scale.
-    Costs O(n d).
-
-    Raises:
-        UsageError: not a matrix, no rows, or rows that are not finite.
-
     Example:
         >>> visreg_scale(torch.ones(10, 4))
         1.0
@@ -188,6 +212,14 @@ def visreg_scale(z: Tensor | Moments) -> float | None:
     return float((1 - moments.variances.sqrt()).square().mean()) if moments.count > 1 else None
 
 
+@_visreg(
+    "visreg_shape",
+    label="VISReg, shape",
+    sees="DKU",
+    blind="C, which `visreg_scale` sees",
+    cost="n M (d + log n) for M directions",
+    invariances=_STANDARDISED,
+)
 def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
     """VISReg, shape: mean squared 1-D Wasserstein distance of projections to the normal quantiles.
 
@@ -201,12 +233,6 @@ def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | Non
 
     Returns:
         At least 0: about 0 for Gaussian rows; None for a constant.
-
-    Sees dimensional collapse and clusters. Blind to complete collapse, which `visreg_scale` sees. Costs
-    O(n M (d + log n)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
 
     Example:
         >>> z = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
