@@ -1,6 +1,6 @@
 """What the panel after every epoch costs of a run: CIFAR recipes with a ResNet-18, 50,000 images an epoch.
 
-A panel measures every tap on held-out images; every tenth computes the diagnostics as well, a tenth of which is
+A panel measures every tap on held-out images; every tenth computes the diagnostics too, a tenth of which is
 counted. k-NN and the online probe are other measurements and are not in it.
 """
 

@@ -18,7 +18,6 @@ from fullrank.collapse.metrics.gaussian import (
     SIGREG_NULL,
     sigreg,
     sigreg_ratio,
-    sigreg_ratio_standardised,
     visreg_centre,
     visreg_scale,
     visreg_shape,
@@ -295,7 +294,7 @@ def test_visreg_tells_the_level_from_the_shape(gaussian: Rows, low_rank: Rows) -
     assert whole is not None and thin is not None
     assert whole < 0.01
     assert thin > 20 * whole
-    assert (sigreg_ratio_standardised(0.1 * z + 3) or 9) < 1.1
+    assert (sigreg_ratio(0.1 * z + 3, standardise=True) or 9) < 1.1
 
 
 # Dense tokens.

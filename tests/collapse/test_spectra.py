@@ -17,7 +17,6 @@ from fullrank.collapse.metrics.decay import (
     auc,
     auc_rescaled,
     condition_at,
-    condition_number,
     early_enrichment,
 )
 from fullrank.collapse.metrics.ranks import (
@@ -139,8 +138,10 @@ def test_identities_between_the_metrics(eigenvalues: np.ndarray) -> None:
     order_two = matrix_entropy(eigenvalues, order=2)
     assert order_two is not None
     assert d**order_two == pytest.approx(ratio)
-    assert condition_number(sigma) == pytest.approx(sigma.max() / sigma.min())
-    assert condition_number(sigma) == pytest.approx(1 / METRICS["inverse_condition_number"].function(sigma))
+    assert condition_at(sigma, share=1.0) == pytest.approx(sigma.max() / sigma.min())
+    assert condition_at(sigma, share=1.0) == pytest.approx(
+        1 / METRICS["inverse_condition_number"].function(sigma)
+    )
 
 
 @given(SPECTRUM, st.randoms(use_true_random=False))
@@ -161,7 +162,7 @@ def test_renyi_entropies_fall_with_their_order_and_meet_at_one() -> None:
 
 def test_the_condition_at_a_share_survives_dead_units() -> None:
     sigma = np.r_[np.linspace(10, 1, 95), np.zeros(5)]
-    assert condition_number(sigma) is None
+    assert condition_at(sigma, share=1.0) is None
     assert condition_at(sigma, 0.9) == pytest.approx(10 / sigma[89])
     assert condition_at(sigma, 0.99) is None
     assert condition_at(np.ones(3), 1.0, dim=4) is None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fullrank.collapse import Moments, auc, cumulative_curve, level, rankme
 from fullrank.collapse.metrics import METRICS, Spectra
-from fullrank.collapse.metrics.decay import condition_number
+from fullrank.collapse.metrics.decay import condition_at
 from fullrank.collapse.metrics.mixture import (
     Mixture,
     component_entropies,
@@ -40,7 +40,7 @@ def spectra(case: Case) -> None:
     case.check("out.rankme", entropy_rank)
     case.check("out.rankme_entropy", np.log(entropy_rank))
     case.check("out.rankme_top_singular_value", seen.uncentred[0])
-    case.check("out.rankme_condition_number", condition_number(seen.uncentred))
+    case.check("out.rankme_condition_number", condition_at(seen.uncentred, share=1.0))
     case.check("out.std_of_l2_normalized", (level(x) or 0.0) / x.shape[1] ** 0.5)
     case.check("alt.reptrix_rankme", METRICS["rankme_reptrix"](seen))
     # Consecutive rows are one class here, and delta is absolute.

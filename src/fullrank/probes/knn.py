@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -124,19 +125,7 @@ def knn_probe(
     keep, held = (rows.to(bank.device) for rows in split_held_out(bank_labels, held_out, seed))
     ks = _fitting(ks, len(keep))
 
-    def scan(rows: Tensor, labels: Tensor, among: Tensor, known: Tensor) -> tuple[KnnRow, ...]:
-        return knn_scan(
-            rows,
-            labels,
-            among,
-            known,
-            ks=ks,
-            temperatures=temperatures,
-            votes=votes,
-            metric=metric,
-            backend=backend,
-        )
-
+    scan = partial(knn_scan, ks=ks, temperatures=temperatures, votes=votes, metric=metric, backend=backend)
     tried = scan(bank[held], bank_labels[held], bank[keep], bank_labels[keep])
     chosen = max(range(len(tried)), key=lambda i: (tried[i].top1, -tried[i].k))
     table = scan(queries, query_labels, bank, bank_labels)

@@ -127,8 +127,6 @@ def nc1_variability(z: Tensor, labels: Tensor) -> float | None:
 def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
     """NC2, lengths: coefficient of variation of the norms of the centred class means, biased std.
 
-    Paper: arXiv 2008.08186.
-
     Args:
         z: [n, d].
         labels: [n] integers.
@@ -148,8 +146,6 @@ def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
 @_of_means("nc2_equiangular", label="NC2, angles of the class means", high="2", cost="n d + C^2 d")
 def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
     """NC2, angles: `mean_{c != c'} |cos(mu_c - mu, mu_c' - mu) + 1 / (C - 1)|`.
-
-    Paper: arXiv 2008.08186.
 
     Args:
         z: [n, d].
@@ -181,8 +177,6 @@ def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
 )
 def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float | None:
     """NC3: `|| W / ||W||_F - M / ||M||_F ||_F^2` of a classifier W and the centred class means M.
-
-    Paper: arXiv 2008.08186.
 
     Args:
         z: [n, d].
@@ -216,8 +210,6 @@ def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | N
 def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float:
     """NC4: share of the rows where a classifier and the nearest class mean decide differently.
 
-    Paper: arXiv 2008.08186.
-
     Args:
         z: [n, d].
         labels: [n] integers, row numbers of `weight`.
@@ -247,8 +239,6 @@ def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | 
 )
 def cdnv(z: Tensor, labels: Tensor) -> float | None:
     """Class-distance normalised variance: mean over pairs of `(Var_c + Var_c') / (2 ||mu_c - mu_c'||^2)`.
-
-    Paper: Galanti et al. 2022 (arXiv 2112.15121).
 
     Args:
         z: [n, d].

@@ -16,16 +16,7 @@ from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import check_rows
 from fullrank.errors import UsageError
 
-__all__ = [
-    "CodeUsage",
-    "Usage",
-    "assignment_entropy",
-    "below_the_largest",
-    "code_entropy",
-    "code_perplexity",
-    "dead_codes",
-    "largest_code_share",
-]
+__all__ = ["CodeUsage", "Usage", "below_the_largest", "code_usage", "largest_code_share"]
 
 _UNIFORM = "assignments that are uniform for every row"
 
@@ -148,7 +139,7 @@ class CodeUsage:
         )
 
 
-def below_the_largest(scores: torch.Tensor) -> torch.Tensor:
+def below_the_largest(scores: Tensor) -> Tensor:
     """Scores [n, K] less the largest of their row: the same softmax, and no overflow in single precision.
 
     Example:
@@ -162,74 +153,52 @@ def below_the_largest(scores: torch.Tensor) -> torch.Tensor:
     return (scores - scores.amax(1, keepdim=True)).clamp_min(-1e30)
 
 
-def _usage(scores: torch.Tensor | CodeUsage) -> CodeUsage | None:
+def _counted(scores: Tensor | CodeUsage) -> CodeUsage | None:
     """Use that was added up already, or that of scores; None where nothing was seen."""
-    if isinstance(scores, CodeUsage):
-        return scores if scores.n else None
-    check_rows(scores)
-    usage = CodeUsage(scores.shape[1], scores.device)
-    usage.update(below_the_largest(scores))
-    return usage if usage.n else None
+    if not isinstance(scores, CodeUsage):
+        check_rows(scores)
+        usage = CodeUsage(scores.shape[1], scores.device)
+        usage.update(below_the_largest(scores))
+        scores = usage
+    return scores if scores.n else None
 
 
-@_of_codes("code_entropy", blind=_UNIFORM, reference="`H(mean p) / log K`")
-def code_entropy(scores: torch.Tensor | CodeUsage) -> float | None:
-    """Entropy of the mean assignment over its largest value: `H(mean_i p_i) / log K`.
-
-    Args:
-        scores: [n, K] logits, or a `CodeUsage`.
-
-    Returns:
-        In [0, 1]: 0 where all rows share one code, 1 where codes are used alike; None without rows.
-
-    Example:
-        >>> code_entropy(100 * torch.eye(4)[:2])
-        0.5
-    """
-    usage = _usage(scores)
-    return None if usage is None else usage.result().marginal_entropy
-
-
-@_of_codes("code_perplexity", low="1", high="K", blind=_UNIFORM, reference="`exp H(mean p)`")
-def code_perplexity(scores: torch.Tensor | CodeUsage) -> float | None:
-    """Codes in use: `exp H(mean_i p_i)`.
-
-    Args:
-        scores: [n, K] logits, or a `CodeUsage`.
-
-    Returns:
-        In [1, K]; None without rows. Its reference line is K, or n where that is less.
-
-    Example:
-        >>> round(code_perplexity(100 * torch.eye(4)[:2]), 6)
-        2.0
-    """
-    usage = _usage(scores)
-    return None if usage is None else usage.result().perplexity
-
-
+@_of_codes("code_entropy", part="marginal_entropy", blind=_UNIFORM, reference="`H(mean p) / log K`")
+@_of_codes(
+    "code_perplexity", part="perplexity", low="1", high="K", blind=_UNIFORM, reference="`exp H(mean p)`"
+)
 @_of_codes(
     "dead_codes",
+    part="dead_share",
     better="low",
     blind="how evenly living codes are used",
     reference="codes that are nobody's first choice",
     invariances=frozenset({"permutation"}),
 )
-def dead_codes(scores: torch.Tensor | CodeUsage) -> float | None:
-    """Share of the min(n, K) codes that could be a row's first choice and are not.
+@_of_codes(
+    "assignment_entropy",
+    part="conditional_entropy",
+    better="low",
+    sees="U",
+    blind="K: one code for all reads 0",
+    reference="`mean H(p_i) / log K`",
+)
+def code_usage(scores: Tensor | CodeUsage) -> Usage | None:
+    """Use of the codes, from the softmax of their scores.
 
     Args:
         scores: [n, K] logits, or a `CodeUsage`.
 
     Returns:
-        In [0, 1): 0 where all are in use; None without rows.
+        Entropies over log K, codes in use, the share that is no first choice; None without rows.
 
     Example:
-        >>> dead_codes(torch.eye(4)[:1].repeat(8, 1))
-        0.75
+        >>> usage = code_usage(100 * torch.eye(4)[:2])
+        >>> usage.marginal_entropy, round(usage.perplexity, 6), usage.dead_share
+        (0.5, 2.0, 0.0)
     """
-    usage = _usage(scores)
-    return None if usage is None else usage.result().dead_share
+    usage = _counted(scores)
+    return None if usage is None else usage.result()
 
 
 @_of_codes(
@@ -239,7 +208,7 @@ def dead_codes(scores: torch.Tensor | CodeUsage) -> float | None:
     blind="all codes but the largest",
     reference="`max mean p`",
 )
-def largest_code_share(scores: torch.Tensor | CodeUsage) -> float | None:
+def largest_code_share(scores: Tensor | CodeUsage) -> float | None:
     """The largest part of the mean assignment: `max_k mean_i p_ik`.
 
     Args:
@@ -252,30 +221,5 @@ def largest_code_share(scores: torch.Tensor | CodeUsage) -> float | None:
         >>> round(largest_code_share(100 * torch.eye(4)[:2]), 6)
         0.5
     """
-    usage = _usage(scores)
+    usage = _counted(scores)
     return None if usage is None else float(usage.sums.max()) / usage.n
-
-
-@_of_codes(
-    "assignment_entropy",
-    better="low",
-    sees="U",
-    blind="K: one code for all reads 0",
-    reference="`mean H(p_i) / log K`",
-)
-def assignment_entropy(scores: torch.Tensor | CodeUsage) -> float | None:
-    """Mean entropy of a row's own assignment over its largest value: `mean_i H(p_i) / log K`.
-
-    Args:
-        scores: [n, K] logits, or a `CodeUsage`.
-
-    Returns:
-        In [0, 1]: 0 for one-hot assignments, 1 where every row is assigned to all codes alike; None without
-        rows.
-
-    Example:
-        >>> round(assignment_entropy(torch.zeros(3, 4)), 6)
-        1.0
-    """
-    usage = _usage(scores)
-    return None if usage is None else usage.result().conditional_entropy

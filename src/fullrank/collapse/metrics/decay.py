@@ -21,7 +21,6 @@ __all__ = [
     "auc",
     "auc_rescaled",
     "condition_at",
-    "condition_number",
     "cumulative_curve",
     "early_enrichment",
     "inverse_condition_number",
@@ -217,9 +216,6 @@ def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> Alph
 def top_share(eigenvalues: np.ndarray) -> float | None:
     """Spectral anisotropy: `lambda_1 / sum lambda`, the share of the variance in the first direction.
 
-    Args:
-        eigenvalues: [k], of the covariance.
-
     Returns:
         In [1/k, 1]: 1/k for a flat spectrum, 1 for rank one; None if the spectrum is zero.
 
@@ -229,26 +225,6 @@ def top_share(eigenvalues: np.ndarray) -> float | None:
     """
     relative = relative_spectrum(eigenvalues)
     return None if relative is None else float(1 / relative.sum())
-
-
-@_condition("condition_number", sees="U", blind=_UNDEFINED, reference=_TSITSULIN)
-def condition_number(singular_values: np.ndarray, dim: int | None = None) -> float | None:
-    """`sigma_1 / sigma_d`.
-
-    Paper: Tsitsulin et al. 2023 (arXiv 2305.16562).
-
-    Args:
-        singular_values: [k], of the raw or of the centred rows.
-        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
-
-    Returns:
-        At least 1; None where it would be infinite: dead units, n < d, a zero spectrum.
-
-    Example:
-        >>> condition_number(np.array([4.0, 2.0])), condition_number(np.array([4.0, 2.0]), dim=3)
-        (2.0, None)
-    """
-    return condition_at(singular_values, 1.0, dim)
 
 
 @_slope(
@@ -278,6 +254,7 @@ def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None
     return None if relative is None else float(relative[-1])
 
 
+@_condition("condition_number", options={"share": 1.0}, sees="U", blind=_UNDEFINED, reference=_TSITSULIN)
 @_condition("condition_90", options={"share": 0.9}, blind=f"the last tenth of the spectrum; {SCALE_FREE}")
 @_condition(
     "condition_99", options={"share": 0.99}, blind=f"the last hundredth of the spectrum; {SCALE_FREE}"
@@ -289,7 +266,7 @@ def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | Non
 
     Args:
         singular_values: [k], of the raw or of the centred rows.
-        share: in (0, 1]; 0.9 and 0.99 are metrics.
+        share: in (0, 1]; 1 is the condition number `sigma_1 / sigma_d`.
         dim: d; a shorter spectrum is padded with zeros to it.
 
     Returns:

@@ -15,7 +15,6 @@ __all__ = [
     "SIGREG_NULL",
     "sigreg",
     "sigreg_ratio",
-    "sigreg_ratio_standardised",
     "standardised_rows",
     "visreg_centre",
     "visreg_scale",
@@ -104,59 +103,41 @@ def sigreg(
 @_sigreg(
     "sigreg_ratio",
     label="SIGReg over its value for noise",
+    options={"standardise": False},
     better="near 1",
     sees="CDKU",
     blind="moderate D on few rows; depends on mean and scale",
     reference=_LEJEPA,
     invariances=frozenset({"permutation"}),
 )
-def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
+@_sigreg(
+    "sigreg_ratio_standardised",
+    label="SIGReg of standardised coordinates",
+    options={"standardise": True},
+    blind="C; moderate D on few rows",
+    reference=f"{_LEJEPA}, on standardised coordinates",
+)
+def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0, standardise: bool = False) -> float | None:
     """`sigreg` over its mean for Gaussian rows, `T / 1.059`. To be reported with n.
-
-    Paper: LeJEPA (arXiv 2511.08544).
 
     Args:
         z: [n, d], as it is.
         directions: how many random unit directions.
         seed: of the directions.
+        standardise: coordinates at mean 0 and variance 1: the shape alone, for rows of any scale.
 
     Returns:
-        At least 0: about 1 for N(0, I) rows, 0.38 n for zeros; None without rows.
-
-    Example:
-        >>> round(sigreg_ratio(torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))))
-        1
-    """
-    value = sigreg(z, directions, seed=seed)
-    return None if value is None else value / SIGREG_NULL
-
-
-@_sigreg(
-    "sigreg_ratio_standardised",
-    label="SIGReg of standardised coordinates",
-    blind="C; moderate D on few rows",
-    reference=f"{_LEJEPA}, on standardised coordinates",
-)
-def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
-    """`sigreg_ratio` of coordinates at mean 0 and variance 1: the shape alone, for rows of any scale.
-
-    Paper: LeJEPA (arXiv 2511.08544), on standardised coordinates.
-
-    Args:
-        z: [n, d].
-        directions: how many random unit directions.
-        seed: of the directions.
-
-    Returns:
-        At least 0: below 1 for Gaussian rows, whose mean and scale are fitted; None for a constant.
+        At least 0: about 1 for N(0, I) rows, 0.38 n for zeros; None without rows. Standardised, below 1 for
+        Gaussian rows, whose mean and scale are fitted; None for a constant.
 
     Example:
         >>> z = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
-        >>> sigreg_ratio_standardised(5 + 9 * z) < 1.1 < sigreg_ratio_standardised(z[:, :1].expand(-1, 64))
-        True
+        >>> round(sigreg_ratio(z)), sigreg_ratio(5 + 9 * z, standardise=True) < 1.1
+        (1, True)
     """
-    rows = standardised_rows(z)
-    return None if rows is None else sigreg_ratio(rows, directions, seed)
+    rows = standardised_rows(z) if standardise else z
+    value = None if rows is None else sigreg(rows, directions, seed=seed)
+    return None if value is None else value / SIGREG_NULL
 
 
 @_visreg(
@@ -169,11 +150,6 @@ def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -
 )
 def visreg_centre(z: Tensor | Moments) -> float:
     """VISReg, centre: `mean_j mu_j^2`.
-
-    Paper: VISReg (arXiv 2606.02572).
-
-    Args:
-        z: [n, d], or their moments.
 
     Returns:
         At least 0: 0 for a zero mean.
@@ -195,11 +171,6 @@ def visreg_centre(z: Tensor | Moments) -> float:
 )
 def visreg_scale(z: Tensor | Moments) -> float | None:
     """VISReg, scale: `mean_j (1 - std_j)^2`, unbiased std.
-
-    Paper: VISReg (arXiv 2606.02572).
-
-    Args:
-        z: [n, d], or their moments.
 
     Returns:
         At least 0: 0 where every coordinate has std 1, 1 for a constant; None for a single row.

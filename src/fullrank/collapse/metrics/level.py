@@ -50,9 +50,6 @@ def level(z: Tensor | Moments) -> float | None:
 
     Paper: Chen and He 2021 (arXiv 2011.10566), section 4.1 and figure 2, here times sqrt(d).
 
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         In [0, 1] (up to 1 / n): 0 for a constant, 1 for an isotropic cloud; None for a single row.
 
@@ -91,9 +88,6 @@ def centred_share(z: Tensor | Moments) -> float | None:
 
     A level check beside the rank metrics, which centring would otherwise leave with noise (spec 4.22).
 
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         In [0, 1]: 0 for a constant, 1 for zero mean; None for a single row.
 
@@ -119,8 +113,6 @@ def centred_share(z: Tensor | Moments) -> float | None:
 def hinge_std(z: Tensor | Moments, target: float = 1.0) -> float | None:
     """The variance term of VICReg: `mean_j max(0, target - sqrt(var_j + 1e-4))`, rows as they are.
 
-    Paper: Bardes et al. 2022 (arXiv 2105.04906).
-
     Args:
         z: [n, d], or their moments.
         target: the std that every coordinate should have.
@@ -145,9 +137,6 @@ def mean_cosine(z: Tensor | Moments) -> float | None:
 
     Paper: Ethayarajh 2019 (arXiv 1909.00512), section 3.2, as anisotropy.
 
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         In [-1 / (n - 1), 1]: 1 for a constant, 0 for an isotropic cloud; None for a single row.
 
@@ -166,11 +155,6 @@ def mean_cosine(z: Tensor | Moments) -> float | None:
 @_cosine("mean_cosine_centred", sees="U", blind="every collapse around a mean", reference=_TIMKEY)
 def mean_cosine_centred(z: Tensor) -> float | None:
     """`mean_cosine` of the rows less their mean: anisotropy that no common mean explains.
-
-    Paper: Timkey and van Schijndel 2021 (arXiv 2109.04404).
-
-    Args:
-        z: [n, d].
 
     Returns:
         In [-1 / (n - 1), 1], about 0 for most embeddings, above it for a cloud with outliers in one
@@ -200,9 +184,6 @@ def norm_variation(z: Tensor) -> float | None:
     """Coefficient of variation of the row norms: `std_i ||z_i|| / mean_i ||z_i||`, biased std.
 
     Paper: Draganov et al. 2025 (arXiv 2502.09252), on the role of embedding norms.
-
-    Args:
-        z: [n, d].
 
     Returns:
         In [0, sqrt(n - 1)]: 0 where all rows are equally long; None without rows and for all-zero rows.

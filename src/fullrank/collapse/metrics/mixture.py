@@ -234,14 +234,22 @@ def mixture_entropy(
         >>> round(mixture_entropy(z, components=1).mean, 1)
         1.4
     """
+    scores = principal_scores(z)
+    found = _fitted_entropy(scores, components, samples, repeats, seed)
+    return found and found._replace(mean=found.mean / found.dims, std=found.std / found.dims)
+
+
+def _fitted_entropy(
+    rows: Tensor | None, components: int, samples: int, repeats: int, seed: int
+) -> MixtureEntropy | None:
+    """Entropy of a mixture fitted to rows; None with fewer rows than components."""
     if min(components, samples, repeats) < 1:
         raise UsageError("a mixture entropy needs at least one component, one sample and one repeat")
-    scores = principal_scores(z)
-    if scores is None or len(scores) < components:
+    if rows is None or len(rows) < components:
         return None
-    mixture, r = fit_mixture(scores, components, seed), scores.shape[1]
+    mixture = fit_mixture(rows, components, seed)
     mean, std = entropy_by_sampling(mixture, samples, repeats, seed)
-    return MixtureEntropy(mean / r, std / r, r, len(mixture.weights))
+    return MixtureEntropy(mean, std, rows.shape[1], len(mixture.weights))
 
 
 def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
@@ -340,12 +348,8 @@ def legacy_mixture_entropy(
         >>> round(wide - narrow, 3)
         -54.888
     """
-    if min(components, samples, repeats) < 1:
-        raise UsageError("a mixture entropy needs at least one component, one sample and one repeat")
     scaled = scale_and_pad(z, width)
-    if scaled is None or len(scaled) < components:
-        return None
-    mixture = fit_mixture(in_fixed_order(scaled[:, : z.shape[1]]), components, seed)
-    mean, std = entropy_by_sampling(mixture, samples, repeats, seed)
+    rows = None if scaled is None else in_fixed_order(scaled[:, : z.shape[1]])
+    found = _fitted_entropy(rows, components, samples, repeats, seed)
     padding = (width - z.shape[1]) * 0.5 * math.log(2 * math.pi * math.e * VARIANCE_FLOOR)
-    return MixtureEntropy(mean + padding, std, width, len(mixture.weights))
+    return found and found._replace(mean=found.mean + padding, dims=width)

@@ -190,8 +190,6 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
 def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
     """How many singular values count: `#{i: sigma_i > tol sigma_1}`. To be reported with its `tol`.
 
-    Paper: Golub and Van Loan 2013 (Matrix Computations).
-
     Args:
         singular_values: [k], of the raw or of the centred rows.
         tol: 1e-3 for what matters; `max(n, d) * 2.2e-16` for what is not rounding noise. `Moments` already

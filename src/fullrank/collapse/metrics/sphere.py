@@ -91,9 +91,6 @@ def wasserstein_uniformity(z: Tensor | Moments) -> float:
     N(0, I/d): `sqrt(||mu||^2 + 1 + tr S - (2 / sqrt d) tr S^(1/2))`. Paper: Fang et al. 2024 (arXiv
     2403.00642).
 
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         In [0, sqrt 2]: 0 for a uniform cloud of many rows, sqrt 2 for a constant. At n = 8 d an isotropic
         cloud reads 0.18.
@@ -148,9 +145,6 @@ def self_cluster_centred(z: Tensor) -> float | None:
 
     Paper: Tsitsulin et al. 2023 (arXiv 2305.16562), definition 3.5, after centring.
 
-    Args:
-        z: [n, d].
-
     Returns:
         In [-1 / (n - 1), 1]; None for a constant, for fewer than two rows off the mean and for d = 1.
 
@@ -178,9 +172,6 @@ def coherence(z: Tensor) -> float | None:
     Formula: `mu0 = (n / r) max_i ||U_i||^2` with the left singular vectors U [n, r] of the raw rows, r their
     numerical rank. Papers: Candes and Recht 2009 (arXiv 0805.4471), definition 1.2; Tsitsulin et al. 2023
     (arXiv 2305.16562).
-
-    Args:
-        z: [n, d].
 
     Returns:
         In [1, n / r]: 1 where all rows share alike, n / r where a direction belongs to a single row; None if
