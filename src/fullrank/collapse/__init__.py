@@ -1,4 +1,4 @@
-"""What has collapsed: measurements of embeddings, and the verdict they support.
+"""Collapse of embeddings: measurements, and the verdict they support.
 
 Takes tensors [n, d], so it serves anybody's embeddings. From the ground up:
 

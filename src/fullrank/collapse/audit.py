@@ -1,4 +1,4 @@
-"""The audit of one embedding: everything that can be said of rows [n, d], with the evidence.
+"""Audit of one embedding: all metrics of rows [n, d], with the evidence.
 
 One pass over the rows keeps their moments and a bounded sample; every metric follows from these. A file of
 any length costs the memory of one chunk and of two d x d matrices.
@@ -37,7 +37,7 @@ COVERED = 1.96  # standard deviations of a 95 % interval
 
 
 class RowSource(Protocol):
-    """Rows that can be read again and again, a chunk at a time."""
+    """Rows that can be iterated again and again, a chunk at a time."""
 
     @property
     def n(self) -> int:
@@ -74,7 +74,7 @@ class AuditMetric:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
     Attributes:
         tap: what the rows are called.
@@ -108,7 +108,7 @@ class Audit:
         return ADVICE[self.verdict.kind]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: verdict, severity, why, evidence, metrics, n, d, advice, origin, notes, seconds."""
+        """JSON-able: verdict, evidence, metrics, advice, and where the rows are from."""
         verdict = self.verdict.as_dict()
         return {
             "verdict": verdict["kind"],
@@ -141,7 +141,7 @@ def audit(
     origin: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Audit:
-    """Measures and judges an embedding.
+    """Measure and judge an embedding.
 
     Args:
         rows: a tensor or array [n, d], or a source of rows such as `open_embeddings` gives.
@@ -261,7 +261,7 @@ def _measure(
 
 
 def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, float]:
-    """Half the width of a 95 % interval of each metric at n rows, from halves of the sample.
+    """Half widths of 95 % intervals at n rows, from halves of the sample.
 
     Halves without replacement: repeated rows would lower ranks. A half of m rows scatters as m/2 rows would,
     by as much again as the finite sample leaves out; n rows scatter less by the square root of their number.

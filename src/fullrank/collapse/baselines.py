@@ -1,4 +1,4 @@
-"""Baselines: what each metric reads for rows that have not collapsed, at the same n and d.
+"""Baselines: values of each metric for rows that have not collapsed.
 
 A rank measured on n rows is biased low, and no fixed threshold says by how much. Its baseline does: 256 rows
 of a cloud with 512 equal directions have an effective rank of 236. Every panel, audit, page and comparison
@@ -38,7 +38,7 @@ def _points(kind: str, n: int, d: int) -> Tensor:
 
 
 def _wishart(freedom: int, d: int, generator: torch.Generator) -> Tensor:
-    """The scatter of `freedom` standard Gaussian rows, by Bartlett's triangle where they outnumber d."""
+    """Scatter of `freedom` standard Gaussian rows, by Bartlett's triangle."""
     if freedom < d:
         rows = torch.randn(freedom, d, generator=generator, dtype=torch.float64)
         return rows.T @ rows
@@ -51,7 +51,7 @@ def _wishart(freedom: int, d: int, generator: torch.Generator) -> Tensor:
 
 
 def _moments(kind: str, n: int, d: int) -> Moments:
-    """Moments of n rows, raw ones exactly as drawn and unit ones from as many of them as are needed."""
+    """Moments of n rows, the unit ones from as many as are needed."""
     sample = _points(kind, min(n, 4 * d + 256), d)
     if len(sample) == n:
         return Moments.of(sample)
@@ -88,7 +88,7 @@ def _neighbourhood(kind: str, n: int, d: int) -> Neighbourhood:
 def baseline(
     name: str, n: int, d: int, points: int | None = None, views: int = 0, kind: str = "isotropic"
 ) -> float | None:
-    """What a metric reads for rows without structure; None where it is not defined or needs labels.
+    """Value of a metric for rows without structure; None where there is none.
 
     Args:
         name: a key of `METRICS`.

@@ -35,7 +35,7 @@ ROUNDING = 1e-5  # of the largest length: bounds that are nearer than this to ea
 
 
 def processor_has_bfloat16() -> bool:
-    """Whether the CPU itself multiplies in bfloat16; elsewhere that is slower than the plain way."""
+    """Whether the CPU itself multiplies in bfloat16, so that it is faster."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -46,7 +46,7 @@ def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def in_fixed_order(rows: Tensor) -> Tensor:
-    """The rows sorted along a fixed direction, so that what a seed draws does not depend on their order.
+    """Rows sorted along a fixed direction, so that their order cannot matter.
 
     Example:
         >>> z = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).double()
@@ -88,7 +88,9 @@ def kmeans(
     tolerance: float = 5e-5,
     start: Tensor | None = None,
 ) -> KMeans:
-    """Lloyd's algorithm from a k-means++ start (Arthur and Vassilvitskii 2007), the best of some.
+    """Lloyd's algorithm from k-means++ starts (Arthur and Vassilvitskii 2007).
+
+    The best of some restarts.
 
     Args:
         features: [n, d], finite; double precision is kept, all else is single.
@@ -175,7 +177,7 @@ def _from_samples(
 
 
 def _rough_steps(rows: Tensor, centres: Tensor, quick: bool, steps: int, tolerance: float) -> Tensor:
-    """Lloyd's steps until one gains no more than a share of the inertia, where `quick` in bfloat16."""
+    """Steps until one gains no more than a share of the inertia."""
     dtype = torch.bfloat16 if quick else rows.dtype
     compared = rows.to(dtype)
     squares = float(torch.linalg.vector_norm(rows, dim=1).double().square().sum())
@@ -196,7 +198,7 @@ def _rough_steps(rows: Tensor, centres: Tensor, quick: bool, steps: int, toleran
 
 
 def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator, first: int | None = None) -> Tensor:
-    """Centres [k, d] among the rows: each drawn by its squared distance to those before.
+    """Centres [k, d] among the rows, chosen by squared distance (k-means++).
 
     With a first row given there are fewer where there are fewer different rows, without one some repeat.
     """
@@ -219,7 +221,7 @@ def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator, first: i
 
 
 class _BoundedSteps:
-    """The state of one run: which row belongs where, the sums of the clusters, and the bounds."""
+    """State of one run: assignments, sums of the clusters, and the bounds."""
 
     def __init__(self, rows: Tensor, centres: Tensor) -> None:
         self.rows, self.centres = rows, centres
@@ -232,7 +234,7 @@ class _BoundedSteps:
         self.counts = torch.zeros(k, dtype=torch.float64, device=rows.device)
 
     def until(self, steps: int, tolerance: float) -> tuple[int, bool]:
-        """Steps until one gains no more than a share of the inertia; how many, and whether it did."""
+        """Steps until one gains no more than a share of the inertia."""
         self._assign_all()
         step, converged = 0, False
         while step < steps and not converged:
@@ -254,7 +256,7 @@ class _BoundedSteps:
         return (slice(start, start + ROWS) for start in range(0, len(self.rows), ROWS))
 
     def _move(self) -> float:
-        """Centres to the means and bounds by how far they went; how much inertia that gains."""
+        """Move centres to the means; return how much inertia that gains."""
         means = (self.sums / self.counts.clamp_min(1)[:, None]).to(self.centres)
         centres = torch.where(self.counts[:, None] > 0, means, self.centres)
         moved = (centres - self.centres).norm(dim=1)
@@ -272,7 +274,7 @@ class _BoundedSteps:
             self._add(self.nearest[part], x, 1)
 
     def _assign_doubtful(self) -> bool:
-        """Rows whose bounds say that another centre may be nearer by now; whether one has changed."""
+        """Assign rows whose bounds overlap; return whether one has changed."""
         changed = False
         doubtful = self.own + self.slack >= self.others
         for part in self._blocks():

@@ -1,4 +1,4 @@
-"""The monitor: from named embeddings, as a training run produces them, to panels and verdicts.
+"""Monitor: from named embeddings of a training run to panels and verdicts.
 
 It takes tensors only and knows no method: `step` reads the level of a training batch, `observe` and `close`
 judge held-out embeddings once an epoch.
@@ -35,7 +35,7 @@ CODES = "codes"
 
 @dataclass(frozen=True)
 class Report:
-    """What one pass over held-out data showed.
+    """Report of one pass over held-out data.
 
     Attributes:
         panels: tap to panel, with its spectra.
@@ -55,7 +55,7 @@ class Report:
 
     @property
     def rank_difference(self) -> float | None:
-        """Effective rank of the target less that of the online output (RDM 2303.02387); None with one branch.
+        """Effective rank of the target less that of the online output.
 
         The online output is the predictor's, or the projector's where there is no predictor. Positive in runs
         that hold: the target pulls the rank up.
@@ -66,7 +66,7 @@ class Report:
         return None if ranks[0] is None or ranks[1] is None else ranks[0] - ranks[1]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: panels and verdicts by tap, and the main verdict; without the spectra."""
+        """JSON-able: panels and verdicts by tap, and the main verdict."""
         return {
             "verdict": self.verdict.as_dict(),
             "verdicts": {tap: verdict.as_dict() for tap, verdict in self.verdicts.items()},
@@ -79,7 +79,7 @@ class Report:
 
 
 class CollapseMonitor:
-    """Watches the taps of a training run.
+    """Monitor of the taps (layer outputs) of a training run.
 
     Args:
         every: `step` measures on every so many of its calls, the first one included.
@@ -127,7 +127,7 @@ class CollapseMonitor:
 
     @torch.no_grad()
     def step(self, taps: Mapping[str, Tensor]) -> dict[str, float]:
-        """The level of each tap on this process's part of a training batch; see `metrics.level`.
+        """Level of each tap on this process's part of a training batch.
 
         Costs n d per tap and one synchronisation with the device.
 
@@ -156,7 +156,7 @@ class CollapseMonitor:
     def observe(
         self, taps: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None
     ) -> None:
-        """Takes in one chunk of held-out embeddings.
+        """Add one chunk of held-out embeddings.
 
         Args:
             taps: tap to embeddings [b, d], in evaluation mode.
@@ -194,7 +194,7 @@ class CollapseMonitor:
                     self._pairs[tap].add(torch.cat([za, zb], dim=1))
 
     def close(self, trained: bool = True) -> Report:
-        """Judges what was observed since the last call, over all processes, and starts anew.
+        """Judge what was observed since the last call, over all processes.
 
         Every process must call it; all get the same report.
 
@@ -238,12 +238,12 @@ class CollapseMonitor:
             return Report(panels, verdicts, main, usage, tuple(early), diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
+        """History as plain Python, JSON-able, without rows not yet judged."""
         history = {tap: [panel.as_dict() for panel in panels] for tap, panels in self.history.items()}
         return {"history": history, "calls": self._calls, "seconds": self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the history of a `state_dict` in place of its own: a resumed run judges identically."""
+        """Replace the history by that of a `state_dict`."""
         self.history = {
             tap: [Panel.from_dict(panel) for panel in panels] for tap, panels in state["history"].items()
         }
@@ -271,7 +271,7 @@ class CollapseMonitor:
         return diagnose(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
 
     def _agree_on_taps(self) -> None:
-        """Gives this process every tap that any process has seen, in one order, so that collectives match."""
+        """Give every process all taps in one order, so that collectives match."""
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
@@ -313,7 +313,7 @@ class CollapseMonitor:
 
 @contextmanager
 def _naming(tap: str) -> Iterator[None]:
-    """Says which tap an error is about."""
+    """Name the tap that an error is about."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The panel: every collapse metric of one embedding, each beside its value for a cloud without structure."""
+"""Panel: the collapse metrics of one embedding beside their baselines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Panel:
         points: Tensor | None = None,
         pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Panel:
-        """Reads a panel off the moments.
+        """Compute a panel from moments.
 
         Args:
             tap: the name of the embedding.
@@ -114,7 +114,7 @@ class Panel:
         return replace(self, spectra={})
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: `{"tap", "n", "d", "measures": {metric: {"value", "null", "n"}}}`, no spectra."""
+        """JSON-able, without spectra."""
         measures = {m.name: {"value": m.value, "null": m.null, "n": m.n} for m in self.measures.values()}
         return {"tap": self.tap, "n": self.n, "d": self.d, "measures": measures}
 

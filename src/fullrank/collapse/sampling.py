@@ -1,4 +1,4 @@
-"""Bounded samples of rows, for the metrics that no sums can give: they compare rows with each other.
+"""Bounded samples of rows, for metrics that compare rows with each other.
 
 Both kinds keep the rows of the smallest keys (bottom-k sampling), and keys are scrambled numbers. `Reservoir`
 makes one of the place in a stream, so its sample is uniform over all rows. `row_keys` makes it of the row
@@ -52,7 +52,7 @@ class Reservoir:
 
     @property
     def places(self) -> Tensor:
-        """Where in its stream each of them stood, int64 [m]."""
+        """Places of the sampled rows in the stream, int64 [m]."""
         return self._merged()[1]
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class Reservoir:
             self._merged()
 
     def gather(self, group: Any = None) -> None:
-        """Become the sample of the union of all processes' streams; does nothing in a single process."""
+        """Become the sample of the union of all processes' streams."""
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
@@ -92,7 +92,7 @@ class Reservoir:
         self._merged()
 
     def _merged(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, places and rows of the smallest keys among those kept and those that wait, sorted."""
+        """Keys, places and rows of the smallest keys, sorted."""
         if self._waiting:
             keys, places, rows = (torch.cat(x) for x in zip(self._kept, *self._waiting, strict=True))
             order = smallest(keys, self.capacity)
@@ -106,7 +106,7 @@ def smallest(keys: Tensor, capacity: int) -> Tensor:
 
 
 def row_keys(inputs: Sequence[Tensor]) -> Tensor:
-    """Keys [n] of rows that belong together, int64: equal rows have equal keys, all others scatter.
+    """Keys [n] of rows: equal rows have equal keys, all others scatter.
 
     Args:
         inputs: tensors [n, ...] of numbers, on one device.
@@ -131,7 +131,7 @@ _SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
 
 
 def _scramble(x: Tensor) -> Tensor:
-    """A one-to-one scrambling of 64-bit numbers (the finaliser of SplitMix64: Steele, Lea, Flood 2014)."""
+    """Finaliser of SplitMix64 (Steele, Lea, Flood 2014), one-to-one."""
     x = x - 0x61C8864680B583EB  # + 0x9E3779B97F4A7C15 modulo 2^64, and so below
     x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
     x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15

@@ -52,7 +52,7 @@ for _metric in METRICS.values():
 
 
 def __getattr__(name: str) -> type[CollapseMetric]:
-    """Every class is made above; this tells a type checker of them, and a user of the nearest name."""
+    """Answer an unknown class with the nearest name."""
     if name.startswith("_"):
         raise AttributeError(name)
     known = [class_name(metric) for metric in METRICS]

@@ -1,4 +1,4 @@
-"""What streaming metrics keep: sums that add up, or a bounded sample of rows. `streaming` has the metrics."""
+"""States of streaming metrics: sums, or a bounded sample of rows."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _METRIC_OPTIONS = (
 
 
 class _OfMoments(CollapseMetric):
-    """Takes rows [n, d]; keeps count, sums and sums of outer products of raw and of unit rows.
+    """State of rows [n, d]: sums and outer products of raw and unit rows.
 
     Args:
         dim: d, the width of a row.
@@ -99,7 +99,7 @@ class _OfMoments(CollapseMetric):
         return moments
 
     def update(self, z: Tensor) -> None:
-        """Takes in rows [n, d]."""
+        """Add inputs of n rows or images."""
         moments = self._moments()
         moments.update(z)  # the sums are the states themselves
         self.count = torch.full_like(self.count, moments.count)
@@ -110,7 +110,7 @@ class _OfMoments(CollapseMetric):
 
 
 class _OfViews(CollapseMetric):
-    """Takes views [n, q, d] of n images; keeps the sums of `ViewSums`.
+    """State of views [n, q, d] of n images: the sums of `ViewSums`.
 
     Args:
         dim: d, the width of a row.
@@ -135,7 +135,7 @@ class _OfViews(CollapseMetric):
         return sums
 
     def update(self, views: Tensor) -> None:
-        """Takes in views [n, q, d], q of each image."""
+        """Add inputs of n rows or images."""
         sums = self._sums()
         sums.update(views)
         self.count = torch.full_like(self.count, sums.means.count)
@@ -146,7 +146,7 @@ class _OfViews(CollapseMetric):
 
 
 class _OfScores(CollapseMetric):
-    """Takes scores (logits) [n, K]; keeps the sums of `CodeUsage`.
+    """State of scores (logits) [n, K]: the sums of `CodeUsage`.
 
     Args:
         codes: K.
@@ -163,7 +163,7 @@ class _OfScores(CollapseMetric):
         self._sum(count=(), sums=(codes,), firsts=(codes,), entropy=())
 
     def update(self, scores: Tensor) -> None:
-        """Takes in scores [n, K]."""
+        """Add inputs of n rows or images."""
         usage = CodeUsage(self.codes, self.device)
         usage.update(below_the_largest(scores))
         self.count += usage.n
@@ -180,7 +180,7 @@ class _OfScores(CollapseMetric):
 
 
 class _OfSample(CollapseMetric):
-    """Keeps the `capacity` rows of the smallest `row_keys`.
+    """State of a sample: the `capacity` rows of the smallest `row_keys`.
 
     So the sample is a uniform one of the different rows, and the same for the same rows in any order, any
     chunks and any number of processes.
@@ -254,7 +254,7 @@ class _OfSample(CollapseMetric):
 
 
 class _OfPoints(_OfSample):
-    """Takes rows [n, d].
+    """State of rows [n, d]: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -265,12 +265,12 @@ class _OfPoints(_OfSample):
         super().__init__([(dim,)], capacity, **options)
 
     def update(self, z: Tensor) -> None:
-        """Takes in rows [n, d]."""
+        """Add inputs of n rows or images."""
         self._offer(z)
 
 
 class _OfPairs(_OfSample):
-    """Takes two views [n, d] of the same images.
+    """State of two views [n, d] of the same images: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -281,12 +281,12 @@ class _OfPairs(_OfSample):
         super().__init__([(dim,), (dim,)], capacity, **options)
 
     def update(self, za: Tensor, zb: Tensor) -> None:
-        """Takes in first and second views, [n, d] each."""
+        """Add inputs of n rows or images."""
         self._offer(za, zb)
 
 
 class _OfLabels(_OfSample):
-    """Takes rows [n, d] and integer labels [n].
+    """State of rows [n, d] and integer labels [n]: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -297,14 +297,14 @@ class _OfLabels(_OfSample):
         super().__init__([(dim,), ()], capacity, **options)
 
     def update(self, z: Tensor, labels: Tensor) -> None:
-        """Takes in rows [n, d] and labels [n]."""
+        """Add inputs of n rows or images."""
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
             raise UsageError("labels are a tensor of one integer a row")
         self._offer(z, labels.long())
 
 
 class _OfClassifier(_OfLabels):
-    """Takes rows [n, d] and integer labels [n], and holds a linear classifier against them.
+    """State of rows [n, d] and labels [n], beside a linear classifier.
 
     Args:
         weight: [K, d].
@@ -329,7 +329,7 @@ class _OfClassifier(_OfLabels):
 
 
 class _OfTokens(_OfSample):
-    """Takes the tokens [n, t, d] of n images.
+    """State of the tokens [n, t, d] of n images: a sample.
 
     Args:
         tokens: t, of one image.
@@ -341,7 +341,7 @@ class _OfTokens(_OfSample):
         super().__init__([(tokens, dim)], capacity, **options)
 
     def update(self, tokens: Tensor) -> None:
-        """Takes in tokens [n, t, d]."""
+        """Add inputs of n rows or images."""
         self._offer(tokens)
 
 

@@ -1,4 +1,4 @@
-"""The verdict: which collapse a panel shows, if any, with the evidence it rests on.
+"""Verdict: which collapse a panel shows, if any, with its evidence.
 
 The order matters. A centred spectrum has no scale, so around a constant it shows the rank of the noise, often
 a full one: the level is asked first. A handful of points has a low rank, too, so clusters are asked before
@@ -49,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided on one tap, and why.
+    """Verdict on one tap, with its reason.
 
     Attributes:
         kind: what it is; see `Kind`.
@@ -87,7 +87,7 @@ class Verdict:
 
 
 class _Case(NamedTuple):
-    """What a rule may look at."""
+    """Input of a rule."""
 
     panel: Panel
     trends: dict[str, float | None]
@@ -107,7 +107,7 @@ def judge(
     thresholds: Thresholds | None = None,
     trained: bool = True,
 ) -> Verdict:
-    """Names the collapse that a panel shows.
+    """Name the collapse that a panel shows.
 
     Args:
         panel: of held-out rows in evaluation mode.
@@ -141,7 +141,7 @@ def judge(
 def judge_codes(
     usage: Usage, tap: str = "codes", thresholds: Thresholds | None = None, trained: bool = True
 ) -> Verdict:
-    """Names the collapse that the use of codes shows: too few of them, or all of them for every image.
+    """Name the collapse that the use of codes shows.
 
     Example:
         >>> import torch
@@ -292,7 +292,7 @@ def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
 
 
 def _certain(case: _Case, metric: str) -> bool:
-    """Whether a low reading is low: there are rows enough, or it is low even for so few."""
+    """Whether a low value is certain: enough rows, or low even for so few."""
     if case.panel.n >= case.thresholds.rows_per_dimension * case.panel.d:
         return True
     measure = case.panel.measures[metric]
@@ -308,7 +308,7 @@ def _relative(measure: Measure | None) -> float | None:
 
 
 def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
-    """The relative change from the best earlier value, of metrics that are better when higher."""
+    """Relative change from the best earlier value, where higher is better."""
     if METRICS[measure.name].better != "high":
         return None
     now = _relative(measure)

@@ -1,4 +1,4 @@
-"""What the callbacks share: the numbers of a report under flat names, and when a training is stopped."""
+"""Numbers of a report under flat names, and when a training is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnCollapse = Literal["warn", "stop"]
 
 
 def logged(report: Report) -> dict[str, float]:
-    """The numbers of a report under flat names, for any logger; what is not defined is left out.
+    """Numbers of a report under flat names, for any logger.
 
     Example:
         >>> import torch
@@ -53,7 +53,7 @@ class Watch:
         self.stops, self.patience, self.in_a_row = on_collapse == "stop", patience, 0
 
     def spent(self, report: Report, shown: bool) -> bool:
-        """Whether the training is to stop after this report, whose verdict is printed where `shown`."""
+        """Whether the training is to stop after this report."""
         if shown:
             print(report.verdict)
         self.in_a_row = self.in_a_row + 1 if report.verdict.collapsed else 0

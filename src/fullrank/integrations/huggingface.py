@@ -29,7 +29,7 @@ def trainer_callback(
     on_collapse: OnCollapse = "warn",
     patience: int = 2,
 ) -> Any:
-    """A Hugging Face Trainer callback that embeds held-out batches at the end of every epoch.
+    """Hugging Face Trainer callback that embeds held-out batches every epoch.
 
     Args:
         batches: held-out batches, iterated anew every time.
@@ -49,7 +49,7 @@ def trainer_callback(
         raise UsageError("the Trainer callback needs transformers: pip install transformers") from None
 
     class CollapseCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
-        """Embeds the held-out batches, judges, and tells the Trainer."""
+        """Embed the held-out batches, judge, and tell the Trainer."""
 
         report: Report | None = None
 

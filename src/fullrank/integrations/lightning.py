@@ -27,7 +27,7 @@ def lightning_callback(
     on_collapse: OnCollapse = "warn",
     patience: int = 2,
 ) -> Any:
-    """A Lightning callback that watches the validation batches.
+    """Lightning callback that watches the validation batches.
 
     Args:
         taps: from the module and a validation batch to named embeddings [b, d] (and `codes`, scores [b, K]).
@@ -42,7 +42,7 @@ def lightning_callback(
     base = _lightning()
 
     class CollapseCallback(base):  # type: ignore[misc,valid-type]
-        """Observes every validation batch, and judges at the end of the epoch."""
+        """Observe every validation batch, and judge at the end of the epoch."""
 
         report: Report | None = None
 

@@ -1,4 +1,4 @@
-"""Probes: what a representation is worth. They take tensors, never a method or a config.
+"""Probes: worth of a representation for a task, from tensors alone.
 
 Labels below 0 mean unlabelled everywhere and are left out; where none is left, a UsageError says so.
 """
@@ -10,7 +10,6 @@ from fullrank.probes.clusters import (
     by_first_choice,
     by_kmeans,
     by_legacy_argmax,
-    cluster_probe,
 )
 from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
@@ -30,7 +29,6 @@ __all__ = [
     "by_kmeans",
     "by_legacy_argmax",
     "cluster_agreement",
-    "cluster_probe",
     "fit_logistic",
     "kmeans",
     "knn_predict",

@@ -1,4 +1,4 @@
-"""How well clusters agree with classes: information, pairs, a matching, purity. scikit-learn counts."""
+"""Agreement of clusters with classes: information, pairs, purity."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Agreement:
 
 
 def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:
-    """Holds clusters against classes.
+    """Compare clusters with classes.
 
     Args:
         assigned: cluster numbers, integers [n], not negative.

@@ -11,7 +11,7 @@ __all__ = ["nearest_by_faiss"]
 
 
 def nearest_by_faiss(queries: Tensor, bank: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Products or squared distances [m, k] and row numbers int64 [m, k], nearest first, in single precision.
+    """Products or squared distances [m, k] and row numbers, nearest first.
 
     Args:
         queries: [m, d].

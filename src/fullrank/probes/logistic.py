@@ -1,4 +1,4 @@
-"""The linear probe on saved features: logistic regression, with a penalty chosen on held-out rows."""
+"""Linear probe: logistic regression, the penalty chosen on held-out rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LogisticFit:
         return features.to(self.weights.dtype) @ self.weights.T + self.bias
 
     def accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Top-1 and top-5 (top-min(5, C)) on features [m, d] with labels [m]; unknown classes are missed."""
+        """Top-1 and top-5 (top-min(5, C)); classes not known are missed."""
         first = five = 0
         for x, y in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
             order = self.scores(x).topk(min(5, len(self.classes)), dim=1).indices
@@ -78,7 +78,7 @@ class TriedC:
 
 @dataclass(frozen=True)
 class LogisticResult:
-    """What a linear probe says, with the penalty chosen on held-out training rows.
+    """Accuracy of a linear probe, its penalty chosen on held-out rows.
 
     Attributes:
         top1: on the test rows.
@@ -134,7 +134,7 @@ def logistic_probe(
     tolerance: float = TOLERANCE,
     steps: int = 1000,
 ) -> LogisticResult:
-    """Fits a linear classifier and judges it; the penalty is chosen on a held-out part of the training rows.
+    """Fit a linear classifier and judge it; held-out rows choose the penalty.
 
     The sweep goes from strong to weak penalties, each starting from the last one's solution; the best (of
     equal ones the strongest penalty) is fitted again to all training rows. Deterministic on a CPU. The test
@@ -203,7 +203,7 @@ def fit_logistic(
     tolerance: float = TOLERANCE,
     steps: int = 1000,
 ) -> LogisticFit:
-    """Multinomial logistic regression with an L2 penalty on the weights, none on the intercepts.
+    """Multinomial logistic regression with an L2 penalty on the weights.
 
     Minimises `sum_i -log p_{y_i}(x_i) + |W|^2 / (2 C)` over n, as scikit-learn's LogisticRegression with the
     same C does: a penalty of 1 / (C n) on the mean loss.

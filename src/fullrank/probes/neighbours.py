@@ -1,4 +1,4 @@
-"""The nearest rows of a bank, exactly, on any device and for banks of any size that memory holds."""
+"""Exact nearest rows of a bank, on any device and of any size."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _plain(
 
 
 def _by_distance(queries: Tensor, bank: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [m, k] by subtraction, so that near rows lose no digits, and the rows in their order."""
+    """Distances [m, k] by subtraction, and the rows in their order."""
     step = max(1, AT_ONCE // (rows.shape[1] * bank.shape[1]))
     distances = [queries.new_empty(0, rows.shape[1])]
     for chunk, row in zip(torch.split(queries, step), torch.split(rows, step), strict=True):

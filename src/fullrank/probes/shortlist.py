@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by way of a shortlist: half the bits, a bound on what they lose, re-ranking.
+"""Exact nearest neighbours by way of a shortlist in bfloat16.
 
 bfloat16 products are two to eight times as fast as single-precision ones where the processor has them, but
 they name other neighbours. Here they only rule rows out. With q', b' the rows less the bank's mean, and a hat
@@ -67,7 +67,7 @@ class Shortlister:
         self.half = half.T
 
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores [m, k], descending, row numbers int64 [m, k], and whether each query's were proven [m].
+        """Scores [m, k], row numbers [m, k], and whether they were proven [m].
 
         Scores and rows of a query that were not proven hold nothing of use.
         """
@@ -98,7 +98,7 @@ class Shortlister:
         return *self._ranked(queries, query[pair], columns[pair, place], k), proven
 
     def _ranked(self, queries: Tensor, query: Tensor, row: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores and rows [m, k] of the k best pairs of every query; pairs come sorted by query."""
+        """Scores and rows [m, k] of the k best pairs of every query."""
         count = torch.bincount(query, minlength=len(queries))
         ends = count.cumsum(0)
         place = torch.arange(len(query)) - (ends - count)[query]

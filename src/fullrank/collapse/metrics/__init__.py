@@ -1,4 +1,4 @@
-"""Collapse metrics: pure functions of embedding rows [n, d], each declared once by a decorator.
+"""Collapse metrics: pure functions of embedding rows, each declared once.
 
 No metric sees every collapse, so they are read as a panel. A value that is not defined (a rank of a zero
 spectrum, a spread of one row) is None; no finite input gives NaN. Where the moments of the rows are enough,

@@ -1,4 +1,4 @@
-"""Definition of a metric: input, range and baseline; and the table that its decorator fills.
+"""Definition of a metric: input, range, baseline; and the table of all.
 
 A metric is declared once, above its function. Lists, documentation, panels, audits, streaming classes and
 tests are made from the table, so a file in this folder with a decorated function is all that a metric needs.
@@ -95,7 +95,7 @@ class Spectra:
 
     @classmethod
     def of(cls, z: Tensor | Moments | Spectra) -> Spectra:
-        """Those of rows [n, d] or of their moments."""
+        """Spectra of rows [n, d] or of their moments."""
         return z if isinstance(z, Spectra) else cls(moments_of(z))
 
     @cached_property
@@ -171,7 +171,7 @@ class Metric:
 
     @property
     def variant(self) -> str:
-        """What it is computed from, in words: spectrum, centring, rows, options."""
+        """Input in words: spectrum, centring, rows, options."""
         options = ", ".join(f"{key} {value}" for key, value in self.options.items())
         source = self.needs
         if self.spectrum:
@@ -188,7 +188,7 @@ class Metric:
         return tuple(p.name for p in parameters if p.default is not p.empty and p.name not in fixed)
 
     def result(self, *inputs: Any, **options: Any) -> Any:
-        """All that the function returns, such as the fit range and R2 of `alpha_req`; None if undefined.
+        """Full result of the function, such as the fit of `alpha_req`.
 
         Args:
             inputs: what `needs` says; for metrics of moments rows [n, d], `Moments` or `Spectra`.
@@ -211,7 +211,7 @@ class Metric:
         return self.of_spectrum(getattr(spectra, self.spectrum), moments.count, moments.dim, **options)
 
     def of_spectrum(self, singular_values: np.ndarray, n: int, dim: int, **options: Any) -> Any:
-        """What the function returns for the spectrum of n rows of width `dim`."""
+        """Result of the function for the spectrum of n rows of width `dim`."""
         wanted = inspect.signature(self.function).parameters
         sizes = {"n": n, "dim": dim, "size": min(n, dim)}
         sizes = {name: size for name, size in sizes.items() if name in wanted}
@@ -235,7 +235,7 @@ class _Table(dict[str, Metric]):
         raise UnknownNameError("metric", name, self)
 
     def sort(self) -> None:
-        """Bring the metrics into the order of reading: by input, those of a panel first, then by place."""
+        """Bring the metrics into the order of reading: by input, panel, place."""
         needs, places = list(NEEDS), list(self)
 
         def key(metric: Metric) -> tuple[Any, ...]:
@@ -254,7 +254,7 @@ METRICS = _Table()
 
 
 def metric(name: str, **fields: Any) -> Callable[[F], F]:
-    """Return a decorator that enters its function into `METRICS`, once for each variant.
+    """Return a decorator that enters its function into `METRICS`.
 
     Args:
         name: of the metric.

@@ -1,4 +1,4 @@
-"""Spectra: what a vector of singular values or eigenvalues must be, and that of isotropic rows."""
+"""Spectra: checks of singular values or eigenvalues, and isotropic ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checked_spectrum(values: np.ndarray) -> np.ndarray:
 
 
 def relative_spectrum(values: np.ndarray, dim: int | None = None) -> np.ndarray | None:
-    """The spectrum over its largest value, largest first, padded with zeros to `dim`; None if it is zero.
+    """Spectrum over its largest value, padded to `dim`; None if it is zero.
 
     Raises:
         UsageError: see `checked_spectrum`.
@@ -46,7 +46,7 @@ def relative_spectrum(values: np.ndarray, dim: int | None = None) -> np.ndarray 
 
 
 def isotropic_singular_values(n: int, d: int, centred: bool = True) -> np.ndarray:
-    """Typical singular values of isotropic rows [n, d], largest first: Marchenko-Pastur quantiles.
+    """Marchenko-Pastur quantiles: singular values of isotropic rows [n, d].
 
     The min(m, d) squared values, m = n - 1 degrees of freedom if centred, have the density
     `sqrt((b - x)(x - a)) / (2 pi g x)` on `[a, b] = (1 -+ sqrt(g))^2`, `g = min(m, d) / max(m, d)`

@@ -1,8 +1,8 @@
-"""What labels, or the assignments of a clustering in their place, show: spread within and between classes.
+"""Metrics of labels or clusters: spread within and between classes.
 
 NC1 to NC4 are the four parts of neural collapse (Papyan, Han and Donoho 2020, arXiv 2008.08186). Class means
-are centred by the mean of the class means, which is the global mean where classes are balanced. All raise
-UsageError without rows, for labels that are not one integer a row and for a classifier that does not fit.
+are centred by the mean of the class means, which is the global mean where classes are balanced. All take
+rows [n, d] and one integer label a row, and raise UsageError for anything else.
 """
 
 from __future__ import annotations
@@ -97,14 +97,10 @@ def within_share(z: Tensor, labels: Tensor) -> float | None:
 
 @_of_labels("nc1_variability", label="NC1, variability", blind="directions without class means", cost="n C d")
 def nc1_variability(z: Tensor, labels: Tensor) -> float | None:
-    """NC1: spread within classes in units of the spread between them, `tr(S_w S_b^+) / C`.
+    """NC1: spread within classes over that between them, `tr(S_w S_b^+) / C`.
 
     The pseudo-inverse is cut to the rank of the class means, at most C - 1. With pseudo-labels it measures
     compactness only. Paper: arXiv 2008.08186.
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
 
     Returns:
         At least 0: 0 where every class is one point; None with one class and where all class means agree.
@@ -125,11 +121,7 @@ def nc1_variability(z: Tensor, labels: Tensor) -> float | None:
 
 @_of_means("nc2_equinorm", label="NC2, lengths of the class means", high="sqrt(C - 1)", cost="(n + C) d")
 def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
-    """NC2, lengths: coefficient of variation of the norms of the centred class means, biased std.
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
+    """NC2, lengths: variation of the norms of the centred class means.
 
     Returns:
         In [0, sqrt(C - 1)]: 0 where all class means are equally far from their mean; None with one class and
@@ -146,10 +138,6 @@ def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
 @_of_means("nc2_equiangular", label="NC2, angles of the class means", high="2", cost="n d + C^2 d")
 def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
     """NC2, angles: `mean_{c != c'} |cos(mu_c - mu, mu_c' - mu) + 1 / (C - 1)|`.
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
 
     Returns:
         In [0, 2]: 0 for a simplex; None with one class and where a class mean is the mean of all.
@@ -176,7 +164,9 @@ def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
     invariances=ALL_CHANGES - {"rotation"},
 )
 def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float | None:
-    """NC3: `|| W / ||W||_F - M / ||M||_F ||_F^2` of a classifier W and the centred class means M.
+    """NC3: distance of a classifier from the class means, both at unit norm.
+
+    Formula: `|| W / ||W||_F - M / ||M||_F ||_F^2` of a classifier W and the centred class means M.
 
     Args:
         z: [n, d].
@@ -208,7 +198,7 @@ def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | N
     invariances=frozenset({"permutation", "replication"}),
 )
 def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float:
-    """NC4: share of the rows where a classifier and the nearest class mean decide differently.
+    """NC4: share of rows where classifier and nearest class mean differ.
 
     Args:
         z: [n, d].
@@ -238,11 +228,9 @@ def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | 
     reference="Galanti et al. 2022, arXiv 2112.15121",
 )
 def cdnv(z: Tensor, labels: Tensor) -> float | None:
-    """Class-distance normalised variance: mean over pairs of `(Var_c + Var_c') / (2 ||mu_c - mu_c'||^2)`.
+    """Class-distance normalised variance, a mean over pairs of classes.
 
-    Args:
-        z: [n, d].
-        labels: [n] integers.
+    Formula: `(Var_c + Var_c') / (2 ||mu_c - mu_c'||^2)`.
 
     Returns:
         At least 0: 0 where every class is one point; None with one class and where two class means agree.

@@ -1,4 +1,4 @@
-"""Clusters among the rows: whether a cloud is really a number of points, and whether clusters can be learnt.
+"""Clusters among the rows: tight ones, and how learnable they are.
 
 Nearest neighbours are linked; where rows lie in tight clusters the links join each cluster and no two of
 them, and hardly any variance is left within what is joined. A Gaussian cloud of the same covariance, linked
@@ -41,7 +41,7 @@ _linked_metric = partial(
 
 @dataclass(frozen=True)
 class TightClusters:
-    """What linking nearest neighbours finds.
+    """Clusters of linked nearest neighbours.
 
     Attributes:
         n: rows that were linked.
@@ -89,7 +89,7 @@ class TightClusters:
 @_linked_metric("tight_clusters", part="number", low="1", high="n", panel=10)
 @torch.no_grad()
 def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
-    """Links nearest neighbours among rows and among Gaussian rows of the same covariance.
+    """Link nearest neighbours among rows and among Gaussian rows alike.
 
     Args:
         rows: [n, d], finite, a sample: costs O(n^2 min(d, 256)). Ten rows a cluster are enough.
@@ -147,7 +147,7 @@ def _linked(z: Tensor) -> Tensor:
 
 
 def _shares(z: Tensor, label: Tensor) -> tuple[int, float, float]:
-    """Clusters of two rows and more, the share of variance within them, and the share of rows in them."""
+    """Number of clusters, variance within them, and share of rows in them."""
     _, place, size = torch.unique(label, return_inverse=True, return_counts=True)
     inside = size[place] > 1
     count, covered = int((size > 1).sum()), float(inside.double().mean())
@@ -172,7 +172,7 @@ def _shares(z: Tensor, label: Tensor) -> tuple[int, float, float]:
     slow=True,
 )
 def cluster_learnability(z: Tensor, clusters: int | None = None, seeds: int = 5) -> float | None:
-    """CL of CLID: how well the nearest neighbour in one half predicts the k-means cluster of the other half.
+    """CL of CLID: accuracy of k-means clusters told by the nearest neighbour.
 
     Unit rows, cosine distance, halves and k-means drawn anew for every seed, and averaged. Its other part,
     ID, is `two_nn`; they combine only over a pool of models that both are standardised on. Paper: Lu et al.

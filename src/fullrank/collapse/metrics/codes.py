@@ -1,4 +1,4 @@
-"""How a method's codes, clusters or prototypes are used: all of them, a few, or every one for every image.
+"""Use of codes, clusters or prototypes: all, a few, or every one alike.
 
 The metrics take scores (logits) [n, K] or a `CodeUsage`, and are None where nothing was seen.
 """
@@ -32,7 +32,7 @@ _of_codes = partial(
 
 @dataclass(frozen=True)
 class Usage:
-    """How K codes are used by n images, from the softmax of their scores.
+    """Use of K codes by n images, from the softmax of their scores.
 
     Attributes:
         n: images.
@@ -62,7 +62,7 @@ class Usage:
 
 
 class CodeUsage:
-    """Adds up assignments, a chunk at a time; the parts of several processes add up too.
+    """Sums of assignments, a chunk at a time; those of processes add up.
 
     Costs O(n K) time and O(K) memory, whatever the number of rows.
 
@@ -89,7 +89,7 @@ class CodeUsage:
 
     @torch.no_grad()
     def update(self, scores: Tensor) -> None:
-        """Takes in scores (logits) [b, K].
+        """Add scores (logits) [b, K].
 
         Raises:
             UsageError: wrong shape, or a score that is not finite.
@@ -106,7 +106,7 @@ class CodeUsage:
         self.firsts += torch.bincount(scores.argmax(dim=1), minlength=self.codes)
 
     def all_reduce(self) -> None:
-        """Adds the parts of all processes."""
+        """Add the sums of all processes."""
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
@@ -116,7 +116,7 @@ class CodeUsage:
         self.n = int(count)
 
     def result(self) -> Usage:
-        """What was seen so far.
+        """Use of the codes so far.
 
         Raises:
             UsageError: nothing was.
@@ -140,7 +140,7 @@ class CodeUsage:
 
 
 def below_the_largest(scores: Tensor) -> Tensor:
-    """Scores [n, K] less the largest of their row: the same softmax, and no overflow in single precision.
+    """Scores [n, K] less the largest of their row: the same softmax.
 
     Example:
         >>> below_the_largest(torch.tensor([[1e60, 2e60], [0.0, 1.0]], dtype=torch.float64)).tolist()

@@ -1,6 +1,7 @@
-"""How a spectrum falls off from its first direction to its last: slopes, shares and condition numbers.
+"""Decay of a spectrum: slopes, shares and condition numbers.
 
-All are free of scale, and None where the spectrum is zero.
+All are free of scale, take a vector of singular values or of eigenvalues of the covariance, and are None
+where it is zero. `dim` is d, to which a shorter spectrum (n < d) is padded with zeros.
 """
 
 from __future__ import annotations
@@ -41,10 +42,6 @@ def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.
 
     Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), equation 2: singular values, not their squares.
 
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
-
     Returns:
         [d or k], rising to 1; None if the spectrum is zero.
 
@@ -71,13 +68,11 @@ def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.
     panel=7,
 )
 def auc(singular_values: np.ndarray, dim: int | None = None) -> float | None:
-    """Area under the cumulative curve of singular values: `(1/d) sum_k C_k`. Higher is more collapsed.
+    """Area under the cumulative curve of singular values, `(1/d) sum_k C_k`.
+
+    Higher is more collapsed.
 
     Paper: Li, Efros and Pathak 2022 (arXiv 2209.15007), section 3.
-
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum is padded with zeros to it.
 
     Returns:
         In [(d + 1) / 2d, 1]: about 0.5 for a flat spectrum, 1 for rank one; None if the spectrum is zero.
@@ -92,13 +87,9 @@ def auc(singular_values: np.ndarray, dim: int | None = None) -> float | None:
 
 @_slope("auc_rescaled", label="rescaled AUC of the spectrum", reference="`auc` between flat and rank one")
 def auc_rescaled(singular_values: np.ndarray, dim: int) -> float | None:
-    """`auc` on a scale that does not depend on the width: `(2 AUC - 1 - 1/d) / (1 - 1/d)`.
+    """`auc` free of the width: `(2 AUC - 1 - 1/d) / (1 - 1/d)`.
 
     Paper: the measure of Li, Efros and Pathak 2022 (arXiv 2209.15007); the scale is ours.
-
-    Args:
-        singular_values: [k], of the centred rows.
-        dim: d; a shorter spectrum is padded with zeros to it.
 
     Returns:
         In [0, 1]: 0 for a flat spectrum, 1 for rank one; None if the spectrum is zero or d is 1.
@@ -119,14 +110,12 @@ def auc_rescaled(singular_values: np.ndarray, dim: int) -> float | None:
     reference="NerVE, arXiv 2603.06922",
 )
 def early_enrichment(eigenvalues: np.ndarray, dim: int | None = None) -> float | None:
-    """Eigenvalue early enrichment: `(2/d) sum_k (S_k - k/d)`, S_k the share of the variance in the first k.
+    """Eigenvalue early enrichment: `(2/d) sum_k (S_k - k/d)`.
+
+    S_k is the share of the variance in the first k directions.
 
     The sibling of `auc` on squared singular values: `2 AUC(lambda) - (d + 1) / d`. Paper: NerVE (arXiv
     2603.06922).
-
-    Args:
-        eigenvalues: [k], of the covariance.
-        dim: d; a shorter spectrum is padded with zeros to it.
 
     Returns:
         In [0, 1 - 1/d]: 0 for a flat spectrum, 1 - 1/d for rank one; None if the spectrum is zero.
@@ -214,7 +203,7 @@ def alpha_req(eigenvalues: np.ndarray, first: int = 10, last: int = 100) -> Alph
     reference="`lambda_1 / sum lambda`",
 )
 def top_share(eigenvalues: np.ndarray) -> float | None:
-    """Spectral anisotropy: `lambda_1 / sum lambda`, the share of the variance in the first direction.
+    """Spectral anisotropy: share of the first direction, `lambda_1 / sum lambda`.
 
     Returns:
         In [1/k, 1]: 1/k for a flat spectrum, 1 for rank one; None if the spectrum is zero.
@@ -239,10 +228,6 @@ def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None
 
     Paper: Tsitsulin et al. 2023 (arXiv 2305.16562), "pseudo-condition number".
 
-    Args:
-        singular_values: [k], of the raw or of the centred rows.
-        dim: d; a shorter spectrum (n < d) is padded with zeros to it.
-
     Returns:
         In [0, 1]: 1 for a flat spectrum, 0 where a direction is lost; None if the spectrum is zero.
 
@@ -260,7 +245,7 @@ def inverse_condition_number(singular_values: np.ndarray, dim: int | None = None
     "condition_99", options={"share": 0.99}, blind=f"the last hundredth of the spectrum; {SCALE_FREE}"
 )
 def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | None = None) -> float | None:
-    """`sigma_1 / sigma_q` at the index `q = ceil(share * d)`: a condition number despite dead units.
+    """Condition number despite dead units: `sigma_1 / sigma_q`, q = ceil(share d).
 
     Paper: the measure of Tsitsulin et al. 2023 (arXiv 2305.16562), taken before the end of the spectrum.
 

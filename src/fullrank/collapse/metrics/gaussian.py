@@ -1,4 +1,4 @@
-"""How far rows are from a standard Gaussian, along random directions that are always the same."""
+"""Distance of rows from a standard Gaussian, along fixed random directions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 
 
 def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
-    """[n, directions], along directions uniform on the sphere that depend on the seed and the width only."""
+    """[n, directions], along directions uniform on the sphere."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(rows.shape[1], directions, generator=generator, dtype=torch.float64)
     unit: Tensor = (a / a.norm(dim=0)).to(rows)
@@ -48,7 +48,7 @@ def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
 
 
 def standardised_rows(z: Tensor) -> Tensor | None:
-    """Every coordinate with mean 0 and biased variance 1; dead ones stay 0. None where nothing varies."""
+    """Coordinates at mean 0 and variance 1; None where nothing varies."""
     rows = finite_rows(z)
     if not len(rows):
         return None
@@ -192,7 +192,7 @@ def visreg_scale(z: Tensor | Moments) -> float | None:
     invariances=_STANDARDISED,
 )
 def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
-    """VISReg, shape: mean squared 1-D Wasserstein distance of projections to the normal quantiles.
+    """VISReg, shape: 1-D Wasserstein distance of projections to the normal.
 
     Formula: rows standardised by coordinate, projected on random unit directions, sorted; mean of
     `(x_(i) - q(i / (n + 1)))^2` over rows and directions. Paper: VISReg (arXiv 2606.02572).

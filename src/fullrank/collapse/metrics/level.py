@@ -1,4 +1,4 @@
-"""The level of the rows: whether they vary at all, around which mean, and at which lengths."""
+"""Level of the rows: whether they vary at all, and their mean and lengths."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _cosine = partial(metric, low="-1 / (n - 1)", high="1", better="low", cost="n d"
     threshold="level",
 )
 def level(z: Tensor | Moments) -> float | None:
-    """How much unit-length rows vary: `r = sqrt(d) * mean_j std_i(u_ij)`, `u = z / ||z||`, unbiased std.
+    """Normalized std (level): `sqrt(d) * mean_j std_i(u_ij)`, `u = z / ||z||`.
 
     Paper: Chen and He 2021 (arXiv 2011.10566), section 4.1 and figure 2, here times sqrt(d).
 
@@ -64,7 +64,7 @@ def level(z: Tensor | Moments) -> float | None:
 
 
 def level_of_rows(rows: Tensor) -> Tensor:
-    """`level` of two or more rows as a scalar tensor on their device: no check, no synchronisation."""
+    """`level` of two or more rows as a tensor on their device, unchecked."""
     unit = unit_rows(rows)
     # The first row is subtracted so that identical rows give exactly 0, whatever the rounding of a mean.
     return (unit - unit[:1]).std(0).mean() * math.sqrt(rows.shape[1])
@@ -84,7 +84,7 @@ def level_of_rows(rows: Tensor) -> Tensor:
     threshold="centred_share",
 )
 def centred_share(z: Tensor | Moments) -> float | None:
-    """The share of the energy that varies: `tr(Cov) / E||z||^2 = 1 - ||E z||^2 / E||z||^2`.
+    """Share of the energy that varies: `1 - ||E z||^2 / E||z||^2`.
 
     A level check beside the rank metrics, which centring would otherwise leave with noise (spec 4.22).
 
@@ -111,7 +111,7 @@ def centred_share(z: Tensor | Moments) -> float | None:
     invariances=frozenset({"translation", "permutation"}),
 )
 def hinge_std(z: Tensor | Moments, target: float = 1.0) -> float | None:
-    """The variance term of VICReg: `mean_j max(0, target - sqrt(var_j + 1e-4))`, rows as they are.
+    """Variance term of VICReg: `mean_j max(0, target - sqrt(var_j + 1e-4))`.
 
     Args:
         z: [n, d], or their moments.
@@ -154,7 +154,7 @@ def mean_cosine(z: Tensor | Moments) -> float | None:
 
 @_cosine("mean_cosine_centred", sees="U", blind="every collapse around a mean", reference=_TIMKEY)
 def mean_cosine_centred(z: Tensor) -> float | None:
-    """`mean_cosine` of the rows less their mean: anisotropy that no common mean explains.
+    """`mean_cosine` of the rows less their mean.
 
     Returns:
         In [-1 / (n - 1), 1], about 0 for most embeddings, above it for a cloud with outliers in one
@@ -181,7 +181,9 @@ def mean_cosine_centred(z: Tensor) -> float | None:
     invariances=ROW_CHANGES,
 )
 def norm_variation(z: Tensor) -> float | None:
-    """Coefficient of variation of the row norms: `std_i ||z_i|| / mean_i ||z_i||`, biased std.
+    """Coefficient of variation of the row norms, biased std.
+
+    Formula: `std_i ||z_i|| / mean_i ||z_i||`.
 
     Paper: Draganov et al. 2025 (arXiv 2502.09252), on the role of embedding norms.
 
@@ -210,7 +212,7 @@ def norm_variation(z: Tensor) -> float | None:
     invariances=frozenset({"scale", "permutation", "replication"}),
 )
 def sparsity(z: Tensor) -> float | None:
-    """How spread out a row is over its coordinates: `mean_i ||z_i||_1 / (sqrt(d) ||z_i||_2)`.
+    """Spread of a row over coordinates: `mean_i ||z_i||_1 / (sqrt(d) ||z_i||_2)`.
 
     Reference: the l1/l2 companion of arXiv 2602.01456; Hurley and Rickard 2009 compare such measures.
 

@@ -1,4 +1,4 @@
-"""The entropy of a Gaussian mixture fitted to rows: how tightly they sit in clusters.
+"""Entropy of a Gaussian mixture fitted to rows.
 
 CPLearn (Sansone et al. 2025, arXiv 2410.04959) plots it against the number of components. Its computation
 scales the whole matrix by its smallest and largest number and pads it with zero columns to a common width,
@@ -124,7 +124,7 @@ def fit_mixture(
     tol: float = 1e-3,
     floor: float = VARIANCE_FLOOR,
 ) -> Mixture:
-    """Expectation maximisation for a diagonal mixture, from the clusters of `sample_kmeans`.
+    """Expectation maximisation for a diagonal mixture, from k-means.
 
     Args:
         rows: [n, d], finite floats, n at least the number of components.
@@ -163,7 +163,7 @@ def fit_mixture(
 
 
 def entropy_by_sampling(mixture: Mixture, samples: int, repeats: int, seed: int) -> tuple[float, float]:
-    """Entropy of a mixture in nats, `-mean log p` of its own draws: mean and std over the repeats."""
+    """Entropy of a mixture in nats: mean and std over repeated samples."""
     generator = torch.Generator().manual_seed(seed)
     d, device = mixture.means.shape[1], mixture.means.device
     values = []
@@ -178,7 +178,7 @@ def entropy_by_sampling(mixture: Mixture, samples: int, repeats: int, seed: int)
 
 
 def principal_scores(z: Tensor) -> Tensor | None:
-    """Rows [n, r] on the r principal axes that carry variance, scaled together to a mean variance of 1.
+    """Rows [n, r] on the axes that carry variance, at a mean variance of 1.
 
     Signs and order are fixed by the scores themselves, so neither rotations, scales nor shifts of the rows
     nor their order changes them, but for rounding. None where nothing varies.
@@ -210,7 +210,7 @@ def principal_scores(z: Tensor) -> Tensor | None:
 def mixture_entropy(
     z: Tensor, components: int = 10, samples: int = 10_000, repeats: int = 10, seed: int = 0
 ) -> MixtureEntropy | None:
-    """Entropy per dimension of a diagonal Gaussian mixture on the principal axes, by sampling.
+    """Entropy per dimension of a Gaussian mixture on the principal axes.
 
     Formula: `-E log p / r` in nats, rows centred, on the r axes that carry variance, mean variance 1; draws
     of the mixture. Paper: Sansone et al. 2025 (CPLearn, arXiv 2410.04959), without its padding.
@@ -253,7 +253,7 @@ def _fitted_entropy(
 
 
 def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
-    """`(z - min z) / (max z - min z)` over the whole matrix, then zero columns up to `width`.
+    """`(z - min z) / (max z - min z)`, then zero columns up to `width`.
 
     Args:
         z: [n, d].
@@ -278,7 +278,7 @@ def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
 
 
 def legacy_log_spectrum(z: Tensor, width: int = WIDTH) -> np.ndarray | None:
-    """Log singular values of the uncentred second moment of `scale_and_pad`: the published spectrum figure.
+    """Published spectrum figure: log singular values of `scale_and_pad`.
 
     Args:
         z: [n, d].
@@ -322,7 +322,7 @@ def legacy_mixture_entropy(
     seed: int = 0,
     width: int = WIDTH,
 ) -> MixtureEntropy | None:
-    """Entropy of a diagonal Gaussian mixture of `scale_and_pad`, by sampling, in nats: the published figure.
+    """Published mixture entropy: of `scale_and_pad`, by sampling, in nats.
 
     A padded column has the variance floor in every component and so adds `log(2 pi e 1e-6) / 2 = -5.4888`
     nats, which are added here in closed form. The published fit is not seeded.

@@ -1,7 +1,9 @@
 """Numbers of directions in use, from a spectrum as `Moments` gives it.
 
 All are free of scale, and so, on a centred spectrum, blind to complete collapse: noise around a constant has
-full rank. A spectrum that is zero has no rank: nothing varies.
+full rank. They take a vector of singular values or of eigenvalues, of the covariance where rows are centred,
+and lie between 1 and its length; None if it is zero, for nothing varies. `dim` is d, to which a shorter
+spectrum is padded with zeros.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ _entropy = partial(_unit, unit="", power=2, low="0", high="1", invariances=ROW_C
     threshold="rank_share",
 )
 def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | None:
-    """The number of directions in use: `exp(-sum p log p)`, `p = sigma / sum sigma + eps`.
+    """Effective rank: `exp(-sum p log p)`, `p = sigma / sum sigma + eps`.
 
     Paper: Roy and Vetterli 2007 (EUSIPCO), definition 1. On singular values; on eigenvalues it is another,
     much smaller number.
@@ -95,9 +97,6 @@ def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | Non
     Args:
         singular_values: [k], not negative, of the centred or of the raw rows.
         eps: see `rankme`.
-
-    Returns:
-        In [1, k] for eps 0; None if the spectrum is zero.
 
     Example:
         >>> effective_rank(np.array([2.0, 2.0, 0.0]))
@@ -140,16 +139,10 @@ def rankme(z: Tensor, eps: float = 0.0) -> float | None:
 
 @_raw("stable_rank", blind=f"all but the first direction; {LARGE_MEAN}", reference=_RUDELSON)
 def stable_rank(singular_values: np.ndarray) -> float | None:
-    """`||X||_F^2 / sigma_1^2`: how many directions as strong as the first would hold all the energy.
+    """Stable rank: `||X||_F^2 / sigma_1^2`.
 
     Paper: Rudelson and Vershynin 2007 (arXiv math/0503442). Some libraries call it the numerical
     rank, which here is `numerical_rank`.
-
-    Args:
-        singular_values: [k], of the raw rows; of the centred rows it is `nesum`.
-
-    Returns:
-        In [1, k]; None if the spectrum is zero.
 
     Example:
         >>> stable_rank(np.array([2.0, 1.0, 1.0]))
@@ -172,12 +165,6 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
 
     Paper: He and Ozay 2022 (ICML), definition 4.1. It is the stable rank of the centred rows.
 
-    Args:
-        eigenvalues: [k], of the covariance: squared singular values of the centred rows.
-
-    Returns:
-        In [1, k]; None if the spectrum is zero.
-
     Example:
         >>> nesum(np.array([4.0, 1.0, 1.0]))
         1.5
@@ -188,7 +175,7 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
 
 @_rank("numerical_rank", low="0", blind=f"any decay above its tolerance; {SCALE_FREE}", reference=_GOLUB)
 def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
-    """How many singular values count: `#{i: sigma_i > tol sigma_1}`. To be reported with its `tol`.
+    """Numerical rank: `#{i: sigma_i > tol sigma_1}`, to be reported with `tol`.
 
     Args:
         singular_values: [k], of the raw or of the centred rows.
@@ -207,7 +194,7 @@ def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
 
 
 def _participation_of_noise(n: int, d: int) -> float | None:
-    """`(m d + 2) / (m + d + 1)`, m = n - 1: ratio of the Wishart moments `E tr(S)^2` and `E tr(S^2)`."""
+    """`(m d + 2) / (m + d + 1)`, m = n - 1, by Wishart moments."""
     m = n - 1
     return (m * d + 2) / (m + d + 1) if m > 0 else None
 
@@ -222,15 +209,9 @@ def _participation_of_noise(n: int, d: int) -> float | None:
     threshold="participation_share",
 )
 def participation_ratio(eigenvalues: np.ndarray) -> float | None:
-    """The number of directions that share the variance: `(sum lambda)^2 / sum lambda^2`.
+    """Participation ratio: `(sum lambda)^2 / sum lambda^2`.
 
     Paper: Gao et al. 2017 (bioRxiv 214262), equation 6.
-
-    Args:
-        eigenvalues: [k], of the covariance: squared singular values.
-
-    Returns:
-        In [1, k]; None if the spectrum is zero.
 
     Example:
         >>> participation_ratio(np.array([3.0, 3.0, 0.0]))
@@ -293,10 +274,6 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
     dimensions `m = d - delta^2 (d - sqrt d)`, score `(m^2 - d) / (d^2 - d)`; that is `(PR - 1) / (d - 1)`.
     Paper: Rudman et al. 2022 (arXiv 2108.07344).
 
-    Args:
-        eigenvalues: [k], of the covariance.
-        dim: d; a shorter spectrum is padded with zeros to it.
-
     Returns:
         In [0, 1]: 0 for rank one, 1 for equal eigenvalues; None if the spectrum is zero or d is 1.
 
@@ -320,7 +297,9 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
     "matrix_entropy_order2", options={"order": 2.0}, blind=f"the tail; {LARGE_MEAN}", reference=_GIRALDO
 )
 def matrix_entropy(eigenvalues: np.ndarray, order: float = 1.0, size: int | None = None) -> float | None:
-    """Matrix-based Renyi entropy: `S_a = log(sum q^a) / (1 - a) / log size`, `q = lambda / sum lambda`.
+    """Matrix-based Renyi entropy: `log(sum q^a) / (1 - a) / log size`.
+
+    The eigenvalues lambda give `q = lambda / sum lambda`.
 
     For a = 1 its limit, the Shannon entropy of q. Paper: Giraldo et al. 2015 (arXiv 1211.2459);
     normalised as in arXiv 2502.02013.

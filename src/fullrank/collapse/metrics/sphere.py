@@ -1,4 +1,4 @@
-"""How unit rows lie on the sphere, and how evenly rows share in their span."""
+"""Unit rows on the sphere, and how evenly rows share in their span."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _of_cosines = partial(
 
 
 def _uniformity_of_noise(n: int, d: int, t: float = 2.0) -> float:
-    """`log E exp(-t ||u - v||^2) = log 0F1(; d/2; t^2) - 2t` for independent uniform unit vectors.
+    """`log 0F1(; d/2; t^2) - 2t`, for independent uniform unit vectors.
 
     The hypergeometric function is its series `sum_k t^(2k) / ((d/2)_k k!)`, which 200 terms exhaust.
     """
@@ -48,7 +48,7 @@ def _uniformity_of_noise(n: int, d: int, t: float = 2.0) -> float:
     panel=8,
 )
 def uniformity(z: Tensor, t: float = 2.0) -> float | None:
-    """How evenly unit-length rows fill the sphere: `log mean_{i<j} exp(-t ||u_i - u_j||^2)`.
+    """Uniformity on the sphere: `log mean_{i<j} exp(-t ||u_i - u_j||^2)`.
 
     Paper: Wang and Isola 2020 (arXiv 2005.10242), section 4.1. Costs O(n^2 d): a few thousand
     rows suffice.
@@ -85,7 +85,7 @@ def uniformity(z: Tensor, t: float = 2.0) -> float | None:
     invariances=ROW_CHANGES,
 )
 def wasserstein_uniformity(z: Tensor | Moments) -> float:
-    """Distance of unit rows, by their moments, from a cloud that is uniform on the sphere.
+    """Wasserstein distance of unit rows from a uniform cloud, by moments.
 
     Formula: the 2-Wasserstein distance from N(mu, S), the moments of the unit rows (S with 1/n), to
     N(0, I/d): `sqrt(||mu||^2 + 1 + tr S - (2 / sqrt d) tr S^(1/2))`. Paper: Fang et al. 2024 (arXiv
@@ -141,7 +141,7 @@ def self_cluster(z: Tensor | Moments) -> float | None:
 
 @_of_cosines("self_cluster_centred", sees="DK", blind="C: noise around a constant reads 0; D above rank 64")
 def self_cluster_centred(z: Tensor) -> float | None:
-    """`self_cluster` of the rows less their mean, so that a common mean does not read as one cluster.
+    """`self_cluster` of the rows less their mean.
 
     Paper: Tsitsulin et al. 2023 (arXiv 2305.16562), definition 3.5, after centring.
 

@@ -49,7 +49,7 @@ class DenseScore(NamedTuple):
 def dense_score(
     tokens: Tensor, clusters: int = 24, clusters_per_image: int = 3, seed: int = 0
 ) -> DenseScore | None:
-    """DSE, the dense representation structure estimator: parts far apart, parts tight, many dimensions.
+    """DSE: parts far apart, parts tight, many dimensions.
 
     Formula: with k-means pseudo-classes of all tokens and of each image, on centred tokens at mean norm 1,
     `between` the mean distance to the nearest other centre, a radius `||Z_j - mean||_* / (N_j - 1)` (nuclear
@@ -99,7 +99,7 @@ def dense_score(
 
 
 def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
-    """Mean distance to the nearest other centre, and mean radius of the clusters of two rows or more."""
+    """Mean distance to the nearest other centre, and mean cluster radius."""
     found = sample_kmeans(rows, clusters, seed)
     centres, nearest = found.centres, found.nearest
     radii = []
@@ -116,7 +116,7 @@ def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
 
 
 def _nuclear_norm(rows: Tensor) -> float:
-    """The sum of the singular values, by way of the smaller Gram matrix, which is ten times faster."""
+    """Sum of the singular values, by way of the smaller Gram matrix."""
     gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
     squares = torch.linalg.eigvalsh(gram)
     noise = max(rows.shape) * torch.finfo(torch.float64).eps * squares[-1]

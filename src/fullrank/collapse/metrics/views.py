@@ -1,4 +1,4 @@
-"""What several views of the same images show: what the task keeps apart, and what two views share."""
+"""Metrics of several views of the same images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["ViewSums", "alignment", "dime", "lidar", "lidar_eigenvalues"]
     panel=11,
 )
 def alignment(za: Tensor, zb: Tensor) -> float | None:
-    """Mean squared distance of the unit-length embeddings of two views: `mean ||u_a - u_b||^2`.
+    """Alignment of two views: `mean ||u_a - u_b||^2` of unit rows.
 
     Paper: Wang and Isola 2020 (arXiv 2005.10242), section 4.1, with alpha = 2.
 
@@ -78,7 +78,7 @@ class ViewSums:
 
     @torch.no_grad()
     def update(self, views: Tensor) -> None:
-        """Takes in views [n, q, d] of n images, q of each.
+        """Add views [n, q, d] of n images, q of each.
 
         Raises:
             UsageError: fewer than two views an image, another width, or numbers that are not finite.
@@ -110,7 +110,7 @@ class ViewSums:
 def lidar(
     views: Tensor | ViewSums, delta: float = 1e-4, eps: float = 0.0, relative: bool = True
 ) -> float | None:
-    """LiDAR: the effective rank of what tells images apart, in units of what tells their views apart.
+    """LiDAR: effective rank of what tells images apart, relative to views.
 
     Formula: `exp(-sum p log p)`, `p = (lambda + eps) / sum (lambda + eps)`, lambda the eigenvalues of
     `S_w^(-1/2) S_b S_w^(-1/2)`; `S_b = cov_i(mu_i)` of the n image means, `S_w = mean_i cov_v(z_iv) + delta s
@@ -146,7 +146,7 @@ def lidar(
 def lidar_eigenvalues(
     views: Tensor | ViewSums, delta: float = 1e-4, relative: bool = True
 ) -> np.ndarray | None:
-    """The eigenvalues of `S_w^(-1/2) S_b S_w^(-1/2)` that `lidar` counts, [d], largest first.
+    """Eigenvalues of `S_w^(-1/2) S_b S_w^(-1/2)`, [d], largest first.
 
     Args, None and errors as there.
 
@@ -178,7 +178,7 @@ def lidar_eigenvalues(
 
 
 def _in_their_span(views: Tensor) -> Tensor:
-    """Fewer vectors than dimensions in coordinates of their span: outside it S_b and S_w are 0."""
+    """Fewer vectors than dimensions in coordinates of their span."""
     vectors, d = math.prod(views.shape[:-1]), views.shape[-1]
     if views.ndim != 3 or not 0 < vectors < d or not views.is_floating_point() or not views.isfinite().all():
         return views
@@ -204,7 +204,7 @@ def _in_their_span(views: Tensor) -> Tensor:
     invariances=frozenset({"rotation", "scale"}),
 )
 def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: int = 0) -> float | None:
-    """DiME: by how much the joint entropy of two views rises when they are paired at random.
+    """DiME: rise of the joint entropy of two views that are paired at random.
 
     Formula: `S(K_a o P K_b P^T) - S(K_a o K_b)` in nats, averaged over random permutations P; K the Gram
     matrices of unit rows, o their Hadamard product over n, S the matrix-based Renyi entropy. Paper: Skean et
@@ -258,7 +258,7 @@ def _check_views(views: Tensor, dim: int | None = None) -> None:
 
 
 def _entropy(gram: Tensor, order: float) -> float | None:
-    """Of a positive semi-definite matrix at trace 1, in nats; None where it is zero."""
+    """Entropy of a positive semi-definite matrix at trace 1, in nats."""
     eigenvalues = torch.linalg.eigvalsh(gram).clamp_min(0).cpu().numpy()
     share = matrix_entropy(eigenvalues, order)
     return None if share is None else share * math.log(len(gram))
