@@ -45,15 +45,8 @@ class Diagnostics:
     @property
     def spectra(self) -> dict[str, np.ndarray]:
         """The predictor's, by name."""
-        found = self.predictor
-        if found is None:
-            return {}
-        return {
-            "predictor-map.eigenvalues": found.eigenvalues,
-            "predictor-map.gains": found.gains,
-            "predictor-map.alignment": found.alignment,
-            "predictor-map.filter": found.filter,
-        }
+        names = ("eigenvalues", "gains", "alignment", "filter") if self.predictor else ()
+        return {f"predictor-map.{name}": getattr(self.predictor, name) for name in names}
 
 
 def diagnose(

@@ -21,6 +21,7 @@ __all__ = [
     "centred_rows",
     "check_rows",
     "finite_rows",
+    "in_group",
     "moments_of",
     "unit_rows",
 ]
@@ -227,10 +228,9 @@ class Moments(RowSums):
 
     def all_reduce(self, group: Any = None) -> None:
         """Add up the sums of all processes, in one collective call."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_group():
             return
-        packed = self._pack()
+        distributed, packed = torch.distributed, self._pack()
         if distributed.get_backend(group) == "nccl":
             packed = packed.cuda()
         distributed.all_reduce(packed, group=group)
@@ -266,6 +266,11 @@ class Moments(RowSums):
         total, outer, unit_total, unit_outer = torch.split(packed[1:], [d, d * d, d, d * d])
         self.total, self.outer = total.clone(), outer.reshape(d, d).clone()
         self.unit.total, self.unit.outer = unit_total.clone(), unit_outer.reshape(d, d).clone()
+
+
+def in_group() -> bool:
+    """Whether this process is one of several that add up what they see."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def moments_of(z: Tensor | Moments) -> Moments:

@@ -19,7 +19,7 @@ from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
 from fullrank.collapse.metrics.level import level_of_rows
-from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.moments import Moments, check_rows, in_group
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
@@ -209,7 +209,9 @@ class CollapseMonitor:
             self._agree_on_taps()
             if not self._moments:
                 raise UsageError("nothing was observed, so there is nothing to judge")
-            spectra = {tap: self._spectra(tap) for tap in self._moments}
+            for moments in self._moments.values():
+                moments.all_reduce()
+            spectra = {tap: Spectra(moments) for tap, moments in self._moments.items()}
             panels = {tap: self._panel(tap, spectra[tap]) for tap in self._moments}
             verdicts = {
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
@@ -250,36 +252,31 @@ class CollapseMonitor:
         self._calls, self.seconds = state["calls"], state["seconds"]
         self._reset()
 
-    def _spectra(self, tap: str) -> Spectra:
-        self._moments[tap].all_reduce()
-        return Spectra(self._moments[tap])
-
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
-        points = self._points[tap]
-        points.gather()
-        pairs = None
+        self._points[tap].gather()
         if tap in self._pairs:
             self._pairs[tap].gather()
-            za, zb = self._pairs[tap].rows.chunk(2, dim=1)
-            pairs = za, zb
-        return Panel.from_moments(tap, spectra, points.rows, pairs)
+        pairs = self._views(tap) if tap in self._pairs else None
+        return Panel.from_moments(tap, spectra, self._points[tap].rows, pairs)
+
+    def _views(self, tap: str) -> tuple[Tensor, Tensor]:
+        first, second = self._pairs[tap].rows.chunk(2, dim=1)
+        return first, second
 
     def _diagnose(self, spectra: Mapping[str, Spectra]) -> Diagnostics:
         """Diagnostics of what `_panel` has gathered from all processes."""
         points = {tap: points.rows for tap, points in self._points.items()}
-        halves = {tap: pairs.rows.chunk(2, dim=1) for tap, pairs in self._pairs.items()}
-        return diagnose(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
+        return diagnose(points, {tap: self._views(tap) for tap in self._pairs}, spectra)
 
     def _agree_on_taps(self) -> None:
         """Give every process all taps in one order, so that collectives match."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_group():
             return
         codes = self._usage.codes if self._usage else 0
         widths = {tap: moments.dim for tap, moments in self._moments.items()}
         pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
-        seen: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(seen, (widths, pair_widths, codes))
+        seen: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(seen, (widths, pair_widths, codes))
         moments, points, pairs, usage = self._moments, self._points, self._pairs, self._usage
         self._reset()
         for widths, pair_widths, codes in seen:
@@ -292,9 +289,7 @@ class CollapseMonitor:
                 self._pairs[tap] = pairs.get(tap) or self._new_reservoir(d)
 
     def _new_reservoir(self, dim: int) -> Reservoir:
-        distributed = torch.distributed
-        ranked = distributed.is_available() and distributed.is_initialized()
-        return Reservoir(dim, self.capacity, stream=distributed.get_rank() if ranked else 0)
+        return Reservoir(dim, self.capacity, stream=torch.distributed.get_rank() if in_group() else 0)
 
     def _reset(self) -> None:
         self._moments: dict[str, Moments] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.moments import check_rows, in_group
 
 __all__ = ["Reservoir", "row_keys", "smallest"]
 
@@ -73,10 +73,9 @@ class Reservoir:
 
     def gather(self, group: Any = None) -> None:
         """Become the sample of the union of all processes' streams."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_group():
             return
-        own = self._merged()
+        distributed, own = torch.distributed, self._merged()
         world = distributed.get_world_size(group)
         all_keys: list[Any] = [None] * world
         distributed.all_gather_object(all_keys, (self.count, own[0].numpy()), group=group)

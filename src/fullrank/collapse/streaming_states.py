@@ -99,7 +99,6 @@ class _OfMoments(CollapseMetric):
         return moments
 
     def update(self, z: Tensor) -> None:
-        """Add inputs of n rows or images."""
         moments = self._moments()
         moments.update(z)  # the sums are the states themselves
         self.count = torch.full_like(self.count, moments.count)
@@ -135,7 +134,6 @@ class _OfViews(CollapseMetric):
         return sums
 
     def update(self, views: Tensor) -> None:
-        """Add inputs of n rows or images."""
         sums = self._sums()
         sums.update(views)
         self.count = torch.full_like(self.count, sums.means.count)
@@ -163,7 +161,6 @@ class _OfScores(CollapseMetric):
         self._sum(count=(), sums=(codes,), firsts=(codes,), entropy=())
 
     def update(self, scores: Tensor) -> None:
-        """Add inputs of n rows or images."""
         usage = CodeUsage(self.codes, self.device)
         usage.update(below_the_largest(scores))
         self.count += usage.n
@@ -265,7 +262,6 @@ class _OfPoints(_OfSample):
         super().__init__([(dim,)], capacity, **options)
 
     def update(self, z: Tensor) -> None:
-        """Add inputs of n rows or images."""
         self._offer(z)
 
 
@@ -281,7 +277,6 @@ class _OfPairs(_OfSample):
         super().__init__([(dim,), (dim,)], capacity, **options)
 
     def update(self, za: Tensor, zb: Tensor) -> None:
-        """Add inputs of n rows or images."""
         self._offer(za, zb)
 
 
@@ -297,7 +292,6 @@ class _OfLabels(_OfSample):
         super().__init__([(dim,), ()], capacity, **options)
 
     def update(self, z: Tensor, labels: Tensor) -> None:
-        """Add inputs of n rows or images."""
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
             raise UsageError("labels are a tensor of one integer a row")
         self._offer(z, labels.long())
@@ -341,7 +335,6 @@ class _OfTokens(_OfSample):
         super().__init__([(tokens, dim)], capacity, **options)
 
     def update(self, tokens: Tensor) -> None:
-        """Add inputs of n rows or images."""
         self._offer(tokens)
 
 

@@ -35,9 +35,7 @@ def trainer_callback(
         batches: held-out batches, iterated anew every time.
         taps: from the model and a batch to named embeddings [b, d] (and `codes`, scores [b, K]); it moves the
             batch to the model's device.
-        monitor: where thresholds and sample sizes are set.
-        on_collapse: `warn` prints, `stop` ends the training.
-        patience: collapsed reports in a row before it stops.
+        monitor, on_collapse, patience: see `Watch`.
 
     Raises:
         UsageError: transformers is not installed.

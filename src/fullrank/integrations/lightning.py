@@ -31,9 +31,7 @@ def lightning_callback(
 
     Args:
         taps: from the module and a validation batch to named embeddings [b, d] (and `codes`, scores [b, K]).
-        monitor: where thresholds and sample sizes are set.
-        on_collapse: `warn` prints, `stop` ends the training.
-        patience: collapsed reports in a row before it stops.
+        monitor, on_collapse, patience: see `Watch`.
 
     Raises:
         UsageError: Lightning is not installed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,10 +49,6 @@ class Agreement:
     entropy: float
     over_clustered: bool
     rows: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:

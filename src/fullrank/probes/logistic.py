@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
-from fullrank.probes.logistic_solver import LogisticProblem, Solution
+from fullrank.probes.logistic_solver import LogisticProblem
 
 __all__ = ["CS", "LogisticFit", "LogisticResult", "TriedC", "fit_logistic", "logistic_probe"]
 
@@ -110,13 +110,9 @@ class LogisticResult:
         plain = {name: value for name, value in vars(self).items() if name not in ("fit", "tried")}
         return {
             **plain,
-            "c": fit.c,
             "classes": len(fit.classes),
             "dim": fit.weights.shape[1],
-            "loss": fit.loss,
-            "gradient": fit.gradient,
-            "converged": fit.converged,
-            "evaluations": fit.evaluations,
+            **{name: getattr(fit, name) for name in ("c", "loss", "gradient", "converged", "evaluations")},
             "tried": [vars(tried) for tried in self.tried],
         }
 
@@ -256,22 +252,17 @@ def _fits(
     fits, found = [], None
     for c in cs:
         found = problem.solve(1 / (c * len(rows)), tolerance, steps, found)
-        fits.append(_for_features(found, c, mean, scale, names, tolerance))
+        weights = found.weights * scale.double()
+        fits.append(
+            LogisticFit(
+                weights=weights.to(mean.dtype),
+                bias=(found.intercepts - weights @ mean.double()).to(mean.dtype),
+                classes=names,
+                c=c,
+                loss=found.value,
+                gradient=found.gradient,
+                converged=found.gradient <= tolerance,
+                evaluations=found.evaluations,
+            )
+        )
     return fits
-
-
-def _for_features(
-    found: Solution, c: float, mean: Tensor, scale: Tensor, names: Tensor, tolerance: float
-) -> LogisticFit:
-    weights = found.weights * scale.double()
-    bias = found.intercepts - weights @ mean.double()
-    return LogisticFit(
-        weights=weights.to(mean.dtype),
-        bias=bias.to(mean.dtype),
-        classes=names,
-        c=c,
-        loss=found.value,
-        gradient=found.gradient,
-        converged=found.gradient <= tolerance,
-        evaluations=found.evaluations,
-    )

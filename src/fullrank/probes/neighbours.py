@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from fullrank.collapse.kmeans import processor_has_bfloat16
 from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
-from fullrank.probes.faiss_index import nearest_by_faiss
 from fullrank.probes.shortlist import Shortlister
 
 __all__ = ["Backend", "Metric", "nearest"]
@@ -74,7 +73,7 @@ def nearest(
         offset = bank.square().sum(1) / -2
     # from here on, near is where q.b + offset is large
     if backend == "faiss":
-        scores, rows = nearest_by_faiss(queries, bank, k, metric)
+        scores, rows = _by_faiss(queries, bank, k, metric)
     elif backend == "auto" and _shortlist_pays(queries, bank, k):
         scores, rows, proven = Shortlister(bank, offset).nearest(queries, k)
         if not bool(proven.all()):
@@ -130,6 +129,20 @@ def _plain(
         scores.append(best)
         rows.append(best_row)
     return torch.cat(scores), torch.cat(rows)
+
+
+def _by_faiss(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Products or squared distances [m, k] and rows, by the flat index, which is exact."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise UsageError(
+            "neighbours by faiss need an extra: pip install 'fullrank[faiss]', or take the backend auto"
+        ) from error
+    index = faiss.IndexFlatIP(bank.shape[1]) if metric == "cosine" else faiss.IndexFlatL2(bank.shape[1])
+    index.add(bank.cpu().float().numpy())
+    scores, rows = index.search(queries.cpu().float().numpy(), k)
+    return torch.from_numpy(scores).to(bank), torch.from_numpy(rows).to(bank.device)
 
 
 def _by_distance(queries: Tensor, bank: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ No metric sees every collapse, so they are read as a panel. A value that is not 
 spectrum, a spread of one row) is None; no finite input gives NaN. Where the moments of the rows are enough,
 they are taken in place of the rows. All raise UsageError for input that is not a matrix or not finite.
 
+A file without underscore holds a family; what it defines without underscore is public.
+
 Example:
     >>> import torch
     >>> z = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))

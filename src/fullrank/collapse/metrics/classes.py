@@ -18,16 +18,6 @@ from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import centred_rows, finite_rows
 from fullrank.errors import UsageError
 
-__all__ = [
-    "cdnv",
-    "nc1_variability",
-    "nc2_equiangular",
-    "nc2_equinorm",
-    "nc3_self_duality",
-    "nc4_nearest_class",
-    "within_share",
-]
-
 _EPS = torch.finfo(torch.float64).eps
 _PAPYAN = "Papyan, Han and Donoho 2020, arXiv 2008.08186"
 

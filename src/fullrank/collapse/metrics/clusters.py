@@ -19,8 +19,6 @@ from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import finite_rows, unit_rows
 from fullrank.errors import UsageError
 
-__all__ = ["TightClusters", "cluster_learnability", "tight_clusters"]
-
 REACH = 3.0  # links are up to this many times the median distance to the nearest neighbour
 LEAST_COVERED = 0.97  # pieces of Gaussian rows in one or two dimensions cover 79 to 95 %
 LEAST_ROWS = 6  # on average, in a cluster

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.metrics._definition import metric
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.moments import check_rows, in_group
 from fullrank.errors import UsageError
-
-__all__ = ["CodeUsage", "Usage", "below_the_largest", "code_usage", "largest_code_share"]
 
 _UNIFORM = "assignments that are uniform for every row"
 
@@ -107,12 +105,11 @@ class CodeUsage:
 
     def all_reduce(self) -> None:
         """Add the sums of all processes."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_group():
             return
         count = torch.tensor(self.n, device=self.firsts.device)
         for part in (count, self.sums, self.firsts, self.entropy):
-            distributed.all_reduce(part)
+            torch.distributed.all_reduce(part)
         self.n = int(count)
 
     def result(self) -> Usage:

@@ -16,18 +16,6 @@ from fullrank.collapse.metrics._definition import SCALE_FREE, metric
 from fullrank.collapse.metrics._spectrum import checked_spectrum, relative_spectrum
 from fullrank.errors import UsageError
 
-__all__ = [
-    "AlphaReQ",
-    "alpha_req",
-    "auc",
-    "auc_rescaled",
-    "condition_at",
-    "cumulative_curve",
-    "early_enrichment",
-    "inverse_condition_number",
-    "top_share",
-]
-
 _TSITSULIN = "Tsitsulin et al. 2023, arXiv 2305.16562"
 _UNDEFINED = "D: undefined as soon as a direction is lost"
 

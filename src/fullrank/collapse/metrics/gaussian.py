@@ -11,16 +11,6 @@ from torch import Tensor
 from fullrank.collapse.metrics._definition import ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of
 
-__all__ = [
-    "SIGREG_NULL",
-    "sigreg",
-    "sigreg_ratio",
-    "standardised_rows",
-    "visreg_centre",
-    "visreg_scale",
-    "visreg_shape",
-]
-
 _LEJEPA = "LeJEPA, arXiv 2511.08544"
 _STANDARDISED = frozenset({"scale", "translation", "permutation"})
 
@@ -75,9 +65,6 @@ def sigreg(
 
     Returns:
         At least 0: about 1.059 for Gaussian rows whatever their number, 0.40 n for zeros; None without rows.
-
-    Sees complete collapse, strong dimensional collapse, clusters. Almost blind to moderate dimensional
-    collapse: half the directions at n = 128 read 1.06 times the null. Costs O(n M (d + T)).
 
     Raises:
         UsageError: not a matrix, or rows that are not finite.

@@ -11,34 +11,21 @@ from torch import Tensor
 from fullrank.collapse.metrics._definition import ALL_CHANGES, LARGE_MEAN, ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of, unit_rows
 
-__all__ = [
-    "centred_share",
-    "hinge_std",
-    "level",
-    "level_of_rows",
-    "mean_cosine",
-    "mean_cosine_centred",
-    "norm_variation",
-    "sparsity",
-]
-
 _ETHAYARAJH = "Ethayarajh 2019, arXiv 1909.00512"
 _TIMKEY = "Timkey and van Schijndel 2021, arXiv 2109.04404"
 _ROGUE = "D around a zero mean; a few rogue dimensions drive it"
 _ONCE = ALL_CHANGES - {"replication"}
 _TURNED = ROW_CHANGES - {"replication"}
 
+_moment = partial(metric, needs="moments", high="1", sees="C", cost="n d")
 _cosine = partial(metric, low="-1 / (n - 1)", high="1", better="low", cost="n d", invariances=_ONCE)
 
 
-@metric(
+@_moment(
     "level",
     label="normalized std (level)",
-    needs="moments",
     high="sqrt(n / (n - 1))",
-    sees="C",
     blind=f"D: eight directions of 512 read 0.97; {LARGE_MEAN}",
-    cost="n d",
     reference="Chen and He 2021, arXiv 2011.10566",
     invariances=frozenset({"scale", "permutation"}),
     baseline=lambda n, d: 1.0,  # coordinates of a uniform unit vector have variance 1/d
@@ -70,13 +57,9 @@ def level_of_rows(rows: Tensor) -> Tensor:
     return (unit - unit[:1]).std(0).mean() * math.sqrt(rows.shape[1])
 
 
-@metric(
+@_moment(
     "centred_share",
-    needs="moments",
-    high="1",
-    sees="C",
     blind="D",
-    cost="n d",
     reference="`tr(Cov) / E||z||^2`",
     invariances=ROW_CHANGES,
     baseline=lambda n, d: 1 - 1 / n,  # the mean of n rows keeps 1/n of their energy
@@ -99,14 +82,11 @@ def centred_share(z: Tensor | Moments) -> float | None:
     return moments.centred_share if moments.count > 1 else None
 
 
-@metric(
+@_moment(
     "hinge_std",
-    needs="moments",
     high="0.99",
     better="low",
-    sees="C",
     blind="D across coordinates; depends on scale",
-    cost="n d",
     reference="VICReg, arXiv 2105.04906",
     invariances=frozenset({"translation", "permutation"}),
 )

@@ -23,20 +23,6 @@ from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import centred_rows, finite_rows
 from fullrank.errors import UsageError
 
-__all__ = [
-    "Mixture",
-    "MixtureEntropy",
-    "component_entropies",
-    "entropy_by_sampling",
-    "fit_mixture",
-    "legacy_log_spectrum",
-    "legacy_mixture_entropy",
-    "log_density",
-    "mixture_entropy",
-    "principal_scores",
-    "scale_and_pad",
-]
-
 VARIANCE_FLOOR = 1e-6
 """Added to every fitted variance."""
 

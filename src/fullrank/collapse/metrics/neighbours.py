@@ -16,16 +16,6 @@ from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import finite_rows
 from fullrank.errors import UsageError
 
-__all__ = [
-    "LocalDimension",
-    "Neighbourhood",
-    "distinct_rows",
-    "local_dimension",
-    "neighbour_distances",
-    "two_nn",
-    "two_nn_fit",
-]
-
 _BLOCK_ELEMENTS = 1 << 22
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal

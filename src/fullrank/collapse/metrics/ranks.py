@@ -19,18 +19,6 @@ from fullrank.collapse.metrics._spectrum import relative_spectrum
 from fullrank.collapse.moments import Moments
 from fullrank.errors import UsageError
 
-__all__ = [
-    "effective_rank",
-    "isoscore",
-    "matrix_entropy",
-    "nesum",
-    "numerical_rank",
-    "participation_ratio",
-    "participation_ratio_corrected",
-    "rankme",
-    "stable_rank",
-]
-
 _ROY = "Roy and Vetterli 2007, EUSIPCO"
 _RANKME = "RankMe, arXiv 2210.02885"
 _RUDELSON = "Rudelson and Vershynin 2007, arXiv math/0503442"
@@ -123,8 +111,6 @@ def rankme(z: Tensor, eps: float = 0.0) -> float | None:
 
     Returns:
         In [1, min(n, d)] for eps 0; None if all rows are zero.
-
-    Sees dimensional and complete collapse. A large common mean lowers it although no direction is lost.
 
     Raises:
         UsageError: not a matrix, or rows that are not finite.
@@ -276,8 +262,6 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float | None:
 
     Returns:
         In [0, 1]: 0 for rank one, 1 for equal eigenvalues; None if the spectrum is zero or d is 1.
-
-    Sees, and is blind to, what the participation ratio is: it is a function of it. Costs O(d).
 
     Example:
         >>> round(isoscore(np.array([1.0, 1.0, 0.0]), dim=3), 12)

@@ -12,8 +12,6 @@ from torch import Tensor
 from fullrank.collapse.metrics._definition import ALL_CHANGES, ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of, unit_rows
 
-__all__ = ["coherence", "self_cluster", "self_cluster_centred", "uniformity", "wasserstein_uniformity"]
-
 _of_cosines = partial(
     metric,
     low="-1 / (n - 1)",

@@ -13,8 +13,6 @@ from fullrank.collapse.metrics.ranks import effective_rank
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows
 from fullrank.errors import UsageError
 
-__all__ = ["DenseScore", "dense_score"]
-
 
 class DenseScore(NamedTuple):
     """DSE and its parts, all in units of the mean norm of a centred token.

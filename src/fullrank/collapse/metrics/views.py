@@ -13,8 +13,6 @@ from fullrank.collapse.metrics.ranks import effective_rank, matrix_entropy
 from fullrank.collapse.moments import RowSums, finite_rows, unit_rows
 from fullrank.errors import UsageError
 
-__all__ = ["ViewSums", "alignment", "dime", "lidar", "lidar_eigenvalues"]
-
 
 @metric(
     "alignment",
