@@ -7,13 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fullrank.collapse.kmeans import in_fixed_order, kmeans, squared_distances
-from fullrank.collapse.metrics import centred_rows
-from fullrank.collapse.moments import Moments, finite_rows
-from fullrank.collapse.spectrum import effective_rank
+from fullrank.collapse.kmeans import in_fixed_order, sample_kmeans, squared_distances
+from fullrank.collapse.metrics._definition import metric
+from fullrank.collapse.metrics.ranks import effective_rank
+from fullrank.collapse.moments import Moments, centred_rows, finite_rows
 from fullrank.errors import UsageError
-
-__all__ = ["DenseScore", "dense_score"]
 
 
 class DenseScore(NamedTuple):
@@ -34,10 +32,22 @@ class DenseScore(NamedTuple):
     dimensions: float
 
 
+@metric(
+    "dense_score",
+    needs="tokens",
+    part="score",
+    low="-n",
+    high="n + 2",
+    sees="DK",
+    blind="C: undefined there; k-means decides what a part is",
+    cost="N K d per step + N d^2 for N tokens",
+    reference="DSE, arXiv 2510.17299",
+    invariances=frozenset({"scale", "translation", "permutation"}),
+)
 def dense_score(
     tokens: Tensor, clusters: int = 24, clusters_per_image: int = 3, seed: int = 0
 ) -> DenseScore | None:
-    """DSE, the dense representation structure estimator: parts far apart, parts tight, many dimensions.
+    """DSE: parts far apart, parts tight, many dimensions.
 
     Formula: with k-means pseudo-classes of all tokens and of each image, on centred tokens at mean norm 1,
     `between` the mean distance to the nearest other centre, a radius `||Z_j - mean||_* / (N_j - 1)` (nuclear
@@ -53,9 +63,6 @@ def dense_score(
     Returns:
         Score in [-N, N + 2] in principle, about -1 to 3 in practice; higher was found better. None where all
         tokens are the same.
-
-    Sees collapse of dense features: dimensional, and parts that merge. Blind to complete collapse (None).
-    Costs O(N K d per step + N d^2) for N tokens.
 
     Raises:
         UsageError: not [images, t, d], no cluster, or numbers that are not finite.
@@ -90,8 +97,9 @@ def dense_score(
 
 
 def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
-    """Mean distance to the nearest other centre, and mean radius of the clusters of two rows or more."""
-    centres, nearest = kmeans(rows, clusters, seed)
+    """Mean distance to the nearest other centre, and mean cluster radius."""
+    found = sample_kmeans(rows, clusters, seed)
+    centres, nearest = found.centres, found.nearest
     radii = []
     for own in range(len(centres)):
         members = rows[nearest == own]
@@ -106,7 +114,7 @@ def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
 
 
 def _nuclear_norm(rows: Tensor) -> float:
-    """The sum of the singular values, by way of the smaller Gram matrix, which is ten times faster."""
+    """Sum of the singular values, by way of the smaller Gram matrix."""
     gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
     squares = torch.linalg.eigvalsh(gram)
     noise = max(rows.shape) * torch.finfo(torch.float64).eps * squares[-1]

@@ -1,4 +1,4 @@
-"""Intrinsic dimensions from the distances of nearest neighbours: nonlinear, and local where that is asked.
+"""Intrinsic dimensions from distances of nearest neighbours.
 
 Repeated rows are removed first, for a distance of zero says nothing about a dimension.
 """
@@ -6,38 +6,41 @@ Repeated rows are removed first, for a distance of zero says nothing about a dim
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import finite_rows
 from fullrank.errors import UsageError
-
-__all__ = [
-    "LocalDimension",
-    "Neighbourhood",
-    "distinct_rows",
-    "local_dimension",
-    "neighbour_distances",
-    "two_nn",
-    "two_nn_fit",
-]
 
 _BLOCK_ELEMENTS = 1 << 22
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal
+_FACCO = "Facco et al. 2017, Scientific Reports 7, 12140"
+_LDREG = "LDReg, arXiv 2401.10474"
+
+_dimension = partial(
+    metric,
+    unit="dimensions",
+    needs="neighbours",
+    sees="DL",
+    blind="C, of which it sees the noise; too low above about 20 dimensions",
+    cost="n^2 d",
+)
+_local = partial(_dimension, part="mean", sees="DIL", reference=_LDREG)
 
 
 def distinct_rows(z: Tensor) -> Tensor:
-    """The different rows of [n, d] in float64, sorted, so that their order in `z` does not matter."""
+    """Different rows of [n, d] in float64, sorted."""
     rows: Tensor = torch.unique(finite_rows(z) + 0.0, dim=0)  # + 0.0 makes -0.0 and 0.0 one
     return rows
 
 
 def neighbour_distances(rows: Tensor, k: int) -> Tensor:
-    """Distances [n, k] of every row to its k nearest others, nearest first; needs n > k.
+    """Distances [n, k] of every row to its k nearest others; needs n > k.
 
     Candidates are found by a matrix product in blocks and their distances computed again by subtraction, so
     near neighbours lose no digits.
@@ -62,7 +65,7 @@ def neighbour_distances(rows: Tensor, k: int) -> Tensor:
 
 
 class Neighbourhood:
-    """The nearest neighbours of one embedding, found once, however many measures read them.
+    """Nearest neighbours of one embedding, found once for all metrics.
 
     Args:
         z: [n, d]; repeated rows are removed.
@@ -79,7 +82,7 @@ class Neighbourhood:
 
     @classmethod
     def of(cls, z: Tensor | Neighbourhood) -> Neighbourhood:
-        """That of rows [n, d]."""
+        """Neighbourhood of rows [n, d]."""
         return z if isinstance(z, Neighbourhood) else cls(z)
 
     @cached_property
@@ -89,11 +92,11 @@ class Neighbourhood:
 
     @property
     def n(self) -> int:
-        """How many are different."""
+        """Number of different rows."""
         return len(self.rows)
 
     def distances(self, k: int) -> Tensor:
-        """Those [m, k] of `neighbour_distances`, of the rows whose nearest one is not too near to tell."""
+        """`neighbour_distances` [m, k] of the rows whose nearest is not too near."""
         if self._found is None or self._found.shape[1] < k:
             self._found = neighbour_distances(self.rows, max(k, min(_AT_ONCE, self.n - 1)))
         return self._found[self._found[:, 0] > 0, :k]
@@ -108,22 +111,14 @@ def _log_ratios(z: Tensor | Neighbourhood) -> Tensor | None:
     return (distances[:, 1] / distances[:, 0]).log()
 
 
+@_dimension("two_nn", label="TwoNN", better="none", reference=_FACCO, diagnostics=True)
 def two_nn(z: Tensor | Neighbourhood) -> float | None:
-    """TwoNN: the intrinsic dimension from the ratio of the two nearest distances, by maximum likelihood.
+    """TwoNN: intrinsic dimension from the two nearest distances.
 
     Formula: `(n - 1) / sum_i log(r2_i / r1_i)`. Paper: Facco et al. 2017 (Scientific Reports 7, 12140).
 
-    Args:
-        z: [n, d], of which repeated rows are removed, or their `Neighbourhood`.
-
     Returns:
         Above 0; None with fewer than three different rows, and where every two distances agree (a lattice).
-
-    Sees low dimensions, curved ones too. Too low for dimensions above about 20 on few rows; blind to complete
-    collapse, of which it sees the noise. Costs O(n^2 d).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
 
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)
@@ -135,8 +130,9 @@ def two_nn(z: Tensor | Neighbourhood) -> float | None:
     return (len(logs) - 1) / total if logs is not None and total > _ROUNDING * len(logs) else None
 
 
+@_dimension("two_nn_fit", label="TwoNN, fitted", better="none", reference=_FACCO)
 def two_nn_fit(z: Tensor | Neighbourhood, discard: float = 0.1) -> float | None:
-    """TwoNN by the line through the origin of the published recipe, less sensitive to outliers.
+    """TwoNN by the published line through the origin, robust to outliers.
 
     Formula: slope of `-log(1 - i/n)` against the sorted `log(r2 / r1)`, without the largest 10 %. Paper:
     Facco et al. 2017 (Scientific Reports 7, 12140).
@@ -147,11 +143,6 @@ def two_nn_fit(z: Tensor | Neighbourhood, discard: float = 0.1) -> float | None:
 
     Returns:
         Above 0; None with fewer than three different rows, and where every two distances agree (a lattice).
-
-    Sees and is blind to what `two_nn` is. Costs O(n^2 d).
-
-    Raises:
-        UsageError: a bad share; not a matrix, or rows that are not finite.
 
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)
@@ -186,10 +177,25 @@ class LocalDimension(NamedTuple):
     points: int
 
 
+@_local(
+    "local_dimension",
+    options={"estimator": "mle"},
+    reference=f"{_LDREG}; Levina and Bickel 2004",
+    diagnostics=True,
+)
+@_local("local_dimension_moments", options={"estimator": "moments"})
+@_local(
+    "local_dimension_spread",
+    options={"estimator": "mle"},
+    part="log_variance",
+    better="none",
+    sees="L",
+    blind="a low dimension that is the same everywhere",
+)
 def local_dimension(
     z: Tensor | Neighbourhood, k: int = 20, estimator: Literal["mle", "moments"] = "mle"
 ) -> LocalDimension | None:
-    """Local intrinsic dimension of every row, from its k nearest neighbours at distances r_1 <= ... <= r_k.
+    """Local intrinsic dimension of every row, from its k nearest neighbours.
 
     Formula: `mle`, `-1 / ((1/k) sum_j log(r_j / r_k))` (Levina and Bickel 2004); `moments`, `m / (r_k - m)`
     with m the mean of the other k - 1 distances. Paper: Huang et al. 2024 (LDReg, arXiv 2401.10474).
@@ -201,9 +207,6 @@ def local_dimension(
 
     Returns:
         Mean above 0; None with k or fewer different rows, and where no point has a finite dimension.
-
-    Sees local collapse below a high global rank. Too low for high dimensions on few rows; blind to complete
-    collapse, of which it sees the noise. Costs O(n^2 d + n k d).
 
     Raises:
         UsageError: k below 2, an unknown estimator; not a matrix, or rows that are not finite.

@@ -1,32 +1,29 @@
-"""What labels, or the assignments of a clustering in their place, show: spread within and between classes.
+"""Metrics of labels or clusters: spread within and between classes.
 
 NC1 to NC4 are the four parts of neural collapse (Papyan, Han and Donoho 2020, arXiv 2008.08186). Class means
-are centred by the mean of the class means, which is the global mean where classes are balanced.
+are centred by the mean of the class means, which is the global mean where classes are balanced. All take
+rows [n, d] and one integer label a row, and raise UsageError for anything else.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fullrank.collapse.kmeans import squared_distances
-from fullrank.collapse.metrics import centred_rows
-from fullrank.collapse.moments import finite_rows
+from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
+from fullrank.collapse.moments import centred_rows, finite_rows
 from fullrank.errors import UsageError
 
-__all__ = [
-    "cdnv",
-    "nc1_variability",
-    "nc2_equiangular",
-    "nc2_equinorm",
-    "nc3_self_duality",
-    "nc4_nearest_class",
-    "within_share",
-]
-
 _EPS = torch.finfo(torch.float64).eps
+_PAPYAN = "Papyan, Han and Donoho 2020, arXiv 2008.08186"
+
+_of_labels = partial(metric, needs="labels", better="none", sees="KI", reference=_PAPYAN)
+_of_means = partial(_of_labels, better="low", sees="K", blind="the spread within classes")
+_of_classifier = partial(_of_labels, needs="classifier", better="low", sees="I")
 
 
 class _Classes(NamedTuple):
@@ -57,6 +54,15 @@ def _classes(z: Tensor, labels: Tensor) -> _Classes:
     return _Classes(rows, member, names, counts, means, centred)
 
 
+@_of_labels(
+    "within_share",
+    label="share of the variance within classes",
+    high="1",
+    sees="I",
+    blind="C, and the number of clusters; needs a Gaussian cloud beside it",
+    cost="n d",
+    reference="`tr S_w / tr S_t`",
+)
 def within_share(z: Tensor, labels: Tensor) -> float | None:
     """Share of the variance that lies within classes or clusters: `tr S_w / tr S_t`.
 
@@ -69,11 +75,6 @@ def within_share(z: Tensor, labels: Tensor) -> float | None:
     Returns:
         In [0, 1]: 0 where every cluster is one point, 1 where clusters have one mean; None for a constant.
 
-    Sees intra-cluster collapse. Blind to complete collapse and to how many clusters there are. Costs O(n d).
-
-    Raises:
-        UsageError: no rows, not a matrix, not one integer a row, or rows that are not finite.
-
     Example:
         >>> within_share(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), torch.tensor([0, 0, 1, 1]))
         0.038461538461538464
@@ -84,24 +85,15 @@ def within_share(z: Tensor, labels: Tensor) -> float | None:
     return min(1.0, within / total) if total > 0 else None
 
 
+@_of_labels("nc1_variability", label="NC1, variability", blind="directions without class means", cost="n C d")
 def nc1_variability(z: Tensor, labels: Tensor) -> float | None:
-    """NC1: spread within classes in units of the spread between them, `tr(S_w S_b^+) / C`.
+    """NC1: spread within classes over that between them, `tr(S_w S_b^+) / C`.
 
     The pseudo-inverse is cut to the rank of the class means, at most C - 1. With pseudo-labels it measures
     compactness only. Paper: arXiv 2008.08186.
 
-    Args:
-        z: [n, d].
-        labels: [n] integers.
-
     Returns:
         At least 0: 0 where every class is one point; None with one class and where all class means agree.
-
-    Sees intra-cluster collapse; in self-supervised learning a moderate value is wanted. Blind to directions
-    without class means. Costs O(n C d).
-
-    Raises:
-        UsageError: no rows, not a matrix, not one integer a row, or rows that are not finite.
 
     Example:
         >>> z, labels = torch.tensor([[0.0], [2.0], [10.0], [12.0]]), torch.tensor([0, 0, 1, 1])
@@ -117,23 +109,13 @@ def nc1_variability(z: Tensor, labels: Tensor) -> float | None:
     return float((along.square().mean(0) / sigma[:rank].square()).sum())
 
 
+@_of_means("nc2_equinorm", label="NC2, lengths of the class means", high="sqrt(C - 1)", cost="(n + C) d")
 def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
-    """NC2, lengths: coefficient of variation of the norms of the centred class means, biased std.
-
-    Paper: arXiv 2008.08186.
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
+    """NC2, lengths: variation of the norms of the centred class means.
 
     Returns:
         In [0, sqrt(C - 1)]: 0 where all class means are equally far from their mean; None with one class and
         where all class means agree.
-
-    Sees how far class means are from a simplex. Blind to the spread within classes. Costs O((n + C) d).
-
-    Raises:
-        UsageError: no rows, not a matrix, not one integer a row, or rows that are not finite.
 
     Example:
         >>> nc2_equinorm(torch.eye(3), torch.arange(3)) < 1e-12
@@ -143,22 +125,12 @@ def nc2_equinorm(z: Tensor, labels: Tensor) -> float | None:
     return float(norms.std(correction=0) / norms.mean()) if bool(norms.any()) else None
 
 
+@_of_means("nc2_equiangular", label="NC2, angles of the class means", high="2", cost="n d + C^2 d")
 def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
     """NC2, angles: `mean_{c != c'} |cos(mu_c - mu, mu_c' - mu) + 1 / (C - 1)|`.
 
-    Paper: arXiv 2008.08186.
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
-
     Returns:
         In [0, 2]: 0 for a simplex; None with one class and where a class mean is the mean of all.
-
-    Sees how far class means are from a simplex. Blind to the spread within classes. Costs O(n d + C^2 d).
-
-    Raises:
-        UsageError: no rows, not a matrix, not one integer a row, or rows that are not finite.
 
     Example:
         >>> nc2_equiangular(torch.eye(3), torch.arange(3)) < 1e-12
@@ -173,10 +145,18 @@ def nc2_equiangular(z: Tensor, labels: Tensor) -> float | None:
     return float((off_simplex.sum() - off_simplex.diagonal().sum()) / (classes * (classes - 1)))
 
 
+@_of_classifier(
+    "nc3_self_duality",
+    label="NC3, self-duality",
+    high="4",
+    blind="the spread within classes",
+    cost="(n + C) d",
+    invariances=ALL_CHANGES - {"rotation"},
+)
 def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float | None:
-    """NC3: `|| W / ||W||_F - M / ||M||_F ||_F^2` of a classifier W and the centred class means M.
+    """NC3: distance of a classifier from the class means, both at unit norm.
 
-    Paper: arXiv 2008.08186.
+    Formula: `|| W / ||W||_F - M / ||M||_F ||_F^2` of a classifier W and the centred class means M.
 
     Args:
         z: [n, d].
@@ -186,11 +166,6 @@ def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | N
 
     Returns:
         In [0, 4]: 0 where classifier and class means are the same up to scale; None where either is zero.
-
-    Sees how far the head has aligned with the means. Blind to the spread within classes. Costs O((n + K) d).
-
-    Raises:
-        UsageError: no rows, shapes that do not fit, or numbers that are not finite.
 
     Example:
         >>> nc3_self_duality(torch.eye(2), torch.arange(2), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])) < 1e-12
@@ -204,10 +179,16 @@ def nc3_self_duality(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | N
     return float((chosen / scale - c.centred / size).square().sum())
 
 
+@_of_classifier(
+    "nc4_nearest_class",
+    label="NC4, nearest class",
+    high="1",
+    blind="every collapse of the rows: it compares two decisions",
+    cost="n C d",
+    invariances=frozenset({"permutation", "replication"}),
+)
 def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> float:
-    """NC4: share of the rows where a classifier and the nearest class mean decide differently.
-
-    Paper: arXiv 2008.08186.
+    """NC4: share of rows where classifier and nearest class mean differ.
 
     Args:
         z: [n, d].
@@ -217,11 +198,6 @@ def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | 
 
     Returns:
         In [0, 1]: 0 where they always agree.
-
-    Sees how far the head has become a nearest-mean rule. Blind to every collapse of the rows. Costs O(n K d).
-
-    Raises:
-        UsageError: no rows, shapes that do not fit, or numbers that are not finite.
 
     Example:
         >>> nc4_nearest_class(torch.eye(2), torch.arange(2), torch.eye(2))
@@ -234,23 +210,20 @@ def nc4_nearest_class(z: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | 
     return float((decided != nearest).double().mean())
 
 
+@_of_labels(
+    "cdnv",
+    label="class-distance normalised variance",
+    blind="all but the closest classes, and the directions of the spread",
+    cost="n d + C^2 d",
+    reference="Galanti et al. 2022, arXiv 2112.15121",
+)
 def cdnv(z: Tensor, labels: Tensor) -> float | None:
-    """Class-distance normalised variance: mean over pairs of `(Var_c + Var_c') / (2 ||mu_c - mu_c'||^2)`.
+    """Class-distance normalised variance, a mean over pairs of classes.
 
-    Paper: Galanti et al. 2022 (arXiv 2112.15121).
-
-    Args:
-        z: [n, d].
-        labels: [n] integers.
+    Formula: `(Var_c + Var_c') / (2 ||mu_c - mu_c'||^2)`.
 
     Returns:
         At least 0: 0 where every class is one point; None with one class and where two class means agree.
-
-    Sees intra-cluster collapse. The closest pair of classes rules it; blind to the directions of the spread.
-    Costs O(n d + C^2 d).
-
-    Raises:
-        UsageError: no rows, not a matrix, not one integer a row, or rows that are not finite.
 
     Example:
         >>> cdnv(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), torch.tensor([0, 0, 1, 1]))

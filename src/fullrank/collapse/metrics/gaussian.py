@@ -1,32 +1,36 @@
-"""How far rows are from a standard Gaussian, along random directions that are always the same."""
+"""Distance of rows from a standard Gaussian, along fixed random directions."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.metrics import centred_rows, moments_of
-from fullrank.collapse.moments import Moments, finite_rows
+from fullrank.collapse.metrics._definition import ROW_CHANGES, metric
+from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of
 
-__all__ = [
-    "SIGREG_NULL",
-    "sigreg",
-    "sigreg_ratio",
-    "sigreg_ratio_standardised",
-    "standardised_rows",
-    "visreg_centre",
-    "visreg_scale",
-    "visreg_shape",
-]
+_LEJEPA = "LeJEPA, arXiv 2511.08544"
+_STANDARDISED = frozenset({"scale", "translation", "permutation"})
+
+_sigreg = partial(
+    metric,
+    high="10 * n",
+    better="low",
+    sees="DKU",
+    cost="n M (d + T) for M directions and T knots",
+    invariances=_STANDARDISED,
+)
+_visreg = partial(metric, better="low", cost="n d", reference="VISReg, arXiv 2606.02572")
+
 
 SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 """The mean of the Epps-Pulley statistic of N(0, 1) rows, 1.059, whatever their number."""
 
 
 def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
-    """[n, directions], along directions uniform on the sphere that depend on the seed and the width only."""
+    """[n, directions], along directions uniform on the sphere."""
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(rows.shape[1], directions, generator=generator, dtype=torch.float64)
     unit: Tensor = (a / a.norm(dim=0)).to(rows)
@@ -34,7 +38,7 @@ def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
 
 
 def standardised_rows(z: Tensor) -> Tensor | None:
-    """Every coordinate with mean 0 and biased variance 1; dead ones stay 0. None where nothing varies."""
+    """Coordinates at mean 0 and variance 1; None where nothing varies."""
     rows = finite_rows(z)
     if not len(rows):
         return None
@@ -62,9 +66,6 @@ def sigreg(
     Returns:
         At least 0: about 1.059 for Gaussian rows whatever their number, 0.40 n for zeros; None without rows.
 
-    Sees complete collapse, strong dimensional collapse, clusters. Almost blind to moderate dimensional
-    collapse: half the directions at n = 128 read 1.06 times the null. Costs O(n M (d + T)).
-
     Raises:
         UsageError: not a matrix, or rows that are not finite.
 
@@ -86,75 +87,59 @@ def sigreg(
     return 2 * len(rows) * float(torch.trapezoid(torch.tensor(gaps, dtype=torch.float64), t))
 
 
-def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
+@_sigreg(
+    "sigreg_ratio",
+    label="SIGReg over its value for noise",
+    options={"standardise": False},
+    better="near 1",
+    sees="CDKU",
+    blind="moderate D on few rows; depends on mean and scale",
+    reference=_LEJEPA,
+    invariances=frozenset({"permutation"}),
+)
+@_sigreg(
+    "sigreg_ratio_standardised",
+    label="SIGReg of standardised coordinates",
+    options={"standardise": True},
+    blind="C; moderate D on few rows",
+    reference=f"{_LEJEPA}, on standardised coordinates",
+)
+def sigreg_ratio(z: Tensor, directions: int = 256, seed: int = 0, standardise: bool = False) -> float | None:
     """`sigreg` over its mean for Gaussian rows, `T / 1.059`. To be reported with n.
-
-    Paper: LeJEPA (arXiv 2511.08544).
 
     Args:
         z: [n, d], as it is.
         directions: how many random unit directions.
         seed: of the directions.
+        standardise: coordinates at mean 0 and variance 1: the shape alone, for rows of any scale.
 
     Returns:
-        At least 0: about 1 for N(0, I) rows, 0.38 n for zeros; None without rows.
-
-    Sees and is blind to what `sigreg` is. Costs O(n M (d + T)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
-
-    Example:
-        >>> round(sigreg_ratio(torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))))
-        1
-    """
-    value = sigreg(z, directions, seed=seed)
-    return None if value is None else value / SIGREG_NULL
-
-
-def sigreg_ratio_standardised(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
-    """`sigreg_ratio` of coordinates at mean 0 and variance 1: the shape alone, for rows of any scale.
-
-    Paper: LeJEPA (arXiv 2511.08544), on standardised coordinates.
-
-    Args:
-        z: [n, d].
-        directions: how many random unit directions.
-        seed: of the directions.
-
-    Returns:
-        At least 0: below 1 for Gaussian rows, whose mean and scale are fitted; None for a constant.
-
-    Sees strong dimensional collapse and clusters. Blind to complete collapse, which the scale hides, and to
-    moderate dimensional collapse. Costs O(n M (d + T)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
+        At least 0: about 1 for N(0, I) rows, 0.38 n for zeros; None without rows. Standardised, below 1 for
+        Gaussian rows, whose mean and scale are fitted; None for a constant.
 
     Example:
         >>> z = torch.randn(4000, 64, generator=torch.Generator().manual_seed(0))
-        >>> sigreg_ratio_standardised(5 + 9 * z) < 1.1 < sigreg_ratio_standardised(z[:, :1].expand(-1, 64))
-        True
+        >>> round(sigreg_ratio(z)), sigreg_ratio(5 + 9 * z, standardise=True) < 1.1
+        (1, True)
     """
-    rows = standardised_rows(z)
-    return None if rows is None else sigreg_ratio(rows, directions, seed)
+    rows = standardised_rows(z) if standardise else z
+    value = None if rows is None else sigreg(rows, directions, seed=seed)
+    return None if value is None else value / SIGREG_NULL
 
 
+@_visreg(
+    "visreg_centre",
+    label="VISReg, centre",
+    needs="moments",
+    sees="U",
+    blind="every collapse around a zero mean; depends on scale",
+    invariances=ROW_CHANGES - {"scale"},
+)
 def visreg_centre(z: Tensor | Moments) -> float:
     """VISReg, centre: `mean_j mu_j^2`.
 
-    Paper: VISReg (arXiv 2606.02572).
-
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         At least 0: 0 for a zero mean.
-
-    Sees a common mean. Blind to every collapse around a zero mean; depends on scale. Costs O(n d).
-
-    Raises:
-        UsageError: not a matrix, no rows, or rows that are not finite.
 
     Example:
         >>> visreg_centre(2 * torch.ones(10, 4))
@@ -163,22 +148,19 @@ def visreg_centre(z: Tensor | Moments) -> float:
     return float(moments_of(z).mean.square().mean())
 
 
+@_visreg(
+    "visreg_scale",
+    label="VISReg, scale",
+    needs="moments",
+    sees="C",
+    blind="D across coordinates; depends on scale",
+    invariances=frozenset({"translation", "permutation"}),
+)
 def visreg_scale(z: Tensor | Moments) -> float | None:
     """VISReg, scale: `mean_j (1 - std_j)^2`, unbiased std.
 
-    Paper: VISReg (arXiv 2606.02572).
-
-    Args:
-        z: [n, d], or their moments.
-
     Returns:
         At least 0: 0 where every coordinate has std 1, 1 for a constant; None for a single row.
-
-    Sees complete collapse and dead units. Blind to dimensional collapse across coordinates; depends on scale.
-    Costs O(n d).
-
-    Raises:
-        UsageError: not a matrix, no rows, or rows that are not finite.
 
     Example:
         >>> visreg_scale(torch.ones(10, 4))
@@ -188,8 +170,16 @@ def visreg_scale(z: Tensor | Moments) -> float | None:
     return float((1 - moments.variances.sqrt()).square().mean()) if moments.count > 1 else None
 
 
+@_visreg(
+    "visreg_shape",
+    label="VISReg, shape",
+    sees="DKU",
+    blind="C, which `visreg_scale` sees",
+    cost="n M (d + log n) for M directions",
+    invariances=_STANDARDISED,
+)
 def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | None:
-    """VISReg, shape: mean squared 1-D Wasserstein distance of projections to the normal quantiles.
+    """VISReg, shape: 1-D Wasserstein distance of projections to the normal.
 
     Formula: rows standardised by coordinate, projected on random unit directions, sorted; mean of
     `(x_(i) - q(i / (n + 1)))^2` over rows and directions. Paper: VISReg (arXiv 2606.02572).
@@ -201,12 +191,6 @@ def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | Non
 
     Returns:
         At least 0: about 0 for Gaussian rows; None for a constant.
-
-    Sees dimensional collapse and clusters. Blind to complete collapse, which `visreg_scale` sees. Costs
-    O(n M (d + log n)).
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
 
     Example:
         >>> z = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What several views of the same images show: what the task keeps apart, and what two views share."""
+"""Metrics of several views of the same images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,44 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fullrank.collapse.metrics._definition import ALL_CHANGES, ROW_CHANGES, metric
+from fullrank.collapse.metrics.ranks import effective_rank, matrix_entropy
 from fullrank.collapse.moments import RowSums, finite_rows, unit_rows
-from fullrank.collapse.spectrum import effective_rank, matrix_entropy
 from fullrank.errors import UsageError
 
-__all__ = ["ViewSums", "dime", "lidar", "lidar_eigenvalues"]
+
+@metric(
+    "alignment",
+    needs="pairs",
+    high="4",
+    better="low",
+    blind="every collapse: a constant is perfectly aligned",
+    cost="n d",
+    reference="Wang and Isola 2020, arXiv 2005.10242",
+    invariances=ROW_CHANGES,
+    baseline=lambda n, d: 2.0,  # 2 - 2 E cos of unrelated unit vectors
+    panel=11,
+)
+def alignment(za: Tensor, zb: Tensor) -> float | None:
+    """Alignment of two views: `mean ||u_a - u_b||^2` of unit rows.
+
+    Paper: Wang and Isola 2020 (arXiv 2005.10242), section 4.1, with alpha = 2.
+
+    Args:
+        za: [n, d], first views.
+        zb: [n, d], second views of the same images, row by row.
+
+    Returns:
+        In [0, 4]: 0 for views that agree, 2 for unrelated ones; None without rows.
+
+    Example:
+        >>> alignment(torch.eye(3), torch.eye(3).roll(1, 0))
+        2.0
+    """
+    if za.shape != zb.shape:
+        raise UsageError(f"two views have one shape; these have {list(za.shape)} and {list(zb.shape)}")
+    ua, ub = unit_rows(finite_rows(za)), unit_rows(finite_rows(zb))
+    return float((ua - ub).square().sum(1).mean()) if len(ua) else None
 
 
 class ViewSums:
@@ -43,7 +76,7 @@ class ViewSums:
 
     @torch.no_grad()
     def update(self, views: Tensor) -> None:
-        """Takes in views [n, q, d] of n images, q of each.
+        """Add views [n, q, d] of n images, q of each.
 
         Raises:
             UsageError: fewer than two views an image, another width, or numbers that are not finite.
@@ -59,10 +92,23 @@ class ViewSums:
         self.energy += rows.square().sum() / views.shape[1]
 
 
+@metric(
+    "lidar",
+    label="LiDAR",
+    needs="views",
+    low="1",
+    high="min(n - 1, d)",
+    sees="D",
+    blind="C: undefined there; directions without signal keep 1/q",
+    cost="n q d^2 + d^3",
+    reference="LiDAR, arXiv 2312.04000, delta relative to tr(S_w) / d",
+    invariances=ALL_CHANGES - {"replication"},
+    diagnostics=True,
+)
 def lidar(
     views: Tensor | ViewSums, delta: float = 1e-4, eps: float = 0.0, relative: bool = True
 ) -> float | None:
-    """LiDAR: the effective rank of what tells images apart, in units of what tells their views apart.
+    """LiDAR: effective rank of what tells images apart, relative to views.
 
     Formula: `exp(-sum p log p)`, `p = (lambda + eps) / sum (lambda + eps)`, lambda the eigenvalues of
     `S_w^(-1/2) S_b S_w^(-1/2)`; `S_b = cov_i(mu_i)` of the n image means, `S_w = mean_i cov_v(z_iv) + delta s
@@ -81,9 +127,6 @@ def lidar(
         In [1, min(d, n - 1)]; None with fewer than two images and where all image means agree (complete
         collapse). Directions without signal keep eigenvalues of about 1/q.
 
-    Sees dimensional collapse of what the task keeps. Blind to complete collapse (None). Compare at equal q
-    and d, with n above d. Costs O(n q d^2 + d^3).
-
     Raises:
         UsageError: not [n, q, d] with q >= 2, or numbers that are not finite.
 
@@ -101,7 +144,7 @@ def lidar(
 def lidar_eigenvalues(
     views: Tensor | ViewSums, delta: float = 1e-4, relative: bool = True
 ) -> np.ndarray | None:
-    """The eigenvalues of `S_w^(-1/2) S_b S_w^(-1/2)` that `lidar` counts, [d], largest first.
+    """Eigenvalues of `S_w^(-1/2) S_b S_w^(-1/2)`, [d], largest first.
 
     Args, None and errors as there.
 
@@ -133,7 +176,7 @@ def lidar_eigenvalues(
 
 
 def _in_their_span(views: Tensor) -> Tensor:
-    """Fewer vectors than dimensions in coordinates of their span: outside it S_b and S_w are 0."""
+    """Fewer vectors than dimensions in coordinates of their span."""
     vectors, d = math.prod(views.shape[:-1]), views.shape[-1]
     if views.ndim != 3 or not 0 < vectors < d or not views.is_floating_point() or not views.isfinite().all():
         return views
@@ -145,8 +188,21 @@ def _in_their_span(views: Tensor) -> Tensor:
     return projected
 
 
+@metric(
+    "dime",
+    label="DiME",
+    unit="nats",
+    needs="pairs",
+    low="-log(n)",
+    high="log(n)",
+    sees="C",
+    blind="D short of rank one, and clusters that both views keep; few rows saturate it",
+    cost="n^2 d + p n^3 for p pairings",
+    reference="DiME, arXiv 2301.08164, with a linear kernel of unit rows",
+    invariances=frozenset({"rotation", "scale"}),
+)
 def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: int = 0) -> float | None:
-    """DiME: by how much the joint entropy of two views rises when they are paired at random.
+    """DiME: rise of the joint entropy of two views that are paired at random.
 
     Formula: `S(K_a o P K_b P^T) - S(K_a o K_b)` in nats, averaged over random permutations P; K the Gram
     matrices of unit rows, o their Hadamard product over n, S the matrix-based Renyi entropy. Paper: Skean et
@@ -162,10 +218,6 @@ def dime(za: Tensor, zb: Tensor, order: float = 1.0, pairings: int = 4, seed: in
     Returns:
         In [-log n, log n]: 0 for views that share nothing and for a constant, larger the more they share;
         None with fewer than two rows.
-
-    Sees complete collapse, and that views share nothing. Blind to dimensional collapse short of rank one, and
-    to clusters that views keep; many dimensions on few rows saturate it. Costs O(n^2 d + p n^3) for p
-    pairings, so a thousand rows.
 
     Raises:
         UsageError: not two matrices of as many rows, no pairing, or rows that are not finite.
@@ -204,7 +256,7 @@ def _check_views(views: Tensor, dim: int | None = None) -> None:
 
 
 def _entropy(gram: Tensor, order: float) -> float | None:
-    """Of a positive semi-definite matrix at trace 1, in nats; None where it is zero."""
+    """Entropy of a positive semi-definite matrix at trace 1, in nats."""
     eigenvalues = torch.linalg.eigvalsh(gram).clamp_min(0).cpu().numpy()
     share = matrix_entropy(eigenvalues, order)
     return None if share is None else share * math.log(len(gram))

@@ -1,22 +1,36 @@
-"""How a method's codes, clusters or prototypes are used: all of them, a few, or every one for every image."""
+"""Use of codes, clusters or prototypes: all, a few, or every one alike.
+
+The metrics take scores (logits) [n, K] or a `CodeUsage`, and are None where nothing was seen.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.metrics._definition import metric
+from fullrank.collapse.moments import check_rows, in_group
 from fullrank.errors import UsageError
 
-__all__ = ["CodeUsage", "Usage"]
+_UNIFORM = "assignments that are uniform for every row"
+
+_of_codes = partial(
+    metric,
+    needs="scores",
+    high="1",
+    sees="CK",
+    cost="n K",
+    invariances=frozenset({"permutation", "replication"}),
+)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How K codes are used by n images, from the softmax of their scores.
+    """Use of K codes by n images, from the softmax of their scores.
 
     Attributes:
         n: images.
@@ -46,7 +60,7 @@ class Usage:
 
 
 class CodeUsage:
-    """Adds up assignments, a chunk at a time; the parts of several processes add up too.
+    """Sums of assignments, a chunk at a time; those of processes add up.
 
     Costs O(n K) time and O(K) memory, whatever the number of rows.
 
@@ -73,7 +87,7 @@ class CodeUsage:
 
     @torch.no_grad()
     def update(self, scores: Tensor) -> None:
-        """Takes in scores (logits) [b, K].
+        """Add scores (logits) [b, K].
 
         Raises:
             UsageError: wrong shape, or a score that is not finite.
@@ -90,17 +104,16 @@ class CodeUsage:
         self.firsts += torch.bincount(scores.argmax(dim=1), minlength=self.codes)
 
     def all_reduce(self) -> None:
-        """Adds the parts of all processes."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        """Add the sums of all processes."""
+        if not in_group():
             return
         count = torch.tensor(self.n, device=self.firsts.device)
         for part in (count, self.sums, self.firsts, self.entropy):
-            distributed.all_reduce(part)
+            torch.distributed.all_reduce(part)
         self.n = int(count)
 
     def result(self) -> Usage:
-        """What was seen so far.
+        """Use of the codes so far.
 
         Raises:
             UsageError: nothing was.
@@ -121,3 +134,89 @@ class CodeUsage:
             dead_share=1.0 - used / min(self.n, self.codes),
             first_share=int(self.firsts.max()) / self.n,
         )
+
+
+def below_the_largest(scores: Tensor) -> Tensor:
+    """Scores [n, K] less the largest of their row: the same softmax.
+
+    Example:
+        >>> below_the_largest(torch.tensor([[1e60, 2e60], [0.0, 1.0]], dtype=torch.float64)).tolist()
+        [[-1e+30, 0.0], [-1.0, 0.0]]
+    """
+    check_rows(scores)
+    if not len(scores):
+        return scores
+    scores = scores.double()
+    return (scores - scores.amax(1, keepdim=True)).clamp_min(-1e30)
+
+
+def _counted(scores: Tensor | CodeUsage) -> CodeUsage | None:
+    """Use that was added up already, or that of scores; None where nothing was seen."""
+    if not isinstance(scores, CodeUsage):
+        check_rows(scores)
+        usage = CodeUsage(scores.shape[1], scores.device)
+        usage.update(below_the_largest(scores))
+        scores = usage
+    return scores if scores.n else None
+
+
+@_of_codes("code_entropy", part="marginal_entropy", blind=_UNIFORM, reference="`H(mean p) / log K`")
+@_of_codes(
+    "code_perplexity", part="perplexity", low="1", high="K", blind=_UNIFORM, reference="`exp H(mean p)`"
+)
+@_of_codes(
+    "dead_codes",
+    part="dead_share",
+    better="low",
+    blind="how evenly living codes are used",
+    reference="codes that are nobody's first choice",
+    invariances=frozenset({"permutation"}),
+)
+@_of_codes(
+    "assignment_entropy",
+    part="conditional_entropy",
+    better="low",
+    sees="U",
+    blind="K: one code for all reads 0",
+    reference="`mean H(p_i) / log K`",
+)
+def code_usage(scores: Tensor | CodeUsage) -> Usage | None:
+    """Use of the codes, from the softmax of their scores.
+
+    Args:
+        scores: [n, K] logits, or a `CodeUsage`.
+
+    Returns:
+        Entropies over log K, codes in use, the share that is no first choice; None without rows.
+
+    Example:
+        >>> usage = code_usage(100 * torch.eye(4)[:2])
+        >>> usage.marginal_entropy, round(usage.perplexity, 6), usage.dead_share
+        (0.5, 2.0, 0.0)
+    """
+    usage = _counted(scores)
+    return None if usage is None else usage.result()
+
+
+@_of_codes(
+    "largest_code_share",
+    low="1 / K",
+    better="low",
+    blind="all codes but the largest",
+    reference="`max mean p`",
+)
+def largest_code_share(scores: Tensor | CodeUsage) -> float | None:
+    """The largest part of the mean assignment: `max_k mean_i p_ik`.
+
+    Args:
+        scores: [n, K] logits, or a `CodeUsage`.
+
+    Returns:
+        In [1 / K, 1]: 1 where all rows share one code; None without rows.
+
+    Example:
+        >>> round(largest_code_share(100 * torch.eye(4)[:2]), 6)
+        0.5
+    """
+    usage = _counted(scores)
+    return None if usage is None else float(usage.sums.max()) / usage.n

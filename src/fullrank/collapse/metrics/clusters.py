@@ -1,4 +1,4 @@
-"""Tight clusters: whether a cloud of rows is really a number of points, and how many.
+"""Clusters among the rows: tight ones, and how learnable they are.
 
 Nearest neighbours are linked; where rows lie in tight clusters the links join each cluster and no two of
 them, and hardly any variance is left within what is joined. A Gaussian cloud of the same covariance, linked
@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.kmeans import in_fixed_order
-from fullrank.collapse.moments import check_rows
-
-__all__ = ["TightClusters", "tight_clusters"]
+from fullrank.collapse.kmeans import in_fixed_order, sample_kmeans
+from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
+from fullrank.collapse.moments import finite_rows, unit_rows
+from fullrank.errors import UsageError
 
 REACH = 3.0  # links are up to this many times the median distance to the nearest neighbour
 LEAST_COVERED = 0.97  # pieces of Gaussian rows in one or two dimensions cover 79 to 95 %
 LEAST_ROWS = 6  # on average, in a cluster
 SKETCH = 256  # wider rows are projected to this many random directions, which keep distances to some percent
 
+_linked_metric = partial(
+    metric,
+    needs="clusters",
+    better="none",
+    sees="KI",
+    blind="clusters that touch, and a single point",
+    cost="n^2 min(d, 256)",
+    reference="linked nearest neighbours",
+    invariances=ALL_CHANGES - {"replication"},
+    baseline="measured",
+)
+
 
 @dataclass(frozen=True)
 class TightClusters:
-    """What linking nearest neighbours finds.
+    """Clusters of linked nearest neighbours.
 
     Attributes:
         n: rows that were linked.
@@ -35,8 +48,6 @@ class TightClusters:
             is one cluster or none.
         surrogate_share: the same of Gaussian rows with the same covariance.
         covered: share of rows in clusters of at least two.
-        found: whether these are clusters at all. A line or a curve also falls into pieces, of a few rows each
-            and with rows between them; so clusters hold six rows on average, and nearly all of them.
     """
 
     n: int
@@ -47,13 +58,36 @@ class TightClusters:
 
     @property
     def found(self) -> bool:
-        """Whether these are clusters at all."""
+        """Whether these are clusters at all.
+
+        A line or a curve also falls into pieces, of a few rows each and with rows between them; so clusters
+        hold six rows on average, and nearly all of them.
+        """
         return self.count > 1 and self.covered >= LEAST_COVERED and self.n >= LEAST_ROWS * self.count
 
+    @property
+    def linked_share(self) -> float:
+        """`within_share` of clusters that are some, else 1."""
+        return self.within_share if self.found else 1.0
 
+    @property
+    def number(self) -> int:
+        """`count` of clusters that are some, else 1."""
+        return self.count if self.found else 1
+
+
+@_linked_metric(
+    "linked_share",
+    label="variance within tight clusters",
+    part="linked_share",
+    high="1",
+    panel=9,
+    threshold="linked_share",
+)
+@_linked_metric("tight_clusters", part="number", low="1", high="n", panel=10)
 @torch.no_grad()
 def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
-    """Links nearest neighbours among rows and among Gaussian rows of the same covariance.
+    """Link nearest neighbours among rows and among Gaussian rows alike.
 
     Args:
         rows: [n, d], finite, a sample: costs O(n^2 min(d, 256)). Ten rows a cluster are enough.
@@ -62,9 +96,6 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     Returns:
         None where nothing can be said: fewer than eight rows, or rows that are all the same.
 
-    Sees a handful of points and clusters without inner variation, whatever the rank of their centres. Blind
-    to clusters that touch, and to a single point.
-
     Example:
         >>> centres = torch.randn(10, 32, generator=torch.Generator().manual_seed(0))
         >>> noise = 0.01 * torch.randn(400, 32, generator=torch.Generator().manual_seed(1))
@@ -72,12 +103,12 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
         >>> found.count, found.within_share < 0.001, found.surrogate_share > 0.9
         (10, True, True)
     """
-    check_rows(rows)
+    rows = finite_rows(rows)
     if len(rows) < 8:
         return None
     generator = torch.Generator().manual_seed(seed)
     # in an order of their own, for the Gaussian rows depend on it
-    z = in_fixed_order(rows.detach().to("cpu", torch.float64))
+    z = in_fixed_order(rows.cpu())
     z = z - z.mean(dim=0)
     if z.shape[1] > SKETCH:
         z = z @ torch.randn(z.shape[1], SKETCH, generator=generator, dtype=z.dtype) / SKETCH**0.5
@@ -114,7 +145,7 @@ def _linked(z: Tensor) -> Tensor:
 
 
 def _shares(z: Tensor, label: Tensor) -> tuple[int, float, float]:
-    """Clusters of two rows and more, the share of variance within them, and the share of rows in them."""
+    """Number of clusters, variance within them, and share of rows in them."""
     _, place, size = torch.unique(label, return_inverse=True, return_counts=True)
     inside = size[place] > 1
     count, covered = int((size > 1).sum()), float(inside.double().mean())
@@ -126,3 +157,53 @@ def _shares(z: Tensor, label: Tensor) -> tuple[int, float, float]:
     means = sums / size.clamp(min=1)[:, None]
     within = (z - means[place]).square().sum()
     return count, float(within / total) if float(total) > 0 else 1.0, covered
+
+
+@metric(
+    "cluster_learnability",
+    high="1",
+    sees="K",
+    blind="C, and tight clusters, which it rewards",
+    cost="s (n^2 d / 4 + n K d) for s seeds",
+    reference="CL of CLID, arXiv 2206.01251",
+    invariances=frozenset({"scale", "permutation"}),
+    slow=True,
+)
+def cluster_learnability(z: Tensor, clusters: int | None = None, seeds: int = 5) -> float | None:
+    """CL of CLID: accuracy of k-means clusters told by the nearest neighbour.
+
+    Unit rows, cosine distance, halves and k-means drawn anew for every seed, and averaged. Its other part,
+    ID, is `two_nn`; they combine only over a pool of models that both are standardised on. Paper: Lu et al.
+    2023 (arXiv 2206.01251).
+
+    Args:
+        z: [n, d].
+        clusters: k, round(sqrt(n)) by default.
+        seeds: how many draws are averaged.
+
+    Returns:
+        In [0, 1]: near the largest cluster's share where clusters cannot be told apart, 1 where they can be;
+        None with fewer than four rows.
+
+    Raises:
+        UsageError: no cluster or no seed; not a matrix, or rows that are not finite.
+
+    Example:
+        >>> cluster_learnability(torch.eye(4).repeat(10, 1), clusters=4)
+        1.0
+    """
+    if (clusters is not None and clusters < 1) or seeds < 1:
+        raise UsageError("cluster learnability needs at least one cluster and one seed")
+    unit = in_fixed_order(unit_rows(finite_rows(z)))
+    n = len(unit)
+    if n < 4:
+        return None
+    hits = 0.0
+    for seed in range(seeds):
+        label = sample_kmeans(unit, clusters or round(math.sqrt(n)), seed).nearest
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(unit.device)
+        known, asked = order[: n // 2], order[n // 2 :]
+        for part in torch.split(asked, 1024):
+            neighbour = known[(unit[part] @ unit[known].T).argmax(1)]
+            hits += float((label[neighbour] == label[part]).sum())
+    return hits / (seeds * (n - n // 2))
