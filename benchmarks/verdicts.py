@@ -23,8 +23,9 @@ from verdict_cases import Made, code_scores, embeddings
 
 from fullrank.collapse import CodeUsage, Moments, Panel, judge, judge_codes
 from fullrank.collapse.reservoir import Reservoir
-from fullrank.training.config import load_recipe, make_train_config
+from fullrank.training.config import make_train_config
 from fullrank.training.loop import train
+from fullrank.training.recipes import load_recipe
 
 STD_HEALTHY = 0.5  # half of the ideal of 1/sqrt(d), as in tutorials
 RANK_HEALTHY = 0.1  # of d, RankMe as published: singular values, not centred

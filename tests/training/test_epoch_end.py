@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume, train
+from fullrank.training.records import Listener, RunRecord
 
 SETTINGS: dict[str, Any] = {
     "limit": 128, "batch_size": 32, "epochs": 4, "backbone": "resnet8-w16", "views": "shapes",
-    "level_every": 1, "accelerator": "cpu", "watch_images": 48, "knn_bank": 64, "study_every": 2, "lr": 0.1,
-    "options": {"proj_output_dim": 16, "pred_hidden_dim": 8},
+    "level_every": 1, "accelerator": "cpu", "watch_images": 48, "knn_bank": 64, "diagnostics_every": 2,
+    "lr": 0.1, "options": {"proj_output_dim": 16, "pred_hidden_dim": 8},
 }  # fmt: skip
 
 
@@ -85,9 +86,9 @@ class Interrupted(Exception):
     pass
 
 
-def stop_after(step: int) -> Callable[[Mapping[str, Any]], None]:
-    def listener(record: Mapping[str, Any]) -> None:
-        if record["event"] == "step" and record["step"] == step:
+def stop_after(step: int) -> Listener:
+    def listener(record: RunRecord) -> None:
+        if record.event == "step" and record.step == step:
             raise Interrupted
 
     return listener

@@ -30,7 +30,7 @@ def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
 
 
 def drawn(views: Views, seed: int = 1) -> RandomNumbers:
-    return views.draws(BATCH, torch.Generator().manual_seed(seed))
+    return views.random_numbers(BATCH, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", PLAIN_RECIPES)

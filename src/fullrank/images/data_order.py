@@ -1,4 +1,4 @@
-"""Data orders: which part of the images an epoch sees, chunk after chunk or all of them, at equal compute."""
+"""Data orders: which images an epoch sees, chunk after chunk or all, at equal compute."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Permutes(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DataOrder:
-    """The images of every epoch, decided by seed and epoch alone, so that a resumed run repeats them.
+    """Order of the images of every epoch, decided by seed and epoch alone.
 
     Paper: Li, Efros and Pathak 2022 (2209.15007). A fixed *ordering* of all N images is cut into chunks, one
     for each `chunk_size` epochs of a round of `E_R = epochs // n_rounds`. With `k = (epoch mod E_R) //
@@ -165,7 +165,7 @@ class DataOrder:
 
 
 def load_ordering(path: Path, n: int) -> Indices:
-    """Reads an ordering: each of 0 .. n-1 once, as one vector of integers in a `.npy` file.
+    """Read an ordering, each of 0 .. n-1 once, from a `.npy` file.
 
     Args:
         path: the file.

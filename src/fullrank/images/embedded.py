@@ -20,13 +20,11 @@ def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
         (4000, 1000, (16, 16), ['disc', 'square'])
     """
 
-    def drawn(n: int, seed: int) -> MemorySource:
-        images, labels = shapes(n, seed, size or 16)
-        return MemorySource(
-            name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES)
-        )
-
-    return drawn(4000, 0), drawn(1000, 1)
+    train, held_out = (
+        MemorySource(name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES))
+        for images, labels in (shapes(4000, 0, size or 16), shapes(1000, 1, size or 16))
+    )
+    return train, held_out
 
 
 def digits_data() -> tuple[MemorySource, MemorySource]:

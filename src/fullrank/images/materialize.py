@@ -1,4 +1,4 @@
-"""Whether encoded images move into memory or stay on demand, and how they get rid of what is corrupt."""
+"""Decoding into memory what fits there, and leaving out what is corrupt."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError
+from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size
-from fullrank.images.sources import Indices, LazySource, MemorySource, Source, corrupt_line
+from fullrank.images.sources import Indices, LazySource, MemorySource, Source
 
-__all__ = ["settle"]
+__all__ = ["materialize"]
 
 T = TypeVar("T")
 
@@ -25,14 +26,14 @@ HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are 
 THREADS = min(4, os.cpu_count() or 1)  # PIL decodes outside the interpreter lock, but does much within it
 
 
-def settle(
+def materialize(
     train: LazySource,
     held_out: LazySource,
     image_size: int | None,
     max_corrupt: float,
     memory_limit_bytes: float,
 ) -> tuple[Source, Source, list[str]]:
-    """Decodes both sources into memory where they have one size and fit; else checks headers and leaves them.
+    """Decode both sources into memory where they fit and have one size; else check headers.
 
     Args:
         train: the images to train on.
@@ -53,7 +54,7 @@ def settle(
         ...     def __getitem__(self, i): return np.zeros((3, 4, 4), np.uint8) if i else b"not an image"
         ...     def where(self, i): return f"black {i}"
         >>> black = LazySource(name="black", items=Black(), index=np.arange(5))
-        >>> train, held_out, notes = settle(black, black.subset(np.array([2])), None, 0.2, 2e9)
+        >>> train, held_out, notes = materialize(black, black.subset(np.array([2])), None, 0.2, 2e9)
         >>> type(train).__name__, len(train), len(held_out), notes
         ('MemorySource', 4, 1, ['1 of 6 images cannot be decoded: black 0; left out'])
     """
@@ -65,19 +66,20 @@ def settle(
     fits = decoded_bytes <= memory_limit_bytes
     in_memory = fits and (image_size is not None or len(sizes) == 1)
 
-    settled: list[Source] = []
+    done: list[Source] = []
     corrupt: list[str] = []
     for source in (train, held_out):
         if in_memory:
             kept, images = _decoded(source, height, width)
-            settled.append(_remembered(source, kept, images))
+            known = {name: getattr(source, name) for name in ("name", "classes", "mean", "std")}
+            done.append(MemorySource(images=images, labels=source.labels_at(kept), **known))
         else:
             kept = _with_header(source, max_corrupt)
-            settled.append(replace(source.subset(kept), usual_size=(height, width)))
+            done.append(replace(source.subset(kept), usual_size=(height, width)))
         corrupt += [source.where(int(i)) for i in np.setdiff1d(np.arange(len(source)), kept)]
 
     line = corrupt_line(corrupt, total)
-    if len(corrupt) > max_corrupt * total or not all(map(len, settled)):
+    if len(corrupt) > max_corrupt * total or not all(map(len, done)):
         raise DataError(f"{line}; the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt")
     notes = [f"{line}; left out"] if corrupt else []
     if not in_memory:
@@ -85,8 +87,7 @@ def settle(
         notes.append(f"images are decoded on demand: {why}")
     tolerance = int(max_corrupt * total) - len(corrupt)
     first, second = (
-        replace(source, tolerance=tolerance) if isinstance(source, LazySource) else source
-        for source in settled
+        replace(source, tolerance=tolerance) if isinstance(source, LazySource) else source for source in done
     )
     return first, second, notes
 
@@ -104,17 +105,6 @@ def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tens
 
     kept = np.flatnonzero(_in_threads(decode_into, np.arange(len(source))))
     return kept, images if len(kept) == len(source) else images[torch.from_numpy(kept)]
-
-
-def _remembered(source: LazySource, kept: Indices, images: Tensor) -> MemorySource:
-    return MemorySource(
-        name=source.name,
-        images=images,
-        labels=source.labels_at(kept),
-        classes=source.classes,
-        mean=source.mean,
-        std=source.std,
-    )
 
 
 def _with_header(source: LazySource, max_corrupt: float) -> Indices:
@@ -149,5 +139,5 @@ def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | None]
 def _in_threads(function: Callable[[int], T], indices: Indices) -> list[T]:
     chunks = np.array_split(indices, len(indices) // 256 + 1)  # one task per image would cost too much
     with ThreadPoolExecutor(THREADS) as pool:
-        done = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
-        return [result for results in done for result in results]
+        results = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
+        return [result for several in results for result in several]

@@ -1,4 +1,4 @@
-"""Which image when: an epoch's order from a seed alone, and its cut into batches."""
+"""Order of the images of an epoch, from a seed alone, and its cut into batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["batches", "epoch_generator", "epoch_order"]
 
 
 def epoch_order(n: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
-    """A random order of `n` images decided by `seed` and `epoch` alone, so that a resumed run repeats it.
+    """Random order of `n` images that `seed` and `epoch` alone decide.
 
     Args:
         n: number of images.
@@ -32,7 +32,7 @@ def epoch_order(n: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def epoch_generator(epoch: int, seed: int) -> np.random.Generator:
-    """The generator of an epoch's order, whose first permutation is `epoch_order`.
+    """Generator of an epoch's order, whose first permutation is `epoch_order`.
 
     Example:
         >>> epoch_generator(epoch=3, seed=0).permutation(4).tolist() == epoch_order(4, 3, 0).tolist()
@@ -44,7 +44,7 @@ def epoch_generator(epoch: int, seed: int) -> np.random.Generator:
 def batches(
     order: npt.NDArray[np.int64], batch_size: int, drop_last: bool = True
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Cuts an order into batches.
+    """Cut an order into batches.
 
     Args:
         order: int64 [n], image indices.

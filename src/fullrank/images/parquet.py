@@ -15,9 +15,7 @@ from fullrank.images.sources import Indices, LazySource
 
 __all__ = ["ParquetRows", "find_parquet", "open_parquet"]
 
-READ_AT_ONCE_BYTES = (
-    1_000_000_000  # larger sets are mapped from `datasets`' cache instead of read into memory
-)
+READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
 LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 
@@ -76,7 +74,7 @@ def find_parquet(folder: Path) -> list[Path]:
 
 
 def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource | None, list[str]]:
-    """Opens parquet files as data; images stay encoded.
+    """Open parquet files as data; images stay encoded.
 
     Files whose name, or whose folder's name, begins with `train` are the training set (all others where none
     does); of `val*` and `test*` the first there is is held out. The image column is the one that the Hub's
@@ -103,13 +101,11 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
         >>> len(train), train.labels.tolist(), train.classes, held_out
         (2, [0, 1], ['cat', 'dog'], None)
     """
-    held_files: list[Path] = []
-    for prefix in HELD_OUT_NAMES:
-        held_files = held_files or [file for file in files if _belongs(file, prefix)]
-    train_files = [file for file in files if _belongs(file, "train")]
-    train_files = train_files or [
-        file for file in files if not any(_belongs(file, p) for p in HELD_OUT_NAMES)
+    splits = {name: [file for file in files if _belongs(file, name)] for name in ("train", *HELD_OUT_NAMES)}
+    train_files = splits.pop("train") or [
+        file for file in files if not any(file in s for s in splits.values())
     ]
+    held_files = next((found for found in splits.values() if found), [])
     if not train_files:  # nothing but a test or val file: that is what there is
         train_files, held_files = held_files, []
 
@@ -118,21 +114,16 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
 
     def opened(split: str, split_files: list[Path], names: list[str] | None) -> LazySource:
         items = ParquetRows(split_files, image_column)
+        labels = None
+        if label_column is not None and label_column in _schema(split_files[0]).names:
+            labels, names = _labels(split_files, label_column, names)
         index = np.arange(len(items))
-        labelled = label_column is not None and label_column in _schema(split_files[0]).names
-        labels, names = (
-            _labels(split_files, label_column, names) if labelled and label_column else (None, names)
-        )
         return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
 
     train = opened("train", train_files, classes)
     held_out = opened("held out", held_files, train.classes) if held_files else None
-    notes = [f"images are read from column {image_column!r}, labels from {label_column!r}"]
-    return (
-        train,
-        held_out,
-        notes if label_column else [f"images are read from column {image_column!r}, unlabelled"],
-    )
+    labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
+    return train, held_out, [f"images are read from column {image_column!r}, {labelled}"]
 
 
 def _belongs(file: Path, split: str) -> bool:
@@ -153,38 +144,29 @@ def _read(files: list[Path], column: str) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.chunked_array(
-            [
-                chunk
-                for file in files
-                for chunk in pyarrow.parquet.read_table(file, columns=[column])[column].chunks
-            ]
-        )
+        tables = [pyarrow.parquet.read_table(file, columns=[column]) for file in files]
+        return pyarrow.chunked_array([chunk for table in tables for chunk in table[column].chunks])
     except (OSError, ValueError, KeyError) as error:
         where = files[0].parent if len(files) > 1 else files[0]
         raise DataError(f"{where}: column {column!r} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None]:
-    """The image column, the label column and its class names, from the Hub's metadata or by type and name."""
+    """Find image column, label column and class names, by the Hub's metadata or type and name."""
     import pyarrow
 
     hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = hub.get("info", {}).get("features", {})
-    kinds = {
-        column: feature.get("_type") for column, feature in features.items() if isinstance(feature, dict)
+    kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
+    with_bytes = {
+        name for name, kind in stored.items() if types.is_binary(kind) or types.is_large_binary(kind)
     }
-
-    def holds_bytes(column: str) -> bool:
-        kind = schema.field(column).type
-        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
-
-    def is_image_struct(column: str) -> bool:
-        kind = schema.field(column).type
-        return bool(pyarrow.types.is_struct(kind)) and any(field.name == "bytes" for field in kind)
-
-    images = [column for column in schema.names if kinds.get(column) == "Image" or is_image_struct(column)]
-    images += [column for column in IMAGE_NAMES if column in schema.names and holds_bytes(column)]
+    structs = {
+        name for name, kind in stored.items() if types.is_struct(kind) and "bytes" in {f.name for f in kind}
+    }
+    images = [name for name in stored if kinds.get(name) == "Image" or name in structs]
+    images += [name for name in IMAGE_NAMES if name in with_bytes]
     if not images:
         raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
     labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]

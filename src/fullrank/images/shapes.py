@@ -1,4 +1,4 @@
-"""A generated data set: ten bright shapes on dark ground, made in half a second, for demos and tests."""
+"""Generated data set: ten bright shapes on dark ground, made in half a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERSAMPLING = 3  # drawn at this many times the size per side, then averaged: s
 
 
 def shapes(n: int, seed: int, size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Draws `n` images of one shape each: random hue, size, place and turn on near-constant dark ground.
+    """Draw `n` images of one shape each: random hue, size, place and turn on dark ground.
 
     Args:
         n: number of images; the ten classes are equally frequent, in random order.

@@ -1,4 +1,4 @@
-"""What is measured at the end of an epoch: held-out images in eval mode, un-augmented."""
+"""Evaluation of the held-out images at the end of an epoch: in eval mode, un-augmented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class HeldOutEvaluator:
-    """Measures the method's taps on held-out images, and k-NN where there are labels.
+    """Measure the method's layer outputs (taps) on held-out images, and k-NN with labels.
 
     Args:
         s: the run.
@@ -41,8 +41,10 @@ class HeldOutEvaluator:
         rng = np.random.default_rng(s.config.seed)
         self.held_out = _some(s.data.held_out, s.config.watch_images, rng)
         self.bank: Source | None = None
-        if s.config.knn_every and _labelled(s.data.train) and _labelled(self.held_out):
-            self.bank = _some(_with_labels(s.data.train), s.config.knn_bank, rng)
+        labelled = s.data.train.labelled
+        if s.config.knn_every and len(labelled) and len(self.held_out.labelled):
+            train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
+            self.bank = _some(train, s.config.knn_bank, rng)
         self._seen: tuple[Tensor, Tensor] | None = None  # backbone rows and indices of the held-out images
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
@@ -64,7 +66,7 @@ class HeldOutEvaluator:
         return lambda: self._report(chunks, trained)
 
     def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
-        """Chunk by chunk; what `worth` will want is kept."""
+        """Embed chunk by chunk; `accuracies` will want the features again."""
         features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
@@ -89,13 +91,13 @@ class HeldOutEvaluator:
         one, other = self._embed(first_view), self._embed(second_view)
         return {tap: (one[tap], other[tap]) for tap in one}
 
-    def worth(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
-        """`knn` and `probe`: shares of held-out images that each names right; empty without labels.
+    def accuracies(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
+        """Shares of held-out images that `knn` and `probe` name right; empty without labels.
 
         The features are those that the panel has just measured.
         """
         found: dict[str, Any] = {}
-        if self._seen is None or not _labelled(self.held_out):
+        if self._seen is None or not len(self.held_out.labelled):
             return found
         queries, labels = self._labelled_rows(*self._seen, self.held_out)
         if knn and self.bank is not None:
@@ -148,11 +150,8 @@ class HeldOutEvaluator:
 
     def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         fabric, config = self.s.fabric, self.s.config
-        size = None if source.image_size and _in_memory(source) else config.image_size
-        batches = evaluation_batches(
-            source, CHUNK, size, fabric.global_rank, fabric.world_size, config.workers
-        )
-        for indices, images in batches:
+        size, place = None if source.in_memory else config.image_size, (fabric.global_rank, fabric.world_size)
+        for indices, images in evaluation_batches(source, CHUNK, size, *place, config.workers):
             yield indices, images.to(fabric.device)
 
     @contextmanager
@@ -163,21 +162,6 @@ class HeldOutEvaluator:
                 yield
         finally:
             self.s.method.train()
-
-
-def _in_memory(source: Source) -> bool:
-    return hasattr(source, "images")
-
-
-def _labelled(source: Source) -> bool:
-    return source.labels is not None and bool((source.labels >= 0).any())
-
-
-def _with_labels(source: Source) -> Source:
-    assert source.labels is not None
-    if (source.labels >= 0).all():
-        return source
-    return source.subset(np.flatnonzero(source.labels >= 0))
 
 
 def _some(source: Source, most: int, rng: np.random.Generator) -> Source:

@@ -230,27 +230,23 @@ def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: flo
             return base
 
 
-def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Writes the rate of optimiser step `step` (from 0) into every group; returns the method's scheduled one.
+def set_learning_rates(
+    optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int, factor: float = 1.0
+) -> float:
+    """Set every group's rate for optimiser step `step` (from 0); return the method's.
 
     A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
     take at the warm-up's start for every group. In the first `predictor_warmup_steps` of every epoch but the
-    first, backbone and projector rest at rate 0.
+    first, backbone and projector rest at rate 0. All rates are multiplied by `factor`.
     """
-    lr = scheduled_lr(config, step, steps_per_epoch, base_lr(config))
     warmup = round(config.warmup_epochs * steps_per_epoch)
     at_start = step == 0 and warmup > 1 and config.schedule == "cosine"
+    rests = step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
     for group in optimizer.param_groups:
-        if group["fixed_lr"] and not at_start:
-            group["lr"] = group["base_lr"]
-        elif group["base_lr"] == base_lr(config):
-            group["lr"] = lr
-        else:
-            group["lr"] = scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
-        if group["name"] in ("backbone", "projector") and _encoder_rests(config, step, steps_per_epoch):
+        if rests and group["name"] in ("backbone", "projector"):
             group["lr"] = 0.0
-    return lr
-
-
-def _encoder_rests(config: TrainConfig, step: int, steps_per_epoch: int) -> bool:
-    return step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
+        elif group["fixed_lr"] and not at_start:
+            group["lr"] = factor * group["base_lr"]
+        else:
+            group["lr"] = factor * scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
+    return factor * scheduled_lr(config, step, steps_per_epoch, base_lr(config))

@@ -20,7 +20,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import RandomNumbers, ViewParams, alike, draw
+from fullrank.views.params import RandomNumbers, ViewParams, alike, draw_view
 from fullrank.views.presets import View, ViewSet
 from fullrank.views.scale_mix import paste
 from fullrank.views.views import Views
@@ -44,8 +44,8 @@ class DenseViews(Views):
     Example:
         >>> plain, dense = (kind("simsiam-cifar", image_size=32) for kind in (Views, DenseViews))
         >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-        >>> draws = plain.draws(8, torch.Generator().manual_seed(0))
-        >>> pairs = zip(plain.make(images, draws), dense.make(images, draws))
+        >>> numbers = plain.random_numbers(8, torch.Generator().manual_seed(0))
+        >>> pairs = zip(plain.make(images, numbers), dense.make(images, numbers))
         >>> all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
         True
     """
@@ -68,13 +68,13 @@ class DenseViews(Views):
             self._made = torch.compile(self._make, mode=compiled, dynamic=False, fullgraph=True)
 
     @torch.no_grad()
-    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
+    def make(self, images: Tensor | Sequence[Tensor], numbers: RandomNumbers) -> list[Tensor]:
         """See `Views.make`."""
         first = images if isinstance(images, Tensor) else images[0]
         for crop in [first] if isinstance(images, Tensor) else images:
-            if crop.ndim != 4 or crop.shape[1] != 3 or len(crop) != len(draws):
-                raise UsageError(f"images are {tuple(crop.shape)}; give [{len(draws)}, 3, height, width]")
-        chances = (ops.to_device(part, first.device) for part in (draws.views, draws.more))
+            if crop.ndim != 4 or crop.shape[1] != 3 or len(crop) != len(numbers):
+                raise UsageError(f"images are {tuple(crop.shape)}; give [{len(numbers)}, 3, height, width]")
+        chances = (ops.to_device(part, first.device) for part in (numbers.views, numbers.more))
         with torch.autocast(first.device.type, enabled=False):
             return self._made(images if isinstance(images, Tensor) else tuple(images), *chances)
 
@@ -100,7 +100,7 @@ class DenseViews(Views):
 
     def _drawn(self, view: View, side: int, u: Tensor, more: Tensor, images: Tensor) -> ViewParams:
         height, width = (torch.full_like(u[0], pixels, dtype=torch.int64) for pixels in images.shape[2:])
-        return draw(view, u, more, height, width, side)
+        return draw_view(view, u, more, height, width, side)
 
     def _dense(self, images: Tensor, view: View, p: ViewParams) -> Tensor:
         """Everything but the mix of scales, of one version."""

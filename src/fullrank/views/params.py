@@ -15,7 +15,7 @@ from fullrank.views.presets import View
 from fullrank.views.randaugment import random_ops
 from fullrank.views.scale_mix import random_boxes
 
-__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw", "draw_params", "draw_uniform"]
+__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw_numbers", "draw_params", "draw_view"]
 
 # Rows of uniform numbers after those of the boxes that are tried; what a seed means hangs on their places.
 TOP, LEFT, FLIP, JITTER, ORDER = range(5)
@@ -23,7 +23,7 @@ FACTORS = slice(5, 9)
 GRAY, BLUR, SIGMA, SOLARIZE, DEGREES, ERASE, ERASE_TOP, ERASE_LEFT = range(9, 17)
 
 TRIES = 10  # rejected boxes before the fallback, as in torchvision
-DRAWS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later draws go last
+NUMBERS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later ones go last
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Params:
 
         Example:
             >>> one = torch.tensor([4])
-            >>> draws = draw_uniform([View()], 6, torch.Generator())
-            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), draws)
+            >>> numbers = draw_numbers([View()], 6, torch.Generator())
+            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), numbers)
             >>> len(params.rows(slice(1, 3))), len(params.rows([5]))
             (2, 1)
         """
@@ -99,7 +99,7 @@ class Params:
 
 @dataclass(frozen=True)
 class RandomNumbers:
-    """The chances of a batch: uniform numbers in [0, 1) that every parameter is a function of.
+    """Uniform numbers in [0, 1) of a batch, which all parameters are functions of.
 
     Attributes:
         views: float64 [V, 60, B], as many for every view.
@@ -133,12 +133,12 @@ def _one_of(u: Tensor, n: int) -> Tensor:
 
 
 def _more(view: View) -> list[int]:
-    """Uniform numbers per sample beyond `DRAWS`: RandAugment; the second version, its own; the box."""
+    """Uniform numbers per sample beyond `NUMBERS`: RandAugment; the second version, its own; the box."""
     augment = 4 * view.randaugment
-    return [augment, DRAWS, augment, 3] if view.scale_mix else [augment, 0, 0, 0]
+    return [augment, NUMBERS, augment, 3] if view.scale_mix else [augment, 0, 0, 0]
 
 
-def draw(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
+def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
     """Parameters of one view, from uniform numbers. Their order is fixed: it decides what a seed means.
 
     Args:
@@ -221,8 +221,8 @@ def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor
     return made[0], made[1], made[2]
 
 
-def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
-    """All chances of a batch: 60 uniform numbers per sample and view, and after them what some need more.
+def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
+    """Draw the numbers of a batch: 60 per sample and view, then what some need beyond that.
 
     Args:
         recipe: the views.
@@ -231,27 +231,27 @@ def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Gener
     """
     more = sum(sum(_more(view)) for view in recipe)
     return RandomNumbers(
-        torch.rand(len(recipe), DRAWS, batch_size, generator=generator, dtype=torch.float64),
+        torch.rand(len(recipe), NUMBERS, batch_size, generator=generator, dtype=torch.float64),
         torch.rand(more, batch_size, generator=generator, dtype=torch.float64),
     )
 
 
 def draw_params(
-    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, draws: RandomNumbers
+    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, numbers: RandomNumbers
 ) -> Params:
-    """Parameters of all views, where the draws are.
+    """Compute the parameters of all views, on the device of the numbers.
 
     Args:
         recipe: the views.
         sides: of each, in pixels.
         height: int64 [B] of the images, in pixels.
         width: likewise.
-        draws: of this recipe, for B images.
+        numbers: of this recipe, for B images.
     """
-    parts, drawn = draws.of_views(recipe), {}
+    parts, drawn = numbers.of_views(recipe), {}
     for view, side, places in alike(recipe, sides):
         u, more = (torch.cat([parts[i][k] for i in places], dim=1) for k in range(2))
-        together = draw(view, u, more, height.repeat(len(places)), width.repeat(len(places)), side)
+        together = draw_view(view, u, more, height.repeat(len(places)), width.repeat(len(places)), side)
         for k, i in enumerate(places):
             drawn[i] = together.rows(slice(k * len(height), (k + 1) * len(height)))
     return Params(height, width, tuple(drawn[i] for i in range(len(recipe))))

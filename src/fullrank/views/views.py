@@ -19,7 +19,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_params, draw_uniform
+from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_numbers, draw_params
 from fullrank.views.presets import VIEWS, Role, View, ViewSet
 from fullrank.views.randaugment import rand_augment
 from fullrank.views.scale_mix import paste
@@ -102,43 +102,43 @@ class Views:
         Raises:
             UsageError: an image without pixels.
         """
-        return self._params(self.draws(batch_size, generator), height, width)
+        return self._params(self.random_numbers(batch_size, generator), height, width)
 
-    def draws(self, batch_size: int, generator: torch.Generator) -> RandomNumbers:
+    def random_numbers(self, batch_size: int, generator: torch.Generator) -> RandomNumbers:
         """What chance decides about a batch, before anything is known of its images; see `sample`.
 
         Args:
             batch_size: B.
             generator: on the CPU; seeded by whoever calls.
         """
-        return draw_uniform(self.recipe, batch_size, generator)
+        return draw_numbers(self.recipe, batch_size, generator)
 
-    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
+    def make(self, images: Tensor | Sequence[Tensor], numbers: RandomNumbers) -> list[Tensor]:
         """The views that `sample` and a call, or `finish`, would make of images on their device.
 
         Args:
             images: [B, 3, H, W], or the crops that workers cut, [B, 3, s, s] each.
-            draws: for this B.
+            numbers: for this B.
 
         Raises:
             UsageError: the images are of another shape or type than that.
 
         Example:
             >>> views, images = Views("simsiam-cifar", image_size=32), torch.rand(8, 3, 40, 48)
-            >>> made = views.make(images, views.draws(8, torch.Generator().manual_seed(0)))
+            >>> made = views.make(images, views.random_numbers(8, torch.Generator().manual_seed(0)))
             >>> params = views.sample(8, 40, 48, torch.Generator().manual_seed(0))
             >>> torch.equal(made[1], views(images, params)[1])
             True
         """
         if isinstance(images, Tensor):
-            return self(images, self._params(draws, images.shape[2], images.shape[3]))
-        return self.finish(images, self._params(draws, images[0].shape[2], images[0].shape[3]))
+            return self(images, self._params(numbers, images.shape[2], images.shape[3]))
+        return self.finish(images, self._params(numbers, images[0].shape[2], images[0].shape[3]))
 
-    def _params(self, draws: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
-        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(draws)) for v in (height, width))
-        if len(draws) and not (h.min() > 0 and w.min() > 0):
+    def _params(self, numbers: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
+        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(numbers)) for v in (height, width))
+        if len(numbers) and not (h.min() > 0 and w.min() > 0):
             raise UsageError("an image has no pixels; heights and widths start at 1")
-        return draw_params(self.recipe, self.sizes, h, w, draws)
+        return draw_params(self.recipe, self.sizes, h, w, numbers)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, params: Params) -> list[Tensor]:

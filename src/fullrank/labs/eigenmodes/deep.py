@@ -43,7 +43,10 @@ def arms(own: Settings, part: str) -> Iterable[tuple[str, dict[str, Any]]]:
     elif part == "linear":
         for distance in DISTANCES:
             run = _run(own, "byol", predictor="linear", distance=distance)
-            yield f"BYOL, linear predictor, {distance}", {**run, "study_every": own["study_every"]}
+            yield (
+                f"BYOL, linear predictor, {distance}",
+                {**run, "diagnostics_every": own["diagnostics_every"]},
+            )
     elif part == "no-ema":
         yield "IsoLoss, EMA", _run(own, "isoloss")
         run = _run(own, "isoloss", tau_base=0.0, tau_final=0.0)
