@@ -21,7 +21,7 @@ from fullrank.networks.backbones import build_backbone, default_backbone
 from fullrank.training import setup
 from fullrank.training.config import TrainConfig, load_recipe, make_train_config, recipe_names
 from fullrank.training.optim import build_optimizer, set_learning_rates
-from fullrank.views.views import VIEWS, Views
+from fullrank.views import VIEWS, Views
 
 RECIPES = recipe_names()
 every_recipe = pytest.mark.parametrize("name", RECIPES)

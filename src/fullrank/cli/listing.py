@@ -90,7 +90,7 @@ def data() -> list[Row]:
 
 def views() -> list[Row]:
     """Every preset of views."""
-    from fullrank.views.views import VIEWS
+    from fullrank.views import VIEWS
 
     return [
         {"name": name, "views": len(v.views), "about": v.description, "source": v.source}

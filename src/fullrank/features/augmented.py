@@ -13,7 +13,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.images.batch_loaders import LazyLoader, Wanted
 from fullrank.images.sources import Indices, LazySource, MemorySource, Source
-from fullrank.views.views import VIEWS, Params, Views
+from fullrank.views import VIEWS, Params, Views
 
 __all__ = ["Augmentation", "augmented_batches"]
 

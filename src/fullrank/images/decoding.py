@@ -30,11 +30,7 @@ def decode(encoded: Encoded) -> Tensor:
     Grey is copied to three channels, palettes and CMYK are converted, alpha is dropped, the EXIF orientation
     is applied, and 16-bit grey keeps its upper 8 bits.
 
-    Args:
-        encoded: a file's bytes, its path, or an array that is passed through.
-
-    Returns:
-        uint8 [3, h, w], contiguous, on the CPU.
+    Arrays are passed through. The result is uint8 [3, h, w], contiguous, on the CPU.
 
     Raises:
         Exception: of whatever type PIL's parser for the format stumbles with; see `LazySource.load` for one

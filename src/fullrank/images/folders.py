@@ -31,15 +31,13 @@ class Files:
         self.paths = paths
 
     def __len__(self) -> int:
-        """How many files."""
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Path:
-        """The path of file `i`."""
         return self.paths[i]
 
     def where(self, i: int) -> str:
-        """The path of file `i`, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return str(self.paths[i])
 
 
@@ -51,11 +49,7 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
     equally deep and exactly one level of folder names tells them apart: `cat/1.jpg`, `n0144/images/1.jpg`.
     Images beside sub-folders, one sub-folder, or two telling levels (`2024/05/1.jpg`) mean unlabelled.
 
-    Args:
-        folder: an existing directory.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    Returned are the training images, the held-out ones or None, and notes.
 
     Raises:
         DataError: there are no images.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 from fullrank.images.batch_loaders import Crop, Loader, Wanted
-from fullrank.images.order import batches, epoch_order
+from fullrank.images.data_order import DataOrder, batches
 from fullrank.images.sources import Indices, Source
 
 __all__ = ["Batches", "Crop", "evaluation_batches"]
@@ -31,10 +31,7 @@ class Batches:
         workers: processes that decode lazy images; 0 decodes them in this one.
         crop: cuts the views of each lazy image where it is decoded; None resizes and centre crops it to the
             source's `image_size`. Must survive pickling where worker processes are spawned, not forked.
-        order: epoch to int64 image indices, for other data orders; None is `epoch_order`.
-
-    Attributes:
-        steps: full batches in an epoch.
+        order: epoch to int64 image indices, for other data orders; None is a new permutation every epoch.
 
     Raises:
         UsageError: the batch is larger than the data, or its size no multiple of `world_size`.
@@ -66,8 +63,8 @@ class Batches:
                 f"use a multiple of {world_size}, as {multiple}"
             )
         self.source, self.batch_size = source, batch_size
-        self.order = order or (lambda epoch: epoch_order(len(source), epoch, seed))
-        self.steps = sum(1 for _ in batches(self.order(0), batch_size))
+        self.order = order or DataOrder(len(source), batch_size, epochs=1, seed=seed)
+        self._steps = sum(1 for _ in batches(self.order(0), batch_size))
         self._first = rank * (batch_size // world_size)  # of this rank, in each global batch
         self._last = self._first + batch_size // world_size
         self._apart = crop is not None and not source.in_memory  # the views, as the workers cut them
@@ -75,8 +72,7 @@ class Batches:
         self._loader: Loader = source.loader(used, workers, replace_corrupt=True)
 
     def __len__(self) -> int:
-        """Steps per epoch: full batches only."""
-        return self.steps
+        return self._steps
 
     @property
     def corrupt(self) -> set[int]:
@@ -131,12 +127,9 @@ def evaluation_batches(
     `LazySource` that cannot be decoded is left out, and its index with it.
 
     Args:
-        source: the images.
+        source: the images; `rank`, `world_size` and `workers` are as of `Batches`.
         batch_size: images per batch, on this rank.
         image_size: height and width in pixels; None is the source's `image_size`.
-        rank: of this process.
-        world_size: number of processes.
-        workers: processes that decode lazy images; 0 decodes them in this one.
         crop_ratio: share of the resized image that the crop keeps per side; 0.875 is ImageNet's 256 to 224.
 
     Returns:

@@ -35,15 +35,8 @@ def materialize(
 ) -> tuple[Source, Source, list[str]]:
     """Decode both sources into memory where they fit and have one size; else check headers.
 
-    Args:
-        train: the images to train on.
-        held_out: the others; they get the size of the training images.
-        image_size: height and width in pixels that all are resized to, or None.
-        max_corrupt: largest tolerated share of undecodable images, of both sources together.
-        memory_limit_bytes: for the decoded images of both.
-
-    Returns:
-        Both sources, in memory or both lazy, without the corrupt images found so far, and notes.
+    Arguments are as of `open_data`; held-out images get the size of the training images. Returned are both
+    sources, in memory or both lazy, without the corrupt images found so far, and notes.
 
     Raises:
         DataError: more images are corrupt than tolerated, or none are left.
@@ -93,7 +86,7 @@ def materialize(
 
 
 def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tensor]:
-    """Which images can be decoded, and those: uint8 [k, 3, height, width]."""
+    """Decode all images that can be: their indices, and uint8 [k, 3, height, width]."""
     images = torch.empty(len(source), 3, height, width, dtype=torch.uint8)
 
     def decode_into(i: int) -> bool:
@@ -108,7 +101,7 @@ def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tens
 
 
 def _with_header(source: LazySource, max_corrupt: float) -> Indices:
-    """The images but for those that were looked at and have no readable header."""
+    """List the images but for those surveyed that have no readable header."""
     chosen = _surveyed(source)
     broken = [size is None for size in _sizes(source, chosen)]
     if sum(broken) > max_corrupt * len(chosen):

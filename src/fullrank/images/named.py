@@ -119,14 +119,8 @@ def open_named(
     A folder `root/name` with parquet files or with `train/` in it serves for every name; CIFAR and STL-10
     are also read as torchvision stores them, in `root/name` or in `root`.
 
-    Args:
-        name: a key of `DATA`.
-        root: the folder that data sets lie under.
-        download: fetch it where it is not there.
-        image_size: in pixels; what `shapes` is drawn at. The others come at their own size.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    `image_size` is what a generated set is drawn at. Returned are the training images, the held-out ones or
+    None, and notes.
 
     Raises:
         UnknownNameError: there is no such name.
@@ -165,11 +159,7 @@ def open_named(
 def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
     """Open a folder of parquet files, else one of image files; or one parquet file.
 
-    Args:
-        path: see `open_parquet` and `open_image_folder` for what may lie there.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    See `open_parquet` and `open_image_folder` for what may lie there, and what is returned.
 
     Raises:
         DataError: the path is neither, or holds no images.

@@ -21,7 +21,7 @@ LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 
 
 class ParquetRows:
-    """The encoded images in one column of some parquet files, as items of a `LazySource`.
+    """Encoded images in one column of some parquet files, as items of a `LazySource`.
 
     Args:
         files: read in this order.
@@ -42,15 +42,14 @@ class ParquetRows:
             self._cells = Dataset.from_parquet(paths, columns=[column]).data.column(column)
 
     def __reduce__(self) -> tuple[Callable[..., ParquetRows], tuple[list[Path], str]]:
-        """Pickles the file names only: a worker process reads or maps the files itself."""
+        """Pickle the file names only: a worker process reads or maps the files itself."""
         return ParquetRows, (self.files, self.column)
 
     def __len__(self) -> int:
-        """How many rows."""
         return len(self._cells)
 
     def __getitem__(self, i: int) -> bytes | Path:
-        """The encoded image in row `i`, or the path that stands in its place."""
+        """Encoded image in row `i`, or the path that stands in its place."""
         cell = self._cells[i].as_py()
         if isinstance(cell, dict):
             cell = cell.get("bytes") or self.files[0].parent / cell["path"]
@@ -59,12 +58,12 @@ class ParquetRows:
         return cell
 
     def where(self, i: int) -> str:
-        """Folder, column and row, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return f"{self.files[0] if len(self.files) == 1 else self.files[0].parent} {self.column!r} row {i}"
 
 
 def find_parquet(folder: Path) -> list[Path]:
-    """The parquet files in a folder or one folder further down, sorted.
+    """Find the parquet files in a folder or one folder further down, sorted.
 
     Example:
         >>> find_parquet(Path("nowhere"))
@@ -82,12 +81,7 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
     column is found by name, or as the only ClassLabel, and may be missing. Strings for labels are numbered
     in sorted order.
 
-    Args:
-        name: of the data set, for messages.
-        files: as `find_parquet` lists them, at least one.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    Returned are the training images, the held-out ones or None, and notes.
 
     Raises:
         DataError: a file cannot be read, or no column holds images.

@@ -20,10 +20,7 @@ def prefetch(batches: Iterator[Batch], device: torch.device, streams: Any = None
     Copies run on a stream of their own, from pinned memory, so that neither the host nor the step in progress
     waits for them. What is on the device already passes as it is.
 
-    Args:
-        batches: from `Batches.epoch`.
-        device: where the images are wanted.
-        streams: what has `Stream`, `stream` and `current_stream`; None is the device's own module.
+    `streams` is what has `Stream`, `stream` and `current_stream`; None is the device's own module.
 
     Example:
         >>> batch = (0, (torch.tensor([3]), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))

@@ -51,8 +51,7 @@ class Source(ABC):
         """Height and width in pixels of all images, or of most of them; None where that is not known."""
 
     @abstractmethod
-    def __len__(self) -> int:
-        """How many images there are."""
+    def __len__(self) -> int: ...
 
     @abstractmethod
     def load(self, i: int) -> Tensor:
@@ -119,19 +118,18 @@ class MemorySource(Source):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """See `Source.image_size`."""
         return self.images.shape[2], self.images.shape[3]
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.images)
 
     def load(self, i: int) -> Tensor:
-        """Image `i` as uint8 [3, H, W] on the CPU."""
+        """See `Source.load`."""
         return self.images[i].cpu()
 
     def subset(self, indices: Indices, name: str | None = None) -> MemorySource:
-        """The images at `indices`, copied."""
+        """Images at `indices`, copied or left encoded; see `Source.subset`."""
         images = self.images[torch.from_numpy(indices).to(self.images.device)]
         return replace(self, name=name or self.name, images=images, labels=self.labels_at(indices))
 
@@ -140,30 +138,29 @@ class MemorySource(Source):
         return replace(self, images=fit(self.images, size, size))
 
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
-        """See `Source.loader`; nothing is decoded."""
+        """See `Source.loader`."""
         return MemoryLoader(self.images, crop)
 
     def to(self, device: torch.device | str) -> MemorySource:
-        """The same images on `device`, so that batches are gathered there."""
+        """See `Source.to`."""
         return replace(self, images=self.images.to(device))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the images."""
+        """See `Source.nbytes`."""
         return self.images.nbytes
 
 
 class Items(Protocol):
-    """Encoded images that can be had one at a time; must survive pickling, to reach a worker process."""
+    """Encoded images, one at a time; must survive pickling, to reach a worker process."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Encoded:
-        """The encoded image; raises OSError where it cannot be read."""
+        """Encoded image; raises OSError where it cannot be read."""
 
     def where(self, i: int) -> str:
-        """Where image `i` lies, for messages: a path, or a file and a row."""
+        """Path of image `i`, or file and row, for messages."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -193,22 +190,21 @@ class LazySource(Source):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of most images, or what was asked for; None where not known."""
+        """See `Source.image_size`."""
         return self.usual_size
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.index)
 
     def load(self, i: int) -> Tensor:
-        """Decodes image `i` to uint8 [3, h, w]; raises DataError, naming it, where that fails."""
+        """See `Source.load`."""
         try:
             return decode(self.items[int(self.index[i])])
         except Exception as error:  # PIL raises what each format's parser trips over: SyntaxError, ...
             raise DataError(f"{self.where(i)} cannot be decoded: {error or type(error).__name__}") from error
 
     def where(self, i: int) -> str:
-        """Where image `i` lies, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return self.items.where(int(self.index[i]))
 
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
@@ -216,7 +212,7 @@ class LazySource(Source):
         return LazyLoader(self, crop, workers, replace_corrupt)
 
     def subset(self, indices: Indices, name: str | None = None) -> LazySource:
-        """The images at `indices`; nothing is decoded."""
+        """Images at `indices`, copied or left encoded; see `Source.subset`."""
         return replace(
             self, name=name or self.name, index=self.index[indices], labels=self.labels_at(indices)
         )
@@ -224,13 +220,7 @@ class LazySource(Source):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a data set comes to: images to train on, images held out, and what a reader should know.
-
-    Attributes:
-        name: of the data set.
-        train: images to pretrain on; some or all may be unlabelled.
-        held_out: images never trained on.
-        notes: one line each: what was left out, split off, guessed.
+    """Images to train on, some perhaps unlabelled, images held out, and notes on them, a line each.
 
     Example:
         >>> black = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))

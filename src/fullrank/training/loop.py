@@ -63,11 +63,7 @@ def train(
 ) -> Outcome:
     """Train from the start into a new run directory.
 
-    Args:
-        config: of the run.
-        out: the directory; it must not exist, or be empty.
-        listeners: called with every record.
-        data: what `config` names, where it is open already.
+    `data` is what `config` names, where it is open already.
 
     Raises:
         UsageError: anything about the input that cannot work, before anything is written.
@@ -193,8 +189,8 @@ class Loop:
     def begin_step(self) -> float:
         """Prepare optimiser, random numbers and method for a step; return its learning rate."""
         s, config, progress = self.s, self.config, self.state
-        factor = progress.rate_factor
-        lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch, factor)
+        place = progress.step, s.steps_per_epoch, progress.rate_factor
+        lr = set_learning_rates(s.optimizer, config, *place)
         torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
         if config.compile != "none":
             new_step()

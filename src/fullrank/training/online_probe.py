@@ -60,13 +60,8 @@ class OnlineProbe:
     the loss over all large views; here it is that of the first). Both follow the run's schedule from
     `probe_lr`.
 
-    Args:
-        feature_dim: F.
-        classes: K.
-        labels: int64 [N], of all training images, -1 where one has none.
-        config: says `own` or `shared`, and the rates.
-        fabric: devices and processes.
-        optimizer: the method's; only `shared` adds to it.
+    `labels` are those of all training images, int64 [N], -1 where one has none; `optimizer` is the method's,
+    which only `shared` adds to.
     """
 
     def __init__(
@@ -90,14 +85,10 @@ class OnlineProbe:
             base = {"name": "probe", "base_lr": probe_lr(config), "fixed_lr": False}
             optimizer.add_param_group({**group, **base, "lr": probe_lr(config)})
 
-    def loss(self, features: Tensor, indices: Tensor) -> Tensor:
-        """Loss of the classifier alone, for features [b, F] of the images at `indices`."""
-        labels = self.labels[indices.to(self.labels.device, non_blocking=True)]
-        return probe_loss(self.linear(features.detach().float()), labels)
-
     def add_gradient(self, features: Tensor, indices: Tensor, share: float) -> None:
         """Add `share` of the gradient of one batch; with `shared` scaled as the optimiser expects it."""
-        loss = self.loss(features, indices) * share
+        labels = self.labels[indices.to(self.labels.device, non_blocking=True)]
+        loss = probe_loss(self.linear(features.detach().float()), labels) * share
         if self.optimizer is None:
             self.fabric.backward(loss)
         else:
@@ -131,12 +122,12 @@ class OnlineProbe:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, and the optimiser's state where it has one of its own."""
+        """Collect the weights, and the optimiser's state where it has one of its own."""
         own = {} if self.optimizer is None else self.optimizer.state_dict()
         return {"linear": self.linear.state_dict(), "optimizer": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Take up a `state_dict`."""
         self.linear.load_state_dict(state["linear"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])

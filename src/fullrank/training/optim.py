@@ -62,24 +62,16 @@ class LARS(Optimizer):
         dampening: float = 0.0,
         variant: Literal["solo", "moco"] = "solo",
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-                "eta": eta,
-                "clip": clip,
-                "exclude_1d": exclude_1d or variant == "moco",
-                "nesterov": nesterov,
-                "dampening": dampening,
-                "variant": variant,
-            },
-        )
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "clip": clip,
+            "exclude_1d": exclude_1d or variant == "moco", "nesterov": nesterov, "dampening": dampening,
+            "variant": variant,
+        }  # fmt: skip
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure`, if given, recomputes the loss first and its value is returned."""
+        """Take a step; `closure`, if given, recomputes the loss first and its value is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -113,7 +105,7 @@ class LARS(Optimizer):
 
 
 def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """Gradients with weight decay and trust ratio; norms stay on the device, so nothing waits for them."""
+    """Apply weight decay and trust ratio; norms stay on the device, so nothing waits for them."""
     gradients = [p.grad for p in params if p.grad is not None]
     adapted = [i for i, p in enumerate(params) if not (group["exclude_1d"] and p.ndim <= 1)]
     if not adapted:
@@ -142,26 +134,19 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
 
 
 def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
-    """The optimiser of a run over a method's parameter groups.
+    """Build the optimiser of a run over a method's parameter groups.
 
     Every torch group carries `base_lr` (the scaled rate its schedule starts from) and `fixed_lr`.
-
-    Args:
-        groups: what `Method.param_groups` returns.
-        config: names the optimiser and its hyper-parameters.
     """
-    base = base_lr(config)
+    base, decay = base_lr(config), config.weight_decay
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
-        common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
+        split = [(group.params, decay)]
         if config.exclude_1d_decay:
-            flat = [p for p in group.params if p.ndim <= 1]
-            deep = [p for p in group.params if p.ndim > 1]
-            torch_groups.append({**common, "params": deep, "weight_decay": config.weight_decay})
-            torch_groups.append({**common, "params": flat, "weight_decay": 0.0})
-        else:
-            torch_groups.append({**common, "params": group.params, "weight_decay": config.weight_decay})
-    torch_groups = [group for group in torch_groups if group["params"]]
+            deep, flat = ([p for p in group.params if (p.ndim <= 1) == one] for one in (False, True))
+            split = [(deep, decay), (flat, 0.0)]
+        common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
+        torch_groups += [{**common, "params": p, "weight_decay": w} for p, w in split if p]
     match config.optimizer:
         case "sgd":
             return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum)
@@ -170,20 +155,15 @@ def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
         case "adamw":
             return torch.optim.AdamW(torch_groups, lr=base, betas=config.betas)
         case "lars":
-            return LARS(
-                torch_groups,
-                lr=base,
-                momentum=config.momentum,
-                eta=config.lars_eta,
-                clip=config.lars_clip,
-                exclude_1d=config.lars_exclude_1d,
-                variant=config.lars_variant,
-            )
+            settings = {
+                name: getattr(config, f"lars_{name}") for name in ("eta", "clip", "exclude_1d", "variant")
+            }
+            return LARS(torch_groups, lr=base, momentum=config.momentum, **settings)
     raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
 
 
 def base_lr(config: TrainConfig) -> float:
-    """The rate after scaling by the images of one optimiser step.
+    """Learning rate after scaling by the images of one optimiser step.
 
     Example:
         >>> base_lr(TrainConfig(lr=0.1, batch_size=512))
@@ -199,14 +179,14 @@ def _lr_scale(config: TrainConfig) -> float:
 
 
 def probe_lr(config: TrainConfig) -> float:
-    """The online probe's rate: of `shared` scaled by the images of one optimiser step, as the run's is."""
+    """Learning rate of the online probe: of `shared` scaled as the run's is."""
     if config.probe == "shared":
         return (config.probe_lr or 0.1) * _lr_scale(config)
     return config.probe_lr or 0.01
 
 
 def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: float) -> float:
-    """The rate of optimiser step `step` (from 0) on the run's schedule, for a scaled base rate.
+    """Learning rate of step `step` (from 0) on the run's schedule, for a scaled base rate.
 
     Example:
         >>> scheduled_lr(TrainConfig(epochs=2, schedule="step"), 3, 2, base=1.0)

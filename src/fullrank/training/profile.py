@@ -67,7 +67,7 @@ class Profile:
         return self.flops / self.rate
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able form."""
         return {
             **vars(self),
             "trace": str(self.trace),

@@ -15,33 +15,22 @@ if TYPE_CHECKING:
     from fullrank.training.run_dir import RunDir
 
 __all__ = [
-    "EndRecord",
-    "EpochRecord",
-    "Listener",
-    "RecordWriter",
-    "RollbackRecord",
-    "RunRecord",
-    "StartRecord",
-    "StepRecord",
-    "follow",
-    "parse_record",
-]
+    "EndRecord", "EpochRecord", "Listener", "RecordWriter", "RollbackRecord", "RunRecord", "StartRecord",
+    "StepRecord", "follow", "parse_record",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What the records of all events have.
+    """Fields of all records: epochs and optimiser steps done.
 
-    Attributes:
-        epoch: epochs done.
-        step: optimiser steps done.
+    Of a class, `may_be_null` are the fields that are written where they are None, and `json_names` the keys
+    of those that are called differently in the file.
     """
 
     event: ClassVar[str] = ""
     may_be_null: ClassVar[tuple[str, ...]] = ()
-    """Fields that are written where they are None; others are left out."""
     json_names: ClassVar[Mapping[str, str]] = {}
-    """Keys of fields that are called differently in the file."""
 
     epoch: int = 0
     step: int = 0
@@ -61,15 +50,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StartRecord(RunRecord):
-    """Start of a run or of its resumption; listeners get it, the file does not.
-
-    Attributes:
-        config: the resolved configuration, as `config.yaml` holds it.
-        total_steps: optimiser steps of the whole run.
-        steps_per_epoch: those of one epoch.
-        notes: what a reader should know of data and evaluation, a line each.
-        out: the run directory.
-    """
+    """Start of a run or of its resumption; listeners get it, the file does not."""
 
     event: ClassVar[str] = "start"
 
@@ -82,14 +63,7 @@ class StartRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord(RunRecord):
-    """Loss and normalized std (level) of a training batch.
-
-    Attributes:
-        loss: of the batch, mean over processes.
-        terms: what the loss is made of, by name.
-        lr: the method's scheduled learning rate.
-        level: normalized std by layer output (tap).
-        time: `elapsed` seconds and `images_per_second`.
+    """Loss of a training batch, its terms, and the normalized std (level) by layer output (tap).
 
     Example:
         >>> StepRecord.from_dict({"event": "step", "epoch": 0, "step": 10, "loss": -0.5, "new": 1}).loss
@@ -110,18 +84,8 @@ class StepRecord(RunRecord):
 class EpochRecord(RunRecord):
     """Evaluation of the held-out images at the end of an epoch; epoch 0 is the untrained network.
 
-    Attributes:
-        loss: mean of the epoch; None for the untrained network.
-        verdict: the main one; empty where none was given.
-        verdicts: by layer output (tap).
-        panels: n, d and measures by tap.
-        usage: of the codes, for methods that have some.
-        warnings: one line each.
-        diagnostics: costlier measures, where they were due.
-        rank_difference: of the two branches.
-        knn: `top1`, `k`, `bank` and `queries`; None where it was not due or there are no labels.
-        probe: `top1`, `top5`, `loss` and `queries` of the online probe; None likewise.
-        time: `elapsed` seconds, and those of the run's parts.
+    Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
+    they were not due or there are no labels.
     """
 
     event: ClassVar[str] = "epoch"
@@ -148,11 +112,7 @@ class EpochRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackRecord(RunRecord):
-    """Return to the last healthy checkpoint.
-
-    Attributes:
-        rate_factor: of the learning rate from here on.
-    """
+    """Return to the last healthy checkpoint, and the factor of the learning rate from there on."""
 
     event: ClassVar[str] = "rollback"
 
@@ -161,12 +121,7 @@ class RollbackRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class EndRecord(RunRecord):
-    """End of a run.
-
-    Attributes:
-        reason: `finished` or `collapsed`.
-        time: seconds in `total` and of the run's parts, and `share_watching`.
-    """
+    """End of a run, `finished` or `collapsed`, with the seconds of its parts."""
 
     event: ClassVar[str] = "end"
 
@@ -202,15 +157,9 @@ def parse_record(line: bytes) -> RunRecord | None:
 
 
 def follow(log: Path, position: int, notify: Listener) -> int:
-    """Hand on every whole line of a growing `metrics.jsonl` after `position`.
+    """Notify of every whole line of a growing `metrics.jsonl` after a byte; return the next byte.
 
-    Args:
-        log: the file; it may not be there yet.
-        position: a byte, where a line begins.
-        notify: called with each record.
-
-    Returns:
-        Where the next line begins.
+    The file may not be there yet.
 
     Example:
         >>> import tempfile

@@ -28,15 +28,9 @@ from fullrank.training.optim import build_optimizer
 from fullrank.views import VIEWS, DenseViews, Views
 
 __all__ = [
-    "Setup",
-    "data_order",
-    "default_image_size",
-    "generator_of",
-    "launch_fabric",
-    "prepare",
-    "resolve",
-    "setup",
-]
+    "CropViews", "Setup", "data_order", "default_image_size", "generator_of", "launch_fabric", "prepare",
+    "resolve", "setup",
+]  # fmt: skip
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 ROOM = 0.4  # of a GPU's free memory, that images may take
@@ -50,12 +44,7 @@ class Setup:
     Attributes:
         config: with every `auto` resolved.
         fabric: devices, processes and precision.
-        data: images to train on and images held out.
-        batches: the order that they come in.
-        views: how they are seen.
-        backbone: the network that is trained, and what it is called.
         method: owns the networks; `wrapped` is the same, as the devices run it.
-        optimizer: over the method's parameter groups.
     """
 
     config: TrainConfig
@@ -70,7 +59,7 @@ class Setup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps in an epoch."""
         return len(self.batches) // self.config.accumulate
 
 
@@ -93,14 +82,14 @@ class CropViews:
     seed: int
 
     def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
-        """Image uint8 [3, h, w] to one uint8 [3, s, s] per crop; two for a scale-mixed view."""
+        """Cut uint8 [3, h, w] into one uint8 [3, s, s] per view; two for a scale-mixed view."""
         generator = generator_of(self.seed, 1, epoch, position)
         params = self.views.sample(1, image.shape[1], image.shape[2], generator)
         return self.views.crop_in_worker(image, params, row=0)
 
 
 def launch_fabric(config: TrainConfig) -> Fabric:
-    """Fabric for the devices and the precision that the configuration names, launched."""
+    """Launch Fabric for the devices and the precision that the configuration names."""
     gpu = torch.cuda.is_available() and config.accelerator != "cpu"
     if config.accelerator == "gpu" and not gpu:
         raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
@@ -165,7 +154,7 @@ def data_order(config: TrainConfig, n: int) -> DataOrder:
 
 
 def default_image_size(source: Source) -> int:
-    """The side of the views where none is asked for: the images' own up to 96 pixels, else 224."""
+    """Default side of the views: the images' own up to 96 pixels, else 224."""
     size = max(source.image_size or (0, 0))
     return size if source.in_memory and size <= LARGEST_OWN_SIZE else 224
 

@@ -1,4 +1,4 @@
-"""Crops, blurs and boxes on whole batches, every image with parameters of its own: pure functions of tensors.
+"""Crops, blurs and boxes on whole batches, every image with parameters of its own.
 
 Images are float [B, 3, H, W] in [0, 1], on any device; per-image parameters are [B] on the same device.
 Crops, resizing and blurs are linear and separable: a dense weight matrix per axis, two matrix products.
@@ -44,7 +44,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Small CPU tensors, sent without waiting for the device."""
+    """Send a small CPU tensor without waiting for the device."""
     if device.type == "cuda" and values.nbytes > STAGED:
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
@@ -140,18 +140,9 @@ def resample_matrix(
 def crop_matrix(
     size_in: int, size_out: int, start: Tensor, length: Tensor, flip: Tensor, interpolation: Interpolation
 ) -> Tensor:
-    """`resample_matrix` of boxes, bit by bit; small images have few boxes, whose weights are looked up.
+    """Look up the weights of `resample_matrix`, bit by bit: small images have few boxes.
 
-    Args:
-        size_in: pixels of the images along this axis.
-        size_out: pixels wanted.
-        start: int64 [B], first pixel of each box.
-        length: int64 [B], pixels of each box, at least 1; `start + length <= size_in`.
-        flip: bool [B], where to mirror.
-        interpolation: "bicubic" or "bilinear".
-
-    Returns:
-        float32 [B, size_out, size_in] on the device of `start`, new memory.
+    Arguments and result [B, size_out, size_in] are as there.
 
     Example:
         >>> start, length, flip = torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([True, False])
@@ -274,7 +265,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Bool [B, 1, H, W]: which pixels of the images lie in their boxes, each given by four [B]."""
+    """Pixels of the images that lie in their boxes, bool [B, 1, H, W]; sides are [B], in pixels."""
     y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
     x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
     top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
@@ -283,14 +274,7 @@ def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: T
 
 
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """A box of every image set to 0, in place; a box without height or width erases nothing.
-
-    Args:
-        images: float [B, C, H, W].
-        top: [B] first row of the box; so `left`, `height` and `width`, in pixels.
-        left: [B].
-        height: [B].
-        width: [B].
+    """Set a box of every image [B, C, H, W] to 0, in place; an empty box erases nothing.
 
     Example:
         >>> erase(torch.ones(1, 1, 2, 3), *(torch.tensor([v]) for v in (0, 1, 1, 2)))
@@ -298,3 +282,14 @@ def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tens
                   [1., 1., 1.]]]])
     """
     return images.masked_fill_(box_mask(images, top, left, height, width), 0)
+
+
+def paste(images: Tensor, others: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Paste a box of each of `others` [B, C, H, W] into `images`, at its place; a new tensor.
+
+    Example:
+        >>> paste(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 2, 3), *torch.tensor([[0], [1], [1], [2]]))
+        tensor([[[[0., 1., 1.],
+                  [0., 0., 0.]]]])
+    """
+    return torch.where(box_mask(images, top, left, height, width), others, images)

@@ -1,4 +1,4 @@
-"""What chance decides about the views of a batch: every number drawn on the CPU, from one generator."""
+"""Random parameters of the views of a batch, drawn on the CPU from one generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 from fullrank.views.presets import View
 from fullrank.views.randaugment import random_ops
-from fullrank.views.scale_mix import random_boxes
 
 __all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw_numbers", "draw_params", "draw_view"]
 
@@ -28,7 +27,7 @@ NUMBERS = 60  # uniform numbers per sample and view, used or not: recipes share 
 
 @dataclass(frozen=True)
 class ViewParams:
-    """What was drawn for one view of a batch: CPU tensors of B rows.
+    """Parameters of one view of a batch: CPU tensors of B rows.
 
     Attributes:
         crop: int64 [B, 4] top, left, height, width, in pixels of the image.
@@ -41,7 +40,7 @@ class ViewParams:
         which: int64 [B, n], indexes `randaugment.OPS`, in order of use; -1 is none; n is 0 without them.
         levels: float32 [B, n] in [-10, 10]: their magnitudes.
         mix: int64 [B, 4] top, left, height, width: what the second version overwrites, in pixels of the view.
-        second: what was drawn for the second version of a scale-mixed view; None for any other view.
+        second: of the second version of a scale-mixed view; None for any other view.
     """
 
     crop: Tensor
@@ -62,19 +61,18 @@ class ViewParams:
 
     @property
     def versions(self) -> tuple[ViewParams, ...]:
-        """Of each version that the view is made from: itself, and the second where scales are mixed."""
+        """Parameters of each version: itself, and the second where scales are mixed."""
         return (self,) if self.second is None else (self, self.second)
 
     def rows(self, index: slice | Tensor) -> ViewParams:
-        """Those of some rows."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "second"}
-        second = None if self.second is None else self.second.rows(index)
-        return ViewParams(**{name: value[index] for name, value in values.items()}, second=second)
+        """Parameters of some rows."""
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "second"}
+        return ViewParams(**chosen, second=self.second and self.second.rows(index))
 
 
 @dataclass(frozen=True)
 class Params:
-    """What was drawn for every view of a batch of images whose sizes are `height` and `width`, int64 [B]."""
+    """Parameters of every view of a batch; `height` and `width` of its images are int64 [B]."""
 
     height: Tensor
     width: Tensor
@@ -84,7 +82,7 @@ class Params:
         return len(self.height)
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Params:
-        """Those of some rows: their views are bitwise the ones that the whole batch would give them.
+        """Parameters of some rows: their views are bitwise those of the whole batch.
 
         Example:
             >>> one = torch.tensor([4])
@@ -113,11 +111,11 @@ class RandomNumbers:
         return self.views.shape[2]
 
     def rows(self, index: slice) -> RandomNumbers:
-        """Those of some rows."""
+        """Parameters of some rows."""
         return RandomNumbers(self.views[..., index], self.more[..., index])
 
     def of_views(self, recipe: Sequence[View]) -> list[tuple[Tensor, Tensor]]:
-        """Of each view its own: [60, B] and [m, B]."""
+        """Split into each view's own, [60, B] and [m, B]."""
         more = torch.split(self.more, [sum(_more(view)) for view in recipe])
         return list(zip(self.views.unbind(0), more, strict=True))
 
@@ -139,12 +137,12 @@ def _more(view: View) -> list[int]:
 
 
 def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
-    """Parameters of one view, from uniform numbers. Their order is fixed: it decides what a seed means.
+    """Compute the parameters of one view from uniform numbers, whose order decides what a seed means.
 
     Args:
         view: the recipe.
-        u: float64 [60, B] in [0, 1), as many for every view.
-        more: float64 [M, B] in [0, 1): what RandAugment and a mix of scales need beyond that.
+        u: [60, B], as `RandomNumbers.views` of the view.
+        more: [M, B], likewise.
         height: int64 [B] of the images, in pixels.
         width: likewise.
         side: of the view, in pixels.
@@ -154,7 +152,7 @@ def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor
     if not view.scale_mix:
         return first
     second = _version(view, second_u, second_augment, height, width, side)
-    return replace(first, mix=random_boxes(box, side), second=second)
+    return replace(first, mix=mix_boxes(box, side), second=second)
 
 
 def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
@@ -202,6 +200,30 @@ def _erased(view: View, u: Tensor, chosen: Tensor, areas: Tensor, ratios: Tensor
     return box * (chosen & found).view(-1, 1)
 
 
+def mix_boxes(u: Tensor, side: int) -> Tensor:
+    """Boxes of ScaleMix (arXiv 2204.00613): a share 1 - lambda of the view, clipped at its border.
+
+    Lambda is uniform in [0, 1]. The box is square, its side `sqrt(1 - lambda)` of the view's, its centre any
+    pixel; it reaches half its side, rounded down, to either side of the centre, as in the reference. Clipped,
+    it covers 77/240 = 0.32 of the view on average, less what the rounding takes.
+
+    Args:
+        u: [3, B] uniform in [0, 1): lambda, and the centre's row and column.
+        side: of the view, in pixels.
+
+    Returns:
+        int64 [B, 4] top, left, height, width in pixels; a box without height or width is empty.
+
+    Example:
+        >>> mix_boxes(torch.tensor([[0.75], [0.5], [0.0]]), 8)
+        tensor([[2, 0, 4, 2]])
+    """
+    half = ((1 - u[0]).sqrt() * side).long() // 2
+    centre = (u[1:] * side).long().clamp(max=side - 1)
+    start, stop = (centre - half).clamp(min=0), (centre + half).clamp(max=side)
+    return torch.cat([start, stop - start]).T.contiguous()
+
+
 @lru_cache(maxsize=64)
 def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Of each row of numbers, float64 [rows, 1]: lowest value, span, probability to compare with."""
@@ -222,13 +244,7 @@ def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
-    """Draw the numbers of a batch: 60 per sample and view, then what some need beyond that.
-
-    Args:
-        recipe: the views.
-        batch_size: B.
-        generator: on the CPU.
-    """
+    """Draw the numbers of a batch: 60 per sample and view, then what some need beyond that."""
     more = sum(sum(_more(view)) for view in recipe)
     return RandomNumbers(
         torch.rand(len(recipe), NUMBERS, batch_size, generator=generator, dtype=torch.float64),
@@ -239,14 +255,9 @@ def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Gener
 def draw_params(
     recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, numbers: RandomNumbers
 ) -> Params:
-    """Compute the parameters of all views, on the device of the numbers.
+    """Compute the parameters of all views, of `sides` pixels, on the device of the numbers.
 
-    Args:
-        recipe: the views.
-        sides: of each, in pixels.
-        height: int64 [B] of the images, in pixels.
-        width: likewise.
-        numbers: of this recipe, for B images.
+    `height` and `width` are those of the images, int64 [B].
     """
     parts, drawn = numbers.of_views(recipe), {}
     for view, side, places in alike(recipe, sides):
@@ -259,7 +270,7 @@ def draw_params(
 
 @lru_cache(maxsize=64)
 def alike(recipe: tuple[View, ...], sides: tuple[int, ...]) -> list[tuple[View, int, list[int]]]:
-    """Views that differ in their role at most, their side, and their places in the recipe.
+    """Group views that differ in their role at most: each with its side and places in the recipe.
 
     Example:
         >>> [places for _, _, places in alike((View(), View(flip_p=0.5), View(role="source")), (8, 8, 8))]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ FILL = 128 / 255
 
 
 def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tensor, Tensor]:
-    """Which operations each image gets and how strong they are, from uniform numbers.
+    """Choose the operations of each image and their magnitudes, from uniform numbers.
 
     Args:
         u: [4 n, B] uniform in [0, 1): n of which operation, then n of whether, of the magnitude, of its sign.
@@ -51,7 +52,7 @@ def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tenso
 
 
 def rand_augment(images: Tensor, which: Tensor, levels: Tensor) -> Tensor:
-    """The operations of each image, one after the other, in place.
+    """Apply the operations of each image, one after the other, in place.
 
     Args:
         images: float [B, 3, H, W] in [0, 1].
@@ -83,22 +84,11 @@ def _share(level: Tensor) -> Tensor:
     return level.abs() / MAX_LEVEL
 
 
-def _autocontrast(images: Tensor, _: Tensor) -> Tensor:
+def _by_torchvision(images: Tensor, _: Tensor, name: str) -> Tensor:
     from torchvision.transforms.v2 import functional as tv
 
-    stretched: Tensor = tv.autocontrast(images)
-    return stretched
-
-
-def _equalize(images: Tensor, _: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional as tv
-
-    flattened: Tensor = tv.equalize(images)
-    return flattened
-
-
-def _invert(images: Tensor, _: Tensor) -> Tensor:
-    return 1 - images
+    changed: Tensor = getattr(tv, name)(images)
+    return changed
 
 
 def _posterize(images: Tensor, level: Tensor) -> Tensor:
@@ -158,43 +148,34 @@ def _rotate(images: Tensor, level: Tensor) -> Tensor:
     return _warp(images, cos, -sin, sin, cos, x - cos * x + sin * y, y - sin * x - cos * y)
 
 
-def _shear_x(images: Tensor, level: Tensor) -> Tensor:
-    zero = torch.zeros_like(level)
-    return _warp(images, zero + 1, level * (0.3 / MAX_LEVEL), zero, zero + 1, zero, zero)
+def _shear(images: Tensor, level: Tensor, axis: int) -> Tensor:
+    zero, slope = torch.zeros_like(level), level * (0.3 / MAX_LEVEL)
+    off_diagonal = (slope, zero) if axis == 0 else (zero, slope)
+    return _warp(images, zero + 1, *off_diagonal, zero + 1, zero, zero)
 
 
-def _shear_y(images: Tensor, level: Tensor) -> Tensor:
-    zero = torch.zeros_like(level)
-    return _warp(images, zero + 1, zero, level * (0.3 / MAX_LEVEL), zero + 1, zero, zero)
-
-
-def _translate_x(images: Tensor, level: Tensor) -> Tensor:
-    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-1])
-    return _warp(images, zero + 1, zero, zero, zero + 1, shift, zero)
-
-
-def _translate_y(images: Tensor, level: Tensor) -> Tensor:
-    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-2])
-    return _warp(images, zero + 1, zero, zero, zero + 1, zero, shift)
+def _translate(images: Tensor, level: Tensor, axis: int) -> Tensor:
+    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-1 - axis])
+    return _warp(images, zero + 1, zero, zero, zero + 1, *((shift, zero) if axis == 0 else (zero, shift)))
 
 
 #: The fifteen, by name, in the order that `ViewParams.which` indexes.
 OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
-    "invert": _invert,
+    "autocontrast": partial(_by_torchvision, name="autocontrast"),
+    "equalize": partial(_by_torchvision, name="equalize"),
+    "invert": lambda images, level: 1 - images,
     "rotate": _rotate,
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": lambda images, level: colour.saturation(images, _factor(level)),
-    "contrast": lambda images, level: colour.contrast(images, _factor(level)),
-    "brightness": lambda images, level: colour.brightness(images, _factor(level)),
+    "color": lambda images, level: colour.saturation_(images, _factor(level)),
+    "contrast": lambda images, level: colour.contrast_(images, _factor(level)),
+    "brightness": lambda images, level: colour.brightness_(images, _factor(level)),
     "sharpness": _sharpness,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "shear_x": partial(_shear, axis=0),
+    "shear_y": partial(_shear, axis=1),
+    "translate_x": partial(_translate, axis=0),
+    "translate_y": partial(_translate, axis=1),
 }
 
 #: Those that move pixels; a magnitude of 0 leaves the image as it is.
