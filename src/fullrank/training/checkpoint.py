@@ -27,15 +27,12 @@ class TrainState:
     """Where a run stands: what a checkpoint holds besides weights, optimiser and monitor.
 
     Attributes:
-        step: optimiser steps done.
-        epoch: epochs done.
         loss_sum: of this epoch's batches so far; stays on the device until somebody reads it.
         loss_count: how many batches those are.
         collapsed_in_a_row: panels that said so, up to the last one.
         last: the last epoch record; None before there is one.
         ended: why the run is over, or "".
         rate_factor: on the learning rate; below 1 after a rollback.
-        seconds: total, watching, knn, saving.
     """
 
     step: int = 0
@@ -76,14 +73,7 @@ class TrainState:
 
 
 class Checkpoints:
-    """Saves and restores a run; used on the first process only, but for `restore`.
-
-    Args:
-        s: the run's networks and optimiser.
-        run: its directory.
-        monitor: its memory of earlier panels.
-        probe: the classifier beside the method, if there is one.
-    """
+    """Writer and reader of a run's checkpoints; on the first process only, but for `restore`."""
 
     def __init__(
         self, s: Setup, run: RunDir, monitor: CollapseMonitor, probe: OnlineProbe | None = None
@@ -102,10 +92,7 @@ class Checkpoints:
     def write(self, weights: Mapping[str, Any], state: TrainState, metrics_size: int) -> None:
         """Write `last.pt` and the encoder, and `healthy.pt` too where the verdict says so.
 
-        Args:
-            weights: from `weights`, or a copy of them.
-            state: where the run stood then.
-            metrics_size: bytes of the records that belong to it.
+        `metrics_size` is how many bytes of the records belong to `state`.
         """
         monitor = self.monitor.state_dict()
         rest = {"monitor": monitor, "progress": state.as_dict(), "metrics_size": metrics_size}

@@ -48,12 +48,6 @@ class _Pending:
 class EpochEvaluator:
     """Evaluate the held-out images at the end of an epoch and checkpoint.
 
-    Args:
-        s: the run.
-        run: where spectra and checkpoints go.
-        probe: the classifier beside the method, if there is one.
-        writer: where records go.
-
     Raises:
         UsageError: `--panels beside` with several processes.
     """
@@ -70,9 +64,8 @@ class EpochEvaluator:
     def evaluate(self, state: TrainState, loss: float | None) -> None:
         """Measure panel, k-NN and verdict of the epoch that has ended, as one record.
 
-        Args:
-            state: where the run stands; its last record is this one once it is finished.
-            loss: mean of the epoch; None before the first, where the network is untrained.
+        The mean loss is None before the first epoch, where the network is untrained. The record is
+        `state.last` once it is finished.
 
         Raises:
             FullrankError: the loss is not finite.
@@ -100,9 +93,7 @@ class EpochEvaluator:
     def finish(self, state: TrainState, wait: bool = True) -> None:
         """Write the pending report's record, those that waited for it, and its checkpoint.
 
-        Args:
-            state: where the run stands by now.
-            wait: for a report that is not there yet.
+        Without `wait`, only if the report is there already.
         """
         pending = self._pending
         if pending is None or not (wait or pending.report.done()):

@@ -29,12 +29,7 @@ Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class HeldOutEvaluator:
-    """Measure the method's layer outputs (taps) on held-out images, and k-NN with labels.
-
-    Args:
-        s: the run.
-        monitor: what the taps are shown to.
-    """
+    """Evaluator of the held-out images: layer outputs (taps) for the monitor, k-NN, online probe."""
 
     def __init__(self, s: Setup, monitor: CollapseMonitor) -> None:
         self.s, self.monitor = s, monitor

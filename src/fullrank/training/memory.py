@@ -12,14 +12,11 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of `mallopt`, from malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory for the next step instead of giving it back to the system.
+    """Let glibc keep freed memory for the next step; False with another C library.
 
     A step frees and takes gigabytes of activations, and every page that was given back is cleared by the
     kernel before it can be written again: a seventh of the step of a ResNet-18 on two cores. The process then
     stays as large as its largest step. Settings of the user's own (`MALLOC_...`, `GLIBC_TUNABLES`) stand.
-
-    Returns:
-        Whether it does; False with another C library.
 
     Example:
         >>> keep_freed_memory() in (True, False)

@@ -22,12 +22,8 @@ UNLABELLED = -1
 def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy over the labelled rows; 0 with a zero gradient where a batch has none.
 
-    PyTorch's mean over no rows is 0 / 0, which would poison the weights: with STL-10's 5 % of labels that
-    happens about once in a thousand epochs.
-
-    Args:
-        logits: [n, K].
-        labels: int64 [n], -1 where an image has none.
+    `logits` are [n, K], `labels` int64 [n], -1 where an image has none. PyTorch's mean over no rows is 0 / 0,
+    which would poison the weights: with STL-10's 5 % of labels that happens about once in a thousand epochs.
 
     Example:
         >>> float(probe_loss(torch.zeros(2, 4), torch.tensor([-1, -1])))

@@ -124,14 +124,9 @@ class _Stopwatch:
 
 
 def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
-    """Train a few steps, measure their phases, and write `trace.json` for chrome://tracing.
+    """Train a few steps, measure their phases, and write `trace.json` for chrome://tracing to `out`.
 
     With a GPU every phase waits for it, so that steps are a little slower than in training.
-
-    Args:
-        config: as for training; nothing of the run is kept.
-        steps: how many are measured.
-        out: folder for the trace.
 
     Raises:
         UsageError: no steps, or more of them than the run would have.

@@ -19,11 +19,10 @@ __all__ = ["Recipe", "load_recipe", "recipe_names"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published or tried setting, as YAML in the package.
+    """Published or tried setting, as YAML in the package.
 
     Attributes:
         name: `<data set>/<method>`, with a suffix where there are several.
-        about: what it is, in a line.
         source: where the numbers come from.
         aims_at: the result that it should give, and by whom it was reported.
         settings: keys of TrainConfig, `options` among them.

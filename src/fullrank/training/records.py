@@ -186,13 +186,7 @@ def follow(log: Path, position: int, notify: Listener) -> int:
 class RecordWriter:
     """Writer of records in the order of their steps, which may not be the order that they come in.
 
-    Args:
-        fabric: says which process is the first.
-        run: where they are written.
-        listeners: notified of each.
-
-    Attributes:
-        started: when the run began, on the clock of `time.perf_counter`; earlier by its time before a resume.
+    `started` is when the run began, by `time.perf_counter`; earlier by its time before a resume.
     """
 
     def __init__(self, fabric: Fabric, run: RunDir, listeners: Sequence[Listener]) -> None:

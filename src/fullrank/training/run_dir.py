@@ -49,9 +49,6 @@ class RunDir:
     `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
     `checkpoints/` (`last.pt`, and `healthy.pt`, the last one judged healthy), `encoder.safetensors`,
     `figures/`, `report.html`.
-
-    Args:
-        path: the directory.
     """
 
     def __init__(self, path: Path) -> None:

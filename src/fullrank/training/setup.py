@@ -39,13 +39,7 @@ FEW_PIXELS = 2**20  # of a view's batch: a GPU passes over them in about the tim
 
 @dataclass
 class Setup:
-    """Everything that a run works with.
-
-    Attributes:
-        config: with every `auto` resolved.
-        fabric: devices, processes and precision.
-        method: owns the networks; `wrapped` is the same, as the devices run it.
-    """
+    """Everything that a run works with; `wrapped` is the method as the devices run it."""
 
     config: TrainConfig
     fabric: Fabric

@@ -100,9 +100,6 @@ def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor)
         order: [B] int64 in 0..23, indexes `JITTER_ORDERS`.
         factors: float32 [B, 4]: the three factors and the hue shift; the neutral (1, 1, 1, 0) are left out.
 
-    Returns:
-        `images`.
-
     Example:
         >>> images = torch.full((2, 3, 4, 4), 0.5)
         >>> halve = torch.tensor([[0.5, 1.0, 1.0, 0.0]]).expand(2, 4)

@@ -27,10 +27,7 @@ TABLE = 2**27  # most bytes of weights that are kept to be looked up: sides of 6
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1]: uint8 is divided by 255, floating point is only cast.
-
-    Raises:
-        UsageError: the images are neither uint8 nor floating point.
+    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are cast; else UsageError.
 
     Example:
         >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
@@ -53,19 +50,12 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 def random_sizes(
     areas: Tensor, ratios: Tensor, height: Tensor, width: Tensor, area: Range, ratio: Range, margin: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sides of random boxes: of several tries the first that fits, as torchvision draws crops.
+    """Sides of random boxes: of T tries the first that fits, as torchvision draws crops.
 
-    Args:
-        areas: [T, B] uniform in [0, 1): per try, where in `area` the share lies.
-        ratios: [T, B] likewise for `ratio`, on a log scale.
-        height: int64 [B] of what the boxes must fit in, in pixels.
-        width: likewise.
-        area: (low, high) share of `height * width`.
-        ratio: (low, high) width over height.
-        margin: pixels by which the boxes must be smaller, on each axis.
-
-    Returns:
-        int64 [B] heights, int64 [B] widths, and bool [B]: whether a try fitted; sides that do not are noise.
+    The share `area` of `height * width` (int64 [B], pixels) and the `ratio` of width over height, on a log
+    scale, lie in (low, high) where the uniform numbers `areas` and `ratios` [T, B] say. Boxes must be smaller
+    by `margin` pixels on each axis. Returned are heights, widths, int64 [B], and bool [B]: whether a try
+    fitted.
 
     Example:
         >>> half, ten = torch.full((1, 1), 0.5), torch.tensor([10])
@@ -102,15 +92,12 @@ def resample_matrix(
         start: [B] first pixel of each box, whole numbers from 0 on.
         length: [B] pixels of each box, at least 1; `start + length <= size_in`.
         flip: [B] bool, where to mirror; None mirrors nothing.
-        interpolation: "bicubic" (Keys, a = -0.5) or "bilinear".
+        interpolation: "bicubic" (Keys, a = -0.5) or "bilinear"; else UsageError.
         full: pixels the box is resized to where only a window of them is wanted; None is `size_out`.
         offset: where in `full` that window starts.
 
     Returns:
         float32 [B, size_out, size_in] on the device of `start`; every row sums to 1.
-
-    Raises:
-        UsageError: the interpolation is neither of the two.
 
     Example:
         >>> resample_matrix(4, 2, torch.tensor([0]), torch.tensor([4]), interpolation="bilinear")
@@ -176,16 +163,10 @@ def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
 
 
 def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
-    """Weights of a Gaussian blur along one axis, with reflected borders.
+    """Weights of a Gaussian blur along one axis, with reflected borders: float32 [B, size, size].
 
-    Args:
-        size: pixels along this axis.
-        sigma: [B] standard deviations in pixels, above 0.
-        radius: pixels the kernel reaches to either side; at most `size - 1` of them are used.
-
-    Returns:
-        float32 [B, size, size] on the device of `sigma`; every row sums to 1. It equals a torchvision
-        `gaussian_blur` of kernel size `2 * radius + 1`.
+    `sigma` [B] is in pixels; the kernel reaches `radius` pixels to either side, at most `size - 1`. It equals
+    a torchvision `gaussian_blur` of kernel size `2 * radius + 1`.
 
     Example:
         >>> blur_matrix(3, torch.tensor([1e-3]), 2)[0].diagonal()
@@ -199,15 +180,9 @@ def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One linear map down the rows and one along the columns of every image, clamped to [0, 1].
+    """Map rows and columns of every image [B, C, H, W] linearly, clamped to [0, 1].
 
-    Args:
-        images: float [B, C, H, W].
-        rows: [B, H_out, H] weights, from `resample_matrix` or `blur_matrix`.
-        columns: [B, W_out, W] weights.
-
-    Returns:
-        [B, C, H_out, W_out].
+    Weights are `rows` [B, H_out, H] and `columns` [B, W_out, W].
 
     Example:
         >>> image = torch.rand(1, 3, 4, 4)
@@ -225,15 +200,10 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor, interpolation: Interpolation = "nearest") -> Tensor:
-    """Images turned about their centres, counter-clockwise; what comes in from outside is 0.
-
-    Args:
-        images: float [B, C, H, W].
-        degrees: [B].
-        interpolation: "nearest" or "bilinear".
+    """Turn images [B, C, H, W] by `degrees` [B], counter-clockwise; what comes in is 0.
 
     Raises:
-        UsageError: the interpolation is neither of the two.
+        UsageError: the interpolation is neither "nearest" nor "bilinear".
 
     Example:
         >>> rotate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([90.0]))

@@ -30,15 +30,8 @@ __all__ = ["DenseViews"]
 class DenseViews(Views):
     """`Views` whose `make` gives the same views to rounding, by masks.
 
-    Args:
-        recipe: as of `Views`, without RandAugment, whose fifteen operations are too many to do all.
-        image_size: likewise.
-        mean: likewise.
-        std: likewise.
-        compiled: a mode of `torch.compile`, as "default"; None runs operation by operation.
-
-    Raises:
-        UsageError: as `Views`, or a view uses RandAugment.
+    Views with RandAugment are refused (UsageError): its fifteen operations are too many to do all. `compiled`
+    is a mode of `torch.compile`, as "default"; None runs operation by operation.
 
     Example:
         >>> plain, dense = (kind("simsiam-cifar", image_size=32) for kind in (Views, DenseViews))

@@ -99,9 +99,8 @@ class Params:
 class RandomNumbers:
     """Uniform numbers in [0, 1) of a batch, which all parameters are functions of.
 
-    Attributes:
-        views: float64 [V, 60, B], as many for every view.
-        more: float64 [M, B], what RandAugment and mixes of scales need beyond that.
+    `views` is float64 [V, 60, B], as many for every view; `more`, [M, B], what RandAugment and mixes of
+    scales need beyond that.
     """
 
     views: Tensor
@@ -139,13 +138,7 @@ def _more(view: View) -> list[int]:
 def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
     """Compute the parameters of one view from uniform numbers, whose order decides what a seed means.
 
-    Args:
-        view: the recipe.
-        u: [60, B], as `RandomNumbers.views` of the view.
-        more: [M, B], likewise.
-        height: int64 [B] of the images, in pixels.
-        width: likewise.
-        side: of the view, in pixels.
+    The numbers are `u` [60, B] and `more` [m, B]; `height` and `width` are those of the images, int64 [B].
     """
     augment, second_u, second_augment, box = torch.split(more, _more(view))
     first = _version(view, u, augment, height, width, side)
@@ -201,18 +194,12 @@ def _erased(view: View, u: Tensor, chosen: Tensor, areas: Tensor, ratios: Tensor
 
 
 def mix_boxes(u: Tensor, side: int) -> Tensor:
-    """Boxes of ScaleMix (arXiv 2204.00613): a share 1 - lambda of the view, clipped at its border.
+    """Boxes of ScaleMix (arXiv 2204.00613), int64 [B, 4]: top, left, height, width in pixels.
 
-    Lambda is uniform in [0, 1]. The box is square, its side `sqrt(1 - lambda)` of the view's, its centre any
-    pixel; it reaches half its side, rounded down, to either side of the centre, as in the reference. Clipped,
-    it covers 77/240 = 0.32 of the view on average, less what the rounding takes.
-
-    Args:
-        u: [3, B] uniform in [0, 1): lambda, and the centre's row and column.
-        side: of the view, in pixels.
-
-    Returns:
-        int64 [B, 4] top, left, height, width in pixels; a box without height or width is empty.
+    From `u` [3, B] come lambda and the centre's row and column. The box is square, its side `sqrt(1 -
+    lambda)` of the view's, its centre any pixel; it reaches half its side, rounded down, to either side of
+    the centre, as in the reference. Clipped at the border, it covers 77/240 = 0.32 of the view on average,
+    less what the rounding takes; it may be empty.
 
     Example:
         >>> mix_boxes(torch.tensor([[0.75], [0.5], [0.0]]), 8)

@@ -29,14 +29,9 @@ FILL = 128 / 255
 def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tensor, Tensor]:
     """Choose the operations of each image and their magnitudes, from uniform numbers.
 
-    Args:
-        u: [4 n, B] uniform in [0, 1): n of which operation, then n of whether, of the magnitude, of its sign.
-        magnitude: mean of the magnitudes, in [0, 10].
-        std: their standard deviation before they are clamped to [0, 10].
-        p: probability that an operation is used at all.
-
-    Returns:
-        int64 [B, n] indices into `OPS`, -1 where none is used; float32 [B, n] magnitudes in [-10, 10].
+    Of `u`, [4 n, B] in [0, 1), n say which operation, n whether, n the magnitude and n its sign. Magnitudes
+    are normal (`magnitude`, `std`), clamped to [0, 10]; an operation is used with probability `p`. Returned
+    are indices into `OPS`, int64 [B, n], -1 where none is used, and magnitudes in [-10, 10], float32 [B, n].
 
     Example:
         >>> random_ops(torch.tensor([[0.0], [0.3], [0.5], [0.9]]), 9.0, 0.5, 0.5)
@@ -52,15 +47,10 @@ def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tenso
 
 
 def rand_augment(images: Tensor, which: Tensor, levels: Tensor) -> Tensor:
-    """Apply the operations of each image, one after the other, in place.
+    """Apply the operations of each image [B, 3, H, W] in [0, 1], one after the other, in place.
 
-    Args:
-        images: float [B, 3, H, W] in [0, 1].
-        which: int64 [B, n] **on the CPU**, like `levels`: indices into `OPS`; -1 does nothing.
-        levels: float32 [B, n] in [-10, 10]; the sign matters to the geometric operations alone.
-
-    Returns:
-        `images`.
+    Indices into `OPS` (`which`, -1 does nothing) and magnitudes (`levels`, in [-10, 10], whose sign matters
+    to the geometric ones alone) are [B, n] **on the CPU**.
 
     Example:
         >>> invert = torch.tensor([[list(OPS).index("invert")], [-1]])
