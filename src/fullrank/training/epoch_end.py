@@ -30,13 +30,9 @@ __all__ = ["EpochEvaluator"]
 
 @dataclass
 class _Pending:
-    """A report that is being worked out, and what waits for it.
+    """Report that is being worked out, and what waits for it: its record and its checkpoint.
 
-    Attributes:
-        report: panels and verdicts.
-        record: the rest of its record.
-        weights: what its checkpoint holds, copied as the epoch ended.
-        state: where the run stood then; None until a checkpoint is asked for.
+    Weights are copies of when the epoch ended; the state is None until a checkpoint is asked for.
     """
 
     report: Future[Report]

@@ -40,7 +40,9 @@ class HeldOutEvaluator:
         if s.config.knn_every and len(labelled) and len(self.held_out.labelled):
             train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
             self.bank = _some(train, s.config.knn_bank, rng)
-        self._seen: tuple[Tensor, Tensor] | None = None  # backbone rows and indices of the held-out images
+        self._seen: tuple[list[Tensor], list[Tensor]] | None = (
+            None  # backbone rows and indices of the held-out images
+        )
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
@@ -62,16 +64,16 @@ class HeldOutEvaluator:
 
     def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
         """Embed chunk by chunk; `accuracies` will want the features again."""
-        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
+        seen: tuple[list[Tensor], list[Tensor]] = [], []
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
                 paired = indices < PAIRED_IMAGES
                 pairs = self._paired(images[paired], indices[paired]) if paired.any() else {}
                 taps = self._embed(self.s.views.clean(images))
                 yield taps, pairs
-                features.append(taps["backbone"])
-                found.append(indices)
-        self._seen = torch.cat(features), torch.cat(found)
+                seen[0].append(taps["backbone"])
+                seen[1].append(indices)
+        self._seen = seen
 
     def _report(self, chunks: Iterable[tuple[Taps, Pairs]], trained: bool) -> Report:
         for taps, pairs in chunks:
@@ -97,7 +99,10 @@ class HeldOutEvaluator:
         queries, labels = self._labelled_rows(*self._seen, self.held_out)
         if knn and self.bank is not None:
             with self._eval_mode():
-                bank, bank_labels = self._features(self.bank)
+                chunks = [
+                    (i, self._backbone(self.s.views.clean(images))) for i, images in self._chunks(self.bank)
+                ]
+            bank, bank_labels = self._labelled_rows([z for _, z in chunks], [i for i, _ in chunks], self.bank)
             k = min(self.s.config.knn_k, len(bank))
             right = knn_predict(queries, bank, bank_labels, k) == labels
             top1 = right.double().mean().item()
@@ -106,21 +111,15 @@ class HeldOutEvaluator:
             found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
         return found
 
-    def _features(self, source: Source) -> tuple[Tensor, Tensor]:
-        """Backbone features and labels of all of `source`, from all processes, in one order."""
-        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
-        for indices, images in self._chunks(source):
-            features.append(self._backbone(self.s.views.clean(images)))
-            found.append(indices)
-        return self._labelled_rows(torch.cat(features), torch.cat(found), source)
-
-    def _labelled_rows(self, features: Tensor, indices: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def _labelled_rows(
+        self, features: list[Tensor], found: list[Tensor], source: Source
+    ) -> tuple[Tensor, Tensor]:
+        """Features and labels of the images that have one, from all processes."""
+        none = torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
+        rows, indices = torch.cat([none, *features]), torch.cat([torch.empty(0, dtype=torch.long), *found])
         assert source.labels is not None
-        labels = torch.from_numpy(source.labels[indices.numpy()]).to(features.device)
-        return self._gather(features[labels >= 0]), self._gather(labels[labels >= 0])
-
-    def _no_rows(self) -> Tensor:
-        return torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
+        labels = torch.from_numpy(source.labels[indices.numpy()]).to(rows.device)
+        return self._gather(rows[labels >= 0]), self._gather(labels[labels >= 0])
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self.s.fabric.world_size == 1:

@@ -17,21 +17,14 @@ from fullrank.images.decoding import fit
 from fullrank.images.prefetch import Batch, prefetch
 from fullrank.images.sources import Data, Source
 from fullrank.methods import Step, StepInfo
+from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
-from fullrank.training.records import (
-    EndRecord,
-    EpochRecord,
-    Listener,
-    RecordWriter,
-    RollbackRecord,
-    StartRecord,
-    StepRecord,
-)
+from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
 from fullrank.views import save_sheet
@@ -43,14 +36,7 @@ ROLLBACK_RATE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a run.
-
-    Attributes:
-        path: the run directory.
-        reason: `finished`, or `collapsed` where training was stopped for that.
-        record: of the last epoch.
-        seconds: total, watching, knn, saving.
-    """
+    """End of a run: `finished` or `collapsed`, its last record, and the seconds of its parts."""
 
     path: Path
     reason: str
@@ -114,7 +100,7 @@ class Loop:
         """Train to the end, from wherever the run stands."""
         state = self.state
         self.writer.notify(
-            StartRecord(
+            records.StartRecord(
                 config=self.config.as_dict(),
                 epoch=state.epoch,
                 step=state.step,
@@ -144,7 +130,8 @@ class Loop:
                 total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
                 self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
             state.loss_sum, state.loss_count = 0.0, 0
-            if self._collapsed() and not self._rolled_back():
+            collapsed = config.on_collapse != "warn" and state.collapsed_in_a_row >= config.patience
+            if collapsed and not self._rolled_back():
                 return "collapsed"
             self.evaluator.save(state)
         return "finished"
@@ -191,7 +178,8 @@ class Loop:
         s, config, progress = self.s, self.config, self.state
         place = progress.step, s.steps_per_epoch, progress.rate_factor
         lr = set_learning_rates(s.optimizer, config, *place)
-        torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
+        key = config.seed, progress.step, self.fabric.global_rank, 4
+        torch.manual_seed(generator_of(*key).initial_seed())
         if config.compile != "none":
             new_step()
         s.method.before_step(StepInfo(progress.step, self.total_steps, s.steps_per_epoch))
@@ -257,7 +245,7 @@ class Loop:
         with state.clock("watching"):
             level = self.levels.step(step.taps)
         self.evaluator.finish(state, wait=False)
-        record = StepRecord(
+        record = records.StepRecord(
             epoch=state.epoch,
             step=state.step,
             loss=loss,
@@ -276,19 +264,16 @@ class Loop:
         if not wanted or not self.evaluator.checkpoints.restore_healthy(state):
             return False
         state.rate_factor, state.collapsed_in_a_row = ROLLBACK_RATE, 0
-        self.writer.write(RollbackRecord(epoch=state.epoch, step=state.step, rate_factor=state.rate_factor))
+        place = {"epoch": state.epoch, "step": state.step}
+        self.writer.write(records.RollbackRecord(**place, rate_factor=ROLLBACK_RATE))
         return True
-
-    def _collapsed(self) -> bool:
-        stop = self.config.on_collapse != "warn"
-        return stop and self.state.collapsed_in_a_row >= self.config.patience
 
     def _end(self, reason: str) -> Outcome:
         state = self.state
         self.evaluator.finish(state)
         state.ended, state.seconds["total"] = reason, self.writer.elapsed()
-        seconds = self._outcome().seconds
-        self.writer.write(EndRecord(reason=reason, epoch=state.epoch, step=state.step, time=seconds))
+        place = {"epoch": state.epoch, "step": state.step}
+        self.writer.write(records.EndRecord(reason=reason, **place, time=self._outcome().seconds))
         self.evaluator.save(state)
         if reason == "collapsed" and self.fabric.is_global_zero:
             self.evaluator.checkpoints.save_healthy_encoder()
@@ -341,7 +326,3 @@ def _some_images(source: Source, most: int) -> list[Tensor]:
         if len(found) == most:
             break
     return found
-
-
-def _mixed(*key: int) -> int:
-    return generator_of(*key, 4).initial_seed()
