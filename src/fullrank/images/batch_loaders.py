@@ -1,4 +1,4 @@
-"""Loading batches of chosen images: gathered from memory, or decoded on demand in worker processes."""
+"""Loading of batches: gathered from memory, or decoded in worker processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CentreCrop:
 
 
 class Wanted(NamedTuple):
-    """Images of a batch, int64 [b], and what their crops may depend on; `positions` is int64 [b] too."""
+    """Images of a batch and their positions, int64 [b]; crops may depend on both."""
 
     images: npt.NDArray[np.int64]
     epoch: int
@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
 
 
 class Loader(Protocol):
-    """What loads batches; `corrupt` are the images met so far that cannot be decoded."""
+    """Loader of batches; `corrupt` are images met so far that cannot be decoded."""
 
     corrupt: set[int]
 
@@ -86,7 +86,7 @@ class MemoryLoader:
 
 
 class Encoded(Protocol):
-    """What `LazyLoader` needs of its images: a `LazySource` has it."""
+    """Images that `LazyLoader` can decode: a `LazySource`."""
 
     @property
     def name(self) -> str: ...
@@ -102,7 +102,7 @@ class Encoded(Protocol):
 
 
 class LazyLoader:
-    """Loader that decodes, several batches ahead where it has workers; it keeps them between calls.
+    """Loader that decodes, with workers several batches ahead, kept between calls.
 
     Args:
         source: the images.
@@ -140,7 +140,7 @@ class LazyLoader:
 
 
 class _Plan:
-    """Batches that the loader's one sampler hands out next: it outlives the epochs, as the workers do."""
+    """Batches that the sampler hands out next; it outlives epochs, as workers do."""
 
     def __init__(self) -> None:
         self.batches: Iterable[Wanted] = ()

@@ -1,4 +1,4 @@
-"""Data orders: which images an epoch sees, chunk after chunk or all, at equal compute."""
+"""Data orders: which images an epoch sees, at equal compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding of images to RGB, their size from the header, resizing with a centre crop."""
+"""Decoding of images to RGB, sizes from headers, resizing with a centre crop."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def decode(encoded: Encoded) -> Tensor:
 
 
 def header_size(encoded: Encoded) -> tuple[int, int]:
-    """Read (height, width) in pixels from the header, EXIF orientation applied; raises as `decode` does.
+    """Read (height, width) from the header, EXIF applied; raises as `decode` does.
 
     Example:
         >>> header_size(np.zeros((3, 2, 4), np.uint8))
@@ -68,7 +68,7 @@ def header_size(encoded: Encoded) -> tuple[int, int]:
 
 
 def fit(images: Tensor, height: int, width: int, crop_ratio: float = 1.0) -> Tensor:
-    """Resize until the target is just covered, then crop the centre; bilinear, antialiased.
+    """Resize to just cover the target, antialiased, then crop the centre.
 
     Args:
         images: uint8 [..., 3, h, w], on any device.

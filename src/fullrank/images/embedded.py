@@ -1,4 +1,4 @@
-"""Data sets that come with the package: generated shapes, and scikit-learn's digits."""
+"""Data sets of the package: generated shapes, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["digits_data", "shapes_data"]
 
 
 def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
-    """4,000 training and 1,000 held-out shapes, drawn at `size` (16) pixels; always the same ones.
+    """Make 4,000 training and 1,000 held-out shapes of `size` (16) pixels.
 
     Example:
         >>> train, held_out = shapes_data()
@@ -28,7 +28,7 @@ def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
 
 
 def digits_data() -> tuple[MemorySource, MemorySource]:
-    """scikit-learn's 1,797 handwritten digits, 8 by 8 grey doubled to 16 by 16: a fixed fifth is held out.
+    """Open scikit-learn's 1,797 digits, doubled to 16 by 16; a fifth is held out.
 
     Example:
         >>> train, held_out = digits_data()

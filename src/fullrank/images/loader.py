@@ -1,4 +1,4 @@
-"""Batches of images: the same global order on any number of ranks, from memory or decoded by workers."""
+"""Batches of images, in the same global order on any number of ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Batches", "Crop", "evaluation_batches"]
 
 
 class Batches:
-    """A training set cut into batches, every epoch in a new order that seed and epoch alone decide.
+    """Training set cut into batches, every epoch in an order from seed and epoch.
 
     The global batches do not depend on the number of ranks: each rank gets its contiguous slice of each. An
     image of a `LazySource` that cannot be decoded is replaced by the next one that can, and counted.
@@ -76,13 +76,13 @@ class Batches:
 
     @property
     def corrupt(self) -> set[int]:
-        """The images met so far, on this rank, that could not be decoded and were replaced."""
+        """Images met so far, on this rank, that could not be decoded."""
         return self._loader.corrupt
 
     def epoch(
         self, epoch: int, start_step: int = 0
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
-        """Iterate over one epoch from `start_step` on; the batches before it are not decoded.
+        """Iterate over an epoch from `start_step` on; earlier batches are not decoded.
 
         Args:
             epoch: from 0.
@@ -121,7 +121,7 @@ def evaluation_batches(
     workers: int = 0,
     crop_ratio: float = 1.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate over all images once, in order, resized and centre cropped; the last batch may be short.
+    """Iterate over all images once, in order, resized and centre cropped.
 
     Each rank gets one contiguous part, so the parts of all ranks in turn are the whole. An image of a
     `LazySource` that cannot be decoded is left out, and its index with it.

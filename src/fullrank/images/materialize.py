@@ -33,7 +33,7 @@ def materialize(
     max_corrupt: float,
     memory_limit_bytes: float,
 ) -> tuple[Source, Source, list[str]]:
-    """Decode both sources into memory where they fit and have one size; else check headers.
+    """Decode both sources into memory where they fit; else check headers.
 
     Arguments are as of `open_data`; held-out images get the size of the training images. Returned are both
     sources, in memory or both lazy, without the corrupt images found so far, and notes.

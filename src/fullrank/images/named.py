@@ -1,4 +1,4 @@
-"""Data sets known by name: their size, how to normalise them, where they come from."""
+"""Data sets known by name: size, normalisation and origin."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ for _name, _data in {
 
 
 def generated_size(name: str, image_size: int) -> int | None:
-    """Size in pixels that a data set is generated at; None where its images have a size of their own.
+    """Size in pixels that a data set is generated at; None for any other.
 
     Example:
         >>> generated_size("shapes", 32), generated_size("digits", 32), generated_size("some/folder", 32)

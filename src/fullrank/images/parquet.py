@@ -1,4 +1,4 @@
-"""Folders of parquet files laid out as on the Hugging Face Hub: an image column, perhaps a label column."""
+"""Folders of parquet files laid out as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _read(files: list[Path], column: str) -> Any:
 
 
 def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None]:
-    """Find image column, label column and class names, by the Hub's metadata or type and name."""
+    """Find image column, label column and class names, by metadata, type or name."""
     import pyarrow
 
     hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))

@@ -17,7 +17,7 @@ OVERSAMPLING = 3  # drawn at this many times the size per side, then averaged: s
 
 
 def shapes(n: int, seed: int, size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Draw `n` images of one shape each: random hue, size, place and turn on dark ground.
+    """Draw `n` images of one shape each, of random hue, size, place and turn.
 
     Args:
         n: number of images; the ten classes are equally frequent, in random order.
@@ -64,7 +64,7 @@ def _bright_colours(rng: np.random.Generator, n: int) -> Floats:
 def _local_grid(
     side: int, radius: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], turn: npt.NDArray[np.float64]
 ) -> tuple[Floats, Floats]:
-    """Pixel centres as the shape sees them, each [m, side, side]: its centre at 0, its radius 1, upright."""
+    """Pixel centres [m, side, side] in the shape's frame: radius 1, upright."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     cos = (np.cos(turn) / radius).astype(np.float32)[:, None, None]
     sin = (np.sin(turn) / radius).astype(np.float32)[:, None, None]

@@ -48,18 +48,18 @@ class Source(ABC):
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of all images, or of most of them; None where that is not known."""
+        """Height and width in pixels of all or most images; None where not known."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def load(self, i: int) -> Tensor:
-        """Image `i` as uint8 [3, h, w] on the CPU; raises DataError where it cannot be decoded."""
+        """Load image `i` as uint8 [3, h, w] on the CPU; DataError where that fails."""
 
     @abstractmethod
     def subset(self, indices: Indices, name: str | None = None) -> Self:
-        """The images at `indices`, in that order, with their labels, perhaps under another name."""
+        """Images at `indices`, in that order, perhaps under another name."""
 
     @abstractmethod
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
@@ -72,7 +72,7 @@ class Source(ABC):
         """
 
     def to(self, device: torch.device | str) -> Self:
-        """The same images on `device`, where they are in memory, so that batches are gathered there."""
+        """Move images in memory to `device`, so that batches are gathered there."""
         return self
 
     @property
@@ -91,7 +91,7 @@ class Source(ABC):
 
     @property
     def labelled(self) -> Indices:
-        """The images that have a label."""
+        """Indices of the images that have a label."""
         return np.flatnonzero(self.labels >= 0) if self.labels is not None else np.empty(0, np.int64)
 
     def labels_at(self, indices: Indices) -> Indices | None:
@@ -220,7 +220,7 @@ class LazySource(Source):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Images to train on, some perhaps unlabelled, images held out, and notes on them, a line each.
+    """Images to train on, images held out, and notes on them, a line each.
 
     Example:
         >>> black = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))

@@ -19,7 +19,7 @@ STL_BYTES = 3 * 96 * 96  # of one image
 def open_cifar(
     kind: Literal["CIFAR10", "CIFAR100"], folder: Path, download: bool
 ) -> tuple[MemorySource, MemorySource] | None:
-    """Open CIFAR's training and test images, from checksummed batches that lie in `folder`.
+    """Open CIFAR's training and test images from the checksummed batches in `folder`.
 
     With `download`, they are put there first where they are missing; else None is returned.
 
@@ -51,7 +51,7 @@ def open_cifar(
 
 
 def open_stl10(folder: Path, download: bool) -> tuple[LazySource, LazySource] | None:
-    """Open STL-10: 105,000 training images, 5,000 of them labelled, and 8,000 test images.
+    """Open STL-10: 105,000 training images, 5,000 labelled, and 8,000 test images.
 
     Unlabelled images have the label -1. With `download`, the files are put into the folder first (2.6 GB)
     where they are missing; else None is returned.
@@ -88,7 +88,7 @@ def open_stl10(folder: Path, download: bool) -> tuple[LazySource, LazySource] | 
 
 
 class StlRows:
-    """STL-10's raw files as items of a `LazySource`: 96 by 96 pixels, by channel, then column by column."""
+    """Raw files of STL-10 as items of a `LazySource`: by channel, then by column."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files

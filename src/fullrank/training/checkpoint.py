@@ -24,7 +24,7 @@ __all__ = ["Checkpoints", "TrainState"]
 
 @dataclass
 class TrainState:
-    """Where a run stands: what a checkpoint holds besides weights, optimiser and monitor.
+    """State of a run besides weights, optimiser and monitor.
 
     Attributes:
         loss_sum: of this epoch's batches so far; stays on the device until somebody reads it.
@@ -49,7 +49,7 @@ class TrainState:
 
     @contextmanager
     def clock(self, what: str, device: torch.device | None = None) -> Iterator[None]:
-        """Add the time spent within to `seconds[what]`, without what `device` still has to do."""
+        """Add the time within to `seconds[what]`, once `device` is idle."""
         if device is not None and device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -58,11 +58,11 @@ class TrainState:
 
     @property
     def verdict(self) -> Mapping[str, Any]:
-        """The verdict on the weights as they are now; empty where they have changed since the last one."""
+        """Verdict on the weights as they are now; empty where there is none."""
         return self.last.verdict if self.last and self.last.step == self.step else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The state as a checkpoint holds it."""
+        """State as a checkpoint holds it."""
         return {**vars(self), "last": self.last.as_dict() if self.last else {}}
 
     @classmethod
@@ -73,7 +73,7 @@ class TrainState:
 
 
 class Checkpoints:
-    """Writer and reader of a run's checkpoints; on the first process only, but for `restore`."""
+    """Checkpoints of a run; written by the first process."""
 
     def __init__(
         self, s: Setup, run: RunDir, monitor: CollapseMonitor, probe: OnlineProbe | None = None
@@ -81,7 +81,7 @@ class Checkpoints:
         self.s, self.run, self.monitor, self.probe = s, run, monitor, probe
 
     def weights(self) -> dict[str, Any]:
-        """What training changes: the networks' and optimisers' own tensors, not copies."""
+        """Tensors that training changes, of networks and optimisers, not copied."""
         return {
             "method": self.s.method.state_dict(),
             "optimizer": self.s.optimizer.state_dict(),
@@ -105,14 +105,14 @@ class Checkpoints:
             self._save_encoder(weights, state, f"encoders/epoch_{state.epoch:04d}.safetensors")
 
     def restore(self) -> TrainState:
-        """Take up the last checkpoint and drop the records after it; without one, start anew."""
+        """Take up the last checkpoint, if any, and drop the records after it."""
         found = self.run.load_checkpoint()
         if self.s.fabric.is_global_zero:
             self.run.truncate_metrics(found["metrics_size"] if found else 0)
         return TrainState() if found is None else self._load(found)
 
     def restore_healthy(self, state: TrainState) -> bool:
-        """Take up the last healthy checkpoint's networks and place; False where there is none.
+        """Take up the last healthy checkpoint; False where there is none.
 
         Records and time are not taken back: what happened stays on record.
         """
@@ -161,7 +161,7 @@ class Checkpoints:
 
 
 def _keep(source: Path, target: Path) -> None:
-    """Make `target` what `source` is now; a link will do, for `source` is only ever replaced."""
+    """Link `target` to what `source` is now, which is only ever replaced."""
     temporary = target.with_name(f".{target.name}.partial")
     temporary.unlink(missing_ok=True)
     try:

@@ -14,7 +14,7 @@ __all__ = ["compile_networks", "new_step", "uncompiled"]
 
 
 def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
-    """Run backbone and heads of both branches through `torch.compile`, each as its own graph.
+    """Run backbone and heads of both branches through `torch.compile`, one by one.
 
     Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
     names and the weights that are saved stay as they are. Numbers agree with those of a run without to

@@ -219,7 +219,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def make_train_config(method: str, *layers: Mapping[str, Any]) -> TrainConfig:
-    """Configuration from layers of settings, later ones winning; `options` merge key by key.
+    """Merge layers of settings, later ones winning, `options` key by key.
 
     Example:
         >>> make_train_config("byol", {"epochs": 3}, {"epochs": 2, "options": {"tau_base": 0.9}}).epochs

@@ -1,4 +1,4 @@
-"""The end of an epoch: evaluation of the held-out images, its record, and the checkpoint.
+"""End of an epoch: evaluation of held-out images, record and checkpoint.
 
 On a CPU that comes between epochs. A GPU would wait for it, so there the held-out images are embedded, the
 weights copied, and the rest is worked out in a thread beside the next epoch: the same records, in the same
@@ -30,7 +30,7 @@ __all__ = ["EpochEvaluator"]
 
 @dataclass
 class _Pending:
-    """Report that is being worked out, and what waits for it: its record and its checkpoint.
+    """Report that is being worked out, with its record and checkpoint.
 
     Weights are copies of when the epoch ended; the state is None until a checkpoint is asked for.
     """
@@ -113,7 +113,7 @@ class EpochEvaluator:
             self._writing = self._thread.submit(self.checkpoints.write, pending.weights, pending.state, size)
 
     def save(self, state: TrainState) -> None:
-        """Write a checkpoint on the first process; after an evaluation, once that is finished."""
+        """Write a checkpoint; after an evaluation, once that is finished."""
         self.s.fabric.barrier()
         if not self.writer.first:
             return

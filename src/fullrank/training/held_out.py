@@ -1,4 +1,4 @@
-"""Evaluation of the held-out images at the end of an epoch: in eval mode, un-augmented."""
+"""Evaluation of held-out images, in eval mode, un-augmented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class HeldOutEvaluator:
-    """Evaluator of the held-out images: layer outputs (taps) for the monitor, k-NN, online probe."""
+    """Evaluator of held-out images: layer outputs (taps), k-NN and online probe."""
 
     def __init__(self, s: Setup, monitor: CollapseMonitor) -> None:
         self.s, self.monitor = s, monitor
@@ -52,7 +52,7 @@ class HeldOutEvaluator:
         return self._report(self._embedded(), trained)
 
     def panel_later(self, trained: bool) -> Callable[[], Report]:
-        """The same, embedded now; the report is worked out on the CPU by the call, in whatever thread."""
+        """Embed now; the returned call works the report out, on the CPU."""
         chunks = [
             (
                 {tap: z.cpu() for tap, z in taps.items()},
@@ -89,7 +89,7 @@ class HeldOutEvaluator:
         return {tap: (one[tap], other[tap]) for tap in one}
 
     def accuracies(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
-        """Shares of held-out images that `knn` and `probe` name right; empty without labels.
+        """Accuracy of `knn` and `probe` on held-out images; empty without labels.
 
         The features are those that the panel has just measured.
         """

@@ -1,4 +1,4 @@
-"""Further logs, each an extra: TensorBoard, Weights & Biases, trackio; without an account."""
+"""Further logs: TensorBoard, Weights & Biases, trackio; without an account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["flatten", "open_log"]
 
 
 def flatten(record: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of a record under slash-separated names, for loggers that take scalars only.
+    """Flatten the numbers of a record to slash-separated names, for loggers.
 
     Example:
         >>> flatten({"event": "step", "loss": -0.5, "level": {"projector": 0.9}, "time": {"elapsed": 1.0}})
@@ -35,7 +35,7 @@ def flatten(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def open_log(kind: str, run: Path) -> Listener:
-    """Listener that writes records to a logger; raises UsageError where its package is missing.
+    """Open a logger as a listener; UsageError where its package is missing.
 
     Args:
         kind: `tensorboard` (files under RUN/tensorboard), `wandb` (offline unless WANDB_MODE says otherwise)

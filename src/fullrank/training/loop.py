@@ -1,4 +1,4 @@
-"""The training loop: views, loss, backward pass, step, and an evaluation after every epoch."""
+"""Training loop: views, loss, backward pass, step, evaluation of every epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROLLBACK_RATE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a run: `finished` or `collapsed`, its last record, and the seconds of its parts."""
+    """End of a run: `finished` or `collapsed`, last record, seconds of its parts."""
 
     path: Path
     reason: str
@@ -65,7 +65,7 @@ def train(
 
 
 def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
-    """Continue a run from its last checkpoint, exactly; one that has ended is left as it is.
+    """Continue a run exactly from its last checkpoint, unless it has ended.
 
     Raises:
         UsageError: there is no run, or its data is not where it was.
@@ -174,7 +174,7 @@ class Loop:
             yield index, batch
 
     def begin_step(self) -> float:
-        """Prepare optimiser, random numbers and method for a step; return its learning rate."""
+        """Prepare optimiser, random numbers and method; return the learning rate."""
         s, config, progress = self.s, self.config, self.state
         place = progress.step, s.steps_per_epoch, progress.rate_factor
         lr = set_learning_rates(s.optimizer, config, *place)
@@ -186,7 +186,7 @@ class Loop:
         return lr
 
     def make_views(self, images: Tensor | list[Tensor], index: int) -> list[Tensor]:
-        """Make this process's views of a batch, with its rows of the numbers drawn for the global batch."""
+        """Make this process's views, with its rows of the global batch's numbers."""
         views, config, fabric = self.s.views, self.config, self.fabric
         n = config.batch_size // fabric.world_size
         generator = generator_of(config.seed, 0, self.state.epoch, index)
@@ -258,7 +258,7 @@ class Loop:
         self._images, self._logged = 0, self.writer.elapsed()
 
     def _rolled_back(self) -> bool:
-        """Go back to the last healthy checkpoint at a tenth of the rate; False where it has or cannot."""
+        """Go back to the last healthy checkpoint, once, at a tenth of the rate."""
         state = self.state
         wanted = self.config.on_collapse == "rollback" and state.rate_factor == 1.0
         if not wanted or not self.evaluator.checkpoints.restore_healthy(state):
@@ -309,7 +309,7 @@ class Loop:
 
 
 def _online_probe(s: Setup) -> OnlineProbe | None:
-    """Classifier beside the method; None where it is not wanted or no image has a label."""
+    """Build the classifier beside the method; None where off or without labels."""
     classes = classes_of(s.data.train)
     if s.config.probe == "off" or not classes:
         return None
@@ -318,7 +318,7 @@ def _online_probe(s: Setup) -> OnlineProbe | None:
 
 
 def _some_images(source: Source, most: int) -> list[Tensor]:
-    """The first images that can be decoded."""
+    """Load the first images that can be decoded."""
     found: list[Tensor] = []
     for i in range(len(source)):
         with suppress(DataError):

@@ -1,4 +1,4 @@
-"""Online probe: a linear classifier on detached features, trained beside the method."""
+"""Online probe: a linear classifier on detached features, beside the method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNLABELLED = -1
 
 
 def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the labelled rows; 0 with a zero gradient where a batch has none.
+    """Mean cross entropy over the labelled rows; 0 where a batch has none.
 
     `logits` are [n, K], `labels` int64 [n], -1 where an image has none. PyTorch's mean over no rows is 0 / 0,
     which would poison the weights: with STL-10's 5 % of labels that happens about once in a thousand epochs.
@@ -49,7 +49,7 @@ def classes_of(source: Source) -> int:
 
 
 class OnlineProbe:
-    """Linear(F, K) on the detached features of the first view, a step for each of the method's.
+    """Linear(F, K) on the detached features of the first view.
 
     `own` has Adam to itself, whose steps do not depend on the scale of the features; `shared` is one more
     group of the method's optimiser, without weight decay, as solo-learn and its forks have it (they average
@@ -82,7 +82,7 @@ class OnlineProbe:
             optimizer.add_param_group({**group, **base, "lr": probe_lr(config)})
 
     def add_gradient(self, features: Tensor, indices: Tensor, share: float) -> None:
-        """Add `share` of the gradient of one batch; with `shared` scaled as the optimiser expects it."""
+        """Add `share` of a batch's gradient; of `shared` scaled for the optimiser."""
         labels = self.labels[indices.to(self.labels.device, non_blocking=True)]
         loss = probe_loss(self.linear(features.detach().float()), labels) * share
         if self.optimizer is None:

@@ -1,4 +1,4 @@
-"""Optimisers: PyTorch's own, and LARS as the reference codes of this field have it."""
+"""Optimisers: PyTorch's own, and LARS as the reference codes have it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LARS", "base_lr", "build_optimizer", "probe_lr", "scheduled_lr", "se
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You et al. 1708.03888) in the variants of the references.
+    """Layer-wise adaptive rate scaling (You et al. 1708.03888), in two variants.
 
     Per tensor p with gradient g and weight decay w, the gradient becomes r * (g + w p), where
 
@@ -71,7 +71,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step; `closure`, if given, recomputes the loss first and its value is returned."""
+        """Take a step; `closure`, if given, recomputes the loss, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -105,7 +105,7 @@ class LARS(Optimizer):
 
 
 def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """Apply weight decay and trust ratio; norms stay on the device, so nothing waits for them."""
+    """Apply weight decay and trust ratio, without waiting for the device."""
     gradients = [p.grad for p in params if p.grad is not None]
     adapted = [i for i, p in enumerate(params) if not (group["exclude_1d"] and p.ndim <= 1)]
     if not adapted:
@@ -186,7 +186,7 @@ def probe_lr(config: TrainConfig) -> float:
 
 
 def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: float) -> float:
-    """Learning rate of step `step` (from 0) on the run's schedule, for a scaled base rate.
+    """Learning rate of a step (from 0) on the run's schedule, for a scaled base.
 
     Example:
         >>> scheduled_lr(TrainConfig(epochs=2, schedule="step"), 3, 2, base=1.0)

@@ -124,7 +124,7 @@ class _Stopwatch:
 
 
 def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
-    """Train a few steps, measure their phases, and write `trace.json` for chrome://tracing to `out`.
+    """Measure the phases of a few steps; write `trace.json` for chrome://tracing.
 
     With a GPU every phase waits for it, so that steps are a little slower than in training.
 
@@ -195,7 +195,7 @@ def _steps(loop: Loop, steps: int) -> list[dict[str, float]]:
 
 
 def reachable_rate(device: torch.device, precision: str = "fp32") -> float:
-    """Flops a second of the fastest of three convolutions, both passes, and a matrix product."""
+    """Flops a second of the fastest of three convolutions and a matrix product."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     large = device.type == "cuda"
     n, size = (512, 8192) if large else (64, 1024)

@@ -1,4 +1,4 @@
-"""Records of a run: one dataclass an event, read from and written to `metrics.jsonl`."""
+"""Records of a run in `metrics.jsonl`: one dataclass an event."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` gave; missing, null and unknown keys of other versions are passed over."""
+        """Read what `as_dict` gave, without missing, null and unknown keys."""
         known = {f.name: values.get(cls.json_names.get(f.name, f.name)) for f in fields(cls)}
         return cls(**{name: value for name, value in known.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as one line of `metrics.jsonl` holds it."""
+        """Record as a line of `metrics.jsonl` holds it."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         kept = {k: v for k, v in values.items() if v is not None or k in self.may_be_null}
         return {"event": self.event, **{self.json_names.get(k, k): v for k, v in kept.items()}}
@@ -63,7 +63,7 @@ class StartRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord(RunRecord):
-    """Loss of a training batch, its terms, and the normalized std (level) by layer output (tap).
+    """Loss of a training batch; normalized std (level) by layer output (tap).
 
     Example:
         >>> StepRecord.from_dict({"event": "step", "epoch": 0, "step": 10, "loss": -0.5, "new": 1}).loss
@@ -82,7 +82,7 @@ class StepRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord(RunRecord):
-    """Evaluation of the held-out images at the end of an epoch; epoch 0 is the untrained network.
+    """Evaluation of held-out images after an epoch; epoch 0 is untrained.
 
     Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
     they were not due or there are no labels.
@@ -105,14 +105,14 @@ class EpochRecord(RunRecord):
     time: Mapping[str, float] | None = None
 
     def accuracy(self, of: str) -> float | None:
-        """Share of held-out images that `knn` or `probe` names right; None where it was not measured."""
+        """Accuracy of `knn` or `probe` on held-out images; None where not measured."""
         found: dict[str, Any] = getattr(self, of) or {}
         return found.get("top1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackRecord(RunRecord):
-    """Return to the last healthy checkpoint, and the factor of the learning rate from there on."""
+    """Return to the last healthy checkpoint, with the learning rate's factor."""
 
     event: ClassVar[str] = "rollback"
 
@@ -138,7 +138,7 @@ Listener = Callable[[RunRecord], None]
 
 
 def parse_record(line: bytes) -> RunRecord | None:
-    """Read a line of `metrics.jsonl`; None where it is cut or no record of a known event.
+    """Read a line of `metrics.jsonl`; None where it is cut or unknown.
 
     Example:
         >>> parse_record(b'{"event": "end", "epoch": 2, "step": 8, "reason": "finished"}').reason
@@ -157,7 +157,7 @@ def parse_record(line: bytes) -> RunRecord | None:
 
 
 def follow(log: Path, position: int, notify: Listener) -> int:
-    """Notify of every whole line of a growing `metrics.jsonl` after a byte; return the next byte.
+    """Notify of whole lines of a growing file from a byte on; return the next byte.
 
     The file may not be there yet.
 
@@ -184,7 +184,7 @@ def follow(log: Path, position: int, notify: Listener) -> int:
 
 
 class RecordWriter:
-    """Writer of records in the order of their steps, which may not be the order that they come in.
+    """Writer of records in the order of their steps, even if they come otherwise.
 
     `started` is when the run began, by `time.perf_counter`; earlier by its time before a resume.
     """
@@ -205,7 +205,7 @@ class RecordWriter:
                 listener(record)
 
     def write(self, record: RunRecord) -> None:
-        """Send a record to file and listeners; while records are held, once they are released."""
+        """Send a record to file and listeners, unless records are held back."""
         if self._held is not None:
             self._held.append(record)
             return

@@ -148,7 +148,7 @@ class RunDir:
             torch.save(dict(state), file)
 
     def load_checkpoint(self, name: str = "last") -> dict[str, Any] | None:
-        """Read a checkpoint to the CPU, without unpickling code; None where there is none yet."""
+        """Read a checkpoint to the CPU, without unpickling code; None without one."""
         path = self.checkpoint_path(name)
         if not path.exists():
             return None
@@ -161,7 +161,7 @@ class RunDir:
     def save_encoder(
         self, weights: Mapping[str, Tensor], header: Mapping[str, Any], name: str = "encoder.safetensors"
     ) -> None:
-        """Write the backbone alone to a file of the run, with a header that says what it is."""
+        """Write the backbone alone, with a header that describes it."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         metadata = {"format": "fullrank-encoder", "fullrank": _version("fullrank")}
         metadata |= {

@@ -1,4 +1,4 @@
-"""Learning rates as plain functions of the step: nothing to save, nothing to restore."""
+"""Learning rates as plain functions of the step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["epoch_cosine", "warmup_cosine"]
 def warmup_cosine(
     step: int, total: int, base: float, *, warmup: int = 0, start: float = 0.0, final: float = 0.0
 ) -> float:
-    """Linear warm-up from `start`, then a cosine to `final`, per optimiser step of `total`.
+    """Linear warm-up from `start`, then a cosine to `final`, by optimiser step.
 
     As solo-learn and its forks have it, the slope of the warm-up divides by `warmup - 1`: the base rate is
     reached at step `warmup - 1` and stands at step `warmup` too.
@@ -28,7 +28,7 @@ def warmup_cosine(
 def epoch_cosine(
     epoch: float, epochs: int, base: float, *, warmup: float = 0, final: float = 0.0, from_zero: bool = False
 ) -> float:
-    """Cosine that changes once per epoch, as SimSiam's reference and Li et al. (2209.15007) have it.
+    """Cosine by epoch, as SimSiam's reference and Li et al. (2209.15007) have it.
 
     Warm-up epochs ramp as base * (1 + epoch) / (1 + warmup); with `from_zero` as base * epoch / warmup, which
     is MoCo v3's form, per step, with fractions of epochs.

@@ -1,4 +1,4 @@
-"""Set-up of a run from its configuration: devices, images, views, method, optimiser."""
+"""Set-up of a run: devices, images, views, method, optimiser."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def generator_of(*key: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class CropViews:
-    """Crop that cuts the views of one large image where it is decoded, as its place decides."""
+    """Crop that cuts the views of a large image where it is decoded."""
 
     views: Views
     seed: int
 
     def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
-        """Cut uint8 [3, h, w] into one uint8 [3, s, s] per view; two for a scale-mixed view."""
+        """Cut uint8 [3, h, w] into a uint8 [3, s, s] per view; two if scale-mixed."""
         generator = generator_of(self.seed, 1, epoch, position)
         params = self.views.sample(1, image.shape[1], image.shape[2], generator)
         return self.views.crop_in_worker(image, params, row=0)
@@ -154,7 +154,7 @@ def default_image_size(source: Source) -> int:
 
 
 def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
-    """Open the data, unless it is open, and resolve the configuration; nothing is written yet."""
+    """Open the data, unless it is open, and resolve the configuration."""
     if data is None:
         with fabric.rank_zero_first():
             data = open_data(
@@ -214,7 +214,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
 
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
-    """Choose masked views on a GPU where the step is compiled or its batches are small."""
+    """Choose masked views on a GPU where the step is compiled or batches small."""
     settings = (config.views, config.image_size, data.train.mean, data.train.std)
     plain, compiled = Views(*settings), config.compile != "none"
     small = config.batch_size * config.image_size**2 <= FEW_PIXELS
@@ -246,7 +246,7 @@ def _synchronise(method: Method, config: TrainConfig, fabric: Fabric) -> None:
 
 
 def _on(source: Source, device: torch.device) -> Source:
-    """Move images in memory to the device where they leave room; else batches are sent as they come."""
+    """Move images in memory to the device where they leave room."""
     if device.type == "cuda" and source.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
         return source
     return source.to(device)

@@ -35,7 +35,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def brightness_(images: Tensor, factor: Tensor) -> Tensor:
-    """Scale every pixel by its image's factor ([B], 0 is black) in place, clamped to [0, 1].
+    """Scale pixels by their image's factor ([B], 0 is black) in place, clamped.
 
     Example:
         >>> brightness_(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
@@ -45,7 +45,7 @@ def brightness_(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast_(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels from their image's mean grey: factor [B], 0 is flat grey; in place, clamped.
+    """Move pixels from their image's mean grey ([B], 0 is flat) in place, clamped.
 
     Example:
         >>> contrast_(torch.tensor([0.0, 1.0]).repeat(1, 3, 1, 1), torch.tensor([0.0])).flatten()[:2]
@@ -68,7 +68,7 @@ def saturation_(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue_(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn hues by `shift` [B] of a full circle, in [-0.5, 0.5], in place; HSV value and saturation stay.
+    """Turn hues by `shift` [B] of a circle, in [-0.5, 0.5], in place.
 
     Example:
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
@@ -132,7 +132,7 @@ _OPERATIONS = (brightness_, contrast_, saturation_, hue_)
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """The grey level in all three channels: [B, 3, H, W], a broadcast view whose channels share memory.
+    """Grey level in all three channels: [B, 3, H, W], sharing memory.
 
     Example:
         >>> grayscale(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten()
@@ -142,7 +142,7 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = 128 / 255) -> Tensor:
-    """Inverts every value from the threshold (in [0, 1]) on.
+    """Invert every value from the threshold (in [0, 1]) on.
 
     Example:
         >>> solarize(torch.tensor([0.25, 0.75]))

@@ -27,7 +27,7 @@ TABLE = 2**27  # most bytes of weights that are kept to be looked up: sides of 6
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are cast; else UsageError.
+    """Cast images to float32: uint8 is divided by 255; UsageError for integers.
 
     Example:
         >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
@@ -50,7 +50,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 def random_sizes(
     areas: Tensor, ratios: Tensor, height: Tensor, width: Tensor, area: Range, ratio: Range, margin: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sides of random boxes: of T tries the first that fits, as torchvision draws crops.
+    """Sides of random boxes: the first of T tries that fits, as in torchvision.
 
     The share `area` of `height * width` (int64 [B], pixels) and the `ratio` of width over height, on a log
     scale, lie in (low, high) where the uniform numbers `areas` and `ratios` [T, B] say. Boxes must be smaller
@@ -127,7 +127,7 @@ def resample_matrix(
 def crop_matrix(
     size_in: int, size_out: int, start: Tensor, length: Tensor, flip: Tensor, interpolation: Interpolation
 ) -> Tensor:
-    """Look up the weights of `resample_matrix`, bit by bit: small images have few boxes.
+    """Look up the weights of `resample_matrix`: small images have few boxes.
 
     Arguments and result [B, size_out, size_in] are as there.
 
@@ -155,7 +155,7 @@ def _every_crop(size_in: int, size_out: int, interpolation: Interpolation, devic
 
 @lru_cache(maxsize=16)
 def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
-    """[radius + 1, size * size]: how often pixel `i`, or its mirror image, lies at each distance from `o`."""
+    """Count pixels, or mirror images, at each distance: [radius + 1, size * size]."""
     i, o = torch.arange(size, device=device), torch.arange(size, device=device).view(-1, 1)
     at, last = torch.arange(radius + 1, device=device).view(-1, 1, 1), size - 1
     before, behind = (at == i + o) & (i > 0), (at == 2 * last - i - o) & (i < last)
@@ -163,7 +163,7 @@ def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
 
 
 def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
-    """Weights of a Gaussian blur along one axis, with reflected borders: float32 [B, size, size].
+    """Weights of a Gaussian blur along an axis, borders reflected: [B, size, size].
 
     `sigma` [B] is in pixels; the kernel reaches `radius` pixels to either side, at most `size - 1`. It equals
     a torchvision `gaussian_blur` of kernel size `2 * radius + 1`.
@@ -200,7 +200,7 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor, interpolation: Interpolation = "nearest") -> Tensor:
-    """Turn images [B, C, H, W] by `degrees` [B], counter-clockwise; what comes in is 0.
+    """Turn images [B, C, H, W] by `degrees` [B], counter-clockwise, over zeros.
 
     Raises:
         UsageError: the interpolation is neither "nearest" nor "bilinear".
@@ -235,7 +235,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Pixels of the images that lie in their boxes, bool [B, 1, H, W]; sides are [B], in pixels."""
+    """Pixels of images that lie in their boxes: bool [B, 1, H, W]."""
     y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
     x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
     top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
@@ -244,7 +244,7 @@ def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: T
 
 
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Set a box of every image [B, C, H, W] to 0, in place; an empty box erases nothing.
+    """Set a box of every image [B, C, H, W] to 0 in place, unless it is empty.
 
     Example:
         >>> erase(torch.ones(1, 1, 2, 3), *(torch.tensor([v]) for v in (0, 1, 1, 2)))
@@ -255,7 +255,7 @@ def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tens
 
 
 def paste(images: Tensor, others: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Paste a box of each of `others` [B, C, H, W] into `images`, at its place; a new tensor.
+    """Paste a box of each of `others` [B, C, H, W] into a copy of `images`.
 
     Example:
         >>> paste(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 2, 3), *torch.tensor([[0], [1], [1], [2]]))

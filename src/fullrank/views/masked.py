@@ -1,4 +1,4 @@
-"""Views by masks in place of branches, for devices that are slow to ask and fast to answer.
+"""Views by masks in place of branches, for fast devices with slow launches.
 
 `Views` picks the images that each change applies to, which saves a CPU half of the work and asks a GPU for
 hundreds of small operations. Here every change is computed for every image and taken where chance says so: no
@@ -133,7 +133,7 @@ def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Neutral factors and the orders of a jitter: sent once, since sending a list waits."""
+    """Neutral factors and orders of a jitter, sent once: sending a list waits."""
     neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=device)
     return neutral, torch.tensor(colour.JITTER_ORDERS, device=device)
 

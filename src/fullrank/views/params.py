@@ -72,7 +72,7 @@ class ViewParams:
 
 @dataclass(frozen=True)
 class Params:
-    """Parameters of every view of a batch; `height` and `width` of its images are int64 [B]."""
+    """Parameters of all views of a batch; sizes of its images are int64 [B]."""
 
     height: Tensor
     width: Tensor
@@ -130,13 +130,13 @@ def _one_of(u: Tensor, n: int) -> Tensor:
 
 
 def _more(view: View) -> list[int]:
-    """Uniform numbers per sample beyond `NUMBERS`: RandAugment; the second version, its own; the box."""
+    """Numbers beyond `NUMBERS`: RandAugment; second version and its own; box."""
     augment = 4 * view.randaugment
     return [augment, NUMBERS, augment, 3] if view.scale_mix else [augment, 0, 0, 0]
 
 
 def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
-    """Compute the parameters of one view from uniform numbers, whose order decides what a seed means.
+    """Compute a view's parameters; the order of its numbers defines a seed.
 
     The numbers are `u` [60, B] and `more` [m, B]; `height` and `width` are those of the images, int64 [B].
     """
@@ -194,7 +194,7 @@ def _erased(view: View, u: Tensor, chosen: Tensor, areas: Tensor, ratios: Tensor
 
 
 def mix_boxes(u: Tensor, side: int) -> Tensor:
-    """Boxes of ScaleMix (arXiv 2204.00613), int64 [B, 4]: top, left, height, width in pixels.
+    """Boxes of ScaleMix (arXiv 2204.00613), int64 [B, 4] in pixels.
 
     From `u` [3, B] come lambda and the centre's row and column. The box is square, its side `sqrt(1 -
     lambda)` of the view's, its centre any pixel; it reaches half its side, rounded down, to either side of
@@ -213,7 +213,7 @@ def mix_boxes(u: Tensor, side: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row of numbers, float64 [rows, 1]: lowest value, span, probability to compare with."""
+    """Lowest value, span and probability for each row of numbers: [rows, 1]."""
     low, high, likely = ([0.0] * rows for _ in range(3))
     strengths = (view.brightness, view.contrast, view.saturation)
     low[FACTORS] = [*(max(0.0, 1 - s) for s in strengths), -view.hue]
@@ -231,7 +231,7 @@ def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
-    """Draw the numbers of a batch: 60 per sample and view, then what some need beyond that."""
+    """Draw the numbers of a batch: 60 per sample and view, then the rest."""
     more = sum(sum(_more(view)) for view in recipe)
     return RandomNumbers(
         torch.rand(len(recipe), NUMBERS, batch_size, generator=generator, dtype=torch.float64),
@@ -242,7 +242,7 @@ def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Gener
 def draw_params(
     recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, numbers: RandomNumbers
 ) -> Params:
-    """Compute the parameters of all views, of `sides` pixels, on the device of the numbers.
+    """Compute the parameters of all views, on the device of the numbers.
 
     `height` and `width` are those of the images, int64 [B].
     """
@@ -257,7 +257,7 @@ def draw_params(
 
 @lru_cache(maxsize=64)
 def alike(recipe: tuple[View, ...], sides: tuple[int, ...]) -> list[tuple[View, int, list[int]]]:
-    """Group views that differ in their role at most: each with its side and places in the recipe.
+    """Group views that differ at most in role, with sides and places.
 
     Example:
         >>> [places for _, _, places in alike((View(), View(flip_p=0.5), View(role="source")), (8, 8, 8))]

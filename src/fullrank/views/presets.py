@@ -120,7 +120,7 @@ class View:
                 raise UsageError(f"view: {name} is {getattr(self, name)!r}; {remedy}")
 
     def side(self, image_size: int) -> int:
-        """Side of the view in pixels: `size` of the image size, but 8 at least where the image size allows.
+        """Side of the view in pixels: a share of the image size, at least 8.
 
         Example:
             >>> View(size=96 / 224).side(224), View(size=0.5).side(32), View(size=0.1).side(32)
@@ -131,7 +131,7 @@ class View:
 
 @dataclass(frozen=True)
 class ViewSet:
-    """Named recipe: the views of an image in their order, their purpose and their source."""
+    """Named recipe: views of an image, their purpose and their source."""
 
     views: tuple[View, ...]
     description: str

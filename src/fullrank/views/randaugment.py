@@ -1,4 +1,4 @@
-"""RandAugment (arXiv 1909.13719) on whole batches, with timm's fifteen operations and their magnitudes.
+"""RandAugment (arXiv 1909.13719) on whole batches, with timm's operations.
 
 It follows timm's `rand-m10-n2-mstd0.5` (not "increasing"): each of n operations is drawn anew from the
 fifteen, used half the time, at a magnitude from a normal distribution clamped to [0, 10]. As there, the
@@ -47,7 +47,7 @@ def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tenso
 
 
 def rand_augment(images: Tensor, which: Tensor, levels: Tensor) -> Tensor:
-    """Apply the operations of each image [B, 3, H, W] in [0, 1], one after the other, in place.
+    """Apply each image's operations to [B, 3, H, W] in [0, 1], in place.
 
     Indices into `OPS` (`which`, -1 does nothing) and magnitudes (`levels`, in [-10, 10], whose sign matters
     to the geometric ones alone) are [B, n] **on the CPU**.
@@ -82,19 +82,19 @@ def _by_torchvision(images: Tensor, _: Tensor, name: str) -> Tensor:
 
 
 def _posterize(images: Tensor, level: Tensor) -> Tensor:
-    """Keeps 0 to 4 of the 8 bits of a value."""
+    """Keep 0 to 4 of the 8 bits of a value."""
     step = torch.exp2(8 - (4 * _share(level)).floor()).view(-1, 1, 1, 1)
     return images.mul(255).round_().div_(step).floor_().mul_(step).div_(255)
 
 
 def _solarize(images: Tensor, level: Tensor) -> Tensor:
-    """Inverts the values from a threshold on that the magnitude raises: 0 inverts all, 10 none."""
+    """Invert values from a threshold on: magnitude 0 inverts all, 10 none."""
     threshold = (256 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1)
     return torch.where(images >= threshold, 1 - images, images)
 
 
 def _solarize_add(images: Tensor, level: Tensor) -> Tensor:
-    """Adds up to 110/255 to the values below 128/255."""
+    """Add up to 110/255 to the values below 128/255."""
     lift = (110 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1)
     return torch.where(images < 128 / 255, (images + lift).clamp_(max=1), images)
 
@@ -104,7 +104,7 @@ def _factor(level: Tensor) -> Tensor:
 
 
 def _sharpness(images: Tensor, level: Tensor) -> Tensor:
-    """Moves the pixels from their smoothed values; those on the border stay, as in PIL."""
+    """Move pixels from their smoothed values; the border stays, as in PIL."""
     if min(images.shape[-2:]) < 3:
         return images
     out, inner = images.clone(), images[..., 1:-1, 1:-1]
@@ -115,7 +115,7 @@ def _sharpness(images: Tensor, level: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
-    """Each output pixel (x, y), from the corner, taken from (xx x + xy y + x0, yx x + yy y + y0), bilinearly.
+    """Take pixel (x, y) from (xx x + xy y + x0, yx x + yy y + y0), bilinearly.
 
     As in PIL, a pixel is grey where that point lies outside, and what it mixes never is.
     """

@@ -1,4 +1,4 @@
-"""Random augmentations of whole batches, drawn on the CPU and applied on the device.
+"""Random views of batches, drawn on the CPU and applied on the device.
 
 `Views.sample` draws every random parameter from a generator, so that a seed decides the views whatever the
 device, and whichever rows a process keeps. `Views` applies them in the literature's order: crop and flip,
@@ -122,7 +122,7 @@ class Views:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, params: Params) -> list[Tensor]:
-        """Make the views of images, uint8 or float in [0, 1], [B, 3, H, W], on their device.
+        """Make the views of images [B, 3, H, W], uint8 or float in [0, 1].
 
         Each is float32 [B, 3, s, s] for its side s, normalised, in new memory; `params` come from `sample`.
 
@@ -142,7 +142,7 @@ class Views:
 
     @torch.no_grad()
     def clean(self, images: Tensor) -> Tensor:
-        """Make the view for evaluation, float32 [B, 3, S, S]: centre of the resized images."""
+        """Make the view for evaluation, [B, 3, S, S]: centre of the resized images."""
         batch, _, height, width = images.shape
         whole = torch.tensor([[0, 0, height, width]]).expand(batch, 4)
         view = View(interpolation=self.recipe[0].interpolation)
@@ -151,7 +151,7 @@ class Views:
             return ops.normalize(crop, self.mean, self.std)
 
     def crop_in_worker(self, image: Tensor, params: Params, row: int) -> list[Tensor]:
-        """Crop and flip one image by torchvision, for loader workers whose images differ in size.
+        """Crop and flip one image by torchvision, for loader workers.
 
         Args:
             image: uint8 [3, h, w].
@@ -177,7 +177,7 @@ class Views:
 
     @torch.no_grad()
     def finish(self, crops: Sequence[Tensor], params: Params) -> list[Tensor]:
-        """Make views on the device of the crops that `crop_in_worker` cut, [B, 3, s, s] each.
+        """Make views of the crops [B, 3, s, s] that `crop_in_worker` cut.
 
         Raises:
             UsageError: the crops are of another number, shape or type than that.
@@ -203,7 +203,7 @@ class Views:
         return images.shape[2], images.shape[3]
 
     def _crop(self, images: Tensor, view: View, box: Tensor, flip: Tensor | None, size: int) -> Tensor:
-        """Resize boxes [B, 4] of float images; for a view without crop, the middle of the whole."""
+        """Resize boxes [B, 4] of images; without crop, the middle of the whole."""
         device, (height, width) = images.device, images.shape[-2:]
         top, left, h, w = ops.to_device(box, device).unbind(1)
         flip = None if flip is None else ops.to_device(flip, device)
@@ -253,7 +253,7 @@ class Views:
 
 
 def sheet(images: Tensor, views: Views, params: Params, cell: int = 64) -> NDArray[np.uint8]:
-    """Picture of sampled views: a row per image, first the un-augmented one, then its views.
+    """Picture of sampled views: a row per image, the un-augmented one first.
 
     Args:
         images: uint8, or float in [0, 1], [B, 3, H, W].

@@ -94,12 +94,12 @@ class Run:
 
     @property
     def picture(self) -> Path | None:
-        """The contact sheet of sampled views, where there is one."""
+        """Contact sheet of sampled views, where there is one."""
         path = self.path / "figures" / "views.png"
         return path if path.is_file() else None
 
     def measures(self, tap: str, name: str) -> list[Point]:
-        """The values of one measure at one tap over the epochs; empty where it was never taken.
+        """Values of a measure at a tap over the epochs; empty where it was never taken.
 
         Example:
             >>> panel = {"n": 1000, "d": 128, "measures": {"auc": {"value": 0.7, "null": 0.6}}}
@@ -120,7 +120,7 @@ class Run:
         return (panels[-1].get("n"), panels[-1].get("d")) if panels else (None, None)
 
     def spectra(self, tap: str, form: str) -> dict[int, NDArray[np.float64]]:
-        """Singular values, descending, by epoch; `form` is "centred" or "unit"; empty where none are."""
+        """Singular values, descending, by epoch; `form` is "centred" or "unit"."""
         return {
             epoch: found[f"{tap}.{form}"]
             for epoch, found in self._spectra.items()

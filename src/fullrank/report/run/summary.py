@@ -77,7 +77,7 @@ class Summary:
 
     @property
     def constant(self) -> bool:
-        """Whether the embedding is constant but for noise, so that a rank would be that of the noise."""
+        """Whether the embedding is constant but for noise, whose rank means nothing."""
         return self.look.word == "complete"
 
     @property
@@ -87,7 +87,7 @@ class Summary:
 
     @property
     def tap(self) -> str:
-        """The tap that the verdict speaks of, or the one to look at first."""
+        """Tap that the verdict is about, or the first of interest."""
         tap = str(self.verdict.get("tap") or "")
         names = [*self.panels, *self.levels]
         return tap or ("projector" if "projector" in names or not names else names[0])
@@ -104,7 +104,7 @@ class Summary:
 
     @property
     def level(self) -> float | None:
-        """The level at `tap`: on held-out images, or of the last batch where no panel was taken."""
+        """Level at `tap`: of held-out images, or of the last batch without a panel."""
         held_out = self.measure("level")
         return held_out if held_out is not None else self.levels.get(self.tap)
 
@@ -115,7 +115,7 @@ class Summary:
 
     @property
     def rank_null(self) -> float | None:
-        """What isotropic noise of the same n and d would have as centred effective rank."""
+        """Centred effective rank of isotropic noise of the same n and d."""
         return self.measure("erank_centred", "null")
 
     @property
@@ -126,7 +126,7 @@ class Summary:
 
     @property
     def share_watching(self) -> float | None:
-        """Which share of the time went into watching, known at the end."""
+        """Share of the time that went into watching, known at the end."""
         return self.end.time.get("share_watching") if self.end else None
 
     @property
@@ -141,7 +141,7 @@ class Summary:
         return found
 
     def seconds_left(self, total_steps: int) -> float | None:
-        """How long the rest takes at the pace so far; None before two steps were logged."""
+        """Time that the rest takes at the pace so far; None before two step records."""
         if self._begun is None or self.elapsed is None or self.step <= self._begun[0]:
             return None
         pace = (self.elapsed - self._begun[1]) / (self.step - self._begun[0])
@@ -149,7 +149,7 @@ class Summary:
 
 
 def threshold_of(verdict: Mapping[str, Any]) -> float | None:
-    """The level below which a verdict calls complete collapse, where its evidence tells it."""
+    """Level below which a verdict calls complete collapse, where evidence has it."""
     rows = (row for row in verdict.get("evidence") or [] if row.get("metric") == "level")
     return next((row["threshold"] for row in rows if row.get("threshold") is not None), None)
 
