@@ -35,7 +35,7 @@ def _share(recipe: str, note: str, repeats: int) -> Row:
         def panel(study_every: int) -> float:
             monitor.study_every = study_every
             start = time.perf_counter()
-            loop.looking.evaluation.panel(trained=True)
+            loop.evaluator.held_out.panel(trained=True)
             return time.perf_counter() - start
 
         panel(1)  # what is computed once in a run

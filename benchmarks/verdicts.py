@@ -67,11 +67,11 @@ def trained(data: str, recipe: str, settings: Mapping[str, Any], seeds: int) -> 
             for arm, (right, options) in ARMS.items():
                 changes = {"data": data, "seed": seed, "options": options, **settings}
                 outcome = train(make_train_config("simsiam", base, changes), Path(folder) / f"{seed}-{arm}")
-                panel = outcome.record["panels"]["projector"]
+                panel = outcome.record.panels["projector"]
                 level, rank = (panel["measures"][m]["value"] for m in ("level", "rankme_uncentred"))
                 name = f"{arm}, trained on {Path(data).name}, seed {seed}"
                 checks = simple_checks(level, rank, panel["d"])
-                yield name, right, outcome.record["verdict"]["kind"], *checks
+                yield name, right, outcome.record.verdict["kind"], *checks
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Batches:
         DataError: while iterating: more images are corrupt than the source tolerates.
 
     Example:
+        >>> import torch
         >>> from fullrank.images.sources import MemorySource
         >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
         >>> loader = Batches(source, batch_size=4, seed=0)
@@ -141,6 +142,7 @@ def evaluation_batches(
         DataError: while iterating: more images are corrupt than the source tolerates.
 
     Example:
+        >>> import torch
         >>> from fullrank.images.sources import MemorySource
         >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
         >>> [indices.tolist() for indices, images in evaluation_batches(source, 4, rank=1, world_size=2)]
