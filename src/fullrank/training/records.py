@@ -24,8 +24,8 @@ __all__ = [
 class RunRecord:
     """Fields of all records: epochs and optimiser steps done.
 
-    Of a class, `may_be_null` are the fields that are written where they are None, and `earlier_names` the keys
-    that runs from before have for a field.
+    Of a class, `may_be_null` are the fields that are written where they are None, and `earlier_names` the
+    keys that earlier runs have for a field.
     """
 
     event: ClassVar[str] = ""
