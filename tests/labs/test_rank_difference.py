@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,8 @@ def test_a_whitened_target_has_the_full_rank(trained: dict[str, Result]) -> None
 
 @pytest.mark.slow
 def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
-    base = {**TINY["run"], "data": "shapes"}
+    settings: Any = TINY["run"]
+    base = {**settings, "data": "shapes"}
     cells = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
     assert run_once(cells, tmp_path, at_once=1) == {}
     for cell in cells:
@@ -122,5 +124,5 @@ def test_the_smallest_lab_comes_to_a_page_with_both_parts(tmp_path: Path) -> Non
 
 def test_every_filter_of_the_laptop_is_a_filter_of_the_paper() -> None:
     for preset in (LAPTOP, PAPER, TINY):
-        for own in preset["filters"].values():  # type: ignore[attr-defined]
+        for own in preset["filters"].values():
             assert set(own["only"]) <= FILTERS.keys()

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fullrank.training.records import RunRecord, parse_record
+
 TAPS = {"backbone": 256, "projector": 128}
 N = 1000
 
@@ -116,7 +118,8 @@ def records(
     clock, floor = 0.0, {"healthy": -0.91, "complete": -0.9997, "dimensional": -0.955}[kind]
     for epoch in range(epochs + 1):
         t = epoch / max(1, epochs)
-        panels, spectra, verdicts = {}, {}, {}
+        panels, verdicts = {}, {}
+        spectra: dict[str, np.ndarray] = {}
         loss = None
         for inner in range(1, per_epoch + 1) if epoch else []:
             step, now = (epoch - 1) * per_epoch + inner, ((epoch - 1) + inner / per_epoch) / epochs
@@ -215,7 +218,7 @@ def make_run(
         if row["event"] != "end" or ended:
             lines.append(json.dumps(row))
         if arrays and spectra:
-            np.savez(path / "spectra" / f"epoch_{row['epoch']:04d}.npz", **arrays)
+            np.savez(path / "spectra" / f"epoch_{row['epoch']:04d}.npz", **arrays)  # type: ignore[arg-type]
     if not spectra:
         (path / "spectra").rmdir()
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -254,13 +257,14 @@ def fake_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fake_records() -> Callable[..., list[dict[str, Any]]]:
+def fake_records() -> Callable[..., list[RunRecord]]:
     """The records of a run, without a directory."""
 
     def make(
         kind: str = "healthy", epochs: int = 20, per_epoch: int = 31, labels: bool = True
-    ) -> list[dict[str, Any]]:
-        return [row for row, _ in records(kind, epochs, per_epoch, labels)]
+    ) -> list[RunRecord]:
+        lines = [json.dumps(row).encode() for row, _ in records(kind, epochs, per_epoch, labels)]
+        return [record for line in lines if (record := parse_record(line))]
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import fullrank
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.layouts import LAYOUTS
 from fullrank.features.store import StoreWriter
@@ -30,11 +31,12 @@ def cloud(n: int = 300, d: int = 24, seed: int = 0) -> torch.Tensor:
     return z * torch.arange(1, d + 1) ** -0.5
 
 
-def view(z: torch.Tensor | None = None, **more: object) -> AuditView:
-    return fullrank.audit(cloud() if z is None else z, metrics=QUICK, **more)
+def view(z: torch.Tensor | None = None, **more: Any) -> AuditView:
+    made: AuditView = fullrank.audit(cloud() if z is None else z, metrics=QUICK, **more)
+    return made
 
 
-def page_of(out: Path, *views: AuditView, **more: object) -> str:
+def page_of(out: Path, *views: AuditView, **more: Any) -> str:
     named = {f"tap{k}" if len(views) > 1 else v.tap: v for k, v in enumerate(views)}
     return write_audit(named, out, figures=False, **more).read_text()
 
@@ -47,7 +49,7 @@ def test_one_embedding(tmp_path: Path) -> None:
     assert "<h1>features</h1>" in text and "Healthy" in text and "Coloured by 3 classes" in text
     for name in QUICK:
         assert f">{name}<small>" in text
-        assert CATALOGUE[name].reference.split(",")[0] in text
+        assert METRICS[name].reference.split(",")[0] in text
     assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "audit.html"}
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "healthy"
 
@@ -124,27 +126,27 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
         rows = {tap: z[:n] for tap, z in taps.items()}
         writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
         writer.finish({"classes": ["a", "b", "c"]})
-    wishes = AuditOptions(metrics=("level", "nc1_variability"))
-    held_out = audit_subject(tmp_path / "F", wishes)
+    options = AuditOptions(metrics=("level", "nc1_variability"))
+    held_out = audit_subject(tmp_path / "F", options)
     assert {tap: (found.n, found.verdict.kind) for tap, found in held_out.items()} == {
         "features": (300, "healthy"),
         "target": (300, "dimensional"),
     }
     assert held_out["features"].metrics["nc1_variability"].value is not None
-    (train,) = audit_subject(tmp_path / "F", replace(wishes, taps=("target",), split="train")).values()
+    (train,) = audit_subject(tmp_path / "F", replace(options, taps=("target",), split="train")).values()
     assert train.n == 600
     if LAYOUTS[layout].place(tmp_path / "F", "train").is_dir():
-        assert audit_subject(tmp_path / "F/train", wishes)["features"].n == 600
+        assert audit_subject(tmp_path / "F/train", options)["features"].n == 600
         with pytest.raises(UsageError, match=r"train holds no held-out images"):
-            audit_subject(tmp_path / "F/train", replace(wishes, split="held-out"))
+            audit_subject(tmp_path / "F/train", replace(options, split="held-out"))
     with pytest.raises(UsageError, match="holds features with their labels"):
-        audit_subject(tmp_path / "F", wishes, np.zeros(300))
+        audit_subject(tmp_path / "F", options, np.zeros(300))
     with pytest.raises(UnknownNameError, match="unknown tap 'feature'"):
-        audit_subject(tmp_path / "F", replace(wishes, taps=("feature",)))
+        audit_subject(tmp_path / "F", replace(options, taps=("feature",)))
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -155,7 +157,7 @@ def browser():
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_page_in_a_browser(browser, tmp_path: Path, width: int) -> None:
+def test_the_page_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None:
     found = view(labels=torch.arange(300) % 3)
     other = Against("other", view(cloud(seed=1)))
     write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)

@@ -1,7 +1,7 @@
 """The terminal: what is written, at both usual widths, and nothing where nothing was asked for."""
 
 import io
-import json
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,15 +11,16 @@ from fullrank.report import read_run, summarise
 from fullrank.report.run.arms import arms_table, arms_text
 from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
+from fullrank.training.records import StepRecord
 
 
-def drawn(renderable, width):
+def drawn(renderable: Any, width: int) -> Any:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(renderable)
     return console.export_text().splitlines()
 
 
-def panel_of(records, config, width=80):
+def panel_of(records: Any, config: Any, width: int = 80) -> Any:
     panel = LivePanel(Console(width=width, file=io.StringIO()))
     panel.start(config, total_steps=620)
     for record in records:
@@ -27,7 +28,7 @@ def panel_of(records, config, width=80):
     return panel
 
 
-def test_plain_lines(fake_records, fake_config):
+def test_plain_lines(fake_records: Any, fake_config: Any) -> None:
     stream = io.StringIO()
     with PlainLines(stream) as lines:
         lines.start({**fake_config, "epochs": 3}, total_steps=93)
@@ -48,7 +49,7 @@ def test_plain_lines(fake_records, fake_config):
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("kind", ["healthy", "complete", "dimensional"])
-def test_the_panel_fits(fake_records, fake_config, kind, width):
+def test_the_panel_fits(fake_records: Any, fake_config: Any, kind: str, width: int) -> None:
     lines = drawn(panel_of(fake_records(kind), fake_config, width), width)
     assert all(len(line) == width for line in lines)
     inside = [line.strip("│ ") for line in lines[1:-1]]
@@ -64,21 +65,21 @@ def test_the_panel_fits(fake_records, fake_config, kind, width):
     assert any(f"{words[kind]} at the projector" in line for line in lines)
 
 
-def test_wide_embeddings_do_not_wrap_the_panel(fake_records, fake_config):
-    wide = json.loads(json.dumps(fake_records(epochs=3)))
+def test_wide_embeddings_do_not_wrap_the_panel(fake_records: Any, fake_config: Any) -> None:
+    wide = fake_records(epochs=3)
     for record in wide:
-        for panel in (record.get("panels") or {}).values():
+        for panel in getattr(record, "panels", {}).values():
             panel["d"] = 8192
             panel["measures"]["erank_centred"] = {"value": 6543.2, "null": 7654.3}
     lines = drawn(panel_of(wide, fake_config), 80)
     assert sum("null 7,654, d 8,192" in line for line in lines) == 2
 
 
-def test_the_panel_before_anything_was_told(fake_config):
+def test_the_panel_before_anything_was_told(fake_config: Any) -> None:
     assert any("Not decidable" in line for line in drawn(panel_of([], fake_config), 80))
 
 
-def test_the_panel_live(fake_records, fake_config):
+def test_the_panel_live(fake_records: Any, fake_config: Any) -> None:
     stream = io.StringIO()
     with LivePanel(Console(file=stream, force_terminal=True, width=100)) as panel:
         panel.start(fake_config, total_steps=93)
@@ -87,13 +88,15 @@ def test_the_panel_live(fake_records, fake_config):
     assert "Healthy" in stream.getvalue() and stream.getvalue().endswith("\x1b[?25h")  # the cursor is back
 
 
-def test_a_run_without_labels_or_panels(fake_config):
-    record = {"event": "step", "epoch": 0, "step": 3, "loss": None, "level": {"codes": None}, "time": {}}
+def test_a_run_without_labels_or_panels(fake_config: Any) -> None:
+    record = StepRecord(step=3, level={"codes": None})
     lines = drawn(panel_of([record], fake_config), 80)
     assert not any("k-NN" in line for line in lines)
 
 
-def test_quiet_and_json_write_nothing(fake_records, fake_config, capsys):
+def test_quiet_and_json_write_nothing(
+    fake_records: Any, fake_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     for mode in ("quiet", "json"):
         with make_console(mode) as listener:
             listener.start(fake_config, total_steps=93)
@@ -102,7 +105,7 @@ def test_quiet_and_json_write_nothing(fake_records, fake_config, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_which_console(monkeypatch):
+def test_which_console(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make_console("auto")) is PlainLines  # a test's standard output is no terminal
     assert isinstance(make_console("live"), LivePanel)
     assert type(make_console("json")) is Quiet
@@ -117,7 +120,7 @@ def test_which_console(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_closing_table(fake_run, width):
+def test_the_closing_table(fake_run: Any, width: int) -> None:
     rows = [summarise(read_run(fake_run(kind, epochs=3))) for kind in ("healthy", "dimensional", "complete")]
     rows[2].name = "no stop-gradient"
     lines = [line.rstrip() for line in drawn(arms_table(rows), width)]
@@ -127,7 +130,7 @@ def test_the_closing_table(fake_run, width):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_live_table_has_a_bar_and_where_it_is_wide_the_loss_so_far(fake_records, width):
+def test_the_live_table_has_a_bar_and_where_it_is_wide_the_loss_so_far(fake_records: Any, width: int) -> None:
     summaries = [Summary("simsiam"), Summary("no stop-gradient")]
     for record in fake_records("complete", epochs=3):
         summaries[1].take(record)

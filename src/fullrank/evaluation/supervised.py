@@ -24,8 +24,7 @@ from fullrank.training.online_probe import classes_of
 from fullrank.training.optim import LARS
 from fullrank.training.schedules import epoch_cosine
 from fullrank.training.setup import CropViews, generator_of
-from fullrank.views import image_ops
-from fullrank.views.views import View, Views
+from fullrank.views import View, Views, image_ops
 
 __all__ = ["FINETUNING", "PROTOCOLS", "Protocol", "Trained", "label_share", "train_classifier"]
 
@@ -274,7 +273,7 @@ class _Run:
                 with torch.set_grad_enabled(not protocol.frozen):
                     features = self.forward(view)
                 loss = F.cross_entropy(self.classifier(features), labels[indices].to(self.where))
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 total += loss.detach()

@@ -98,7 +98,7 @@ def submit_commands(
             task.result()
         except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as problem:
             why = failed[job.name] = _last_message(task.stderr() or str(problem), task.paths.stderr)
-        notify(job, "failed" if why else "done", {"error": why} if why else {})
+        notify(job, "failed" if why else "done", why or None)
     return failed
 
 

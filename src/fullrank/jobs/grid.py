@@ -103,10 +103,10 @@ def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
         UsageError: the folder has a run of the same name that had other words.
     """
     file = out / "sweep.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known: dict[str, list[str]] = json.loads(file.read_text()) if file.exists() else {}
     for job in jobs:
-        words, run = job.arguments["argv"], runs[job.name]
-        before = list(known.get(job.name, words))
+        words, run = list[str](job.arguments["argv"]), runs[job.name]
+        before = known.get(job.name, words)
         if before != words and run.exists():
             raise UsageError(
                 f"{run} was trained with `{shlex.join(before)}`: take another --out, or the same options"

@@ -11,7 +11,9 @@ from typing import Any
 
 from fullrank.images.named import DATA
 from fullrank.methods import METHODS
-from fullrank.training.config import TrainConfig, load_recipe, make_train_config
+from fullrank.training.config import TrainConfig, make_train_config
+from fullrank.training.recipes import load_recipe
+from fullrank.training.records import RunRecord
 
 __all__ = ["Job", "Notify", "Settings", "slug"]
 
@@ -86,8 +88,8 @@ class Job:
         return make_train_config(method, defaults, recipe, own, {"seed": self.seed})
 
 
-Notify = Callable[[Job, str, Mapping[str, Any]], None]
-"""Called with a job, its state (`running`, `done`, `failed`), and a record of its run, `error` or nothing."""
+Notify = Callable[[Job, str, RunRecord | str | None], None]
+"""Called with a job, its state, and a record of its run (`running`), nothing (`done`) or why (`failed`)."""
 
 
 def slug(name: str) -> str:

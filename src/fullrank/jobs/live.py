@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from fullrank.jobs.job import Job
+from fullrank.training.records import EpochRecord, RunRecord
 
 __all__ = ["LiveJobs", "Standing"]
 
 
 class _Summary(Protocol):
-    def take(self, record: dict[str, Any], /) -> None: ...
+    def take(self, record: RunRecord, /) -> None: ...
 
 
 S = TypeVar("S", bound=_Summary)
@@ -54,8 +55,8 @@ class LiveJobs(Generic[S]):
         ...     take = list.append
         >>> job = Job("SimSiam", 0)
         >>> with LiveJobs([job], lambda _: Epochs(), lambda *_: "", lambda s: s.state, "plain") as live:
-        ...     live(job, "running", {"event": "epoch", "epoch": 1})
-        ...     live(job, "done", {})
+        ...     live(job, "running", EpochRecord(epoch=1))
+        ...     live(job, "done", None)
         1/1  SimSiam, seed 0  done
     """
 
@@ -87,21 +88,21 @@ class LiveJobs(Generic[S]):
         if self._live:
             self._live.stop()
 
-    def __call__(self, job: Job, state: str, record: Mapping[str, Any]) -> None:
+    def __call__(self, job: Job, state: str, detail: RunRecord | str | None) -> None:
         """Take in what a job is doing.
 
         Raises:
             KeyError: there is no such job.
         """
-        found, event = self.standings[job.name], record.get("event")
-        if event in {"step", "epoch", "end"}:
-            found.summary.take(dict(record))
+        found = self.standings[job.name]
+        if detail is not None and not isinstance(detail, str) and detail.event != "start":
+            found.summary.take(detail)
         earlier = found.state == "waiting" and state == "done"
         self.ready += earlier  # done before we came
-        found.state, found.error = state, record.get("error", "")
+        found.state, found.error = state, detail if isinstance(detail, str) else ""
         if self.mode != "plain" or earlier:
             return
-        if self.each == "epoch" and event == "epoch":
+        if self.each == "epoch" and isinstance(detail, EpochRecord):
             print(f"{job.name:<{self.width}}  {self.line(found)}", flush=True)
         elif self.each == "job" and state in ENDED:
             place = f"{self.ended:>{len(str(len(self.standings)))}}/{len(self.standings)}"

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fullrank.errors import FullrankError, UsageError
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import cores, run_pool
 from fullrank.training.loop import resume, train
+from fullrank.training.records import Listener
 from fullrank.training.run_dir import write_atomically
 
 __all__ = ["folder_of", "jobs_at_once", "result_of", "run_once"]
@@ -38,16 +39,16 @@ def run_once(
         _claim(job, out)
     ready = [job for job in jobs if result_of(job, out)]
     for job in ready:
-        notify(job, "done", {})
+        notify(job, "done", None)
     waiting = [job for job in jobs if job not in ready]
     at_once = at_once or jobs_at_once(len(waiting))
     if at_once > 1 and len(waiting) > 1:
         return run_pool(waiting, partial(_run, out=out), at_once, partial(_log, out=out), notify)
     failed = {}
     for job in waiting:
-        notify(job, "running", {})
+        notify(job, "running", None)
         error = _run(job, out, [partial(notify, job, "running")])
-        notify(job, "failed" if error else "done", {"error": error} if error else {})
+        notify(job, "failed" if error else "done", error or None)
         if error:
             failed[job.name] = error
     return failed
@@ -87,7 +88,7 @@ def _claim(job: Job, out: Path) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=2).encode())
         return
-    before = json.loads(path.read_text())
+    before = json.loads(path.read_text().replace("study_every", "diagnostics_every"))
     if before == plan:
         return
     flat, old = _flat(plan), _flat(before)
@@ -105,7 +106,7 @@ def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
     return found
 
 
-def _run(job: Job, out: Path, listeners: Sequence[Callable[[Mapping[str, Any]], None]] = ()) -> str:
+def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
     """Runs a job in this process, from where it stands; returns what failed, in one line, or nothing."""
     folder = folder_of(job, out)
     (folder / "error.txt").unlink(missing_ok=True)

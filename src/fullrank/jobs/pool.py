@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import threading
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.jobs.job import Job, Notify
+from fullrank.training.records import Listener, follow
 
-__all__ = ["Work", "cores", "follow_records", "run_pool"]
+__all__ = ["Work", "cores", "run_pool", "share"]
 
 Work = Callable[[Job], str]
 """Does a job in the process that it is called in; returns what failed, in one line, or nothing."""
@@ -50,7 +50,7 @@ def run_pool(
             while waiting and len(running) < at_once:
                 started = _Running(context, waiting.pop(0), work, shares.pop(0), log)
                 running[started.job.name] = started
-                notify(started.job, "running", {})
+                notify(started.job, "running", None)
             wait([found.process.sentinel for found in running.values()], timeout=0.2)
             for name, found in list(running.items()):
                 ended = found.process.exitcode is not None  # asked before its last records are read
@@ -59,7 +59,7 @@ def run_pool(
                     shares.append(running.pop(name).share)
                     if error := found.error():
                         failed[name] = error
-                    notify(found.job, "failed" if error else "done", {"error": error} if error else {})
+                    notify(found.job, "failed" if error else "done", error or None)
     finally:
         for found in running.values():
             found.process.kill()
@@ -80,8 +80,8 @@ class _Running:
             self.process.start()
         answer.close()
 
-    def read(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
-        self.position = follow_records(self.log, self.position, listener)
+    def read(self, listener: Listener) -> None:
+        self.position = follow(self.log, self.position, listener)
 
     def error(self) -> str:
         """What failed, of a process that has ended; nothing where nothing did."""
@@ -142,38 +142,3 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def follow_records(log: Path, position: int, listener: Callable[[Mapping[str, Any]], None]) -> int:
-    """Hand on every whole line of a growing `metrics.jsonl` after `position`.
-
-    Args:
-        log: the file; it may not be there yet.
-        position: a byte, where a line begins.
-        listener: called with each record.
-
-    Returns:
-        Where the next line begins.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log, seen = Path(folder, "metrics.jsonl"), []
-        ...     _ = log.write_text('{"step": 1}\\n{"st')
-        ...     follow_records(log, 0, seen.append), seen
-        (12, [{'step': 1}])
-    """
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:  # a resumed run cut the file under us
-                continue
-            listener(record)
-    return position

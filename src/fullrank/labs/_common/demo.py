@@ -18,7 +18,7 @@ from fullrank.report.run.arms import arms_table
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import epoch_line
-from fullrank.training.config import load_recipe
+from fullrank.training.recipes import load_recipe
 
 __all__ = ["ARMS", "Demonstration", "compare_arms", "make_room", "train_arms"]
 

@@ -88,7 +88,9 @@ def _read(out: Path) -> dict[str, Any]:
     if out.exists() and not path.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and holds no lab: take another --out")
     try:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        found: dict[str, Any] = (
+            json.loads(path.read_text().replace("study_every", "diagnostics_every")) if path.exists() else {}
+        )
     except ValueError:
         raise UsageError(f"{path} is damaged: take another --out") from None
     return found

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from fullrank.collapse.spectrum import cumulative_curve
+from fullrank.collapse import cumulative_curve
 from fullrank.labs._common.figures import Dots, Lines, Series
 from fullrank.labs._common.results import Curve, Read, References, Result, Results
 
@@ -21,9 +21,8 @@ knn: Curve = attrgetter("knn")
 
 def linear(result: Result) -> dict[int, float]:
     """Accuracy of the linear classifier that was trained beside the method, by epoch."""
-    rows = [row for row in result.run.epochs if row["epoch"]]
-    found = {row["epoch"]: (row.get("probe") or {}).get("top1") for row in rows}
-    return {epoch: value for epoch, value in found.items() if value is not None}
+    rows = [(row.epoch, row.accuracy("probe")) for row in result.run.epochs if row.epoch]
+    return {epoch: top1 for epoch, top1 in rows if top1 is not None}
 
 
 def along(measure: str, tap: str = "projector") -> Curve:

@@ -163,7 +163,7 @@ def _end(results: Results) -> Chapter:
             results.kinds(arm),
             f"{used(results[arm][0]):.0%}",
             *(results.values(arm, read) for read in columns.values()),
-            results[arm][0].run.epochs[-1]["step"],
+            results[arm][0].run.epochs[-1].step,
         ]
         for arm in results.arms
     ]

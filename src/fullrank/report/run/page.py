@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.collapse.advice import ADVICE, Advice
+from fullrank.collapse.metrics import METRICS
 from fullrank.report.render import Section, card, choices, data_uri, pairs, render, typographic, write
 from fullrank.report.run import branch_figures, figures
 from fullrank.report.run.reading import Record, Run, read_run
@@ -13,14 +14,6 @@ from fullrank.report.run.summary import Summary, summarise, what
 from fullrank.report.style import count, duration, look_of, number, percent
 
 __all__ = ["TERMS", "write_page"]
-
-LABELS = {
-    "erank_centred": "effective rank, centred",
-    "rankme_uncentred": "RankMe, uncentred",
-    "rankme_unit": "RankMe, unit rows",
-    "auc": "AUC of the spectrum",
-    "linked_share": "variance within tight clusters",
-}
 
 TERMS = (
     (
@@ -131,7 +124,7 @@ def _state(run: Run, summary: Summary) -> str:
         "finished": "Finished",
         "collapsed": "Stopped because it collapsed",
         "interrupted": "Interrupted",
-    }.get(str((run.end or {}).get("reason")), "Open")
+    }.get(run.end.reason if run.end else "", "Open")
     took = ", " + duration(summary.elapsed).replace(" ", "\u00a0") if summary.elapsed is not None else ""
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
@@ -151,7 +144,7 @@ def _evidence(row: Record) -> dict[str, Any]:
     metric, says, trend = str(row.get("metric")), str(row.get("says") or "–"), row.get("trend")
     value, threshold = row.get("value"), row.get("threshold")
     return {
-        "metric": LABELS.get(metric, metric.replace("_", " ")),
+        "metric": METRICS[metric].label if metric in METRICS else metric.replace("_", " "),
         "value": typographic(number(value)),
         "null": typographic(number(row.get("null"))),
         "threshold": "–" if threshold is None else f"{threshold:g}",
@@ -168,7 +161,7 @@ def _advice(kind: str) -> tuple[Advice, ...]:
 
 def _others(run: Run, summary: Summary) -> list[dict[str, Any]]:
     """Verdicts at the taps that the card does not speak of."""
-    verdicts: Record = next((row["verdicts"] for row in reversed(run.epochs) if row.get("verdicts")), {})
+    verdicts: Record = run.last("verdicts") or {}
     return [
         {"tap": tap, "look": look_of(str(found.get("kind"))), "why": found.get("why") or ""}
         for tap, found in verdicts.items()
@@ -179,7 +172,7 @@ def _others(run: Run, summary: Summary) -> list[dict[str, Any]]:
 def _tiles(run: Run, summary: Summary) -> list[dict[str, str]]:
     n, d = run.size(summary.tap)
     planned = run.config.get("epochs")
-    knn = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), None)
+    knn = run.last("knn")
     arrow = f"{number(summary.loss_first)} → {number(summary.loss)}"
     rows = [
         (
@@ -288,7 +281,7 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
             ],
         ),
         Section(
-            "A closer look, now and then",
+            "Diagnostics, computed now and then",
             [
                 *card(
                     "Local dimension",
