@@ -148,4 +148,4 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     names: dict[str, Any] = {"__name__": "notebook"}
     for cell in code:
         exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
-    assert names["told"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()
+    assert names["lab"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()
