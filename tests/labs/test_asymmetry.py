@@ -87,7 +87,7 @@ def test_a_frozen_teachers_measures_are_the_same_to_the_last_bit_and_a_copied_on
     frozen = ran(cell("tutorial-fixed", "B: teacher frozen"), tmp_path)
     copied = ran(cell("tutorial-fixed", "C: teacher copied"), tmp_path)
     for result, constant in ((frozen, True), (copied, False)):
-        panels = [row["panels"]["target"]["measures"] for row in result.run.epochs]
+        panels = [row.panels["target"]["measures"] for row in result.run.epochs]
         assert len(panels) == 3 and all(panel == panels[0] for panel in panels) is constant
     assert copied.numbers["trained distance"] == 0.0 < frozen.numbers["trained distance"]
     assert frozen.numbers["trained teacher"] == frozen.numbers["untrained teacher"]
