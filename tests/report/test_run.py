@@ -98,7 +98,7 @@ def test_what_is_no_run_directory(tmp_path, fake_run):
 def test_the_summary(fake_run):
     summary = summarise(read_run(fake_run("complete", epochs=4)), "no stop-gradient")
     assert summary.name == "no stop-gradient"
-    assert summary.look.title == "Complete collapse" and summary.tap == "projector"
+    assert summary.style.title == "Complete collapse" and summary.tap == "projector"
     assert summary.level < 0.01 and summary.width == 128
     assert summary.knn < summary.knn_untrained
     assert summary.loss < summary.loss_first

@@ -126,8 +126,8 @@ def title(arms: Sequence[Any]) -> str:
 
 def as_object(comparison: Any, page: Path) -> dict[str, Any]:
     """All that was found, as JSON has it."""
-    from fullrank.report.audit.wording import without_infinities
     from fullrank.report.compare.cautions import cautions
+    from fullrank.report.evidence import without_infinities
 
     found = {
         "arms": [arm.as_dict() for arm in comparison.arms],

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.report.style import GREY, count, look_of, number, percent
+from fullrank.figures.style import GREY, count, number, percent, style_of
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
@@ -63,7 +63,7 @@ def epochs_table(rows: Sequence[Row]) -> RenderableType:
     for row in rows:
         flat = row.as_dict()
         kind = flat.get("verdict")
-        look = look_of(str(kind)) if kind else None
+        style = style_of(str(kind)) if kind else None
         cluster = flat.get("cluster", {})
         table.add_row(
             "–" if row.epoch is None else str(row.epoch),
@@ -75,7 +75,7 @@ def epochs_table(rows: Sequence[Row]) -> RenderableType:
             percent(flat.get("knn", {}).get("top1")),
             number(cluster.get("nmi")),
             number(cluster.get("ari")),
-            Text(f"{look.glyph} {kind}", look.colour) if look else "–",
+            Text(f"{style.glyph} {kind}", style.colour) if style else "–",
         )
     return table
 

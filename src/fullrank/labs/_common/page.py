@@ -10,22 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from fullrank.figures import Dots, Image, Lines, Table, numbers_of
+from fullrank.figures.style import (
+    GREEN,
+    GREY,
+    ORANGE,
+    VerdictStyle,
+    colours_of,
+    duration,
+    number,
+    typographic,
+)
 from fullrank.labs._common.claims import RULE, Claim, spread
-from fullrank.labs._common.drawing import colours_of, draw
-from fullrank.labs._common.drawing_paper import draw_for_paper
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Picture, Table, numbers_of
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Lab, Settings, slug
 from fullrank.labs._common.results import Results
-from fullrank.report.paper_style import save
-from fullrank.report.render import Section, card, data_uri, pairs, render, typographic, write
-from fullrank.report.style import GREEN, GREY, ORANGE, Look, duration, number
+from fullrank.report.render import Section, card, data_uri, pairs, render, write
 
 __all__ = ["write_lab"]
 
-LOOKS = {
-    "confirmed": Look("confirmed", "Confirmed", "●", GREEN),
-    "not confirmed": Look("not confirmed", "Not confirmed", "■", ORANGE),
-    "not decidable": Look("not decidable", "Not decidable", "○", GREY),
+STYLES = {
+    "confirmed": VerdictStyle("confirmed", "Confirmed", "●", GREEN),
+    "not confirmed": VerdictStyle("not confirmed", "Not confirmed", "■", ORANGE),
+    "not decidable": VerdictStyle("not decidable", "Not decidable", "○", GREY),
 }
 PACKAGES = ("fullrank", "torch", "numpy")
 
@@ -39,7 +46,7 @@ def write_lab(
     out: Path,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Analyses the results and writes `lab.json`, `report.html` and `figures/` into the lab's folder.
+    """Analyse the results and write `lab.json`, `report.html` and `figures/` into the lab's folder.
 
     Args:
         name: of the lab.
@@ -54,7 +61,7 @@ def write_lab(
         What `lab.json` holds.
     """
     findings = lab.analyse(results, plan["settings"])
-    told = {
+    found = {
         "lab": name,
         "title": lab.title,
         "paper": lab.paper,
@@ -74,15 +81,15 @@ def write_lab(
         "versions": {package: version(package) for package in PACKAGES},
     }
     text = render("lab.html.j2", **_page(name, lab, plan, findings, results, missing, out))
-    write(out / "lab.json", json.dumps(_plain(told), indent=1, allow_nan=False))
+    write(out / "lab.json", json.dumps(_plain(found), indent=1, allow_nan=False))
     write(out / "report.html", text)
     if figures:
+        from fullrank.figures.matplotlib import write_figures
+
         for chapter in findings.chapters:
-            colours = _colours(chapter)
-            for item in chapter.items:
-                if not isinstance(item, Table | Picture) and not item.empty:
-                    save(draw_for_paper(item, colours), out / "figures" / slug(item.title))
-    return told
+            named = [(slug(item.title), item) for item in chapter.figures]
+            write_figures(named, out / "figures", _colours(chapter))
+    return found
 
 
 def _page(
@@ -111,9 +118,9 @@ def _page(
         "missing": list(missing.items()),
         "headline": _headline(findings.claims),
         "colour": _tone(findings.claims),
-        "claims": [(claim, LOOKS[claim.verdict]) for claim in findings.claims],
+        "claims": [(claim, STYLES[claim.verdict]) for claim in findings.claims],
         "rule": RULE,
-        "chapters": [found for chapter in findings.chapters if (found := _chapter(chapter))["any"]],
+        "chapters": [shown for chapter in findings.chapters if (shown := _chapter(chapter))["any"]],
         "settings": pairs(dict(plan["settings"])),
         "cells": [
             (f"{r.part + ': ' if r.part else ''}{r.arm}, seed {r.seed}", duration(r.seconds)) for r in results
@@ -144,23 +151,14 @@ def _tone(claims: Sequence[Claim]) -> str:
 
 def _chapter(chapter: Chapter) -> dict[str, Any]:
     colours = _colours(chapter)
-    drawn = [item for item in chapter.items if not isinstance(item, Table | Picture) and not item.empty]
-    lines = [item for item in drawn if isinstance(item, Lines)]
+    lines = [item for item in chapter.figures if isinstance(item, Lines)]
     names = list(dict.fromkeys(series.name for item in lines for series in item.series))
     shared = len(lines) > 1 and len(names) > 1
-    cards = [
-        found
-        for item in drawn
-        for found in card(
-            item.title,
-            item.note,
-            draw(item, colours, legend=isinstance(item, Lines) and len(item.series) > 1 and not shared),
-        )
-    ]
+    cards = [found for item in chapter.figures for found in card(item, colours=colours, legend=not shared)]
     legend = [(name, colours[name]) for name in names] if shared else []
     section = Section(chapter.title, cards, chapter.lede, layout=chapter.layout, legend=legend)
     tables = [item for item in chapter.items if isinstance(item, Table) and item.rows]
-    pictures = [item for item in chapter.items if isinstance(item, Picture) and not item.empty]
+    pictures = [item for item in chapter.items if isinstance(item, Image) and not item.empty]
     return {
         "any": bool(cards or tables or pictures),
         "section": section,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.errors import UsageError
+from fullrank.figures.style import VerdictStyle, style_of
 from fullrank.report.compare.estimates import Estimate, estimate
 from fullrank.report.compare.measures import Images
 from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
 from fullrank.report.run.reading import Run
-from fullrank.report.style import Look, look_of
 
 __all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
 
@@ -49,14 +49,14 @@ class Arm:
         return Counter(s.judged.kind if s.judged else "not decidable" for s in self.subjects)
 
     @property
-    def looks(self) -> list[tuple[Look, int]]:
+    def styles(self) -> list[tuple[VerdictStyle, int]]:
         """The verdicts that occur, the most frequent first, and how often."""
-        return [(look_of(kind), times) for kind, times in self.kinds.most_common()]
+        return [(style_of(kind), times) for kind, times in self.kinds.most_common()]
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """The verdict of all, or of the first that collapsed, or the most frequent one."""
-        return next((look for look, _ in self.looks if look.word in COLLAPSED), self.looks[0][0])
+        return next((style for style, _ in self.styles if style.word in COLLAPSED), self.styles[0][0])
 
     @property
     def loss(self) -> float | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fullrank.figures.style import count
 from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.compare.subjects import FEATURES
-from fullrank.report.style import count
 
 __all__ = ["cautions", "hints"]
 

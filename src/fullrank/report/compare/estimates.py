@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fullrank.report.style import number, percent
+from fullrank.figures.style import number, percent
 
 __all__ = ["COVERED", "Estimate", "as_number", "as_percent", "estimate"]
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from fullrank.report.compare import figures as compare_figures
-from fullrank.report.compare import overlays
+from fullrank.figures.style import GREY, VerdictStyle, number, percent, typographic
+from fullrank.report.compare import figures
 from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, one_each
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
-from fullrank.report.render import Section, card, choices, pairs, render, typographic, write
-from fullrank.report.run.page import TERMS
-from fullrank.report.style import GREY, Look, number, percent
+from fullrank.report.render import Section, card, pairs, render, section, write
+from fullrank.report.run.page import choices
 
 __all__ = ["Standing", "headline", "write_arms", "write_comparison"]
 
@@ -33,7 +32,7 @@ class Standing(Protocol):
         """The last loss."""
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Of its verdict."""
 
 
@@ -86,9 +85,9 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
     best, below = headline(
         arms, methods=len({str(run.config.get("method")) for arm in arms for run in arm.runs})
     )
-    worst = [arm.look for arm in arms if arm.look.word in COLLAPSED]
+    worst = [arm.style for arm in arms if arm.style.word in COLLAPSED]
     colour = next(
-        (look.colour for look in worst if look.word == "complete"), worst[0].colour if worst else GREY
+        (style.colour for style in worst if style.word == "complete"), worst[0].colour if worst else GREY
     )
     first, *others = tables(comparison)
     text = render(
@@ -105,7 +104,6 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
         tables=[_filled(grid, arms, out) for grid in others],
         reasons=[reason for arm in arms for reason in _reasons(arm)],
         sections=_sections(comparison),
-        terms=TERMS,
         differences=_differences(arms),
     )
     return write(out, text)
@@ -127,10 +125,10 @@ def headline(standings: Sequence[Standing], *, methods: int = 1) -> tuple[str, s
         'The collapsed run has the best loss'
     """
     losses = {item.name: item.loss for item in standings if item.loss is not None}
-    collapsed = [item for item in standings if item.look.word in COLLAPSED]
-    listed = ", ".join(f"“{item.name}” ({item.look.title.lower()})" for item in collapsed)
+    collapsed = [item for item in standings if item.style.word in COLLAPSED]
+    listed = ", ".join(f"“{item.name}” ({item.style.title.lower()})" for item in collapsed)
     among = f"{len(collapsed)} of {len(standings)} arms collapsed" if collapsed else "No arm collapsed"
-    undecided = [f"“{item.name}”" for item in standings if item.look.word == "not decidable"]
+    undecided = [f"“{item.name}”" for item in standings if item.style.word == "not decidable"]
     if not losses and len(undecided) == len(standings):
         return ("No arm has a loss yet" if methods else "No arm can be judged"), ""
     rest = f" Not decidable: {', '.join(undecided)}." if undecided else ""
@@ -138,18 +136,18 @@ def headline(standings: Sequence[Standing], *, methods: int = 1) -> tuple[str, s
         return among, (f"Collapsed: {listed}." if collapsed else "") + rest
     best = min((item for item in standings if item.name in losses), key=lambda item: losses[item.name])
     lowest = typographic(number(best.loss, 4))
-    told = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
+    best_loss = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
     if len(losses) == 1:
-        told = f"“{best.name}” alone has a loss, {lowest}"
+        best_loss = f"“{best.name}” alone has a loss, {lowest}"
     elif best in collapsed:
         title = (
             "The collapsed run has the best loss"
             if len(collapsed) == 1
             else "A collapsed run has the best loss"
         )
-        seen = f"{told}, and its verdict is {best.look.title.lower()}. The loss does not see collapse."
+        seen = f"{best_loss}, and its verdict is {best.style.title.lower()}. The loss does not see collapse."
         return title, seen + rest
-    return among, (f"{told}. Collapsed: {listed}." if collapsed else f"{told}.") + rest
+    return among, (f"{best_loss}. Collapsed: {listed}." if collapsed else f"{best_loss}.") + rest
 
 
 def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
@@ -157,7 +155,7 @@ def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
     rows, before = [], None
     for place, name, cells in grid.rows:
         again = place is not None and place == before
-        colour = "" if place is None else overlays.arm_colour(place)
+        colour = "" if place is None else figures.arm_colour(place)
         href = "" if place is None or again else _href(arms[place], out)
         rows.append({"name": name, "colour": colour, "href": href, "again": again, "cells": cells})
         before = place
@@ -202,67 +200,23 @@ def _reasons(arm: Arm) -> list[tuple[str, str]]:
 def _sections(comparison: Comparison) -> list[Section]:
     arms = {arm.name: arm.runs for arm in comparison.arms}
     runs = [run for found in arms.values() for run in found]
-    first = next((arm.tap for arm in comparison.arms if arm.runs), "")
-    picker = choices(runs, first)
-    seeds = (
-        " A thin line for each seed, and their mean."
-        if any(len(found) > 1 for found in arms.values())
-        else ""
-    )
-    methods = {str(run.config.get("method")) for run in runs}
-    scales = " Losses of different methods have different scales." if len(methods) > 1 else ""
-    legend = [(name, overlays.arm_colour(index)) for index, name in enumerate(arms)]
+    picker = choices(runs, next((arm.tap for arm in comparison.arms if arm.runs), ""))
+    legend = [(name, figures.arm_colour(index)) for index, name in enumerate(arms)]
     trained = [pair for pair in legend if arms[pair[0]]]
-    curves = [
-        *card(
-            "Loss",
-            "Not smoothed. The loss alone does not tell learning from collapse." + scales + seeds,
-            overlays.loss(arms),
-        ),
-        *card(
-            "k-NN accuracy",
-            "What the representation is worth, on each run's own choice of held-out images.",
-            overlays.knn(arms, comparison.baselines),
-        ),
-        *card("Level", "On held-out images. Falling to 0 is complete collapse.", overlays.level(arms)),
-        *card(
-            "Effective rank",
-            "Centred. Under complete collapse it is the rank of the noise.",
-            overlays.ranks(arms),
-        ),
-    ]
-    maps = [
-        item
-        for index, (name, found) in enumerate(arms.items())
-        for run in found[:1]
-        for item in card(
-            name if len(found) == 1 else f"{name}, seed {run.config.get('seed', '?')}",
-            "",
-            overlays.spectrum_over_time(run),
-            overlays.arm_colour(index),
-        )
-    ]
+    maps = [found for item, colour in figures.maps(arms) for found in card(item, colour)]
     sections = [
-        Section(
+        section(
             "What the representations are worth",
-            [
-                *card(
-                    "Probes",
-                    "Bars are means, dots are single runs, whiskers the 95 % interval of the mean over three "
-                    "or more seeds. Grey: k-NN on raw pixels.",
-                    compare_figures.probes(comparison),
-                ),
-                *card(
-                    "Spectra of the features",
-                    "Centred, squares sum to 1: only shapes compare. Dotted: saved rows, of other images.",
-                    compare_figures.feature_spectra(comparison),
-                ),
-            ],
+            figures.probes(comparison),
+            figures.feature_spectra(comparison),
             legend=legend,
         ),
-        Section(
+        section(
             "The four curves",
-            curves,
+            figures.loss(arms),
+            figures.knn(arms, comparison.baselines),
+            figures.level(arms),
+            figures.ranks(arms),
             choices=[choice for choice in picker if choice.key == "tap"],
             legend=trained,
         ),
@@ -274,19 +228,9 @@ def _sections(comparison: Comparison) -> list[Section]:
             layout="two" if len(maps) in (2, 4) else "three",
             choices=picker,
         ),
-        Section(
-            "Spectra at the end",
-            legend=trained,
-            cards=[
-                *card(
-                    "Last spectrum of every run",
-                    "Absolute values: a low curve has lost its level, a cliff its rank.",
-                    overlays.last_spectra(arms),
-                )
-            ],
-        ),
+        section("Spectra at the end", figures.last_spectra(arms), legend=trained),
     ]
-    return [section for section in sections if section.cards]
+    return [found for found in sections if found.cards]
 
 
 def _differences(arms: Sequence[Arm]) -> list[tuple[str, str]]:

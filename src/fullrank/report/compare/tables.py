@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fullrank.figures.style import VerdictStyle, count, duration, number, percent, style_of
 from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.compare.estimates import Estimate, as_number, as_percent
 from fullrank.report.compare.subjects import FEATURES, TapSummary
-from fullrank.report.style import Look, count, duration, look_of, number, percent
 
 __all__ = ["Grid", "TableCell", "tables"]
 
@@ -21,12 +21,12 @@ class TableCell:
 
     Attributes:
         text: as it is shown.
-        looks: verdicts, each with what is written behind it, such as "2 of 3"; shown in place of the text.
+        styles: of verdicts, each with what stands behind it, such as "2 of 3"; shown in place of text.
         numeric: set to the right.
     """
 
     text: str
-    looks: Sequence[tuple[Look, str]] = ()
+    styles: Sequence[tuple[VerdictStyle, str]] = ()
     numeric: bool = True
 
 
@@ -183,22 +183,22 @@ def _without_empty(grid: Grid) -> Grid:
     kept = [
         place
         for place in range(len(grid.columns) - 1)
-        if any(cells[place].looks or cells[place].text not in (NONE, "") for _, _, cells in grid.rows)
+        if any(cells[place].styles or cells[place].text not in (NONE, "") for _, _, cells in grid.rows)
     ]
     rows = [(arm, name, [cells[place] for place in kept]) for arm, name, cells in grid.rows]
     numeric = [False, *(grid.rows[0][2][place].numeric for place in kept)] if grid.rows else []
     return Grid(grid.title, [grid.columns[0], *(grid.columns[p + 1] for p in kept)], rows, grid.note, numeric)
 
 
-def _verdicts(arm: Arm) -> list[tuple[Look, str]]:
+def _verdicts(arm: Arm) -> list[tuple[VerdictStyle, str]]:
     return _counted([s.judged.kind if s.judged else "not decidable" for s in arm.subjects])
 
 
-def _counted(kinds: Sequence[str]) -> list[tuple[Look, str]]:
+def _counted(kinds: Sequence[str]) -> list[tuple[VerdictStyle, str]]:
     """Each verdict with how many of how many got it; nothing to count for a single one."""
     listed = sorted(dict.fromkeys(kinds), key=lambda kind: -kinds.count(kind))
     return [
-        (look_of(kind), f"{kinds.count(kind)} of {len(kinds)}" if len(kinds) > 1 else "") for kind in listed
+        (style_of(kind), f"{kinds.count(kind)} of {len(kinds)}" if len(kinds) > 1 else "") for kind in listed
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fullrank.figures.style import GREY
 from fullrank.report.compare.arms import Comparison
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.tables import Grid, TableCell, tables
-from fullrank.report.style import GREY
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,8 +48,8 @@ def _table(grid: Grid) -> Table:
 def _words(cell: TableCell) -> Text:
     from rich.text import Text
 
-    if not cell.looks:
+    if not cell.styles:
         return Text(cell.text)
     return Text("\n").join(
-        Text(f"{look.glyph} {look.word} {times}".rstrip(), look.colour) for look, times in cell.looks
+        Text(f"{style.glyph} {style.word} {times}".rstrip(), style.colour) for style, times in cell.styles
     )

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, GREY, count, percent
 from fullrank.report.run.terminal import bar
-from fullrank.report.style import BLUE, GREY, count, percent
 
 if TYPE_CHECKING:
     from fullrank.training.profile import Profile

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Record, Run
-from fullrank.report.style import Look, look_of, plane
 
 __all__ = ["Summary", "summarise", "what"]
 
@@ -21,7 +21,7 @@ class Summary:
     Example:
         >>> summary = Summary("simsiam")
         >>> summary.take({"event": "step", "epoch": 0, "step": 10, "loss": -0.4, "level": {"projector": 0.9}})
-        >>> summary.loss, summary.level, summary.look.word
+        >>> summary.loss, summary.level, summary.style.word
         (-0.4, 0.9, 'not decidable')
     """
 
@@ -74,14 +74,14 @@ class Summary:
             self.losses.append(record["loss"])
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Colour, glyph and words of the verdict."""
-        return look_of(str(self.verdict.get("kind", "not decidable")))
+        return style_of(str(self.verdict.get("kind", "not decidable")))
 
     @property
     def constant(self) -> bool:
         """Whether the embedding is constant but for noise, so that a rank would be that of the noise."""
-        return self.look.word == "complete"
+        return self.style.word == "complete"
 
     @property
     def why(self) -> str:
@@ -90,7 +90,7 @@ class Summary:
 
     @property
     def tap(self) -> str:
-        """The tap that the verdict speaks of, or the one to look at first."""
+        """The tap that the verdict speaks of, or the one of most interest."""
         tap = str(self.verdict.get("tap") or "")
         names = [*self.panels, *self.levels]
         return tap or ("projector" if "projector" in names or not names else names[0])
@@ -188,4 +188,4 @@ def what(config: Record) -> str:
 def _named(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("name") or value
-    return "" if not value else plane(value)
+    return "" if not value else one_line(value)

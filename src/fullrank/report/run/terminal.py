@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fullrank.errors import UnknownNameError
+from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, what
-from fullrank.report.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 
 __all__ = ["MODES", "Listener", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
 
@@ -95,12 +95,12 @@ class PlainLines(Quiet):
 
     def __call__(self, record: Record) -> None:
         """Writes a line where the record closes an epoch or the run."""
-        before = self.summary.look.word
+        before = self.summary.style.word
         self.summary.take(record)
         if record["event"] == "epoch":
             self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
-            if self.summary.look.word != before and self.summary.why:
-                self._write(f"  {self.summary.look.word} ({self.summary.tap}): {self.summary.why}")
+            if self.summary.style.word != before and self.summary.why:
+                self._write(f"  {self.summary.style.word} ({self.summary.tap}): {self.summary.why}")
             for warning in self.summary.warnings:
                 self._write(f"  warning: {warning}")
         elif record["event"] == "rollback":
@@ -150,13 +150,13 @@ class LivePanel(Quiet):
         self.summary.take(record)
 
     def __rich__(self) -> RenderableType:
-        look = self.summary.look
+        style = self.summary.style
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(no_wrap=True, style=GREY)
         grid.add_column(ratio=1)
         for label, row in self._rows():
             grid.add_row(label, row)
-        verdict = Text.assemble((f"{look.glyph} {look.title}", f"bold {look.colour}"))
+        verdict = Text.assemble((f"{style.glyph} {style.title}", f"bold {style.colour}"))
         if self.summary.verdict.get("tap"):
             verdict.append(f" at the {self.summary.tap}", GREY)
         why = Text(self.summary.why)
@@ -167,7 +167,7 @@ class LivePanel(Quiet):
             Group(grid, "", verdict, why),
             title=title,
             title_align="left",
-            border_style=look.colour,
+            border_style=style.colour,
             padding=(1, 2),
         )
 
@@ -260,7 +260,7 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:
         words.append(f"left {duration(left)}")
-    return "  ".join([*words, summary.look.word])
+    return "  ".join([*words, summary.style.word])
 
 
 def closing_lines(summary: Summary) -> list[str]:
@@ -270,7 +270,7 @@ def closing_lines(summary: Summary) -> list[str]:
     epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
     ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
-    return [ended + share, f"verdict: {summary.look.word}{tap}: {summary.why}"]
+    return [ended + share, f"verdict: {summary.style.word}{tap}: {summary.why}"]
 
 
 def rank_text(summary: Summary, tap: str) -> Text:

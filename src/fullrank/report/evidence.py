@@ -1,28 +1,34 @@
-"""What an audit says, in words and formatted numbers: once for the terminal, the notebook and the page."""
+"""Evidence, tiles and metrics in words and formatted numbers, for terminal, notebook and pages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.catalogue import CATALOGUE
-from fullrank.collapse.verdict import Evidence
-from fullrank.report.style import number
+from fullrank.figures.style import VerdictStyle, number, typographic
 
 __all__ = [
+    "COLUMNS",
     "LABELS",
     "MEANINGS",
+    "OF_AUDIT",
+    "OF_NOISE",
+    "OF_RUN",
     "Difference",
     "EvidenceRow",
     "MetricRow",
+    "Other",
+    "Tile",
     "as_sentence",
     "differences",
     "evidence_rows",
     "interval",
     "label_of",
+    "logged_rows",
     "metric_rows",
     "severity_of",
     "without_infinities",
@@ -49,6 +55,10 @@ MEANINGS = {
 }
 """Kind of verdict to what it means, in a sentence."""
 
+OF_NOISE = (
+    "The embedding is constant but for noise: ranks and shapes below are those of noise, and may look full."
+)
+
 _OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; the catalogue's is of classes
 _AT_MOST = ("first_code_share",)
 _OF_CODES = {
@@ -57,27 +67,61 @@ _OF_CODES = {
 }
 
 
+COLUMNS = {
+    "value": "Value",
+    "interval": "95 % interval",
+    "null": "Isotropic",
+    "power_law": "1/k",
+    "threshold": "Threshold",
+    "trend": "Trend",
+}
+"""Numbers of an `EvidenceRow` and their headings."""
+OF_AUDIT = ("value", "interval", "null", "power_law", "threshold")
+OF_RUN = ("value", "null", "threshold", "trend")
+
+
 @dataclass(frozen=True)
 class EvidenceRow:
     """One line of the evidence, formatted.
 
     Attributes:
         metric: what it is called in words.
-        value, interval, null, power_law, threshold: as numbers, a dash where there is none.
         says: how it is read.
         judged: whether it has a threshold.
         beyond: whether it is on the wrong side of it.
+        value, interval, null, power_law, threshold, trend: as numbers, a dash where there is none.
     """
 
     metric: str
-    value: str
-    interval: str
-    null: str
-    power_law: str
-    threshold: str
     says: str
     judged: bool
     beyond: bool
+    value: str
+    null: str
+    threshold: str
+    interval: str = "–"
+    power_law: str = "–"
+    trend: str = "–"
+
+    def numbers(self, columns: Sequence[str]) -> list[str]:
+        """The numbers of some columns."""
+        return [getattr(self, column) for column in columns]
+
+
+class Other(NamedTuple):
+    """The verdict at another tap than the one that the page is about."""
+
+    tap: str
+    style: VerdictStyle
+    why: str
+
+
+class Tile(NamedTuple):
+    """A number with its label, and what it is held against below it."""
+
+    label: str
+    value: str
+    below: str
 
 
 @dataclass(frozen=True)
@@ -163,33 +207,44 @@ def interval(metric: AuditMetric | None) -> str:
 
 
 def evidence_rows(audit: Audit) -> list[EvidenceRow]:
-    """The evidence of a verdict, each value with its interval and both references where they are known."""
-    return [_evidence(item, audit.metrics) for item in audit.verdict.evidence]
+    """The evidence of an audit, each value with its interval and both references where they are known."""
+    rows = []
+    for item in audit.verdict.evidence:
+        name = _OF_CODES.get(item.metric, item.metric)
+        metric = None if item.metric in _OF_CLUSTERS else audit.metrics.get(name)
+        power_law = number(metric.power_law if metric else None)
+        rows.append(replace(_row(vars(item)), interval=interval(metric), power_law=power_law))
+    return rows
 
 
-def _evidence(item: Evidence, metrics: Mapping[str, AuditMetric]) -> EvidenceRow:
-    name = _OF_CODES.get(item.metric, item.metric)
-    metric = None if item.metric in _OF_CLUSTERS else metrics.get(name)
-    judged = item.threshold is not None
-    beyond = False
-    if item.threshold is not None and item.value is not None:
-        over = item.value > item.threshold
-        beyond = over if item.metric in _AT_MOST else item.value < item.threshold
-    says = item.says
+def logged_rows(evidence: Sequence[Mapping[str, Any]]) -> list[EvidenceRow]:
+    """The evidence that a run has logged.
+
+    Example:
+        >>> row = {"metric": "level", "value": 0.01, "null": 1.0, "threshold": 0.1, "trend": -0.4, "says": ""}
+        >>> logged_rows([row])[0].trend, logged_rows([row])[0].says
+        ('−40 %', 'below its threshold')
+    """
+    return [
+        replace(_row(item), trend=typographic(f"{100 * item['trend']:+.0f} %"))
+        if item.get("trend") is not None
+        else _row(item)
+        for item in evidence
+    ]
+
+
+def _row(item: Mapping[str, Any]) -> EvidenceRow:
+    metric, value, threshold = str(item.get("metric")), item.get("value"), item.get("threshold")
+    most = metric in _AT_MOST
+    judged = threshold is not None
+    beyond = judged and value is not None and (value > threshold if most else value < threshold)
+    says = str(item.get("says") or "–")
+    if item.get("trend") is not None:
+        says = says.split(";")[0]  # the trend has a column of its own
     if judged and "threshold" not in says:
-        side = ("above" if item.metric in _AT_MOST else "below") if beyond else "within"
-        says = f"{side} its threshold"
-    return EvidenceRow(
-        label_of(item.metric),
-        number(item.value),
-        interval(metric),
-        number(item.null),
-        number(metric.power_law if metric else None),
-        "–" if item.threshold is None else f"{item.threshold:.3g}",
-        says,
-        judged,
-        beyond,
-    )
+        says = f"{('above' if most else 'below') if beyond else 'within'} its threshold"
+    shown = "–" if threshold is None else f"{threshold:.3g}"
+    return EvidenceRow(label_of(metric), says, judged, beyond, number(value), number(item.get("null")), shown)
 
 
 def metric_rows(audit: Audit) -> list[MetricRow]:
