@@ -86,7 +86,7 @@ def test_every_point_is_drawn_in_the_colour_of_its_class(tmp_path: Path) -> None
         images = [int(said.removeprefix("image ")) for said in trace.customdata]
         assert np.allclose(found.places[images, 0], trace.x, rtol=1e-4)
     axes = plot(map_figure(found)).axes[0]
-    assert sum(len(part.get_xdata()) for part in axes.lines) == 300
+    assert sum(len(np.asarray(part.get_xdata())) for part in axes.lines) == 300
     legend = axes.get_legend()
     assert legend is not None and [text.get_text() for text in legend.texts][1] == "cat"
     write_csv(found, tmp_path / "map.csv")

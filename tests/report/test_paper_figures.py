@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_the_figures_of_a_depth(tmp_path: Path) -> None:
     assert_drawn(tmp_path / "depth")
 
 
-def test_the_figures_of_a_run(tmp_path: Path, fake_run) -> None:
+def test_the_figures_of_a_run(tmp_path: Path, fake_run: Any) -> None:
     run = fake_run("dimensional", epochs=4)
     names = {path.stem for path in of_run.write_run_figures(run)}
     assert {"panels", "projector-trajectories", "projector-spectra", "projector-spectrum"} <= names
@@ -73,7 +74,7 @@ def test_mixture_entropy_falls_with_components_where_rows_are_clusters(tmp_path:
     centres = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
     figure = of_audit.mixture_curve({"rows": centres.repeat(40, 1) + 0.05 * cloud(200, 4)}, (1, 2, 5))
     ys = figure.series[0].ys[0]
-    assert ys[0] > ys[1] > ys[2]
+    assert (np.diff(np.asarray(ys, dtype=float)) < 0).all()
     save(plot(figure), tmp_path / "mixture")
     assert_drawn(tmp_path / "mixture")
 
@@ -89,7 +90,7 @@ def test_blocks_of_the_adjacency_are_the_classes() -> None:
     assert image[:20, :20].min() == pytest.approx(1) and image[:20, 20:].max() == pytest.approx(-0.5)
 
 
-def test_nothing_to_draw_is_empty(fake_run) -> None:
+def test_nothing_to_draw_is_empty(fake_run: Any) -> None:
     zeros = np.zeros(4)
     assert spectrum({"centred": zeros}, 100, 4).empty and cumulative({"rows": zeros}, 100, 4).empty
     assert compared_spectra({"rows": (zeros, 4)}).empty and spectrum_over_time({}).empty

@@ -72,10 +72,10 @@ class Arm:
     def taps(self) -> list[str]:
         """The judged embedding, and the features where they were measured."""
         judged = dict.fromkeys(subject.judged.tap for subject in self.subjects if subject.judged)
-        seen = FEATURES if self.readings(FEATURES) else "backbone"
-        return list(judged | ({seen: None} if self.readings(seen) else {}))
+        seen = FEATURES if self.summaries(FEATURES) else "backbone"
+        return list(judged | ({seen: None} if self.summaries(seen) else {}))
 
-    def readings(self, tap: str) -> list[TapSummary]:
+    def summaries(self, tap: str) -> list[TapSummary]:
         """What is known of one embedding, over the subjects."""
         return [found for subject in self.subjects if (found := subject.reading(tap))]
 
@@ -85,15 +85,19 @@ class Arm:
 
     def measure(self, tap: str, name: str) -> Estimate:
         """A measure of one embedding, over the subjects."""
-        return estimate(reading.values.get(name) for reading in self.readings(tap))
+        return estimate(summary.values.get(name) for summary in self.summaries(tap))
+
+    def constant(self, tap: str) -> bool:
+        """Whether one embedding has collapsed completely in all subjects, so that its rank is of noise."""
+        return {summary.kind for summary in self.summaries(tap)} == {"complete"}
 
     def null(self, tap: str, name: str) -> float | None:
         """What isotropic noise of the same n and d reads, the mean over the subjects."""
-        return estimate(reading.nulls.get(name) for reading in self.readings(tap)).mean
+        return estimate(summary.nulls.get(name) for summary in self.summaries(tap)).mean
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
         """n and d of one embedding."""
-        found = self.readings(tap)
+        found = self.summaries(tap)
         return (found[0].n, found[0].d) if found else (None, None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,11 +115,11 @@ class Arm:
 
     def _tap(self, tap: str) -> dict[str, Any]:
         n, d = self.size(tap)
-        names = dict.fromkeys(name for reading in self.readings(tap) for name in reading.values)
+        names = dict.fromkeys(name for summary in self.summaries(tap) for name in summary.values)
         measures = {
             name: {**self.measure(tap, name).as_dict(), "isotropic": self.null(tap, name)} for name in names
         }
-        kinds = Counter(reading.kind for reading in self.readings(tap))
+        kinds = Counter(summary.kind for summary in self.summaries(tap))
         return {"n": n, "d": d, "verdicts": dict(kinds), "measures": measures}
 
 

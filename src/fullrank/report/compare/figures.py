@@ -175,7 +175,7 @@ def feature_spectra(comparison: Comparison) -> Lines:
     series = []
     for place, arm in enumerate(comparison.arms):
         saved = arm.subjects[0].kind == "embeddings"
-        found = arm.readings(arm.tap if saved else FEATURES)
+        found = arm.summaries(arm.tap if saved else FEATURES)
         for summary in found:
             values = None if summary.spectrum is None else relative(summary.spectrum)
             if values is not None:
