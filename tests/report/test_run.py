@@ -104,5 +104,5 @@ def test_the_summary(fake_run: Any) -> None:
     assert summary.style.title == "Complete collapse" and summary.tap == "projector"
     assert known(summary.level) < 0.01 and summary.width == 128
     assert known(summary.knn) < known(summary.knn_untrained)
-    assert known(summary.loss) < known(summary.loss_first)
+    assert known(summary.loss) < summary.losses[0]
     assert summary.share_watching == 0.0098

@@ -133,7 +133,8 @@ class Lines:
         """Places on x with their labels: those of `ticks`, or all where x is logarithmic and they are few."""
         places = sorted({x for series in self.series for x in series.x})
         few = self.log_x and len(places) <= 8
-        return dict(self.ticks) or ({f"{x:g}": x for x in places} if few else {})
+        inside = {name: x for name, x in self.ticks.items() if not self.log_x or places[0] <= x <= places[-1]}
+        return inside or ({f"{x:g}": x for x in places} if few else {})
 
     @property
     def narrow(self) -> bool:

@@ -40,7 +40,8 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "legend.frameon": False,
+    "legend.framealpha": 0.8,
+    "legend.edgecolor": "none",
     "legend.handlelength": 1.6,
     "pdf.fonttype": 42,  # text stays text
     "svg.hashsalt": "fullrank",  # the same drawing is the same file
@@ -153,6 +154,10 @@ def _lines(axes: Axes, item: Lines, colours: Mapping[str, str]) -> None:
         axes.axhline(y, color=GREY, linewidth=0.8, linestyle=":", label=text)
     for text, mark in item.marks.items():
         axes.axvline(mark, color=GREY, linewidth=0.8, linestyle="-.", label=text)
+    _scale(axes, item)
+
+
+def _scale(axes: Axes, item: Lines) -> None:
     if item.log_y:
         _log_height(axes, item.narrow)
     if item.log_x:
@@ -161,7 +166,7 @@ def _lines(axes: Axes, item: Lines, colours: Mapping[str, str]) -> None:
         _name_places(axes, item)
     for share, axis in ((item.percent, axes.yaxis), (item.percent_x, axes.xaxis)):
         if share:
-            axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     if item.x_range:
         axes.set_xlim(*item.x_range)
     if item.y_range:

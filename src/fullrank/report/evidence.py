@@ -1,38 +1,17 @@
-"""Evidence, tiles and metrics in words and formatted numbers, for terminal, notebook and pages."""
+"""Evidence, tiles and metrics in words and formatted numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.catalogue import CATALOGUE
 from fullrank.figures.style import VerdictStyle, number, typographic
 
-__all__ = [
-    "COLUMNS",
-    "LABELS",
-    "MEANINGS",
-    "OF_AUDIT",
-    "OF_NOISE",
-    "OF_RUN",
-    "Difference",
-    "EvidenceRow",
-    "MetricRow",
-    "Other",
-    "Tile",
-    "as_sentence",
-    "differences",
-    "evidence_rows",
-    "interval",
-    "label_of",
-    "logged_rows",
-    "metric_rows",
-    "severity_of",
-    "without_infinities",
-]
+__all__ = ["COLUMNS", "MEANINGS", "OF_AUDIT", "OF_RUN", "EvidenceRow", "Other", "Tile", "evidence_rows"]
 
 LABELS = {
     "erank_centred": "effective rank, centred",
@@ -65,7 +44,14 @@ _OF_CODES = {
     "perplexity": "code_perplexity",
     "conditional_entropy": "assignment_entropy",
 }
-
+SEEN = {
+    "C": "complete",
+    "D": "dimensional",
+    "K": "cluster",
+    "I": "intra-cluster",
+    "L": "local",
+    "U": "uneven",
+}
 
 COLUMNS = {
     "value": "Value",
@@ -109,7 +95,7 @@ class EvidenceRow:
 
 
 class Other(NamedTuple):
-    """The verdict at another tap than the one that the page is about."""
+    """Verdict at another tap than the one that the page is about."""
 
     tap: str
     style: VerdictStyle
@@ -122,24 +108,6 @@ class Tile(NamedTuple):
     label: str
     value: str
     below: str
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """One metric of the catalogue with its value, formatted, and how it is to be read."""
-
-    name: str
-    variant: str
-    value: str
-    interval: str
-    null: str
-    power_law: str
-    range: str
-    better: str
-    sees: str
-    blind: str
-    reference: str
-    n: int
 
 
 @dataclass(frozen=True)
@@ -163,7 +131,7 @@ class Difference:
 
 
 def as_sentence(text: str) -> str:
-    """A clause as a sentence; a lone symbol at its beginning stays small.
+    """Write a clause as a sentence; a lone symbol at its beginning stays small.
 
     Example:
         >>> as_sentence("rank is low"), as_sentence("n = 20 rows.")
@@ -174,7 +142,7 @@ def as_sentence(text: str) -> str:
 
 
 def label_of(metric: str) -> str:
-    """What a metric is called in words.
+    """Name of a metric in words.
 
     Example:
         >>> label_of("erank_centred"), label_of("participation_ratio")
@@ -184,7 +152,7 @@ def label_of(metric: str) -> str:
 
 
 def severity_of(audit: Audit) -> str:
-    """How bad it is, in a word and a number; empty where nothing has collapsed."""
+    """Severity in a word and a number; empty where nothing has collapsed."""
     if not audit.verdict.collapsed:
         return ""
     severity = audit.verdict.severity
@@ -193,7 +161,7 @@ def severity_of(audit: Audit) -> str:
 
 
 def interval(metric: AuditMetric | None) -> str:
-    """A 95 % interval, a dash where none was computed.
+    """Format a 95 % interval; a dash where none was computed.
 
     Example:
         >>> interval(AuditMetric(0.5, 1.0, 0.6, 0.45, 0.55, 1000)), interval(None)
@@ -201,90 +169,70 @@ def interval(metric: AuditMetric | None) -> str:
     """
     if metric is None or metric.low is None or metric.high is None:
         return "–"
-    if metric.low == metric.high:
-        return number(metric.low)
-    return f"{number(metric.low)} to {number(metric.high)}"
+    low, high = number(metric.low), number(metric.high)
+    return low if metric.low == metric.high else f"{low} to {high}"
 
 
 def evidence_rows(audit: Audit) -> list[EvidenceRow]:
-    """The evidence of an audit, each value with its interval and both references where they are known."""
+    """Evidence of an audit, with intervals and both references where they are known."""
     rows = []
     for item in audit.verdict.evidence:
         name = _OF_CODES.get(item.metric, item.metric)
         metric = None if item.metric in _OF_CLUSTERS else audit.metrics.get(name)
         power_law = number(metric.power_law if metric else None)
-        rows.append(replace(_row(vars(item)), interval=interval(metric), power_law=power_law))
+        rows.append(replace(logged_row(asdict(item)), interval=interval(metric), power_law=power_law))
     return rows
 
 
-def logged_rows(evidence: Sequence[Mapping[str, Any]]) -> list[EvidenceRow]:
-    """The evidence that a run has logged.
+def logged_row(item: Mapping[str, Any]) -> EvidenceRow:
+    """One line of evidence as a run logs it.
 
     Example:
-        >>> row = {"metric": "level", "value": 0.01, "null": 1.0, "threshold": 0.1, "trend": -0.4, "says": ""}
-        >>> logged_rows([row])[0].trend, logged_rows([row])[0].says
-        ('−40 %', 'below its threshold')
+        >>> row = logged_row({"metric": "level", "value": 0.01, "threshold": 0.1, "trend": -0.4})
+        >>> row.trend, row.says, row.beyond
+        ('−40 %', 'below its threshold', True)
     """
-    return [
-        replace(_row(item), trend=typographic(f"{100 * item['trend']:+.0f} %"))
-        if item.get("trend") is not None
-        else _row(item)
-        for item in evidence
-    ]
-
-
-def _row(item: Mapping[str, Any]) -> EvidenceRow:
     metric, value, threshold = str(item.get("metric")), item.get("value"), item.get("threshold")
-    most = metric in _AT_MOST
+    trend, says, most = item.get("trend"), str(item.get("says") or "–"), metric in _AT_MOST
     judged = threshold is not None
     beyond = judged and value is not None and (value > threshold if most else value < threshold)
-    says = str(item.get("says") or "–")
-    if item.get("trend") is not None:
-        says = says.split(";")[0]  # the trend has a column of its own
     if judged and "threshold" not in says:
         says = f"{('above' if most else 'below') if beyond else 'within'} its threshold"
-    shown = "–" if threshold is None else f"{threshold:.3g}"
-    return EvidenceRow(label_of(metric), says, judged, beyond, number(value), number(item.get("null")), shown)
+    return EvidenceRow(
+        label_of(metric),
+        says if trend is None else says.split(";")[0],  # the trend has a column of its own
+        judged,
+        beyond,
+        number(value),
+        number(item.get("null")),
+        "–" if threshold is None else f"{threshold:.3g}",
+        trend="–" if trend is None else typographic(f"{100 * trend:+.0f} %"),
+    )
 
 
-def metric_rows(audit: Audit) -> list[MetricRow]:
-    """Every metric of an audit with what the catalogue says of it."""
+def metric_rows(audit: Audit) -> list[dict[str, str]]:
+    """Every metric of an audit, formatted, with what the catalogue says of it."""
+    better = {"high": "higher is better", "low": "lower is better", "none": ""}
     rows = []
     for name, metric in audit.metrics.items():
         entry = CATALOGUE[name]
+        bounds = f"{entry.low} to {entry.high}"
         rows.append(
-            MetricRow(
-                name,
-                entry.variant,
-                number(metric.value),
-                interval(metric),
-                number(metric.null),
-                number(metric.power_law),
-                f"{_words(entry.low)} to {_words(entry.high)}",
-                {"high": "higher is better", "low": "lower is better", "none": ""}.get(
-                    entry.better, f"best {entry.better}"
-                ),
-                ", ".join(SEEN[letter] for letter in entry.sees) or "no collapse",
-                _letters(entry.blind),
-                entry.reference.replace("`", ""),
-                metric.n,
-            )
+            {
+                "name": name,
+                "variant": entry.variant,
+                "value": number(metric.value),
+                "interval": interval(metric),
+                "null": number(metric.null),
+                "power_law": number(metric.power_law),
+                "range": bounds.replace("inf", "∞").replace("sqrt", "√").replace(" * ", " "),
+                "better": better.get(entry.better, f"best {entry.better}"),
+                "sees": ", ".join(SEEN[letter] for letter in entry.sees) or "no collapse",
+                "blind": _letters(entry.blind),
+                "reference": entry.reference.replace("`", ""),
+            }
         )
     return rows
-
-
-SEEN = {
-    "C": "complete",
-    "D": "dimensional",
-    "K": "cluster",
-    "I": "intra-cluster",
-    "L": "local",
-    "U": "uneven",
-}
-
-
-def _words(bound: str) -> str:
-    return bound.replace("inf", "∞").replace("sqrt", "√").replace(" * ", " ")
 
 
 def _letters(blind: str) -> str:
@@ -308,22 +256,11 @@ def differences(audit: Audit, other: Audit) -> list[Difference]:
         against = other.metrics.get(name)
         if against is None or metric.value is None or against.value is None:
             continue
-        rows.append(
-            Difference(
-                name,
-                number(metric.value),
-                number(against.value),
-                _signed(metric.value - against.value),
-                number(metric.null),
-                number(against.null),
-                _clear(metric, against),
-            )
-        )
+        change = metric.value - against.value
+        values = number(metric.value), number(against.value), "+" * (change > 0) + number(change)
+        baselines = number(metric.null), number(against.null)
+        rows.append(Difference(name, *values, *baselines, _clear(metric, against)))
     return rows
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + number(value)
 
 
 def _clear(one: AuditMetric, two: AuditMetric) -> str:
@@ -333,7 +270,7 @@ def _clear(one: AuditMetric, two: AuditMetric) -> str:
 
 
 def without_infinities(value: Any) -> Any:
-    """The same structure with None for what JSON has no number for.
+    """Replace what JSON has no number for by None.
 
     Example:
         >>> without_infinities({"a": [1.0, float("inf")], "b": float("nan")})

@@ -106,13 +106,8 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = typographic
-    inlined = {
-        "css": (HERE / "style.css").read_text(encoding="utf-8"),
-        "js": (HERE / "page.js").read_text(encoding="utf-8"),
-        "plotly_js": _plotly_js(),
-        "version": __version__,
-    }
-    return environment.get_template(template).render(**inlined, **values)
+    environment.globals.update(version=__version__, plotly_js=_plotly_js)
+    return environment.get_template(template).render(**values)
 
 
 def write(file: Path, text: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fullrank.report.evidence import (
     evidence_rows,
     severity_of,
 )
+from fullrank.report.render import render
 from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ __all__ = ["AuditView", "evidence_table"]
 
 WIDTH = 120
 HEADS = ("Measure", *(COLUMNS[name] for name in OF_AUDIT), "Reading")
-CELL = 'style="text-align:{};padding:2px 10px 2px 0;font-variant-numeric:tabular-nums"'
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -86,33 +85,16 @@ class AuditView(AuditFacts):
 
     def _repr_html_(self) -> str:
         """The same for a notebook: colours that read on white and on near-black."""
-        style, severity = self.style, severity_of(self)
-        left, right = CELL.format("left"), CELL.format("right")
-
-        def line(row: EvidenceRow) -> str:
-            weight = "" if row.judged else "opacity:.65;"
-            mark = f'<span style="color:{style.colour}">▼</span> ' if row.beyond else ""
-            cells = "".join(f"<td {right}>{html.escape(value)}</td>" for value in row.numbers(OF_AUDIT))
-            return (
-                f'<tr style="{weight}"><td {left}>{html.escape(row.metric)}</td>{cells}'
-                f"<td {left}>{mark}{html.escape(row.says)}</td></tr>"
-            )
-
-        heads = "".join(f"<th {right}>{name}</th>" for name in HEADS[1:-1])
-        tips = "".join(
-            f"<li>{html.escape(as_sentence(a.mechanism))} Try: {html.escape(a.try_first)} "
-            f"(arXiv {html.escape(a.paper)})</li>"
-            for a in self.advice
-        )
-        return (
-            f'<div style="border-left:5px solid {style.colour};padding:4px 14px">'
-            f'<b style="font-size:1.25em"><span style="color:{style.colour}">{style.glyph}</span> '
-            f"{html.escape(style.title)}</b> {html.escape(self.tap)}, {count(self.n)} × {count(self.d)}"
-            f"{f', severity {severity}' if severity else ''}"
-            f"<p>{html.escape(self._reason)}</p>"
-            f"<table><tr><th {left}>{HEADS[0]}</th>{heads}<th {left}>{HEADS[-1]}</th></tr>"
-            f"{''.join(line(row) for row in evidence_rows(self))}</table>"
-            f"{f'<ol>{tips}</ol>' if tips else ''}</div>"
+        return render(
+            "notebook.html.j2",
+            style=self.style,
+            tap=self.tap,
+            size=f"{count(self.n)} × {count(self.d)}",
+            severity=severity_of(self),
+            why=self._reason,
+            heads=HEADS,
+            rows=[(row, row.numbers(OF_AUDIT)) for row in evidence_rows(self)],
+            advice=[item._replace(mechanism=as_sentence(item.mechanism)) for item in self.advice],
         )
 
 

@@ -1,4 +1,4 @@
-"""Arms: what is compared with what; runs that differ in nothing but their seed are one of them."""
+"""Arms of a comparison; runs that differ in nothing but their seed are one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from fullrank.report.run.reading import Run
 __all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
-NO_SETTING = frozenset(
-    {"seed", "out", "download", "log", "panels", "workers"}
-)  # none makes another experiment
+# none makes another experiment
+NO_SETTING = frozenset({"seed", "out", "download", "log", "panels", "workers"})
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,10 @@ class Arm:
         return Counter(s.judged.kind if s.judged else "not decidable" for s in self.subjects)
 
     @property
-    def styles(self) -> list[tuple[VerdictStyle, int]]:
-        """The verdicts that occur, the most frequent first, and how often."""
-        return [(style_of(kind), times) for kind, times in self.kinds.most_common()]
-
-    @property
     def style(self) -> VerdictStyle:
-        """The verdict of all, or of the first that collapsed, or the most frequent one."""
-        return next((style for style, _ in self.styles if style.word in COLLAPSED), self.styles[0][0])
+        """The verdict of all, or the most frequent collapse, or the most frequent one."""
+        kinds = [kind for kind, _ in self.kinds.most_common()]
+        return style_of(next((kind for kind in kinds if kind in COLLAPSED), kinds[0]))
 
     @property
     def loss(self) -> float | None:
@@ -88,7 +83,7 @@ class Arm:
         return estimate(summary.values.get(name) for summary in self.summaries(tap))
 
     def constant(self, tap: str) -> bool:
-        """Whether one embedding has collapsed completely in all subjects, so that its rank is of noise."""
+        """Whether one embedding is constant in all subjects, so that its rank is of noise."""
         return {summary.kind for summary in self.summaries(tap)} == {"complete"}
 
     def null(self, tap: str, name: str) -> float | None:
@@ -101,7 +96,7 @@ class Arm:
         return (found[0].n, found[0].d) if found else (None, None)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: name, method, verdicts, values and taps with intervals, and every run."""
+        """JSON-able: name, method, verdicts, values and taps with intervals, runs."""
         names = dict.fromkeys(name for subject in self.subjects for name in subject.values)
         return {
             "name": self.name,
@@ -168,10 +163,10 @@ def one_each(subjects: Sequence[Subject], names: Sequence[str] | None = None) ->
 
 
 def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
-    """Arms of runs that differ in nothing but their seed, and of single subjects of other kinds.
+    """Gather runs that differ in nothing but their seed into arms.
 
     Args:
-        subjects: what was named.
+        subjects: what was named; each that is no run is an arm.
         names: what to call the arms, in the order in which they begin; None takes those of their folders.
 
     Raises:
@@ -217,7 +212,7 @@ def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
 
 
 def _stem(group: Sequence[Subject]) -> str:
-    """What the folders of seeds have in common: `simsiam-seed0` and `simsiam-seed1` are `simsiam`."""
+    """Common stem of the folders: `simsiam` of `simsiam-seed0` and `simsiam-seed1`."""
     if len(group) == 1:
         return group[0].short
     columns = zip(*(subject.short for subject in group), strict=False)

@@ -1,4 +1,4 @@
-"""What a comparison must not be read as: losses, ranks and probes that do not compare, each in a line."""
+"""Cautions of a comparison: losses, ranks and probes that do not compare."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _seeds(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _compared(arm: Arm) -> list[str]:
-    """The features where they are known, else what was judged: what a reader would compare."""
+    """The features where they are known, else what was judged."""
     return [FEATURES] if FEATURES in arm.taps else arm.taps[:1]
 
 

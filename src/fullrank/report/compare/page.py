@@ -1,14 +1,14 @@
-"""Writes the page that sets arms side by side: tables, then figures with one colour an arm."""
+"""The page of a comparison: tables, then figures with one colour an arm."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
-from fullrank.figures.style import GREY, VerdictStyle, number, percent, typographic
+from fullrank.figures.style import GREY, number, percent, typographic
 from fullrank.report.compare import figures
 from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, one_each
 from fullrank.report.compare.cautions import cautions, hints
@@ -16,24 +16,9 @@ from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
 from fullrank.report.render import Section, card, pairs, render, section, write
 from fullrank.report.run.page import choices
+from fullrank.report.run.summary import Summary
 
-__all__ = ["Standing", "headline", "write_arms", "write_comparison"]
-
-
-class Standing(Protocol):
-    """What a headline is made of: a summary of a run, or an arm."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def loss(self) -> float | None:
-        """The last loss."""
-
-    @property
-    def style(self) -> VerdictStyle:
-        """Of its verdict."""
+__all__ = ["headline", "write_arms", "write_comparison"]
 
 
 def write_comparison(
@@ -45,7 +30,7 @@ def write_comparison(
     names: Sequence[str] | None = None,
     baselines: Mapping[str, float] | None = None,
 ) -> Path:
-    """Writes one page for several runs, as they were logged, each an arm of its own.
+    """Write one page for several runs, as they were logged, each an arm of its own.
 
     Args:
         run_dirs: the run directories; the table links to each `report.html` that exists.
@@ -70,33 +55,19 @@ def write_comparison(
 
 
 def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -> Path:
-    """Writes one page for everything that is compared.
-
-    Args:
-        comparison: its arms, with what was measured of them.
-        out: the file to write.
-        title: the page's heading.
-        intro: a sentence or two under it.
-
-    Returns:
-        `out`.
-    """
+    """Write the page of a comparison to `out`, with a sentence or two under its title."""
     arms = comparison.arms
-    best, below = headline(
-        arms, methods=len({str(run.config.get("method")) for arm in arms for run in arm.runs})
-    )
-    worst = [arm.style for arm in arms if arm.style.word in COLLAPSED]
-    colour = next(
-        (style.colour for style in worst if style.word == "complete"), worst[0].colour if worst else GREY
-    )
+    methods = {str(run.config.get("method")) for arm in arms for run in arm.runs}
+    best, below = headline(arms, methods=len(methods))
+    bad = {arm.style.word: arm.style.colour for arm in arms if arm.style.word in COLLAPSED}
     first, *others = tables(comparison)
     text = render(
         "comparison.html.j2",
         title=title,
         intro=intro,
         headline=best,
-        below=f"{below} {_worth(comparison)}".strip(),
-        colour=colour,
+        below=f"{below} {_best_features(comparison)}".strip(),
+        colour=bad.get("complete") or next(iter(bad.values()), GREY),
         about=comparison.images.about if comparison.images else "",
         cautions=cautions(comparison),
         notes=[*comparison.notes, *hints(comparison)],
@@ -109,49 +80,44 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
     return write(out, text)
 
 
-def headline(standings: Sequence[Standing], *, methods: int = 1) -> tuple[str, str]:
-    """What the comparison comes to, and the sentence under it: as the numbers have it, not as one wishes.
+def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, str]:
+    """What a comparison comes to, and the sentence under it.
 
     Args:
-        standings: what is compared.
+        items: summaries of runs, or arms.
         methods: how many methods the losses are of; those of several are not compared.
 
     Example:
-        >>> from fullrank.report.run.summary import Summary
         >>> bad, good = Summary("no stop-gradient"), Summary("simsiam")
         >>> bad.losses, bad.verdict["kind"] = [-1.0], "complete"
         >>> good.losses, good.verdict["kind"] = [-0.9], "healthy"
         >>> headline([good, bad])[0]
         'The collapsed run has the best loss'
     """
-    losses = {item.name: item.loss for item in standings if item.loss is not None}
-    collapsed = [item for item in standings if item.style.word in COLLAPSED]
+    losses = {item.name: item.loss for item in items if item.loss is not None}
+    collapsed = [item for item in items if item.style.word in COLLAPSED]
     listed = ", ".join(f"“{item.name}” ({item.style.title.lower()})" for item in collapsed)
-    among = f"{len(collapsed)} of {len(standings)} arms collapsed" if collapsed else "No arm collapsed"
-    undecided = [f"“{item.name}”" for item in standings if item.style.word == "not decidable"]
-    if not losses and len(undecided) == len(standings):
+    among = f"{len(collapsed)} of {len(items)} arms collapsed" if collapsed else "No arm collapsed"
+    undecided = [f"“{item.name}”" for item in items if item.style.word == "not decidable"]
+    if not losses and len(undecided) == len(items):
         return ("No arm has a loss yet" if methods else "No arm can be judged"), ""
     rest = f" Not decidable: {', '.join(undecided)}." if undecided else ""
     if not losses or methods > 1:
         return among, (f"Collapsed: {listed}." if collapsed else "") + rest
-    best = min((item for item in standings if item.name in losses), key=lambda item: losses[item.name])
+    best = min((item for item in items if item.name in losses), key=lambda item: losses[item.name])
     lowest = typographic(number(best.loss, 4))
-    best_loss = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
+    reached = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
     if len(losses) == 1:
-        best_loss = f"“{best.name}” alone has a loss, {lowest}"
+        reached = f"“{best.name}” alone has a loss, {lowest}"
     elif best in collapsed:
-        title = (
-            "The collapsed run has the best loss"
-            if len(collapsed) == 1
-            else "A collapsed run has the best loss"
-        )
-        seen = f"{best_loss}, and its verdict is {best.style.title.lower()}. The loss does not see collapse."
-        return title, seen + rest
-    return among, (f"{best_loss}. Collapsed: {listed}." if collapsed else f"{best_loss}.") + rest
+        title = f"{'The' if len(collapsed) == 1 else 'A'} collapsed run has the best loss"
+        verdict = f"its verdict is {best.style.title.lower()}. The loss does not see collapse."
+        return title, f"{reached}, and {verdict}{rest}"
+    return among, (f"{reached}. Collapsed: {listed}." if collapsed else f"{reached}.") + rest
 
 
 def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
-    """A table as the template takes it: each row with its arm's colour and, where it is one run, its page."""
+    """Rows of a table with their arms' colours and, where it is one run, its page."""
     rows, before = [], None
     for place, name, cells in grid.rows:
         again = place is not None and place == before
@@ -159,13 +125,7 @@ def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
         href = "" if place is None or again else _href(arms[place], out)
         rows.append({"name": name, "colour": colour, "href": href, "again": again, "cells": cells})
         before = place
-    return {
-        "title": grid.title,
-        "columns": grid.columns,
-        "numeric": grid.numeric,
-        "rows": rows,
-        "note": grid.note,
-    }
+    return {**vars(grid), "rows": rows}
 
 
 def _href(arm: Arm, out: Path) -> str:
@@ -175,20 +135,18 @@ def _href(arm: Arm, out: Path) -> str:
     return quote(Path(os.path.relpath(page.resolve(), out.resolve().parent)).as_posix())
 
 
-def _worth(comparison: Comparison) -> str:
-    """Who names labels best, on the same images."""
-    known = [
-        (arm, found.mean) for arm in comparison.arms if (found := arm.value("knn_same")).mean is not None
-    ]
+def _best_features(comparison: Comparison) -> str:
+    """Whose features name most labels, on the same images."""
+    known = [(value, arm) for arm in comparison.arms if (value := arm.value("knn_same").mean) is not None]
     if len(known) < 2 or comparison.images is None:
         return ""
-    best, share = max(known, key=lambda pair: pair[1])
+    share, best = max(known, key=lambda pair: pair[0])
     pixels = percent(comparison.images.raw)
     return f"k-NN on the features of “{best.name}” names most labels: {percent(share)}; raw pixels: {pixels}."
 
 
 def _reasons(arm: Arm) -> list[tuple[str, str]]:
-    """Why the verdicts are what they are, by arm and seed."""
+    """Reasons of the verdicts, by arm and seed."""
     several = len(arm.subjects) > 1
     return [
         (f"{arm.name}, seed {'?' if s.seed is None else s.seed}" if several else arm.name, s.judged.why)

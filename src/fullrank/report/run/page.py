@@ -8,7 +8,7 @@ from pathlib import Path
 from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.figures.style import count, duration, number, percent, style_of, typographic
 from fullrank.report.curves import spectrum_over_time
-from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_rows
+from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
 from fullrank.report.run.reading import Record, Run, read_run
@@ -50,7 +50,7 @@ def write_page(run_dir: Path | str) -> Path:
         style=summary.style,
         place=summary.verdict.get("tap") or "",
         reasons=[summary.why],
-        evidence=logged_rows(summary.verdict.get("evidence") or []),
+        evidence=[logged_row(row) for row in summary.verdict.get("evidence") or []],
         columns=[(name, COLUMNS[name]) for name in OF_RUN],
         others=_others(run, summary),
         warnings=[typographic(warning) for warning in summary.warnings],
@@ -115,7 +115,7 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
     n, d = run.size(summary.tap)
     planned = run.config.get("epochs")
     knn: Record = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), {})
-    losses = f"{number(summary.loss_first)} → {number(summary.loss)}"
+    losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
     noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(summary.rank_null)}"
     linear = summary.linear
     return [

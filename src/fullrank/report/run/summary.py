@@ -1,4 +1,4 @@
-"""What a run comes to in a few numbers, kept up to date record by record, for the terminal and the page."""
+"""A run in a few numbers, kept up to date record by record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Summary", "summarise", "what"]
 
 @dataclass
 class Summary:
-    """The standing of one run after the records taken so far.
+    """One run after the records taken so far.
 
     Args:
         name: what the run is called where it is shown.
@@ -42,7 +42,7 @@ class Summary:
     _begun: tuple[int, float] | None = None
 
     def take(self, record: Record) -> None:
-        """Takes in one record of `metrics.jsonl`."""
+        """Take in one record of `metrics.jsonl`."""
         self.epoch, self.step = record.get("epoch", self.epoch), record.get("step", self.step)
         time = record.get("time") or {}
         self.elapsed = time.get("elapsed", time.get("total", self.elapsed))
@@ -80,7 +80,7 @@ class Summary:
 
     @property
     def constant(self) -> bool:
-        """Whether the embedding is constant but for noise, so that a rank would be that of the noise."""
+        """Whether the embedding is constant but for noise, so that a rank is of noise."""
         return self.style.word == "complete"
 
     @property
@@ -101,13 +101,8 @@ class Summary:
         return self.losses[-1] if self.losses else None
 
     @property
-    def loss_first(self) -> float | None:
-        """The first loss."""
-        return self.losses[0] if self.losses else None
-
-    @property
     def level(self) -> float | None:
-        """The level at `tap`: on held-out images, or of the last batch where no panel was taken."""
+        """Level at `tap`: of held-out images, or of the last batch without a panel."""
         held_out = self.measure("level")
         return held_out if held_out is not None else self.levels.get(self.tap)
 
@@ -153,13 +148,13 @@ class Summary:
 
 
 def threshold_of(verdict: Record) -> float | None:
-    """The level below which a verdict calls complete collapse, where its evidence tells it."""
+    """Level below which a verdict says complete collapse, where evidence has it."""
     rows = (row for row in verdict.get("evidence") or [] if row.get("metric") == "level")
     return next((row["threshold"] for row in rows if row.get("threshold") is not None), None)
 
 
 def summarise(run: Run, name: str | None = None) -> Summary:
-    """Sums up a run that was read from disk.
+    """Summarise a run that was read from disk.
 
     Args:
         run: what `read_run` returned.
