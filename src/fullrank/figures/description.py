@@ -1,4 +1,4 @@
-"""What a figure says: curves, dots, matrices, tables and images, in numbers and words."""
+"""Descriptions of figures: curves, dots, matrices, tables and images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Series:
         colour: its own; empty: that of its name.
         width, size: of the line and of its markers, in pixels.
         opacity: from 0 to 1.
-        marker: `circle`, `diamond` or `bar` at every value; empty: a circle where there are few; `none`.
+        marker: `circle`, `diamond` or `bar` at every value; empty: a circle where there are few; `line`: only
+            where there is one; `none`.
         legend: whether the legend names it.
         hidden: it waits in the page's legend, and is not printed.
         fill: coloured down to zero.
@@ -71,7 +72,8 @@ class Series:
     @property
     def marked(self) -> bool:
         """Whether its values have markers: a line of one point would be invisible."""
-        return self.dash == "points" or (self.marker != "none" and (bool(self.marker) or len(self.x) <= 30))
+        few = {"": len(self.x) <= 30, "line": len(self.x) == 1, "none": False}
+        return self.dash == "points" or few.get(self.marker, True)
 
 
 def curve(
@@ -130,7 +132,7 @@ class Lines:
 
     @property
     def named_places(self) -> dict[str, float]:
-        """Places on x with their labels: those of `ticks`, or all where x is logarithmic and they are few."""
+        """Labelled places on x: those of `ticks`, or a few on a logarithmic axis."""
         places = sorted({x for series in self.series for x in series.x})
         few = self.log_x and len(places) <= 8
         inside = {name: x for name, x in self.ticks.items() if not self.log_x or places[0] <= x <= places[-1]}
@@ -138,7 +140,7 @@ class Lines:
 
     @property
     def narrow(self) -> bool:
-        """Whether the values span less than a power of ten or two: a logarithmic axis needs more labels."""
+        """Whether a logarithmic axis needs more labels than the powers of ten."""
         values = [y for s in self.series for ys in s.ys for y in ys if y is not None and y > 0]
         return bool(values) and max(values) < 50 * min(values)
 
@@ -204,7 +206,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a list of numbers in it is shown as mean ± standard deviation over seeds.
+    """A table; numbers by seed are shown as mean ± standard deviation.
 
     Attributes:
         title, note: as in `Lines`.

@@ -1,4 +1,4 @@
-"""Draws figures for a paper, with matplotlib, and writes each as SVG, PDF and PNG."""
+"""Figures for a paper, with matplotlib, as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def plot(item: Figure, colours: Mapping[str, str] | None = None) -> Drawing:
 
 
 def plot_panels(items: Sequence[Lines], across: int = 3) -> Drawing:
-    """Draw small figures beside each other in two columns of a paper; the first has the legend."""
+    """Draw small figures beside each other; the first has the legend."""
     from matplotlib.figure import Figure as Drawing
 
     with paper_style():
@@ -95,9 +95,9 @@ def plot_panels(items: Sequence[Lines], across: int = 3) -> Drawing:
 
 
 def save(drawing: Drawing, stem: Path) -> list[Path]:
-    """Write a drawing as `stem.svg`, `.pdf` and `.png`, each whole or not at all; returns the paths.
+    """Write a drawing as `stem.svg`, `.pdf` and `.png`; returns the paths.
 
-    Dates are left out, so that the same drawing gives the same bytes.
+    Each file is whole or not there. Dates are left out, so that the same drawing gives the same bytes.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
@@ -117,7 +117,7 @@ def write_figures(
     folder: Path,
     colours: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Draw and write what is not empty; a sequence of lines is a figure of panels. Returns the paths."""
+    """Draw and write figures by name, a sequence of lines as panels; empty ones not."""
     written = []
     for name, item in figures:
         if isinstance(item, Lines | Dots | Heat):
@@ -203,7 +203,7 @@ def _curve(axes: Axes, series: Series, colour: str, label: str | None) -> None:
 
 
 def _log_height(axes: Axes, narrow: bool) -> None:
-    """A logarithmic height: labels at 1, 2 and 5 where it spans hardly a power of ten, else at the powers."""
+    """Scale y by logarithm, with labels at 1, 2 and 5 on a narrow range."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")

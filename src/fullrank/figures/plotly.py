@@ -1,4 +1,4 @@
-"""Draws figures for a page, with plotly; the page itself colours axes and background."""
+"""Figures for a page, with plotly; the page colours axes and background."""
 
 from __future__ import annotations
 

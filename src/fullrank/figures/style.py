@@ -1,4 +1,4 @@
-"""Colours, glyphs and number formats, once for the terminal, the figures and the page."""
+"""Colours, glyphs and number formats of terminal, figures and pages."""
 
 from __future__ import annotations
 
@@ -7,33 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "ARM_COLOURS",
-    "GREY",
-    "PALETTE",
-    "VerdictStyle",
-    "colours_of",
-    "count",
-    "duration",
-    "number",
-    "one_line",
-    "percent",
-    "style_of",
-    "tap_colour",
-    "typographic",
-]
+__all__ = ["ARM_COLOURS", "GREY", "PALETTE", "VerdictStyle", "colours_of", "number", "style_of", "tap_colour"]
 
 # Okabe and Ito's hues, set to a lightness that reads on white and on near-black alike.
-BLUE, ORANGE, GREEN, PURPLE, OCHRE, CYAN, RED = (
-    "#2b7bba",
-    "#d9730d",
-    "#12997a",
-    "#b0569b",
-    "#b58900",
-    "#2f9fb3",
-    "#d1495b",
-)
-GREY = "#7f8a96"
+BLUE, ORANGE, GREEN, PURPLE = "#2b7bba", "#d9730d", "#12997a", "#b0569b"
+OCHRE, CYAN, RED, GREY = "#b58900", "#2f9fb3", "#d1495b", "#7f8a96"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, OCHRE, CYAN)
 ARM_COLOURS = (*PALETTE, "#6b7fd7", "#8c6d46", "#7c9a2e", "#c26d8f")  # also of classes; then they come again
 RAMP = ("#1d2f6f", "#2f8a86", "#e0a030")  # dark to light: readable in grey, and by the colour-blind

@@ -1,4 +1,4 @@
-"""Figures that runs, audits and comparisons share: spectra, their cumulative curves, metrics side by side."""
+"""Figures that runs, audits and comparisons share, such as spectra."""
 
 from __future__ import annotations
 
@@ -13,23 +13,7 @@ from fullrank.collapse.spectrum import cumulative_curve
 from fullrank.figures import Heat, Lines, Series, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, OCHRE, ORANGE, count, number
 
-__all__ = [
-    "SHOWN",
-    "ceiling",
-    "class_points",
-    "compared_spectra",
-    "cumulative",
-    "file_name",
-    "last_of",
-    "noise_curve",
-    "references",
-    "relative",
-    "share_curve",
-    "spectrum",
-    "spectrum_curve",
-    "spectrum_over_time",
-    "thin",
-]
+__all__ = ["SHOWN", "class_points", "compared_spectra", "cumulative", "spectrum", "spectrum_over_time"]
 
 DASHES = {"isotropic": "dash", "eigenvalues 1/k": "dot"}
 FORMS = (("centred", "centred", BLUE), ("unit", "unit rows, not centred", OCHRE))
@@ -80,7 +64,7 @@ def relative(singular_values: np.ndarray) -> np.ndarray | None:
 
 
 def references(n: int, d: int) -> dict[str, np.ndarray]:
-    """Relative spectra of isotropic rows, as n of them show it, and of covariance eigenvalues 1/k.
+    """Relative spectra of n isotropic rows, and of covariance eigenvalues 1/k.
 
     Example:
         >>> {name: len(values) for name, values in references(100, 64).items()}
@@ -97,7 +81,7 @@ def ceiling(n: int, d: int) -> int | None:
 
 
 def share_curve(singular_values: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Share of the spectrum that each share of the directions holds, from (0, 0) to (1, 1).
+    """Share of the spectrum in each share of the directions, from 0 to 1.
 
     Its mean height is the AUC of Li, Efros and Pathak (2022).
     """
@@ -106,13 +90,13 @@ def share_curve(singular_values: np.ndarray, d: int) -> tuple[np.ndarray, np.nda
 
 
 def spectrum_curve(values: np.ndarray, name: str, colour: str, dash: str = "solid", **drawing: Any) -> Series:
-    """One spectrum over its index; zeros are left out, as a logarithm has no place for them."""
+    """One spectrum over its index, without zeros."""
     kept = [float(value) if value > 0 else None for value in values]
     return curve(name, range(1, len(kept) + 1), kept, colour, dash, **drawing)
 
 
 def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Relative singular values with and without centring, both references, and the ceiling of n rows.
+    """Relative singular values beside both references and the ceiling of n rows.
 
     Args:
         spectra: "centred" and "unit" as `Panel.spectra` has them.
@@ -150,7 +134,7 @@ def _above(values: np.ndarray) -> np.ndarray:
 
 
 def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Cumulative curves of centred spectra with their AUC, between the references of n rows of width d."""
+    """Cumulative curves of centred spectra with their AUC, beside references."""
     arms = dict(zip(spectra, ARM_COLOURS, strict=False))
     shown = []
     for name, values in {**spectra, **references(n, d)}.items():
@@ -172,7 +156,7 @@ def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
 
 
 def compared_spectra(spectra: Mapping[str, tuple[np.ndarray, int]]) -> Lines:
-    """Centred spectra of several embeddings with their widths, relative, over the share of directions."""
+    """Relative spectra of embeddings of several widths, over share of directions."""
     shown = []
     for (name, (values, d)), colour in zip(spectra.items(), ARM_COLOURS, strict=False):
         if len(values) and values[0] > 0:
@@ -191,7 +175,7 @@ def spectrum_over_time(
     note: str = "Each column is an epoch. Bright to the bottom: all directions live. Dark: dead ones.",
     height: int = 340,
 ) -> Heat:
-    """Spectra over epochs as a heat map: log10 of each singular value over that epoch's largest."""
+    """Spectra over epochs as a heat map, relative to each epoch's largest value."""
     epochs = picked(sorted(spectra), MOST_COLUMNS)
     d = min((len(spectra[epoch]) for epoch in epochs), default=0)
     rows = [int(row) for row in np.unique(np.linspace(0, d - 1, min(d, MOST_ROWS)).round())]
@@ -211,7 +195,7 @@ def spectrum_over_time(
 def noise_curve(
     x: Sequence[float], baselines: Sequence[float | None], colour: str, **drawing: Any
 ) -> Iterator[Series]:
-    """The dashed line of what isotropic noise of the same n and d would give, where that is known."""
+    """Dashed line of isotropic noise of the same n and d, where it is known."""
     if any(value is not None for value in baselines):
         marker = "bar" if len(x) == 1 else "none"  # a line of one point is invisible
         drawing = {"width": 1.4, "opacity": 0.75, "size": 12, "marker": marker, **drawing}
@@ -221,7 +205,7 @@ def noise_curve(
 def class_points(
     places: np.ndarray, labels: np.ndarray | None, at: Sequence[str], names: Sequence[str] | None = None
 ) -> list[Series]:
-    """Rows on a plane [m, 2], a cloud for each class; those without a label first, so that they lie below."""
+    """Rows on a plane [m, 2], a cloud for each class; unlabelled ones lie below."""
     groups = np.zeros(len(places), int) if labels is None else labels
     clouds = []
     few = (
@@ -257,7 +241,7 @@ def file_name(tap: str) -> str:
 
 
 def thin(x: Sequence[float], y: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
-    """Thin a long series to some 2,000 points: the lowest and highest of every stretch.
+    """Thin a series to some 2,000 points, the extremes of every stretch.
 
     Example:
         >>> thin([1, 2, 3], [0.5, None, 0.2])

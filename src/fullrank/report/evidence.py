@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -267,17 +266,3 @@ def _clear(one: AuditMetric, two: AuditMetric) -> str:
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return "–"
     return "yes" if one.high < two.low or two.high < one.low else "no"
-
-
-def without_infinities(value: Any) -> Any:
-    """Replace what JSON has no number for by None.
-
-    Example:
-        >>> without_infinities({"a": [1.0, float("inf")], "b": float("nan")})
-        {'a': [1.0, None], 'b': None}
-    """
-    if isinstance(value, dict):
-        return {key: without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinities(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -38,7 +38,7 @@ def interactive_map(found: FeatureMap) -> go.Figure:
 
 
 def write_maps(found: FeatureMap, folder: Path) -> list[Path]:
-    """Write `map.html`, `map.svg`, `map.pdf` and `map.png` into a folder; the page needs no network."""
+    """Write `map.html`, `map.svg`, `map.pdf` and `map.png` into a folder."""
     from fullrank.figures.matplotlib import plot, save
 
     page = folder / "map.html"

@@ -1,8 +1,9 @@
-"""What all pages are built with: templates, the one copy of plotly.js, figures as data inside the page."""
+"""Pages from templates, with plotly.js and figures inside the one file."""
 
 from __future__ import annotations
 
 import base64
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fullrank import __version__
 from fullrank.figures import Dots, Figure, Heat, Lines
 from fullrank.figures.style import one_line, typographic
 
-__all__ = ["Card", "Choice", "Section", "card", "data_uri", "pairs", "render", "section", "write"]
+__all__ = ["Card", "Choice", "Section", "card", "pairs", "plain_json", "render", "section", "write"]
 
 HERE = Path(__file__).parent / "templates"
 Choices: TypeAlias = Mapping[tuple[str, ...], Figure]
@@ -98,6 +101,24 @@ def pairs(mapping: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def plain_json(value: Any) -> Any:
+    """Convert to what JSON holds: no NaN or infinity, no numpy, no paths.
+
+    Example:
+        >>> plain_json({"a": [1.0, float("inf")], "b": Path("c"), "d": np.float32(0.5)})
+        {'a': [1.0, None], 'b': 'c', 'd': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
 def render(template: str, **values: Any) -> str:
     """Fill a template; style, script and plotly.js go into the page itself."""
     import jinja2
@@ -111,7 +132,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(file: Path, text: str) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never half of one."""
+    """Write a file whole: a reader never sees half of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     beside.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The figures of an audit, for its page and for a paper; empty where there is nothing to show in them."""
+"""Figures of an audit, for its page and for a paper."""
 
 from __future__ import annotations
 
@@ -27,18 +27,7 @@ from fullrank.report.curves import (
     spectrum,
 )
 
-__all__ = [
-    "adjacency",
-    "code_use",
-    "covariance",
-    "depth",
-    "mixture_curve",
-    "of_view",
-    "pairwise",
-    "principal",
-    "versus",
-    "write_audit_figures",
-]
+__all__ = ["depth", "of_view", "versus", "write_audit_figures"]
 
 Views = Mapping[str, AuditFacts]
 
@@ -56,7 +45,7 @@ def of_view(view: AuditFacts) -> list[Lines]:
 
 
 def principal(view: AuditFacts) -> Lines:
-    """The sample on its first two principal axes, coloured by class where there are labels."""
+    """The sample on its first two principal axes, coloured by class."""
     found = principal_map(view.sample)
     series = []
     note = f"{count(len(view.sample))} rows on the two axes of most variance."
@@ -71,7 +60,7 @@ def principal(view: AuditFacts) -> Lines:
 
 
 def pairwise(view: AuditFacts) -> Lines:
-    """How far rows are from each other, beside Gaussian rows of the same covariance."""
+    """Distances between rows, beside Gaussian rows of the same covariance."""
     found = None if view.panel is None else distances(view.sample)
     series = []
     if found is not None:
@@ -89,7 +78,7 @@ def pairwise(view: AuditFacts) -> Lines:
 
 
 def code_use(view: AuditFacts) -> Lines:
-    """How much every code is used, the most used first, beside equal use."""
+    """Use of every code, the most used first, beside equal use."""
     series = []
     if view.use is not None:
         use = view.use.sort(descending=True).values.numpy()
@@ -106,7 +95,7 @@ def code_use(view: AuditFacts) -> Lines:
 
 
 def depth(views: Views) -> list[Lines]:
-    """Six metrics over the taps, in the order of depth, each beside isotropic rows; none for a single tap."""
+    """Six metrics over the depth of several taps, each beside isotropic rows."""
     measured = {tap: view.panel for tap, view in views.items() if view.panel is not None}
     ticks = {tap: float(place) for place, tap in enumerate(measured)}
     figures = []
@@ -130,7 +119,7 @@ def versus(view: AuditFacts, against: Against, name: str = "this") -> Lines:
 
 
 def covariance(rows: Tensor) -> Heat:
-    """Covariance of the first 512 dimensions, each scaled to a variance of 1, as an image.
+    """Correlations of the first 512 dimensions.
 
     After CPLearn (arXiv 2410.04959). Decorrelated dimensions show a diagonal alone, dead ones nothing.
     """
@@ -145,7 +134,7 @@ def covariance(rows: Tensor) -> Heat:
 
 
 def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) -> Heat:
-    """Cosines between up to 512 centred rows, sorted by class, or by k-means where there are no labels.
+    """Cosines between up to 512 centred rows, sorted by class or k-means cluster.
 
     Blocks are groups that look alike inside (CPLearn, arXiv 2410.04959).
     """
@@ -166,7 +155,7 @@ def _square(title: str, matrix: Tensor | None, what: str, shown: str) -> Heat:
 
 
 def mixture_curve(arms: Mapping[str, Tensor], components: Sequence[int] = COMPONENTS) -> Lines:
-    """Entropy per dimension of a Gaussian mixture against its number of components, with its deviation.
+    """Entropy per dimension of Gaussian mixtures over their number of components.
 
     A curve that falls as components are added: rows lie in clusters tighter than one Gaussian tells. Takes a
     fit for each number of components: seconds at 100 dimensions, minutes at 2,000.
@@ -224,7 +213,7 @@ def paper_figures(views: Views, against: Against | None = None) -> Iterator[tupl
 
 
 class Distances(NamedTuple):
-    """Distances between rows over their mean, as shares of all pairs in bins of equal ratio.
+    """Distances between rows over their mean, as shares of pairs by bin.
 
     Attributes:
         edges: [b + 1], the bins.
@@ -239,7 +228,7 @@ class Distances(NamedTuple):
 
 @torch.no_grad()
 def principal_map(rows: Tensor) -> tuple[np.ndarray, tuple[float, float]] | None:
-    """Project rows [m, d] on two axes [m, 2], with their shares of variance; None for a constant."""
+    """Project rows [m, d] on two principal axes [m, 2], with shares of variance."""
     z = rows.double() - rows.double().mean(dim=0)
     total = float(z.square().sum())
     if not total > 0 or len(z) < 2:
@@ -255,7 +244,7 @@ def principal_map(rows: Tensor) -> tuple[np.ndarray, tuple[float, float]] | None
 
 @torch.no_grad()
 def distances(rows: Tensor, bins: int = 80) -> Distances | None:
-    """How far rows are from each other, and Gaussian rows of the same covariance; None where all are one.
+    """Distances between rows, and between Gaussian rows of the same covariance.
 
     Rows in tight clusters show a hump at small distances that a Gaussian cloud has not.
     """

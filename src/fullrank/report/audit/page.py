@@ -1,4 +1,4 @@
-"""Writes what an audit leaves: `audit.json`, figures, and a page that opens without network."""
+"""The output of an audit: `audit.json`, figures, and a page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from fullrank.report.evidence import (
     evidence_rows,
     metric_rows,
     severity_of,
-    without_infinities,
 )
-from fullrank.report.render import Choice, Section, pairs, render, section, write
+from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
 
 __all__ = ["advice_title", "as_object", "write_audit"]
 
@@ -36,7 +35,7 @@ Views = Mapping[str, AuditFacts]
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
-    """The audit as JSON has it: the main tap's keys, and those of all taps where there are several.
+    """The audit as JSON: the main tap's keys, and those of all taps.
 
     Example:
         >>> import torch, fullrank
@@ -54,7 +53,7 @@ def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
             **against.view.as_dict(),
             "differences": [dataclasses.asdict(row) for row in differences(views[main], against.view)],
         }
-    cleaned: dict[str, Any] = without_infinities(found)
+    cleaned: dict[str, Any] = plain_json(found)
     return cleaned
 
 

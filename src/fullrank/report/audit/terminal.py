@@ -38,7 +38,7 @@ class AuditView(AuditFacts):
     """An audit that shows itself: with `print`, with rich, and in a notebook."""
 
     def write(self, out: Path | str, figures: bool = True) -> Path:
-        """Write `audit.json`, `audit.html` and figures into a folder; returns the page's path."""
+        """Write `audit.json`, `audit.html` and figures; returns the page's path."""
         return write_audit({self.tap: self}, Path(out), figures=figures)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""An audit with what a page shows of it, and another embedding that it is held against."""
+"""Types of an audit: with classes and codes, and against another embedding."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ class Against:
 
 
 def main_tap(taps: Iterable[str]) -> str:
-    """The tap that a verdict is about where there are several: the features, else the deepest."""
+    """The tap that the verdict is about: the features, else the deepest."""
     names = list(taps)
     return "features" if "features" in names else names[-1]

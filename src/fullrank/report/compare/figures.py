@@ -1,4 +1,4 @@
-"""The figures of a comparison: one colour for each arm, the same in every figure.
+"""Figures of a comparison: one colour for each arm, the same in all.
 
 An arm of several seeds is a thin line for each of them and their mean; an arm that is no run has no curves.
 """
@@ -131,7 +131,7 @@ def last_spectra(arms: Arms) -> dict[tuple[str, ...], Lines]:
 
 
 def probes(comparison: Comparison) -> Lines:
-    """What every probe says of every arm: a diamond for the mean, its interval, and a dot for each seed."""
+    """Results of every probe: a dot for each seed, their mean and its interval."""
     arms = comparison.arms
     shown = {key: name for key, name in PROBES.items() if any(arm.value(key).n for arm in arms)}
     series = [s for place, arm in enumerate(arms) for s in _probed(arm, place, len(arms), list(shown))]
@@ -171,7 +171,7 @@ def _probed(arm: Arm, place: int, arms: int, keys: Sequence[str]) -> list[Series
 
 
 def feature_spectra(comparison: Comparison) -> Lines:
-    """Centred spectra of the features that were measured, or saved, with squares that sum to 1."""
+    """Centred spectra of the features, with squares that sum to 1."""
     series = []
     for place, arm in enumerate(comparison.arms):
         saved = arm.subjects[0].kind == "embeddings"
@@ -200,7 +200,7 @@ def _by_tap(arms: Arms, measure: str) -> dict[tuple[str], list[Series]]:
 
 
 def _curves(arms: Arms, read: Callable[[Run], Curve], **drawing: Any) -> list[Series]:
-    """One line for a single run; for several a thin one each, and the mean where they were all measured."""
+    """A line for each run of an arm, and their mean where all were measured."""
     drawing = {"legend": False, "marker": "circle", "size": 6, **drawing}  # the page has one legend for all
     series = []
     for index, (name, runs) in enumerate(arms.items()):

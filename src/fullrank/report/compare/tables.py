@@ -1,4 +1,4 @@
-"""The tables of a comparison, once for the terminal and the page: what it comes to, ranks, and training."""
+"""Tables of a comparison: verdicts, probes, ranks, and training."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Column = tuple[str, Callable[[Arm, str], TableCell]]
 
 
 def tables(comparison: Comparison) -> list[Grid]:
-    """The tables that have something in them; columns without a single value are left out."""
+    """Tables with something in them; columns without a value are left out."""
     found = (_main(comparison), _probes(comparison), _ranks(comparison.arms), _training(comparison.arms))
     return [grid for grid in found if grid.rows and len(grid.columns) > 1]
 
@@ -73,7 +73,7 @@ def _words(heading: str, text: Callable[[Arm, str], str]) -> Column:
 
 
 def _verdicts(kinds: Callable[[Arm, str], Sequence[str]]) -> Column:
-    """Each verdict with how many of how many got it; nothing to count for a single one."""
+    """A column of verdicts, each with how many of how many got it."""
 
     def cell(arm: Arm, tap: str) -> TableCell:
         listed = kinds(arm, tap)
@@ -182,7 +182,7 @@ def _training(arms: Sequence[Arm]) -> Grid:
 def _grid(
     title: str, columns: Sequence[Column], arms: Iterable[tuple[Arm, Sequence[str]]], note: str = ""
 ) -> Grid:
-    """The table of some taps of every arm, without columns that hold no value for anybody."""
+    """Table of some taps of every arm, without empty columns."""
     rows = [
         (place, arm.name, [cell(arm, tap) for _, cell in columns])
         for place, (arm, taps) in enumerate(arms)

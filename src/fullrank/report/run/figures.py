@@ -1,4 +1,4 @@
-"""The figures of one run, for its page and for a paper; empty where the run has nothing to show in them."""
+"""Figures of one run, for its page and for a paper."""
 
 from __future__ import annotations
 
@@ -26,24 +26,7 @@ from fullrank.report.curves import (
 from fullrank.report.run.reading import Point, Record, Run, read_run
 from fullrank.report.run.summary import threshold_of
 
-__all__ = [
-    "alignment_uniformity",
-    "by_form",
-    "by_tap",
-    "codes",
-    "knn",
-    "level",
-    "level_range",
-    "log_spectra",
-    "loss",
-    "over_epochs",
-    "panels",
-    "predictor",
-    "rank_difference",
-    "ranks",
-    "trajectories",
-    "write_run_figures",
-]
+__all__ = ["LEVEL", "by_form", "by_tap", "level_range", "level_references", "write_run_figures"]
 
 RANKS = (
     ("erank_centred", "erank, centred", BLUE),
@@ -94,16 +77,14 @@ def loss(run: Run) -> Lines:
 
 
 def level(run: Run) -> Lines:
-    """Normalized std (level) of every tap: lines from training batches, dots from held-out images."""
+    """Normalized std (level) of every tap, in batches and on held-out images."""
     series = []
     for tap in run.taps:
         colour = tap_colour(tap, run.taps)
         rows = [row for row in run.steps if tap in (row.get("level") or {})]
         xs, ys = thin([row["step"] for row in rows], [row["level"][tap] for row in rows])
         if xs:
-            series.append(
-                curve(tap, xs, ys, colour, width=1.6, hover=f"{tap}, batch", marker="none" * (len(xs) > 1))
-            )
+            series.append(curve(tap, xs, ys, colour, width=1.6, hover=f"{tap}, batch", marker="line"))
         if points := run.measures(tap, "level"):
             at, steps = [f"epoch {p.epoch}" for p in points], [p.step for p in points]
             values, hover = [p.value for p in points], f"{tap}, held-out"
@@ -130,7 +111,7 @@ def level_range(series: Sequence[Series]) -> tuple[float, float]:
 
 
 def ranks(run: Run, tap: str) -> Lines:
-    """Three effective ranks over epochs, each beside isotropic noise of the same n and d."""
+    """Three effective ranks over epochs, each beside isotropic noise."""
     n, d = run.size(tap)
     series: list[Series] = []
     for name, label, colour in RANKS:
@@ -151,7 +132,7 @@ def _measured(points: Sequence[Point], name: str, colour: str, hover: str = "") 
 
 
 def log_spectra(spectra: Mapping[int, np.ndarray], most: int = 6) -> Lines:
-    """Spectra of a few epochs from the first (faint) to the last (strong), the untrained network dotted."""
+    """Spectra of a few epochs, from the first (faint) to the last (strong)."""
     shown = picked(sorted(spectra), most)
     series = []
     for place, epoch in enumerate(shown):
@@ -198,7 +179,7 @@ def accuracies(run: Run, probe: str) -> tuple[list[int], list[float]]:
 
 
 def knn(run: Run) -> Lines:
-    """k-NN accuracy over epochs, held against the untrained network, and that of the online linear probe."""
+    """k-NN and online linear accuracy over epochs, beside the untrained network."""
     epochs, values = accuracies(run, "knn")
     about: Record = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), {})
     series = [curve("k-NN", epochs, values, GREEN, marker="circle", size=6)]
@@ -237,7 +218,7 @@ def codes(run: Run) -> Lines:
 
 
 def rank_difference(run: Run) -> Lines:
-    """Effective rank of the target less that of the online output; empty for a method with one branch."""
+    """Effective rank of the target less that of the online output."""
     rows = [row for row in run.epochs if row.get("rank_difference") is not None]
     values = [row["rank_difference"] for row in rows]
     series = [curve("difference", [row["epoch"] for row in rows], values, BLUE)]
@@ -247,7 +228,7 @@ def rank_difference(run: Run) -> Lines:
 
 
 def predictor(run: Run) -> list[Lines]:
-    """Whether the predictor shares the projector's eigenvectors, and how much of each it lets through."""
+    """Alignment of the predictor with the projector's eigenvectors, and its filter."""
     index = "index of the eigenvector (1 = largest)"
     aligned, passed = (_by_epoch(run.spectra("predictor-map", form)) for form in ("alignment", "filter"))
     bounds = {"random map": 0.0, "shared eigenvectors": 1.0}
@@ -273,23 +254,15 @@ def _by_epoch(spectra: Mapping[int, np.ndarray]) -> list[Series]:
 
 def over_epochs(run: Run, metric: str, title: str, note: str) -> Lines:
     """A metric of the diagnostics over epochs, a line a tap, beside isotropic noise."""
-    taken = [(row["epoch"], row["step"], row["study"]["measures"]) for row in run.epochs if row.get("study")]
     series: list[Series] = []
     for tap in run.taps:
-        found = [
-            (epoch, step, by_tap[tap][metric])
-            for epoch, step, by_tap in taken
-            if metric in by_tap.get(tap, {})
-        ]
-        points = [
-            Point(epoch, step, m["value"], m["null"]) for epoch, step, m in found if m["value"] is not None
-        ]
+        points = [point for point in run.measures(tap, metric) if point.value is not None]
         series += _measured(points, tap, tap_colour(tap, run.taps))
-    return Lines(title, note, "epoch", title[0].lower() + title[1:] if title != "LiDAR" else title, series)
+    return Lines(title, note, "epoch", title, series)
 
 
 def panels(run: Run) -> list[Lines]:
-    """Six metrics of every tap over epochs, each beside isotropic noise; none where nothing was measured."""
+    """Six metrics of every tap over epochs, each beside isotropic noise."""
     taps = [tap for tap in run.taps if run.measures(tap, "level")]
     figures = []
     for shown in SHOWN if taps else ():
@@ -297,9 +270,7 @@ def panels(run: Run) -> list[Lines]:
         for tap in taps:
             points, d = run.measures(tap, shown.metric), run.size(tap)[1]
             epochs, values = [point.epoch for point in points], [shown.over(p.value, d) for p in points]
-            measured.append(
-                curve(tap, epochs, values, tap_colour(tap, run.taps), marker="none" * (len(epochs) > 1))
-            )
+            measured.append(curve(tap, epochs, values, tap_colour(tap, run.taps), marker="line"))
             baselines = tuple(shown.over(p.null, d) for p in points)
             noise[baselines] = list(noise_curve(epochs, baselines, GREY))  # taps of one shape share it
         series = [*measured, *(line for lines in noise.values() for line in lines)]
@@ -308,12 +279,7 @@ def panels(run: Run) -> list[Lines]:
 
 
 def trajectories(spectra: Mapping[int, np.ndarray], modes: int = MODES) -> Lines:
-    """Eigenvalues of the covariance over epochs, a line for each mode, sorted: the largest is mode 1.
-
-    Args:
-        spectra: centred singular values, descending, by epoch.
-        modes: at most so many lines, evenly spread over the modes.
-    """
+    """Eigenvalues of the covariance over epochs, a line for each of some modes, the largest first."""
     epochs, series = sorted(spectra), []
     if len(epochs) > 1:
         d = min(len(spectra[epoch]) for epoch in epochs)

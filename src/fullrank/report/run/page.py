@@ -1,4 +1,4 @@
-"""Writes the page of one run: the verdict and its evidence, then what led to it; it opens without network."""
+"""The page of one run: its verdict with evidence, then what led to it."""
 
 from __future__ import annotations
 

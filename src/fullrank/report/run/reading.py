@@ -1,4 +1,4 @@
-"""Reads a run directory as it lies on the disk: finished, still growing, or cut at any byte."""
+"""A run directory as it lies on disk: finished, growing, or cut at any byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNDECIDED: Record = {
 
 @dataclass(frozen=True)
 class Point:
-    """One measured value: when, what, and what isotropic noise of the same n and d would give."""
+    """One measured value, and that of isotropic noise of the same n and d."""
 
     epoch: int
     step: int
@@ -88,7 +88,7 @@ class Run:
         return path if path.is_file() else None
 
     def measures(self, tap: str, name: str) -> list[Point]:
-        """The values of one measure at one tap over the epochs; empty where it was never taken.
+        """Values of one measure, of panels or diagnostics, at one tap over the epochs.
 
         Example:
             >>> row = {"event": "epoch", "epoch": 1, "step": 31, "panels": {
@@ -98,8 +98,10 @@ class Run:
         """
         points = []
         for row in self.epochs:
-            found = ((row.get("panels") or {}).get(tap) or {}).get("measures", {}).get(name)
-            if found:
+            diagnostics = row.get("diagnostics") or row.get("study") or {}
+            panel = (row.get("panels") or {}).get(tap) or {}
+            measures = panel.get("measures", {}) | diagnostics.get("measures", {}).get(tap, {})
+            if found := measures.get(name):
                 points.append(Point(row["epoch"], row["step"], found.get("value"), found.get("null")))
         return points
 
@@ -109,7 +111,7 @@ class Run:
         return (panels[-1].get("n"), panels[-1].get("d")) if panels else (None, None)
 
     def spectra(self, tap: str, form: str) -> dict[int, NDArray[np.float64]]:
-        """Singular values, descending, by epoch; `form` is "centred" or "unit"; empty where none are."""
+        """Singular values, descending, by epoch; `form` is "centred" or "unit"."""
         return {
             epoch: found[f"{tap}.{form}"]
             for epoch, found in self._spectra.items()
@@ -137,7 +139,7 @@ class Run:
 
 
 def read_run(path: Path | str) -> Run:
-    """Reads a run directory, whatever state the run is in.
+    """Read a run directory, whatever state the run is in.
 
     Args:
         path: a directory that the training loop writes or wrote.

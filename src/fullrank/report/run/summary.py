@@ -154,12 +154,7 @@ def threshold_of(verdict: Record) -> float | None:
 
 
 def summarise(run: Run, name: str | None = None) -> Summary:
-    """Summarise a run that was read from disk.
-
-    Args:
-        run: what `read_run` returned.
-        name: what to call it; by default its directory's name.
-    """
+    """Summarise a run that was read from disk, by default under its directory's name."""
     summary = Summary(name or run.name)
     for record in run.records:
         summary.take(record)
