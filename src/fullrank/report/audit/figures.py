@@ -27,7 +27,7 @@ from fullrank.report.curves import (
     spectrum,
 )
 
-__all__ = ["depth", "of_view", "versus", "write_audit_figures"]
+__all__ = ["depth", "versus", "write_audit_figures"]
 
 Views = Mapping[str, AuditFacts]
 
@@ -36,12 +36,14 @@ MOST = 512  # rows and columns of an image
 COMPONENTS = (1, 2, 5, 10, 20, 50)
 
 
-def of_view(view: AuditFacts) -> list[Lines]:
-    """Spectrum and cumulative curve of one tap."""
-    if view.panel is None:
-        return []
-    spectra = view.panel.spectra
-    return [spectrum(spectra, view.n, view.d), cumulative({"rows": spectra["centred"]}, view.n, view.d)]
+def spectra(view: AuditFacts) -> Lines:
+    """Spectra of one tap with and without centring, beside both references."""
+    return spectrum(view.panel.spectra if view.panel else {}, view.n, view.d)
+
+
+def cumulative_curve(view: AuditFacts) -> Lines:
+    """Cumulative curve of one tap."""
+    return cumulative({"rows": view.panel.spectra["centred"]} if view.panel else {}, view.n, view.d)
 
 
 def principal(view: AuditFacts) -> Lines:
@@ -200,8 +202,8 @@ def paper_figures(views: Views, against: Against | None = None) -> Iterator[tupl
         if view.panel is None:
             continue
         name = f"{file_name(tap)}-" if len(views) > 1 else ""
-        for what, figure in zip(("spectrum", "cumulative"), of_view(view), strict=True):
-            yield f"{name}{what}", figure
+        yield f"{name}spectrum", spectra(view)
+        yield f"{name}cumulative", cumulative_curve(view)
         if view is main:
             yield f"{name}covariance", covariance(view.sample)
             yield f"{name}adjacency", adjacency(view.sample, view.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +166,11 @@ def _tiles(view: AuditFacts) -> list[Tile]:
 def _sections(views: Views, main: AuditFacts, against: Against | None, title: str) -> list[Section]:
     picker = [Choice("tap", "Tap", [(tap, tap) for tap in views], main.tap)] if len(views) > 1 else []
     caution = OF_NOISE if main.verdict.kind == "complete" else ""
-    spectra = {(tap,): found for tap, view in views.items() if (found := audit_figures.of_view(view))}
-    rows = (audit_figures.principal, audit_figures.pairwise, audit_figures.code_use)
-    clouds = [_chosen({(tap,): figure(view) for tap, view in views.items()}) for figure in rows]
+    main_first = sorted(views.items(), key=lambda item: item[1] is not main)
+
+    def by_tap(figure: Callable[[AuditFacts], Lines]) -> dict[tuple[str, ...], Lines]:
+        return {(tap,): shown for tap, view in main_first if not (shown := figure(view)).empty}
+
     sections = [
         section(
             "How does it change over the depth?",
@@ -179,17 +181,20 @@ def _sections(views: Views, main: AuditFacts, against: Against | None, title: st
         ),
         section(
             "How many directions are in use?",
-            *(_chosen({key: found[place] for key, found in spectra.items()}) for place in (0, 1)),
+            by_tap(audit_figures.spectra),
+            by_tap(audit_figures.cumulative_curve),
             choices=picker,
             caution=caution,
         ),
-        section("How do the rows lie?", *clouds, caution=caution),
+        section(
+            "How do the rows lie?",
+            by_tap(audit_figures.principal),
+            by_tap(audit_figures.pairwise),
+            by_tap(audit_figures.code_use),
+            caution=caution,
+        ),
     ]
     if against is not None:
         figure = audit_figures.versus(main, against, title or main.tap)
         sections.append(section(f"Against {against.name}", figure))
     return [found for found in sections if found.cards]
-
-
-def _chosen(figures: Mapping[tuple[str, ...], Lines]) -> dict[tuple[str, ...], Lines]:
-    return {key: figure for key, figure in figures.items() if not figure.empty}

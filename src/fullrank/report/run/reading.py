@@ -100,7 +100,7 @@ class Run:
         for row in self.epochs:
             diagnostics = row.get("diagnostics") or row.get("study") or {}
             panel = (row.get("panels") or {}).get(tap) or {}
-            measures = panel.get("measures", {}) | diagnostics.get("measures", {}).get(tap, {})
+            measures = diagnostics.get("measures", {}).get(tap, {}) | panel.get("measures", {})
             if found := measures.get(name):
                 points.append(Point(row["epoch"], row["step"], found.get("value"), found.get("null")))
         return points
