@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fullrank.collapse.nulls import null_singular_values
-from fullrank.collapse.spectrum import cumulative_curve
+from fullrank.collapse import cumulative_curve
+from fullrank.collapse.baselines import isotropic_singular_values
 from fullrank.figures import Heat, Lines, Series, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, OCHRE, ORANGE, count, number
 
@@ -71,7 +71,7 @@ def references(n: int, d: int) -> dict[str, np.ndarray]:
         {'isotropic': 64, 'eigenvalues 1/k': 64}
     """
     power = np.arange(1, d + 1)[: max(min(n - 1, d), 1)] ** -0.5
-    spectra = {"isotropic": relative(null_singular_values(n, d)), "eigenvalues 1/k": relative(power)}
+    spectra = {"isotropic": relative(isotropic_singular_values(n, d)), "eigenvalues 1/k": relative(power)}
     return {name: values for name, values in spectra.items() if values is not None}
 
 

@@ -7,19 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 from fullrank.figures.style import VerdictStyle, number, typographic
 
 __all__ = ["COLUMNS", "MEANINGS", "OF_AUDIT", "OF_RUN", "EvidenceRow", "Other", "Tile", "evidence_rows"]
-
-LABELS = {
-    "erank_centred": "effective rank, centred",
-    "rankme_uncentred": "RankMe, uncentred",
-    "rankme_unit": "RankMe, unit rows",
-    "auc": "AUC of the spectrum",
-    "linked_share": "variance within tight clusters",
-    "first_code_share": "largest share of first choices",
-}
 
 MEANINGS = {
     "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
@@ -37,7 +28,7 @@ OF_NOISE = (
     "The embedding is constant but for noise: ranks and shapes below are those of noise, and may look full."
 )
 
-_OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; the catalogue's is of classes
+_OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; those of the audit are of all rows
 _AT_MOST = ("first_code_share",)
 _OF_CODES = {
     "perplexity": "code_perplexity",
@@ -144,10 +135,10 @@ def label_of(metric: str) -> str:
     """Name of a metric in words.
 
     Example:
-        >>> label_of("erank_centred"), label_of("participation_ratio")
-        ('effective rank, centred', 'participation ratio')
+        >>> label_of("erank_centred"), label_of("first_code_share")
+        ('centred effective rank', 'first code share')
     """
-    return LABELS.get(metric, metric.replace("_", " "))
+    return METRICS[metric].label if metric in METRICS else metric.replace("_", " ")
 
 
 def severity_of(audit: Audit) -> str:
@@ -210,11 +201,11 @@ def logged_row(item: Mapping[str, Any]) -> EvidenceRow:
 
 
 def metric_rows(audit: Audit) -> list[dict[str, str]]:
-    """Every metric of an audit, formatted, with what the catalogue says of it."""
+    """Every metric of an audit, formatted, with its definition."""
     better = {"high": "higher is better", "low": "lower is better", "none": ""}
     rows = []
     for name, metric in audit.metrics.items():
-        entry = CATALOGUE[name]
+        entry = METRICS[name]
         bounds = f"{entry.low} to {entry.high}"
         rows.append(
             {
@@ -235,7 +226,7 @@ def metric_rows(audit: Audit) -> list[dict[str, str]]:
 
 
 def _letters(blind: str) -> str:
-    """The catalogue's letters for collapses, spelt out where a text begins with one."""
+    """Letters for collapses, spelt out where a text begins with one."""
     head, rest = blind[:1], blind[1:]
     return f"{SEEN[head]} collapse{rest}" if head in SEEN and rest[:1] in ("", ":", ",", " ", ";") else blind
 

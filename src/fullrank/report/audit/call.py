@@ -42,7 +42,7 @@ def audit(
         tap: where to look into an encoder; its features by default.
         codes: whether the rows are scores (logits) over codes or prototypes.
         thresholds: what the verdict depends on.
-        metrics: names of the catalogue; None takes all that the rows allow, but for three slow ones.
+        metrics: names of `METRICS`; None takes all that the rows allow, but for three slow ones.
         sample: rows that are compared with each other, at most.
         limit: images that an encoder is fed with, at most.
         download: fetch weights or data that are not there.

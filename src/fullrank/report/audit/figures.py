@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.clusters import SKETCH
-from fullrank.collapse.kmeans import kmeans
-from fullrank.collapse.mixture import mixture_entropy
+from fullrank.collapse.kmeans import sample_kmeans
+from fullrank.collapse.metrics.clusters import SKETCH
+from fullrank.collapse.metrics.mixture import mixture_entropy
 from fullrank.figures import Figure, Heat, Lines, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, count
 from fullrank.report.audit.view import Against, AuditFacts, main_tap
@@ -146,7 +146,7 @@ def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) ->
     if len(z) < 2 or not float(z.abs().max()) > 0:
         return _square("Adjacency", None, by, "")
     z = torch.nn.functional.normalize(z, dim=1)
-    groups = labels[:MOST] if labels is not None else kmeans(z, min(clusters, len(z)), 0)[1]
+    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z))).nearest
     z = z[torch.argsort(groups, stable=True)]
     return _square("Adjacency", z @ z.T, by, "cosine of centred rows")
 
