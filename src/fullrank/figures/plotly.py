@@ -75,7 +75,8 @@ def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
             _band(fig, series, colour)
         _curve(fig, item, series, colour, legend and first.get(series.name) is series)
     for text, y in item.references.items():
-        ends = [means[-1] for series in item.series if (means := _known(series))]
+        means = [[y for y in series.summary()[0] if y is not None] for series in item.series]
+        ends = [known[-1] for known in means if known]
         below = sum(end > y for end in ends) > len(ends) / 2  # the words go where the curves are not
         _reference(fig, "y", y, text, item.log_y, "bottom right" if below else "top right")
     for place, (text, x) in enumerate(item.marks.items()):
@@ -101,10 +102,6 @@ def _axes(fig: go.Figure, item: Lines) -> None:
         fig.update_yaxes(rangemode="tozero")
     elif item.y_range:
         fig.update_yaxes(range=[log10(y) if item.log_y and y else y for y in item.y_range])
-
-
-def _known(series: Series) -> list[float]:
-    return [y for y in series.summary()[0] if y is not None]
 
 
 def _curve(fig: go.Figure, item: Lines, series: Series, colour: str, legend: bool) -> None:

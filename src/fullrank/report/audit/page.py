@@ -24,6 +24,7 @@ from fullrank.report.evidence import (
     as_sentence,
     differences,
     evidence_rows,
+    label_of,
     metric_rows,
     severity_of,
 )
@@ -147,18 +148,13 @@ def _tiles(view: AuditFacts) -> list[Tile]:
     ]
     if view.panel is None:
         return tiles + [
-            Tile(item.metric.replace("_", " ").capitalize(), typographic(number(item.value)), item.says)
+            Tile(label_of(item.metric).capitalize(), typographic(number(item.value)), item.says)
             for item in view.verdict.evidence[:3]
         ]
-    for name, label in (
-        ("level", "Normalized std (level)"),
-        ("erank_centred", "Effective rank"),
-        ("rankme_unit", "RankMe, unit rows"),
-        ("auc", "AUC"),
-        ("tight_clusters", "Tight clusters"),
-    ):
+    for name in ("level", "erank_centred", "rankme_unit", "auc", "tight_clusters"):
         if measure := view.panel.measures.get(name):
             below = f"isotropic: {number(measure.null)}" if measure.null is not None else "linked rows"
+            label = label_of(name)[0].upper() + label_of(name)[1:]
             tiles.append(Tile(label, typographic(number(measure.value)), typographic(below)))
     return tiles
 

@@ -101,8 +101,8 @@ LEVEL = "normalized std (level)"
 
 def level_references(threshold: float | None) -> dict[str, float]:
     """What a level is held against."""
-    told = {} if threshold is None else {f"below {threshold:g}: complete collapse": threshold}
-    return {"isotropic: 1": 1.0, **told}
+    collapse = {} if threshold is None else {f"below {threshold:g}: complete collapse": threshold}
+    return {"isotropic: 1": 1.0, **collapse}
 
 
 def level_range(series: Sequence[Series]) -> tuple[float, float]:

@@ -117,25 +117,15 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
     knn: Record = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), {})
     losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
     noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(summary.rank_null)}"
-    linear = summary.linear
+    noise += f" at n = {count(n)}" if n else ""
+    accuracies = f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–"
+    of, linear = f"of {count(planned)} planned" if planned else f"{count(summary.step)} steps", summary.linear
     return [
-        Tile(
-            "Epochs",
-            count(summary.epoch),
-            f"of {count(planned)} planned" if planned else f"{count(summary.step)} steps",
-        ),
+        Tile("Epochs", count(summary.epoch), of),
         Tile("Loss", typographic(losses) if summary.losses else "–", "first step → last"),
         Tile("Normalized std (level)", number(summary.level), f"{summary.tap}; 1 is isotropic"),
-        Tile(
-            "Effective rank",
-            f"{number(summary.rank)} / {count(d)}",
-            noise + (f" at n = {count(n)}" if n else ""),
-        ),
-        Tile(
-            "k-NN top-1",
-            f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–",
-            f"untrained → last; k = {knn.get('k')}" if knn else "no labels",
-        ),
+        Tile("Effective rank", f"{number(summary.rank)} / {count(d)}", noise),
+        Tile("k-NN top-1", accuracies, f"untrained → last; k = {knn.get('k')}" if knn else "no labels"),
         *(
             [Tile("Linear top-1", percent(linear), "online probe, held-out images")]
             if linear is not None
