@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +66,8 @@ def pairwise(view: AuditFacts) -> Lines:
     found = None if view.panel is None else distances(view.sample)
     series = []
     if found is not None:
-        xs = short(np.repeat(found.edges, 2)[1:-1])
-        gaussian, rows = short(np.repeat(found.gaussian, 2)), short(np.repeat(found.rows, 2))
+        xs = short(np.repeat(found[0], 2)[1:-1])
+        rows, gaussian = (short(np.repeat(shares, 2)) for shares in found[1:])
         series = [
             curve("rows", xs, rows, BLUE, width=1.6, fill=True),
             curve("Gaussian rows of the same covariance", xs, gaussian, GREY, "dash", width=1.6),
@@ -214,20 +214,6 @@ def paper_figures(views: Views, against: Against | None = None) -> Iterator[tupl
         yield "against", versus(main, against)
 
 
-class Distances(NamedTuple):
-    """Distances between rows over their mean, as shares of pairs by bin.
-
-    Attributes:
-        edges: [b + 1], the bins.
-        rows: [b], shares of the audited rows.
-        gaussian: [b], of Gaussian rows with the same covariance.
-    """
-
-    edges: np.ndarray
-    rows: np.ndarray
-    gaussian: np.ndarray
-
-
 @torch.no_grad()
 def principal_map(rows: Tensor) -> tuple[np.ndarray, tuple[float, float]] | None:
     """Project rows [m, d] on two principal axes [m, 2], with shares of variance."""
@@ -245,10 +231,12 @@ def principal_map(rows: Tensor) -> tuple[np.ndarray, tuple[float, float]] | None
 
 
 @torch.no_grad()
-def distances(rows: Tensor, bins: int = 80) -> Distances | None:
+def distances(rows: Tensor, bins: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Distances between rows, and between Gaussian rows of the same covariance.
 
-    Rows in tight clusters show a hump at small distances that a Gaussian cloud has not.
+    Returns the edges [b + 1] of bins of equal ratio, as shares of the mean distance, and the shares of pairs
+    in them [b] of the rows and of the Gaussian ones; None where all rows are one. Rows in tight clusters show
+    a hump at small distances that a Gaussian cloud has not.
     """
     z = rows[:MOST_COMPARED].double()
     if len(z) < 8:
@@ -266,4 +254,4 @@ def distances(rows: Tensor, bins: int = 80) -> Distances | None:
     edges = np.geomspace(0.9 * lowest, 1.05 * max(float(values.max()) for values in found), bins + 1)
     # what lies at zero, as repeated rows do, is counted in the first bin
     shares = [np.histogram(values.clip(edges[0]), edges)[0] / len(values) for values in found]
-    return Distances(edges, *shares)
+    return edges, shares[0], shares[1]

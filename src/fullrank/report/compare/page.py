@@ -34,14 +34,10 @@ def write_comparison(
 
     Args:
         run_dirs: the run directories; the table links to each `report.html` that exists.
-        out: the file to write.
-        title: the page's heading.
-        intro: a sentence or two under it.
+        out: the file to write, which is returned.
+        title, intro: the page's heading, and a sentence or two under it.
         names: what to call the arms; by default their directories' names.
         baselines: k-NN accuracies to hold against, such as `{"raw pixels": 0.42, "untrained network": 0.47}`.
-
-    Returns:
-        `out`.
 
     Raises:
         UsageError: if there is no run, one of them is no run directory, or two arms share a name.

@@ -164,8 +164,8 @@ def read_run(path: Path | str) -> Run:
     kept, damaged = _read_records(metrics)
     return Run(
         path=path,
-        config=_read_mapping(path / "config.yaml", _parse_yaml),
-        environment=_read_mapping(path / "environment.json", json.loads),
+        config=_read_mapping(path / "config.yaml"),
+        environment=_read_mapping(path / "environment.json"),
         steps=[row for row in kept if row["event"] == "step"],
         epochs=[row for row in kept if row["event"] == "epoch"],
         end=kept[-1] if kept and kept[-1]["event"] == "end" else None,
@@ -206,19 +206,13 @@ def _parse_record(line: bytes) -> Record | None:
     return row if all(isinstance(row.get(key), int) for key in ("step", "epoch")) else None
 
 
-def _parse_yaml(text: str) -> Any:
+def _read_mapping(file: Path) -> Record:
     import yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
-def _read_mapping(file: Path, parse: Callable[[str], Any]) -> Record:
-    try:
-        found = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
 
