@@ -52,7 +52,7 @@ def loss(arms: Arms) -> Lines:
     """Training loss of every arm."""
 
     def losses(run: Run) -> Curve:
-        return thin([row["step"] for row in run.steps], [row.get("loss") for row in run.steps])
+        return thin([row.step for row in run.steps], [row.loss for row in run.steps])
 
     methods = {str(run.config.get("method")) for run in chain.from_iterable(arms.values())}
     note = "Not smoothed. The loss alone does not tell learning from collapse."

@@ -23,7 +23,7 @@ from fullrank.report.curves import (
     spectrum_over_time,
     thin,
 )
-from fullrank.report.run.reading import Point, Record, Run, read_run
+from fullrank.report.run.reading import Point, Run, read_run
 from fullrank.report.run.summary import threshold_of
 
 __all__ = ["LEVEL", "by_form", "by_tap", "level_range", "level_references", "write_run_figures"]
@@ -65,12 +65,12 @@ def loss(run: Run) -> Lines:
         >>> loss(Run(Path("runs/a"))).empty
         True
     """
-    steps = [row["step"] for row in run.steps]
-    xs, ys = thin(steps, [row.get("loss") for row in run.steps])
+    steps = [row.step for row in run.steps]
+    xs, ys = thin(steps, [row.loss for row in run.steps])
     series = [curve("loss", xs, ys, BLUE, width=1.4)]
-    terms = sorted({name for row in run.steps for name in row.get("terms") or {}})
+    terms = sorted({name for row in run.steps for name in row.terms})
     for index, name in enumerate(terms if len(terms) > 1 else []):
-        xs, ys = thin(steps, [(row.get("terms") or {}).get(name) for row in run.steps])
+        xs, ys = thin(steps, [row.terms.get(name) for row in run.steps])
         series.append(curve(name, xs, ys, PALETTE[1:][index % 5], width=1, hidden=True))
     note = "Every logged step, not smoothed. A perfect loss is also what collapse looks like."
     return Lines("Loss", note, "step", "training loss", series)
@@ -81,8 +81,8 @@ def level(run: Run) -> Lines:
     series = []
     for tap in run.taps:
         colour = tap_colour(tap, run.taps)
-        rows = [row for row in run.steps if tap in (row.get("level") or {})]
-        xs, ys = thin([row["step"] for row in rows], [row["level"][tap] for row in rows])
+        rows = [row for row in run.steps if tap in row.level]
+        xs, ys = thin([row.step for row in rows], [row.level[tap] for row in rows])
         if xs:
             series.append(curve(tap, xs, ys, colour, width=1.6, hover=f"{tap}, batch", marker="line"))
         if points := run.measures(tap, "level"):
@@ -174,14 +174,14 @@ def alignment_uniformity(run: Run) -> Lines:
 
 def accuracies(run: Run, probe: str) -> tuple[list[int], list[float]]:
     """Epochs and top-1 accuracy of `knn` or of the online `probe`."""
-    rows = [row for row in run.epochs if (row.get(probe) or {}).get("top1") is not None]
-    return [row["epoch"] for row in rows], [row[probe]["top1"] for row in rows]
+    known = {row.epoch: top1 for row in run.epochs if (top1 := row.accuracy(probe)) is not None}
+    return list(known), list(known.values())
 
 
 def knn(run: Run) -> Lines:
     """k-NN and online linear accuracy over epochs, beside the untrained network."""
     epochs, values = accuracies(run, "knn")
-    about: Record = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), {})
+    about = run.last("knn") or {}
     series = [curve("k-NN", epochs, values, GREEN, marker="circle", size=6)]
     if epochs[:1] == [0]:
         first: dict[str, Any] = {"marker": "diamond", "size": 10, "legend": False, "hover": "untrained"}
@@ -206,7 +206,7 @@ def codes(run: Run) -> Lines:
     Healthy: the upper line near 1, the lower one well below it. Both near 1: every image is assigned to all
     codes. Both near 0: one code for all.
     """
-    rows = [(row["epoch"], row["usage"]) for row in run.epochs if row.get("usage")]
+    rows = [(row.epoch, row.usage) for row in run.epochs if row.usage]
     k = rows[-1][1]["codes"] if rows else None
     series = [
         curve(label, [epoch for epoch, _ in rows], [usage.get(key) for _, usage in rows], colour)
@@ -219,9 +219,9 @@ def codes(run: Run) -> Lines:
 
 def rank_difference(run: Run) -> Lines:
     """Effective rank of the target less that of the online output."""
-    rows = [row for row in run.epochs if row.get("rank_difference") is not None]
-    values = [row["rank_difference"] for row in rows]
-    series = [curve("difference", [row["epoch"] for row in rows], values, BLUE)]
+    rows = [row for row in run.epochs if row.rank_difference is not None]
+    values = [row.rank_difference for row in rows]
+    series = [curve("difference", [row.epoch for row in rows], values, BLUE)]
     note = "Above 0 the target's rank pulls the online branch up, which holds collapse off."
     y = "rank of target - rank of online"
     return Lines("Rank difference of the branches", note, "epoch", y, series, {"no difference": 0.0})

@@ -11,7 +11,7 @@ from fullrank.report.curves import spectrum_over_time
 from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
-from fullrank.report.run.reading import Record, Run, read_run
+from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
 
 __all__ = ["choices", "write_page"]
@@ -66,7 +66,7 @@ def write_page(run_dir: Path | str) -> Path:
 
 def choices(runs: Sequence[Run], tap: str) -> list[Choice]:
     """The buttons for what runs hold; none for a question with one answer."""
-    panels = {name for run in runs for row in run.epochs for name in row.get("panels") or {}}
+    panels = {name for run in runs for row in run.epochs for name in row.panels}
     taps = [name for name in dict.fromkeys(tap for run in runs for tap in run.taps) if name in panels]
     forms = [pair for pair in FORMS if any(run.spectra(name, pair[0]) for run in runs for name in taps)]
     chosen = tap if tap in taps else (taps or [""])[0]
@@ -80,7 +80,7 @@ def choices(runs: Sequence[Run], tap: str) -> list[Choice]:
 def _state(run: Run, summary: Summary) -> str:
     planned = run.config.get("epochs")
     length = f"{count(summary.epoch)}{f' of {count(planned)}' if planned else ''} epochs"
-    ended = ENDED.get(str((run.end or {}).get("reason")), "Open")
+    ended = ENDED.get(run.end.reason if run.end else "", "Open")
     took = ", " + duration(summary.elapsed).replace(" ", "\u00a0") if summary.elapsed is not None else ""
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
@@ -103,7 +103,7 @@ def _advice(kind: str) -> tuple[Advice, ...]:
 
 def _others(run: Run, summary: Summary) -> list[Other]:
     """Verdicts at the taps that the card does not speak of."""
-    verdicts: Record = next((row["verdicts"] for row in reversed(run.epochs) if row.get("verdicts")), {})
+    verdicts = run.last("verdicts") or {}
     return [
         Other(tap, style_of(str(found.get("kind"))), found.get("why") or "")
         for tap, found in verdicts.items()
@@ -114,7 +114,7 @@ def _others(run: Run, summary: Summary) -> list[Other]:
 def _tiles(run: Run, summary: Summary) -> list[Tile]:
     n, d = run.size(summary.tap)
     planned = run.config.get("epochs")
-    knn: Record = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), {})
+    knn = run.last("knn") or {}
     losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
     noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(summary.rank_null)}"
     noise += f" at n = {count(n)}" if n else ""
