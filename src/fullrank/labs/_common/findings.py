@@ -1,4 +1,4 @@
-"""What a lab comes to: chapters of figures, claims, and the words around them."""
+"""Findings of a lab: chapters of figures, claims, and the words around them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Chapter", "Findings"]
 
 @dataclass(frozen=True)
 class Chapter:
-    """A heading of the page with what stands under it; titles of its items are unique in the lab.
+    """A heading of the page with what stands under it.
 
     Attributes:
         title: the heading.
-        items: figures, tables and images, in order; empty ones are left out.
+        items: figures, tables and images, in order; titles are unique in the lab, empty ones left out.
         lede: a sentence or two under the heading.
         layout: `two` or `three` figures in a row.
         ordered: its series stand in an order, so that their colours run along a ramp.
@@ -37,7 +37,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a lab comes to.
+    """Findings of a lab.
 
     Attributes:
         chapters: of the page.

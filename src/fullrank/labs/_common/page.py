@@ -110,7 +110,7 @@ def write_lab(
 
 
 def _headline(claims: Sequence[Claim]) -> str:
-    """How many of the paper's claims were seen.
+    """Count of the paper's claims that were seen.
 
     Example:
         >>> _headline([Claim("a", "confirmed", "", {}), Claim("b", "not decidable", "", {})])

@@ -44,7 +44,7 @@ class Arm:
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many subjects got which verdict."""
+        """Count of subjects by verdict."""
         return Counter(s.judged.kind if s.judged else "not decidable" for s in self.subjects)
 
     @property
@@ -71,7 +71,7 @@ class Arm:
         return list(judged | ({seen: None} if self.summaries(seen) else {}))
 
     def summaries(self, tap: str) -> list[TapSummary]:
-        """What is known of one embedding, over the subjects."""
+        """Summaries of one embedding, over the subjects."""
         return [found for subject in self.subjects if (found := subject.reading(tap))]
 
     def value(self, name: str) -> Estimate:
@@ -87,7 +87,7 @@ class Arm:
         return {summary.kind for summary in self.summaries(tap)} == {"complete"}
 
     def null(self, tap: str, name: str) -> float | None:
-        """What isotropic noise of the same n and d reads, the mean over the subjects."""
+        """Baseline of isotropic noise of the same n and d, the mean over the subjects."""
         return estimate(summary.nulls.get(name) for summary in self.summaries(tap)).mean
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
@@ -183,7 +183,7 @@ def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> l
 
 
 def _setting(subject: Subject) -> str:
-    """What two runs of one arm have in common."""
+    """Settings that the runs of one arm have in common."""
     if subject.run is None or not subject.run.config:
         return subject.word
     kept = {key: value for key, value in subject.run.config.items() if key not in NO_SETTING}

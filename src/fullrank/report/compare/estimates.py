@@ -17,7 +17,7 @@ FEWEST = 3  # two values say next to nothing of their spread: t is 12.7
 
 @dataclass(frozen=True)
 class Estimate:
-    """What independent runs of one setting measured.
+    """Measurements of independent runs of one setting.
 
     Attributes:
         values: one a run that measured it.
@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """How many values."""
+        """Count of values."""
         return len(self.values)
 
     @property

@@ -77,7 +77,7 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
 
 
 def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, str]:
-    """What a comparison comes to, and the sentence under it.
+    """Headline of a comparison, and the sentence under it.
 
     Args:
         items: summaries of runs, or arms.
@@ -132,7 +132,7 @@ def _href(arm: Arm, out: Path) -> str:
 
 
 def _best_features(comparison: Comparison) -> str:
-    """Whose features name most labels, on the same images."""
+    """A sentence on the features that name most labels, on the same images."""
     known = [(value, arm) for arm in comparison.arms if (value := arm.value("knn_same").mean) is not None]
     if len(known) < 2 or comparison.images is None:
         return ""

@@ -116,7 +116,7 @@ def _main(comparison: Comparison) -> Grid:
 
 
 def _probes(comparison: Comparison) -> Grid:
-    """What `fullrank evaluate` left of the subjects."""
+    """Results that `fullrank evaluate` left of the subjects."""
     columns = [
         _value("Linear top-1", "linear_top1", as_percent),
         _value("top-5", "linear_top5", as_percent),

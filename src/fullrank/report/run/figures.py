@@ -100,13 +100,13 @@ LEVEL = "normalized std (level)"
 
 
 def level_references(threshold: float | None) -> dict[str, float]:
-    """What a level is held against."""
+    """Level lines: isotropic rows, and the threshold of complete collapse."""
     collapse = {} if threshold is None else {f"below {threshold:g}: complete collapse": threshold}
     return {"isotropic: 1": 1.0, **collapse}
 
 
 def level_range(series: Sequence[Series]) -> tuple[float, float]:
-    """From 0 to above 1."""
+    """Range of a level axis: from 0 to above 1."""
     return 0.0, max([1.12, *(1.05 * y for s in series for ys in s.ys for y in ys if y is not None)])
 
 
@@ -279,7 +279,7 @@ def panels(run: Run) -> list[Lines]:
 
 
 def trajectories(spectra: Mapping[int, np.ndarray], modes: int = MODES) -> Lines:
-    """Eigenvalues of the covariance over epochs, a line for each of some modes, the largest first."""
+    """Eigenvalues of the covariance over epochs, for up to 64 modes."""
     epochs, series = sorted(spectra), []
     if len(epochs) > 1:
         d = min(len(spectra[epoch]) for epoch in epochs)
