@@ -137,7 +137,7 @@ def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) ->
     if len(z) < 2 or not float(z.abs().max()) > 0:
         return None
     z = torch.nn.functional.normalize(z, dim=1)
-    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z))).nearest
+    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z)))[1]
     order = torch.argsort(groups, stable=True)
     by = "class" if labels is not None else "cluster"
     return _image((z[order] @ z[order].T).numpy(), f"row, sorted by {by}", "cosine of centred rows")
