@@ -1,4 +1,4 @@
-"""A method or a lab that is dropped in is listed, documented and tested with no other line changed."""
+"""A method, a lab or a metric that is dropped in is listed and tested with no other line changed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,23 @@ def _lab_of_the_docs() -> str:
     return "\n".join(definitions) + 'LABS.register("bias")(Bias)\n'
 
 
+METRIC = '''"""A metric that stands here for one of somebody's own."""
+
+from torch import Tensor
+
+from fullrank.collapse.metrics import metric
+
+
+@metric("spread", label="largest spread", blind="all but one", reference="nobody", invariances=frozenset())
+def spread(z: Tensor) -> float:
+    """Largest standard deviation of a coordinate."""
+    return float(z.std(0).max())
+'''
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with a file of a method and a folder of a lab more."""
+    """A copy of the package with a file of a method, a folder of a lab and a file of a metric more."""
     copy = tmp_path_factory.mktemp("grown")
     shutil.copytree(
         ROOT / "src" / "fullrank", copy / "fullrank", ignore=shutil.ignore_patterns("__pycache__")
@@ -37,6 +51,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab.mkdir()
     (lab / "__init__.py").touch()
     (lab / "lab.py").write_text(_lab_of_the_docs())
+    (copy / "fullrank" / "collapse" / "metrics" / "spread.py").write_text(METRIC)
     return copy
 
 
@@ -58,8 +73,24 @@ def test_a_lab_is_listed(grown: Path) -> None:
     assert "bias" in {row["name"] for row in listed}
 
 
-def test_both_are_held_to_what_all_promise(grown: Path) -> None:
-    files = ("tests/methods/test_every_method.py", "tests/labs/test_lab.py")
+def test_a_metric_is_listed_documented_streamed_and_audited(grown: Path) -> None:
+    listed = json.loads(_run(grown, "-m", "fullrank", "list", "metrics", "--json"))
+    assert {row["label"] for row in listed if row["name"] == "spread"} == {"largest spread"}
+    code = "import make_metrics_table as script; print(script.page())"
+    assert "| `spread`<br>`Spread` |" in _run(grown, "-c", f"import sys; sys.path.insert(0, 'docs'); {code}")
+    streamed = "from fullrank.collapse.streaming import Spread; print(Spread(dim=3).definition.name)"
+    assert _run(grown, "-c", streamed) == "spread\n"
+    audited = "import torch; from fullrank.collapse.audit import audit; print(*audit(torch.eye(40)).metrics)"
+    assert "spread" in _run(grown, "-c", audited).split()
+
+
+def test_all_are_held_to_what_all_promise(grown: Path) -> None:
+    files = (
+        "tests/methods/test_every_method.py",
+        "tests/labs/test_lab.py",
+        "tests/collapse/test_definitions.py",
+    )
     collected = _run(grown, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files)
     assert "test_every_method.py::test_gradient_reaches_every_parameter_of_the_backbone[tico]" in collected
     assert "[bias]" in collected
+    assert "test_definitions.py::test_values_keep_to_the_stated_range[spread]" in collected
