@@ -94,7 +94,7 @@ def _training_step(name: str, batch: int, size: int = 32) -> Callable[[], None]:
         method.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        method.after_step(0.5)
+        method.after_step(method.info)
 
     return step
 

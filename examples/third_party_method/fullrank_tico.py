@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fullrank.methods import ParamGroup, Step, register
-from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, regression_loss
+from fullrank.methods import MomentumConfig, MomentumMethod, ParamGroup, Step, register, regression_loss
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import negative_cosine, regression_loss
+from fullrank.methods import FilterConfig, filtered_pair, negative_cosine, regression_loss
 from fullrank.methods.cplearn import cplearn_loss, cplearn_temperature
 from fullrank.methods.isoloss import isoloss_cosine, isoloss_euclidean
 from fullrank.networks.correlation import averaged_correlation, copied_predictor, spectral_predictor

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import FullrankError, UsageError
-from fullrank.methods import build_method
-from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import negative_cosine, regression_loss
+from fullrank.methods import FilterConfig, build_method, filtered_pair, negative_cosine, regression_loss
 from fullrank.networks.spectral_filter import filter_rows, gain, right_singular
 from methods.shrunk import method, views
 

@@ -16,7 +16,7 @@ __all__ = ["FilterConfig", "filtered_pair"]
 
 @dataclass(frozen=True)
 class FilterConfig(TwoBranchConfig):
-    """Knobs of a spectral filter on either branch.
+    """Options of a spectral filter on either branch.
 
     Attributes:
         pred_type: `poly` S^sigma, `log` log S, `log_1` log(S + 1) or `log_2` log(S^2 + 1).
@@ -39,7 +39,7 @@ class FilterConfig(TwoBranchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.need(0 <= self.rank_threshold < 1, "rank_threshold", "lies in [0, 1)")
+        self.require(0 <= self.rank_threshold < 1, "rank_threshold", "lies in [0, 1)")
 
 
 def filtered_pair(p: Tensor, z: Tensor, config: FilterConfig) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import Method, MethodConfig, Step, check_views, register
 from fullrank.methods._cplearn_loss import dictionary_loss
 from fullrank.networks.codes import SignDictionary, log_mean_of_codes
 from fullrank.networks.precision import in_full_precision
@@ -107,10 +107,19 @@ class CPLearn(Method):
 
     paper, year = "2410.04959", 2024
     mechanism = "uniform use of a large fixed dictionary"
+    # Adam with coupled decay and small batches, as the reference trains CIFAR.
+    small_image_defaults = {
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "batch_size": 64,
+        "warmup_epochs": -1.0,
+        "views": "asymmetric",
+    }
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of CPLearn; the defaults are the reference's.
+        """Options of CPLearn; the defaults are the reference's.
 
         Attributes:
             embedding_dim: f, width of the embedding and length of a code.
@@ -125,6 +134,8 @@ class CPLearn(Method):
             mean_of_codes: over the rows of all devices (`global`), or of each (`device`, the reference).
         """
 
+        not_negative = ("temperature_rows", "dictionary_seed")
+
         embedding_dim: int = 2048
         num_codes: int = 16384
         dictionary_seed: int = 0
@@ -138,9 +149,7 @@ class CPLearn(Method):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            self.need(0 < self.eps * self.num_codes < 1, "eps", f"lies in (0, 1/{self.num_codes})")
-            self.need(self.temperature_rows >= 0, "temperature_rows", "must not be negative")
-            self.need(self.dictionary_seed >= 0, "dictionary_seed", "must not be negative")
+            self.require(0 < self.eps * self.num_codes < 1, "eps", f"lies in (0, 1/{self.num_codes})")
 
     config: Config
     batch_rows: Tensor
@@ -153,21 +162,9 @@ class CPLearn(Method):
         self.register_buffer("batch_rows", torch.tensor(0))
         self._batch_rows = 0  # the same, without asking a device
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """Adam with coupled decay and small batches, as the reference trains CIFAR."""
-        return {
-            "optimizer": "adam",
-            "lr": 1e-3,
-            "weight_decay": 1e-4,
-            "batch_size": 64,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to prior and invariance."""
-        check_views(views)
+        check_views(views, self.views_needed)
         if self.training:
             self._batch_rows = len(views[0]) * world()[1]
             self.batch_rows.fill_(self._batch_rows)
@@ -207,7 +204,3 @@ class CPLearn(Method):
             state_dict.setdefault(prefix + "batch_rows", self.batch_rows)  # which it does not know
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._batch_rows = int(self.batch_rows)
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the dictionary is fixed."""
-        return self.groups("backbone", "projector")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, register
 from fullrank.methods._contrast import info_nce
 from fullrank.methods._two_branch import over_pairs
 from fullrank.networks.processes import from_first_process
@@ -35,7 +34,7 @@ def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature:
     """
     losses = []
     for some in channels:
-        r = {view: features[:, some] for view, features in enumerate(h)}
+        r = [features[:, some] for features in h]
         losses.append(over_pairs(lambda q, k: info_nce(q, k, temperature), r, r))
     return torch.stack(losses).mean()
 
@@ -62,10 +61,13 @@ class DirectCLR(Method):
 
     paper, year = "2110.09348", 2021
     mechanism = "negatives on a sub-vector of the features"
+    # The reference's optimiser (4.8 for 4096 images); LARS on small images as solo-learn sets it.
+    small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6, "views": "symmetric"}
+    large_image_defaults = {"lars_eta": 0.001, "lars_clip": False}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of DirectCLR; the defaults are the reference's.
+        """Options of DirectCLR; the defaults are the reference's.
 
         Attributes:
             num_channels: d0, channels of the sub-vector, or of each group; 0: 360/2048 of the features'
@@ -92,21 +94,6 @@ class DirectCLR(Method):
                 " lower num-channels or num-groups"
             )
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The reference's optimiser (4.8 for 4096 images); LARS on small images as solo-learn sets it."""
-        small = image_size <= 64
-        return {
-            "optimizer": "lars",
-            "lr": 0.3,
-            "weight_decay": 1e-6,
-            "lars_eta": 0.02 if small else 0.001,
-            "lars_clip": small,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
-
     def channels(self) -> list[Tensor]:
         """The sets of channels that this step contrasts, the same on all processes."""
         device = next(self.parameters()).device
@@ -117,16 +104,10 @@ class DirectCLR(Method):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean InfoNCE over sets of channels and pairs of views."""
-        check_views(views)
-        taps = [self.embed(view) for view in views]
-        features = [tap["backbone"] for tap in taps]
-        return Step(directclr_loss(features, self.channels(), self.config.temperature), taps[0])
+        taps, features = self.encode(views, "backbone")
+        return Step(directclr_loss(features, self.channels(), self.config.temperature), taps)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F] and its contrasted channels [n, d0]."""
         h = self.backbone(x)
         return {"backbone": h, "projector": h if self.config.num_groups else h[:, : self.width]}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """The backbone, which is all there is."""
-        return [ParamGroup("backbone", list(self.backbone.parameters()))]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import SIMSIAM_SGD, Method, MethodConfig, Step, check_views, register
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
@@ -61,10 +61,13 @@ class Distill(Method):
 
     paper, year = "2209.15007", 2022
     mechanism = "frozen random target"
+    # The optimiser and views of SimSiam, as the reference has it.
+    small_image_defaults = SIMSIAM_SGD
+    large_image_defaults = {"weight_decay": 1e-4}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of the control; the defaults are the reference's.
+        """Options of the control; the defaults are the reference's.
 
         Attributes:
             distance: `mse` or `cosine`.
@@ -88,17 +91,6 @@ class Distill(Method):
         self.register_buffer("target_std", torch.ones(feature_dim))
         self.train()
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The optimiser and views of SimSiam, as the reference has it."""
-        small = image_size <= 64
-        return {
-            "optimizer": "sgd",
-            "lr": 0.05,
-            "weight_decay": 5e-4 if small else 1e-4,
-            "views": "simsiam-cifar" if small else "simsiam",
-        }
-
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, of the student only: the teacher is a fixed function."""
         super().train(mode)
@@ -107,7 +99,7 @@ class Distill(Method):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean distance over views, each with its own target."""
-        check_views(views)
+        check_views(views, self.views_needed)
         with torch.no_grad():
             features = [self.target["backbone"](view) for view in views]
             if self.training:
@@ -138,10 +130,3 @@ class Distill(Method):
     def _student(self, x: Tensor) -> dict[str, Tensor]:
         h = self.backbone(x)
         return {"backbone": h, "projector": self.projector(h)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the teacher has no gradient."""
-        return [
-            ParamGroup("backbone", list(self.backbone.parameters())),
-            ParamGroup("projector", list(self.projector.parameters())),
-        ]

@@ -81,32 +81,16 @@ class IsoLoss(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Knobs of IsoLoss; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of IsoLoss; the defaults are those of implicit-var-reg with a momentum target.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
             alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.
             eps: added to every normalised eigenvalue before the power, at least 0 (IsoCopy: 0.25).
-            normalise: divide eigenvalues by the largest.
-            correlation_momentum: averaging coefficient of C, in [0, 1].
-            update: C takes in each `view` before it is predicted, or all of them once per `step`.
-            centred: subtract the batch mean from what C takes in.
-            distance: `cosine` or `euclidean`.
-            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
-            tau_final: averaging coefficient of the target at the end.
-            target_update: `after-step` or `before-target`; see `MomentumConfig`.
-            mean_encoding: as in `TwoBranchConfig`.
         """
 
-        alpha: float = 0.5
-        eps: float = 0.0
-        normalise: bool = True
+        positive = ("alpha",)
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.alpha > 0, "alpha", "must be positive")
-            self.need(self.eps >= 0, "eps", "must not be negative")
+        alpha: float = 0.5
 
     config: Config
 

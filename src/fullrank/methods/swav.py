@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import ParamGroup, Step, register
-from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._two_branch import (
+    ALL_PAIRS,
+    PerView,
+    TwoBranchConfig,
+    TwoBranchMethod,
+    ViewPairs,
+    over_pairs,
+    step_of,
+    tap_of,
+)
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows, own_rows
@@ -22,20 +31,22 @@ from fullrank.networks.soft_targets import cross_entropy, sinkhorn
 __all__ = ["SwAV", "swav_loss"]
 
 
-def swav_loss(scores: Sequence[Tensor], assignments: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
+def swav_loss(
+    scores: PerView, assignments: PerView, temperature: float = 0.1, view_pairs: ViewPairs = ALL_PAIRS
+) -> Tensor:
     """Mean over pairs of views a != b of the cross-entropy of assignment b and prediction a (equation 2).
 
     Args:
-        scores: per view, cosines with the prototypes [n, K].
+        scores: cosines with the prototypes [n, K] by view.
         assignments: of the first views or of all, [n, K], rows summing to one and without gradient.
         temperature: of the prediction, softmax(scores / temperature).
+        view_pairs: see `ViewPairs`.
 
     Example:
         >>> round(swav_loss([torch.zeros(2, 2)] * 2, [torch.eye(2)] * 2).item(), 4)  # log 2
         0.6931
     """
-    compare = partial(cross_entropy, temperature=temperature)
-    return over_pairs(compare, dict(enumerate(scores)), dict(enumerate(assignments)))
+    return over_pairs(partial(cross_entropy, temperature=temperature), scores, assignments, view_pairs)
 
 
 @register("swav")
@@ -59,14 +70,14 @@ class SwAV(TwoBranchMethod):
 
     paper, year = "2006.09882", 2020
     mechanism = "balanced assignments as targets"
+    # The reference's, the same for CIFAR and ImageNet-100.
+    small_image_defaults = SOLO_LARS | {"lr": 0.6, "weight_decay": 1e-6, "views": "symmetric"}
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
-        """Knobs of SwAV; the defaults are the reference's.
+        """Options of SwAV; the defaults are the reference's.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
             num_prototypes: K.
             temperature: of the predictions.
             sk_epsilon: entropy of the assignments; smaller ones are harder.
@@ -80,7 +91,9 @@ class SwAV(TwoBranchMethod):
                 loss is linear in assignments.
         """
 
-        proj_hidden_dim: int = 2048
+        positive = ("sk_epsilon", "sk_iters")
+        not_negative = ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs")
+
         proj_output_dim: int = 128
         num_prototypes: int = 3000
         temperature: float = 0.1
@@ -91,13 +104,6 @@ class SwAV(TwoBranchMethod):
         epoch_queue_starts: int = 50
         freeze_prototypes_epochs: int = 2
         mean_encoding: Literal["none", "source"] = "none"
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.sk_epsilon > 0, "sk_epsilon", "must be positive")
-            self.need(self.sk_iters > 0, "sk_iters", "must be positive")
-            for name in ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs"):
-                self.need(getattr(self, name) >= 0, name, "is 0 or more")
 
     config: Config
     queue: Tensor
@@ -114,37 +120,20 @@ class SwAV(TwoBranchMethod):
         """The temperature of the scores."""
         return self.config.temperature
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The reference's, the same for CIFAR and ImageNet-100."""
-        return {
-            "optimizer": "lars",
-            "lr": 0.6,
-            "weight_decay": 1e-6,
-            "lars_eta": 0.02,
-            "lars_clip": True,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs."""
-        sources, targets = self.sources(views), self.targets(views)
-        taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
-        assignments = self.assign({b: taps[b]["codes"] for b in targets})
+        sources, targets = self.encode_both(views)
+        assignments = self.assign(tap_of(targets, "codes"))
         if self.training:
-            self._remember([taps[b]["projector"] for b in targets])
-        compare = partial(cross_entropy, temperature=self.config.temperature)
-        scores = {a: taps[a]["codes"] for a in sources}
-        loss = over_pairs(compare, scores, assignments, mean_encoding=self.config.mean_encoding)
-        return Step(loss, taps[sources[0]])
+            self._remember([*tap_of(targets, "projector").values()])
+        scores, temperature = tap_of(sources, "codes"), self.config.temperature
+        return step_of(swav_loss(scores, assignments, temperature, self.view_pairs()), sources)
 
     @torch.no_grad()
     def assign(self, scores: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Views' scores [n, K] to assignments [n, K], balanced over processes and, in time, the queue."""
         config = self.config
-        in_use = len(self.queue[0]) if self.when.epoch >= config.epoch_queue_starts else 0
+        in_use = len(self.queue[0]) if self.info.epoch >= config.epoch_queue_starts else 0
         rows = [
             torch.cat([gather_rows(own.detach()), _scores(self.prototypes, self.queue[turn % 2, :in_use])])
             for turn, own in enumerate(scores.values())
@@ -168,12 +157,8 @@ class SwAV(TwoBranchMethod):
 
     def after_backward(self) -> None:
         """Takes the gradient from prototypes that are still frozen: no decay, no momentum, no step."""
-        if self.when.epoch < self.config.freeze_prototypes_epochs:
+        if self.info.epoch < self.config.freeze_prototypes_epochs:
             self.prototypes.v.grad = None
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone, projector, prototypes."""
-        return self.groups("backbone", "projector", "prototypes")
 
 
 @in_full_precision

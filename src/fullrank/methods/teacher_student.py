@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._base import Step, StepInfo, register
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
@@ -71,10 +71,20 @@ class TeacherStudent(TwoBranchMethod):
 
     paper, year = "SSL collapse tutorial", 2025
     mechanism = "a teacher without gradient: frozen, copied or averaged"
+    # The tutorial's; it has no other for large images.
+    small_image_defaults = {
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "lr_scaling": "none",
+        "weight_decay": 0.01,
+        "schedule": "constant",
+        "batch_size": 128,
+        "views": "tutorial",
+    }
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
-        """Knobs of teacher and student; the defaults are the tutorial's regime C.
+        """Options of teacher and student; the defaults are the tutorial's regime C.
 
         Attributes:
             proj_hidden_dim: width of the head's two hidden layers.
@@ -98,7 +108,8 @@ class TeacherStudent(TwoBranchMethod):
             mean_encoding: as in `TwoBranchConfig`, of logits.
         """
 
-        proj_hidden_dim: int = 2048
+        positive = ("copy_every",)
+
         proj_output_dim: int = 128
         dropout: float = 0.0
         teacher: Literal["trained", "frozen", "copied", "ema"] = "copied"
@@ -116,8 +127,7 @@ class TeacherStudent(TwoBranchMethod):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            self.need(0 <= self.dropout < 1, "dropout", "lies in [0, 1)")
-            self.need(self.copy_every > 0, "copy_every", "must be positive")
+            self.require(0 <= self.dropout < 1, "dropout", "lies in [0, 1)")
 
     config: Config
     centre: Tensor
@@ -136,19 +146,6 @@ class TeacherStudent(TwoBranchMethod):
             self.target.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(1, config.proj_output_dim))
         self.train()
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The tutorial's; it has no other for large images."""
-        return {
-            "optimizer": "adamw",
-            "lr": 1e-3,
-            "lr_scaling": "none",
-            "weight_decay": 0.01,
-            "schedule": "constant",
-            "batch_size": 128,
-            "views": "tutorial",
-        }
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, of the teacher only where it is to have it."""
@@ -190,7 +187,7 @@ class TeacherStudent(TwoBranchMethod):
             teacher_temperature=config.teacher_temperature,
             centre=self.centre,  # moved only after this
         )
-        loss = over_pairs(compare, p, z, mean_encoding=config.mean_encoding)
+        loss = over_pairs(compare, p, z, self.view_pairs())
         if self.training and config.centring:
             move_centre(self.centre, z.values(), config.centre_momentum)
         first = next(iter(student))
@@ -209,27 +206,16 @@ class TeacherStudent(TwoBranchMethod):
         h, tokens = features_and_tokens(self.target["backbone"], x, self.feature_dim)
         return h, self.target["projector"](tokens)
 
-    def after_step(self, progress: float) -> None:
-        """Copies or averages the student into the teacher, when it is time."""
-        config, done = self.config, self.when.step + 1
-        every = config.copy_every * (self.when.steps_per_epoch if config.copy_unit == "epochs" else 1)
+    def after_step(self, info: StepInfo) -> None:
+        """Copy or average the student into the teacher, when it is time."""
+        config, done = self.config, info.step + 1
+        every = config.copy_every * (info.steps_per_epoch if config.copy_unit == "epochs" else 1)
+        tau = cosine_tau(config.tau_base, config.tau_final, info.progress)
         for name, part in self.target.items():
             if config.teacher == "ema":
-                update_momentum(
-                    part, getattr(self, name), cosine_tau(config.tau_base, config.tau_final, progress)
-                )
+                update_momentum(part, getattr(self, name), tau)
             elif config.teacher == "copied" and done % every == 0:
                 part.load_state_dict(getattr(self, name).state_dict())
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone, head, and the teacher where it is trained."""
-        groups = [
-            ParamGroup("backbone", list(self.backbone.parameters())),
-            ParamGroup("projector", list(self.projector.parameters())),
-        ]
-        if self.config.teacher == "trained":
-            groups.append(ParamGroup("target", list(self.target.parameters())))
-        return groups
 
 
 def _taps(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import MethodConfig, Step, register
-from fullrank.methods._one_branch import OneBranchMethod, pairs
+from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.methods._two_branch import negative_cosine
-from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import from_first_process, gather_rows, world
 
@@ -88,7 +86,7 @@ def wmse_loss(
     every = torch.arange(n, device=rows[0].device) if order is None else order
     parts = every.tensor_split(max(n // (whitening_size or n), 1))
     white = [torch.cat([whiten(view[part], whitening_eps) for part in parts]) for view in rows]
-    compared = [(a, b.detach() if detach_second else b) for a, b in pairs(white)]
+    compared = [(a, b.detach() if detach_second else b) for a, b in unordered_pairs(white)]
     return torch.stack([2 + 2 * negative_cosine(a, b) for a, b in compared]).mean()
 
 
@@ -113,13 +111,21 @@ class WMSE(OneBranchMethod):
 
     paper, year = "2007.06346", 2020
     mechanism = "whitening of every view"
+    # solo-learn's optimiser; its own views crop from 20 % of the area.
+    small_image_defaults = {
+        "optimizer": "adam",
+        "lr": 2e-3,
+        "weight_decay": 1e-6,
+        "warmup_epochs": -1.0,
+        "warmup_lr": 0.0,
+        "views": "symmetric",
+    }
 
     @dataclass(frozen=True)
-    class Config(MethodConfig):
-        """Knobs of W-MSE; the defaults are solo-learn's for CIFAR.
+    class Config(ProjectorConfig):
+        """Options of W-MSE; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
             proj_output_dim: d, width of the projection; the batch, over all processes, must be larger.
             whitening_size: rows that are whitened together, more than d (the paper: 2 d); a smaller batch is
                 whitened whole.
@@ -127,6 +133,8 @@ class WMSE(OneBranchMethod):
             whitening_eps: share of the identity that is mixed into the covariance, in [0, 1).
             detach_second: detach the later view of each pair, as the reference does.
         """
+
+        positive = ("whitening_iters",)
 
         proj_hidden_dim: int = 1024
         proj_output_dim: int = 64
@@ -138,32 +146,12 @@ class WMSE(OneBranchMethod):
         def __post_init__(self) -> None:
             super().__post_init__()
             d = self.proj_output_dim
-            self.need(
-                self.whitening_size > d,
-                "whitening_size",
-                f"must be larger than proj-output-dim, which is {d}",
-            )
-            self.need(self.whitening_iters > 0, "whitening_iters", "must be positive")
-            self.need(0 <= self.whitening_eps < 1, "whitening_eps", "lies in [0, 1)")
+            remedy = f"must be larger than proj-output-dim, which is {d}"
+            self.require(self.whitening_size > d, "whitening_size", remedy)
+            self.require(0 <= self.whitening_eps < 1, "whitening_eps", "lies in [0, 1)")
 
     config: Config
-
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
-        super().__init__(backbone, feature_dim, config)
-        widths = [feature_dim, config.proj_hidden_dim, config.proj_output_dim]
-        self.projector = mlp(widths, hidden_bias=True)
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """solo-learn's optimiser; its own views crop from 20 % of the area."""
-        return {
-            "optimizer": "adam",
-            "lr": 2e-3,
-            "weight_decay": 1e-6,
-            "warmup_epochs": -1.0,
-            "warmup_lr": 0.0,
-            "views": "symmetric",
-        }
+    proj_layers = 2
 
     def permutation(self, n: int) -> Tensor:
         """A random order of the n rows of all processes, the same on all of them."""
@@ -171,7 +159,7 @@ class WMSE(OneBranchMethod):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean loss over pairs of views and partitions."""
-        taps, z = self.encode(views)
+        taps, z = self.encode(views, "projector")
         c, n = self.config, len(z[0]) * world()[1]
         losses = [
             wmse_loss(z, self.permutation(n), c.whitening_size, c.whitening_eps, c.detach_second)

@@ -22,6 +22,7 @@ __all__ = [
     "build_backbone",
     "default_backbone",
     "features_and_tokens",
+    "has_tokens",
     "reinitialized",
 ]
 
@@ -250,6 +251,11 @@ def _feature_dim(network: nn.Module, image_size: int, name: str) -> int:
     return int(features.shape[1])
 
 
+def has_tokens(network: nn.Module) -> bool:
+    """Whether a network has patches or positions that it pools, as all of timm's have."""
+    return hasattr(network, "forward_head")
+
+
 def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Images [n, 3, S, S] to pooled features [n, dim] and what they are pooled from, tokens [n, t, dim].
 
@@ -267,7 +273,7 @@ def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor
         >>> features.shape, tokens.shape
         (torch.Size([2, 256]), torch.Size([2, 4, 256]))
     """
-    if not hasattr(network, "forward_head"):
+    if not has_tokens(network):
         features: Tensor = network(x)
         return features, features.unsqueeze(1)
     whole: Any = network

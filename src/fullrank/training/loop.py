@@ -187,7 +187,7 @@ class Loop:
                 self.probe.step(progress.step, s.steps_per_epoch)
             s.optimizer.zero_grad(set_to_none=True)
             self.mark("optimiser")
-            s.method.after_step(progress.step / self.total_steps)
+            s.method.after_step(s.method.info)
             self.mark("method")
             progress.step += 1
             if progress.step % config.level_every == 0 or progress.step == 1:
