@@ -15,7 +15,7 @@ from fullrank.methods import Method, build_method, info_nce, nt_xent
 from fullrank.methods.barlow_twins import barlow_loss
 from fullrank.methods.directclr import DirectCLR, directclr_loss
 from fullrank.methods.lejepa import LeJEPA, epps_pulley, lejepa_loss, random_directions, sigreg
-from fullrank.methods.mocov3 import moco_distance, mocov3_loss
+from fullrank.methods.mocov3 import mocov3_loss
 from fullrank.methods.vicreg import covariance, variance, vicreg_loss
 from fullrank.methods.wmse import WMSE, whiten, wmse_loss
 
@@ -228,7 +228,7 @@ def test_moco_sums_two_directions_of_twice_the_temperature_times_info_nce() -> N
 
 def test_mocos_keys_get_no_gradient() -> None:
     q, k = rows(0).requires_grad_(), rows(1).requires_grad_()
-    moco_distance(q, k).backward()
+    mocov3_loss({0: q}, {1: k}).backward()
     assert q.grad is not None
     assert k.grad is None
 
@@ -284,7 +284,7 @@ def test_lejepa_draws_nothing_in_eval_mode() -> None:
     method = built("lejepa", proj_hidden_dim=8, proj_output_dim=4).eval()
     assert isinstance(method, LeJEPA)
     method.loss(images())
-    assert method.drawn == 0
+    assert method.batches == 0
 
 
 COPIES = {  # a loss on copies of two views, which must not depend on how many copies there are

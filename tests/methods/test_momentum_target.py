@@ -39,9 +39,11 @@ def optimiser_step(m: MomentumMethod, step: int, total: int = 4) -> None:
 
 
 @every_momentum_method
-def test_the_target_starts_as_the_online_network(name: str) -> None:
+def test_the_target_starts_as_the_online_network_and_shares_nothing_with_it(name: str) -> None:
     m = momentum(name)
     assert same(online_parameters(m), target_parameters(m))
+    places, theirs = ({p.data_ptr() for p in side} for side in (online_parameters(m), target_parameters(m)))
+    assert not places & theirs
 
 
 @every_momentum_method

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import FullrankError, UsageError
-from fullrank.methods import FilterConfig, build_method, filtered_pair, negative_cosine, regression_loss
+from fullrank.methods import build_method, negative_cosine, regression_loss
+from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.networks.spectral_filter import filter_rows, gain, right_singular
 from methods.shrunk import method, views
 

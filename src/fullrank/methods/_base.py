@@ -1,4 +1,4 @@
-"""Base of all methods: the module, its options, its parameter groups, and where in a run it is."""
+"""Base of all methods: module, options, parameter groups, position in a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -18,12 +18,15 @@ __all__ = [
     "METHODS",
     "SIMSIAM_SGD",
     "SOLO_LARS",
+    "MeanEncoding",
     "Method",
     "MethodConfig",
     "ParamGroup",
+    "PerView",
     "ProjectorConfig",
     "Step",
     "StepInfo",
+    "ViewPairs",
     "build_method",
     "check_views",
     "coerce",
@@ -56,8 +59,29 @@ SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults
 LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
 
 
+PerView = Sequence[Tensor] | Mapping[int, Tensor]
+"""Encodings [n, d] of all views, or of some by their number."""
+MeanEncoding = Literal["none", "source", "target", "both"]
+
+
+@dataclass(frozen=True)
+class ViewPairs:
+    """How a loss pairs views.
+
+    Attributes:
+        small: views that are small crops; their pairs form a mean of their own, which is added (Wang et al.
+            2204.00613, section 4.1).
+        mean_encoding: the branch whose encodings of several views are averaged first (section 4.5): each
+            source meets the mean of the targets of the other views, or the mean of the sources meets each
+            target, or mean meets mean.
+    """
+
+    small: Sequence[int] = ()
+    mean_encoding: MeanEncoding = "none"
+
+
 def register(name: str) -> Callable[[M], M]:
-    """Register a method class, which the command line, lists, docs and tests then know."""
+    """Register a method class for the command line, the lists, docs and tests."""
 
     def file(cls: M) -> M:
         cls.name = name
@@ -108,7 +132,7 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Base of every method's `Config`: options of a wrong kind or out of range are refused.
+    """Base of every method's `Config`, which refuses wrong kinds and ranges.
 
     Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
     `..._momentum`) lie in [0, 1], temperatures are positive; so is what `positive` names.
@@ -196,6 +220,10 @@ class Method(nn.Module, ABC):
     roles: tuple[str, ...]
     fixed_lr_parts: tuple[str, ...] = ()
     """Child modules that keep the base learning rate for the whole run."""
+    eval_parts: tuple[str, ...] = ()
+    """Child modules that stay in evaluation mode."""
+    code_temperature: float = 1.0
+    """Temperature of the softmax over the tap `codes` that assigns images to codes."""
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
@@ -205,7 +233,7 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """Training options for images of that side where the user and the recipe say nothing."""
+        """Training options for a side in pixels where user and recipe say nothing."""
         if image_size <= SMALL_IMAGES:
             return cls.small_image_defaults
         options = {**cls.small_image_defaults, **cls.large_image_defaults}
@@ -213,24 +241,34 @@ class Method(nn.Module, ABC):
             options["views"] = LARGE_IMAGE_VIEWS[views]
         return options
 
-    @property
-    def code_temperature(self) -> float:
-        """Temperature of the softmax over the tap `codes` that assigns images to codes."""
-        return 1.0
-
     @abstractmethod
     def loss(self, views: Sequence[Tensor]) -> Step:
         """One batch of views, each [n, 3, S, S] and row-aligned, to a loss and its taps."""
 
-    @abstractmethod
+    def encode_source(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], z and p [n, d], as far as there are heads."""
+        taps = {"backbone": self.backbone(x)}
+        for head in ("projector", "predictor"):
+            if hasattr(self, head):
+                taps[head] = getattr(self, head)([*taps.values()][-1])
+        return taps
+
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to every tap [n, d] of the method, for measuring (call in eval mode)."""
+        """Images [n, 3, S, S] to every tap [n, d], for measuring (in eval mode)."""
+        return self.encode_source(x)
 
     def encode(self, views: Sequence[Tensor], tap: str) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Views, each [n, 3, S, S], to the first one's taps and one tap [n, d] of all of them."""
+        """Views [n, 3, S, S] to the first one's taps and one tap [n, d] of all."""
         check_views(views, self.views_needed)
         taps = [self.embed(view) for view in views]
         return taps[0], [of_view[tap] for of_view in taps]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but of `eval_parts`."""
+        super().train(mode)
+        for part in self.eval_parts:
+            getattr(self, part).eval()
+        return self
 
     def forward(self, views: Sequence[Tensor]) -> Step:
         """`loss`, so that distributed wrappers see the whole step."""
@@ -247,7 +285,7 @@ class Method(nn.Module, ABC):
         """Update what is no parameter, after every optimiser step; `info` as before it."""
 
     def param_groups(self) -> list[ParamGroup]:
-        """A group for each child module with trainable parameters, in the order of their making."""
+        """A group for each child module with trainable parameters, in their order."""
         return [
             ParamGroup(name, list(part.parameters()), fixed_lr=name in self.fixed_lr_parts)
             for name, part in self.named_children()

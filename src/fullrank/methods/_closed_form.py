@@ -1,4 +1,4 @@
-"""Base of DirectPred, DirectCopy and IsoLoss: a predictor computed from the correlation of projections."""
+"""Base of DirectPred, DirectCopy, IsoLoss: predictors from a correlation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.methods._two_branch import (
     MomentumMethod,
     over_pairs,
     regression_loss,
-    step_of,
+    with_target,
 )
 from fullrank.networks.correlation import averaged_correlation
 from fullrank.networks.heads import mlp
@@ -27,7 +27,7 @@ __all__ = ["ClosedFormConfig", "ClosedFormMethod"]
 
 @dataclass(frozen=True)
 class ClosedFormConfig(MomentumConfig):
-    """Options of every method whose predictor is a function of the correlation matrix C.
+    """Options of methods whose predictor is a function of the correlation C.
 
     Attributes:
         correlation_momentum: averaging coefficient of C, in [0, 1]; 0.998 with a momentum target and 0.5
@@ -51,7 +51,7 @@ class ClosedFormConfig(MomentumConfig):
 
 
 class ClosedFormMethod(MomentumMethod):
-    """Projector, correlation C, closed-form predictor and momentum target; the subclass says which predictor.
+    """Projector, correlation C, a subclass's closed-form predictor, momentum target.
 
     C is a persistent buffer, updated in training mode only (the reference updates it in validation, too) and
     averaged over processes.
@@ -74,17 +74,17 @@ class ClosedFormMethod(MomentumMethod):
         """Wp [d, d] from the present C, without gradient."""
 
     def distance(self, online: Tensor, target: Tensor) -> Tensor:
-        """Distance of [z, p], stacked [2, n, d], to the target projection [n, d]; of p alone, as in BYOL."""
+        """Distance of [z, p], stacked [2, n, d], to targets [n, d]; p alone, as in BYOL."""
         return regression_loss(online[1], target, self.config.distance)
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The reference's: its settings for small images serve up to 96 pixels, views for them up to 64."""
+        """The reference's: small images have up to 96 pixels, for the views up to 64."""
         options = super().defaults(image_size if image_size > 96 else 64)
         return {**options, "views": super().defaults(image_size)["views"]}
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the loss, summed over the two directions (on that scale for more)."""
+        """Views [n, 3, S, S] to the loss, on the scale of a sum over two directions."""
         online: dict[int, dict[str, Tensor]] = {}
         for a in self.sources(views):
             online[a] = self.encode_source(views[a])
@@ -98,7 +98,7 @@ class ClosedFormMethod(MomentumMethod):
         targets = self.encode_targets(views)
         pairs = {a: torch.stack([tap["projector"], tap["predictor"]]) for a, tap in online.items()}
         loss = 2.0 * over_pairs(self.distance, pairs, targets, self.view_pairs(views))
-        return step_of(loss, online, targets)
+        return Step(loss, with_target(online, targets))
 
     def _take_in(self, z: Tensor) -> None:
         if self.training:
@@ -106,15 +106,13 @@ class ClosedFormMethod(MomentumMethod):
             self.C = averaged_correlation(self.C, z.detach(), tau, centred)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z, p and the target's z' [n, d]; C stays as it is."""
+        """Images [n, 3, S, S] to h [n, F], z, p and z' [n, d]; C stays as it is."""
         taps = self.encode_source(x)
         self._predict(taps)
         return {**taps, "target": self.encode_target(x)}
 
     def _predict(self, taps: dict[str, Tensor]) -> None:
-        taps["predictor"] = _times(taps["projector"], self.predictor_matrix())
+        taps["predictor"] = _product(taps["projector"], self.predictor_matrix())
 
 
-@in_full_precision
-def _times(z: Tensor, wp: Tensor) -> Tensor:
-    return z @ wp.to(z.dtype)
+_product = in_full_precision(torch.matmul)

@@ -1,4 +1,4 @@
-"""Base of methods with one branch: every view passes the same backbone and projector, with gradient."""
+"""Base of methods with one branch: one network for all views, with gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OneBranchMethod", "unordered_pairs"]
 
 
 class OneBranchMethod(Method):
-    """A method whose loss is a function of the projections of all views; taps: backbone, projector."""
+    """A method whose loss compares the projections of all views."""
 
     proj_layers: ClassVar[int] = 3
     """Linear layers in the projector."""
@@ -27,11 +27,6 @@ class OneBranchMethod(Method):
         hidden = [config.proj_hidden_dim] * (self.proj_layers - 1)
         widths = [feature_dim, *hidden, config.proj_output_dim]
         self.projector = mlp(widths, hidden_bias=True, hidden_bn=self.proj_bn)
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F] and z [n, d]."""
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h)}
 
 
 def unordered_pairs(z: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

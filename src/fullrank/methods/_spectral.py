@@ -1,4 +1,4 @@
-"""What RDM-SimSiam and RDM-BYOL share: the filter in place of a predictor, and its knobs."""
+"""Base of RDM-SimSiam and RDM-BYOL: the filter in a predictor's place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FilterConfig(TwoBranchConfig):
 
 
 def filtered_pair(p: Tensor, z: Tensor, config: FilterConfig) -> tuple[Tensor, Tensor]:
-    """The two sides of a comparison, over the rows of all processes, the chosen one filtered.
+    """Both sides of a comparison, rows of all processes, one of them filtered.
 
     Args:
         p: online outputs [n, d] of one view; gradient flows through them.

@@ -1,4 +1,4 @@
-"""Base of methods with two branches: distances, pairs of views, and momentum targets.
+"""Base of methods with two branches: distances, pairs, momentum targets.
 
 One branch, the source, has gradient; the other, the target, gives it what to match. In the symmetric methods
 every view takes both roles, one after the other; the asymmetric designs of Wang et al. (2204.00613) give
@@ -8,6 +8,7 @@ views one role only (`Method.roles`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,56 +17,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, ProjectorConfig, Step, StepInfo, check_views
-from fullrank.networks.momentum import cosine_tau, momentum_copy, update_momentum
+from fullrank.methods._base import (
+    MeanEncoding,
+    Method,
+    PerView,
+    ProjectorConfig,
+    StepInfo,
+    ViewPairs,
+    check_views,
+)
+from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.precision import in_full_precision
 
 __all__ = [
     "Distance",
-    "MeanEncoding",
     "MomentumConfig",
     "MomentumMethod",
-    "PerView",
     "TwoBranchConfig",
     "TwoBranchMethod",
-    "ViewPairs",
     "negative_cosine",
     "over_pairs",
     "regression_loss",
     "small_crops",
-    "step_of",
-    "tap_of",
+    "with_target",
 ]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-MeanEncoding = Literal["none", "source", "target", "both"]
-PerView = Sequence[Tensor] | Mapping[int, Tensor]
-"""Encodings [n, d] of all views, or of some by their number."""
-Taps = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class ViewPairs:
-    """Which views a loss compares, and how.
-
-    Attributes:
-        small: views that are small crops; their pairs form a mean of their own, which is added (Wang et al.
-            2204.00613, section 4.1).
-        mean_encoding: the branch whose encodings of several views are averaged first (section 4.5): each
-            source meets the mean of the targets of the other views, or the mean of the sources meets each
-            target, or mean meets mean.
-    """
-
-    small: Sequence[int] = ()
-    mean_encoding: MeanEncoding = "none"
-
-
-ALL_PAIRS = ViewPairs()
+Taps = dict[str, Tensor]
+Encoded = tuple[Taps, dict[int, Tensor], dict[int, Tensor]]
 
 
 @in_full_precision
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """D(p, z) = -mean_i <p_i, z_i> / (|p_i| |z_i|), in [-1, 1]; SimSiam (2011.10566), equation 1.
+    """D(p, z) = -mean_i <p_i, z_i> / (|p_i| |z_i|); SimSiam (2011.10566), eq. 1.
 
     Args:
         p: predictions [n, d].
@@ -101,7 +85,7 @@ def regression_loss(p: Tensor, z: Tensor, distance: str = "cosine") -> Tensor:
     return (p - z).square().sum(dim=1).mean()
 
 
-def over_pairs(distance: Distance, p: PerView, z: PerView, view_pairs: ViewPairs = ALL_PAIRS) -> Tensor:
+def over_pairs(distance: Distance, p: PerView, z: PerView, view_pairs: ViewPairs = ViewPairs()) -> Tensor:
     """The mean distance over pairs of a source view a and a target view b != a.
 
     Args:
@@ -173,31 +157,20 @@ class TwoBranchMethod(Method):
         return self._with_role("source", len(views))
 
     def targets(self, views: Sequence[Tensor]) -> list[int]:
-        """The views that pass the target branch; small crops only where that is their one role."""
+        """Views that pass the target branch; small crops if that is their only role."""
         small, of_role = small_crops(views), self._with_role("target", len(views))
         return [b for b in of_role if b not in small or self.roles[b : b + 1] == ("target",)]
 
     def view_pairs(self, views: Sequence[Tensor] = ()) -> ViewPairs:
-        """How `over_pairs` compares these views; without views no pair counts as a small crop's."""
+        """How `over_pairs` compares these views; without views no crop is small."""
         return ViewPairs(small_crops(views), self.config.mean_encoding)
 
-    def encode_source(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z [n, d] and, where there is a predictor, p [n, d]."""
-        taps = {"backbone": self.backbone(x)}
-        for part in ("projector", "predictor"):
-            if hasattr(self, part):
-                taps[part] = getattr(self, part)([*taps.values()][-1])
-        return taps
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to every tap [n, d]."""
-        return self.encode_source(x)
-
-    def encode_both(self, views: Sequence[Tensor]) -> tuple[dict[int, Taps], dict[int, Taps]]:
-        """Taps of source views and of target views, where both branches are one network."""
+    def encode_siamese(self, views: Sequence[Tensor], source_tap: str, target_tap: str) -> Encoded:
+        """Views to the first one's taps, p and z [n, d] by view, in one network."""
         sources, targets = self.sources(views), self.targets(views)
         taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
-        return {a: taps[a] for a in sources}, {b: taps[b] for b in targets}
+        z = {b: taps[b][target_tap] for b in targets}
+        return taps[sources[0]], {a: taps[a][source_tap] for a in sources}, z
 
     def _with_role(self, role: str, count: int) -> list[int]:
         check_views(range(count), self.views_needed)
@@ -209,28 +182,10 @@ class TwoBranchMethod(Method):
         return of_role
 
 
-def tap_of(taps: Mapping[int, Taps], name: str) -> dict[int, Tensor]:
-    """One tap [n, d] of every view.
-
-    Example:
-        >>> tap_of({0: {"projector": torch.ones(1, 1)}}, "projector")
-        {0: tensor([[1.]])}
-    """
-    return {view: of_view[name] for view, of_view in taps.items()}
-
-
-def step_of(loss: Tensor, sources: Mapping[int, Taps], targets: Mapping[int, Tensor] | None = None) -> Step:
-    """A step with the taps of the first source view, and of `targets` that view's or else the first.
-
-    Example:
-        >>> taps = {1: {"projector": torch.ones(1, 1)}}
-        >>> step_of(torch.tensor(0.0), taps, {0: torch.zeros(1, 1)}).taps
-        {'projector': tensor([[1.]]), 'target': tensor([[0.]])}
-    """
+def with_target(sources: Mapping[int, Taps], targets: Mapping[int, Tensor]) -> Taps:
+    """Taps of the first source view, and its target or else the first one."""
     view, taps = next(iter(sources.items()))
-    if targets is None:
-        return Step(loss, dict(taps))
-    return Step(loss, {**taps, "target": targets.get(view, next(iter(targets.values())))})
+    return {**taps, "target": targets.get(view, next(iter(targets.values())))}
 
 
 def small_crops(views: Sequence[Tensor]) -> list[int]:
@@ -265,7 +220,7 @@ class MomentumConfig(TwoBranchConfig):
 
 
 class MomentumMethod(TwoBranchMethod):
-    """A two-branch method whose target network is a momentum copy of the source network.
+    """A two-branch method whose target is a momentum copy of the source network.
 
     Only parameters are averaged; the target runs in training mode and keeps BN statistics of its own, as the
     references have it. Taps: those of `TwoBranchMethod`, and target.
@@ -275,18 +230,20 @@ class MomentumMethod(TwoBranchMethod):
     target: nn.ModuleDict
 
     def make_target(self, *parts: str) -> None:
-        """Copy the named child modules (`backbone`, `projector`, ...); call it last in `__init__`."""
-        self.target = nn.ModuleDict({part: momentum_copy(getattr(self, part)) for part in parts})
+        """Copy the named child modules (`backbone`, ...); call it last in `__init__`."""
+        self.target = nn.ModuleDict({part: deepcopy(getattr(self, part)) for part in parts})
+        self.target.requires_grad_(False)
         self._averaged_at = -1
 
-    def encode_branches(self, views: Sequence[Tensor]) -> tuple[dict[int, Taps], dict[int, Tensor]]:
-        """Taps of source views and, without gradient, encodings of target views, which pass after them."""
-        sources: dict[int, Taps] = {a: self.encode_source(views[a]) for a in self.sources(views)}
-        return sources, self.encode_targets(views)
+    def encode_branches(self, views: Sequence[Tensor], source_tap: str) -> Encoded:
+        """Views to the first one's taps, p and z [n, d] by view, sources first."""
+        sources = {a: self.encode_source(views[a]) for a in self.sources(views)}
+        z = self.encode_targets(views)
+        return with_target(sources, z), {a: taps[source_tap] for a, taps in sources.items()}, z
 
     @torch.no_grad()
     def encode_targets(self, views: Sequence[Tensor]) -> dict[int, Tensor]:
-        """Target views to their encodings, without gradient; call it after the source's forward pass."""
+        """Target views to encodings without gradient, after the source's forward pass."""
         step, before = self.info.step, self.config.target_update == "before-target"
         if before and self.training and self._averaged_at != step:
             self._average(self.info)

@@ -23,7 +23,7 @@ Standardise = Literal["batchnorm", "unbiased"]
 def barlow_loss(
     z: Sequence[Tensor], lamb: float = 0.0051, scale: float = 0.1, standardise: Standardise = "batchnorm"
 ) -> dict[str, Tensor]:
-    """scale * (invariance + lamb * redundancy) of equation 1, each a mean over unordered pairs of views.
+    """scale * (invariance + lamb * redundancy), equation 1, over pairs of views.
 
     With C = standardised(z_a)^T standardised(z_b) / n: `invariance` is sum_i (C_ii - 1)^2, `redundancy` is
     sum_{i != j} C_ij^2. Under torch.distributed the rows of all processes count.
@@ -66,7 +66,7 @@ def _standardised(z: Tensor, how: Standardise) -> Tensor:
 
 @register("barlow_twins")
 class BarlowTwins(OneBranchMethod):
-    """Barlow Twins (Zbontar et al., "Self-Supervised Learning via Redundancy Reduction", 2103.03230).
+    """Barlow Twins (Zbontar et al., 2103.03230): redundancy reduction.
 
     Each view's projections are standardised over the batch; the cross-correlation matrix of two views
     (equation 2) is drawn to the identity (equation 1). No negatives, no predictor, no stop-gradient.

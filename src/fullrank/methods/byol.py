@@ -9,25 +9,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, Step, register
-from fullrank.methods._two_branch import (
-    ALL_PAIRS,
-    MomentumConfig,
-    MomentumMethod,
-    PerView,
-    ViewPairs,
-    over_pairs,
-    regression_loss,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
 __all__ = ["BYOL", "byol_loss"]
 
 
-def byol_loss(p: PerView, z: PerView, distance: str = "cosine", view_pairs: ViewPairs = ALL_PAIRS) -> Tensor:
-    """Sum of `regression_loss` over ordered pairs of views a != b, in [0, 8] for two views and the cosine.
+def byol_loss(
+    p: PerView, z: PerView, distance: str = "cosine", view_pairs: ViewPairs = ViewPairs()
+) -> Tensor:
+    """Sum of `regression_loss` over ordered pairs of views, in [0, 8] for two.
 
     With more than two views each view's mean over its partners is taken, times two, so that the scale, and
     with it the learning rate, stays that of two views.
@@ -99,7 +91,6 @@ class BYOL(MomentumMethod):
         self.make_target("backbone", "projector")
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the summed loss; online views pass before target views."""
-        online, z = self.encode_branches(views)
-        loss = byol_loss(tap_of(online, "predictor"), z, self.config.distance, self.view_pairs(views))
-        return step_of(loss, online, z)
+        """Views [n, 3, S, S] to the summed loss; online views pass first."""
+        taps, p, z = self.encode_branches(views, "predictor")
+        return Step(byol_loss(p, z, self.config.distance, self.view_pairs(views)), taps)

@@ -1,4 +1,4 @@
-"""DINO: a student matches its moving average's sharpened and centred distribution over prototypes."""
+"""DINO: a student matches its average's distribution over prototypes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Step, register
-from fullrank.methods._two_branch import (
-    ALL_PAIRS,
-    MomentumConfig,
-    MomentumMethod,
-    PerView,
-    ViewPairs,
-    over_pairs,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
-from fullrank.networks.precision import in_full_precision
-from fullrank.networks.prototypes import Prototypes
+from fullrank.networks.prototypes import Prototypes, prototype_scores
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
 
 __all__ = ["DINO", "dino_loss", "teacher_temperature"]
@@ -35,9 +25,9 @@ def dino_loss(
     *,
     student_temperature: float = 0.1,
     temperature: float = 0.07,
-    view_pairs: ViewPairs = ALL_PAIRS,
+    view_pairs: ViewPairs = ViewPairs(),
 ) -> Tensor:
-    """Mean over pairs of views a != b of the cross-entropy of teacher b and student a (equation 2).
+    """Mean cross-entropy of teacher b and student a over views a != b (equation 2).
 
     Args:
         p: the student's logits [n, K] by view.
@@ -60,7 +50,7 @@ def dino_loss(
 
 
 def teacher_temperature(epoch: int, base: float, warmup: float, warmup_epochs: int) -> float:
-    """The teacher's temperature in an epoch: in equal steps from `warmup` to `base`, then `base`.
+    """Teacher's temperature in an epoch: equal steps from `warmup` to `base`.
 
     Example:
         >>> [round(teacher_temperature(epoch, 0.07, 0.04, 3), 3) for epoch in range(4)]
@@ -73,7 +63,7 @@ def teacher_temperature(epoch: int, base: float, warmup: float, warmup_epochs: i
 
 @register("dino")
 class DINO(MomentumMethod):
-    """DINO (Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2104.14294).
+    """DINO (Caron et al., 2104.14294): self-distillation without labels.
 
     Student and teacher, its moving average, end in a bottleneck of length one and a weight-normalised layer
     of prototypes. The student's distribution over prototypes meets the teacher's for another view (equation 2
@@ -142,58 +132,40 @@ class DINO(MomentumMethod):
         self.prototypes = Prototypes(d, config.num_prototypes, train_gain=not config.norm_last_layer)
         self.register_buffer("centre", torch.zeros(1, config.num_prototypes))
         self.make_target("backbone", "projector", "prototypes")
-
-    @property
-    def code_temperature(self) -> float:
-        """The temperature of the scores."""
-        return self.config.student_temperature
+        self.code_temperature = config.student_temperature
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean cross-entropy over pairs; the student's pass first."""
-        student, bottlenecks = self.encode_branches(views)
+        """Views [n, 3, S, S] to the mean cross-entropy over pairs, students first."""
+        config = self.config
+        taps, p, bottlenecks = self.encode_branches(views, "codes")
         with torch.no_grad():
-            z = {b: _scores(self.target["prototypes"], y) for b, y in bottlenecks.items()}
-        loss = dino_loss(
-            tap_of(student, "codes"),
-            z,
-            self.centre,  # moved only after this
-            student_temperature=self.config.student_temperature,
-            temperature=self.temperature,
-            view_pairs=self.view_pairs(),
-        )
+            z = {b: prototype_scores(self.target["prototypes"], y) for b, y in bottlenecks.items()}
+        # the centre moves only after this
+        temperatures = {"student_temperature": config.student_temperature, "temperature": self.temperature}
+        loss = dino_loss(p, z, self.centre, **temperatures, view_pairs=self.view_pairs())
         if self.training:
-            move_centre(self.centre, z.values(), self.config.centre_momentum)
-        return step_of(loss, student, bottlenecks)
+            move_centre(self.centre, z.values(), config.centre_momentum)
+        return Step(loss, taps)
 
     @property
     def temperature(self) -> float:
         """The teacher's temperature in this epoch."""
         c = self.config
-        return teacher_temperature(
-            self.info.epoch,
-            c.teacher_temperature,
-            c.warmup_teacher_temperature,
-            c.warmup_teacher_temperature_epochs,
-        )
+        warmup, epochs = c.warmup_teacher_temperature, c.warmup_teacher_temperature_epochs
+        return teacher_temperature(self.info.epoch, c.teacher_temperature, warmup, epochs)
 
     def encode_target(self, x: Tensor) -> Tensor:
         """Images [n, 3, S, S] to the teacher's bottleneck [n, d], of length one."""
         return F.normalize(self.target["projector"](self.target["backbone"](x)), dim=1)
 
     def encode_source(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to the student's h [n, F], bottleneck [n, d] and logits [n, K]."""
+        """Images [n, 3, S, S] to h [n, F], bottleneck [n, d] and logits [n, K]."""
         h = self.backbone(x)
         y = F.normalize(self.projector(h), dim=1)
-        return {"backbone": h, "projector": y, "codes": _scores(self.prototypes, y)}
+        return {"backbone": h, "projector": y, "codes": prototype_scores(self.prototypes, y)}
 
     def after_backward(self) -> None:
-        """Takes the gradient from prototypes that are still frozen: no decay, no momentum, no step."""
+        """Drop the gradient of frozen prototypes: no decay, no momentum, no step."""
         if self.info.epoch < self.config.freeze_last_layer:
             for parameter in self.prototypes.parameters():
                 parameter.grad = None
-
-
-@in_full_precision
-def _scores(prototypes: nn.Module, y: Tensor) -> Tensor:
-    scores: Tensor = prototypes(y)  # not rounded to half precision: low temperatures divide them
-    return scores

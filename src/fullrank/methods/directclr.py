@@ -1,4 +1,4 @@
-"""DirectCLR: contrast on a part of the backbone's own channels, without a projector."""
+"""DirectCLR: contrast on some of the backbone's channels, no projector."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature:
 
 @register("directclr")
 class DirectCLR(Method):
-    """DirectCLR (Jing et al., "Understanding Dimensional Collapse in Contrastive SSL", 2110.09348).
+    """DirectCLR (Jing et al., 2110.09348): contrast without a projector.
 
     InfoNCE (section 6) on the first d0 channels of the backbone's features, with no projector: the gradient
     reaches the other channels through the backbone's earlier layers only. In place of one sub-vector,
@@ -103,7 +103,7 @@ class DirectCLR(Method):
         return list(order[: self.width * self.config.num_groups].view(-1, self.width))
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean InfoNCE over sets of channels and pairs of views."""
+        """Views [n, 3, S, S] to the mean InfoNCE over sets of channels and pairs."""
         taps, features = self.encode(views, "backbone")
         return Step(directclr_loss(features, self.channels(), self.config.temperature), taps)
 

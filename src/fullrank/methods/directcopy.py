@@ -1,4 +1,4 @@
-"""DirectCopy: the correlation itself as the predictor, without an eigendecomposition."""
+"""DirectCopy: the correlation as the predictor, no eigendecomposition."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ __all__ = ["DirectCopy"]
 
 @register("directcopy")
 class DirectCopy(ClosedFormMethod):
-    """DirectCopy (Wang et al., "Towards Demystifying Representation Learning with Non-contrastive
-    Self-supervision", 2110.04947).
+    """DirectCopy (Wang et al., 2110.04947): DirectPred without eigenvectors.
 
     DirectPred with the predictor Wp = C / s_max + eps I: the power is 1, so that no eigenvectors are needed.
 
@@ -34,7 +33,7 @@ class DirectCopy(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Options of DirectCopy; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of DirectCopy; the defaults are implicit-var-reg's with a target.
 
         Attributes:
             eps: share of the identity in the predictor, at least 0.

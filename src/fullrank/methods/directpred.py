@@ -1,4 +1,4 @@
-"""DirectPred: the linear predictor that training would find, written down instead of trained."""
+"""DirectPred: the optimal linear predictor, computed instead of trained."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ __all__ = ["DirectPred"]
 
 @register("directpred")
 class DirectPred(ClosedFormMethod):
-    """DirectPred (Tian et al., "Understanding Self-Supervised Learning Dynamics without Contrastive Pairs",
-    2102.06810).
+    """DirectPred (Tian et al., 2102.06810): learning dynamics without contrast.
 
     BYOL's two networks, but the predictor is Wp = U diag(((s / s_max) + eps)^alpha) U^T from the eigenpairs
     of the running correlation C of online projections (their section 3.2; alpha = 1/2). The loss is BYOL's:
@@ -46,7 +45,7 @@ class DirectPred(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Options of DirectPred; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of DirectPred; the defaults are implicit-var-reg's with a target.
 
         Attributes:
             alpha: power of the eigenvalues: 0.5 DirectPred, 1 DirectCopy by its eigenvectors, 2 the square.

@@ -1,10 +1,10 @@
-"""Distillation of a random network: what an architecture can represent, collapse left out of it."""
+"""Distillation of a random network: what an architecture can represent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ LEAST_STD = 1e-6  # a feature that is constant, as many of a random ReLU network
 
 @in_full_precision
 def distill_loss(p: Tensor, z: Tensor, distance: str = "mse") -> Tensor:
-    """How far the student's outputs are from the teacher's features, averaged over rows.
+    """Mean distance of the student's outputs to the teacher's features.
 
     `mse`: the mean of (p - z)^2 over rows and dimensions; 1 is what zeros attain on standardised targets.
     `cosine`: -cos(p_i, z_i), in [-1, 1].
@@ -42,7 +42,7 @@ def distill_loss(p: Tensor, z: Tensor, distance: str = "mse") -> Tensor:
 
 @register("distill")
 class Distill(Method):
-    """The frozen-teacher control of Li, Efros and Pathak (2209.15007), with a random teacher.
+    """Frozen-teacher control of Li, Efros, Pathak (2209.15007), random teacher.
 
     A linear layer on the student's features regresses the features of a frozen network of the same
     architecture, initialised by itself, for the same view. Targets are standardised per dimension with
@@ -89,22 +89,17 @@ class Distill(Method):
         self.target = nn.ModuleDict({"backbone": reinitialized(backbone).requires_grad_(False)})
         self.register_buffer("target_mean", torch.zeros(feature_dim))
         self.register_buffer("target_std", torch.ones(feature_dim))
+        self.eval_parts = ("target",)
         self.train()
 
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, of the student only: the teacher is a fixed function."""
-        super().train(mode)
-        self.target.eval()
-        return self
-
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean distance over views, each with its own target."""
+        """Views [n, 3, S, S] to the mean distance of each to its own target."""
         check_views(views, self.views_needed)
         with torch.no_grad():
             features = [self.target["backbone"](view) for view in views]
             if self.training:
                 self._observe(torch.cat(features))
-        taps = [self._student(view) for view in views]
+        taps = [self.encode_source(view) for view in views]
         z = [self._standardised(feature) for feature in features]
         pairs = zip(taps, z, strict=True)
         losses = [distill_loss(tap["projector"], target, self.config.distance) for tap, target in pairs]
@@ -124,9 +119,5 @@ class Distill(Method):
         return (z - self.target_mean) / self.target_std.clamp(min=LEAST_STD)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], the prediction [n, F] and the standardised target [n, F]."""
-        return {**self._student(x), "target": self._standardised(self.target["backbone"](x))}
-
-    def _student(self, x: Tensor) -> dict[str, Tensor]:
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h)}
+        """Images [n, 3, S, S] to h, prediction and standardised target [n, F]."""
+        return {**self.encode_source(x), "target": self._standardised(self.target["backbone"](x))}

@@ -1,4 +1,4 @@
-"""GEDI without its generative term: learned codes, all of them used, and agreed upon."""
+"""GEDI without its generative term: learned codes, all used and agreed upon."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ __all__ = ["GEDI", "gedi_loss"]
 
 @in_full_precision
 def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
-    """Half of the prior on the first view's codes plus half of beta times the cross-entropy to the other
-    views.
+    """Half of the prior plus half of beta times the cross-entropy to other views.
 
     prior = -sum_j log pbar_j over c codes, pbar the mean of softmax(z_1) over the rows of all processes: c
     times KL(uniform || pbar), plus c log c. Gradients flow through both arguments of the cross-entropy.
@@ -45,8 +44,9 @@ def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
 
 @register("gedi")
 class GEDI(Method):
-    """GEDI without the generative term, the baseline of CPLearn (Sansone and Manhaeve, 2212.13425; code of
-    2410.04959).
+    """GEDI without generative term (Sansone and Manhaeve, 2212.13425).
+
+    This is the baseline of CPLearn, after the code of 2410.04959.
 
     A projector scores c learned codes at temperature 0.1. All codes of the first view must be used alike, and
     the first view's assignment must agree with the second's.

@@ -1,4 +1,4 @@
-"""IsoLoss: DirectPred's gradient without the factor that makes small eigenmodes slow."""
+"""IsoLoss: DirectPred without the factor that makes small eigenmodes slow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["IsoLoss", "isoloss_cosine", "isoloss_euclidean"]
 
 @in_full_precision
 def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
-    """One direction of IsoLoss for the cosine (2212.04858, section 4), averaged over rows.
+    """One direction of IsoLoss for the cosine (2212.04858, section 4), mean of rows.
 
     -2 mean_i [ <z, t> / sg(|p| |t|) - 1/2 sg(<p, t> / (|p|^3 |t|)) energy ], with energy = z Wp z^T. Its
     gradient for z is that of 2 - 2 cos(z Wp, t) without the left factor Wp. The value is no similarity and
@@ -47,7 +47,7 @@ def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
 
 @in_full_precision
 def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    """One direction of IsoLoss for the Euclidean distance: mean_i |z_i - sg(t_i + z_i - p_i)|^2.
+    """One direction of Euclidean IsoLoss: mean_i |z_i - sg(t_i + z_i - p_i)|^2.
 
     The value equals mean |p - t|^2; the gradient for z is 2 (p - t) / n, again without Wp.
 
@@ -60,7 +60,7 @@ def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
 
 @register("isoloss")
 class IsoLoss(ClosedFormMethod):
-    """IsoLoss (Halvagal et al., "Implicit variance regularization in non-contrastive SSL", 2212.04858).
+    """IsoLoss (Halvagal et al., 2212.04858): implicit variance regularisation.
 
     DirectPred's networks and predictor, but the loss's gradient for z lacks the left factor Wp (their section
     4): all eigenmodes of the representation converge at one rate instead of rates proportional to a power of
@@ -81,7 +81,7 @@ class IsoLoss(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Options of IsoLoss; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of IsoLoss; the defaults are implicit-var-reg's with a target.
 
         Attributes:
             alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.

@@ -1,4 +1,4 @@
-"""LeJEPA: views agree, and every random direction of the projections looks standard normal."""
+"""LeJEPA: views agree, and random directions of projections look normal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Combination = Literal["convex", "sum"]
 
 @in_full_precision
 def epps_pulley(x: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
-    """The Epps-Pulley statistic of each column against the standard normal: [..., n, s] to [..., s].
+    """Epps-Pulley statistic of columns against N(0, 1), [..., n, s] to [..., s].
 
     n * integral of |phi_x(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt over [-t_max, t_max], with phi_x the
     empirical characteristic function, by the trapezoidal rule on `num_knots` points of [0, t_max], doubled.
@@ -50,9 +50,9 @@ def epps_pulley(x: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
 
 @in_full_precision
 def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
-    """SIGReg: the mean Epps-Pulley statistic of z [..., n, d] along directions [d, s] of length 1.
+    """SIGReg: mean Epps-Pulley statistic of z [..., n, d] along directions [d, s].
 
-    A leading axis of views is averaged: each view is tested on its own n rows.
+    Each view of a leading axis is tested on its own n rows.
 
     Example:
         >>> z = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
@@ -64,7 +64,7 @@ def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, num_knots: int = 1
 
 
 def random_directions(dim: int, count: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Unit columns [dim, count], the same on every device of a kind where the seed is the same.
+    """Random unit columns [dim, count], decided by seed and kind of device.
 
     Example:
         >>> random_directions(3, 5, seed=0).norm(dim=0).allclose(torch.ones(5))
@@ -85,7 +85,7 @@ def lejepa_loss(
     t_max: float = 3.0,
     num_knots: int = 17,
 ) -> dict[str, Tensor]:
-    """lamb * sigreg + (1 - lamb) * invariance where `convex`, lamb * sigreg + invariance where `sum`.
+    """lamb * sigreg + invariance, which `convex` weighs with 1 - lamb, `sum` with 1.
 
     `invariance` is the mean squared difference of all views to their mean.
 
@@ -96,8 +96,8 @@ def lejepa_loss(
         combination: `convex` or `sum`.
         flatten_views: test the rows of all views as one sample instead of each view by itself.
         small: views that are small crops, which are compared with the mean but are no part of it.
-        t_max: see `epps_pulley`.
-        num_knots: see `epps_pulley`.
+        t_max: see `epps_pulley`, and so is `num_knots`.
+        num_knots: points of the integral.
 
     Returns:
         `loss`, and the unweighted `invariance` and `sigreg`.
@@ -116,7 +116,7 @@ def lejepa_loss(
 
 @register("lejepa")
 class LeJEPA(OneBranchMethod):
-    """LeJEPA (Balestriero and LeCun, "Provable and Scalable SSL Without the Heuristics", 2511.08544).
+    """LeJEPA (Balestriero and LeCun, 2511.08544): tested for normality.
 
     Projections of all views are drawn to the mean of the full-size views' (invariance), while SIGReg tests
     them for a standard normal distribution along random directions, new ones at every step, and descends the
@@ -177,24 +177,22 @@ class LeJEPA(OneBranchMethod):
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
         super().__init__(backbone, feature_dim, config)
-        self.drawn = 0  # batches seen in training: the seed of their directions on every process
+        self.batches = 0  # seen in training: the seed of their directions on every process
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the weighted sum of invariance and SIGReg."""
         taps, z = self.encode(views, "projector")
         c = self.config
-        directions = random_directions(c.proj_output_dim, c.num_slices, self.drawn, z[0].device)
-        self.drawn += self.training
-        small = small_crops(views)
-        terms = lejepa_loss(
-            z, directions, c.lamb, c.combination, c.flatten_views, small, c.t_max, c.num_knots
-        )
+        directions = random_directions(c.proj_output_dim, c.num_slices, self.batches, z[0].device)
+        self.batches += self.training
+        options = c.lamb, c.combination, c.flatten_views, small_crops(views), c.t_max, c.num_knots
+        terms = lejepa_loss(z, directions, *options)
         return Step(terms.pop("loss"), taps, terms)
 
     def get_extra_state(self) -> Tensor:
-        """How many batches directions were drawn for, so that a resumed run draws on."""
-        return torch.tensor(self.drawn)
+        """Number of batches seen, so that a resumed run takes the next directions."""
+        return torch.tensor(self.batches)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes up the count of `get_extra_state`."""
-        self.drawn = int(state)
+        """Restore the count of `get_extra_state`."""
+        self.batches = int(state)

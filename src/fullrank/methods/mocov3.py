@@ -1,57 +1,32 @@
-"""MoCo v3: a predictor meets the keys of a slowly moving average, among the keys of all other images."""
+"""MoCo v3: predictions find their moving average's keys among all others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._contrast import info_nce
-from fullrank.methods._two_branch import (
-    ALL_PAIRS,
-    MomentumConfig,
-    MomentumMethod,
-    PerView,
-    ViewPairs,
-    over_pairs,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 
-__all__ = ["MoCoV3", "moco_distance", "mocov3_loss"]
-
-
-def moco_distance(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
-    """One direction of MoCo v3: 2 T InfoNCE(q, k), with the keys detached; algorithm 1 of 2104.02057.
-
-    The factor 2 T keeps the size of the gradient from growing as the temperature T falls.
-
-    Args:
-        q: queries, the predictor's output [n, d].
-        k: keys, the target's projections [n, d], row-aligned.
-        temperature: T, positive.
-
-    Example:
-        >>> from torch import eye
-        >>> round(moco_distance(eye(2), eye(2), temperature=1.0).item(), 4)  # 2 log(1 + 1/e)
-        0.6265
-    """
-    return 2.0 * temperature * info_nce(q, k.detach(), temperature)
+__all__ = ["MoCoV3", "mocov3_loss"]
 
 
 def mocov3_loss(
-    q: PerView, k: PerView, temperature: float = 0.2, view_pairs: ViewPairs = ALL_PAIRS
+    q: PerView, k: PerView, temperature: float = 0.2, view_pairs: ViewPairs = ViewPairs()
 ) -> Tensor:
-    """Sum of `moco_distance` over two directions; twice the mean over ordered pairs of views.
+    """Sum of 2 T InfoNCE over two directions; algorithm 1 of 2104.02057.
+
+    The factor 2 T keeps the size of the gradient from growing as the temperature T falls. With more views it
+    is twice the mean over ordered pairs.
 
     Args:
-        q: queries [n, d] by view.
-        k: keys [n, d] by view, detached here.
-        temperature: positive.
+        q: queries, the predictor's outputs [n, d] by view.
+        k: keys, the target's projections [n, d] by view, row-aligned, detached here.
+        temperature: T, positive.
         view_pairs: see `ViewPairs`.
 
     Example:
@@ -59,12 +34,16 @@ def mocov3_loss(
         >>> round(mocov3_loss([eye(2)] * 2, [eye(2)] * 2, temperature=1.0).item(), 4)
         1.253
     """
-    return 2.0 * over_pairs(partial(moco_distance, temperature=temperature), q, k, view_pairs)
+
+    def distance(query: Tensor, key: Tensor) -> Tensor:
+        return 2.0 * temperature * info_nce(query, key.detach(), temperature)
+
+    return 2.0 * over_pairs(distance, q, k, view_pairs)
 
 
 @register("mocov3")
 class MoCoV3(MomentumMethod):
-    """MoCo v3 (Chen et al., "An Empirical Study of Training Self-Supervised ViTs", 2104.02057).
+    """MoCo v3 (Chen et al., 2104.02057): contrast with a momentum target.
 
     Queries are predictions of the online network, keys projections of its moving average; each query must
     find the key of its image's other view among the keys of the batch (equation 1, both directions summed).
@@ -113,7 +92,6 @@ class MoCoV3(MomentumMethod):
         self.make_target("backbone", "projector")
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the summed loss; online views pass before target views."""
-        online, k = self.encode_branches(views)
-        q = tap_of(online, "predictor")
-        return step_of(mocov3_loss(q, k, self.config.temperature, self.view_pairs(views)), online, k)
+        """Views [n, 3, S, S] to the summed loss; online views pass first."""
+        taps, q, k = self.encode_branches(views, "predictor")
+        return Step(mocov3_loss(q, k, self.config.temperature, self.view_pairs(views)), taps)

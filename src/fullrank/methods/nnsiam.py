@@ -1,4 +1,4 @@
-"""NNSiam: SimSiam whose targets are the nearest neighbours of the projections in a queue."""
+"""NNSiam: SimSiam whose targets are nearest neighbours in a queue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.methods._base import SIMSIAM_SGD, Step, register
-from fullrank.methods._two_branch import (
-    TwoBranchConfig,
-    TwoBranchMethod,
-    negative_cosine,
-    over_pairs,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.queue import Queue
@@ -29,7 +22,7 @@ __all__ = ["NNSiam", "nearest"]
 @torch.no_grad()
 @in_full_precision
 def nearest(z: Tensor, queue: Tensor, metric: str = "euclidean") -> Tensor:
-    """For each row of z [n, d] the row of the queue [m, d] that is nearest to it; no gradient.
+    """Nearest row in the queue [m, d] of each row of z [n, d], without gradient.
 
     Args:
         z: projections.
@@ -49,8 +42,7 @@ def nearest(z: Tensor, queue: Tensor, metric: str = "euclidean") -> Tensor:
 
 @register("nnsiam")
 class NNSiam(TwoBranchMethod):
-    """NNSiam (Li, Efros, Pathak, "Understanding Collapse in Non-Contrastive Siamese Representation Learning",
-    2209.15007).
+    """NNSiam (Li, Efros, Pathak, 2209.15007): SimSiam with neighbours.
 
     SimSiam's networks and loss, but the target of each view is the entry of a first-in-first-out queue that
     is nearest to its projection, as NNCLR (2104.14548) takes its positives; the queue is filled with the
@@ -103,13 +95,11 @@ class NNSiam(TwoBranchMethod):
         self.queue = Queue(config.queue_size, d, random=True)
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean negative cosine of predictions and neighbours."""
-        sources, targets = self.encode_both(views)
+        """Views [n, 3, S, S] to the mean negative cosine to the neighbours."""
+        taps, p, z = self.encode_siamese(views, "predictor", "projector")
         rows, metric = self.queue.rows, self.config.metric
-        z = {b: nearest(taps["projector"].detach(), rows, metric) for b, taps in targets.items()}
-        step = step_of(
-            over_pairs(negative_cosine, tap_of(sources, "predictor"), z, self.view_pairs(views)), sources
-        )
+        neighbours = {b: nearest(target.detach(), rows, metric) for b, target in z.items()}
+        loss = over_pairs(negative_cosine, p, neighbours, self.view_pairs(views))
         if self.training:
-            self.queue.push(step.taps["projector"])
-        return step
+            self.queue.push(taps["projector"])
+        return Step(loss, taps)

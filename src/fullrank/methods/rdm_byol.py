@@ -9,14 +9,7 @@ from torch import Tensor, nn
 
 from fullrank.methods._base import SOLO_LARS, Step, register
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import (
-    MomentumConfig,
-    MomentumMethod,
-    over_pairs,
-    regression_loss,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
 __all__ = ["RDMBYOL"]
@@ -24,8 +17,7 @@ __all__ = ["RDMBYOL"]
 
 @register("rdm_byol")
 class RDMBYOL(MomentumMethod):
-    """RDM-BYOL (Zhuo et al., "Towards a Unified Theoretical Understanding of Non-contrastive Learning via
-    Rank Differential Mechanism", 2303.02387).
+    """RDM-BYOL (Zhuo et al., 2303.02387): rank differential mechanism.
 
     BYOL without a predictor: the online projection, or the target's, passes a spectral filter of its own
     decomposition (see RDM-SimSiam); the loss is the sum of 2 - 2 cos over the two directions.
@@ -61,11 +53,10 @@ class RDMBYOL(MomentumMethod):
         self.make_target("backbone", "projector")
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the summed loss; online views pass before target views."""
-        online, z = self.encode_branches(views)
+        """Views [n, 3, S, S] to the summed loss; online views pass first."""
+        taps, p, z = self.encode_branches(views, "projector")
 
         def distance(p: Tensor, z: Tensor) -> Tensor:
             return regression_loss(*filtered_pair(p, z, self.config))
 
-        loss = 2.0 * over_pairs(distance, tap_of(online, "projector"), z, self.view_pairs(views))
-        return step_of(loss, online, z)
+        return Step(2.0 * over_pairs(distance, p, z, self.view_pairs(views)), taps)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fullrank.methods._base import SIMSIAM_SGD, Step, register
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import TwoBranchMethod, negative_cosine, over_pairs, step_of, tap_of
+from fullrank.methods._two_branch import TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
 __all__ = ["RDMSimSiam"]
@@ -17,8 +17,7 @@ __all__ = ["RDMSimSiam"]
 
 @register("rdm_simsiam")
 class RDMSimSiam(TwoBranchMethod):
-    """RDM-SimSiam (Zhuo et al., "Towards a Unified Theoretical Understanding of Non-contrastive Learning via
-    Rank Differential Mechanism", 2303.02387).
+    """RDM-SimSiam (Zhuo et al., 2303.02387): rank differential mechanism.
 
     SimSiam without a predictor: with p = U S V^T the projections of one view, the online branch becomes
     p V g(S) V^T (a low pass; the filter carries no gradient), or the target branch U S^(1 + sigma) V^T of its
@@ -67,10 +66,9 @@ class RDMSimSiam(TwoBranchMethod):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean negative cosine over pairs."""
-        sources, targets = self.encode_both(views)
+        taps, p, z = self.encode_siamese(views, "projector", "projector")
 
         def distance(p: Tensor, z: Tensor) -> Tensor:
             return negative_cosine(*filtered_pair(p, z, self.config))
 
-        p, z = tap_of(sources, "projector"), tap_of(targets, "projector")
-        return step_of(over_pairs(distance, p, z, self.view_pairs(views)), sources)
+        return Step(over_pairs(distance, p, z, self.view_pairs(views)), taps)

@@ -9,27 +9,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SIMSIAM_SGD, Step, register
-from fullrank.methods._two_branch import (
-    ALL_PAIRS,
-    PerView,
-    TwoBranchConfig,
-    TwoBranchMethod,
-    ViewPairs,
-    negative_cosine,
-    over_pairs,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._base import SIMSIAM_SGD, PerView, Step, ViewPairs, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
 __all__ = ["SimSiam", "simsiam_loss"]
 
 
 def simsiam_loss(
-    p: PerView, z: PerView, stop_gradient: bool = True, view_pairs: ViewPairs = ALL_PAIRS
+    p: PerView, z: PerView, stop_gradient: bool = True, view_pairs: ViewPairs = ViewPairs()
 ) -> Tensor:
-    """Mean of D(p_a, stopgrad(z_b)) over all ordered pairs of views a != b (equations 2 to 4).
+    """Mean of D(p_a, stopgrad(z_b)) over ordered pairs of views (equations 2 to 4).
 
     With two views this is the paper's D(p1, z2)/2 + D(p2, z1)/2. Range [-1, 1]; -1 is perfect invariance,
     which a constant output attains.
@@ -54,7 +44,7 @@ def simsiam_loss(
 
 @register("simsiam")
 class SimSiam(TwoBranchMethod):
-    """SimSiam (Chen and He, "Exploring Simple Siamese Representation Learning", 2011.10566).
+    """SimSiam (Chen and He, 2011.10566): simple siamese learning.
 
     Two views share one backbone and projector; a predictor on one must meet the other, detached
     (equations 1 to 4). Every view passes by itself, so BN statistics are per view.
@@ -119,8 +109,7 @@ class SimSiam(TwoBranchMethod):
         self.fixed_lr_parts = ("predictor",) if config.fixed_predictor_lr else ()
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean loss over pairs of source and target views."""
-        sources, targets = self.encode_both(views)
-        p = {a: taps.get("predictor", taps["projector"]) for a, taps in sources.items()}
-        z, stop = tap_of(targets, "projector"), self.config.stop_gradient
-        return step_of(simsiam_loss(p, z, stop, self.view_pairs(views)), sources)
+        """Views [n, 3, S, S] to the mean loss over pairs of views."""
+        last = "projector" if self.config.predictor == "none" else "predictor"
+        taps, p, z = self.encode_siamese(views, last, "projector")
+        return Step(simsiam_loss(p, z, self.config.stop_gradient, self.view_pairs(views)), taps)

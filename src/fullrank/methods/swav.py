@@ -11,30 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Step, register
-from fullrank.methods._two_branch import (
-    ALL_PAIRS,
-    PerView,
-    TwoBranchConfig,
-    TwoBranchMethod,
-    ViewPairs,
-    over_pairs,
-    step_of,
-    tap_of,
-)
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
-from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows, own_rows
-from fullrank.networks.prototypes import Prototypes
+from fullrank.networks.prototypes import Prototypes, prototype_scores
 from fullrank.networks.soft_targets import cross_entropy, sinkhorn
 
 __all__ = ["SwAV", "swav_loss"]
 
 
 def swav_loss(
-    scores: PerView, assignments: PerView, temperature: float = 0.1, view_pairs: ViewPairs = ALL_PAIRS
+    scores: PerView, assignments: PerView, temperature: float = 0.1, view_pairs: ViewPairs = ViewPairs()
 ) -> Tensor:
-    """Mean over pairs of views a != b of the cross-entropy of assignment b and prediction a (equation 2).
+    """Mean cross-entropy of assignment b and prediction a over a != b (equation 2).
 
     Args:
         scores: cosines with the prototypes [n, K] by view.
@@ -114,30 +104,27 @@ class SwAV(TwoBranchMethod):
         self.projector = mlp([feature_dim, config.proj_hidden_dim, d], hidden_bias=True)
         self.prototypes = Prototypes(d, config.num_prototypes)
         self.register_buffer("queue", torch.zeros(2, config.queue_size, d))  # newest first
-
-    @property
-    def code_temperature(self) -> float:
-        """The temperature of the scores."""
-        return self.config.temperature
+        self.code_temperature = config.temperature
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs."""
-        sources, targets = self.encode_both(views)
-        assignments = self.assign(tap_of(targets, "codes"))
+        sources, targets = self.sources(views), self.targets(views)
+        taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
+        assignments = self.assign({b: taps[b]["codes"] for b in targets})
         if self.training:
-            self._remember([*tap_of(targets, "projector").values()])
-        scores, temperature = tap_of(sources, "codes"), self.config.temperature
-        return step_of(swav_loss(scores, assignments, temperature, self.view_pairs()), sources)
+            self._remember([taps[b]["projector"] for b in targets])
+        scores = {a: taps[a]["codes"] for a in sources}
+        loss = swav_loss(scores, assignments, self.config.temperature, self.view_pairs())
+        return Step(loss, taps[sources[0]])
 
     @torch.no_grad()
     def assign(self, scores: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Views' scores [n, K] to assignments [n, K], balanced over processes and, in time, the queue."""
+        """Scores [n, K] by view to assignments, balanced over processes and queue."""
         config = self.config
         in_use = len(self.queue[0]) if self.info.epoch >= config.epoch_queue_starts else 0
-        rows = [
-            torch.cat([gather_rows(own.detach()), _scores(self.prototypes, self.queue[turn % 2, :in_use])])
-            for turn, own in enumerate(scores.values())
-        ]
+        queued = [prototype_scores(self.prototypes, queue[:in_use]) for queue in self.queue]
+        of_views = enumerate(scores.values())
+        rows = [torch.cat([gather_rows(own.detach()), queued[turn % 2]]) for turn, own in of_views]
         together = [torch.cat(rows)] if config.sinkhorn_over == "views" else rows
         balanced = torch.cat([sinkhorn(part, config.sk_epsilon, config.sk_iters) for part in together])
         parts = balanced.chunk(len(rows))  # as many rows each
@@ -151,18 +138,11 @@ class SwAV(TwoBranchMethod):
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], z [n, d] and scores [n, K]."""
-        h = self.backbone(x)
-        z = self.projector(h)
-        return {"backbone": h, "projector": z, "codes": _scores(self.prototypes, F.normalize(z, dim=1))}
+        taps = super().embed(x)
+        unit = F.normalize(taps["projector"], dim=1)
+        return {**taps, "codes": prototype_scores(self.prototypes, unit)}
 
     def after_backward(self) -> None:
-        """Takes the gradient from prototypes that are still frozen: no decay, no momentum, no step."""
+        """Drop the gradient of frozen prototypes: no decay, no momentum, no step."""
         if self.info.epoch < self.config.freeze_prototypes_epochs:
             self.prototypes.v.grad = None
-
-
-@in_full_precision
-def _scores(prototypes: nn.Module, unit: Tensor) -> Tensor:
-    # not rounded to half precision: the assignments divide them by a small epsilon
-    scores: Tensor = prototypes(unit)
-    return scores

@@ -1,4 +1,4 @@
-"""Teacher and student: what a teacher must be for a student not to collapse with it."""
+"""Teacher and student: which teachers keep a student from collapse."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
 from fullrank.methods._base import Step, StepInfo, register
-from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs, with_target
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
@@ -29,10 +29,9 @@ def teacher_student_loss(
     teacher_temperature: float = 1.0,
     centre: Tensor | None = None,
 ) -> Tensor:
-    """The mean over tokens of the cross-entropy of the teacher's softmax and the student's, in nats.
+    """Mean cross-entropy over tokens of teacher's and student's softmax, in nats.
 
-    Gradient flows into both arguments: where both are trained they need only agree on one sharp answer, and
-    the loss falls to zero. Detach the teacher's to stop it there.
+    Gradient flows into both arguments; detach the teacher's to stop it there.
 
     Args:
         student: logits [tokens, K].
@@ -50,7 +49,7 @@ def teacher_student_loss(
 
 @register("teacher_student")
 class TeacherStudent(TwoBranchMethod):
-    """The SSL collapse tutorial ("Collapse in Self-Supervised Learning", 2025), with DINO's remedies.
+    """Teachers of the SSL collapse tutorial (2025), and DINO's remedies.
 
     Student and teacher are networks of one shape, each with a head on every patch token. The student's
     distribution over K outputs meets the teacher's at the same place of another view. Where a backbone has no
@@ -145,24 +144,18 @@ class TeacherStudent(TwoBranchMethod):
         if config.teacher != "trained":
             self.target.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(1, config.proj_output_dim))
+        self.eval_parts = ("target",) if config.teacher_eval else ()
         self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, of the teacher only where it is to have it."""
-        super().train(mode)
-        if self.config.teacher_eval:
-            self.target.eval()
-        return self
 
     def sources(self, views: Sequence[Tensor]) -> list[int]:
         """The views that the student sees."""
-        found = super().sources(views)
-        return found if self._both_ways else [a for a in found if a not in self.targets(views)]
+        sources = super().sources(views)
+        return sources if self._both_ways else [a for a in sources if a not in self.targets(views)]
 
     def targets(self, views: Sequence[Tensor]) -> list[int]:
         """The views that the teacher sees."""
-        found = super().targets(views)
-        return found if self._both_ways else found[-1:]
+        targets = super().targets(views)
+        return targets if self._both_ways else targets[-1:]
 
     @property
     def _both_ways(self) -> bool:
@@ -171,9 +164,9 @@ class TeacherStudent(TwoBranchMethod):
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs and tokens."""
         config = self.config
-        student = {a: self._student(views[a]) for a in self.sources(views)}
+        student = {a: self._encode(self, views[a]) for a in self.sources(views)}
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher == "trained"):
-            teacher = {b: self._teacher(views[b]) for b in self.targets(views)}
+            teacher = {b: self._encode(self.target, views[b]) for b in self.targets(views)}
         counts = {logits.shape[1] for _, logits in (*student.values(), *teacher.values())}
         if len(counts) > 1:
             raise UsageError(
@@ -190,21 +183,17 @@ class TeacherStudent(TwoBranchMethod):
         loss = over_pairs(compare, p, z, self.view_pairs())
         if self.training and config.centring:
             move_centre(self.centre, z.values(), config.centre_momentum)
-        first = next(iter(student))
-        other = teacher.get(first, next(iter(teacher.values())))
-        return Step(loss, _taps(student[first], other))
+        taps = {a: {"backbone": h, "projector": logits.mean(dim=1)} for a, (h, logits) in student.items()}
+        return Step(loss, with_target(taps, {b: logits.mean(dim=1) for b, (_, logits) in teacher.items()}))
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], and both heads' outputs [n, K], the mean over tokens."""
-        return _taps(self._student(x), self._teacher(x))
+        """Images [n, 3, S, S] to h [n, F] and both heads' mean outputs [n, K]."""
+        (h, logits), (_, others) = self._encode(self, x), self._encode(self.target, x)
+        return {"backbone": h, "projector": logits.mean(dim=1), "target": others.mean(dim=1)}
 
-    def _student(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h, tokens = features_and_tokens(self.backbone, x, self.feature_dim)
-        return h, self.projector(tokens)
-
-    def _teacher(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h, tokens = features_and_tokens(self.target["backbone"], x, self.feature_dim)
-        return h, self.target["projector"](tokens)
+    def _encode(self, branch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, tokens = features_and_tokens(branch.backbone, x, self.feature_dim)
+        return h, branch.projector(tokens)
 
     def after_step(self, info: StepInfo) -> None:
         """Copy or average the student into the teacher, when it is time."""
@@ -216,8 +205,3 @@ class TeacherStudent(TwoBranchMethod):
                 update_momentum(part, getattr(self, name), tau)
             elif config.teacher == "copied" and done % every == 0:
                 part.load_state_dict(getattr(self, name).state_dict())
-
-
-def _taps(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    (h, logits), (_, others) = student, teacher
-    return {"backbone": h, "projector": logits.mean(dim=1), "target": others.mean(dim=1)}

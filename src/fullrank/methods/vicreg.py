@@ -1,4 +1,4 @@
-"""VICReg: invariance between views, a floor under every channel's variance, and no covariance."""
+"""VICReg: invariance, a floor under every channel's variance, no covariance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def invariance(z1: Tensor, z2: Tensor) -> Tensor:
 
 @in_full_precision
 def variance(z: Tensor) -> Tensor:
-    """Mean over channels of max(0, 1 - sqrt(var + 1e-4)) of one view [n, d]; equations 1 and 2.
+    """Mean over channels of max(0, 1 - sqrt(var + 1e-4)) of z [n, d]; eqs. 1, 2.
 
     In [0, 0.99]; 0 where every channel's standard deviation is 1 or more. The variance is unbiased.
 
@@ -46,7 +46,7 @@ def variance(z: Tensor) -> Tensor:
 
 @in_full_precision
 def covariance(z: Tensor) -> Tensor:
-    """Sum of squared off-diagonal entries of one view's unbiased covariance, over d; equations 3, 4.
+    """Squared off-diagonal covariances of z [n, d], summed, over d; eqs. 3, 4.
 
     Example:
         >>> covariance(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).item()  # off the diagonal: 2, twice
@@ -96,7 +96,7 @@ def vicreg_loss(
 
 @register("vicreg")
 class VICReg(OneBranchMethod):
-    """VICReg (Bardes et al., "Variance-Invariance-Covariance Regularization", 2105.04906).
+    """VICReg (Bardes et al., 2105.04906): three regularisers.
 
     Views are drawn together (equation 5) while each view by itself must keep a standard deviation of 1 per
     channel (equations 1, 2) and channels without covariance (equations 3, 4); equation 6 weighs the three.

@@ -20,7 +20,7 @@ __all__ = ["WMSE", "whiten", "wmse_loss"]
 
 @in_full_precision
 def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
-    """Rows [n, d] to centred rows [n, d] whose unbiased covariance is the identity (where eps is 0).
+    """Whiten rows [n, d]: centred, with unbiased covariance I where eps is 0.
 
     The covariance is mixed with the identity, (1 - eps) cov + eps I = L L^T, and the centred rows are
     multiplied by the inverse of L, its Cholesky factor.
@@ -92,7 +92,7 @@ def wmse_loss(
 
 @register("wmse")
 class WMSE(OneBranchMethod):
-    """W-MSE (Ermolov et al., "Whitening for Self-Supervised Representation Learning", 2007.06346).
+    """W-MSE (Ermolov et al., 2007.06346): whitening for self-supervision.
 
     The projections of each view are whitened over sub-batches drawn anew at every step (section 3); then
     views of an image are drawn together. The gradient passes through the whitening.

@@ -1,4 +1,4 @@
-"""From the names and shapes of weights to the network that they are of."""
+"""Networks from a name, or from the names and shapes of their weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet
+from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, has_fixed_size, use_cifar_stem
 
 __all__ = ["Built", "build_by_name", "build_by_shapes", "load_strictly", "without_head"]
+
+RESNETS: dict[tuple[int, ...], str] = {  # bottleneck or not, and blocks per stage
+    (False, 2, 2, 2, 2): "resnet18",
+    (False, 3, 4, 6, 3): "resnet34",
+    (True, 3, 4, 6, 3): "resnet50",
+    (True, 3, 4, 23, 3): "resnet101",
+    (True, 3, 8, 36, 3): "resnet152",
+}
 
 
 @dataclass
 class Built:
-    """A network without its head, and what is known of it.
+    """A network without its head, and its properties.
 
     Attributes:
         name: of the architecture.
@@ -37,7 +45,7 @@ class Built:
 
 
 def build_by_shapes(weights: Mapping[str, Tensor], stem_padding: int | None = None) -> Built | None:
-    """The network whose weights have these names and shapes, or None where it is none of those known.
+    """Build the network with weights of these names and shapes, if it is known.
 
     Known are the ResNets of torchvision (also wide, grouped, and with the CIFAR stem), our narrow CIFAR
     ResNets, and transformers as timm, DINO, MoCo v3 and MAE name their parts.
@@ -64,8 +72,7 @@ def build_by_shapes(weights: Mapping[str, Tensor], stem_padding: int | None = No
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    found = {int(match[1]) for key in weights if (match := re.match(pattern, key))}
-    return len(found)
+    return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
 
 def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | None:
@@ -82,14 +89,7 @@ def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | 
     block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
     network = resnet.ResNet(block, layers, groups=groups, width_per_group=base)
     network.fc = nn.Identity()
-    names: dict[tuple[int, ...], str] = {
-        (False, 2, 2, 2, 2): "resnet18",
-        (False, 3, 4, 6, 3): "resnet34",
-        (True, 3, 4, 6, 3): "resnet50",
-        (True, 3, 4, 23, 3): "resnet101",
-        (True, 3, 8, 36, 3): "resnet152",
-    }
-    name = names.get((bottleneck, *layers), f"resnet with {layers} blocks")
+    name = RESNETS.get((bottleneck, *layers), f"resnet with {layers} blocks")
     if groups > 1:
         name = f"{name.replace('resnet', 'resnext')}_{groups}x{base}d"
     elif base != 64:
@@ -97,8 +97,7 @@ def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | 
     if stem[-1] == 7:
         return Built(name, network)
     padding = 1 if stem_padding is None else stem_padding
-    network.conv1 = nn.Conv2d(3, 64, 3, padding=padding, bias=False)
-    network.maxpool = nn.Identity()
+    use_cifar_stem(network, padding)
     notes = [
         f"the 3x3 stem is taken to have stride 1, padding {padding} and no pooling, which weights do not tell"
     ]
@@ -153,11 +152,11 @@ def _transformer(weights: Mapping[str, Tensor]) -> Built | None:
 def build_by_name(
     arch: str, weights: Mapping[str, Tensor] | None = None, image_size: int | None = None
 ) -> Built:
-    """The network of a name, untrained and without its head.
+    """Build the network of a name, untrained and without its head.
 
     Args:
         arch: a name of timm or torchvision, perhaps as `torchvision:vit_b_16`, or one of ours.
-        weights: names decide between timm and torchvision where both have the name.
+        weights: their names decide between timm and torchvision where both have the name.
         image_size: side in pixels, for those that are made for one.
 
     Raises:
@@ -177,7 +176,7 @@ def build_by_name(
     theirs = torchvision.models.list_models(module=torchvision.models)
     candidates: list[nn.Module] = []
     if library in ("", "timm") and timm.is_model(name):
-        sized = {"img_size": image_size} if image_size and _fixed_size(name) else {}
+        sized = {"img_size": image_size} if image_size and has_fixed_size(name) else {}
         candidates.append(create(name, num_classes=0, **sized))
     if library in ("", "torchvision") and name in theirs and (weights is not None or not candidates):
         candidates.append(without_head(torchvision.models.get_model(name, weights=None), name))
@@ -192,36 +191,23 @@ def build_by_name(
     return Built(name, best, size)
 
 
-def _fixed_size(name: str) -> bool:
-    """Whether a timm model is made for images of one size."""
-    import timm
-
-    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return bool(config and config.fixed_input_size)
-
-
 def without_head(network: Any, name: str) -> nn.Module:
-    """A torchvision classifier as an encoder: what stands before its last linear layer."""
+    """Take the last linear layer off a torchvision classifier, in place."""
     for head in ("fc", "heads", "head", "classifier"):
-        module = getattr(network, head, None)
-        if module is None:
-            continue
-        if isinstance(module, nn.Linear):
-            setattr(network, head, nn.Identity())
-            return network  # type: ignore[no-any-return]
-        linear = [key for key, part in module.named_modules() if isinstance(part, nn.Linear)]
-        if linear:
-            parent, _, last = linear[-1].rpartition(".")
-            setattr(module.get_submodule(parent), last, nn.Identity())
-            return network  # type: ignore[no-any-return]
+        if module := getattr(network, head, None):
+            linear = [key for key, part in module.named_modules(prefix=head) if isinstance(part, nn.Linear)]
+            if linear:
+                parent, _, last = linear[-1].rpartition(".")
+                setattr(network.get_submodule(parent), last, nn.Identity())
+                return network  # type: ignore[no-any-return]
     raise UsageError(f"torchvision's {name} has no linear classifier to take off; take another model")
 
 
 @torch.no_grad()
 def load_strictly(built: Built, weights: Mapping[str, Tensor], where: str) -> None:
-    """Loads weights, every one of the network's and none besides.
+    """Load all of a network's weights and none besides.
 
-    Counters of batches (`num_batches_tracked`), which old files lack and nothing reads, may be missing.
+    Only counters of batches (`num_batches_tracked`), which nothing reads, may be missing.
 
     Raises:
         UsageError: weights are missing, left over, or of another shape; one line names the first.

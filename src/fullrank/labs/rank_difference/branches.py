@@ -12,7 +12,7 @@ from torch import Tensor
 from fullrank.collapse.spectrum import effective_rank
 from fullrank.labs._common.results import Result
 from fullrank.labs._common.trained import held_out_batches, reopen
-from fullrank.methods import filtered_pair
+from fullrank.methods._spectral import filtered_pair
 from fullrank.networks.soft_targets import sharpen, sinkhorn
 from fullrank.networks.spectral_filter import gain
 from fullrank.training.setup import Setup
