@@ -18,7 +18,6 @@ __all__ = [
     "METHODS",
     "SIMSIAM_SGD",
     "SOLO_LARS",
-    "MeanEncoding",
     "Method",
     "MethodConfig",
     "ParamGroup",
@@ -48,16 +47,10 @@ SOLO_LARS: dict[str, Any] = {
     "views": "asymmetric",
 }
 """solo-learn's training options for CIFAR, which most methods vary."""
-SIMSIAM_SGD: dict[str, Any] = {
-    "optimizer": "sgd",
-    "lr": 0.05,
-    "weight_decay": 5e-4,
-    "views": "simsiam-cifar",
-}
+SIMSIAM_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "views": "simsiam-cifar"}
 """SimSiam's training options for CIFAR: no blur on small images."""
 SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults` hold
 LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
-
 
 PerView = Sequence[Tensor] | Mapping[int, Tensor]
 """Encodings [n, d] of all views, or of some by their number."""
@@ -135,7 +128,7 @@ class MethodConfig:
     """Base of every method's `Config`, which refuses wrong kinds and ranges.
 
     Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
-    `..._momentum`) lie in [0, 1], temperatures are positive; so is what `positive` names.
+    `..._momentum`) lie in [0, 1], temperatures are positive; class attributes name what else has a range.
 
     Raises:
         UsageError: a value of a wrong kind or out of its range.
@@ -143,6 +136,7 @@ class MethodConfig:
 
     positive: ClassVar[tuple[str, ...]] = ()
     not_negative: ClassVar[tuple[str, ...]] = ()
+    below_one: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         coerce(type(self), vars(self), "option")
@@ -156,6 +150,8 @@ class MethodConfig:
                 self.require(value > 0, name, "must be positive")
             if name in self.not_negative:
                 self.require(value >= 0, name, "must not be negative")
+            if name in self.below_one:
+                self.require(0 <= value < 1, name, "lies in [0, 1)")
 
     def require(self, right: bool, name: str, remedy: str) -> None:
         """Raise UsageError with what would be right, where `right` is False."""
@@ -294,10 +290,7 @@ class Method(nn.Module, ABC):
 
 
 def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
-    """Build a method's Config from a mapping.
-
-    Raises:
-        UnknownNameError: a key that it does not have.
+    """Build a method's Config from a mapping; UnknownNameError for unknown keys.
 
     Example:
         >>> from fullrank.methods import METHODS

@@ -41,7 +41,6 @@ class ClosedFormConfig(MomentumConfig):
     """
 
     not_negative = ("eps",)
-
     correlation_momentum: float = 0.998
     update: Literal["view", "step"] = "view"
     centred: bool = False
@@ -85,18 +84,14 @@ class ClosedFormMethod(MomentumMethod):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views [n, 3, S, S] to the loss, on the scale of a sum over two directions."""
-        online: dict[int, dict[str, Tensor]] = {}
-        for a in self.sources(views):
-            online[a] = self.encode_source(views[a])
-            if self.config.update == "view":
-                self._take_in(online[a]["projector"])
-                self._predict(online[a])
-        if self.config.update == "step":
-            self._take_in(torch.cat([tap["projector"] for tap in online.values()]))
-            for tap in online.values():
-                self._predict(tap)
+        online = {a: self.encode_source(views[a]) for a in self.sources(views)}
+        one_by_one = self.config.update == "view"
+        for together in [[taps] for taps in online.values()] if one_by_one else [[*online.values()]]:
+            self._take_in(torch.cat([taps["projector"] for taps in together]))
+            for taps in together:
+                self._predict(taps)
         targets = self.encode_targets(views)
-        pairs = {a: torch.stack([tap["projector"], tap["predictor"]]) for a, tap in online.items()}
+        pairs = {a: torch.stack([taps["projector"], taps["predictor"]]) for a, taps in online.items()}
         loss = 2.0 * over_pairs(self.distance, pairs, targets, self.view_pairs(views))
         return Step(loss, with_target(online, targets))
 

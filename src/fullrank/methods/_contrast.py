@@ -20,9 +20,8 @@ def nt_xent(z: Tensor, index: Tensor, temperature: float = 0.2) -> Tensor:
     """NT-Xent (2002.05709, equation 1): find a row's positives among all others.
 
     mean_i [ log sum_{k != i} exp(s_ik) - log sum_{j in P(i)} exp(s_ij) ], where s is the cosine over the
-    temperature and P(i) the other rows with i's index, summed inside the logarithm where there are several.
-    At least 0; 0 for a row without negatives. The sums are taken relative to their largest term, so that any
-    temperature is safe.
+    temperature and P(i) the other rows with i's index. At least 0; 0 for a row without negatives. Sums are
+    taken relative to their largest term, so that any temperature is safe.
 
     Args:
         z: rows of all views [m, d]; normalised here.

@@ -135,8 +135,8 @@ class _Blockwise(torch.autograd.Function):
         of_all = gradient.clone()
         if ctx.everywhere:  # every process's prior depends on every process's rows
             dist.all_reduce(of_all)
-        found = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
-        product = torch.empty_like(found, dtype=ctx.dtype)
+        by_rows = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
+        product = torch.empty_like(by_rows, dtype=ctx.dtype)
         for at, w in ctx.dictionary.blocks(product):
             for start in range(at.start, at.stop, step := _width(log_p)):
                 part = slice(start, min(start + step, at.stop))
@@ -148,8 +148,8 @@ class _Blockwise(torch.autograd.Function):
                 by_scores.add_(u.sub_(p.mul_(t)).mul_(of_all))
                 inside = slice(part.start - at.start, part.stop - at.start)
                 torch.mm(by_scores.view(views * n, -1).to(w.dtype), w[:, inside].T, out=product)
-                found.add_(product, alpha=ctx.scale)
-        return found, *[None] * 7
+                by_rows.add_(product, alpha=ctx.scale)
+        return by_rows, *[None] * 7
 
 
 def _by_prior(prior: str, p: Tensor, log_p: Tensor, m: Tensor, d: Tensor) -> Tensor:

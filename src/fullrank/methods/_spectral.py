@@ -30,16 +30,13 @@ class FilterConfig(TwoBranchConfig):
             slower way, which also keeps directions that are rounding noise.
     """
 
+    below_one = ("rank_threshold",)
     pred_type: FilterType = "poly"
     pred_location: Literal["online", "target"] = "online"
     sigma: float = 1.0
     stats: Literal["own", "other"] = "own"
     rank_threshold: float = 0.0
     solver: Literal["gram", "svd"] = "gram"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(0 <= self.rank_threshold < 1, "rank_threshold", "lies in [0, 1)")
 
 
 def filtered_pair(p: Tensor, z: Tensor, config: FilterConfig) -> tuple[Tensor, Tensor]:

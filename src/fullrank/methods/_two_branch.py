@@ -38,8 +38,6 @@ __all__ = [
     "negative_cosine",
     "over_pairs",
     "regression_loss",
-    "small_crops",
-    "with_target",
 ]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -51,9 +49,7 @@ Encoded = tuple[Taps, dict[int, Tensor], dict[int, Tensor]]
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """D(p, z) = -mean_i <p_i, z_i> / (|p_i| |z_i|); SimSiam (2011.10566), eq. 1.
 
-    Args:
-        p: predictions [n, d].
-        z: targets [n, d]; detach them for the stop-gradient.
+    Of predictions p and targets z [n, d], which are not detached here.
 
     Example:
         >>> z = torch.eye(2)
@@ -67,13 +63,9 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 def regression_loss(p: Tensor, z: Tensor, distance: str = "cosine") -> Tensor:
     """One direction of BYOL (2006.07733), equation 2, averaged over rows.
 
-    `cosine`: mean_i (2 - 2 cos(p_i, z_i)), in [0, 4], which equals |p/|p| - z/|z||^2.
-    `euclidean`: mean_i |p_i - z_i|^2, summed over dimensions (Halvagal et al. 2212.04858).
-
-    Args:
-        p: predictions [n, d].
-        z: targets [n, d], detached here.
-        distance: `cosine` or `euclidean`.
+    Of predictions p and targets z [n, d], which are detached here. `cosine`: mean_i (2 - 2 cos(p_i, z_i)), in
+    [0, 4], which equals |p/|p| - z/|z||^2. `euclidean`: mean_i |p_i - z_i|^2, summed over dimensions
+    (Halvagal et al. 2212.04858).
 
     Example:
         >>> regression_loss(torch.eye(2), torch.eye(2)).item()

@@ -69,7 +69,7 @@ class BarlowTwins(OneBranchMethod):
     """Barlow Twins (Zbontar et al., 2103.03230): redundancy reduction.
 
     Each view's projections are standardised over the batch; the cross-correlation matrix of two views
-    (equation 2) is drawn to the identity (equation 1). No negatives, no predictor, no stop-gradient.
+    (equation 2) approaches the identity (equation 1). No negatives, no predictor, no stop-gradient.
 
     What keeps it from collapse: a constant channel has no correlation with itself once standardised, which
     costs the diagonal term its full 1 per channel; channels that repeat each other cost the off-diagonal
@@ -98,7 +98,6 @@ class BarlowTwins(OneBranchMethod):
 
         positive = ("scale",)
         not_negative = ("lamb",)
-
         lamb: float = 0.0051
         scale: float = 0.1
         standardise: Standardise = "batchnorm"

@@ -61,8 +61,7 @@ class CPLearn(Method):
     `device`) and gives NaN for a code without mass, which cannot happen here. The first paper's prior is
     forward and its invariance one-sided.
 
-    Taps: backbone, projector (the embedding e), codes (scores; not in a training step, which never holds them
-    all).
+    Taps: backbone, projector (e), codes (scores; not of a training step, which never holds them all).
     """
 
     paper, year = "2410.04959", 2024
@@ -95,7 +94,6 @@ class CPLearn(Method):
         """
 
         not_negative = ("temperature_rows", "dictionary_seed")
-
         embedding_dim: int = 2048
         num_codes: int = 16384
         dictionary_seed: int = 0

@@ -32,7 +32,7 @@ def dino_loss(
     Args:
         p: the student's logits [n, K] by view.
         z: the teacher's logits [n, K], of the first views or of all, detached here.
-        centre: c [1, K], what is taken from the teacher's logits.
+        centre: c [1, K], which is subtracted from the teacher's logits.
         student_temperature: of the student's softmax.
         temperature: of the teacher's.
         view_pairs: see `ViewPairs`.
@@ -76,8 +76,7 @@ class DINO(MomentumMethod):
     Where reference and paper differ: projections have 256 dimensions before 4096 prototypes (paper: 65536),
     the head has no BN, and the teacher runs in training mode with BN statistics of its own (solo-learn).
 
-    Taps: backbone, projector (the bottleneck, of length one), codes (logits), target (the teacher's
-    bottleneck).
+    Taps: backbone, projector (bottleneck of length one), codes (logits), target (teacher's bottleneck).
     """
 
     paper, year = "2104.14294", 2021
@@ -100,11 +99,9 @@ class DINO(MomentumMethod):
             warmup_teacher_temperature: the one that the warm-up starts with.
             warmup_teacher_temperature_epochs: epochs of the warm-up, in equal steps.
             centre_momentum: of the running mean of the teacher's logits, in [0, 1]; 1 is no centre.
-            mean_encoding: as in `TwoBranchConfig`, of logits.
         """
 
         not_negative = ("freeze_last_layer", "warmup_teacher_temperature_epochs")
-
         tau_base: float = 0.9995
         proj_hidden_dim: int = 2048
         num_prototypes: int = 4096
@@ -167,5 +164,4 @@ class DINO(MomentumMethod):
     def after_backward(self) -> None:
         """Drop the gradient of frozen prototypes: no decay, no momentum, no step."""
         if self.info.epoch < self.config.freeze_last_layer:
-            for parameter in self.prototypes.parameters():
-                parameter.grad = None
+            self.prototypes.zero_grad()

@@ -20,12 +20,8 @@ __all__ = ["DirectCLR", "directclr_loss"]
 def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
     """Mean InfoNCE over sets of channels and ordered pairs of views, at least 0.
 
-    With two views and one set this is (InfoNCE(r1, r2) + InfoNCE(r2, r1)) / 2 on the sub-vectors r.
-
-    Args:
-        h: per view, features [n, F].
-        channels: sets of channel numbers; each set is compared by itself.
-        temperature: positive.
+    Of features h [n, F] per view; each set of channel numbers is compared by itself. With two views and one
+    set this is (InfoNCE(r1, r2) + InfoNCE(r2, r1)) / 2 on the sub-vectors r.
 
     Example:
         >>> h = torch.cat([torch.eye(2), torch.ones(2, 5)], dim=1)
@@ -45,8 +41,7 @@ class DirectCLR(Method):
 
     InfoNCE (section 6) on the first d0 channels of the backbone's features, with no projector: the gradient
     reaches the other channels through the backbone's earlier layers only. In place of one sub-vector,
-    `num_groups` random disjoint groups of channels can be contrasted, each by itself, drawn anew at every
-    step.
+    `num_groups` random disjoint groups of channels can be contrasted, each by itself, others at every step.
 
     What keeps it from collapse: the negatives, against one point; against dimensional collapse of the
     features, that the loss sees a low-rank part of them only, as it would through a fixed low-rank linear

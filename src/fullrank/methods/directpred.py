@@ -54,7 +54,6 @@ class DirectPred(ClosedFormMethod):
         """
 
         positive = ("alpha",)
-
         alpha: float = 0.5
         eps_inside: bool = True
 

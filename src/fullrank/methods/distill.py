@@ -23,15 +23,10 @@ LEAST_STD = 1e-6  # a feature that is constant, as many of a random ReLU network
 
 @in_full_precision
 def distill_loss(p: Tensor, z: Tensor, distance: str = "mse") -> Tensor:
-    """Mean distance of the student's outputs to the teacher's features.
+    """Mean distance of the student's outputs p [n, d] to the teacher's z, detached.
 
     `mse`: the mean of (p - z)^2 over rows and dimensions; 1 is what zeros attain on standardised targets.
     `cosine`: -cos(p_i, z_i), in [-1, 1].
-
-    Args:
-        p: outputs [n, d].
-        z: targets [n, d], detached here.
-        distance: `mse` or `cosine`.
 
     Example:
         >>> distill_loss(torch.ones(3, 2), torch.zeros(3, 2)).item()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, check_views, register
 from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -46,10 +46,8 @@ def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
 class GEDI(Method):
     """GEDI without generative term (Sansone and Manhaeve, 2212.13425).
 
-    This is the baseline of CPLearn, after the code of 2410.04959.
-
-    A projector scores c learned codes at temperature 0.1. All codes of the first view must be used alike, and
-    the first view's assignment must agree with the second's.
+    The baseline of CPLearn, after the code of 2410.04959. A projector scores c learned codes at temperature
+    0.1. All codes of the first view must be used alike, and its assignment must agree with the second's.
 
     What keeps it from collapse: the prior excludes one point and unused codes; nothing asks for spread within
     a code or for more dimensions than the codes need.
@@ -64,13 +62,7 @@ class GEDI(Method):
     paper, year = "2212.13425", 2022
     mechanism = "uniform use of learned codes"
     # LARS with its bare defaults: the reference's configuration names it and passes nothing on.
-    small_image_defaults = {
-        "optimizer": "lars",
-        "lr": 0.3,
-        "weight_decay": 1e-4,
-        "warmup_epochs": -1.0,
-        "views": "asymmetric",
-    }
+    small_image_defaults = SOLO_LARS | {"lars_eta": 0.001, "lars_clip": False, "lars_exclude_1d": False}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):

@@ -89,7 +89,6 @@ class IsoLoss(ClosedFormMethod):
         """
 
         positive = ("alpha",)
-
         alpha: float = 0.5
 
     config: Config

@@ -96,8 +96,7 @@ def lejepa_loss(
         combination: `convex` or `sum`.
         flatten_views: test the rows of all views as one sample instead of each view by itself.
         small: views that are small crops, which are compared with the mean but are no part of it.
-        t_max: see `epps_pulley`, and so is `num_knots`.
-        num_knots: points of the integral.
+        t_max: see `epps_pulley`, as for `num_knots`.
 
     Returns:
         `loss`, and the unweighted `invariance` and `sigreg`.
@@ -118,7 +117,7 @@ def lejepa_loss(
 class LeJEPA(OneBranchMethod):
     """LeJEPA (Balestriero and LeCun, 2511.08544): tested for normality.
 
-    Projections of all views are drawn to the mean of the full-size views' (invariance), while SIGReg tests
+    Projections of all views approach the mean of the full-size views' (invariance), while SIGReg tests
     them for a standard normal distribution along random directions, new ones at every step, and descends the
     test's statistic. No negatives, predictor, stop-gradient or target.
 
@@ -159,7 +158,6 @@ class LeJEPA(OneBranchMethod):
         """
 
         positive = ("t_max",)
-
         proj_output_dim: int = 128
         lamb: float = 0.05
         num_slices: int = 256

@@ -75,7 +75,6 @@ class MoCoV3(MomentumMethod):
         """
 
         positive = ("proj_layers",)
-
         proj_layers: int = 2
         pred_hidden_dim: int = 4096
         pred_output_bn: bool = False

@@ -24,10 +24,7 @@ __all__ = ["NNSiam", "nearest"]
 def nearest(z: Tensor, queue: Tensor, metric: str = "euclidean") -> Tensor:
     """Nearest row in the queue [m, d] of each row of z [n, d], without gradient.
 
-    Args:
-        z: projections.
-        queue: candidates.
-        metric: `euclidean`, or `cosine` of unit rows.
+    The metric is `euclidean`, or the `cosine` of unit rows.
 
     Example:
         >>> nearest(torch.tensor([[1.0, 0.1]]), torch.eye(2)).tolist()
@@ -77,7 +74,6 @@ class NNSiam(TwoBranchMethod):
         """
 
         positive = ("queue_size",)
-
         proj_hidden_dim: int = 0
         pred_hidden_dim: int = 512
         queue_size: int = 25600

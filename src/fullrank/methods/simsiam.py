@@ -83,7 +83,6 @@ class SimSiam(TwoBranchMethod):
         """
 
         positive = ("proj_layers",)
-
         proj_hidden_dim: int = 0
         proj_layers: int = 3
         hidden_bn: bool = True

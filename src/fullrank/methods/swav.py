@@ -83,7 +83,6 @@ class SwAV(TwoBranchMethod):
 
         positive = ("sk_epsilon", "sk_iters")
         not_negative = ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs")
-
         proj_output_dim: int = 128
         num_prototypes: int = 3000
         temperature: float = 0.1

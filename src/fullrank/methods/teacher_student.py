@@ -31,14 +31,8 @@ def teacher_student_loss(
 ) -> Tensor:
     """Mean cross-entropy over tokens of teacher's and student's softmax, in nats.
 
+    Of logits [tokens, K] of the same tokens in two views; a centre [1, K] is subtracted from the teacher's.
     Gradient flows into both arguments; detach the teacher's to stop it there.
-
-    Args:
-        student: logits [tokens, K].
-        teacher: logits of the same tokens of another view, [tokens, K].
-        student_temperature: of the student's softmax.
-        teacher_temperature: of the teacher's.
-        centre: what is taken from the teacher's logits, [1, K], or none.
 
     Example:
         >>> round(teacher_student_loss(torch.zeros(3, 4), torch.zeros(3, 4)).item(), 4)  # log 4
@@ -104,11 +98,9 @@ class TeacherStudent(TwoBranchMethod):
             teacher_temperature: of the teacher's (DINO: 0.04 to 0.07).
             centring: takes a running mean of the teacher's logits from them, as DINO does.
             centre_momentum: of that mean, in [0, 1].
-            mean_encoding: as in `TwoBranchConfig`, of logits.
         """
 
-        positive = ("copy_every",)
-
+        positive, below_one = ("copy_every",), ("dropout",)
         proj_output_dim: int = 128
         dropout: float = 0.0
         teacher: Literal["trained", "frozen", "copied", "ema"] = "copied"
@@ -123,10 +115,6 @@ class TeacherStudent(TwoBranchMethod):
         teacher_temperature: float = 1.0
         centring: bool = False
         centre_momentum: float = 0.9
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.require(0 <= self.dropout < 1, "dropout", "lies in [0, 1)")
 
     config: Config
     centre: Tensor

@@ -15,20 +15,9 @@ from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
 
-__all__ = ["VICReg", "covariance", "invariance", "variance", "vicreg_loss"]
+__all__ = ["VICReg", "covariance", "variance", "vicreg_loss"]
 
 OverViews = Literal["sum", "mean"]
-
-
-@in_full_precision
-def invariance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Mean squared difference over all elements of two views [n, d].
-
-    Example:
-        >>> invariance(torch.ones(3, 2), torch.zeros(3, 2)).item()
-        1.0
-    """
-    return F.mse_loss(z1, z2)
 
 
 @in_full_precision
@@ -87,7 +76,7 @@ def vicreg_loss(
     """
     rows = [gather_rows(view) for view in z]
     spread = torch.stack([variance(view) for view in rows]).mean()
-    sim = torch.stack([invariance(a, b) for a, b in unordered_pairs(rows)]).mean()
+    sim = torch.stack([F.mse_loss(a, b) for a, b in unordered_pairs(rows)]).mean()
     var = 2 * spread if variance_over_views == "sum" else spread
     cov = 2 * torch.stack([covariance(view) for view in rows]).mean()
     loss = sim_weight * sim + var_weight * var + cov_weight * cov
@@ -98,7 +87,7 @@ def vicreg_loss(
 class VICReg(OneBranchMethod):
     """VICReg (Bardes et al., 2105.04906): three regularisers.
 
-    Views are drawn together (equation 5) while each view by itself must keep a standard deviation of 1 per
+    Views attract each other (equation 5) while each view by itself must keep a standard deviation of 1 per
     channel (equations 1, 2) and channels without covariance (equations 3, 4); equation 6 weighs the three.
 
     What keeps it from collapse: the variance hinge forbids constant channels, the covariance term channels
@@ -127,7 +116,6 @@ class VICReg(OneBranchMethod):
         """
 
         not_negative = ("sim_weight", "var_weight", "cov_weight")
-
         sim_weight: float = 25.0
         var_weight: float = 25.0
         cov_weight: float = 1.0

@@ -84,8 +84,8 @@ def wmse_loss(
     rows = [gather_rows(view) for view in z]
     n = len(rows[0])
     every = torch.arange(n, device=rows[0].device) if order is None else order
-    parts = every.tensor_split(max(n // (whitening_size or n), 1))
-    white = [torch.cat([whiten(view[part], whitening_eps) for part in parts]) for view in rows]
+    batches = every.tensor_split(max(n // (whitening_size or n), 1))
+    white = [torch.cat([whiten(view[rows_of], whitening_eps) for rows_of in batches]) for view in rows]
     compared = [(a, b.detach() if detach_second else b) for a, b in unordered_pairs(white)]
     return torch.stack([2 + 2 * negative_cosine(a, b) for a, b in compared]).mean()
 
@@ -94,8 +94,8 @@ def wmse_loss(
 class WMSE(OneBranchMethod):
     """W-MSE (Ermolov et al., 2007.06346): whitening for self-supervision.
 
-    The projections of each view are whitened over sub-batches drawn anew at every step (section 3); then
-    views of an image are drawn together. The gradient passes through the whitening.
+    The projections of each view are whitened over random sub-batches, new ones at every step (section 3);
+    then views of an image attract each other. The gradient passes through the whitening.
 
     What keeps it from collapse: whitened rows have identity covariance whatever the network does, so all d
     directions stay in use; a projection of lower rank cannot be whitened at all, which is an error here
@@ -134,8 +134,7 @@ class WMSE(OneBranchMethod):
             detach_second: detach the later view of each pair, as the reference does.
         """
 
-        positive = ("whitening_iters",)
-
+        positive, below_one = ("whitening_iters",), ("whitening_eps",)
         proj_hidden_dim: int = 1024
         proj_output_dim: int = 64
         whitening_size: int = 128
@@ -145,10 +144,8 @@ class WMSE(OneBranchMethod):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            d = self.proj_output_dim
-            remedy = f"must be larger than proj-output-dim, which is {d}"
-            self.require(self.whitening_size > d, "whitening_size", remedy)
-            self.require(0 <= self.whitening_eps < 1, "whitening_eps", "lies in [0, 1)")
+            remedy = f"must be larger than proj-output-dim, which is {self.proj_output_dim}"
+            self.require(self.whitening_size > self.proj_output_dim, "whitening_size", remedy)
 
     config: Config
     proj_layers = 2
@@ -161,8 +158,6 @@ class WMSE(OneBranchMethod):
         """Views, each [n, 3, S, S], to the mean loss over pairs of views and partitions."""
         taps, z = self.encode(views, "projector")
         c, n = self.config, len(z[0]) * world()[1]
-        losses = [
-            wmse_loss(z, self.permutation(n), c.whitening_size, c.whitening_eps, c.detach_second)
-            for _ in range(c.whitening_iters)
-        ]
+        options = c.whitening_size, c.whitening_eps, c.detach_second
+        losses = [wmse_loss(z, self.permutation(n), *options) for _ in range(c.whitening_iters)]
         return Step(torch.stack(losses).mean(), taps)

@@ -118,18 +118,15 @@ def _transformer(weights: Mapping[str, Tensor]) -> Built | None:
     if grid * grid != positions.shape[1] - class_token:
         return None
     fixed = class_token and not positions[0, 0].any()  # sine and cosine positions: MoCo v3, MAE
-    heads = max(1, dim // 64)
-    if fixed:
-        heads = 12 if dim <= 768 else 16
+    heads = (12 if dim <= 768 else 16) if fixed else max(1, dim // 64)
     if dim % heads:
         return None
-    depth = _count(weights, r"blocks\.(\d+)\.")
     averaged = not class_token or "fc_norm.weight" in weights
     network = VisionTransformer(
         img_size=grid * patch,
         patch_size=patch,
         embed_dim=dim,
-        depth=depth,
+        depth=_count(weights, r"blocks\.(\d+)\."),
         num_heads=heads,
         mlp_ratio=weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         qkv_bias="blocks.0.attn.qkv.bias" in weights,
@@ -144,9 +141,8 @@ def _transformer(weights: Mapping[str, Tensor]) -> Built | None:
     name = f"vit_{names.get(dim, f'w{dim}')}_patch{patch}_{grid * patch}"
     pooled = "the mean of the patches" if averaged else "the class token"
     note = f"{heads} heads ({'as MoCo v3 has them' if fixed else '64 channels each'}) and {pooled}"
-    return Built(
-        name, network, grid * patch, notes=[f"{note} are taken, which weights do not tell; else --arch"]
-    )
+    notes = [f"{note} are taken, which weights do not tell; else --arch"]
+    return Built(name, network, grid * patch, notes=notes)
 
 
 def build_by_name(
@@ -222,24 +218,15 @@ def load_strictly(built: Built, weights: Mapping[str, Tensor], where: str) -> No
     own = built.network.state_dict()
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     left_over = [key for key in weights if key not in own]
-    unlike = [
-        f"{key} {list(weights[key].shape)} for {list(own[key].shape)}"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
+    shapes = {key: (list(weights[key].shape), list(own[key].shape)) for key in own if key in weights}
+    unlike = [f"{key} {given} for {wanted}" for key, (given, wanted) in shapes.items() if given != wanted]
+    problems = {f"of {len(own)} weights missing": missing, "left over": left_over, "of another shape": unlike}
     wrong = []
-    if missing:
-        wrong.append(f"{len(missing)} of {len(own)} weights missing ({_some(missing)})")
-    if left_over:
-        wrong.append(f"{len(left_over)} left over ({_some(left_over)})")
-    if unlike:
-        wrong.append(f"{len(unlike)} of another shape ({_some(unlike)})")
+    for what, keys in problems.items():
+        some = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+        wrong += [f"{len(keys)} {what} ({some})"] if keys else []
     if wrong:
         raise UsageError(f"{where} is no {built.name}: {'; '.join(wrong)}")
     for key, value in own.items():
         if key in weights:
             value.copy_(weights[key])
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

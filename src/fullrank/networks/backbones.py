@@ -76,9 +76,8 @@ class CifarResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 shortcut = None
                 if stride != 1 or channels != out:
-                    shortcut = nn.Sequential(
-                        nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-                    )
+                    projection = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
+                    shortcut = nn.Sequential(projection, nn.BatchNorm2d(out))
                 stages.append(BasicBlock(channels, out, stride=stride, downsample=shortcut))
                 channels = out
         self.blocks = nn.Sequential(*stages)
@@ -278,13 +277,13 @@ def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor
         features: Tensor = network(x)
         return features, features.unsqueeze(1)
     whole: Any = network
-    found: Tensor = whole.forward_features(x)
-    features = whole.forward_head(found)
-    if found.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NCHW":
-        found = found.movedim(1, -1)
-    if found.ndim < 3 or found.shape[-1] != dim:
+    unpooled: Tensor = whole.forward_features(x)
+    features = whole.forward_head(unpooled)
+    if unpooled.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NCHW":
+        unpooled = unpooled.movedim(1, -1)
+    if unpooled.ndim < 3 or unpooled.shape[-1] != dim:
         return features, features.unsqueeze(1)
-    tokens = found.flatten(1, -2)[:, getattr(network, "num_prefix_tokens", 0) :]
+    tokens = unpooled.flatten(1, -2)[:, getattr(network, "num_prefix_tokens", 0) :]
     return features, getattr(network, "fc_norm", nn.Identity())(tokens)
 
 

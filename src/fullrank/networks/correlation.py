@@ -18,11 +18,7 @@ SQUARINGS = 22  # the estimate is then off by at most 1e-7 of the value, whateve
 def averaged_correlation(c: Tensor, z: Tensor, tau: float, centred: bool = False) -> Tensor:
     """tau C + (1 - tau) z^T z / n over all processes' rows, without gradient.
 
-    Args:
-        c: C [d, d], the average so far.
-        z: rows [n, d].
-        tau: in [0, 1].
-        centred: subtract the mean row first, so that C becomes a covariance.
+    Of the average so far C [d, d] and rows z [n, d]; `centred` subtracts the mean row first (a covariance).
 
     Example:
         >>> averaged_correlation(torch.zeros(4, 4), torch.eye(4), tau=0.5).diagonal().tolist()
@@ -47,7 +43,7 @@ def spectral_predictor(
     lam = 0.
 
     Args:
-        c: C [d, d], symmetric.
+        c: C [d, d], symmetric, with eigenvalues s_i.
         alpha: the power, 1/2 in DirectPred, 1 in DirectCopy.
         eps: what every mode gets at least.
         normalise: divide by the largest eigenvalue.

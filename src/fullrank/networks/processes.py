@@ -95,7 +95,7 @@ def own_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def from_first_process(value: Tensor) -> Tensor:
-    """The first process's `value` on all of them: random draws that all must share."""
+    """The first process's `value` on all of them: random numbers that all share."""
     if world()[1] == 1:
         return value
     value = value.clone()

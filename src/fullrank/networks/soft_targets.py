@@ -17,10 +17,7 @@ __all__ = ["cross_entropy", "move_centre", "sharpen", "sinkhorn"]
 def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Mean over rows of -sum_k q_k log softmax(s / T)_k, in nats.
 
-    Args:
-        scores: s [n, K].
-        targets: q [n, K], whose rows sum to one; detach them where they are constants.
-        temperature: T > 0.
+    Of scores s and targets q [n, K], whose rows sum to one; detach them where they are constants.
 
     Example:
         >>> round(cross_entropy(torch.zeros(3, 4), torch.eye(4)[:3]).item(), 4)  # log 4
@@ -33,10 +30,7 @@ def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> 
 def sharpen(scores: Tensor, temperature: float, centre: Tensor | None = None) -> Tensor:
     """softmax((s - c) / T), row by row: DINO's (2104.14294) teacher distribution.
 
-    Args:
-        scores: s [n, K].
-        temperature: T > 0; below 1 it sharpens.
-        centre: c [1, K], or none.
+    Of scores s [n, K] and a centre c [1, K], or none; a temperature T below 1 sharpens.
 
     Example:
         >>> sharpen(torch.tensor([[0.0, 2.0]]), 1.0, centre=torch.tensor([[0.0, 2.0]])).tolist()

@@ -21,15 +21,8 @@ def gain(s: Tensor, kind: str = "poly", sigma: float = 1.0) -> Tensor:
         >>> gain(torch.tensor([2.0, 3.0]), "poly", sigma=2.0).tolist()
         [4.0, 9.0]
     """
-    match kind:
-        case "poly":
-            return s**sigma
-        case "log":
-            return s.log()
-        case "log_1":
-            return s.log1p()
-        case _:
-            return s.square().log1p()
+    logarithms = {"log": torch.log, "log_1": torch.log1p, "log_2": lambda s: s.square().log1p()}
+    return logarithms[kind](s) if kind in logarithms else s**sigma
 
 
 @torch.no_grad()

@@ -29,15 +29,13 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [n, c, ...] per channel c over rows, positions and processes."""
-        output = self._normalise(input)
+        synchronised = self.training and world()[1] > 1
+        output: Tensor = self._normalise(input) if synchronised else super().forward(input)
         for after in self.after:
             output = after(output)
         return output
 
     def _normalise(self, input: Tensor) -> Tensor:
-        if not self.training or world()[1] == 1:
-            normalised: Tensor = super().forward(input)
-            return normalised
         axes = [0, *range(2, input.dim())]
         count = input.numel() // input.shape[1] * world()[1]
         mean = sum_over_processes(input.sum(axes)) / count
