@@ -105,8 +105,8 @@ def test_wmse_whitens_each_sub_batch_by_itself_and_takes_up_the_remainder() -> N
     z = [rows(0, n=19), rows(1, n=19)]
     order = torch.randperm(19, generator=torch.Generator().manual_seed(0))
     first, second = order[:10], order[10:]
-    parts = [wmse_loss([view[part] for view in z]) for part in (first, second)]
-    by_hand = (10 * parts[0] + 9 * parts[1]) / 19
+    halves = [wmse_loss([view[part] for view in z]) for part in (first, second)]
+    by_hand = (10 * halves[0] + 9 * halves[1]) / 19
     torch.testing.assert_close(wmse_loss(z, order, whitening_size=8), by_hand)
 
 

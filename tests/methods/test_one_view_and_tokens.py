@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from torch import Tensor, nn
 
+from fullrank.cli.listing import _taps
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method, MethodConfig, Step, build_method
 from fullrank.networks.backbones import features_and_tokens
@@ -74,3 +75,7 @@ def test_it_keeps_what_every_method_promises(promise: Callable[[str], None], toy
 def test_a_backbone_without_tokens_is_refused_where_they_are_needed(toy: str) -> None:
     with pytest.raises(UsageError, match="toy needs a backbone with tokens"):
         build_method(toy, backbone(), WIDTH)
+
+
+def test_its_taps_are_listed(toy: str) -> None:
+    assert _taps(toy) == ["backbone", "predictor"]
