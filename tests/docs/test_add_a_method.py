@@ -29,9 +29,9 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh copy of the repository with the page's file where the page says."""
     clone = tmp_path_factory.mktemp("clone")
-    for folder in ("src", "tests/methods"):
+    for folder in ("src", "tests"):
         shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "conftest.py", "tests/conftest.py"):
+    for file in ("pyproject.toml", "conftest.py"):
         shutil.copy(ROOT / file, clone / file)
     (place,) = re.findall(r"Save this as `(\S+)`", PAGE)
     (clone / place).write_text(blocks("python")[0])

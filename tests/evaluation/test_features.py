@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ SMALL, WIDTH = "timm:test_resnet", 96
 
 def saved(path: Path, n: int, d: int = 4, labels: bool = True, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-    arrays = {"features": rows} | ({"labels": np.arange(n) % 5} if labels else {})
+    arrays: dict[str, Any] = {"features": rows} | ({"labels": np.arange(n) % 5} if labels else {})
     np.savez(path, **arrays)
     return rows
 

@@ -57,7 +57,7 @@ def training_step(m: Method, batch: list[Tensor], info: StepInfo, lr: float = 0.
     m.before_step(info)
     step = m.loss(batch)
     m.zero_grad()
-    step.loss.backward()  # type: ignore[no-untyped-call]
+    step.loss.backward()
     m.after_backward()
     with torch.no_grad():
         for p in m.parameters():

@@ -364,7 +364,7 @@ def perplexity_and_rank(seed: int, prior_weight: float, steps: int = 150) -> tup
         z = [net(x + 0.1 * torch.randn_like(x)) @ w / cplearn_temperature(f, c, n) for _ in range(2)]
         once, twice = (loss_of_scores(z, beta)["loss"] for beta in (1.0, 2.0))
         optimizer.zero_grad()
-        (once if prior_weight else twice - once).backward()  # type: ignore[no-untyped-call]
+        (once if prior_weight else twice - once).backward()
         optimizer.step()
     with torch.no_grad():
         e = net(x)
