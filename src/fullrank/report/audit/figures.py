@@ -146,7 +146,7 @@ def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) ->
     if len(z) < 2 or not float(z.abs().max()) > 0:
         return _square("Adjacency", None, by, "")
     z = torch.nn.functional.normalize(z, dim=1)
-    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z))).nearest
+    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z)))[1]
     z = z[torch.argsort(groups, stable=True)]
     return _square("Adjacency", z @ z.T, by, "cosine of centred rows")
 
