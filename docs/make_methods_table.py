@@ -19,7 +19,7 @@ HEAD = """\
 # Methods
 
 Every method that `fullrank train NAME` knows. `fullrank list recipes` names the published settings of each,
-`fullrank train NAME --help` its options. Taps are the embeddings that the monitor measures.
+`fullrank train NAME --help` its options. Taps are the layer outputs that the monitor measures.
 [Add a method](add_a_method.md) says how to bring your own.
 """
 SHAPES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 from pathlib import Path
 from statistics import median
@@ -17,8 +18,8 @@ PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/glossary.md", "do
 def _count(what: str) -> int:
     from fullrank.labs import LABS
     from fullrank.methods import METHODS
-    from fullrank.training.config import load_recipe, recipe_names
-    from fullrank.views.views import VIEWS
+    from fullrank.training.recipes import load_recipe, recipe_names
+    from fullrank.views import VIEWS
 
     ours = {"methods": METHODS.values(), "labs": LABS.values()}
     if what in ours:  # without those of installed packages
@@ -80,3 +81,20 @@ def test_readmes_speeds_are_those_of_the_benchmark() -> None:
     assert len(stated) >= 12
     measured = {float(f"{median(row['turns']):.2g}") for row in _measured("cpu.json")["rows"]}
     assert {float(number) for number in stated} <= measured
+
+
+NAMES = re.compile(r"\bfullrank(?:\.\w+)+")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/glossary.md", "docs/metrics.md"])
+def test_what_a_page_names_can_be_imported(page: str) -> None:
+    for name in sorted(set(NAMES.findall((ROOT / page).read_text()))):
+        assert pkgutil.resolve_name(name) is not None
+
+
+def test_what_was_renamed_is_found_under_its_new_name() -> None:
+    rows = re.findall(r"^\| .+ \| (.+) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in NAMES.findall(row) if "NAME" not in name}
+    assert len(named) > 20
+    for name in sorted(named):
+        assert pkgutil.resolve_name(name) is not None

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import fullrank
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.layouts import LAYOUTS
 from fullrank.features.store import StoreWriter
-from fullrank.report.audit.page import Against, as_object, write_audit
+from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
+from fullrank.report.audit.view import Against
 from report.test_browser import ARGUMENTS, CHROMIUM, visit
 from report.test_page import figures, without_scripts
 
@@ -49,7 +50,7 @@ def test_one_embedding(tmp_path: Path) -> None:
     assert "<h1>features</h1>" in text and "Healthy" in text and "Coloured by 3 classes" in text
     for name in QUICK:
         assert f">{name}<small>" in text
-        assert CATALOGUE[name].reference.split(",")[0] in text
+        assert METRICS[name].reference.split(",")[0] in text
     assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "audit.html"}
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "healthy"
 
@@ -105,7 +106,7 @@ def test_against_another(tmp_path: Path) -> None:
 def test_taps_are_chosen_by_buttons(tmp_path: Path) -> None:
     page = page_of(tmp_path, view(), view(cloud(d=12)))
     assert 'data-value="tap0"' in page and "over the depth" in page
-    assert len(figures(page)) == 5
+    assert len(figures(page)) == 6 + 4
 
 
 def test_labels_are_those_of_the_sample() -> None:
@@ -126,23 +127,23 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
         rows = {tap: z[:n] for tap, z in taps.items()}
         writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
         writer.finish({"classes": ["a", "b", "c"]})
-    wishes = AuditOptions(metrics=("level", "nc1_variability"))
-    held_out = audit_subject(tmp_path / "F", wishes)
+    options = AuditOptions(metrics=("level", "nc1_variability"))
+    held_out = audit_subject(tmp_path / "F", options)
     assert {tap: (found.n, found.verdict.kind) for tap, found in held_out.items()} == {
         "features": (300, "healthy"),
         "target": (300, "dimensional"),
     }
     assert held_out["features"].metrics["nc1_variability"].value is not None
-    (train,) = audit_subject(tmp_path / "F", replace(wishes, taps=("target",), split="train")).values()
+    (train,) = audit_subject(tmp_path / "F", replace(options, taps=("target",), split="train")).values()
     assert train.n == 600
     if LAYOUTS[layout].place(tmp_path / "F", "train").is_dir():
-        assert audit_subject(tmp_path / "F/train", wishes)["features"].n == 600
+        assert audit_subject(tmp_path / "F/train", options)["features"].n == 600
         with pytest.raises(UsageError, match=r"train holds no held-out images"):
-            audit_subject(tmp_path / "F/train", replace(wishes, split="held-out"))
+            audit_subject(tmp_path / "F/train", replace(options, split="held-out"))
     with pytest.raises(UsageError, match="holds features with their labels"):
-        audit_subject(tmp_path / "F", wishes, np.zeros(300))
+        audit_subject(tmp_path / "F", options, np.zeros(300))
     with pytest.raises(UnknownNameError, match="unknown tap 'feature'"):
-        audit_subject(tmp_path / "F", replace(wishes, taps=("feature",)))
+        audit_subject(tmp_path / "F", replace(options, taps=("feature",)))
 
 
 @pytest.fixture(scope="module")
@@ -161,4 +162,4 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None
     found = view(labels=torch.arange(300) % 3)
     other = Against("other", view(cloud(seed=1)))
     write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)
-    assert visit(browser, tmp_path / "audit.html", width) == 6
+    assert visit(browser, tmp_path / "audit.html", width) == 6 + 4 + 1

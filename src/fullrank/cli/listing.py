@@ -24,7 +24,7 @@ class List:
     Example: fullrank list methods
 
     Attributes:
-        what: methods, data, views, backbones, recipes or labs.
+        what: methods, data, views, backbones, recipes, labs or metrics.
         json: print a list of objects, each with `name`.
         filter: only names that contain this (useful for timm's thousand backbones).
     """
@@ -100,7 +100,7 @@ def data() -> list[Row]:
 
 def views() -> list[Row]:
     """Every preset of views."""
-    from fullrank.views.views import VIEWS
+    from fullrank.views import VIEWS
 
     return [
         {"name": name, "views": len(v.views), "about": v.description, "source": v.source}
@@ -119,7 +119,7 @@ def backbones() -> list[Row]:
 
 def recipes() -> list[Row]:
     """Every recipe in the package."""
-    from fullrank.training.config import load_recipe, recipe_names
+    from fullrank.training.recipes import load_recipe, recipe_names
 
     loaded = [load_recipe(name) for name in recipe_names()]
     return [{"name": r.name, "about": r.about, "aims at": r.aims_at, "source": r.source} for r in loaded]
@@ -141,9 +141,26 @@ def labs() -> list[Row]:
     ]
 
 
+def metrics() -> list[Row]:
+    """Every collapse metric, with what it sees and where it is from."""
+    from fullrank.collapse.metrics import METRICS
+
+    return [
+        {
+            "name": name,
+            "label": metric.label,
+            "range": f"{metric.low} to {metric.high}",
+            "better": metric.better,
+            "sees": metric.sees,
+            "reference": metric.reference,
+        }
+        for name, metric in METRICS.items()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods, "data": data, "views": views, "backbones": backbones, "recipes": recipes,
-    "labs": labs,
+    "labs": labs, "metrics": metrics,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Early warning: a measure that is still above its threshold and will not be for long."""
+"""Early warning: measures that will soon pass their threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_AHEAD = 3
 def warnings(
     panel: Panel, history: Sequence[Panel] = (), thresholds: Thresholds | None = None
 ) -> tuple[str, ...]:
-    """Measures that fell in each of the last three panels and cross their threshold within three more.
+    """Measures that fell in the last panels and will soon pass their threshold.
 
     The fall is continued at its mean rate, in logarithms: halving stays halving.
 
@@ -36,13 +36,10 @@ def warnings(
         'level halves every panel: at 0.116, it passes 0.05 in about 2 panels'
     """
     thresholds = thresholds or Thresholds()
-    limits = {
-        "level": thresholds.level,
-        **{metric: thresholds.fewest(metric, panel.d) for metric in thresholds.shares()},
-    }
+    limits = {metric: thresholds.fewest(metric, panel.d) for metric in thresholds.shares()}
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
-    for metric, limit in limits.items():
+    for metric, limit in {"level": thresholds.level, **limits}.items():
         values = [value for p in recent if (value := p.value(metric)) is not None and value > 0]
         if len(values) < LOOK_BACK or values[-1] < limit:
             continue

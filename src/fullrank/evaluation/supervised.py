@@ -24,8 +24,7 @@ from fullrank.training.online_probe import classes_of
 from fullrank.training.optim import LARS
 from fullrank.training.schedules import epoch_cosine
 from fullrank.training.setup import CropViews, generator_of
-from fullrank.views import image_ops
-from fullrank.views.views import View, Views
+from fullrank.views import View, Views, image_ops
 
 __all__ = ["FINETUNING", "PROTOCOLS", "Protocol", "Trained", "label_share", "train_classifier"]
 

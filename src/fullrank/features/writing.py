@@ -22,7 +22,7 @@ from fullrank.features.extraction import embed_images, part_of
 from fullrank.features.layouts import INDICES, LAYOUTS, LayoutName
 from fullrank.features.shard_writer import SPLITS, StoreWriter
 from fullrank.images.sources import Data, Source
-from fullrank.views.views import VIEWS
+from fullrank.views import VIEWS
 
 __all__ = ["EmbedOptions", "Written", "processes", "write_features"]
 

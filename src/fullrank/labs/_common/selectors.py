@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fullrank.collapse.spectrum import cumulative_curve
-from fullrank.labs._common.figures import Series
+from fullrank.collapse import cumulative_curve
+from fullrank.figures import Series
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["auc_end", "comparable", "cumulative", "linear", "linear_end", "null_end", "relative", "untrained"]
@@ -28,10 +28,8 @@ def auc_end(result: Result) -> float | None:
 
 def linear(result: Result) -> dict[int, float]:
     """Accuracy of the linear classifier that was trained beside the method, by epoch."""
-    rows = [
-        row for row in result.run.epochs if row["epoch"] and (row.get("probe") or {}).get("top1") is not None
-    ]
-    return {row["epoch"]: row["probe"]["top1"] for row in rows}
+    rows = [(row.epoch, row.accuracy("probe")) for row in result.run.epochs if row.epoch]
+    return {epoch: top1 for epoch, top1 in rows if top1 is not None}
 
 
 def linear_end(result: Result) -> float | None:

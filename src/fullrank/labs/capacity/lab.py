@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import auc_end, comparable, linear_end
@@ -17,7 +17,7 @@ __all__ = ["Capacity", "shares_of"]
 
 LAPTOP = {
     "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "study_every": 0},
+    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "diagnostics_every": 0},
     "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8", "16 channels": "resnet8-w16"},
     "chunks": [1, 3, 10],
 }

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import comparable, linear_end
@@ -24,7 +24,7 @@ LAPTOP = {
         "epochs": 10,
         "lr": 0.02,
         "knn_every": 2,
-        "study_every": 0,
+        "diagnostics_every": 0,
         # as spread scores at the start as those of the published 2,048 dimensions and batches of 64
         "options": {"temperature": "reference", "temperature_rows": 4},
     },

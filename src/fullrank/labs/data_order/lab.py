@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import auc_end, comparable, linear_end
@@ -16,7 +16,7 @@ __all__ = ["DataOrders"]
 
 LAPTOP = {
     "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "study_every": 0},
+    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "diagnostics_every": 0},
     "arms": {
         "iid": {},
         "single pass": {"order": "single-pass"},

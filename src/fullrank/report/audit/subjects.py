@@ -15,14 +15,14 @@ from torch import Tensor
 
 from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
 from fullrank.collapse.audit import audit as audit_rows
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
+from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import CodeUsage
 from fullrank.collapse.verdict import judge
 from fullrank.errors import DataError, UsageError
 from fullrank.report.audit.terminal import AuditView
 
-__all__ = ["AuditOptions", "OnProgress", "audit_subject", "main_tap"]
+__all__ = ["AuditOptions", "OnProgress", "audit_subject"]
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it goes (0: not known)."""
@@ -38,7 +38,7 @@ class AuditOptions:
         taps: where to look into an encoder; None is its features, `all` every layer.
         codes: whether rows are scores over codes.
         thresholds: what the verdict depends on.
-        metrics: names of the catalogue.
+        metrics: names of `METRICS`.
         sample: rows that are compared with each other.
         limit: images, at most.
         split: "train" or "held-out" images; None is held-out ones of a run's own data and of stored
@@ -69,12 +69,7 @@ class AuditOptions:
         if self.split not in (None, "train", "held-out"):
             raise UsageError(f"the split is train or held-out, not {self.split}")
         for name in self.metrics or ():
-            _ = CATALOGUE[name]
-
-
-def main_tap(audits: dict[str, AuditView]) -> str:
-    """The tap that a verdict is about where there are several: the features, else the deepest."""
-    return "features" if "features" in audits else list(audits)[-1]
+            _ = METRICS[name]
 
 
 def audit_subject(

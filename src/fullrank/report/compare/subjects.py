@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from fullrank.collapse.audit import Audit
 from fullrank.errors import DataError
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
-from fullrank.report.style import Look, count, look_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +54,9 @@ class TapSummary:
     images: str = ""
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Colour, glyph and title of the verdict."""
-        return look_of(self.kind)
+        return style_of(self.kind)
 
     @classmethod
     def of_audit(cls, found: Audit, images: str) -> TapSummary:
@@ -193,7 +193,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     }
     judged = readings.pop(summary.tap, None) or _logged(run, summary, summary.tap)
     evaluations = _evaluations(word)
-    time = (summary.end or {}).get("time") or {}
+    time = summary.end.time if summary.end else {}
     values = {
         "loss": summary.loss,
         "knn_logged": summary.knn,
@@ -228,8 +228,8 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     measures = {name: found for name, found in (panel.get("measures") or {}).items() if name in SHOWN}
     verdict = summary.verdict
     if tap != summary.tap:
-        rows = [row for row in run.epochs if tap in (row.get("verdicts") or {})]
-        verdict = rows[-1]["verdicts"][tap] if rows else {}
+        rows = [row for row in run.epochs if tap in row.verdicts]
+        verdict = rows[-1].verdicts[tap] if rows else {}
     values = {name: found.get("value") for name, found in measures.items()}
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]
