@@ -16,7 +16,7 @@ import fullrank
 LAB = '''
 """A lab that was dropped into a folder."""
 
-from fullrank.labs._common.figures import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import LABS, Job, Lab
 
 

@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 
 from fullrank.errors import UsageError
+from fullrank.figures import Series
 from fullrank.jobs.live import LiveJobs
 from fullrank.jobs.once import jobs_at_once, run_once
 from fullrank.labs import LABS
 from fullrank.labs._common.claims import above, holds, spread
 from fullrank.labs._common.effects import effects
-from fullrank.labs._common.figures import Series
 from fullrank.labs._common.lab import Job, plan_jobs
 from fullrank.labs._common.live import job_line, jobs_table
 from fullrank.labs._common.page import write_lab

@@ -4,7 +4,7 @@ A new lab is a folder here with a `lab.py` in it, and nothing else: `fullrank la
 the docs and the contract tests find it. It names its jobs and analyses their results; the process pool, the
 page, `lab.json` and the figures are the same for all. A whole `lab.py`:
 
->>> from fullrank.labs._common.figures import Chapter, Findings
+>>> from fullrank.labs._common.findings import Chapter, Findings
 >>> from fullrank.labs._common.lab import LABS, Job, Lab
 >>> def plug_in_variance(n, seed):  # of a module, so that another process finds it; returns what JSON holds
 ...     import numpy as np

@@ -11,7 +11,7 @@ import yaml
 
 from fullrank.errors import UsageError
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Results
 from fullrank.registry import Registry
 

@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, GREY, RED, duration, percent
 from fullrank.jobs.job import Job
 from fullrank.jobs.live import LiveJobs, Standing
 from fullrank.report.run.summary import Summary
-from fullrank.report.style import BLUE, GREY, RED, duration, percent
 
 __all__ = ["job_line", "jobs_table"]
 
@@ -48,7 +48,7 @@ def _text(found: Standing[Summary]) -> Text:
             trains = found.job.train
             place = f"epoch {summary.epoch}/{found.job.config().epochs}" if trains else "computing"
             return Text(f"▸ {place}", BLUE)
-    style = summary.look
+    style = summary.style
     return Text(f"{style.glyph} {job_line(found)}", style.colour if summary.epoch else GREY)
 
 
@@ -57,5 +57,5 @@ def job_line(found: Standing[Summary]) -> str:
     summary = found.summary
     if found.state == "failed" or not summary.epoch:
         return "failed" if found.state == "failed" else "done"
-    word = summary.look.word
+    word = summary.style.word
     return f"{word}, k-NN {percent(summary.knn)}" if summary.knn is not None else word

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
 from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.figures import Dots, Findings, Lines, Series, Table
+from fullrank.labs._common.findings import Findings
 from fullrank.report.run.reading import Run, read_run
 
 __all__ = ["Curve", "Read", "Result", "Results", "finished", "joined"]

@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 
 from fullrank.collapse import cumulative_curve
-from fullrank.labs._common.figures import Dots, Lines, Series
+from fullrank.figures import Dots, Lines, Series
 from fullrank.labs._common.results import Curve, Read, References, Result, Results
 
 FLOOR = 1e-5  # of the largest singular value: below is rounding

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.figures import Dots, Lines, Table
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.effects import effects
-from fullrank.labs._common.figures import Chapter, Dots, Lines, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import (
     along,

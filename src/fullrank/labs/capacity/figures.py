@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fullrank.labs._common.figures import Chapter, Lines, Series
+from fullrank.figures import Lines, Series
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import (
     auc_end,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fullrank.labs._common.figures import Chapter, Heat, Lines, Series, Table
+from fullrank.figures import Heat, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
     cumulative_lines,

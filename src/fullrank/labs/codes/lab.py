@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import comparable, knn_end, last, linear_end

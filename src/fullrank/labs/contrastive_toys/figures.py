@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Findings, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import knn_dots, knn_end, last, rank_share
 from fullrank.labs.contrastive_toys.toys import LIVE_MARGIN

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import knn_end, knn_gain, knn_lines, rank_share, rank_shares
 from fullrank.labs.rank_difference.branches import along

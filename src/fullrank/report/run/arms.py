@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, GREEN, GREY, count, duration, number, percent
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import sparkline
-from fullrank.report.style import BLUE, GREEN, GREY, count, duration, number, percent
 
 __all__ = ["arm_row", "arms_table", "arms_text", "run_line", "run_row"]
 
@@ -37,7 +37,7 @@ def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -
         table.add_column("Loss so far", no_wrap=True, width=16)
     for summary in rows:
         name, verdict, *rest = _words(summary)
-        style, more = summary.look, list[ProgressBar | Text]()
+        style, more = summary.style, list[ProgressBar | Text]()
         if total_steps:
             bar = ProgressBar(total_steps, summary.step, 10, complete_style=BLUE, finished_style=GREEN)
             more.append(bar)
@@ -67,7 +67,7 @@ def _words(summary: Summary) -> tuple[str, ...]:
     rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
     rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
-    return (summary.name, summary.look.word, *measured)
+    return (summary.name, summary.style.word, *measured)
 
 
 def run_line(path: Path, error: str = "") -> str:
@@ -76,7 +76,7 @@ def run_line(path: Path, error: str = "") -> str:
         return f"failed: {error}"
     summary = summarise(read_run(path))
     knn = f"  k-NN {percent(summary.knn)}" if summary.knn is not None else ""
-    verdict = f"{summary.look.glyph} {summary.look.word}"
+    verdict = f"{summary.style.glyph} {summary.style.word}"
     return f"{verdict}  loss {number(summary.loss, 4)}{knn}  {duration(summary.elapsed)}"
 
 
@@ -85,7 +85,7 @@ def run_row(name: str, path: Path, error: str | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "run": str(path), "error": error}
     if path.is_dir() and (found := read_run(path)).end:
         summary = summarise(found)
-        row |= {"verdict": summary.look.word, "loss": summary.loss}
+        row |= {"verdict": summary.style.word, "loss": summary.loss}
         row |= {"knn": summary.knn, "linear": summary.linear}
     return row
 
@@ -94,7 +94,7 @@ def arm_row(summary: Summary, path: Path) -> dict[str, Any]:
     """What JSON holds of an arm of the demo."""
     return {
         "name": summary.name,
-        "verdict": summary.look.word,
+        "verdict": summary.style.word,
         "why": summary.why,
         "loss": summary.loss,
         "level": summary.level,
