@@ -16,7 +16,7 @@ __all__ = ["__version__", "audit"]
 __version__ = "0.1.0"
 
 # by name, so that importing the package stays instant and no storey leans on the front door
-_FRONT_DOOR = {"audit": "fullrank.report.audit.terminal"}
+_FRONT_DOOR = {"audit": "fullrank.report.audit.call"}
 
 
 def __getattr__(name: str) -> Any:

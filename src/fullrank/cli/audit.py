@@ -86,8 +86,9 @@ def run(words: Sequence[str]) -> int:
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
         args = parse(Audit, words, "fullrank audit", default=known)
     failing = kinds(args.fail_on)
-    from fullrank.report.audit.page import Against, as_object, write_audit
-    from fullrank.report.audit.subjects import AuditOptions, audit_subject, main_tap
+    from fullrank.report.audit.page import as_object, write_audit
+    from fullrank.report.audit.subjects import AuditOptions, audit_subject
+    from fullrank.report.audit.view import Against, main_tap
     from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -132,7 +133,8 @@ def run(words: Sequence[str]) -> int:
 
 def other(args: Audit, settings: dict[str, Any], main: str, progress: Any) -> Any:
     """The audit of --against, at the tap that the verdict is about."""
-    from fullrank.report.audit.subjects import AuditOptions, audit_subject, main_tap
+    from fullrank.report.audit.subjects import AuditOptions, audit_subject
+    from fullrank.report.audit.view import main_tap
 
     untrained = args.against == "untrained"
     if untrained or is_encoder(args.against):
@@ -278,7 +280,7 @@ def depth_table(views: Any) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from fullrank.report.style import GREY, count, number
+    from fullrank.figures.style import GREY, count, number
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
     for name in ("Tap", "Width", "Level", "Rank", "RankMe unit", "Verdict"):
@@ -288,7 +290,7 @@ def depth_table(views: Any) -> Any:
             number(view.panel.value(name)) if view.panel else "–"
             for name in ("level", "erank_centred", "rankme_unit")
         ]
-        verdict = Text(f"{view.look.glyph} {view.verdict.kind}", view.look.colour)
+        verdict = Text(f"{view.style.glyph} {view.verdict.kind}", view.style.colour)
         table.add_row(tap, count(view.d), *values, verdict)
     return table
 
@@ -297,8 +299,8 @@ def differences_table(view: Any, other: Any) -> Any:
     """Metric by metric, those that were judged."""
     from rich.table import Table
 
-    from fullrank.report.audit.wording import differences
-    from fullrank.report.style import GREY
+    from fullrank.figures.style import GREY
+    from fullrank.report.evidence import differences
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
     for name in ("Metric", "This", "Other", "Difference", "Intervals apart"):

@@ -126,8 +126,8 @@ def title(arms: Sequence[Any]) -> str:
 
 def as_object(comparison: Any, page: Path) -> dict[str, Any]:
     """All that was found, as JSON has it."""
-    from fullrank.report.audit.wording import without_infinities
     from fullrank.report.compare.cautions import cautions
+    from fullrank.report.render import plain_json
 
     found = {
         "arms": [arm.as_dict() for arm in comparison.arms],
@@ -136,5 +136,5 @@ def as_object(comparison: Any, page: Path) -> dict[str, Any]:
         "notes": list(comparison.notes),
         "page": str(page),
     }
-    cleaned: dict[str, Any] = without_infinities(found)
+    cleaned: dict[str, Any] = plain_json(found)
     return cleaned

@@ -335,9 +335,9 @@ def tell(args: Common, worth: EvaluationResult) -> int:
     if args.json:
         print(json.dumps({**worth.as_dict(), "written": str(path)}))
         return 0
-    from fullrank.report.evaluation import worth_table
+    from fullrank.report.evaluation import result_table
 
-    show(worth_table(worth), [worth], path)
+    show(result_table(worth), [worth], path)
     return 0
 
 

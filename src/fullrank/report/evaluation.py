@@ -1,4 +1,4 @@
-"""What evaluations print: one result as a small table, or one row an epoch."""
+"""Evaluations on the terminal: one result as a small table, or one row an epoch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.report.style import GREY, count, look_of, number, percent
+from fullrank.figures.style import GREY, count, number, percent, style_of
+from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
     from fullrank.evaluation.table import Row
 
-__all__ = ["epochs_table", "worth_table"]
+__all__ = ["epochs_table", "result_table"]
 
 TITLES = {"linear": "Linear probe", "knn": "k-NN", "cluster": "Clusters", "finetune": "Fine-tuning"}
 SHARES = ("top1", "top5", "best_top1", "train_top1", "held_out_top1", "accuracy", "purity")
@@ -28,70 +29,56 @@ WORDS = {
 HIDDEN = ("table", "tried", "curve", "by_share", "at_edge", "vote")
 
 
-def worth_table(worth: EvaluationResult) -> RenderableType:
-    """One evaluation: a heading, its numbers, and a row for each share of labels where there are some.
+def result_table(result: EvaluationResult) -> RenderableType:
+    """One evaluation: heading, numbers, and a row for each share of labels.
 
     Example:
         >>> from fullrank.evaluation.result import EvaluationResult
         >>> from rich.console import Console
         >>> names = ("knn", "runs/a", "features", "shapes", "vote")
         >>> result = EvaluationResult(*names, {"top1": 0.5}, {}, 9, 4, 2, 8, 0.1)
-        >>> Console(width=60).print(worth_table(result))  # doctest: +ELLIPSIS
+        >>> Console(width=60).print(result_table(result))  # doctest: +ELLIPSIS
         k-NN  runs/a, features (8 wide)...
     """
     head = Text.assemble(
-        (TITLES[worth.probe], "bold"),
-        f"  {worth.subject}, {worth.tap} ({count(worth.d)} wide), {worth.protocol}\n",
-        (f"{count(worth.n_train)} training and {count(worth.n_test)} test rows of {worth.data}, "
-         f"{worth.classes} classes, {worth.seconds:.1f} s", GREY),
+        (TITLES[result.probe], "bold"),
+        f"  {result.subject}, {result.tap} ({count(result.d)} wide), {result.protocol}\n",
+        (f"{count(result.n_train)} training and {count(result.n_test)} test rows of {result.data}, "
+         f"{result.classes} classes, {result.seconds:.1f} s", GREY),
     )  # fmt: skip
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for key, value in worth.results.items():
+    for key, value in result.results.items():
         if key not in HIDDEN and value is not None:
-            table.add_row(Text(_words(key), GREY), _shown(key, value))
-    parts: list[RenderableType] = [head, table]
-    if "by_share" in worth.results:
-        parts.append(_shares(worth.results["by_share"]))
-    return Group(*parts)
+            table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), _shown(key, value))
+    by_share = result.results.get("by_share")
+    return Group(head, table, *([_shares(by_share)] if by_share is not None else []))
 
 
 def epochs_table(rows: Sequence[Row]) -> RenderableType:
     """One line an encoder: what the run logged, and what each probe found."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict"):
-        table.add_column(name, justify="left" if name == "Verdict" else "right", no_wrap=True)
+    heads = ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict")
+    table = plain_table(heads, left=("Verdict",))
     for row in rows:
         flat = row.as_dict()
-        kind = flat.get("verdict")
-        look = look_of(str(kind)) if kind else None
+        style = style_of(str(flat["verdict"])) if flat.get("verdict") else None
         cluster = flat.get("cluster", {})
         table.add_row(
             "–" if row.epoch is None else str(row.epoch),
             number(flat.get("loss"), 4),
-            number(flat.get("level")),
-            number(flat.get("rank")),
-            number(flat.get("auc")),
-            percent(flat.get("linear", {}).get("top1")),
-            percent(flat.get("knn", {}).get("top1")),
-            number(cluster.get("nmi")),
-            number(cluster.get("ari")),
-            Text(f"{look.glyph} {kind}", look.colour) if look else "–",
+            *(number(flat.get(name)) for name in ("level", "rank", "auc")),
+            *(percent(flat.get(name, {}).get("top1")) for name in ("linear", "knn")),
+            *(number(cluster.get(name)) for name in ("nmi", "ari")),
+            Text(f"{style.glyph} {style.word}", style.colour) if style else "–",
         )
     return table
 
 
 def _shares(by_share: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in ("Labels", "Images", "Top-1", "Top-5", "Best top-1"):
-        table.add_column(name, justify="right")
+    table = plain_table(("Labels", "Images", "Top-1", "Top-5", "Best top-1"))
     for share, found in by_share.items():
         accuracies = [percent(found[key]) for key in ("top1", "top5", "best_top1")]
         table.add_row(percent(float(share)), count(found["images"]), *accuracies)
     return table
-
-
-def _words(key: str) -> str:
-    return WORDS.get(key, key.replace("_", " "))
 
 
 def _shown(key: str, value: Any) -> str:

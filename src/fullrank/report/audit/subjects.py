@@ -22,7 +22,7 @@ from fullrank.collapse.verdict import judge
 from fullrank.errors import DataError, UsageError
 from fullrank.report.audit.terminal import AuditView
 
-__all__ = ["AuditOptions", "OnProgress", "audit_subject", "main_tap"]
+__all__ = ["AuditOptions", "OnProgress", "audit_subject"]
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it goes (0: not known)."""
@@ -70,11 +70,6 @@ class AuditOptions:
             raise UsageError(f"the split is train or held-out, not {self.split}")
         for name in self.metrics or ():
             _ = METRICS[name]
-
-
-def main_tap(audits: dict[str, AuditView]) -> str:
-    """The tap that a verdict is about where there are several: the features, else the deepest."""
-    return "features" if "features" in audits else list(audits)[-1]
 
 
 def audit_subject(

@@ -13,12 +13,12 @@ from torch import Tensor
 from fullrank.collapse.audit import audit
 from fullrank.encoders.encoder import Encoder
 from fullrank.errors import DataError, UsageError
+from fullrank.figures.style import count
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
 from fullrank.probes import knn_predict
 from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
-from fullrank.report.style import count
 
 __all__ = ["Images", "choose_images", "measure", "shared_data"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from fullrank.collapse.audit import Audit
 from fullrank.errors import DataError
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
-from fullrank.report.style import Look, count, look_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +54,9 @@ class TapSummary:
     images: str = ""
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Colour, glyph and title of the verdict."""
-        return look_of(self.kind)
+        return style_of(self.kind)
 
     @classmethod
     def of_audit(cls, found: Audit, images: str) -> TapSummary:
