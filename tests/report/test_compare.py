@@ -16,7 +16,7 @@ from rich.console import Console
 
 from encoders.foreign_layouts import dino, vit
 from fullrank.collapse.audit import audit
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.result import EvaluationResult, place
 from fullrank.features.extraction import embed_images
@@ -157,7 +157,7 @@ def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign):
     subject = measure(open_subject(foreign), images)
     sources = (images.queries, images.bank)
     rows = [
-        next(embed_images(open_model(foreign), source, batch_size=300)).rows["features"] for source in sources
+        next(embed_images(open_encoder(foreign), source, batch_size=300)).rows["features"] for source in sources
     ]
     asked, bank = (torch.nn.functional.normalize(part, dim=1).numpy() for part in rows)
     assert asked.std(0).max() > 1e-3

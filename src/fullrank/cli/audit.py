@@ -204,9 +204,9 @@ def read_thresholds(file: Path) -> Thresholds:
 
 def is_encoder(what: str) -> bool:
     """Whether a text means an encoder and not embeddings."""
-    from fullrank.encoders.opening import is_model
+    from fullrank.encoders.opening import is_encoder
 
-    return is_model(what)
+    return is_encoder(what)
 
 
 def short_name(what: str) -> str:

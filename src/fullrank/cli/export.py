@@ -116,12 +116,12 @@ def write_encoder(args: Export, to: Format) -> dict[str, Any]:
 
 def draw_map(args: Export) -> dict[str, Any]:
     """Features on a plane; what --json prints."""
-    from fullrank.encoders.opening import is_model
+    from fullrank.encoders.opening import is_encoder
     from fullrank.features.maps import map_features, read_features, write_csv
     from fullrank.features.store import is_stored
     from fullrank.report.feature_map import write_maps
 
-    if not is_stored(Path(args.what)) and is_model(args.what):
+    if not is_stored(Path(args.what)) and is_encoder(args.what):
         raise UsageError(
             f"{args.what} is an encoder: write its features with `fullrank embed`, then map those"
         )

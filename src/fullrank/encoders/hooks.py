@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.modules import tap_module
+from fullrank.encoders.encoder import tap_module
 from fullrank.errors import UsageError
 
 __all__ = ["FEATURES", "Tokens", "pool", "take_taps", "which_taps"]
@@ -32,8 +32,8 @@ def which_taps(model: Encoder, wanted: Sequence[str] | None) -> dict[str, nn.Mod
         UnknownNameError: the network has no such module.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> model = open_model("timm:resnet18", pretrained=False)
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> model = open_encoder("timm:resnet18", pretrained=False)
         >>> list(which_taps(model, None)), list(which_taps(model, ["layer4", "layer3.1"]))
         (['features'], ['layer4', 'layer3.1'])
     """

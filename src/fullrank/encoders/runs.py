@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.modules import tap_module
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.encoder import tap_module
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
 from fullrank.methods import build_method
@@ -92,15 +92,15 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
     kept its last healthy encoder, that one's.
 
     Args:
-        what: see `open_model`.
+        what: see `open_encoder`.
         taps: what is to be looked at; `projector`, `predictor`, `target`, `codes` and `backbone` are a
             method's.
-        options: of `open_model`.
+        options: of `open_encoder`.
 
     Raises:
         UsageError: the method has no such tap, or the run no checkpoint.
     """
-    model = open_model(what, **options)
+    model = open_encoder(what, **options)
     run = own_run(what)
     wanted = [tap for tap in taps or () if tap in METHOD_TAPS]
     if run is None or not wanted:

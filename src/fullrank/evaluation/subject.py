@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES
-from fullrank.encoders.opening import is_model
+from fullrank.encoders.opening import is_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
 from fullrank.errors import UsageError
 from fullrank.features.embeddings import open_embeddings
@@ -131,7 +131,7 @@ def open_features(subject: Subject, progress: OnProgress | None = None) -> Featu
     path = Path(subject.what).expanduser()
     if is_stored(path):
         found = _from_store(path, subject)
-    elif is_model(subject.what) or (subject.data and not path.exists()):
+    elif is_encoder(subject.what) or (subject.data and not path.exists()):
         found = _from_encoder(subject, progress)
     else:
         found = _from_files(subject)
@@ -142,7 +142,7 @@ def open_features(subject: Subject, progress: OnProgress | None = None) -> Featu
 
 
 def _unlabelled(subject: Subject) -> str:
-    if subject.data or is_model(subject.what):
+    if subject.data or is_encoder(subject.what):
         return (
             f"the images of {subject.data or subject.what} have no labels, which this evaluation needs: take "
             f"labelled ones with --data, or `fullrank audit`, which needs none"
@@ -236,7 +236,7 @@ def open_encoder_and_data(subject: Subject) -> tuple[Encoder, Data]:
     Raises:
         UsageError: the subject is no encoder, or images are missing.
     """
-    if not is_model(subject.what) and not subject.data:
+    if not is_encoder(subject.what) and not subject.data:
         raise UsageError(
             f"{subject.what} is no encoder: a run, a checkpoint or a model's name is needed here"
         )

@@ -2,8 +2,8 @@
 
 Example:
     >>> from fullrank.images.opening import open_data
-    >>> from fullrank.encoders.opening import open_model
-    >>> model = open_model("timm:resnet18", pretrained=False, image_size=32)
+    >>> from fullrank.encoders.opening import open_encoder
+    >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
     >>> images = open_data("shapes", limit=10).train
     >>> for batch in embed_images(model, images, taps=["layer2", "features"], device="cpu"):
     ...     {tap: tuple(rows.shape) for tap, rows in batch.rows.items()}

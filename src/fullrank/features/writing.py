@@ -46,7 +46,7 @@ class EmbedOptions:
         device: where the network runs; None is a GPU where there is one.
         untrained: the network of a name with random weights.
         download: fetch weights or data that are not there.
-        opening: further options of `open_model`.
+        opening: further options of `open_encoder`.
     """
 
     data: str = ""
@@ -124,7 +124,7 @@ def write_features(
     Under torchrun each process writes its contiguous part, and the last one joins them.
 
     Args:
-        what: a run of ours, or an encoder as `open_model` takes it.
+        what: a run of ours, or an encoder as `open_encoder` takes it.
         folder: see `fullrank.features.store`.
         wishes: how.
         progress: told what is done, how far it is, and how far it goes.

@@ -40,8 +40,8 @@ def probe_images(model: Encoder, n: int = 3) -> Tensor:
     """Random images [n, 3, S, S] that tell networks apart; always the same ones.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> probe_images(open_model("timm:resnet18", pretrained=False, image_size=32)).shape
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> probe_images(open_encoder("timm:resnet18", pretrained=False, image_size=32)).shape
         torch.Size([3, 3, 32, 32])
     """
     size = model.image_size
@@ -53,8 +53,8 @@ def difference(network: nn.Module, model: Encoder) -> float:
     """The largest difference of the features of two networks, as a share of the largest feature.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> model = open_model("timm:resnet18", pretrained=False, image_size=32)
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
         >>> difference(model.network, model)
         0.0
     """
@@ -69,8 +69,8 @@ def in_timm(model: Encoder) -> Rebuilt | None:
     """The encoder as timm builds it, or None where timm has no network with these weights and features.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> in_timm(open_model("torchvision:resnet18", pretrained=False, image_size=64)).architecture
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> in_timm(open_encoder("torchvision:resnet18", pretrained=False, image_size=64)).architecture
         'resnet18'
     """
     import timm
@@ -96,8 +96,8 @@ def in_torchvision(model: Encoder) -> Rebuilt | None:
     """The encoder as torchvision builds it, or None; a ResNet with a CIFAR stem counts.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> in_torchvision(open_model("timm:resnet18", pretrained=False, image_size=64)).architecture
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> in_torchvision(open_encoder("timm:resnet18", pretrained=False, image_size=64)).architecture
         'resnet18'
     """
     import torchvision

@@ -17,7 +17,7 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.export.usage import readme
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
 
@@ -51,12 +51,12 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     """Writes an encoder as a folder that another library opens, and opens it again to compare.
 
     Args:
-        what: a run of ours, or an encoder as `open_model` takes it.
+        what: a run of ours, or an encoder as `open_encoder` takes it.
         to: `timm`: config.json and model.safetensors as on the Hub. `torchvision`: a state dict that loads
             into torchvision's network, all but its classifier. `torch`: the state dict as it is. `onnx`: a
             graph that takes batches of any size.
         folder: to be made.
-        opening: options of `open_model`.
+        opening: options of `open_encoder`.
 
     Returns:
         What was written.
@@ -75,7 +75,7 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already: take another --out")
-    model = open_model(what, **opening)
+    model = open_encoder(what, **opening)
     rebuilt = _rebuilt(model, to)
     said = _said(what, model, rebuilt)
     draft = folder.with_name(f".{folder.name}.partial")

@@ -169,10 +169,10 @@ def _named(what: Any) -> str:
 
 
 def _is_encoder(what: str | Path, wishes: AuditOptions) -> bool:
-    from fullrank.encoders.opening import is_model
+    from fullrank.encoders.opening import is_encoder
 
     # with images to feed it, what is not there was meant as a name
-    return is_model(what) or bool(wishes.data and not Path(what).expanduser().exists())
+    return is_encoder(what) or bool(wishes.data and not Path(what).expanduser().exists())
 
 
 class _Watched:

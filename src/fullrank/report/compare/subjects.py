@@ -138,7 +138,7 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
     """Opens whatever was named.
 
     Args:
-        word: a run directory; an encoder as `open_model` takes it; embeddings as `open_embeddings` takes
+        word: a run directory; an encoder as `open_encoder` takes it; embeddings as `open_embeddings` takes
             them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
         download: fetch weights that are not in the libraries' caches.
         measure: also open the encoders of runs, so that they can be measured.
@@ -163,9 +163,9 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
         return _embeddings(word, path)
     if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
         raise DataError(f"{word} does not exist")
-    from fullrank.encoders.opening import open_model
+    from fullrank.encoders.opening import open_encoder
 
-    model = open_model(word, download=download)
+    model = open_encoder(word, download=download)
     evaluations = _evaluations(word)
     return Subject(
         word,
@@ -248,13 +248,13 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
 
 
 def _with_encoder(subject: Subject) -> Subject:
-    from fullrank.encoders.opening import open_model
+    from fullrank.encoders.opening import open_encoder
 
     assert subject.run is not None
     if not (subject.run.path / "encoder.safetensors").is_file():
         note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
         return replace(subject, notes=(*subject.notes, note))
-    return replace(subject, model=open_model(subject.run.path))
+    return replace(subject, model=open_encoder(subject.run.path))
 
 
 def _audited(word: str, file: Path) -> Subject:
@@ -307,10 +307,10 @@ def _embeddings(word: str, path: Path) -> Subject:
 
 
 def _is_model(path: Path) -> bool:
-    from fullrank.encoders.opening import is_model
+    from fullrank.encoders.opening import is_encoder
     from fullrank.features.store import is_stored
 
-    return not is_stored(path) and is_model(path)
+    return not is_stored(path) and is_encoder(path)
 
 
 def _evaluations(word: str) -> dict[str, Record]:
