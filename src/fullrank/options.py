@@ -22,6 +22,7 @@ __all__ = [
     "Names",
     "Numbers",
     "OnProgress",
+    "Options",
     "SubjectOptions",
     "new_folder",
     "split_names",
@@ -79,7 +80,25 @@ def new_folder(out: Path | str) -> Path:
 
 
 @dataclass(frozen=True)
-class EncoderOptions:
+class Options:
+    """Options that can be given by name."""
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with other values; raises UnknownNameError for what is no option.
+
+        Example:
+            >>> SubjectOptions().changed(limit=9).limit
+            9
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("option", name, known)
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class EncoderOptions(Options):
     """How an encoder is opened.
 
     Attributes:
@@ -100,19 +119,6 @@ class EncoderOptions:
                 raise UsageError(f"--{name} must not be negative, and is {getattr(self, name)}")
         if getattr(self, "batch_size", 1) < 1:
             raise UsageError(f"batch size {getattr(self, 'batch_size', 1)} is not positive")
-
-    def changed(self, **changes: Any) -> Self:
-        """The same with other values; raises UnknownNameError for what is no option.
-
-        Example:
-            >>> SubjectOptions().changed(limit=9).limit
-            9
-        """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UnknownNameError("option", name, known)
-        return replace(self, **changes)
 
     def opening(self) -> dict[str, Any]:
         """Keyword arguments of `open_encoder`."""
@@ -318,7 +324,7 @@ class ExportOptions(CheckpointOptions):
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Options):
     """How runs and encoders are compared.
 
     Attributes:

@@ -17,8 +17,7 @@ from cli.helpers import Called, call
 from encoders.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 from fullrank.encoders.opening import open_encoder
 from fullrank.features.extraction import embed_images
-from fullrank.features.layouts import LAYOUTS
-from fullrank.features.store import open_stored
+from fullrank.features.store import LAYOUTS, open_stored
 from fullrank.images.opening import open_data
 
 FORKSERVER = multiprocessing.get_context("forkserver")

@@ -11,9 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder, make_encoder
+from fullrank.encoders.encoder import Encoder, find_taps, make_encoder
 from fullrank.encoders.hooks import pool, take_taps, which_taps
-from fullrank.encoders.encoder import find_taps
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.images.sources import MemorySource

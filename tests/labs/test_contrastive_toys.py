@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
+from fullrank.labs.contrastive_toys import toys as contrastive_toys
 from fullrank.labs.contrastive_toys.toys import (
     ContrastiveToy,
     ContrastiveTrajectory,
@@ -19,7 +20,6 @@ from fullrank.labs.contrastive_toys.toys import (
     strong_augmentation,
     train_contrastive,
 )
-from fullrank.labs.contrastive_toys import toys as contrastive_toys
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -14,8 +14,8 @@ import torch
 import fullrank
 from fullrank.collapse.catalogue import CATALOGUE
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.features.layouts import LAYOUTS
-from fullrank.features.store import StoreWriter
+from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.store import LAYOUTS
 from fullrank.report.audit.page import Against, as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
@@ -119,28 +119,28 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
     taps = {"features": cloud(600), "target": cloud(600)[:, :1].repeat(1, 3)}
     for split in ("train", "test"):
         n = 600 if split == "train" else 300
-        wish = {"subject": "noise", "taps": list(taps)}
-        writer = StoreWriter(tmp_path / "F", split, wish, layout=layout, rank=0, world_size=1)
+        settings = {"subject": "noise", "taps": list(taps)}
+        writer = StoreWriter(tmp_path / "F", split, settings, layout=layout, rank=0, world_size=1)
         rows = {tap: z[:n] for tap, z in taps.items()}
         writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
         writer.finish({"classes": ["a", "b", "c"]})
-    wishes = AuditOptions(metrics=("level", "nc1_variability"))
-    held_out = audit_subject(tmp_path / "F", wishes)
+    options = AuditOptions(metrics=("level", "nc1_variability"))
+    held_out = audit_subject(tmp_path / "F", options)
     assert {tap: (found.n, found.verdict.kind) for tap, found in held_out.items()} == {
         "features": (300, "healthy"),
         "target": (300, "dimensional"),
     }
     assert held_out["features"].metrics["nc1_variability"].value is not None
-    (train,) = audit_subject(tmp_path / "F", replace(wishes, taps=("target",), split="train")).values()
+    (train,) = audit_subject(tmp_path / "F", replace(options, taps=("target",), split="train")).values()
     assert train.n == 600
     if LAYOUTS[layout].place(tmp_path / "F", "train").is_dir():
-        assert audit_subject(tmp_path / "F/train", wishes)["features"].n == 600
+        assert audit_subject(tmp_path / "F/train", options)["features"].n == 600
         with pytest.raises(UsageError, match=r"train holds no held-out images"):
-            audit_subject(tmp_path / "F/train", replace(wishes, split="held-out"))
+            audit_subject(tmp_path / "F/train", replace(options, split="held-out"))
     with pytest.raises(UsageError, match="holds features with their labels"):
-        audit_subject(tmp_path / "F", wishes, np.zeros(300))
+        audit_subject(tmp_path / "F", options, np.zeros(300))
     with pytest.raises(UnknownNameError, match="unknown tap 'feature'"):
-        audit_subject(tmp_path / "F", replace(wishes, taps=("feature",)))
+        audit_subject(tmp_path / "F", replace(options, taps=("feature",)))
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,8 @@ def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign):
     subject = measure(open_subject(foreign), images)
     sources = (images.queries, images.bank)
     rows = [
-        next(embed_images(open_encoder(foreign), source, batch_size=300)).rows["features"] for source in sources
+        next(embed_images(open_encoder(foreign), source, batch_size=300)).rows["features"]
+        for source in sources
     ]
     asked, bank = (torch.nn.functional.normalize(part, dim=1).numpy() for part in rows)
     assert asked.std(0).max() > 1e-3

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from fullrank import api
 from fullrank.cli.arguments import parse
 from fullrank.cli.train import follow
 
@@ -33,9 +34,8 @@ class Resume:
 def run(words: Sequence[str]) -> int:
     """Continues a run."""
     args = parse(Resume, words, "fullrank resume")
-    from fullrank.training.loop import resume
     from fullrank.training.run_dir import RunDir
 
     path = Path(args.run)
-    config = RunDir.open(path).config()
-    return follow(lambda listeners: resume(path, listeners), path, config.log, args)
+    logs = RunDir.open(path).config().log
+    return follow(lambda listeners: api.resume(path, listeners=listeners), path, logs, args)

@@ -162,7 +162,7 @@ def check(cells: Sequence[Job]) -> None:
     for cell in cells:
         what, *options = cell.words
         method, layers, _ = starting_point(what, options)
-        to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False))
+        to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])
 
 
 def remember(cells: Sequence[Job], out: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.encoder import tap_module
+from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.errors import UsageError
 
 __all__ = ["FEATURES", "Tokens", "pool", "take_taps", "which_taps"]

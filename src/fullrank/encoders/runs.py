@@ -1,4 +1,4 @@
-"""A run of ours as an encoder with every tap of its method, and the images that it was trained on."""
+"""A run as an encoder with every tap of its method, and the images that it was trained on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.encoder import tap_module
+from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
@@ -20,6 +19,7 @@ from fullrank.methods import build_method
 from fullrank.methods._base import Method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
+from fullrank.training.data import open_run_data
 from fullrank.training.run_dir import RunDir
 
 __all__ = ["METHOD_TAPS", "EveryTap", "encoder_header", "open_with_taps", "own_data", "own_run"]
@@ -28,14 +28,14 @@ METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
 
 def own_run(what: str | Path) -> RunDir | None:
-    """The run directory that was named, by itself or by its `encoder.safetensors`; None where it is none."""
+    """The run directory of a path to it or to its `encoder.safetensors`; else None."""
     path = Path(what).expanduser()
     folder = path.parent if path.name == "encoder.safetensors" else path
     return RunDir.open(folder) if (folder / "config.yaml").is_file() else None
 
 
 def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Data:
-    """The images that a run was trained on, and the ones that it held out.
+    """Open the images that a run was trained on, and the ones that it held out.
 
     Args:
         config: of the run.
@@ -47,20 +47,12 @@ def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Dat
         >>> len(data.train), len(data.held_out)
         (50, 50)
     """
-    from fullrank.images.opening import open_data
-
-    return open_data(
-        config.data,
-        image_size=config.image_size or None if config.data == "shapes" else None,
-        limit=min(filter(None, (limit, config.limit)), default=None),
-        download=download,
-        max_corrupt=config.max_corrupt,
-        seed=config.seed,
-    )
+    most = min(filter(None, (limit, config.limit)), default=0)
+    return open_run_data(replace(config, limit=most, download=download))
 
 
 class EveryTap(nn.Module):
-    """A method as a network: images to backbone features, with a module that puts out each of its taps.
+    """A method as a network, with a module for the output of each of its taps.
 
     Scores over codes are divided by the method's temperature, as the softmax over them wants it.
 
@@ -86,15 +78,14 @@ class EveryTap(nn.Module):
 
 
 def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> Encoder:
-    """Opens an encoder; a run of ours whose method's taps are wanted comes as its whole method.
+    """Open an encoder; of a run whose method's taps are wanted, the whole method.
 
     The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run
     kept its last healthy encoder, that one's.
 
     Args:
         what: see `open_encoder`.
-        taps: what is to be looked at; `projector`, `predictor`, `target`, `codes` and `backbone` are a
-            method's.
+        taps: layer outputs; `projector`, `predictor`, `target`, `codes` and `backbone` are a method's.
         options: of `open_encoder`.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What a representation is worth: the probes on a run's, a model's or a file's features."""
+"""Probes on the features of a run, a model or a file: linear, k-NN, clusters, fine-tuning."""

@@ -1,4 +1,4 @@
-"""Streams images through an encoder in eval mode and hands out rows of any of its taps."""
+"""Images through an encoder in eval mode: rows of any of its layer outputs (taps)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
-from fullrank.errors import UsageError
+from fullrank.errors import DataError, UsageError
 from fullrank.features.augmented import Augmentation, augmented_batches
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Indices, Source
+from fullrank.options import OnProgress
 from fullrank.views import image_ops
 
-__all__ = ["Embedded", "embed_images", "part_of"]
+__all__ = ["Embedded", "embed_images", "embed_whole", "part_of"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def embed_images(
     skip: int = 0,
     augmentation: Augmentation | None = None,
 ) -> Iterator[Embedded]:
-    """Iterates over the rows of all images once, in order: eval mode, without gradients.
+    """Iterate over the rows of all images once, in order: eval mode, without gradients.
 
     Images are resized to the model's size (centre crop of its ratio) and normalised with the model's mean and
     std, or with the source's where the model has none on record. An image that cannot be decoded is left out,
@@ -104,19 +105,57 @@ def embed_images(
         last = getattr(model.network, "output_fmt", "") == "NHWC"
         network = model.network.to(where)
         for indices, views in batches():
-            found: list[dict[str, Tensor]] = []
+            outputs: list[dict[str, Tensor]] = []
             with _eval_mode(network), take_taps(inner, tokens, prefix, last) as rows:
                 for images in views:
                     features = network(images)
-                    found.append({**rows, FEATURES: features})
-            silent = [name for name in modules if name not in found[0]]
+                    outputs.append({**rows, FEATURES: features})
+            silent = [name for name in modules if name not in outputs[0]]
             if silent:
                 raise UsageError(f"layer {silent[0]!r} is not run on the way to the features: take another")
             indices = indices.repeat_interleave(len(views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[indices.numpy()])
-            yield Embedded({name: _in_turn([z[name] for z in found]) for name in modules}, indices, labels)
+            yield Embedded({name: _in_turn([z[name] for z in outputs]) for name in modules}, indices, labels)
 
     return stream()
+
+
+def embed_whole(
+    model: Encoder,
+    source: Source,
+    tap: str = FEATURES,
+    batch_size: int = 256,
+    on_progress: OnProgress | None = None,
+    task: str = "embedding",
+) -> tuple[Tensor, Tensor | None]:
+    """Rows of all images at one tap, in memory.
+
+    Args:
+        model: the encoder.
+        source: the images.
+        tap: layer output.
+        batch_size: images at once.
+        on_progress: called after every batch.
+        task: the name that it is called with.
+
+    Returns:
+        Rows float32 [n, d], and labels int64 [n], or None where the source has none.
+
+    Raises:
+        DataError: no image can be decoded.
+    """
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    done = 0
+    for batch in embed_images(model, source, [tap], batch_size):
+        rows.append(batch.rows[tap])
+        labels += [] if batch.labels is None else [batch.labels]
+        done += len(batch.indices)
+        if on_progress:
+            on_progress(task, done, len(source))
+    if not rows:
+        raise DataError(f"{source.name} has no image that can be decoded")
+    return torch.cat(rows), torch.cat(labels) if labels else None
 
 
 def part_of(n: int, rank: int, world_size: int) -> Indices:

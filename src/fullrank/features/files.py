@@ -1,7 +1,8 @@
-"""Embeddings in `.npy`, `.npz`, `.pt` and `.safetensors`: mapped or streamed, never unpickled."""
+"""Arrays in `.npy`, `.npz`, `.pt` and `.safetensors`: mapped or streamed, never unpickled."""
 
 from __future__ import annotations
 
+import difflib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
+from fullrank.encoders.encoder import first_line
 from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError
 from fullrank.features.keys import choose_key, label_key
@@ -25,12 +27,20 @@ from fullrank.features.tables import (
     to_rows,
 )
 
-__all__ = ["OpenedTable", "found_in", "open_npy", "open_npz", "open_safetensors", "open_torch"]
+__all__ = [
+    "ArrayFile",
+    "OpenedTable",
+    "existing",
+    "read_npy",
+    "read_npz",
+    "read_safetensors",
+    "read_torch",
+]
 
 
 @dataclass
 class OpenedTable:
-    """What a file holds.
+    """The embeddings of a file, and the labels beside them.
 
     Attributes:
         table: the embeddings.
@@ -47,30 +57,61 @@ class OpenedTable:
     notes: list[str] = field(default_factory=list)
 
 
-def found_in(
-    path: Path,
-    arrays: Mapping[str, Stored],
-    key: str | None,
-    table: Callable[[str, Any], Table],
-    values: Callable[[str], Any],
-) -> OpenedTable:
-    """Chooses embeddings and labels among the arrays of a file.
+@dataclass(frozen=True)
+class ArrayFile:
+    """The arrays of a file, and how each is read.
 
-    Args:
+    Attributes:
         path: of the file.
-        arrays: what it holds.
-        key: the array that is wanted, or None.
+        arrays: what is stored, by name; a file that is one array has it under "".
         table: makes the table of an array, given its name and the dtype of its rows.
         values: reads an array whole.
+        notes: one line each, for a report.
     """
-    chosen = choose_key(str(path), arrays, key)
-    where = f"{path}[{chosen}]"
-    dtype, notes = check_matrix(where, arrays[chosen])
-    found = OpenedTable(table(chosen, dtype), chosen, notes=notes)
-    found.label_key = label_key(arrays, chosen, found.table.n)
-    if found.label_key is not None:
-        found.labels = values(found.label_key)
-    return found
+
+    path: Path
+    arrays: Mapping[str, Stored]
+    table: Callable[[str, Any], Table]
+    values: Callable[[str], Any]
+    notes: list[str] = field(default_factory=list)
+
+    def choose(self, key: str | None) -> OpenedTable:
+        """Choose embeddings and labels among the arrays; `key` names the wanted one.
+
+        Raises:
+            DataError, UnknownNameError: as `choose_key` and `check_matrix`.
+        """
+        if list(self.arrays) == [""]:
+            dtype, notes = check_matrix(str(self.path), self.arrays[""])
+            return OpenedTable(self.table("", dtype), notes=self.notes + notes)
+        chosen = choose_key(str(self.path), self.arrays, key)
+        dtype, notes = check_matrix(f"{self.path}[{chosen}]", self.arrays[chosen])
+        table = self.table(chosen, dtype)
+        labels = label_key(self.arrays, chosen, table.n)
+        values = None if labels is None else self.values(labels)
+        return OpenedTable(table, chosen, values, labels, notes + self.notes)
+
+
+def existing(source: Path | str) -> Path:
+    """The path, expanded; raises DataError with the nearest existing names where there is nothing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "features.npy").touch()
+        ...     try:
+        ...         existing(Path(folder, "feature.npy"))
+        ...     except DataError as error:
+        ...         print(str(error).replace(folder, ""))
+        /feature.npy does not exist; did you mean features.npy?
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if not path.parent.is_dir():
+        raise DataError(f"{path} does not exist: there is no folder {path.parent}")
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
+    raise DataError(f"{path} does not exist" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
 # numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive
@@ -89,9 +130,7 @@ def _header(file: IO[bytes], where: str) -> _Header:
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = reader[version](file)
     except (ValueError, KeyError, EOFError) as error:
-        raise DataError(
-            f"{where} is no array of numpy, or damaged: {str(error).splitlines()[0][:120]}"
-        ) from error
+        raise DataError(f"{where} is no array of numpy, or damaged: {first_line(error, 120)}") from error
     return _Header(Stored(shape, dtype), fortran and len(shape) > 1, file.tell())
 
 
@@ -112,16 +151,19 @@ def _mapped(path: Path, where: str, header: _Header, offset: int, dtype: Any) ->
     return RangeTable(n, d, dtype, opened)
 
 
-def open_npy(path: Path, key: str | None = None) -> OpenedTable:
+def read_npy(path: Path) -> ArrayFile:
     """One array, mapped, in either order: costs no memory and no time before rows are read."""
     with path.open("rb") as file:
         header = _header(file, str(path))
-    dtype, notes = check_matrix(str(path), header.stored)
-    return OpenedTable(_mapped(path, str(path), header, header.length, dtype), notes=notes)
+
+    def table(_: str, dtype: Any) -> Table:
+        return _mapped(path, str(path), header, header.length, dtype)
+
+    return ArrayFile(path, {"": header.stored}, table, lambda _: np.load(path, allow_pickle=False))
 
 
-def open_npz(path: Path, key: str | None = None) -> OpenedTable:
-    """Named arrays: mapped where `np.savez` wrote them; else decompressed anew on every pass.
+def read_npz(path: Path) -> ArrayFile:
+    """Named arrays: mapped where `np.savez` wrote them, else decompressed anew on every pass.
 
     A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
     Fortran order has to be decompressed whole.
@@ -155,9 +197,7 @@ def open_npz(path: Path, key: str | None = None) -> OpenedTable:
         return _Compressed(path, members[name], header, dtype)
 
     arrays = {name: header.stored for name, header in headers.items()}
-    found = found_in(path, arrays, key, table, lambda name: _whole(path, members[name]))
-    found.notes += notes
-    return found
+    return ArrayFile(path, arrays, table, lambda name: _whole(path, members[name]), notes)
 
 
 def _member_start(path: Path, member: str) -> int:
@@ -211,35 +251,26 @@ def _fill(part: np.ndarray, file: IO[bytes]) -> None:
 # torch
 
 
-def open_torch(path: Path, key: str | None = None) -> OpenedTable:
+def read_torch(path: Path) -> ArrayFile:
     """A tensor, or nested mappings of them, mapped; loaded whole where PyTorch before 1.6 wrote the file."""
     content, mapped = load_torch_file(path)
     tensors = _flat(content)
     if not tensors:
         raise DataError(f"{path} holds no tensors: it is a {type(content).__name__}")
-    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
 
     def table(name: str, dtype: Any) -> Table:
+        if str(tensors[name].layout) != "torch.strided":
+            where = f"{path}[{name}]" if name else str(path)
+            raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
         return MemoryTable(tensors[name].detach(), dtype)
 
-    if list(tensors) == [""]:
-        _check_layout(str(path), tensors[""])
-        dtype, more = check_matrix(str(path), _stored(tensors[""]))
-        return OpenedTable(table("", dtype), notes=notes + more)
+    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
     arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
-    found = found_in(path, arrays, key, table, lambda name: tensors[name].detach().numpy())
-    _check_layout(f"{path}[{found.key}]", tensors[found.key or ""])
-    found.notes += notes
-    return found
+    return ArrayFile(path, arrays, table, lambda name: tensors[name].detach().numpy(), notes)
 
 
 def _stored(tensor: Tensor) -> Stored:
     return Stored(tuple(tensor.shape), "quantised numbers" if tensor.is_quantized else tensor.dtype)
-
-
-def _check_layout(where: str, tensor: Tensor) -> None:
-    if str(tensor.layout) != "torch.strided":
-        raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
 
 
 def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
@@ -248,11 +279,11 @@ def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
         return {within: content}
     if isinstance(content, list | tuple):
         content = {str(i): part for i, part in enumerate(content)}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         for name, part in content.items():
-            found |= _flat(part, f"{within}/{name}" if within else str(name))
-    return found
+            tensors |= _flat(part, f"{within}/{name}" if within else str(name))
+    return tensors
 
 
 # safetensors
@@ -266,7 +297,7 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
 }
 
 
-def open_safetensors(path: Path, key: str | None = None) -> OpenedTable:
+def read_safetensors(path: Path) -> ArrayFile:
     """Named tensors, read in slices: costs no memory before rows are read."""
     import torch
     from safetensors import SafetensorError, safe_open
@@ -298,4 +329,4 @@ def open_safetensors(path: Path, key: str | None = None) -> OpenedTable:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).numpy()
 
-    return found_in(path, arrays, key, table, values)
+    return ArrayFile(path, arrays, table, values)

@@ -22,44 +22,29 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UsageError
-from fullrank.features.layouts import INDICES, LABELS, LAYOUTS, Column, LayoutName
+from fullrank.features.store import (
+    INDICES,
+    LABELS,
+    LAYOUTS,
+    MANIFEST,
+    SPLITS,
+    Column,
+    partial_folder,
+    read_manifest,
+)
 
-__all__ = ["SPLITS", "StoreWriter", "read_manifest", "unfinished"]
+__all__ = ["StoreWriter"]
 
-SPLITS = ("train", "test")
-MANIFEST = "embed.json"
 RECORD_SECONDS = 1.0  # between two records of the progress: each waits for the disk
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a folder of features says that it is, or None where it is none."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("layout") in LAYOUTS else None
-
-
-def unfinished(folder: Path, split: str) -> bool:
-    """Whether a split was begun and is not there yet."""
-    return _partial(folder, split).exists() and not _layout_of(folder).place(folder, split).exists()
-
-
-def _layout_of(folder: Path) -> Any:
-    return LAYOUTS[(read_manifest(folder) or {"layout": "safetensors"})["layout"]]
-
-
-def _partial(folder: Path, split: str) -> Path:
-    return folder / f".{split}.partial"
-
-
 class StoreWriter:
-    """Streams the rows of one split into a folder; a writer with the same wish goes on where one was killed.
+    """Append rows of one split to a folder; the same settings go on where a process was killed.
 
     Args:
         folder: made if need be.
         split: `train` or `test`.
-        wish: what is being embedded, as JSON has it: what decides the rows. Part of the provenance.
+        settings: what is being embedded, as JSON has it: what decides the rows. Part of the provenance.
         layout: of the finished file.
         rank: of this process.
         world_size: processes that each write a contiguous part.
@@ -69,27 +54,27 @@ class StoreWriter:
         images: how many of this process's images are done.
 
     Raises:
-        UsageError: the folder holds something else, features of another wish, or a part that another process
-            is writing.
+        UsageError: the folder holds something else, features of other settings, or a part that another
+            process is writing.
     """
 
     def __init__(
         self,
         folder: Path,
         split: str,
-        wish: Mapping[str, Any],
+        settings: Mapping[str, Any],
         *,
-        layout: LayoutName = "safetensors",
+        layout: str = "safetensors",
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f"a split is train or test, not {split}")
-        self.folder, self.split, self.wish = folder, split, dict(wish)
+        self.folder, self.split, self.settings = folder, split, dict(settings)
         self.layout, self.rank, self.world_size = LAYOUTS[layout], rank, world_size
-        _claim(folder, {"layout": layout, **self.wish})
+        _claim(folder, {"layout": layout, **self.settings})
         self.place = self.layout.place(folder, split)
-        self.partial = _partial(folder, split)
+        self.partial = partial_folder(folder, split)
         self.finished, self.images, self.rows = self.place.exists(), 0, 0
         self.kinds: dict[str, tuple[str, int]] = {}  # dtype and width of each column
         self.files: dict[str, IO[bytes]] = {}
@@ -107,9 +92,8 @@ class StoreWriter:
         self._take_up()
 
     def _take_up(self) -> None:
-        """Goes back to what the last record promises."""
-        with suppress(OSError, ValueError):
-            record = json.loads((self.own / "progress.json").read_text())
+        """Go back to what the last record promises."""
+        if record := _record_of(self.own):
             self.rows, self.images = record["rows"], record["images"]
             self.kinds = {name: (kind, width) for name, (kind, width) in record["columns"].items()}
         for name, column in self._columns([self.own]).items():
@@ -162,7 +146,7 @@ class StoreWriter:
         """Ends this process's part; whoever ends last joins all parts to the finished file.
 
         Args:
-            provenance: what to write beside the wish.
+            provenance: what to write beside the settings.
 
         Returns:
             The finished file, or None where other processes are still at work.
@@ -186,7 +170,7 @@ class StoreWriter:
             if not filled:
                 raise DataError(f"no image of {self.split} can be decoded: there are no features to write")
             self.kinds = _record_of(filled[0])["columns"]
-            self._join(filled, {**self.wish, "split": self.split, **provenance})
+            self._join(filled, {**self.settings, "split": self.split, **provenance})
             return self.place
 
     def _join(self, parts: list[Path], provenance: Mapping[str, Any]) -> None:
@@ -202,7 +186,7 @@ class StoreWriter:
 
 
 def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Makes the folder this wish's; raises where it is another's."""
+    """Make the folder of these settings; raises where it is of others."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: features go into a folder")
     known = read_manifest(folder)
@@ -225,11 +209,11 @@ def _short(value: Any) -> str:
 
 
 def _record_of(part: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((part / "progress.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
+    """The last record of a process's part, or nothing."""
+    record: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        record = json.loads((part / "progress.json").read_text())
+    return record
 
 
 def _replace(path: Path, text: str) -> None:

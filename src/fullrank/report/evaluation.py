@@ -1,4 +1,4 @@
-"""What evaluations print: one result as a small table, or one row an epoch."""
+"""Evaluations on the terminal: one result as a small table, or one row an epoch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fullrank.report.style import GREY, count, look_of, number, percent
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
-    from fullrank.evaluation.table import Row
+    from fullrank.evaluation.table import EncoderRow
 
-__all__ = ["epochs_table", "worth_table"]
+__all__ = ["epochs_table", "result_table"]
 
 TITLES = {"linear": "Linear probe", "knn": "k-NN", "cluster": "Clusters", "finetune": "Fine-tuning"}
 SHARES = ("top1", "top5", "best_top1", "train_top1", "held_out_top1", "accuracy", "purity")
@@ -28,35 +28,35 @@ WORDS = {
 HIDDEN = ("table", "tried", "curve", "by_share", "at_edge", "vote")
 
 
-def worth_table(worth: EvaluationResult) -> RenderableType:
-    """One evaluation: a heading, its numbers, and a row for each share of labels where there are some.
+def result_table(result: EvaluationResult) -> RenderableType:
+    """One evaluation: a heading, its numbers, and a row for each share of labels.
 
     Example:
         >>> from fullrank.evaluation.result import EvaluationResult
         >>> from rich.console import Console
         >>> names = ("knn", "runs/a", "features", "shapes", "vote")
         >>> result = EvaluationResult(*names, {"top1": 0.5}, {}, 9, 4, 2, 8, 0.1)
-        >>> Console(width=60).print(worth_table(result))  # doctest: +ELLIPSIS
+        >>> Console(width=60).print(result_table(result))  # doctest: +ELLIPSIS
         k-NN  runs/a, features (8 wide)...
     """
     head = Text.assemble(
-        (TITLES[worth.probe], "bold"),
-        f"  {worth.subject}, {worth.tap} ({count(worth.d)} wide), {worth.protocol}\n",
-        (f"{count(worth.n_train)} training and {count(worth.n_test)} test rows of {worth.data}, "
-         f"{worth.classes} classes, {worth.seconds:.1f} s", GREY),
+        (TITLES[result.probe], "bold"),
+        f"  {result.subject}, {result.tap} ({count(result.d)} wide), {result.protocol}\n",
+        (f"{count(result.n_train)} training and {count(result.n_test)} test rows of {result.data}, "
+         f"{result.classes} classes, {result.seconds:.1f} s", GREY),
     )  # fmt: skip
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for key, value in worth.results.items():
+    for key, value in result.results.items():
         if key not in HIDDEN and value is not None:
             table.add_row(Text(_words(key), GREY), _shown(key, value))
     parts: list[RenderableType] = [head, table]
-    if "by_share" in worth.results:
-        parts.append(_shares(worth.results["by_share"]))
+    if "by_share" in result.results:
+        parts.append(_shares(result.results["by_share"]))
     return Group(*parts)
 
 
-def epochs_table(rows: Sequence[Row]) -> RenderableType:
-    """One line an encoder: what the run logged, and what each probe found."""
+def epochs_table(rows: Sequence[EncoderRow]) -> RenderableType:
+    """One line an encoder: the run's log and the result of each probe."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
     for name in ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict"):
         table.add_column(name, justify="left" if name == "Verdict" else "right", no_wrap=True)

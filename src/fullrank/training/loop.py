@@ -17,7 +17,7 @@ from fullrank.collapse import CollapseMonitor
 from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.images.decoding import fit
 from fullrank.images.prefetch import prefetch
-from fullrank.images.sources import Source
+from fullrank.images.sources import Data, Source
 from fullrank.methods import StepInfo
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.compiling import new_step
@@ -52,8 +52,10 @@ class Outcome:
     seconds: Mapping[str, float]
 
 
-def train(config: TrainConfig, out: Path, listeners: Sequence[Listener] = ()) -> Outcome:
-    """Trains from the start into a new run directory.
+def train(
+    config: TrainConfig, out: Path, listeners: Sequence[Listener] = (), data: Data | None = None
+) -> Outcome:
+    """Trains from the start into a new run directory; `data` is the run's, where it is open already.
 
     Raises:
         UsageError: anything about the input that cannot work, before anything is written.
@@ -64,7 +66,7 @@ def train(config: TrainConfig, out: Path, listeners: Sequence[Listener] = ()) ->
             f"{out} exists already: take another --out, or continue it with `fullrank resume {out}`"
         )
     fabric = launch_fabric(config)
-    config, data = prepare(config, fabric)
+    config, data = prepare(config, fabric, data)
     s = setup(config, data, fabric)
     run = RunDir.create(out, config) if fabric.is_global_zero else RunDir(out)
     fabric.barrier()

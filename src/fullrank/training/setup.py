@@ -16,13 +16,13 @@ from fullrank.errors import UsageError
 from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
 from fullrank.images.named import DATA
-from fullrank.images.opening import open_data
 from fullrank.images.sources import Data, LazySource, MemorySource, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
 from fullrank.training.compiling import compile_networks
 from fullrank.training.config import TrainConfig
+from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 from fullrank.views.masked import DenseViews
@@ -173,17 +173,11 @@ def default_image_size(source: Source) -> int:
     return 224
 
 
-def prepare(config: TrainConfig, fabric: Fabric) -> tuple[TrainConfig, Data]:
-    """Opens the data and resolves the configuration; nothing is written yet."""
-    with fabric.rank_zero_first():
-        data = open_data(
-            config.data,
-            image_size=config.image_size or None if config.data == "shapes" else None,
-            limit=config.limit or None,
-            download=config.download,
-            max_corrupt=config.max_corrupt,
-            seed=config.seed,
-        )
+def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
+    """Opens the data, where it is not open yet, and resolves the configuration; nothing is written yet."""
+    if data is None:
+        with fabric.rank_zero_first():
+            data = open_run_data(config)
     return resolve(config, data), data
 
 

@@ -20,6 +20,7 @@ from fullrank.encoders.export.usage import readme
 from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
+from fullrank.options import new_folder
 
 __all__ = ["FORMATS", "Exported", "Format", "export_encoder"]
 
@@ -73,8 +74,7 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
         ...     found.files, sorted(path.name for path in found.folder.iterdir())
         (('model.pth', 'fullrank.json', 'README.md'), ['README.md', 'fullrank.json', 'model.pth'])
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already: take another --out")
+    new_folder(folder)
     model = open_encoder(what, **opening)
     rebuilt = _rebuilt(model, to)
     said = _said(what, model, rebuilt)

@@ -1,4 +1,4 @@
-"""`fullrank.audit`: an audit in one call, that shows itself on a terminal and in a notebook."""
+"""An audit that shows itself on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from torch import Tensor
 
 from fullrank.collapse.advice import Advice
-from fullrank.collapse.audit import SAMPLE, Audit
-from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.audit import Audit
 from fullrank.report.audit.wording import MEANINGS, EvidenceRow, as_sentence, evidence_rows, severity_of
 from fullrank.report.style import GREY, Look, count, duration, look_of
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
-__all__ = ["AuditView", "audit", "evidence_table"]
+__all__ = ["AuditView", "evidence_table"]
 
 _WIDTH = 120
 UNTRAINED = "no step taken yet"  # the verdict's word on a network with random weights
@@ -162,63 +160,3 @@ def evidence_table(rows: Sequence[EvidenceRow]) -> Table:
         says = Text(("▼ " if row.beyond else "") + row.says, "bold" if row.beyond else style)
         table.add_row(Text(row.metric, style), *(Text(value, style) for value in numbers), says)
     return table
-
-
-def audit(
-    what: Tensor | np.ndarray | Path | str | Any,
-    *,
-    labels: Tensor | np.ndarray | Sequence[int] | Path | str | None = None,
-    key: str | None = None,
-    data: str | None = None,
-    tap: str | None = None,
-    codes: bool = False,
-    thresholds: Thresholds | None = None,
-    metrics: Sequence[str] | None = None,
-    sample: int = SAMPLE,
-    limit: int | None = None,
-    download: bool = False,
-) -> AuditView:
-    """Asks of an embedding whether it has collapsed, how, and how one knows.
-
-    Args:
-        what: a matrix [n, d]; a file or folder of embeddings; or, with `data`, an encoder: a name of timm,
-            torchvision or Hugging Face, a checkpoint, a run directory (which knows its data).
-        labels: a class per row, or a file of them, for the metrics of classes.
-        key: the array, where a file holds several.
-        data: the images that an encoder is fed with: a folder, or a name of `fullrank list data`.
-        tap: where to look into an encoder; its features by default.
-        codes: whether the rows are scores (logits) over codes or prototypes.
-        thresholds: what the verdict depends on.
-        metrics: names of the catalogue; None takes all that the rows allow, but for three slow ones.
-        sample: rows that are compared with each other, at most.
-        limit: images that an encoder is fed with, at most.
-        download: fetch weights or data that are not there.
-
-    Returns:
-        The audit; a notebook and `print` show it, `.write("folder")` leaves a page.
-
-    Raises:
-        UsageError: nothing that can be audited, in one line that says why.
-
-    Example:
-        >>> import fullrank, torch
-        >>> z = torch.randn(1000, 3) @ torch.randn(3, 64)
-        >>> fullrank.audit(z).verdict.kind
-        'dimensional'
-    """
-    from fullrank.report.audit.subjects import AuditOptions, audit_subject
-
-    wishes = AuditOptions(
-        key=key,
-        data=data,
-        taps=(tap,) if tap else None,
-        codes=codes,
-        thresholds=thresholds,
-        metrics=None if metrics is None else tuple(metrics),
-        sample=sample,
-        limit=limit,
-        download=download,
-    )
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
-    return next(iter(audit_subject(what, wishes, labels).values()))

@@ -1,4 +1,4 @@
-"""What may be compared: runs, encoders of anybody, saved embeddings, audits; each read into one shape."""
+"""Subjects of a comparison: runs, encoders, saved embeddings and audits, each read into one shape."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
+from fullrank.collapse.audit import audit as audit_rows
+from fullrank.encoders.hooks import FEATURES
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError
+from fullrank.evaluation.result import result_folder
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.features.store import main_tap
+from fullrank.features.subject import Kind as PathKind
+from fullrank.features.subject import StoredSubject, kind_of
+from fullrank.features.subject import open_subject as open_features
+from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.style import Look, count, look_of
@@ -24,13 +33,12 @@ __all__ = ["FEATURES", "Kind", "Subject", "TapSummary", "open_subject", "run_sub
 
 Kind: TypeAlias = Literal["run", "encoder", "embeddings", "audit"]
 
-FEATURES = "features"
 SHOWN = ("level", "erank_centred", "rankme_unit", "alignment", "uniformity")
 
 
 @dataclass(frozen=True)
 class TapSummary:
-    """What is known of one embedding of a subject.
+    """Measures and verdict of one embedding of a subject.
 
     Attributes:
         tap: which embedding.
@@ -79,7 +87,7 @@ class TapSummary:
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that was named.
+    """One subject of a comparison.
 
     Attributes:
         word: as it was named.
@@ -135,7 +143,7 @@ class Subject:
 
 
 def open_subject(word: str, *, download: bool = False, measure: bool = True) -> Subject:
-    """Opens whatever was named.
+    """Open one subject of a comparison.
 
     Args:
         word: a run directory; an encoder as `open_encoder` takes it; embeddings as `open_embeddings` takes
@@ -159,28 +167,29 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
         return _with_encoder(run_subject(path, word)) if measure else run_subject(path, word)
     if (path / "audit.json").is_file() or path.name == "audit.json":
         return _audited(word, path if path.name == "audit.json" else path / "audit.json")
-    if path.exists() and not _is_model(path):
-        return _embeddings(word, path)
+    if path.exists() and (kind := kind_of(path)) != "encoder":
+        return _embeddings(word, path, kind)
     if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
         raise DataError(f"{word} does not exist")
-    from fullrank.encoders.opening import open_encoder
-
     model = open_encoder(word, download=download)
-    evaluations = _evaluations(word)
-    return Subject(
-        word,
-        "encoder",
-        model.name,
-        None,
-        model=model,
-        evaluations=evaluations,
-        values=_probed(evaluations),
-        notes=tuple(f"{word}: {note}" for note in model.notes),
-    )
+    notes = [f"{word}: {note}" for note in model.notes]
+    return _evaluated(Subject(word, "encoder", model.name, None, model=model, notes=tuple(notes)))
+
+
+def _evaluated(subject: Subject) -> Subject:
+    """The same with what `fullrank evaluate` left of it."""
+    evaluations = _evaluations(subject.word)
+    probed = {
+        f"{probe}_{name}": float(value)
+        for probe, result in evaluations.items()
+        for name, value in result["results"].items()
+        if isinstance(value, int | float)
+    }
+    return replace(subject, evaluations=evaluations, values={**subject.values, **probed})
 
 
 def run_subject(path: Path, word: str | None = None) -> Subject:
-    """A run as its log tells it; its encoder is not opened.
+    """Read a run from its log; its encoder is not opened.
 
     Raises:
         UsageError: no run directory.
@@ -192,7 +201,6 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
         summary.tap: _logged(run, summary, summary.tap)
     }
     judged = readings.pop(summary.tap, None) or _logged(run, summary, summary.tap)
-    evaluations = _evaluations(word)
     time = (summary.end or {}).get("time") or {}
     values = {
         "loss": summary.loss,
@@ -210,17 +218,8 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
         notes.append(f"{run.name} stands at epoch {summary.epoch} of {wanted}")
     if run.damaged:
         notes.append(f"{run.name}: {run.damaged} damaged lines of metrics.jsonl are left out")
-    return Subject(
-        word,
-        "run",
-        " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run",
-        judged,
-        readings,
-        run,
-        evaluations=evaluations,
-        values=values | _probed(evaluations),
-        notes=tuple(notes),
-    )
+    what = " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run"
+    return _evaluated(Subject(word, "run", what, judged, readings, run, values=values, notes=tuple(notes)))
 
 
 def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
@@ -248,8 +247,6 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
 
 
 def _with_encoder(subject: Subject) -> Subject:
-    from fullrank.encoders.opening import open_encoder
-
     assert subject.run is not None
     if not (subject.run.path / "encoder.safetensors").is_file():
         note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
@@ -278,61 +275,31 @@ def _audited(word: str, file: Path) -> Subject:
     return Subject(word, "audit", f"audit of {count(reading.n)} x {count(reading.d)}", reading)
 
 
-def _embeddings(word: str, path: Path) -> Subject:
-    from fullrank.collapse.audit import audit
-    from fullrank.features.store import is_stored, open_stored
-    from fullrank.report.audit.subjects import AuditOptions, audit_subject
-
-    if is_stored(path):
-        stored = open_stored(path)
-        split = "test" if "test" in stored else next(iter(stored))
-        rows = stored[split].rows
-        tap = FEATURES if FEATURES in rows else list(rows)[-1]
-        found: Audit = audit(rows[tap], tap=tap, metrics=("level",))
-        origin = f"{split} of {stored[split].provenance['data']}"
+def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
+    options = AuditOptions(metrics="level")
+    subject = open_features(path, options, kind=kind)
+    if isinstance(subject, StoredSubject):
+        split, stored = subject.split()
+        tap = main_tap(stored.rows)
+        audit: Audit = audit_rows(stored.rows[tap], tap=tap, metrics=("level",))
+        origin = f"{split} of {stored.provenance['data']}"
     else:
-        (found,) = audit_subject(path, AuditOptions(metrics=("level",))).values()
+        (audit,) = audit_subject(subject, options).values()
         origin = "rows of its own"
-    evaluations = _evaluations(word)
-    what = f"embeddings {count(found.n)} x {count(found.d)}"
-    return Subject(
-        word,
-        "embeddings",
-        what,
-        TapSummary.of_audit(found, origin),
-        evaluations=evaluations,
-        values=_probed(evaluations),
-        notes=tuple(f"{word}: {note}" for note in found.notes),
-    )
-
-
-def _is_model(path: Path) -> bool:
-    from fullrank.encoders.opening import is_encoder
-    from fullrank.features.store import is_stored
-
-    return not is_stored(path) and is_encoder(path)
+    what = f"embeddings {count(audit.n)} x {count(audit.d)}"
+    notes = tuple(f"{word}: {note}" for note in audit.notes)
+    return _evaluated(Subject(word, "embeddings", what, TapSummary.of_audit(audit, origin), notes=notes))
 
 
 def _evaluations(word: str) -> dict[str, Record]:
     """What `fullrank evaluate` left of a subject, by the names of its files: `linear`, `knn-projector`."""
-    from fullrank.evaluation.result import place
-
-    folder, found = place(word), {}
+    folder, evaluations = result_folder(word), {}
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
     for file in sorted(folder.glob("*.json")):
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
             if "probe" in said and (beside or said.get("subject") == word):
-                found[file.stem] = {**said, "results": dict(said["results"])}
+                evaluations[file.stem] = {**said, "results": dict(said["results"])}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
-    return found
-
-
-def _probed(evaluations: Mapping[str, Record]) -> dict[str, float | None]:
-    return {
-        f"{probe}_{name}": float(value)
-        for probe, said in evaluations.items()
-        for name, value in said["results"].items()
-        if isinstance(value, int | float)
-    }
+    return evaluations
