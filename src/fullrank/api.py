@@ -53,9 +53,6 @@ def train(
         settings: options of `fullrank train` with underscores: data, epochs, batch_size, lr ...; the
             method's own as `options={...}`.
 
-    Returns:
-        Where the run is, why it ended, and the last epoch's record.
-
     Raises:
         UsageError: whatever cannot work, before anything is written; names come with the nearest real one.
         FullrankError: the loss stopped being finite.
@@ -142,12 +139,8 @@ def free_name(config: TrainConfig) -> Path:
 def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:
     """Continue a run exactly where its last checkpoint left it, and write its page anew.
 
-    Args:
-        run: the run directory; a run that has ended is left as it is.
-        listeners: each is called with every record as it is written.
-
-    Raises:
-        UsageError: there is no run, or its data is not where it was.
+    A run that has ended is left as it is. Raises UsageError where there is no run, or its data is not where
+    it was.
 
     Example:
         >>> resume("runs/first").reason  # doctest: +SKIP
@@ -224,9 +217,6 @@ def embed(
         on_progress: called after every batch.
         changes: single options by name: data, taps, split, views ...
 
-    Returns:
-        Files, rows and widths.
-
     Raises:
         UsageError: the folder holds something else, or an option makes no sense here.
 
@@ -260,9 +250,6 @@ def evaluate(
         out: folder for the state of an interrupted protocol; empty: as `result_folder` says.
         on_progress: called as it goes on.
         changes: single options by name: data, labels, tap, limit ...
-
-    Returns:
-        The numbers and what would repeat them; `.write(folder)` keeps them.
 
     Raises:
         UsageError: there are no labels, or an option makes no sense here.
@@ -311,9 +298,6 @@ def compare(
         on_progress: called as images are embedded.
         changes: single options by name: data, names, queries, bank, k, measure, download.
 
-    Returns:
-        The arms with what was measured of them.
-
     Raises:
         UsageError: something named cannot be compared, or needs images.
 
@@ -346,9 +330,6 @@ def export(
         options: how.
         changes: single options by name: image_size, arch, prefix, stem, untrained, download.
 
-    Returns:
-        The files, what `fullrank.json` says, and the largest difference of the features.
-
     Raises:
         UsageError: the folder exists, or the format's library has no such network.
 
@@ -369,11 +350,9 @@ def export(
 
 
 def open_encoder(what: Path | str, **options: Any) -> Encoder:
-    """Open anybody's encoder: of timm, torchvision, Hugging Face, a run, or a checkpoint.
+    """Open an encoder of timm, torchvision, Hugging Face, a run, or a checkpoint.
 
-    Args:
-        what: see `fullrank.encoders.opening.open_encoder`.
-        options: its further options: pretrained, image_size, download, arch, prefix, stem.
+    See `fullrank.encoders.opening.open_encoder` for names and options.
 
     Example:
         >>> open_encoder("timm:resnet10t", pretrained=False, image_size=32).feature_dim

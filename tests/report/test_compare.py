@@ -18,7 +18,7 @@ from encoders.foreign_layouts import dino, vit
 from fullrank.collapse.audit import audit
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import FullrankError, UsageError
-from fullrank.evaluation.result import EvaluationResult, place
+from fullrank.evaluation.result import EvaluationResult, result_folder
 from fullrank.features.extraction import embed_images
 from fullrank.features.store import StoreWriter
 from fullrank.report.audit.page import write_audit
@@ -74,7 +74,7 @@ def evaluated(run: str, probe: Any, protocol: str = "", tap: str = "features", *
     """What `fullrank evaluate` leaves of a run."""
     usual = {"linear": "logistic", "knn": "vote", "cluster": "k-means"}
     said = EvaluationResult(probe, run, tap, "shapes", protocol or usual[probe], found, {}, 9, 9, 2, 8, 0.1)
-    return said.write(place(run))
+    return said.write(result_folder(run))
 
 
 @pytest.mark.parametrize("n", [3, 4, 7, 30])

@@ -1,4 +1,4 @@
-"""Which of a checkpoint's weights are the backbone's: the prefix that they stand under, and what is a head.
+"""Backbones in checkpoints: the prefix of their weights, and what is a head.
 
 A checkpoint holds more than an encoder: projectors, predictors, a momentum copy of it all, an optimiser. The
 backbone is found by the names that its first layers have in every library:
@@ -48,16 +48,11 @@ _HEADS = {
 
 
 def find_prefix(keys: Iterable[str]) -> str:
-    """The prefix of the backbone's weights among the names of a checkpoint.
+    """Find the prefix of the backbone's weights among the names of a checkpoint.
 
     Where a network and its momentum copy are both there, it is the network that is trained; of DINO's
-    `teacher` and `student` it is the teacher, which is what DINO evaluates.
-
-    Args:
-        keys: names of weights, with the names of the mappings that they are nested in.
-
-    Raises:
-        UsageError: no known backbone is among them.
+    `teacher` and `student` it is the teacher, which is what DINO evaluates. Raises UsageError where no known
+    backbone is among them.
 
     Example:
         >>> names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
@@ -75,11 +70,7 @@ def find_prefix(keys: Iterable[str]) -> str:
 
 
 def find_prefixes(keys: Iterable[str], expected: Collection[str] = ()) -> list[str]:
-    """All prefixes that backbones stand under, the best first.
-
-    Args:
-        keys: names of weights.
-        expected: names of the backbone's weights, where it is known; else usual ones are looked for.
+    """Find all prefixes of backbones, the best first, by `expected` names of weights or by usual ones.
 
     Example:
         >>> find_prefixes(["net.a.weight", "net.b.weight", "ema.a.weight"], ["a.weight", "b.weight"])
@@ -118,12 +109,7 @@ def backbone_weights(
     """The weights under a prefix by their names in the backbone: heads dropped, names made torchvision's.
 
     An `nn.Sequential` of a ResNet's children (lightly's examples) gets a ResNet's names, and `shortcut`
-    becomes `downsample`.
-
-    Args:
-        weights: all weights of a checkpoint.
-        prefix: as `find_prefix` says.
-        own: names that the backbone has, and that are thus no head's.
+    becomes `downsample`. Names of `own`, which the backbone has, are no head's.
 
     Example:
         >>> import torch

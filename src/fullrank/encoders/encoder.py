@@ -66,10 +66,8 @@ def make_encoder(
     Args:
         built: with its weights loaded.
         origin: where they are from.
-        image_size: side in pixels that the user wants; None is the network's own, else 32 with a CIFAR stem
-            and 224 without.
-        mean: to normalise with; None means ImageNet's, or with a CIFAR stem that of the images.
-        std: likewise.
+        image_size: side in pixels; None is the network's own, else 32 with a CIFAR stem and 224 without.
+        mean, std: to normalise with; None means ImageNet's, or with a CIFAR stem those of the images.
         crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
         recorded: mean, std and size are on record, so that nothing is assumed.
 

@@ -101,10 +101,10 @@ def train_classifier(
         data: labelled images to train on and to measure on.
         protocol: how.
         seed: of initialisation, order and crops.
-        state: a file to keep the state of each epoch in, and to go on from after a kill.
+        state: a file for the state of each epoch, to go on from after a kill.
         on_progress: called after every epoch.
         device: None is a GPU where there is one, else the CPU.
-        precision: of the encoder's forward pass (and backward, where it is trained).
+        precision: of the encoder's passes.
 
     Raises:
         UsageError: no labels, fewer than two classes, or more test classes than training classes.

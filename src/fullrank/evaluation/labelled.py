@@ -29,12 +29,7 @@ LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms t
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows and their labels.
-
-    Attributes:
-        rows: float32 [n, d].
-        labels: int64 [n], -1 where a row has none.
-    """
+    """Rows float32 [n, d] and their labels int64 [n], -1 where a row has none."""
 
     rows: Tensor
     labels: Tensor
@@ -46,17 +41,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Features:
-    """Labelled features for a probe.
-
-    Attributes:
-        name: of what is evaluated.
-        tap: layer whose output the rows are.
-        data: where the images or rows are from.
-        train: to fit on.
-        test: to measure on.
-        classes: names, or None.
-        notes: one line each: what was assumed.
-    """
+    """Labelled features for a probe, with the names of encoder or file, tap and data."""
 
     name: str
     tap: str

@@ -1,4 +1,4 @@
-"""Embeddings that somebody saved: rows [n, d] of any usual file, handed out a chunk at a time.
+"""Saved embeddings: rows [n, d] of any usual file, read a chunk at a time.
 
     rows = open_embeddings("features.npy")
     for z in rows:                    # tensors [b, d], as often as wanted
@@ -61,7 +61,7 @@ EMBEDDING_SUFFIXES = (*_READERS, *_PARQUET)
 
 
 class Rows:
-    """Rows of an embedding, read anew on every pass: a source that can be iterated over as often as wanted.
+    """Rows of an embedding, read anew on every pass, as often as wanted.
 
     Rows that are not finite are handed out as they are.
 
@@ -99,13 +99,8 @@ class Rows:
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
         """All rows in order, as contiguous tensors [b, d] of their own on the CPU.
 
-        Args:
-            rows: at most so many at once; None is as many as make 8 MB of float32. Chunks may be shorter
-                where a file or a row group ends.
-
-        Raises:
-            UsageError: `rows` is not positive.
-            DataError: while iterating: the file is damaged further on.
+        A chunk has at most `rows` rows; None is as many as make 8 MB of float32. It may be shorter where a
+        file or a row group ends. Raises DataError where the file is damaged further on.
         """
         if rows is not None and rows < 1:
             raise UsageError(f"chunks of {rows} rows cannot be read; take at least 1")
@@ -123,15 +118,7 @@ class Rows:
             yield block
 
     def rows(self, index: Any) -> Tensor:
-        """The rows [k, d] at `index`, in its order.
-
-        Args:
-            index: sorted int [k], without repetitions, from 0 to n - 1.
-
-        Raises:
-            UsageError: the index is not sorted, or reaches beyond the rows.
-            DataError: the file is damaged there.
-        """
+        """The rows [k, d] at `index`: sorted int [k], without repetitions, from 0 to n - 1."""
         wanted: Indices = np.asarray(index, np.int64).reshape(-1)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n or (np.diff(wanted) <= 0).any()):
             raise UsageError(
@@ -152,7 +139,7 @@ _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zi
 
 
 def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | None = None) -> Rows:
-    """Opens embeddings: a file, a folder of shards, or what is in memory.
+    """Open embeddings: a file, a folder of shards, or a matrix in memory.
 
     A folder is read as one matrix: its files of one kind in natural order (`part-9` before `part-10`), all of
     one width and, where they have names within, one name. Files named as labels (`labels.npy`) give the
@@ -161,9 +148,6 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
     Args:
         source: a path (see `EMBEDDING_SUFFIXES`), or a matrix [n, d].
         key: the array to read, where a file holds several: a name, or a path as `train/features`.
-
-    Returns:
-        The rows, with labels where the file has them.
 
     Raises:
         DataError: missing, empty, damaged, a pickle, several arrays that it could be, or no matrix of real
@@ -197,7 +181,7 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
 
 
 def _labels(where: str, values: Any) -> tuple[Indices | None, list[str]]:
-    """Labels that were found beside the rows; what cannot be read as such is left out, with a note."""
+    """Labels beside the rows; what cannot be read as such is left out, with a note."""
     try:
         return as_labels(where, values), []
     except DataError as error:
@@ -219,7 +203,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def _opened_file(path: Path, key: str | None) -> OpenedTable:
-    """What one existing file, or one zarr directory, holds; see `open_embeddings` for what is raised."""
+    """The table of one existing file, or of one zarr directory."""
     suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
     if suffix in (".pkl", ".pickle", ".p", ".joblib"):
         raise DataError(

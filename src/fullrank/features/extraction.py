@@ -24,7 +24,7 @@ __all__ = ["Embedded", "embed_images", "embed_whole", "part_of"]
 
 @dataclass(frozen=True)
 class Embedded:
-    """The rows of one batch of images.
+    """Rows of one batch of images.
 
     Attributes:
         rows: by tap, float32 [b, d] on the CPU; with k augmented views [b * k, d], the views of an image in
@@ -71,9 +71,6 @@ def embed_images(
         world_size: number of processes.
         skip: so many of this process's images are done already.
         augmentation: k random views of each image; None shows it once, as it is.
-
-    Returns:
-        An iterator over `Embedded`.
 
     Raises:
         UnknownNameError: the network has no such tap.
@@ -128,21 +125,9 @@ def embed_whole(
     on_progress: OnProgress | None = None,
     task: str = "embedding",
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows of all images at one tap, in memory.
+    """Rows float32 [n, d] of all images at one tap, and labels int64 [n] where there are any.
 
-    Args:
-        model: the encoder.
-        source: the images.
-        tap: layer output.
-        batch_size: images at once.
-        on_progress: called after every batch.
-        task: the name that it is called with.
-
-    Returns:
-        Rows float32 [n, d], and labels int64 [n], or None where the source has none.
-
-    Raises:
-        DataError: no image can be decoded.
+    `task` is what `on_progress` is called with. Raises DataError where no image can be decoded.
     """
     rows: list[Tensor] = []
     labels: list[Tensor] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -40,15 +40,7 @@ __all__ = [
 
 @dataclass
 class OpenedTable:
-    """The embeddings of a file, and the labels beside them.
-
-    Attributes:
-        table: the embeddings.
-        key: the name of their array in the file, or None where the file is one array.
-        labels: values as stored, one a row, or None.
-        label_key: their name in the file.
-        notes: one line each, for a report.
-    """
+    """Embeddings of a file and the labels beside them, with the names of both in the file."""
 
     table: Table
     key: str | None = None
@@ -62,11 +54,9 @@ class ArrayFile:
     """The arrays of a file, and how each is read.
 
     Attributes:
-        path: of the file.
-        arrays: what is stored, by name; a file that is one array has it under "".
+        arrays: by name; a file that is one array has it under "".
         table: makes the table of an array, given its name and the dtype of its rows.
         values: reads an array whole.
-        notes: one line each, for a report.
     """
 
     path: Path
@@ -134,21 +124,13 @@ def _header(file: IO[bytes], where: str) -> _Header:
     return _Header(Stored(shape, dtype), fortran and len(shape) > 1, file.tell())
 
 
-def _mapped(path: Path, where: str, header: _Header, offset: int, dtype: Any) -> RangeTable:
-    """A table over the array whose bytes begin at `offset`; mapped only while it is read."""
-    stored = header.stored
-    n, d = stored.shape
-    kind: Any = stored.dtype
-    if offset + n * d * kind.itemsize > path.stat().st_size:
-        raise DataError(f"{where} is cut short: its header promises {stored}")
-
-    @contextmanager
-    def opened() -> Iterator[Read]:
-        order: Any = "F" if header.fortran else "C"
-        array = np.memmap(path, kind, "r", offset, (n, d), order)
-        yield lambda start, stop: to_rows(array[start:stop], dtype)
-
-    return RangeTable(n, d, dtype, opened)
+def _mapped(path: Path, where: str, header: _Header, offset: int) -> Any:
+    """The array whose bytes begin at `offset`, mapped."""
+    shape, kind = header.stored.shape, header.stored.dtype
+    try:
+        return np.memmap(path, kind, "r", offset, shape, "F" if header.fortran else "C")  # type: ignore[call-overload]
+    except ValueError as error:
+        raise DataError(f"{where} is cut short: its header promises {header.stored}") from error
 
 
 def read_npy(path: Path) -> ArrayFile:
@@ -157,7 +139,7 @@ def read_npy(path: Path) -> ArrayFile:
         header = _header(file, str(path))
 
     def table(_: str, dtype: Any) -> Table:
-        return _mapped(path, str(path), header, header.length, dtype)
+        return MemoryTable(_mapped(path, str(path), header, header.length), dtype)
 
     return ArrayFile(path, {"": header.stored}, table, lambda _: np.load(path, allow_pickle=False))
 
@@ -189,7 +171,7 @@ def read_npz(path: Path) -> ArrayFile:
         header = headers[name]
         if not compressed[name]:
             offset = _member_start(path, members[name]) + header.length
-            return _mapped(path, f"{path}[{name}]", header, offset, dtype)
+            return MemoryTable(_mapped(path, f"{path}[{name}]", header, offset), dtype)
         if header.fortran:
             notes.append(f"{path}[{name}] is compressed and in Fortran order: read whole into memory")
             return MemoryTable(_whole(path, members[name]), dtype)
@@ -218,34 +200,24 @@ def _whole(path: Path, member: str) -> Any:
 
 
 class _Compressed(Table):
-    """An array that is decompressed from its beginning, a part at a time."""
+    """An array that is decompressed from its beginning, a block at a time."""
 
     def __init__(self, path: Path, member: str, header: _Header, dtype: Any) -> None:
         self.path, self.member, self.header, self.dtype = path, member, header, dtype
         self.n, self.d = header.stored.shape
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, as tensors [b, d] with b at most `rows`."""
         stored: Any = self.header.stored.dtype
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
             file.read(self.header.length)
             for start in range(0, self.n, rows):
-                count = min(rows, self.n - start)
-                part = np.empty((count, self.d), stored)
-                _fill(part, file)
-                yield to_rows(part, self.dtype)
-
-
-def _fill(part: np.ndarray, file: IO[bytes]) -> None:
-    """Reads on until the array is full; a megabyte at a time, for a zip member copies what it has read."""
-    flat = part.reshape(-1).view(np.uint8)
-    at = 0
-    while at < len(flat):
-        read = file.read(min(1 << 20, len(flat) - at))
-        if not read:
-            raise EOFError("the archive ends too early")
-        flat[at : at + len(read)] = np.frombuffer(read, np.uint8)
-        at += len(read)
+                block = np.empty((min(rows, self.n - start), self.d), stored)
+                flat, at, member = block.reshape(-1).view(np.uint8), 0, cast(Any, file)
+                while at < len(flat):
+                    at += (read := member.readinto(flat[at:]))
+                    if not read:
+                        raise EOFError("the archive ends too early")
+                yield to_rows(block, self.dtype)
 
 
 # torch

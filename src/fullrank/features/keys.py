@@ -1,4 +1,4 @@
-"""Which of a file's arrays are the embeddings, and which the labels."""
+"""Names of arrays: which of a file's are the embeddings, and which the labels."""
 
 from __future__ import annotations
 
@@ -46,11 +46,6 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
 
     The key that was asked for; else the only matrix of numbers that is not named as labels are; else the only
     such matrix with a usual name (`EMBEDDING_NAMES`).
-
-    Args:
-        where: the file, for messages.
-        arrays: what it holds.
-        key: the array that is wanted, or None.
 
     Raises:
         UnknownNameError: there is no array `key`.
@@ -111,8 +106,8 @@ def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
         and stored.kind in LABEL_KINDS
     ]
     beside = [name for name in fitting if name.rpartition("/")[0] == parent]
-    found = beside or fitting
-    return found[0] if len(found) == 1 else None
+    chosen_labels = beside or fitting
+    return chosen_labels[0] if len(chosen_labels) == 1 else None
 
 
 def as_labels(where: str, values: Any) -> Indices:

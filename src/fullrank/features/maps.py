@@ -25,15 +25,7 @@ Reduction: TypeAlias = Literal["pca", "umap"]
 
 @dataclass(frozen=True)
 class Points:
-    """Features for a map.
-
-    Attributes:
-        rows: float32 [m, d].
-        indices: int64 [m], which images or rows they are of.
-        labels: int64 [m], -1 where there is none; None where no row has one.
-        classes: names of the labels, or None.
-        name: for a title.
-    """
+    """Features for a map: rows float32 [m, d], and int64 [m] for the images and labels that they are of."""
 
     rows: Tensor
     indices: np.ndarray
@@ -44,13 +36,7 @@ class Points:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Features on a plane.
-
-    Attributes:
-        places: float [m, 2].
-        axes: what the two axes are called.
-        points: whose places they are.
-    """
+    """Places [m, 2] of features on a plane, and the names of its axes."""
 
     places: np.ndarray
     axes: tuple[str, str]
@@ -66,8 +52,7 @@ def read_features(
         what: a folder that `fullrank embed` wrote, or a file or folder of embeddings.
         tap: which of the features; "" is `features`, or the only one. In a file, the array.
         split: of stored features; "" is test where it is there, else train.
-        most: rows to take.
-        seed: of the choice.
+        most: rows to take, chosen by the seed.
 
     Raises:
         UsageError: no rows are wanted, an encoder is named, or the subject has no splits.

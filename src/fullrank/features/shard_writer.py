@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,10 +44,9 @@ class StoreWriter:
     Args:
         folder: made if need be.
         split: `train` or `test`.
-        settings: what is being embedded, as JSON has it: what decides the rows. Part of the provenance.
+        settings: whatever decides the rows, as JSON has it. Part of the provenance.
         layout: of the finished file.
-        rank: of this process.
-        world_size: processes that each write a contiguous part.
+        rank, world_size: of the processes that each write a contiguous part.
 
     Attributes:
         finished: whether the whole split is there already, so that nothing is to be done.
@@ -109,7 +108,7 @@ class StoreWriter:
         }
 
     def add(self, rows: Mapping[str, Tensor], indices: Tensor, labels: Tensor | None, images: int) -> None:
-        """Appends rows.
+        """Append rows.
 
         Args:
             rows: by tap, [b, d].
@@ -143,23 +142,17 @@ class StoreWriter:
         self.recorded = time.monotonic()
 
     def finish(self, provenance: Mapping[str, Any]) -> Path | None:
-        """Ends this process's part; whoever ends last joins all parts to the finished file.
+        """End this process's part; whoever ends last joins all parts to the finished file.
 
-        Args:
-            provenance: what to write beside the settings.
-
-        Returns:
-            The finished file, or None where other processes are still at work.
-
-        Raises:
-            DataError: no process has a row.
+        Returns that file, or None where other processes are still at work. Raises DataError where no process
+        has a row. `provenance` is written beside the settings.
         """
         if self.finished:
             return self.place
         self._record(done=True)
         for file in self.files.values():
             file.close()
-        with self.lock, _waiting(self.folder / f".{self.split}.lock"):
+        with self.lock, _locked(self.folder / f".{self.split}.lock"):
             if self.place.exists():  # another process was as quick
                 return self.place
             parts = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
@@ -217,7 +210,7 @@ def _record_of(part: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old one or the new one; each process has its own draft."""
+    """Write a file so that a reader has the old one or the new one; each process has its own draft."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -226,27 +219,15 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _locked(path: Path, busy: str) -> IO[bytes]:
-    """A file that this process holds until it is closed, or the process ends."""
+def _locked(path: Path, busy: str = "") -> IO[bytes]:
+    """A file that this process holds until it is closed; waits for it where no refusal is given."""
     file = path.open("wb")
-    try:
+    with suppress(ImportError):  # not on Windows, where nobody guards against two at once
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # not on Windows, where nobody guards against two at once
-        pass
-    except OSError as error:
-        file.close()
-        raise UsageError(busy) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except OSError as error:
+            file.close()
+            raise UsageError(busy) from error
     return file
-
-
-@contextmanager
-def _waiting(path: Path) -> Iterator[None]:
-    """Holds a lock, waiting for it."""
-    with path.open("wb") as file:
-        with suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

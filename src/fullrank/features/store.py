@@ -60,13 +60,7 @@ AT_ONCE = 1 << 22  # bytes of a block that are read in one go
 
 @dataclass(frozen=True)
 class Column:
-    """A matrix or a vector whose bytes lie in several files, one after the other.
-
-    Attributes:
-        files: raw numbers in native order, row by row.
-        dtype: of the numbers.
-        width: of a row; 0 makes it a vector.
-    """
+    """A matrix whose raw numbers lie in several files, row by row; a width of 0 makes it a vector."""
 
     files: Sequence[Path]
     dtype: np.dtype[Any]
@@ -148,22 +142,10 @@ def _open_safetensors(path: Path) -> Opened:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np"):
-            pass  # the library checks header and length
+        file: Any = safe_open(path, framework="pt")  # left open; its tensors are mapped copy on write
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    provenance: dict[str, Any] = json.loads(header.pop("__metadata__")["provenance"])
-
-    def column(name: str) -> Tensor:
-        said: dict[str, Any] = header[name]
-        offset = 8 + length + said["data_offsets"][0]
-        # mapped copy on write: what is written to the tensor never reaches the file
-        return torch.from_numpy(np.memmap(path, _CODES[said["dtype"]], "c", offset, tuple(said["shape"])))
-
-    return Opened(provenance, list(header), column)
+    return Opened(json.loads((file.metadata() or {})["provenance"]), list(file.keys()), file.get_tensor)
 
 
 # parquet: a column of lists of fixed length a tap, and two of whole numbers, called as in a table
@@ -284,13 +266,7 @@ def is_stored(path: Path) -> bool:
 
 
 def open_stored(path: Path) -> dict[str, Stored]:
-    """The features in a folder that `fullrank embed` wrote, by split.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        `train`, `test` or both, in this order.
+    """Open the features in a folder that `fullrank embed` wrote: `train`, `test` or both, in this order.
 
     Raises:
         DataError: no such folder, a split that is not finished, or a damaged file.

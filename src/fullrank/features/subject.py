@@ -24,13 +24,7 @@ Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
 
 @dataclass(frozen=True)
 class EncoderSubject:
-    """An encoder and the images that it is fed with.
-
-    Attributes:
-        encoder: with the taps that were asked for.
-        data: training and held-out images.
-        own: whether these are the images that the encoder's run was trained on.
-    """
+    """An encoder and its images; `own` tells whether its run was trained on these."""
 
     encoder: Encoder
     data: Data
@@ -39,24 +33,14 @@ class EncoderSubject:
 
 @dataclass(frozen=True)
 class StoredSubject:
-    """A folder that `fullrank embed` wrote.
-
-    Attributes:
-        folder: where it is.
-        named: the split that was named, as in FOLDER/train; else "".
-        splits: train, test or both.
-    """
+    """A folder that `fullrank embed` wrote; `named` is the split of a path like FOLDER/train, else ""."""
 
     folder: Path
     named: str
     splits: Mapping[str, Stored]
 
     def split(self, wanted: str = "") -> tuple[str, Stored]:
-        """The wanted split, else the named one, else test images where they are there.
-
-        Raises:
-            UnknownNameError: there is no such split.
-        """
+        """The wanted split, else the named one, else test images where they are there."""
         name = wanted or self.named or list(self.splits)[-1]
         if name not in self.splits:
             raise UnknownNameError("split", name, self.splits, f"in {self.folder}")
@@ -66,9 +50,7 @@ class StoredSubject:
 def kind_of(what: Any, data: str = "") -> Kind:
     """Tell an encoder, a folder of stored features and embeddings apart.
 
-    Args:
-        what: a path, a name, or a matrix in memory.
-        data: images for an encoder: with these, a path where nothing is was meant as a name.
+    With `data`, the images for an encoder, a path where nothing is was meant as a name.
 
     Example:
         >>> kind_of("timm:resnet18"), kind_of("features.npy"), kind_of("resnet10tt", data="shapes")

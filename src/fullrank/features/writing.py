@@ -68,15 +68,6 @@ def write_features(
 
     Under torchrun each process writes its contiguous part, and the last one joins them.
 
-    Args:
-        what: a run, or an encoder as `open_encoder` takes it.
-        folder: see `fullrank.features.store`.
-        options: how.
-        on_progress: called after every batch.
-
-    Returns:
-        What was written.
-
     Raises:
         UsageError: the folder holds something else, or an option makes no sense here.
         DataError: no such images, or none of them can be decoded.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.encoder import Encoder, first_line
 from fullrank.encoders.export.rebuilt import probe_images
 from fullrank.errors import FullrankError, UsageError
 
@@ -22,12 +22,7 @@ ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GB, beyond it weights lie 
 
 
 def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
-    """Writes images [n, 3, S, S], normalised, to features [n, d]; n is free.
-
-    Args:
-        model: the encoder.
-        path: of the file.
-        said: about it, for the file's properties.
+    """Write images [n, 3, S, S], normalised, to features [n, d]; n is free.
 
     Returns:
         The largest difference between onnxruntime's features and PyTorch's, as a share of the largest
@@ -65,8 +60,7 @@ def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
                 verbose=False,
             )
     except Exception as error:  # whatever a network of another library trips over on its way through
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FullrankError(f"{model.name} cannot be exported to ONNX: {first[:200]}") from error
+        raise FullrankError(f"{model.name} cannot be exported to ONNX: {first_line(error)}") from error
     proto = onnx.load(str(path), load_external_data=False)
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in said.items()})
     onnx.save(proto, str(path))

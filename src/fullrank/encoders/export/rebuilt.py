@@ -19,12 +19,9 @@ SAME = 1e-4  # of the features' size: the arithmetic of another library may orde
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A network as another library builds it.
+    """A network as timm or torchvision builds it, with the encoder's weights and without classifier.
 
     Attributes:
-        library: timm or torchvision.
-        architecture: the name that the library knows it by.
-        network: with the encoder's weights, in eval mode, without classifier.
         options: of the library's maker, besides the name.
         cifar_padding: of a 3x3 stem without pooling, which the library's own network has not; else None.
     """

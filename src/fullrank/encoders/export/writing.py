@@ -1,4 +1,4 @@
-"""Writes an encoder for others: a folder with its weights, what it is, and how to use it."""
+"""An encoder exported to a folder: its weights, what it is, and how to use it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Exported:
 
 
 def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -> Exported:
-    """Writes an encoder as a folder that another library opens, and opens it again to compare.
+    """Write an encoder as a folder that another library opens, and open it again to compare.
 
     Args:
         what: a run of ours, or an encoder as `open_encoder` takes it.
@@ -58,9 +58,6 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
             graph that takes batches of any size.
         folder: to be made.
         opening: options of `open_encoder`.
-
-    Returns:
-        What was written.
 
     Raises:
         UsageError: the folder exists, or the format's library has no such network; one line says which

@@ -76,9 +76,6 @@ def audit_subject(
         labels: one a row, as an array; None takes those of `options.labels` or beside the rows, if any.
         on_progress: called as it goes on.
 
-    Returns:
-        Audits by tap, in the order of depth.
-
     Raises:
         UsageError: the options do not fit what was named, in one line.
 
@@ -106,15 +103,7 @@ def audit_subject(
 def audit_against(
     what: str, against: str, options: AuditOptions, tap: str, on_progress: OnProgress | None = None
 ) -> AuditView:
-    """Audit what `what` is compared with, at the tap that its verdict is about.
-
-    Args:
-        what: what was audited.
-        against: embeddings or an encoder; `untrained` is `what` with random weights.
-        options: of the first audit; what belongs to embeddings alone does not count for an encoder.
-        tap: that the first verdict is about.
-        on_progress: called as it goes on.
-    """
+    """Audit what `what` is compared with, at the tap of its verdict; `untrained` has random weights."""
     untrained = against == "untrained"
     options = replace(options, key="", labels="", untrained=untrained, taps="")
     if untrained or is_encoder(against):

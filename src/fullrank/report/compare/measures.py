@@ -83,11 +83,7 @@ class Images:
 def shared_data(subjects: Sequence[Subject]) -> dict[str, Any]:
     """Find the data set that all runs among the subjects were trained on, for `choose_images`.
 
-    Args:
-        subjects: those that are no runs do not count.
-
-    Returns:
-        data, and limit, image_size and seed where all runs have the same; empty without shared data.
+    Limit, image size and seed are those that all runs have; empty without shared data.
     """
     configs = [subject.run.config for subject in subjects if subject.run]
     data = _one([config.get("data") for config in configs])
@@ -125,14 +121,8 @@ def choose_images(
         limit: of the training images, as a run has it.
         image_size: in pixels, where the data set is drawn at any; None is its own.
         seed: of the run whose held-out images are wanted, where the data set has no such split.
-        bank: training images among which neighbours are sought, at most.
-        queries: held-out images, at most.
-        k: neighbours.
+        bank, queries, k: see `CompareOptions`; UsageError where one is not positive.
         download: fetch a named data set that is not there.
-
-    Raises:
-        UsageError: a number that makes no sense.
-        UnknownNameError, DataError: no such data.
 
     Example:
         >>> images = choose_images("shapes", bank=300, queries=100)
@@ -155,15 +145,9 @@ def choose_images(
 
 
 def measure(subject: Subject, images: Images, on_progress: OnProgress | None = None) -> Subject:
-    """Audit the features of a subject's encoder and, where there are labels, its k-NN accuracy.
+    """Audit the features of a subject's encoder and, where there are labels, ask k-NN for them.
 
-    Args:
-        subject: with an encoder, else it is returned as it is.
-        images: what every encoder sees.
-        on_progress: called after every batch.
-
-    Raises:
-        DataError: no image can be decoded.
+    A subject without an encoder is returned as it is. Raises DataError where no image can be decoded.
     """
     if subject.model is None:
         return subject

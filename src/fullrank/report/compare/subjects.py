@@ -41,10 +41,7 @@ class TapSummary:
     """Measures and verdict of one embedding of a subject.
 
     Attributes:
-        tap: which embedding.
-        n, d: rows and their width.
-        kind: of the verdict.
-        why: its reason, in a line.
+        kind, why: of the verdict.
         values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
         nulls: what isotropic noise of the same n and d reads.
         spectrum: centred singular values, descending; None where they are not on record.
@@ -91,8 +88,7 @@ class Subject:
 
     Attributes:
         word: as it was named.
-        kind: a run, an encoder, embeddings or an audit.
-        what: what it is, in a few words.
+        what: a few words about it.
         judged: the embedding that its verdict is about.
         others: further embeddings by tap.
         run: where it is one.
@@ -150,11 +146,6 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
             them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
         download: fetch weights that are not in the libraries' caches.
         measure: also open the encoders of runs, so that they can be measured.
-
-    Raises:
-        DataError: missing or damaged.
-        UnknownNameError: no such name.
-        UsageError: it cannot be read as any of these.
 
     Example:
         >>> open_subject("features.npy")
