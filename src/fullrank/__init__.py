@@ -1,4 +1,4 @@
-"""fullrank: train self-supervised encoders without negatives, and see collapse coming.
+"""fullrank: self-supervised encoders without negatives, watched for collapse.
 
 Example:
     >>> import fullrank, torch

@@ -1,4 +1,4 @@
-"""The library in Python: what `import fullrank` offers, and what the command line calls."""
+"""The functions that `import fullrank` offers and the command line calls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 def train(
     start: str, *, out: Path | str = "", listeners: Sequence[Listener] = (), **settings: Any
 ) -> Outcome:
-    """Train a method on unlabelled images, watch for collapse, and write the run's page.
+    """Train a method on unlabelled images and watch it for collapse.
 
     Args:
         start: a method or a recipe. A method on images that come along starts from its recipe for these.
@@ -79,7 +79,7 @@ def train(
 
 
 def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]], str]:
-    """A method's name, the settings that a method or recipe starts from, and the recipe's name.
+    """The method, the first settings and the recipe that a name stands for.
 
     A method on an embedded data set starts from the recipe that was tried on it, where there is one:
     published settings are for larger images and hundreds of epochs.
@@ -137,7 +137,7 @@ def free_name(config: TrainConfig) -> Path:
 
 
 def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:
-    """Continue a run exactly where its last checkpoint left it, and write its page anew.
+    """Continue a run exactly from its last checkpoint.
 
     A run that has ended is left as it is. Raises UsageError where there is no run, or its data is not where
     it was.
@@ -321,7 +321,7 @@ def compare(
 def export(
     what: Path | str, to: Format, out: Path | str, options: ExportOptions | None = None, **changes: Any
 ) -> Exported:
-    """Export an encoder for another library, and check that it gives the same features there.
+    """Export an encoder for another library, and check its features there.
 
     Args:
         what: a run directory, or an encoder by name or checkpoint.

@@ -1,4 +1,4 @@
-"""Options of audits, features and evaluations: one family for Python and the command line alike."""
+"""Options of commands, for Python and the command line alike."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def split_numbers(numbers: Numbers, option: str, whole: bool = False) -> list[fl
 
 
 def new_folder(out: Path | str) -> Path:
-    """The path of a folder that is to be made; raises UsageError where something is there already."""
+    """The path of a folder to be made; raises UsageError where one is there."""
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already: take another --out")
@@ -168,7 +168,7 @@ class SubjectOptions(EncoderOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(SubjectOptions):
-    """What is evaluated.
+    """How an encoder or its features are evaluated.
 
     Attributes:
         tap: layer of an encoder (tap): features, a layer, or a run's projector, predictor, target, codes.

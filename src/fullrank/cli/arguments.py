@@ -1,4 +1,4 @@
-"""tyro over dataclasses, with every mistake in one line; and what commands print with."""
+"""Options of commands by tyro, and their output on the terminal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
 
 
 def _one_line(box: str, prog: str) -> str:
-    """The first message of one of tyro's boxes in our words, and the option that it suggests."""
+    """The message in one of tyro's boxes, in one line."""
     rows = [row for line in box.splitlines() if (row := line.strip("│ ")) and not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
     for row in rows:

@@ -17,7 +17,7 @@ from fullrank.report.audit.subjects import AuditOptions
 
 @dataclass(frozen=True)
 class Audit(AuditOptions):
-    """Judges an embedding: whether it has collapsed, how, and by which evidence.
+    """Judge an embedding: whether it has collapsed, how, and by which evidence.
 
     WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), a folder
     that `fullrank embed` wrote, or an encoder: a name of timm, torchvision or Hugging Face, a directory, a
@@ -49,7 +49,7 @@ class Audit(AuditOptions):
 
 
 def run(words: Sequence[str]) -> int:
-    """Audits, prints what was found, and writes it down."""
+    """Audit, print the verdict, and write it down."""
     args = parse(Audit, words, "fullrank audit")
     if args.thresholds:
         from fullrank.report.audit.thresholds_file import read_thresholds

@@ -1,4 +1,4 @@
-"""`fullrank compare RUN... [MODEL ...]`: several runs and models in one table and on one page."""
+"""`fullrank compare RUN... [MODEL ...]`: runs and models in one table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fullrank.options import CompareOptions
 
 @dataclass(frozen=True)
 class Compare(CompareOptions):
-    """Sets runs, methods and other people's encoders side by side: loss, verdict, ranks, probes, time.
+    """Compare runs, methods and encoders by loss, verdict, ranks, probes and time.
 
     SUBJECT is a run directory; an encoder (a name of timm, torchvision or Hugging Face, or a checkpoint of
     any library); embeddings (a file, or a folder of `fullrank embed`); or a folder of `fullrank audit`.
@@ -42,7 +42,7 @@ class Compare(CompareOptions):
 
 
 def run(words: Sequence[str]) -> int:
-    """Opens and measures what is compared, prints it, and writes the page."""
+    """Compare, print the tables, and write the page."""
     args = parse(Compare, words, "fullrank compare")
     if not args.subjects:
         raise UsageError(

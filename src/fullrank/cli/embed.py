@@ -14,7 +14,7 @@ from fullrank.options import EmbedOptions, split_names
 
 @dataclass(frozen=True)
 class Embed(EmbedOptions):
-    """Writes the features of images, of any tap of an encoder, with labels, indices and provenance.
+    """Write features of images at any layer output (tap) of an encoder.
 
     WHAT is a run directory, which has images of its own, or an encoder: a name of timm, torchvision or
     Hugging Face, a directory, a checkpoint. The same command goes on where it was interrupted, and under
@@ -36,7 +36,7 @@ class Embed(EmbedOptions):
 
 
 def run(words: Sequence[str]) -> int:
-    """Embeds, writes, and prints where it is."""
+    """Embed, write, and print where it is."""
     args = parse(Embed, words, "fullrank embed")
     with showing_progress(quiet=args.json) as on_progress:
         written = api.embed(args.what, args.out, args, on_progress=on_progress)

@@ -41,7 +41,7 @@ Results are printed and written beside a run, in RUN/evaluations."""
 
 @dataclass(frozen=True)
 class Command:
-    """What every probe takes on the command line.
+    """Options of every probe on the command line.
 
     Attributes:
         what: a run, an encoder, a folder of `fullrank embed`, or a file of embeddings.
@@ -99,7 +99,7 @@ class Finetune(FinetuneOptions, Command):
 
 @dataclass(frozen=True)
 class All(EvaluateOptions, Command):
-    """Linear, k-NN and clustering for every encoder that a run kept (`train --keep-every N`), in one table.
+    """Linear, k-NN and clustering for every encoder of a run, in one table.
 
     Example: fullrank evaluate all runs/first
     """
@@ -111,7 +111,7 @@ PROBES: dict[str, type[Any]] = {
 
 
 def run(words: Sequence[str]) -> int:
-    """Evaluates, prints, and writes the result down."""
+    """Evaluate, print the result, and write it down."""
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -157,7 +157,7 @@ def run_all(args: All) -> int:
 
 
 def show(table: Any, results: Iterable[EvaluationResult], path: Path) -> None:
-    """Prints a table, what was assumed, and where it is written."""
+    """Print a table, its notes, and where it is written."""
     console = make_console(130)
     console.print(table)
     for note in dict.fromkeys(note for result in results for note in result.notes):

@@ -1,4 +1,4 @@
-"""`fullrank export WHAT --to FORMAT`: an encoder for another library, or a map of features."""
+"""`fullrank export WHAT --to FORMAT`: an encoder for another library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.options import ExportOptions, new_folder
 
 @dataclass(frozen=True)
 class Export(ExportOptions):
-    """Writes an encoder for another library, and checks that it gives the same features there.
+    """Export an encoder for another library, and check its features there.
 
     WHAT is a run directory, or an encoder: a name of timm, torchvision or Hugging Face, a directory, a
     checkpoint. For --to map it is features: a folder of `fullrank embed`, or a file of embeddings.
@@ -41,7 +41,7 @@ class Export(ExportOptions):
 
 
 def run(words: Sequence[str]) -> int:
-    """Exports, and prints what was written."""
+    """Export, and print the files."""
     args = parse(Export, words, "fullrank export")
     written = write_map(args) if args.to == "map" else write_encoder(args)
     if args.json:

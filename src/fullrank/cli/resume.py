@@ -1,4 +1,4 @@
-"""`fullrank resume RUN`: continues a run exactly where its last checkpoint left it."""
+"""`fullrank resume RUN`: continue a run exactly from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.cli.train import follow
 
 @dataclass(frozen=True)
 class Resume:
-    """Continues a run from its last checkpoint; its metrics become those of an uninterrupted run.
+    """Continue a run from its last checkpoint, as if it had not been interrupted.
 
     Example: fullrank resume runs/first
 
@@ -32,7 +32,7 @@ class Resume:
 
 
 def run(words: Sequence[str]) -> int:
-    """Continues a run."""
+    """Continue a run."""
     args = parse(Resume, words, "fullrank resume")
     from fullrank.training.run_dir import RunDir
 

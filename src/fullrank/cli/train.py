@@ -35,7 +35,7 @@ recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each a
 
 
 def run(words: Sequence[str]) -> int:
-    """Trains from the start."""
+    """Train from the start."""
     from fullrank.methods import METHODS
     from fullrank.training.config import recipe_names
 
@@ -79,12 +79,12 @@ def show_profile(config: Any, args: Any) -> int:
 
 
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
-    """A method's name, the settings that it starts from on the data of --data, and the recipe's name."""
+    """The starting point of a method or recipe on the data of --data."""
     return api.starting_point(what, _data_of(words))
 
 
 def _data_of(words: Sequence[str]) -> str:
-    """What `--data` says, before all options are parsed."""
+    """The value of --data, before all options are parsed."""
     from fullrank.training.config import TrainConfig
 
     data = TrainConfig.data
@@ -99,7 +99,7 @@ def _data_of(words: Sequence[str]) -> str:
 def parse_options(
     method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
 ) -> tuple[Any, Any]:
-    """Parses the command line over the defaults of method and recipe; also the data, where it was opened.
+    """Parse the command line; also the data, where it had to be opened for that.
 
     The method's defaults depend on the size of the images, which the data decides; so they are applied to
     what neither the recipe nor the command line names. Without `sized` they are those for large images, and
@@ -169,7 +169,7 @@ def to_config(args: Any) -> Any:
 
 
 def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
-    """Runs `start(listeners)` before the chosen terminal and loggers, and prints the result."""
+    """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
 
@@ -210,7 +210,7 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
 
 
 def result(outcome: Any, page: Path) -> dict[str, Any]:
-    """What --json prints of a run."""
+    """The result of a run as JSON."""
     from fullrank.report.run.reading import read_run
     from fullrank.report.run.summary import summarise
 

@@ -70,7 +70,7 @@ def find_prefix(keys: Iterable[str]) -> str:
 
 
 def find_prefixes(keys: Iterable[str], expected: Collection[str] = ()) -> list[str]:
-    """Find all prefixes of backbones, the best first, by `expected` names of weights or by usual ones.
+    """Prefixes of backbones, the best first, by `expected` or usual names.
 
     Example:
         >>> find_prefixes(["net.a.weight", "net.b.weight", "ema.a.weight"], ["a.weight", "b.weight"])
@@ -97,7 +97,6 @@ def _under(keys: set[str], first: str, anchors: Iterable[str]) -> list[str]:
 
 
 def _rank(prefix: str) -> tuple[bool, int, str]:
-    """Copies that are not trained come behind, except for DINO's teacher; then the shorter comes first."""
     words = set(re.split(r"[._]", prefix.lower()))
     dino = prefix.startswith("teacher.")
     return not dino and (bool(words & _SECOND) or prefix.startswith("student.")), prefix.count("."), prefix
@@ -106,7 +105,7 @@ def _rank(prefix: str) -> tuple[bool, int, str]:
 def backbone_weights(
     weights: Mapping[str, Tensor], prefix: str, own: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The weights under a prefix by their names in the backbone: heads dropped, names made torchvision's.
+    """The weights of a backbone under a prefix, by torchvision's names.
 
     An `nn.Sequential` of a ResNet's children (lightly's examples) gets a ResNet's names, and `shortcut`
     becomes `downsample`. Names of `own`, which the backbone has, are no head's.
@@ -127,7 +126,7 @@ def backbone_weights(
 
 
 def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
-    """Whether a ResNet was saved as a sequence of its children that has nothing between `bn1` and `layer1`.
+    """Tell whether a ResNet's children were saved without the ReLU of its stem.
 
     lightly's ResNets call their first ReLU as a function, so that a sequence of their children has none.
 

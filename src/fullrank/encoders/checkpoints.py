@@ -1,4 +1,4 @@
-"""Encoders from checkpoints: our runs', other libraries', plain state dicts; no code in them is run."""
+"""Encoders from checkpoints of any library; no code in them is run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _from_header(
     image_size: int | None,
     prefix: str = "",
 ) -> Encoder:
-    """The network that the header of `file` names, with the weights under a prefix that `path` holds."""
+    """The encoder that the header of `file` describes, with weights of `path`."""
     try:
         name, size = header["backbone"], int(header["image_size"])
         stem: Stem = header["stem"]
@@ -95,7 +95,7 @@ def open_checkpoint(
     stem: Stem = "auto",
     image_size: int | None = None,
 ) -> Encoder:
-    """Open the encoder in a checkpoint of any library: prefix and architecture are found.
+    """Open the encoder in a checkpoint, whose prefix and architecture are found.
 
     Args:
         path: the file; a solo-learn `args.json` beside it is read.
@@ -150,7 +150,7 @@ def open_checkpoint(
 
 
 def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with every ending of each name, so that names fit whatever the prefix is."""
+    """The weights by every ending of their names, whatever the prefix is."""
     return {
         ".".join(key.split(".")[k:]): value
         for key, value in weights.items()
@@ -175,7 +175,7 @@ def _chosen_prefix(path: Path, weights: Mapping[str, Tensor], prefixes: list[str
 
 
 def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str, Tensor]:
-    """The weights as the network's library would take them up from elsewhere (position grids, old names)."""
+    """The weights as the network's library converts them: position grids, names."""
     import sys
 
     own = built.network.state_dict()
@@ -192,7 +192,7 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
 
 
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
-    """What the training script recorded of itself: `arch`, `method`, `library`."""
+    """Records of the training script: `arch`, `method`, `library`."""
     found: dict[str, Any] = {}
     if isinstance(said.get("arch"), str):
         found["arch"] = said["arch"]
@@ -213,7 +213,7 @@ def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def open_solo_folder(folder: Path, **options: Any) -> Encoder:
-    """Open the last checkpoint in a folder of solo-learn, with `args.json` and `.ckpt` files."""
+    """Open the last `.ckpt` file in a folder of solo-learn."""
     files = sorted(
         folder.glob("*.ckpt"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)][-1:]
     )

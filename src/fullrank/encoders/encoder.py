@@ -1,4 +1,4 @@
-"""Somebody's encoder, ready to use: the network, its input, and the layers whose outputs are measured."""
+"""An encoder: the network, its input, and the layers that can be measured."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def make_encoder(
 
 
 def first_line(error: Exception, most: int = 200) -> str:
-    """The first line of an error of another library, or its type where it says nothing.
+    """The first line of another library's error, or its type.
 
     Example:
         >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
@@ -158,7 +158,7 @@ def find_taps(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def tap_module(network: nn.Module, name: str) -> nn.Module:
-    """The module of a name in a network; raises UnknownNameError with the nearest names.
+    """The module of a name in a network; an unknown one names the nearest.
 
     Example:
         >>> tap_module(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")

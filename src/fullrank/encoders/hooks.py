@@ -20,7 +20,7 @@ Tokens: TypeAlias = Literal["mean", "class"]
 
 
 def which_taps(model: Encoder, wanted: Sequence[str] | None) -> dict[str, nn.Module]:
-    """Modules whose outputs are taken, by the names of their taps; `features` is the whole network.
+    """Modules whose outputs are taken, by tap; `features` is the network.
 
     `all` is every one of `model.taps` and the features; any other module of the network can be named, as
     `layer3.1`; None is the features alone. Raises UnknownNameError where there is no such module.
@@ -94,7 +94,7 @@ def take_taps(
 def pool(
     output: Any, name: str = "", tokens: Tokens = "mean", prefix_tokens: int = 0, channels_last: bool = False
 ) -> Tensor:
-    """The output of a module as rows [n, c]: maps and tokens become their mean; see `take_taps`.
+    """The output of a module as rows [n, c]; see `take_taps`.
 
     Raises:
         UsageError: it is no tensor with 2 to 4 axes, nor a tuple or output that begins with one.

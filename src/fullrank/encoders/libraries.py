@@ -1,4 +1,4 @@
-"""Encoders of timm, torchvision and Hugging Face transformers, by name or from a directory.
+"""Encoders of timm, torchvision and Hugging Face transformers.
 
 Nothing is fetched unless the user asks for it: weights come from what these libraries have in their caches.
 """
@@ -33,7 +33,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def from_timm(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> Encoder:
-    """A timm model by name, with a tag of its weights or without: as `vit_small_patch16_224.dino`."""
+    """A timm model by name, with or without a tag of its weights."""
     import timm
 
     if not timm.is_model(name):
@@ -58,7 +58,7 @@ def _timm(
     origin: str,
     image_size: int | None,
 ) -> Encoder:
-    """Build a model with its classifier, so that timm loads every weight, and take that off."""
+    """Build a model with a classifier, so that every weight fits, and take it off."""
     import timm
 
     if image_size and config.get("fixed_input_size"):
@@ -111,7 +111,7 @@ def _not_here(what: str) -> DataError:
 
 
 def _from_hub(repository: str, names: list[str], download: bool) -> Path | None:
-    """The first of some files of a Hugging Face repository: from the cache, or fetched."""
+    """The first of some files of a Hugging Face repository."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -217,7 +217,7 @@ def from_torchvision(name: str, pretrained: bool, download: bool, image_size: in
 
 
 class PooledOutput(nn.Module):
-    """A transformers encoder as a map of images to features [n, d]: what it gives as its pooled output.
+    """A transformers encoder as a map of images to its pooled output [n, d].
 
     Where that comes from a dense layer behind the class token (BERT's pooler in ViT), it is the class token.
 
@@ -242,7 +242,7 @@ class PooledOutput(nn.Module):
 
 
 def from_hugging_face(where: str, download: bool, image_size: int | None = None) -> Encoder:
-    """An encoder of transformers, by its name on the Hub or from a directory with `config.json` and weights.
+    """An encoder of transformers, by its name on the Hub or from a directory.
 
     Code that comes with a model is never run. Needs transformers.
     """

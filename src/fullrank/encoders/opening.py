@@ -1,4 +1,4 @@
-"""Opening an encoder: a name of timm, torchvision or Hugging Face, a run, or a checkpoint."""
+"""Opening an encoder by a library's name, from a run, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_encoder(
     pretrained: bool = True,
     download: bool = False,
 ) -> Encoder:
-    """Open an encoder strictly: every weight of its backbone is loaded, none is left over.
+    """Open an encoder; every weight of its backbone is loaded, none left over.
 
     Args:
         spec: one of
@@ -92,7 +92,7 @@ def open_encoder(
 
 
 def is_encoder(spec: str | Path) -> bool:
-    """Whether an encoder is named, and not a file of embeddings.
+    """Tell whether an encoder is named, and not a file of embeddings.
 
     A name, a directory with a model in it, or a file that holds weights: one whose ending no embedding has,
     or whose tensors are in their majority named as weights are.

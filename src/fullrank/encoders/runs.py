@@ -1,4 +1,4 @@
-"""A run as an encoder with every tap of its method, and the images that it was trained on."""
+"""A run as an encoder with every tap of its method, and its images."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
 
 
 def _method(run: RunDir) -> Method:
-    """The method of a run in eval mode, with the weights that its encoder was written with."""
+    """The method of a run in eval mode, with the weights of its encoder."""
     config = run.config()
     state = _state(run)
     with torch.random.fork_rng(devices=[]):
@@ -126,7 +126,7 @@ def _method(run: RunDir) -> Method:
 
 
 def encoder_header(run: RunDir) -> dict[str, Any]:
-    """What the header of a run's `encoder.safetensors` says: method, data, epoch, step, verdict and more.
+    """The header of a run's encoder: method, data, epoch, step, verdict and more.
 
     Raises:
         DataError: no encoder is there yet.

@@ -1,1 +1,1 @@
-"""Probes on the features of a run, a model or a file: linear, k-NN, clusters, fine-tuning."""
+"""Linear probes, k-NN, clusters and fine-tuning of an encoder or features."""

@@ -259,7 +259,7 @@ class _Training:
         draft.replace(self.state)
 
     def restore(self) -> Trained:
-        """Take up an interrupted training of the same protocol; begin anew where there is none."""
+        """Take up an interrupted training of the same protocol, or begin anew."""
         if self.state is None or not self.state.exists():
             return Trained()
         state = torch.load(self.state, weights_only=True)

@@ -22,7 +22,7 @@ def cluster(
     clusters: int | None = None,
     seed: int = 0,
 ) -> EvaluationResult:
-    """Clusters of the test rows against their classes: k-means, codes, or CPLearn's legacy argmax."""
+    """Cluster test rows by k-means, codes or CPLearn's argmax; compare to classes."""
     started = time.perf_counter()
     rows, labels = features.test.rows, features.test.labels
     if by != "kmeans" and clusters:
@@ -45,7 +45,7 @@ def cluster(
 def evaluate_cluster(
     what: str | Path, options: ClusterOptions, _: str | Path = "", on_progress: OnProgress | None = None
 ) -> EvaluationResult:
-    """Clusters of features against classes; scores over codes are clustered by their first choice."""
+    """Clusters of features against classes; codes by their first choice."""
     by = options.by
     if by == "auto":
         by = "codes" if options.tap == "codes" else "kmeans"

@@ -23,7 +23,7 @@ __all__ = ["evaluate_finetune", "label_share"]
 
 
 def label_share(data: Data, share: float, seed: int = 0) -> Data:
-    """The same data with a share of its training labels: class by class, one of each at least.
+    """The data with a share of its training labels, at least one of each class.
 
     Args:
         data: with labels.

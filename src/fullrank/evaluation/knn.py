@@ -25,7 +25,7 @@ def knn(
     temperatures: Sequence[float] | None = None,
     seed: int = 0,
 ) -> EvaluationResult:
-    """k nearest neighbours, k and the vote chosen on held-out training rows; see `knn_probe`."""
+    """k nearest neighbours, k and vote chosen on training rows; see `knn_probe`."""
     started = time.perf_counter()
     train, test = features.train, features.test
     given: dict[str, Any] = {} if temperatures is None else {"temperatures": temperatures}
@@ -39,7 +39,7 @@ def knn(
 
 
 def legacy_knn(features: Features, *, kind: Literal["li", "solo"], metric: Metric = "l2") -> EvaluationResult:
-    """k-NN as published code scores it: Li's scan (k chosen on the test rows), or solo-learn's weights."""
+    """k-NN as published code scores it: Li's scan, or solo-learn's weights."""
     started = time.perf_counter()
     train, test = features.train, features.test
     settings: dict[str, Any] = {"metric": metric}

@@ -1,4 +1,4 @@
-"""Features with labels of training and of test images, from an encoder, a store or files."""
+"""Labelled features of training and test images."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _of_encoder(
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorms use the statistics of each batch although in eval mode, and forget them."""
+    """Use the statistics of each batch in BatchNorms, although in eval mode."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     kept = [(m.running_mean, m.running_var) for m in norms]
     for m in norms:

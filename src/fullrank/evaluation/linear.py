@@ -1,4 +1,4 @@
-"""Linear classifiers: logistic regression on features, or trained on images as a paper does it."""
+"""Linear classifiers: logistic regression, or a paper's protocol."""
 
 from __future__ import annotations
 

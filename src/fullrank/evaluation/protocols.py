@@ -47,7 +47,7 @@ class Protocol:
     encoder_lr: float = 1.0
 
     def changed(self, epochs: int = 0, lr: float = 0.0, batch_size: int = 0) -> Protocol:
-        """The same with other numbers where they are not 0; milestones keep their share of the epochs.
+        """The protocol with other numbers where they are not 0; milestones scale.
 
         Example:
             >>> PROTOCOLS["solo"].changed(epochs=10).milestones

@@ -1,4 +1,4 @@
-"""The result of an evaluation, as it is printed and as it lies beside the run that it is of."""
+"""The result of an evaluation, printed and kept beside its run."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def of_features(
     started: float,
     notes: Sequence[str] = (),
 ) -> EvaluationResult:
-    """The result of a probe on features that began at `started` by `time.perf_counter`."""
+    """The result of a probe on features that began at `started`, a perf_counter."""
     labels = features.train.labels
     return EvaluationResult(
         probe,

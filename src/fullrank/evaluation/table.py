@@ -67,7 +67,7 @@ def encoders(run: RunDir) -> dict[int, Path]:
 def evaluate_all(
     what: str | Path, options: EvaluateOptions, on_progress: OnProgress | None = None
 ) -> list[EncoderRow]:
-    """Linear probe, k-NN and clustering for every encoder of a run, or for the one that there is."""
+    """Linear probe, k-NN and clustering for every encoder of a run."""
     run, seed = own_run(what), options.seed
     cases: Sequence[tuple[int | None, str | Path]] = [(None, what)]
     logged = {}

@@ -1,4 +1,4 @@
-"""Images through an encoder to rows: features and what lies before them, in eval mode, streamed.
+"""Embeddings of any file, and features of images through an encoder.
 
 Example:
     >>> from fullrank.images.opening import open_data

@@ -1,4 +1,4 @@
-"""Augmented views of each image, the same ones whatever the batches, processes and restarts."""
+"""Augmented views of each image, whatever the batches and processes."""
 
 from __future__ import annotations
 

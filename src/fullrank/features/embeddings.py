@@ -118,7 +118,7 @@ class Rows:
             yield block
 
     def rows(self, index: Any) -> Tensor:
-        """The rows [k, d] at `index`: sorted int [k], without repetitions, from 0 to n - 1."""
+        """The rows [k, d] at `index`: sorted, without repetitions."""
         wanted: Indices = np.asarray(index, np.int64).reshape(-1)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n or (np.diff(wanted) <= 0).any()):
             raise UsageError(
@@ -198,7 +198,7 @@ def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a directory is a zarr store."""
+    """Tell whether a directory is a zarr store."""
     return path.is_dir() and any((path / name).is_file() for name in (".zarray", ".zgroup", "zarr.json"))
 
 
@@ -222,7 +222,7 @@ def _opened_file(path: Path, key: str | None) -> OpenedTable:
 
 
 def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The embedding files of a folder in natural order, and those of its files that are named as labels.
+    """Find the embedding files of a folder in natural order, and its labels.
 
     Example:
         >>> import tempfile

@@ -52,7 +52,7 @@ def embed_images(
     skip: int = 0,
     augmentation: Augmentation | None = None,
 ) -> Iterator[Embedded]:
-    """Iterate over the rows of all images once, in order: eval mode, without gradients.
+    """Iterate over the rows of all images in order: eval mode, no gradients.
 
     Images are resized to the model's size (centre crop of its ratio) and normalised with the model's mean and
     std, or with the source's where the model has none on record. An image that cannot be decoded is left out,
@@ -125,7 +125,7 @@ def embed_whole(
     on_progress: OnProgress | None = None,
     task: str = "embedding",
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows float32 [n, d] of all images at one tap, and labels int64 [n] where there are any.
+    """Rows float32 [n, d] of all images at one tap, and their labels int64 [n].
 
     `task` is what `on_progress` is called with. Raises DataError where no image can be decoded.
     """
@@ -154,7 +154,7 @@ def part_of(n: int, rank: int, world_size: int) -> Indices:
 
 
 def _in_turn(views: list[Tensor]) -> Tensor:
-    """Rows [b, d] of each of k views as [b * k, d] on the CPU, the views of an image one after the other."""
+    """Rows [b, d] of k views as [b * k, d] on the CPU, image by image."""
     return torch.stack(views, 1).flatten(0, 1).float().cpu()
 
 

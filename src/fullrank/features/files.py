@@ -1,4 +1,4 @@
-"""Arrays in `.npy`, `.npz`, `.pt` and `.safetensors`: mapped or streamed, never unpickled."""
+"""Arrays in npy, npz, torch and safetensors files, never unpickled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass
 class OpenedTable:
-    """Embeddings of a file and the labels beside them, with the names of both in the file."""
+    """Embeddings of a file and the labels beside them, with their names."""
 
     table: Table
     key: str | None = None
@@ -83,7 +83,7 @@ class ArrayFile:
 
 
 def existing(source: Path | str) -> Path:
-    """The path, expanded; raises DataError with the nearest existing names where there is nothing.
+    """The path, expanded; a DataError names the nearest where there is nothing.
 
     Example:
         >>> import tempfile
@@ -134,7 +134,7 @@ def _mapped(path: Path, where: str, header: _Header, offset: int) -> Any:
 
 
 def read_npy(path: Path) -> ArrayFile:
-    """One array, mapped, in either order: costs no memory and no time before rows are read."""
+    """One array, mapped, in either order."""
     with path.open("rb") as file:
         header = _header(file, str(path))
 
@@ -145,7 +145,7 @@ def read_npy(path: Path) -> ArrayFile:
 
 
 def read_npz(path: Path) -> ArrayFile:
-    """Named arrays: mapped where `np.savez` wrote them, else decompressed anew on every pass.
+    """Named arrays, mapped where `np.savez` wrote them, else decompressed.
 
     A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
     Fortran order has to be decompressed whole.
@@ -183,7 +183,7 @@ def read_npz(path: Path) -> ArrayFile:
 
 
 def _member_start(path: Path, member: str) -> int:
-    """Where the bytes of an uncompressed member begin: behind its local header, whose length is in itself."""
+    """Where an uncompressed member begins: behind its local header."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         start = archive.getinfo(member).header_offset
         file.seek(start + 26)
@@ -224,7 +224,7 @@ class _Compressed(Table):
 
 
 def read_torch(path: Path) -> ArrayFile:
-    """A tensor, or nested mappings of them, mapped; loaded whole where PyTorch before 1.6 wrote the file."""
+    """A tensor or nested mappings of them, mapped but for files of old PyTorch."""
     content, mapped = load_torch_file(path)
     tensors = _flat(content)
     if not tensors:

@@ -18,7 +18,7 @@ __all__ = ["read_hdf5", "read_zarr"]
 
 
 def read_hdf5(path: Path) -> ArrayFile:
-    """A dataset of an HDF5 file, read in ranges; costs no memory before rows are read. Needs h5py."""
+    """Datasets of an HDF5 file, read in ranges. Needs h5py."""
     try:
         import h5py
     except ImportError as error:
@@ -57,7 +57,7 @@ def read_hdf5(path: Path) -> ArrayFile:
 
 
 def read_zarr(path: Path) -> ArrayFile:
-    """An array of a zarr directory, format 2 or 3, read in ranges of chunks. Needs zarr.
+    """Arrays of a zarr directory, read in ranges of chunks. Needs zarr.
 
     Arrays whose chunks are pickles are refused.
     """
@@ -94,7 +94,7 @@ def _zarr_arrays(group: Any, within: str, depth: int = 4) -> Iterator[tuple[str,
 
 
 def _zarr_dtype(array: Any) -> np.dtype[Any] | str:
-    """The dtype of an array, or what is wrong with it: a codec that unpickles is never run."""
+    """The dtype, or what is wrong with it: a codec that unpickles is never run."""
     metadata = getattr(array, "metadata", array)
     codecs: list[Any] = []
     for name in ("filters", "compressor", "codecs"):

@@ -31,7 +31,7 @@ SHOWN = 8  # arrays that a message names
 
 
 def is_label_name(name: str) -> bool:
-    """Whether an array or a file of this name holds labels by its name.
+    """Tell whether an array or a file is named as labels are.
 
     Example:
         >>> [name for name in ("labels", "val/targets", "y", "features") if is_label_name(name)]
@@ -89,7 +89,7 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
 
 
 def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
-    """The name of the labels beside the embeddings `chosen`, one for each of n rows; None without such.
+    """The name of the labels beside the embeddings `chosen`, or None.
 
     Example:
         >>> arrays = {"z": Stored((9, 4), np.dtype("f4")), "y": Stored((9,), np.dtype("i8"))}
@@ -111,7 +111,7 @@ def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
 
 
 def as_labels(where: str, values: Any) -> Indices:
-    """Labels as int64 [n]: whole numbers stay, texts are numbered in sorted order, NaN and missing become -1.
+    """Labels as int64 [n]: texts numbered in sorted order, missing ones -1.
 
     Raises:
         DataError: not one value a row, or values that are no labels.

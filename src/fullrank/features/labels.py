@@ -20,7 +20,7 @@ LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".s
 
 
 def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
-    """Reads labels for n rows.
+    """Read labels for n rows.
 
     Args:
         path: a file with one of `LABEL_SUFFIXES`: an array, a column, or one label a line.
@@ -49,7 +49,7 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
 
 
 def label_values(path: Path, key: str | None = None, n: int | None = None) -> Any:
-    """The labels in an existing file as stored; n + 1 lines mean that the first one is a heading."""
+    """Labels of a file as stored; n + 1 lines mean that the first is a heading."""
     suffix = path.suffix.lower()
     if suffix not in LABEL_SUFFIXES:
         raise DataError(f"{path} has no ending of a label file: {', '.join(LABEL_SUFFIXES)}")

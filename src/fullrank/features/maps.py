@@ -25,7 +25,7 @@ Reduction: TypeAlias = Literal["pca", "umap"]
 
 @dataclass(frozen=True)
 class Points:
-    """Features for a map: rows float32 [m, d], and int64 [m] for the images and labels that they are of."""
+    """Features for a map: rows [m, d] with their images and labels."""
 
     rows: Tensor
     indices: np.ndarray

@@ -120,7 +120,7 @@ class _ParquetTable(Table):
         return self._read(rows, None, 0)
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`; row groups without such rows are not read."""
+        """The rows [k, d] at the sorted `index`; other row groups are not read."""
         import pyarrow.parquet as parquet
 
         out = torch.empty(len(index), self.d, dtype=self.dtype)

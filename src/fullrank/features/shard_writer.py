@@ -1,4 +1,4 @@
-"""Features on their way to the disk: each process appends its part, and the last one joins them.
+"""Writing features: each process appends its part, the last one joins them.
 
     F/.train.partial/part-0-of-2/    one file of raw numbers a column, and progress.json
 
@@ -39,7 +39,7 @@ RECORD_SECONDS = 1.0  # between two records of the progress: each waits for the 
 
 
 class StoreWriter:
-    """Append rows of one split to a folder; the same settings go on where a process was killed.
+    """Append rows of one split to a folder; a killed process can go on.
 
     Args:
         folder: made if need be.
@@ -210,7 +210,7 @@ def _record_of(part: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader has the old one or the new one; each process has its own draft."""
+    """Replace a file at once; each process has its own draft."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -220,7 +220,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _locked(path: Path, busy: str = "") -> IO[bytes]:
-    """A file that this process holds until it is closed; waits for it where no refusal is given."""
+    """A file locked until it is closed; waits where no refusal is given."""
     file = path.open("wb")
     with suppress(ImportError):  # not on Windows, where nobody guards against two at once
         import fcntl

@@ -1,4 +1,4 @@
-"""Features in a folder, as `fullrank embed` writes them: three layouts, and how they are opened.
+"""Features that `fullrank embed` writes into a folder, in three layouts.
 
     F/embed.json            what was embedded, with which network, from which images, in which layout
     F/train.safetensors     one file a split: a tensor a tap, `labels` and `indices`; the header is provenance
@@ -60,7 +60,7 @@ AT_ONCE = 1 << 22  # bytes of a block that are read in one go
 
 @dataclass(frozen=True)
 class Column:
-    """A matrix whose raw numbers lie in several files, row by row; a width of 0 makes it a vector."""
+    """A matrix in raw files one after the other; a width of 0 makes it a vector."""
 
     files: Sequence[Path]
     dtype: np.dtype[Any]
@@ -88,7 +88,7 @@ class Column:
 
 
 class Opened(NamedTuple):
-    """A file of features: what it says of itself, its columns' names, and what reads one of them."""
+    """A file of features: its provenance, columns, and a reader of one of them."""
 
     provenance: dict[str, Any]
     names: Sequence[str]
@@ -256,7 +256,7 @@ class Stored:
 
 
 def is_stored(path: Path) -> bool:
-    """Whether a path is a folder that `fullrank embed` wrote, finished or not.
+    """Tell whether `fullrank embed` wrote a folder, finished or not.
 
     Example:
         >>> is_stored(Path("no such folder"))
@@ -266,7 +266,7 @@ def is_stored(path: Path) -> bool:
 
 
 def open_stored(path: Path) -> dict[str, Stored]:
-    """Open the features in a folder that `fullrank embed` wrote: `train`, `test` or both, in this order.
+    """Open a folder that `fullrank embed` wrote: `train`, `test` or both.
 
     Raises:
         DataError: no such folder, a split that is not finished, or a damaged file.

@@ -1,4 +1,4 @@
-"""Opening whatever was named: an encoder with its images, stored features, or embeddings."""
+"""Opening an encoder with its images, stored features, or embeddings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EncoderSubject:
 
 @dataclass(frozen=True)
 class StoredSubject:
-    """A folder that `fullrank embed` wrote; `named` is the split of a path like FOLDER/train, else ""."""
+    """Stored features; `named` is the split of a path like FOLDER/train, else ""."""
 
     folder: Path
     named: str
@@ -118,7 +118,7 @@ def open_encoder_subject(
     *,
     more_images: bool = False,
 ) -> EncoderSubject:
-    """Open an encoder and its images: those of `data`, else those of its run; see `open_subject`."""
+    """Open an encoder and images: those of `data`, else those of its run."""
     run = own_run(what)
     if run is None and not data:
         raise UsageError(

@@ -40,7 +40,7 @@ _NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: n
 
 @dataclass(frozen=True)
 class Stored:
-    """Shape and dtype of an array in a file; a format's own name for a dtype that numpy and torch lack."""
+    """Shape and dtype of an array; a format's own name for a foreign dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] | torch.dtype | str
@@ -69,7 +69,7 @@ class Stored:
 
 
 def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
-    """Check that an array is a matrix of rows; the dtype that they are read in, and notes.
+    """Check that an array is a matrix; the dtype that it is read in, and notes.
 
     Floating point stays as it is. Integers of up to 16 bits become float32, wider ones float64, with a note.
 
@@ -116,7 +116,7 @@ def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
 
 
 def to_rows(part: Any, dtype: torch.dtype) -> Tensor:
-    """A part of an array as a tensor of its own: contiguous, on the CPU, in native byte order.
+    """A part of an array as a contiguous tensor of its own on the CPU.
 
     Example:
         >>> to_rows(np.arange(4, dtype=">i2").reshape(2, 2), torch.float32)
@@ -140,7 +140,7 @@ class Table(ABC):
         """All rows in order, as tensors [b, d] with b at most `rows`."""
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`; this default reads all rows and keeps those."""
+        """The rows [k, d] at the sorted `index`; this default reads all rows."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
         start = 0
         for part in self.scan(max(1, _MOST_AT_ONCE // self.d)):
@@ -182,7 +182,7 @@ class RangeTable(Table):
                 yield read(start, min(start + rows, self.n))
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`, read in as few ranges as their distances allow."""
+        """The rows [k, d] at the sorted `index`, read in few ranges."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
         with self.opened() as read:
             for first, last in _ranges(index, self.gap, max(self.gap, _MOST_AT_ONCE // self.d)):
@@ -193,7 +193,7 @@ class RangeTable(Table):
 
 
 def _ranges(index: Indices, gap: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Cuts a sorted index where its rows lie far apart, and where they would span too many rows."""
+    """Cut a sorted index where rows lie far apart or would span too many."""
     first = 0
     for k in range(1, len(index) + 1):
         if k == len(index) or index[k] - index[k - 1] > gap or index[k] - index[first] >= longest:

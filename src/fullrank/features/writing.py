@@ -46,7 +46,7 @@ class Written:
 
 
 def processes() -> tuple[int, int, int]:
-    """Rank, number of processes and rank on this machine, as torchrun says them; (0, 1, 0) without it.
+    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without.
 
     Raises:
         UsageError: the environment says nonsense.
@@ -64,7 +64,7 @@ def processes() -> tuple[int, int, int]:
 def write_features(
     what: str | Path, folder: Path, options: EmbedOptions, on_progress: OnProgress | None = None
 ) -> Written:
-    """Write the features of images into a folder, or go on where the same options were interrupted.
+    """Write features of images into a folder, or go on where that was interrupted.
 
     Under torchrun each process writes its contiguous part, and the last one joins them.
 
@@ -115,7 +115,7 @@ def write_features(
 
 
 def _preset(what: str | Path, options: EmbedOptions) -> str:
-    """The preset of views: the named one, else the run's or the data's own, else SimSiam's."""
+    """The preset of views: the named one, the run's or data's own, or SimSiam's."""
     run = own_run(what)
     own = run.config().views if run is not None else options.data
     return options.view_preset or (own if own in VIEWS else "simsiam")

@@ -1,4 +1,4 @@
-"""An encoder as an ONNX file with any number of images a batch, checked against onnxruntime."""
+"""An encoder as an ONNX file, checked against onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same network in another library, where it has one: proven by equal features, not by a name."""
+"""The same network in another library, proven by equal features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAME = 1e-4  # of the features' size: the arithmetic of another library may orde
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A network as timm or torchvision builds it, with the encoder's weights and without classifier.
+    """A network as timm or torchvision builds it, with the encoder's weights.
 
     Attributes:
         options: of the library's maker, besides the name.
@@ -47,7 +47,7 @@ def probe_images(model: Encoder, n: int = 3) -> Tensor:
 
 @torch.no_grad()
 def difference(network: nn.Module, model: Encoder) -> float:
-    """The largest difference of the features of two networks, as a share of the largest feature.
+    """The largest difference of features, as a share of the largest feature.
 
     Example:
         >>> from fullrank.encoders.opening import open_encoder
@@ -63,7 +63,7 @@ def difference(network: nn.Module, model: Encoder) -> float:
 
 
 def in_timm(model: Encoder) -> Rebuilt | None:
-    """The encoder as timm builds it, or None where timm has no network with these weights and features.
+    """The encoder as timm builds it, or None where timm has no such network.
 
     Example:
         >>> from fullrank.encoders.opening import open_encoder
@@ -90,7 +90,7 @@ def in_timm(model: Encoder) -> Rebuilt | None:
 
 
 def in_torchvision(model: Encoder) -> Rebuilt | None:
-    """The encoder as torchvision builds it, or None; a ResNet with a CIFAR stem counts.
+    """The encoder as torchvision builds it, or None; a CIFAR stem is put in.
 
     Example:
         >>> from fullrank.encoders.opening import open_encoder
@@ -115,7 +115,7 @@ def in_torchvision(model: Encoder) -> Rebuilt | None:
 
 
 def _takes_over(network: nn.Module, model: Encoder) -> bool:
-    """Loads the encoder's weights, all of them, and says whether the features are the same then."""
+    """Load the encoder's weights; tell whether the features are the same then."""
     try:
         load_strictly(Built("", network), model.network.state_dict(), "")
         return difference(network.eval().requires_grad_(False), model) < SAME

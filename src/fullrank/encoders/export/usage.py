@@ -1,4 +1,4 @@
-"""The README beside an exported encoder: what it is, and the lines of Python that use it."""
+"""The README beside an exported encoder, with the Python that uses it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FORMATS: tuple[Format, ...] = ("timm", "torchvision", "torch", "onnx")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The files of an exported encoder.
 
     Attributes:
         folder: with the weights, `fullrank.json` and `README.md`.
@@ -49,7 +49,7 @@ class Exported:
 
 
 def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -> Exported:
-    """Write an encoder as a folder that another library opens, and open it again to compare.
+    """Write an encoder for another library, and open it again to compare.
 
     Args:
         what: a run of ours, or an encoder as `open_encoder` takes it.
@@ -137,7 +137,7 @@ def _caution(said: Mapping[str, Any]) -> str:
 
 
 def _header(said: Mapping[str, Any]) -> dict[str, str]:
-    """For a safetensors header; `format` tells transformers and timm whose tensors these are."""
+    """A safetensors header; transformers and timm ask for its `format`."""
     return {"format": "pt", "fullrank": json.dumps(said)}
 
 

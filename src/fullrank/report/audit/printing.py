@@ -19,7 +19,7 @@ __all__ = ["print_audit"]
 
 
 def print_audit(views: Mapping[str, AuditView], main: str, against: Against | None, console: Console) -> None:
-    """Print the audit of the main tap, a line for each other one, and the differences to another."""
+    """Print the audit of the main tap, the other taps, and what it is against."""
     from rich.text import Text
 
     console.print(views[main])

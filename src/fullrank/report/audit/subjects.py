@@ -1,4 +1,4 @@
-"""Audits of whatever was named: a matrix, a file, stored features, or an encoder; one a tap."""
+"""Audits of a matrix, a file, stored features or an encoder; one a tap."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def audit_subject(
 def audit_against(
     what: str, against: str, options: AuditOptions, tap: str, on_progress: OnProgress | None = None
 ) -> AuditView:
-    """Audit what `what` is compared with, at the tap of its verdict; `untrained` has random weights."""
+    """Audit `against`; `untrained` is `what` with random weights."""
     untrained = against == "untrained"
     options = replace(options, key="", labels="", untrained=untrained, taps="")
     if untrained or is_encoder(against):

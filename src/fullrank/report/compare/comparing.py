@@ -1,4 +1,4 @@
-"""Comparing whatever was named: opened, measured on the same images, and gathered into arms."""
+"""Comparison of subjects: measured on the same images, gathered into arms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare_subjects(
 
 
 def _images(subjects: Sequence[Subject], options: CompareOptions) -> tuple[Images | None, str]:
-    """The images that every encoder sees, if any, and a line on where they are from or why not."""
+    """The images that every encoder sees, if any, and a line about them."""
     encoders = [subject for subject in subjects if subject.kind == "encoder"]
     if encoders and not options.measure:
         raise UsageError(f"{encoders[0].word} is an encoder: nothing is known of it without --measure")

@@ -54,7 +54,7 @@ class Images:
 
     @property
     def split_by_seed(self) -> bool:
-        """Whether another seed holds out other images: the data set has no such split."""
+        """Another seed holds out other images: the data set has no such split."""
         return any("no val or test split" in note for note in self.notes)
 
     @property
@@ -81,7 +81,7 @@ class Images:
 
 
 def shared_data(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """Find the data set that all runs among the subjects were trained on, for `choose_images`.
+    """The data set that all runs were trained on, as `choose_images` takes it.
 
     Limit, image size and seed are those that all runs have; empty without shared data.
     """
@@ -145,7 +145,7 @@ def choose_images(
 
 
 def measure(subject: Subject, images: Images, on_progress: OnProgress | None = None) -> Subject:
-    """Audit the features of a subject's encoder and, where there are labels, ask k-NN for them.
+    """Audit a subject's features and, where there are labels, measure its k-NN.
 
     A subject without an encoder is returned as it is. Raises DataError where no image can be decoded.
     """

@@ -1,4 +1,4 @@
-"""Subjects of a comparison: runs, encoders, saved embeddings and audits, each read into one shape."""
+"""Subjects of a comparison: runs, encoders, saved embeddings and audits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TapSummary:
 
     @classmethod
     def of_audit(cls, found: Audit, images: str) -> TapSummary:
-        """What an audit found.
+        """Summary of an audit.
 
         Example:
             >>> import torch
@@ -111,7 +111,7 @@ class Subject:
 
     @property
     def method(self) -> str:
-        """What a run was trained with; what anything else is."""
+        """The method of a run; a few words about anything else."""
         return str(self.run.config.get("method") or "–") if self.run else self.what
 
     @property
@@ -127,11 +127,11 @@ class Subject:
         return path.resolve().name if path.exists() else self.word
 
     def reading(self, tap: str) -> TapSummary | None:
-        """What is known of one tap."""
+        """Summary of one tap."""
         return self.judged if self.judged is not None and self.judged.tap == tap else self.others.get(tap)
 
     def measured(self, reading: TapSummary, values: Mapping[str, float | None]) -> Subject:
-        """The same with an embedding that was looked at, which has the verdict where none was."""
+        """The subject with a measured embedding, judged by it where there is no verdict."""
         values = {**self.values, **values}
         if self.judged is None:
             return replace(self, judged=reading, values=values)
@@ -283,7 +283,7 @@ def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
 
 
 def _evaluations(word: str) -> dict[str, Record]:
-    """What `fullrank evaluate` left of a subject, by the names of its files: `linear`, `knn-projector`."""
+    """Evaluations of a subject by the names of their files."""
     folder, evaluations = result_folder(word), {}
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
     for file in sorted(folder.glob("*.json")):
