@@ -74,8 +74,8 @@ def _one_line(box: str, prog: str) -> str:
     # where standard output is not Unicode the box has no frame, and its title stands in a section of its own
     message = " ".join(sections[0] if "╭" in box else sections[1])
     for pattern, words in IN_OUR_WORDS:
-        if found := re.fullmatch(pattern, message):
-            message = words(*found.groups())
+        if match := re.fullmatch(pattern, message):
+            message = words(*match.groups())
             break
     near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", " ".join(rows))
     return message + (f"; did you mean {near[1]}?" if near else "") + f" (see {prog} --help)"

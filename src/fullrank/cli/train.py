@@ -201,12 +201,17 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
     if args.json:
         print(json.dumps(result(outcome, page)))
     elif not args.quiet:
-        if not shown:
-            print(f"this run had ended already ({outcome.reason}): nothing is left to train")
-        elif outcome.reason == "collapsed":
-            print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
-        print(f"page    {page}")
+        print_end(outcome, page, shown)
     return 3 if outcome.reason == "collapsed" else 0
+
+
+def print_end(outcome: Any, page: Path, epochs: int) -> None:
+    """Print why a run ended, and where its page is."""
+    if not epochs:
+        print(f"this run had ended already ({outcome.reason}): nothing is left to train")
+    elif outcome.reason == "collapsed":
+        print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
+    print(f"page    {page}")
 
 
 def result(outcome: Any, page: Path) -> dict[str, Any]:

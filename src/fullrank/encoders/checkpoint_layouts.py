@@ -16,9 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from fullrank.errors import UsageError
-
-__all__ = ["backbone_weights", "find_prefix", "find_prefixes", "stem_lacks_relu"]
+__all__ = ["backbone_weights", "find_prefixes", "stem_lacks_relu"]
 
 _ANCHORS = (
     ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),  # ResNets, of torchvision, timm and their copies
@@ -47,32 +45,16 @@ _HEADS = {
 }
 
 
-def find_prefix(keys: Iterable[str]) -> str:
-    """Find the prefix of the backbone's weights among the names of a checkpoint.
-
-    Where a network and its momentum copy are both there, it is the network that is trained; of DINO's
-    `teacher` and `student` it is the teacher, which is what DINO evaluates. Raises UsageError where no known
-    backbone is among them.
-
-    Example:
-        >>> names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
-        >>> find_prefix([f"module.encoder_{which}.{name}" for which in "kq" for name in names])
-        'module.encoder_q.'
-    """
-    keys = set(keys)
-    found = find_prefixes(keys)
-    if not found:
-        shown = ", ".join(sorted(keys)[:4])
-        raise UsageError(
-            f"no backbone is recognised among {len(keys)} weights ({shown}, ...): name it, as --arch resnet50"
-        )
-    return found[0]
-
-
 def find_prefixes(keys: Iterable[str], expected: Collection[str] = ()) -> list[str]:
     """Prefixes of backbones, the best first, by `expected` or usual names.
 
+    Where a network and its momentum copy are both there, the network that is trained comes first; of DINO's
+    `teacher` and `student` it is the teacher, which is what DINO evaluates.
+
     Example:
+        >>> names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
+        >>> find_prefixes([f"module.encoder_{which}.{name}" for which in "kq" for name in names])
+        ['module.encoder_q.', 'module.encoder_k.']
         >>> find_prefixes(["net.a.weight", "net.b.weight", "ema.a.weight"], ["a.weight", "b.weight"])
         ['net.']
     """
@@ -138,16 +120,14 @@ def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
 
 
 def _resnet_names(under: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet's names for an `nn.Sequential` of its children, and `downsample` for `shortcut`."""
     start = next((k for k in (2, 3, 4) if f"{k}.0.conv1.weight" in under), None)
+    names: dict[str, str] = {}
+    if start is not None and "0.weight" in under and "1.running_mean" in under:
+        names = {"0": "conv1", "1": "bn1"} | {str(start + k): f"layer{k + 1}" for k in range(4)}
     renamed: dict[str, Tensor] = {}
-    sequential = start is not None and "0.weight" in under and "1.running_mean" in under
     for key, value in under.items():
-        new = key
-        if sequential and start is not None:
-            child, _, rest = key.partition(".")
-            names = {"0": "conv1", "1": "bn1"} | {str(start + k): f"layer{k + 1}" for k in range(4)}
-            new = f"{names[child]}.{rest}" if child in names else key
-        if new.startswith("layer"):
-            new = new.replace(".shortcut.", ".downsample.")
-        renamed[new] = value
+        child, dot, rest = key.partition(".")
+        new = names.get(child, child) + dot + rest
+        renamed[new.replace(".shortcut.", ".downsample.") if new.startswith("layer") else new] = value
     return renamed

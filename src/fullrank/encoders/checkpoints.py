@@ -193,12 +193,10 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
 
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
     """Records of the training script: `arch`, `method`, `library`."""
-    found: dict[str, Any] = {}
-    if isinstance(said.get("arch"), str):
-        found["arch"] = said["arch"]
+    records: dict[str, Any] = {"arch": said.get("arch")}
     arguments = said.get("args")
     if isinstance(arguments, StoredObject):
-        found["arch"] = arguments.fields.get("arch") or found.get("arch")
+        records["arch"] = arguments.fields.get("arch") or records["arch"]
     beside = path.parent / "args.json"
     if path.suffix == ".ckpt" and beside.is_file():
         try:
@@ -207,9 +205,9 @@ def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
             values = None
         if isinstance(values, dict):
             backbone = values.get("backbone", values.get("encoder"))
-            found["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
-            found["method"], found["library"] = values.get("method"), "solo-learn"
-    return {key: value for key, value in found.items() if isinstance(value, str)}
+            records["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
+            records["method"], records["library"] = values.get("method"), "solo-learn"
+    return {key: value for key, value in records.items() if isinstance(value, str)}
 
 
 def open_solo_folder(folder: Path, **options: Any) -> Encoder:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from fullrank.encoders.checkpoint_layouts import find_prefix
 from fullrank.encoders.checkpoints import (
     CHECKPOINT_SUFFIXES,
     open_checkpoint,
@@ -28,7 +27,7 @@ from fullrank.encoders.libraries import (
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 
-__all__ = ["Encoder", "find_prefix", "is_encoder", "open_encoder"]
+__all__ = ["is_encoder", "open_encoder"]
 
 
 def open_encoder(

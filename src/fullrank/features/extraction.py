@@ -76,6 +76,15 @@ def embed_images(
         UnknownNameError: the network has no such tap.
         UsageError: the batch size makes no sense, or a tap puts out nothing that has rows.
         DataError: while iterating: more images are corrupt than the source tolerates.
+
+    Example:
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> from fullrank.images.opening import open_data
+        >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
+        >>> images = open_data("shapes", limit=10).train
+        >>> for batch in embed_images(model, images, taps=["layer2", "features"], device="cpu"):
+        ...     {tap: tuple(rows.shape) for tap, rows in batch.rows.items()}
+        {'layer2': (10, 128), 'features': (10, 512)}
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is not positive")

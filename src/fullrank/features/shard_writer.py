@@ -101,9 +101,9 @@ class StoreWriter:
             self.files[name].seek(0, os.SEEK_END)
         self.recorded = time.monotonic()
 
-    def _columns(self, parts: list[Path]) -> dict[str, Column]:
+    def _columns(self, shards: list[Path]) -> dict[str, Column]:
         return {
-            name: Column([part / f"{k}.raw" for part in parts], np.dtype(kind), width)
+            name: Column([part / f"{k}.raw" for part in shards], np.dtype(kind), width)
             for k, (name, (kind, width)) in enumerate(self.kinds.items())
         }
 
@@ -155,22 +155,22 @@ class StoreWriter:
         with self.lock, _locked(self.folder / f".{self.split}.lock"):
             if self.place.exists():  # another process was as quick
                 return self.place
-            parts = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
-            records = [_record_of(part) for part in parts]
+            shards = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
+            records = [_record_of(part) for part in shards]
             if not all(record.get("done") for record in records):
                 return None
-            filled = [part for part, record in zip(parts, records, strict=True) if record["rows"]]
+            filled = [part for part, record in zip(shards, records, strict=True) if record["rows"]]
             if not filled:
                 raise DataError(f"no image of {self.split} can be decoded: there are no features to write")
             self.kinds = _record_of(filled[0])["columns"]
             self._join(filled, {**self.settings, "split": self.split, **provenance})
             return self.place
 
-    def _join(self, parts: list[Path], provenance: Mapping[str, Any]) -> None:
+    def _join(self, shards: list[Path], provenance: Mapping[str, Any]) -> None:
         joined = self.partial / f"joined{self.layout.suffix}"
         if joined.is_dir():  # of a process that was killed while it joined
             shutil.rmtree(joined)
-        self.layout.write(joined, self._columns(parts), provenance)
+        self.layout.write(joined, self._columns(shards), provenance)
         for file in joined.iterdir() if joined.is_dir() else [joined]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())

@@ -68,10 +68,10 @@ def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
     worst = 0.0
     for n in (1, 3):
         images = probe_images(model, n)
-        (found,) = session.run(["features"], {"images": images.numpy()})
+        (features,) = session.run(["features"], {"images": images.numpy()})
         with torch.no_grad():
             expected = network(images)
-        worst = max(worst, float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()))
+        worst = max(worst, float((torch.from_numpy(features) - expected).abs().max() / expected.abs().max()))
     if not worst <= LARGEST_DIFFERENCE:
         raise FullrankError(
             f"{model.name} gives other features under onnxruntime: they differ by {worst:.1e} of their size"

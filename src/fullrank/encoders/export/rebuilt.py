@@ -56,10 +56,10 @@ def difference(network: nn.Module, model: Encoder) -> float:
         0.0
     """
     images = probe_images(model)
-    expected, found = model.network(images), network(images)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+    expected, other = model.network(images), network(images)
+    if not isinstance(other, Tensor) or other.shape != expected.shape:
         return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return float((other - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def in_timm(model: Encoder) -> Rebuilt | None:

@@ -72,12 +72,12 @@ class Arm:
     def taps(self) -> list[str]:
         """The judged embedding, and the features where they were measured."""
         judged = dict.fromkeys(subject.judged.tap for subject in self.subjects if subject.judged)
-        seen = FEATURES if self.readings(FEATURES) else "backbone"
-        return list(judged | ({seen: None} if self.readings(seen) else {}))
+        seen = FEATURES if self.summaries(FEATURES) else "backbone"
+        return list(judged | ({seen: None} if self.summaries(seen) else {}))
 
-    def readings(self, tap: str) -> list[TapSummary]:
+    def summaries(self, tap: str) -> list[TapSummary]:
         """What is known of one embedding, over the subjects."""
-        return [found for subject in self.subjects if (found := subject.reading(tap))]
+        return [found for subject in self.subjects if (found := subject.summary(tap))]
 
     def value(self, name: str) -> Estimate:
         """A number of the training or of a probe, over the subjects."""
@@ -85,15 +85,15 @@ class Arm:
 
     def measure(self, tap: str, name: str) -> Estimate:
         """A measure of one embedding, over the subjects."""
-        return estimate(reading.values.get(name) for reading in self.readings(tap))
+        return estimate(summary.values.get(name) for summary in self.summaries(tap))
 
     def null(self, tap: str, name: str) -> float | None:
         """What isotropic noise of the same n and d reads, the mean over the subjects."""
-        return estimate(reading.nulls.get(name) for reading in self.readings(tap)).mean
+        return estimate(summary.baselines.get(name) for summary in self.summaries(tap)).mean
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
         """n and d of one embedding."""
-        found = self.readings(tap)
+        found = self.summaries(tap)
         return (found[0].n, found[0].d) if found else (None, None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,11 +111,11 @@ class Arm:
 
     def _tap(self, tap: str) -> dict[str, Any]:
         n, d = self.size(tap)
-        names = dict.fromkeys(name for reading in self.readings(tap) for name in reading.values)
+        names = dict.fromkeys(name for summary in self.summaries(tap) for name in summary.values)
         measures = {
             name: {**self.measure(tap, name).as_dict(), "isotropic": self.null(tap, name)} for name in names
         }
-        kinds = Counter(reading.kind for reading in self.readings(tap))
+        kinds = Counter(summary.kind for summary in self.summaries(tap))
         return {"n": n, "d": d, "verdicts": dict(kinds), "measures": measures}
 
 

@@ -74,7 +74,7 @@ def _rows(arms: Sequence[Arm]) -> Iterator[str]:
     if starved:
         yield f"{_and(starved)}: no more rows than dimensions, so that ranks are bounded by the rows."
     images = list(
-        dict.fromkeys(r.images for arm in arms for t in arm.taps for r in arm.readings(t) if r.images)
+        dict.fromkeys(r.images for arm in arms for t in arm.taps for r in arm.summaries(t) if r.images)
     )
     if len(images) > 1:
         yield f"Not all rows are of the same images: {'; '.join(images)}."

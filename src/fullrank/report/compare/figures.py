@@ -82,12 +82,12 @@ def feature_spectra(comparison: Comparison) -> go.Figure | None:
     log_axis(fig)
     for place, arm in enumerate(comparison.arms):
         saved = arm.subjects[0].kind == "embeddings"
-        readings = arm.readings(arm.tap if saved else FEATURES)
-        for reading in readings:
-            values = None if reading.spectrum is None else relative(reading.spectrum)
+        summaries = arm.summaries(arm.tap if saved else FEATURES)
+        for summary in summaries:
+            values = None if summary.spectrum is None else relative(summary.spectrum)
             if values is None:
                 continue
-            more = {"width": 1.0, "opacity": 0.6} if len(readings) > 1 else {}
+            more = {"width": 1.0, "opacity": 0.6} if len(summaries) > 1 else {}
             dash = "dot" if saved else "solid"  # of images of their own
             kept = np.where(values > FLOOR, values, 0)
             spectrum_line(fig, kept, arm.name, arm_colour(place), showlegend=False, dash=dash, **more)

@@ -43,7 +43,7 @@ class TapSummary:
     Attributes:
         kind, why: of the verdict.
         values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
-        nulls: what isotropic noise of the same n and d reads.
+        baselines: what isotropic noise of the same n and d reads.
         spectrum: centred singular values, descending; None where they are not on record.
         images: which images the rows are of, for people.
     """
@@ -54,7 +54,7 @@ class TapSummary:
     kind: str
     why: str
     values: Mapping[str, float | None] = field(default_factory=dict)
-    nulls: Mapping[str, float | None] = field(default_factory=dict)
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
     spectrum: np.ndarray | None = field(default=None, compare=False)
     images: str = ""
 
@@ -64,22 +64,22 @@ class TapSummary:
         return look_of(self.kind)
 
     @classmethod
-    def of_audit(cls, found: Audit, images: str) -> TapSummary:
+    def of_audit(cls, of: Audit, images: str) -> TapSummary:
         """Summary of an audit.
 
         Example:
             >>> import torch
             >>> from fullrank.collapse.audit import audit
-            >>> reading = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
-            >>> reading.tap, reading.n, sorted(reading.values)
+            >>> summary = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
+            >>> summary.tap, summary.n, sorted(summary.values)
             ('embedding', 40, ['erank_centred', 'level', 'rankme_unit', 'uniformity'])
         """
-        measures = {} if found.panel is None else found.panel.measures
-        spectrum = None if found.panel is None else found.panel.spectra["centred"]
+        measures = {} if of.panel is None else of.panel.measures
+        spectrum = None if of.panel is None else of.panel.spectra["centred"]
         values = {name: measures[name].value for name in SHOWN if name in measures}
-        nulls = {name: measures[name].null for name in values}
-        verdict = found.verdict
-        return cls(found.tap, found.n, found.d, verdict.kind, verdict.why, values, nulls, spectrum, images)
+        baselines = {name: measures[name].null for name in values}
+        verdict = of.verdict
+        return cls(of.tap, of.n, of.d, verdict.kind, verdict.why, values, baselines, spectrum, images)
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,16 @@ class Subject:
         path = Path(self.word).expanduser()
         return path.resolve().name if path.exists() else self.word
 
-    def reading(self, tap: str) -> TapSummary | None:
+    def summary(self, tap: str) -> TapSummary | None:
         """Summary of one tap."""
         return self.judged if self.judged is not None and self.judged.tap == tap else self.others.get(tap)
 
-    def measured(self, reading: TapSummary, values: Mapping[str, float | None]) -> Subject:
+    def measured(self, summary: TapSummary, values: Mapping[str, float | None]) -> Subject:
         """The subject with a measured embedding, judged by it where there is no verdict."""
         values = {**self.values, **values}
         if self.judged is None:
-            return replace(self, judged=reading, values=values)
-        return replace(self, others={**self.others, reading.tap: reading}, values=values)
+            return replace(self, judged=summary, values=values)
+        return replace(self, others={**self.others, summary.tap: summary}, values=values)
 
 
 def open_subject(word: str, *, download: bool = False, measure: bool = True) -> Subject:
@@ -188,10 +188,10 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     """
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
-    readings = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
+    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
         summary.tap: _logged(run, summary, summary.tap)
     }
-    judged = readings.pop(summary.tap, None) or _logged(run, summary, summary.tap)
+    judged = summaries.pop(summary.tap, None) or _logged(run, summary, summary.tap)
     time = (summary.end or {}).get("time") or {}
     values = {
         "loss": summary.loss,
@@ -210,17 +210,17 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     if run.damaged:
         notes.append(f"{run.name}: {run.damaged} damaged lines of metrics.jsonl are left out")
     what = " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run"
-    return _evaluated(Subject(word, "run", what, judged, readings, run, values=values, notes=tuple(notes)))
+    return _evaluated(Subject(word, "run", what, judged, summaries, run, values=values, notes=tuple(notes)))
 
 
 def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     panel = summary.panels.get(tap) or {}
-    measures = {name: found for name, found in (panel.get("measures") or {}).items() if name in SHOWN}
+    measures = {name: value for name, value in (panel.get("measures") or {}).items() if name in SHOWN}
     verdict = summary.verdict
     if tap != summary.tap:
         rows = [row for row in run.epochs if tap in (row.get("verdicts") or {})]
         verdict = rows[-1]["verdicts"][tap] if rows else {}
-    values = {name: found.get("value") for name, found in measures.items()}
+    values = {name: measure.get("value") for name, measure in measures.items()}
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]
     spectra = run.spectra(tap, "centred")
@@ -231,7 +231,7 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
         str(verdict.get("kind") or "not decidable"),
         str(verdict.get("why") or ""),
         values,
-        {name: found.get("null") for name, found in measures.items()},
+        {name: measure.get("null") for name, measure in measures.items()},
         spectra[max(spectra)] if spectra else None,
         f"held-out {run.config.get('data') or 'images'}",
     )
@@ -247,23 +247,23 @@ def _with_encoder(subject: Subject) -> Subject:
 
 def _audited(word: str, file: Path) -> Subject:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        metrics = {name: found["metrics"][name] for name in SHOWN if name in found["metrics"]}
-        reading = TapSummary(
-            str(found["tap"]),
-            int(found["n"]),
-            int(found["d"]),
-            str(found["verdict"]),
-            str(found["why"]),
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        metrics = {name: whole["metrics"][name] for name in SHOWN if name in whole["metrics"]}
+        summary = TapSummary(
+            str(whole["tap"]),
+            int(whole["n"]),
+            int(whole["d"]),
+            str(whole["verdict"]),
+            str(whole["why"]),
             {name: metric["value"] for name, metric in metrics.items()},
             {name: metric["null"] for name, metric in metrics.items()},
-            images=str(found.get("origin") or "rows of its own"),
+            images=str(whole.get("origin") or "rows of its own"),
         )
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is damaged, or not what `fullrank audit` writes: {error}") from error
-    return Subject(word, "audit", f"audit of {count(reading.n)} x {count(reading.d)}", reading)
+    return Subject(word, "audit", f"audit of {count(summary.n)} x {count(summary.d)}", summary)
 
 
 def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:

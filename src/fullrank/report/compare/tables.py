@@ -126,13 +126,13 @@ def _ranks(comparison: Comparison) -> Grid:
     for place, arm in enumerate(comparison.arms):
         for tap in arm.taps:
             n, d = arm.size(tap)
-            constant = _constant(arm.readings(tap))
+            constant = _constant(arm.summaries(tap))
             rank, rankme = (arm.measure(tap, name) for name in ("erank_centred", "rankme_unit"))
             null = arm.null(tap, "erank_centred")
             share = None if rank.mean is None or not null or constant else rank.mean / null
             cells = [
                 TableCell(tap, numeric=False),
-                TableCell("", _counted([reading.kind for reading in arm.readings(tap)]), numeric=False),
+                TableCell("", _counted([summary.kind for summary in arm.summaries(tap)]), numeric=False),
                 TableCell(f"{count(n)} / {count(d)}"),
                 TableCell("noise") if constant else _of(rank, null),
                 TableCell(NONE if share is None else f"{share:.0%}".replace("%", " %")),
@@ -202,12 +202,12 @@ def _counted(kinds: Sequence[str]) -> list[tuple[Look, str]]:
     ]
 
 
-def _constant(readings: Sequence[TapSummary]) -> bool:
-    return bool(readings) and all(reading.kind == "complete" for reading in readings)
+def _constant(summaries: Sequence[TapSummary]) -> bool:
+    return bool(summaries) and all(summary.kind == "complete" for summary in summaries)
 
 
 def _rank(arm: Arm, tap: str) -> TableCell:
-    if _constant(arm.readings(tap)):
+    if _constant(arm.summaries(tap)):
         return TableCell("noise")
     rank, d = arm.measure(tap, "erank_centred"), arm.size(tap)[1]
     return TableCell(NONE) if rank.mean is None else TableCell(f"{as_number(rank)} / {count(d)}")
