@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def rows(repeats: int) -> list[Row]:
         words = {"file": str(file), "rows": ROWS // SHARE, "width": WIDTH}
         codes = {"ours": OURS, "read + rank-k update": FLOOR, "stable-pretraining RankMe": RANKME}
         _, found = in_turns(
-            repeats, {name: lambda code=code: timed(code.format(**words)) for name, code in codes.items()}
+            repeats, {name: partial(timed, code.format(**words)) for name, code in codes.items()}
         )
     seconds = {name: [outcome[0] for outcome in outcomes] for name, outcomes in found.items()}
     peer = "stable-pretraining RankMe"

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import Row, beside, in_turns, machine, table, versions
@@ -49,13 +50,15 @@ def bare_block(
     found = build_backbone(
         config.backbone, SIZE, stem=config.stem, zero_init_residual=config.zero_init_residual
     )
+    network: Any
+    optimizer: torch.optim.Optimizer
     if lightly:
         network = _Lightly(found.network, found.feature_dim, config)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
     else:
-        network = build_method(config.method, found.network, found.feature_dim, config.options)
-        optimizer = build_optimizer(network.param_groups(), config)
-    network = network.to(device, memory_format=torch.channels_last).train()
+        network = method = build_method(config.method, found.network, found.feature_dim, config.options)
+        optimizer = build_optimizer(method.param_groups(), config)
+    network = network.to(device).to(memory_format=torch.channels_last).train()
     views = [
         torch.randn(config.batch_size, 3, SIZE, SIZE, device=device).contiguous(
             memory_format=torch.channels_last
@@ -106,7 +109,8 @@ class _Lightly(torch.nn.Module):
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         z = [self.projector(self.backbone(view)) for view in views]
         p = [self.predictor(view) for view in z]
-        return 0.5 * (self.criterion(p[0], z[1].detach()) + self.criterion(p[1], z[0].detach()))
+        loss: Tensor = self.criterion(p[0], z[1].detach()) + self.criterion(p[1], z[0].detach())
+        return 0.5 * loss
 
 
 def config_of(method: str, batch: int, backbone: str, accelerator: str) -> TrainConfig:

@@ -110,8 +110,8 @@ def rows(repeats: int) -> list[Row]:
     ]
     seconds, _ = in_turns(repeats, {"ours": loss_step("ours"), "plain": loss_step("plain")})
     turns = tuple(o / p for o, p in zip(seconds["ours"], seconds["plain"], strict=True))
-    medians = [sorted(seconds[name])[repeats // 2] for name in ("ours", "plain")]
-    table.append(Row(f"{what}, time", "plain", turns, 1.1, True, "", *medians, "s"))
+    own, other = (sorted(seconds[name])[repeats // 2] for name in ("ours", "plain"))
+    table.append(Row(f"{what}, time", "plain", turns, 1.1, True, "", own, other, "s"))
 
     steps = {name: _training_step(name, 64) for name in ("simsiam", "byol", *BESIDE)}
     for step in steps.values():

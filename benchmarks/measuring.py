@@ -135,10 +135,10 @@ def table(rows: Sequence[Row]) -> str:
     lines = [("", "beside", "ours", "theirs", "value", "bar", "")]
     for row in rows:
         sign = "<=" if row.at_most else ">="
-        sides = [quantity(side, row.measure) for side in (row.ours, row.theirs)]
+        ours, theirs = quantity(row.ours, row.measure), quantity(row.theirs, row.measure)
         bar = "" if row.bar is None else f"{sign} {row.bar:g}"
         last = f"{row.note}  {row.mark}".strip()
-        lines.append((row.what, row.beside, *sides, quantity(row.value, row.unit), bar, last))
+        lines.append((row.what, row.beside, ours, theirs, quantity(row.value, row.unit), bar, last))
     widths = [max(len(line[k]) for line in lines) for k in range(6)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(line[:6], widths, strict=True)), line[6]]).rstrip()

@@ -6,23 +6,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
+from step_cases import Case
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fullrank.networks.backbones import build_backbone
 from fullrank.views.views import VIEWS
 
-if TYPE_CHECKING:
-    from steps import Case
-
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 SIZE = 32
 VIEW = VIEWS["simsiam-cifar"].views[0]
-SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 class Pictures(Dataset[Any]):
@@ -146,7 +144,7 @@ def stable_pretraining_block(case: Case, images: Tensor, workers: int) -> Callab
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.callbacks = [clock]  # without the loggers and dumps that it adds of itself
+        trainer.callbacks = [clock]  # type: ignore[attr-defined] # without the loggers and dumps that it adds of itself
         trainer.fit(module, loader)
         return (clock.end - clock.start) / case.steps
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from measuring import Row, as_shipped, beside, in_turns
+from step_cases import CASES, Case
 from step_peers import lightly_block, stable_pretraining_block
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,40 +38,6 @@ from fullrank.training.setup import launch_fabric, resolve, setup
 
 IMAGES, SIZE, WORKERS = 20_000, 32, (0, 1, 2)
 AS_SHIPPED = "bare loop, memory as shipped"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network and what is asked of it.
-
-    Attributes:
-        backbone: its name.
-        hidden: width of the projector, all three layers.
-        bottleneck: width of the predictor's hidden layer.
-        steps: in a turn.
-        warm_up: steps of a peer before its clock starts; more than its loader prefetches if steps are short.
-        bare: bar beside the bare loop.
-        peers: bar beside each of the two libraries.
-        best_peer: bar beside the better of the two.
-        peak: bar of the share of the convolution peak.
-    """
-
-    backbone: str
-    hidden: int
-    bottleneck: int
-    steps: int
-    warm_up: int
-    bare: float
-    peers: float | None = None
-    best_peer: float | None = None
-    peak: float | None = None
-    batch: int = 128
-
-
-CASES = (
-    Case("resnet18", 2048, 512, steps=4, warm_up=1, bare=0.97, peers=1.1, peak=0.68),
-    Case("resnet8-w16", 128, 64, steps=20, warm_up=6, bare=0.80, best_peer=2.0),
-)
 
 
 class _Enough(Exception):
@@ -139,7 +107,7 @@ def bare_block(case: Case) -> tuple[Callable[[], float], float]:
     torch.manual_seed(0)
     backbone = build_backbone(case.backbone, SIZE)
     method = build_method("simsiam", backbone.network, backbone.feature_dim, _widths(case))
-    network: nn.Module = method.to(memory_format=torch.channels_last).train()
+    network: Any = method.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     shape = (case.batch, 3, SIZE, SIZE)
     ready = [torch.randn(shape).contiguous(memory_format=torch.channels_last) for _ in range(4)]
@@ -149,7 +117,8 @@ def bare_block(case: Case) -> tuple[Callable[[], float], float]:
             z = [network.projector(network.backbone(view)) for view in (a, b)]
             p = [network.predictor(view) for view in z]
             pairs = ((p[0], z[1]), (p[1], z[0]))
-            loss = -sum(F.cosine_similarity(p.float(), z.detach().float()).mean() for p, z in pairs) / 2
+            losses = [F.cosine_similarity(p.float(), z.detach().float()).mean() for p, z in pairs]
+            loss = -(losses[0] + losses[1]) / 2
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -165,6 +134,11 @@ def bare_block(case: Case) -> tuple[Callable[[], float], float]:
     return block, float(counter.get_total_flops())
 
 
+def _seconds(blocks: Mapping[int, Callable[[], float]], workers: int) -> float:
+    """The seconds of a step with so many loader processes."""
+    return blocks[workers]()
+
+
 def measured(case: Case, repeats: int) -> list[Row]:
     """All rows of one network."""
     torch.manual_seed(0)
@@ -176,26 +150,25 @@ def measured(case: Case, repeats: int) -> list[Row]:
         workers = {}
         for name, make in (("lightly", lightly_block), ("stable-pretraining", stable_pretraining_block)):
             tried = {n: make(case, images, n) for n in WORKERS}
-            workers[name] = min(WORKERS, key=lambda n, tried=tried: tried[n]())
+            workers[name] = min(WORKERS, key=partial(_seconds, tried))
             ways[name] = as_shipped(tried[workers[name]])
         in_turns(1, {name: ways[name] for name in ("ours", "bare loop")})
         if case.peak:
             ways["peak"] = lambda: reachable_rate(torch.device("cpu"), "bf16")
         _, seconds = in_turns(repeats, ways)
-    what, common = f"step, {case.backbone}", {"work": case.batch, "measure": "images/s"}
-    rows = [beside(what, seconds, "bare loop", case.bare, **common)]
-    rows.append(beside(what, seconds, AS_SHIPPED, **common))
+    row = partial(beside, f"step, {case.backbone}", seconds, work=case.batch, measure="images/s")
+    rows = [row("bare loop", case.bare), row(AS_SHIPPED)]
     for name, n in workers.items():
-        rows.append(beside(what, seconds, name, case.peers, **common, note=f"{n} loader processes"))
+        rows.append(row(name, case.peers, note=f"{n} loader processes"))
     if case.best_peer:
         seconds["best peer"] = [min(pair) for pair in zip(*(seconds[name] for name in workers), strict=True)]
-        rows.append(beside(what, seconds, "best peer", case.best_peer, **common))
+        rows.append(row("best peer", case.best_peer))
     if case.peak:
         turns = tuple(flops / s / rate for s, rate in zip(seconds["ours"], seconds["peak"], strict=True))
         found = (
             f"{flops / 1e9:.0f} GFLOP a step, peak {sorted(seconds['peak'])[repeats // 2] / 1e9:.0f} GFLOP/s"
         )
-        rows.append(Row(what, "convolution peak", turns, case.peak, note=found))
+        rows.append(Row(f"step, {case.backbone}", "convolution peak", turns, case.peak, note=found))
     return rows
 
 

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def record(out: Path) -> None:
 
     for name, z in embeddings():
         np.save(out / f"{name}.npy", z)
-        once(f"audit-{name}", lambda n=name: fullrank("audit", f"{n}.npy", "--json", "--no-page", cwd=out))
+        once(f"audit-{name}", partial(fullrank, "audit", f"{name}.npy", "--json", "--no-page", cwd=out))
     methods = [row["name"] for row in json.loads(fullrank("list", "methods", "--json", cwd=out))]
     for method in methods:
         backbone = () if method in VIT else ("--backbone", "resnet8-w8")
@@ -111,7 +112,7 @@ def record(out: Path) -> None:
     runs = [f"runs/{name}" for name in ("simsiam", "byol", "vicreg")]
     once("compare", lambda: fullrank("compare", *runs, "--json", "--out", "compared", cwd=out))
     for probe in ("linear", "knn", "cluster"):
-        once(f"evaluate-{probe}", lambda p=probe: fullrank("evaluate", p, "runs/simsiam", "--json", cwd=out))
+        once(f"evaluate-{probe}", partial(fullrank, "evaluate", probe, "runs/simsiam", "--json", cwd=out))
 
     def lab() -> str:
         fullrank("lab", "eigenmodes", "--seeds", "0", "--no-figures", "--json", "--out", "lab", cwd=out)
@@ -167,4 +168,6 @@ if __name__ == "__main__":
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
     args = parser.parse_args()
-    sys.exit(record(args.out.resolve()) if args.command == "record" else compare(args.old, args.new))
+    if args.command == "compare":
+        sys.exit(compare(args.old, args.new))
+    record(args.out.resolve())

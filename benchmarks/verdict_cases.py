@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class Made:
 
 
 def _rotation(d: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
+    q, _ = torch.linalg.qr(torch.randn(d, d, generator=generator))
+    return cast(Tensor, q)
 
 
 def _power(n: int, d: int, exponent: float, g: torch.Generator) -> Tensor:

@@ -5,11 +5,12 @@ All three crop, resize (bicubic), mirror, jitter, grey and normalise by the same
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from measuring import Row, as_shipped, beside, in_turns
 from PIL import Image
-from torch import Tensor
 
 from fullrank.training.memory import keep_freed_memory
 from fullrank.views.views import VIEWS, Views
@@ -64,8 +65,9 @@ def rows(repeats: int) -> list[Row]:
         for batch in images.split(BATCH):
             views(batch, views.sample(BATCH, SIZE, SIZE, generator))
 
-    def torchvision() -> list[Tensor]:
-        return [torch.stack([view(picture) for picture in pictures]) for _ in range(2)]
+    def torchvision() -> None:
+        for _ in range(2):
+            torch.stack([view(picture) for picture in pictures])
 
     def kornia(by: str) -> None:
         with torch.no_grad():
@@ -76,10 +78,10 @@ def rows(repeats: int) -> list[Row]:
     table, most = [], torch.get_num_threads()
     for threads in dict.fromkeys((1, most)):
         torch.set_num_threads(threads)
-        tried, _ = in_turns(3, {name: lambda name=name: kornia(name) for name in croppings})
+        tried, _ = in_turns(3, {name: partial(kornia, name) for name in croppings})
         cropping = min(tried, key=lambda name: min(tried[name]))
         ours()
-        ways = {"ours": ours, "kornia": as_shipped(lambda cropping=cropping: kornia(cropping))}
+        ways = {"ours": ours, "kornia": as_shipped(partial(kornia, cropping))}
         if threads == 1:
             ways["torchvision PIL"] = as_shipped(torchvision)
         seconds, _ = in_turns(repeats, ways)

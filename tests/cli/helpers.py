@@ -100,11 +100,11 @@ def _doomed(words: list[str], where: str, event: Mapping[str, Any]) -> None:
         if not event.items() <= record.items():
             return
         if where == "checkpoint":
-            torch.save = save_half
+            torch.save = save_half  # type: ignore[assignment]
             return
         if where == "amid":
             run.truncate_metrics((before + run.metrics_size()) // 2)
         die()
 
-    RunDir.append = appended  # type: ignore[method-assign]
+    RunDir.append = appended  # type: ignore[method-assign, assignment]
     main(words)

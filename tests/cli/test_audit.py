@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ def rows(kind: str, n: int = N, d: int = D) -> np.ndarray:
     """Rows that are of a kind by construction."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((n, d))
-    found = {
+    makers: dict[str, Callable[[], np.ndarray]] = {
         "complete": lambda: 5 + 0.02 * noise,
         "dimensional": lambda: noise[:, :2] @ rng.standard_normal((2, d)) + 0.001 * noise,
         "cluster": lambda: rng.standard_normal((12, d))[rng.integers(0, 12, n)] + 0.01 * noise,
         "intra-cluster": lambda: rng.standard_normal((60, d))[rng.integers(0, 60, n)] + 0.02 * noise,
         "healthy": lambda: noise * np.arange(1, d + 1) ** -0.5,
         "not decidable": lambda: noise[:20],
-    }[kind]()
-    return np.asarray(found, np.float32)
+    }
+    return np.asarray(makers[kind](), np.float32)
 
 
 def saved(name: str, values: Any) -> str:

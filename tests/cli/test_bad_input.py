@@ -42,7 +42,7 @@ TRAIN = ("train", "simsiam", *SMALL)
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    ("words", "said"),
     [
         (("trian",), "unknown command 'trian'; did you mean 'train'?"),
         (("list", "method"), "unknown list 'method'; did you mean 'methods'?"),

@@ -51,7 +51,7 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where, event",
+    ("where", "event"),
     [
         ("after", {"event": "epoch", "epoch": 0}),
         ("after", {"event": "step", "step": 8}),

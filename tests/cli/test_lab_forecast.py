@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fullrank.labs._common.forecast_points import points_of
 from labs.fake_runs import write_run
 
 
-def runs(tmp_path: Path, n: int = 9, **config: object) -> list[str]:
+def runs(tmp_path: Path, n: int = 9, **config: Any) -> list[str]:
     rng, found = np.random.default_rng(0), []
     for i in range(n):
         auc, loss = 0.6 + 0.03 * i, -0.9 + 0.02 * float(rng.uniform())

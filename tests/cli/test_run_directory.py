@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if request.param == "simsiam":
         trained: tuple[Path, Called] = request.getfixturevalue("trained")
         return trained[0]
-    path = tmp_path_factory.mktemp("runs") / request.param
+    path: Path = tmp_path_factory.mktemp("runs") / request.param
     assert call("train", *KINDS[request.param], "--quiet", "--out", str(path)).code == 0
     return path
 

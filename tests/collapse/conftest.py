@@ -21,8 +21,8 @@ def _gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
 
 def _low_rank(n: int, d: int, rank: int, seed: int = 0) -> torch.Tensor:
     """Isotropic in `rank` random directions of d."""
-    frame = torch.linalg.qr(_gaussian(d, rank, seed + 1)).Q
-    return _gaussian(n, rank, seed) @ frame.T
+    frame: torch.Tensor = torch.linalg.qr(_gaussian(d, rank, seed + 1)).Q
+    return _gaussian(n, rank, seed) @ frame.mT
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,11 +88,12 @@ def changed(entry: Entry, inputs: Inputs, change: str, seed: int) -> Inputs:
     d = parts[0].shape[-1]
     q, shift = torch.linalg.qr(drawn(d, d, seed=seed)).Q, 3 * drawn(d, seed=seed)
     factor = 10 ** float(drawn(1, seed=seed))
-    act = {
+    acts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "rotation": lambda z: z @ q,
         "scale": lambda z: z * factor,
         "translation": lambda z: z + shift,
-    }[change]
+    }
+    act = acts[change]
     return (*(act(part) if part.is_floating_point() else part for part in parts), *rest)
 
 

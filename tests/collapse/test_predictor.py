@@ -18,8 +18,9 @@ from fullrank.errors import UsageError
 def rows(n: int = 4000, d: int = 12, seed: int = 0) -> Tensor:
     """Rows whose correlation has distinct eigenvalues, in a turned basis."""
     generator = torch.Generator().manual_seed(seed)
-    turned, _ = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-    return torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.linspace(3, 0.5, d) @ turned.T
+    turned: Tensor = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
+    z = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.linspace(3, 0.5, d)
+    return z @ turned.mT
 
 
 def test_a_linear_predictor_is_found_as_it_is() -> None:

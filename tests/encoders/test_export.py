@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.data.config import resolve_model_data_config
 from torch import nn
 from torch.torch_version import TorchVersion
 
@@ -56,7 +57,7 @@ def test_timm_makes_the_same_network_of_the_folder(imagenet_run: Path, tmp_path:
     create: Any = timm.create_model
     net = create(f"local-dir:{tmp_path / 'F'}", pretrained=True).eval()
     assert difference(net, model) <= 1e-6 and found.difference <= 1e-6
-    config = timm.data.resolve_model_data_config(net)
+    config = resolve_model_data_config(net)
     assert [*config["mean"], *config["std"]] == [0.4, 0.5, 0.6, 0.2, 0.3, 0.25]
     assert [*config["input_size"], config["crop_pct"]] == [3, 64, 64, 1.0]
     older = create("resnet18", num_classes=0, checkpoint_path=tmp_path / "F" / "model.safetensors").eval()

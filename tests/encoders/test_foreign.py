@@ -141,7 +141,7 @@ def test_shortcuts_by_another_name_are_known(tmp_path: Path) -> None:
     ],
 )
 def test_transformers_are_told_by_their_shapes(options: dict[str, Any], tmp_path: Path) -> None:
-    network = vit(**options)
+    network: Any = vit(**options)
     for name, content in (
         ("plain.pth", dict(network.state_dict()) | {"head.weight": torch.zeros(10, network.embed_dim)}),
         (
@@ -164,7 +164,7 @@ def test_transformers_are_told_by_their_shapes(options: dict[str, Any], tmp_path
 
 
 def test_fixed_positions_mean_moco_v3s_twelve_heads(tmp_path: Path) -> None:
-    network = vit(embed_dim=384, num_heads=12)
+    network: Any = vit(embed_dim=384, num_heads=12)
     with torch.no_grad():
         network.pos_embed[:, 0] = 0
     torch.save({"state_dict": under("module.base_encoder.", network)}, tmp_path / "moco3.pth.tar")
@@ -185,7 +185,7 @@ def test_fixed_positions_mean_moco_v3s_twelve_heads(tmp_path: Path) -> None:
 def test_a_named_architecture_is_found_under_any_prefix(
     arch: str, make: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
-    network = shaken(make())
+    network: Any = shaken(make())
     torch.save({"state_dict": under("my.net.", network)}, tmp_path / "mine.ckpt")
     model = open_encoder(tmp_path / "mine.ckpt", arch=arch)
     if arch == "torchvision:convnext_tiny":

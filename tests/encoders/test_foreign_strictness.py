@@ -178,7 +178,7 @@ def test_weights_in_the_caches_are_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     network.fc = nn.Identity()
     same(open_encoder("torchvision:resnet18"), network, 64)
 
-    tiny = shaken(timm.create_model("test_vit"))
+    tiny: Any = shaken(timm.create_model("test_vit"))
     cached = tmp_path / "model.safetensors"
     save_file(tiny.state_dict(), cached)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name: str(cached))
@@ -189,7 +189,7 @@ def test_weights_in_the_caches_are_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_directory_of_timm_opens(tmp_path: Path) -> None:
-    network = shaken(timm.create_model("test_vit", num_classes=5, global_pool="avg"))
+    network: Any = shaken(timm.create_model("test_vit", num_classes=5, global_pool="avg"))
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     given = {
         "input_size": [3, 160, 160],
@@ -223,7 +223,7 @@ def test_a_directory_of_transformers_opens(kind: str, tmp_path: Path) -> None:
     }
     small["Swin"]["image_size"] = 32
     config = getattr(transformers, f"{kind}Config")(**small[kind])
-    encoder = shaken(getattr(transformers, f"{kind}Model")(config))
+    encoder: Any = shaken(getattr(transformers, f"{kind}Model")(config))
     encoder.save_pretrained(tmp_path)
     seen = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 32, "width": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(seen))

@@ -42,7 +42,7 @@ def settings(method: str, **more: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module", params=OWN_TAPS)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / request.param
+    folder: Path = tmp_path_factory.mktemp("runs") / request.param
     train(settings(request.param), folder, [])
     return folder
 

@@ -24,7 +24,7 @@ def opened(what: str | Path, **options: Any) -> Features:
 
 def saved(path: Path, n: int, d: int = 4, labels: bool = True, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-    arrays = {"features": rows} | ({"labels": np.arange(n) % 5} if labels else {})
+    arrays: dict[str, Any] = {"features": rows} | ({"labels": np.arange(n) % 5} if labels else {})
     np.savez(path, **arrays)
     return rows
 

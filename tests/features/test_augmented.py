@@ -22,7 +22,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 def seen(source: Source, batch: int, part: np.ndarray, seed: int = 0, count: int = 3) -> dict[int, Tensor]:
     """The views [k, 3, S, S] of each image."""
     views = Augmentation(count, "simsiam-cifar", seed).views(16, MEAN, STD)
-    found = {}
+    found: dict[int, Tensor] = {}
     for indices, made in augmented_batches(source, part, batch, views, seed, 0, torch.device("cpu")):
         found |= {int(index): torch.stack([view[k] for view in made]) for k, index in enumerate(indices)}
     return found

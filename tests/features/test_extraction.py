@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def resnet(**options: Any) -> Encoder:
     network = timm.create_model("resnet18", num_classes=0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(cast(torch.Tensor, module.running_mean))
     return make_encoder(Built("resnet18", network), origin="here", image_size=32, recorded=True, **options)
 
 
@@ -171,7 +171,8 @@ def test_what_cannot_be_tapped_is_one_line() -> None:
     model.network.idle = nn.Linear(2, 2)
     with pytest.raises(UsageError, match="'idle' is not run"):
         next(embed_images(model, data, ["idle"], device="cpu"))
-    for output in (torch.zeros(3), None, {}, ()):
+    outputs: tuple[object, ...] = (torch.zeros(3), None, {}, ())
+    for output in outputs:
         with pytest.raises(UsageError, match="has no rows"):
             pool(output, "odd")
 

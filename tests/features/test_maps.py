@@ -84,7 +84,7 @@ def test_every_point_is_drawn_in_the_colour_of_its_class(tmp_path: Path) -> None
     for trace in page.data:
         assert np.array_equal(found.places[trace.customdata, 0], trace.x)
     axes = paper_map(found).axes[0]
-    assert sum(len(part.get_offsets()) for part in axes.collections) == 300
+    assert sum(len(np.asarray(part.get_offsets())) for part in axes.collections) == 300
     legend = axes.get_legend()
     assert legend is not None and [text.get_text() for text in legend.texts][1] == "cat"
     write_csv(found, tmp_path / "map.csv")

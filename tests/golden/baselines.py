@@ -11,8 +11,8 @@ from fullrank.methods.barlow_twins import barlow_loss
 from fullrank.methods.lejepa import epps_pulley, lejepa_loss, lejepa_terms, random_directions, sigreg
 from fullrank.methods.vicreg import covariance, invariance, variance, vicreg_loss
 from fullrank.methods.wmse import WMSE, whiten, wmse_loss
-from golden.harness import Case, comparer
-from golden.trajectories import answers, widths
+from golden.harness import Case, answers, comparer
+from golden.trajectories import widths
 
 
 def check_variant(case: Case, name: str, value: Tensor, **inputs: Tensor) -> None:

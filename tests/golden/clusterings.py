@@ -13,8 +13,7 @@ from fullrank.methods.dino import dino_loss, teacher_temperature
 from fullrank.methods.swav import swav_loss
 from fullrank.networks.prototypes import Prototypes
 from fullrank.networks.soft_targets import move_centre, sinkhorn
-from golden.harness import Case, comparer
-from golden.trajectories import answers
+from golden.harness import Case, answers, comparer
 
 
 @comparer("06c_swav")
@@ -23,8 +22,8 @@ def swav(case: Case) -> None:
     prototypes = Prototypes(16, 20).to(case.dtype)
     scores = [functional_call(prototypes, {"v": v}, F.normalize(z, dim=1)) for z in (z1, z2)]
     inputs = {"z1": z1, "z2": z2, "prototypes": v, "scores1": scores[0], "scores2": scores[1]}
-    for view, score in enumerate(scores, 1):
-        case.check(f"out.scores{view}", score)
+    for number, score in enumerate(scores, 1):
+        case.check(f"out.scores{number}", score)
     for name in case.arrays:
         if found := re.fullmatch(r"out\.assign(\d)_it(\d+)_eps([\d.]+)", name):
             view, iterations, epsilon = found.groups()

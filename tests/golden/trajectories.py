@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fullrank.methods import METHODS, Method, StepInfo, make_config
 from fullrank.networks.momentum import cosine_tau
@@ -100,6 +101,36 @@ def _untouched(method: Method, first: Callable[[Method, Tensor], Tensor], x: Ten
     return first(copy.deepcopy(method), x).detach()
 
 
+def _check_steps(case: Case, seen: Mapping[str, list[object]], values: Mapping[str, Tensor]) -> None:
+    """Compares what was recorded at every step."""
+    for key, rows in seen.items():
+        name = f"out.{key}"
+        if name not in case.arrays or not rows:
+            continue
+        if key == "buffer_norms":
+            ours = [n in values for n in case.settings["columns"]["buffers"]]
+            case.arrays[name] = case.arrays[name][:, ours]
+        case.check(name, np.asarray(rows, dtype=np.float64))
+
+
+def _check_end(case: Case, optimizer: Optimizer, values: Mapping[str, Tensor]) -> None:
+    """Compares the parameters, buffers and optimiser states after the last step."""
+    for name in case.arrays:
+        kind, _, key = name.partition("/")
+        if kind == "out.final" and key in values:
+            case.check(name, values[key])
+        if kind == "out.optimizer_state_norms":
+            slot = OPTIMIZER_STATES.get(key, key)
+            states = [optimizer.state[values[n]] for n in case.settings["columns"]["trainable"]]
+            case.check(name, [s[slot].norm().item() if s else 0.0 for s in states])
+
+
+def _before_tanh(method: Any, x: Tensor) -> Tensor:
+    """CPLearn's projection before its hyperbolic tangent."""
+    projection: Tensor = method.projector(method.backbone(x))
+    return projection
+
+
 @comparer("13_trajectory")
 def trajectory(case: Case) -> None:
     answer, method, config = ANSWERS[case.about["case"]], method_of(case), config_of(case)
@@ -137,7 +168,7 @@ def trajectory(case: Case) -> None:
         if step == 0:
             case.check("out.first_z1", first)
         optimizer.zero_grad()
-        result.loss.backward()  # type: ignore[no-untyped-call]
+        result.loss.backward()
         method.after_backward()
         seen["loss"].append(result.loss.item())
         seen["lr"].append([group_of[id(lead)]["lr"] if id(lead) in group_of else rate for lead in leads])
@@ -160,23 +191,8 @@ def trajectory(case: Case) -> None:
         seen["buffer_norms"].append(norms(held, values))
         if "C" in values:
             seen["eigenvalues"].append(torch.linalg.eigvalsh(values["C"]).numpy())
-    for key, rows in seen.items():
-        name = f"out.{key}"
-        if name not in case.arrays or not rows:
-            continue
-        if key == "buffer_norms":
-            case.arrays[name] = case.arrays[name][:, [n in values for n in columns["buffers"]]]
-        case.check(name, np.asarray(rows, dtype=np.float64))
-    for name in case.arrays:
-        if name.startswith("out.final/") and name.removeprefix("out.final/") in values:
-            case.check(name, values[name.removeprefix("out.final/")])
-    for name in case.arrays:
-        if name.startswith("out.optimizer_state_norms/"):
-            slot = name.removeprefix("out.optimizer_state_norms/")
-            states = [optimizer.state[values[n]] for n in columns["trainable"]]
-            case.check(
-                name, [s[OPTIMIZER_STATES.get(slot, slot)].norm().item() if s else 0.0 for s in states]
-            )
+    _check_steps(case, seen, values)
+    _check_end(case, optimizer, values)
 
 
 answers("simsiam", "simsiam", widths)
@@ -234,5 +250,5 @@ answers(
         "num_codes": given["proj_output_dim"],
         "beta": given["beta"],
     },
-    first=lambda method, x: method.projector(method.backbone(x)),  # before the hyperbolic tangent
+    first=_before_tanh,
 )

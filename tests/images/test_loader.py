@@ -1,5 +1,6 @@
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def lazy(tmp_path: Path) -> LazySource:
 
 @pytest.fixture(params=["memory", "lazy"])
 def source(request: pytest.FixtureRequest) -> Source:
-    return request.getfixturevalue(request.param)
+    made: Source = request.getfixturevalue(request.param)
+    return made
 
 
 class Corners:
@@ -48,6 +50,7 @@ def indices_of(loader: Batches, epoch: int, start_step: int = 0) -> list[list[in
 def test_images_are_those_of_the_indices(source: Source) -> None:
     for step, (indices, images) in Batches(source, 5, seed=0).epoch(0):
         assert 0 <= step < 4
+        assert isinstance(images, Tensor)
         assert images.shape == (5, 3, 6, 6) and images.dtype == torch.uint8
         assert (images[:, 0, 0, 0] == indices).all()
 
@@ -76,7 +79,12 @@ def test_a_start_step_is_a_skip_that_decodes_nothing(source: Source, monkeypatch
     loader = Batches(source, 5, seed=0)
     whole, loaded = indices_of(loader, 1), list[int]()
     original = LazySource.load
-    monkeypatch.setattr(LazySource, "load", lambda self, i: loaded.append(i) or original(self, i))
+
+    def load(self: LazySource, i: int) -> Any:
+        loaded.append(i)
+        return original(self, i)
+
+    monkeypatch.setattr(LazySource, "load", load)
     assert [step for step, _ in loader.epoch(1, start_step=2)] == [2, 3]
     assert sorted(loaded) in ([], sorted(whole[2] + whole[3]))
     assert indices_of(loader, 1, start_step=2) == whole[2:]
@@ -129,6 +137,7 @@ def test_a_corrupt_image_is_replaced_and_counted(lazy: LazySource, workers: int)
     for epoch in (0, 1):  # counted once, however often it is met
         ((_, (indices, images)),) = loader.epoch(epoch)
         assert sorted(indices.tolist()) == sorted([*range(11), 12, *range(12, 23)])
+        assert isinstance(images, Tensor)
         assert (images[:, 0, 0, 0] == indices).all()
     assert loader.corrupt == {11}
 

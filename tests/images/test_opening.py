@@ -93,7 +93,8 @@ def test_unlabelled_folders(tmp_path: Path, files: list[str]) -> None:
     (tmp_path / "notes.txt").write_text("left alone")
     data = open_data(str(tmp_path))
     assert (len(data.train), len(data.held_out)) == (2, 1)
-    assert data.train.labels is data.held_out.labels is data.train.classes is None
+    assert data.train.labels is data.held_out.labels is None
+    assert data.train.classes is None
     assert "the images are unlabelled" in data.notes
     assert data.train.subset(np.array([0])).labels is None
 
@@ -385,4 +386,4 @@ def test_unknown_names_and_folders(tmp_path: Path) -> None:
 def test_numbers_that_make_no_sense() -> None:
     for kwargs in ({"limit": 0}, {"image_size": 0}, {"max_corrupt": 2.0}):
         with pytest.raises(UsageError, match=r"limit 0|image size 0|max_corrupt 2.0"):
-            open_data("shapes", **kwargs)  # type: ignore[arg-type]
+            open_data("shapes", **kwargs)

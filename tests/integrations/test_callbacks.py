@@ -16,7 +16,7 @@ IMAGES = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 
 
 def module(lightning: Any, collapsed: bool) -> Any:
-    class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)

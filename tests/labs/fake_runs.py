@@ -33,7 +33,7 @@ def write_run(
     spectrum = np.array([3.0, 2.0, 1.0, 0.5])
     taps = ("backbone", "projector")
     for epoch in range(len(auc)):
-        spectra = {f"{tap}.{form}": spectrum for tap in taps for form in ("centred", "unit")}
+        spectra: dict[str, Any] = {f"{tap}.{form}": spectrum for tap in taps for form in ("centred", "unit")}
         np.savez(folder / "spectra" / f"epoch_{epoch:04d}.npz", **spectra)
     return folder
 

@@ -67,8 +67,8 @@ def test_live_dimensions_are_those_near_the_largest() -> None:
 
 def test_noise_alone_decides_which_directions_die() -> None:
     """The same network, as long as it takes to see it; noise on half the coordinates."""
-    quick = {"lr": 1e-2, "steps": 1000}
-    weak, strong = (train_contrastive(replace(strong_augmentation(a), **quick)) for a in (0.01, 1.5))
+    toys = [replace(strong_augmentation(a), lr=1e-2, steps=1000) for a in (0.01, 1.5)]
+    weak, strong = (train_contrastive(toy) for toy in toys)
     assert (weak.live[-1], strong.live[-1]) == (16, 8)
 
 

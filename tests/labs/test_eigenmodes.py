@@ -83,7 +83,8 @@ def test_the_claim_is_confirmed_where_isoloss_is_more_even_on_every_seed_and_not
 def test_every_panel_of_the_paper_is_a_cell_and_the_paper_preset_has_its_steps() -> None:
     found = list(LABS["eigenmodes"]().cells(PAPER, "toys", 0))
     assert len(found) == 2 * 8 + 2
-    assert figure_panels("relu", PAPER["toys"]["preset"])[1].steps == 100_000
+    settings: dict[str, Any] = PAPER["toys"]  # type: ignore[assignment]
+    assert figure_panels("relu", settings["preset"])[1].steps == 100_000
 
 
 # deep networks

@@ -15,7 +15,7 @@ from fullrank.errors import UsageError
 from fullrank.labs._common.forecast import forecast
 
 
-def runs(n: int, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def runs(n: int, seed: int = 0, noise: float = 1.0) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(seed)
     auc, loss = rng.uniform(0.5, 0.9, n), rng.uniform(-1, -0.7, n)
     return auc, loss, 90 - 60 * auc - 20 * loss + noise * rng.standard_normal(n)
@@ -60,7 +60,7 @@ def test_a_ridge_and_leaving_out_are_those_of_scikit_learn() -> None:
 def test_the_interval_of_one_predictor_is_that_of_the_textbook() -> None:
     """y +- t s sqrt(1 + 1 / n + (x - mean x)^2 / sum (x - mean x)^2), with n - 2 degrees of freedom."""
     auc, _, accuracy = runs(10)
-    given = np.append(accuracy[:-2], [np.nan, np.nan])
+    given = [*accuracy[:-2], np.nan, np.nan]
     found = forecast(auc, given, ["byol"] * 10, level=0.9)
     x, line = auc[:-2], stats.linregress(auc[:-2], accuracy[:-2])
     residuals = accuracy[:-2] - line.intercept - line.slope * x
@@ -76,7 +76,7 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     covered = []
     for seed in range(400):
         auc, loss, accuracy = runs(13, seed)
-        given = np.append(accuracy[:-1], np.nan)
+        given = [*accuracy[:-1], np.nan]
         found = forecast(auc, given, ["simsiam"] * 13, loss=loss, level=0.8)
         covered.append(found.low[-1] < accuracy[-1] < found.high[-1])
     assert np.mean(covered) == pytest.approx(0.8, abs=0.06)
@@ -85,10 +85,10 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 def test_runs_of_unknown_accuracy_are_forecast_and_change_nothing_else() -> None:
     auc, loss, accuracy = runs(12)
     more = forecast(
-        np.append(auc, [0.6, 2.0]),
-        np.append(accuracy, [np.nan, np.nan]),
+        [*auc, 0.6, 2.0],
+        [*accuracy, np.nan, np.nan],
         ["simsiam r18"] * 14,
-        loss=np.append(loss, [-0.9, -0.8]),
+        loss=[*loss, -0.9, -0.8],
     )
     found = fit()
     assert more.labelled == 12
@@ -102,10 +102,10 @@ def test_runs_of_unknown_accuracy_are_forecast_and_change_nothing_else() -> None
 def test_a_run_further_out_than_all_others_is_told() -> None:
     auc, loss, accuracy = runs(12)
     found = forecast(
-        np.append(auc, [0.7, 2.0]),
-        np.append(accuracy, [np.nan] * 2),
+        [*auc, 0.7, 2.0],
+        [*accuracy, np.nan, np.nan],
         ["a"] * 14,
-        loss=np.append(loss, [-0.85] * 2),
+        loss=[*loss, -0.85, -0.85],
     )
     assert found.extrapolates.tolist() == [False] * 13 + [True]
 
@@ -143,7 +143,7 @@ def test_too_few_runs_to_fit_are_refused(n: int, with_loss: bool, says: str) -> 
 
 
 def refused(auc: list[float], loss: list[float] | None, **options: Any) -> str:
-    accuracy = np.arange(len(auc), dtype=float)
+    accuracy = [float(k) for k in range(len(auc))]
     with pytest.raises(UsageError) as error:
         forecast(auc, accuracy, ["a"] * len(auc), loss=loss, **options)
     return str(error.value)

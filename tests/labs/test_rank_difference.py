@@ -105,7 +105,8 @@ def test_a_whitened_target_has_the_full_rank(trained: dict[str, Result]) -> None
 
 @pytest.mark.slow
 def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
-    base = {**TINY["run"], "data": "shapes"}
+    settings: Any = TINY["run"]
+    base = {**settings, "data": "shapes"}
     cells = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
     assert run_cells(cells, tmp_path, jobs=1) == {}
     for cell in cells:

@@ -36,9 +36,9 @@ def weights_with(eigenvalues: torch.Tensor, in_dim: int = 6) -> torch.Tensor:
     """[out, in] with these eigenvalues of W W^T, in directions of no particular order."""
     generator = torch.Generator().manual_seed(0)
     n = len(eigenvalues)
-    U = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
-    V = torch.linalg.qr(torch.randn(in_dim, n, generator=generator, dtype=torch.float64)).Q
-    return (U * eigenvalues.sqrt()) @ V.T
+    U: torch.Tensor = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
+    V: torch.Tensor = torch.linalg.qr(torch.randn(in_dim, n, generator=generator, dtype=torch.float64)).Q
+    return (U * eigenvalues.sqrt()) @ V.mT
 
 
 def expected_trajectory(setting: Setting, lr: float, steps: int, alpha: float = 1.0) -> np.ndarray:
@@ -215,7 +215,7 @@ def test_probes_are_those_of_the_largest_norm() -> None:
 
 def test_the_presets_hold_the_published_settings() -> None:
     for activation in ("identity", "relu"):
-        toys = {str(replace(t.setting, activation="identity")): t for t in figure_panels(activation, "paper")}  # type: ignore[arg-type]
+        toys = {str(replace(t.setting, activation="identity")): t for t in figure_panels(activation, "paper")}
         assert list(toys) == [str(s) for s in SETTINGS]
         assert {t.setting.activation for t in toys.values()} == {activation}
         assert {(t.in_dim, t.out_dim, t.samples, t.seed) for t in toys.values()} == {(15, 10, 50_000, 2)}

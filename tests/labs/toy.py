@@ -82,7 +82,7 @@ class Toy(Lab):
     def analyse(self, results: Results, preset: Settings) -> Findings:
         values = results.by_arm("value")
         claim = above("High is higher.", values.get("high", []), values.get("low", []), "high", "low")
-        items = [
+        items: list[Any] = [
             Dots("Values", "One dot a seed.", "value", values, {"five": 5.0}),
             Lines("Curve", "Up.", "x", "y", [Series("high", [1, 2], [[1.0, None], [float("nan"), 4.0]])]),
             Heat("Image", "Of two rows.", "column", "row", [[1.0, 0.0], [0.0, None]]),

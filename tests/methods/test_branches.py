@@ -173,7 +173,7 @@ def test_the_mean_is_taken_before_the_cosine_normalises() -> None:
 @pytest.mark.parametrize("side", ["source", "target", "both"])
 def test_every_method_trains_with_a_mean_encoding(name: str, side: str) -> None:
     m = method(name, mean_encoding=side)
-    m.loss(views(count=3)).loss.backward()  # type: ignore[no-untyped-call]
+    m.loss(views(count=3)).loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in m.backbone.parameters())
 
 
@@ -206,7 +206,7 @@ def test_only_views_that_pass_the_source_branch_get_a_gradient(
     m = method(name)
     m.roles = roles
     batch = [view.requires_grad_() for view in views(count=len(roles))]
-    m.loss(batch).loss.backward()  # type: ignore[no-untyped-call]
+    m.loss(batch).loss.backward()
     assert [i for i, view in enumerate(batch) if not gradient_free(view)] == with_gradient
 
 
@@ -308,7 +308,7 @@ def spread_after_training(seed: int, stop_gradient: bool, steps: int = 200) -> t
         z = [net(x + torch.randn_like(x)) for _ in range(2)]
         loss = simsiam_loss([predictor(view) for view in z], z, stop_gradient)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     with torch.no_grad():
         return loss.item(), F.normalize(net(x), dim=1).std(dim=0).mean().item() * d**0.5

@@ -148,7 +148,7 @@ def eigenvalues_after_training(name: str, seed: int, steps: int = 100) -> Tensor
         image = rows(1000 * seed + step, 256, 12).view(256, 3, 2, 2)
         loss = m.loss([image, image]).loss
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         m.after_step(step / steps)
     found: Tensor = torch.linalg.eigvalsh(m.C)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,15 +23,15 @@ def backbone() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7))
 
 
-def swav(**options: object) -> SwAV:
+def swav(**options: Any) -> SwAV:
     torch.manual_seed(0)
     queue = {"queue_size": 12, "epoch_queue_starts": 0, "freeze_prototypes_epochs": 0}
-    return SwAV(backbone(), 7, SwAV.Config(**(WIDTHS | queue | options))).double()  # type: ignore[arg-type]
+    return SwAV(backbone(), 7, SwAV.Config(**(WIDTHS | queue | options))).double()
 
 
-def dino(**options: object) -> DINO:
+def dino(**options: Any) -> DINO:
     torch.manual_seed(0)
-    return DINO(backbone(), 7, DINO.Config(**(WIDTHS | options))).double()  # type: ignore[arg-type]
+    return DINO(backbone(), 7, DINO.Config(**(WIDTHS | options))).double()
 
 
 def views(count: int = 2, small: int = 0, n: int = 10, seed: int = 1) -> list[Tensor]:

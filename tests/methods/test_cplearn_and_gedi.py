@@ -362,7 +362,7 @@ def perplexity_and_rank(seed: int, prior_weight: float, steps: int = 150) -> tup
         z = [net(x + 0.1 * torch.randn_like(x)) @ w / cplearn_temperature(f, c, n) for _ in range(2)]
         terms = cplearn_loss(z)
         optimizer.zero_grad()
-        (prior_weight * terms["prior"] + terms["invariance"]).backward()  # type: ignore[no-untyped-call]
+        (prior_weight * terms["prior"] + terms["invariance"]).backward()
         optimizer.step()
     with torch.no_grad():
         e = net(x)

@@ -42,7 +42,7 @@ def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 def optimiser_step(m: MomentumMethod, step: int, total: int = 4) -> None:
     m.before_step(StepInfo(step, total))
     m.zero_grad()
-    m.loss(views(seed=step)).loss.backward()  # type: ignore[no-untyped-call]
+    m.loss(views(seed=step)).loss.backward()
     with torch.no_grad():
         for p in m.parameters():
             if p.grad is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fullrank.methods.simsiam import SimSiam
 from fullrank.networks.momentum import cosine_tau
 
 
-def small(name: str, **options: object) -> Method:
+def small(name: str, **options: Any) -> Method:
     """A method whose widths are all 8, in double precision; seeded."""
     torch.manual_seed(0)
     widths = {f.name: 8 for f in dataclasses.fields(METHODS[name].Config) if f.name.endswith("_dim")}
@@ -51,15 +52,15 @@ def test_without_the_stop_gradient_the_loss_is_the_same_and_the_gradient_another
     losses = [method.loss(views()).loss for method in (stopped, free)]
     torch.testing.assert_close(*losses)
     first = [gradients(loss, method)[0] for loss, method in zip(losses, (stopped, free), strict=True)]
-    assert not torch.allclose(*first)
+    assert not torch.allclose(first[0], first[1])
 
 
 def test_byols_predictions_meet_the_target_networks_projections_of_the_other_view() -> None:
     method, (a, b) = small("byol"), views()
     assert isinstance(method, BYOL)
     with torch.no_grad():
-        for p in method.target.parameters():
-            p.add_(torch.randn_like(p))  # away from the online network, lest they be confused
+        for weight in method.target.parameters():
+            weight.add_(torch.randn_like(weight))  # away from the online network, lest they be confused
         targets = [method.target["projector"](method.target["backbone"](view)) for view in (a, b)]
     p = [method.predictor(method.projector(method.backbone(view))) for view in (a, b)]
     by_hand = regression_loss(p[0], targets[1]) + regression_loss(p[1], targets[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ def plain_backbone() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7), nn.Tanh())
 
 
-def study(backbone: nn.Module | None = None, dim: int = 7, **options: object) -> TeacherStudent:
+def study(backbone: nn.Module | None = None, dim: int = 7, **options: Any) -> TeacherStudent:
     torch.manual_seed(0)
     widths = {"proj_hidden_dim": 16, "proj_output_dim": 6}
-    config = TeacherStudent.Config(**(widths | options))  # type: ignore[arg-type]
+    config = TeacherStudent.Config(**(widths | options))
     return TeacherStudent(backbone or plain_backbone(), dim, config).double()
 
 
@@ -235,7 +236,8 @@ def test_the_centre_moves_towards_the_teachers_mean_only_if_asked_for(centring: 
 
 def test_the_loss_is_the_mean_over_patch_tokens_without_the_class_token() -> None:
     backbone = build_backbone("vit-tutorial", 8)
-    method, batch = study(backbone.network, 256).eval(), views(n=2)
+    method: Any = study(backbone.network, 256).eval()
+    batch = views(n=2)
     with torch.no_grad():
         s = method.projector(method.backbone.forward_features(batch[0])[:, 1:])
         t = method.target["projector"](method.target["backbone"].forward_features(batch[1])[:, 1:])
@@ -261,9 +263,9 @@ def test_gradient_reaches_every_parameter_of_the_tutorials_transformer() -> None
 # distillation
 
 
-def control(backbone: nn.Module | None = None, dim: int = 7, **options: object) -> Distill:
+def control(backbone: nn.Module | None = None, dim: int = 7, **options: Any) -> Distill:
     torch.manual_seed(0)
-    return Distill(backbone or plain_backbone(), dim, Distill.Config(**options)).double()  # type: ignore[arg-type]
+    return Distill(backbone or plain_backbone(), dim, Distill.Config(**options)).double()
 
 
 def test_the_random_teacher_and_its_running_statistics_never_change() -> None:

@@ -42,7 +42,7 @@ def test_zero_init_residual_makes_every_block_start_as_its_shortcut() -> None:
         network = build_backbone(name, 32, zero_init_residual=True).network
         gains = [m.weight for n, m in network.named_modules() if n.endswith("bn2")]
         assert gains
-        assert all((gain == 0).all() for gain in gains)  # type: ignore[union-attr]
+        assert all((gain == 0).all() for gain in gains)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_default_backbone_follows_the_image_size() -> None:
 
 def test_an_output_bn_freezes_the_bias_that_it_undoes() -> None:
     head = mlp([4, 8, 2], output_bn=True)
-    assert not head[3].bias.requires_grad  # type: ignore[union-attr]
+    assert not head[3].bias.requires_grad
     z = head(torch.randn(64, 4))
     torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(2), atol=1e-2, rtol=0)

@@ -61,7 +61,7 @@ def test_the_gradient_is_that_of_autograd() -> None:
     w = torch.randn(4, 20, dtype=torch.float64, requires_grad=True)
     b = torch.randn(4, dtype=torch.float64, requires_grad=True)
     loss = torch.nn.functional.cross_entropy(rows @ w.T + b, labels) + 0.3 / 2 * w.square().sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     value, of_w, of_b = problem.loss_and_gradient(w.detach(), b.detach(), 0.3, torch.float64)
     assert value == pytest.approx(loss.item(), rel=1e-12)
     torch.testing.assert_close(of_w, w.grad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fullrank.errors import UsageError
@@ -30,7 +31,8 @@ def brute_force(queries: Tensor, bank: Tensor, metric: str) -> Tensor:
     queries, bank = queries.double(), bank.double()
     if metric == "l2":
         return -torch.cdist(queries, bank, compute_mode="donot_use_mm_for_euclid_dist")
-    return (queries / queries.norm(dim=1, keepdim=True)) @ (bank / bank.norm(dim=1, keepdim=True)).T
+    queries, bank = (F.normalize(rows, dim=1) for rows in (queries, bank))
+    return queries @ bank.mT
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])

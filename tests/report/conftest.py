@@ -116,7 +116,8 @@ def records(
     clock, floor = 0.0, {"healthy": -0.91, "complete": -0.9997, "dimensional": -0.955}[kind]
     for epoch in range(epochs + 1):
         t = epoch / max(1, epochs)
-        panels, spectra, verdicts = {}, {}, {}
+        panels, verdicts = {}, {}
+        spectra: dict[str, np.ndarray] = {}
         loss = None
         for inner in range(1, per_epoch + 1) if epoch else []:
             step, now = (epoch - 1) * per_epoch + inner, ((epoch - 1) + inner / per_epoch) / epochs
@@ -215,7 +216,7 @@ def make_run(
         if row["event"] != "end" or ended:
             lines.append(json.dumps(row))
         if arrays and spectra:
-            np.savez(path / "spectra" / f"epoch_{row['epoch']:04d}.npz", **arrays)
+            np.savez(path / "spectra" / f"epoch_{row['epoch']:04d}.npz", **arrays)  # type: ignore[arg-type]
     if not spectra:
         (path / "spectra").rmdir()
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")

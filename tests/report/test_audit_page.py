@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ def cloud(n: int = 300, d: int = 24, seed: int = 0) -> torch.Tensor:
     return z * torch.arange(1, d + 1) ** -0.5
 
 
-def view(z: torch.Tensor | None = None, **more: object) -> AuditView:
-    return fullrank.audit(cloud() if z is None else z, metrics=QUICK, **more)
+def view(z: torch.Tensor | None = None, **more: Any) -> AuditView:
+    made: AuditView = fullrank.audit(cloud() if z is None else z, metrics=QUICK, **more)
+    return made
 
 
-def page_of(out: Path, *views: AuditView, **more: object) -> str:
+def page_of(out: Path, *views: AuditView, **more: Any) -> str:
     named = {f"tap{k}" if len(views) > 1 else v.tap: v for k, v in enumerate(views)}
     return write_audit(named, out, figures=False, **more).read_text()
 
@@ -144,7 +146,7 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -155,7 +157,7 @@ def browser():
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_page_in_a_browser(browser, tmp_path: Path, width: int) -> None:
+def test_the_page_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None:
     found = view(labels=torch.arange(300) % 3)
     other = Against("other", view(cloud(seed=1)))
     write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)

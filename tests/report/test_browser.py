@@ -1,6 +1,9 @@
 """The pages in a real browser without network: every figure drawn, nothing fetched, nothing too wide."""
 
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +37,7 @@ SHOWN = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => plot.
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -42,7 +45,7 @@ def browser():
         browser.close()
 
 
-def visit(browser, file, width, look=lambda page: None, scheme="light"):
+def visit(browser: Any, file: Any, width: int, look: Any = lambda page: None, scheme: str = "light") -> Any:
     """Opens a page offline and checks what holds for all of them; `look` sees it before it closes."""
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme)
     page = context.new_page()
@@ -66,24 +69,24 @@ def visit(browser, file, width, look=lambda page: None, scheme="light"):
 
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("kind", ["healthy", "complete"])
-def test_the_page_of_a_run(browser, fake_run, kind, width):
+def test_the_page_of_a_run(browser: Any, fake_run: Any, kind: str, width: int) -> None:
     assert visit(browser, write_page(fake_run(kind, epochs=5)), width) == 7
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_page_of_an_untrained_network(browser, fake_run, width):
+def test_the_page_of_an_untrained_network(browser: Any, fake_run: Any, width: int) -> None:
     assert visit(browser, write_page(fake_run(epochs=0, labels=False, ended=False)), width) == 5
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_comparison(browser, fake_run, tmp_path, width):
+def test_the_comparison(browser: Any, fake_run: Any, tmp_path: Path, width: int) -> None:
     runs = [fake_run(kind, epochs=5) for kind in ("healthy", "dimensional", "complete")]
     page = write_comparison(runs, tmp_path / "demo.html", "Three runs", baselines={"raw pixels": 0.4})
     assert visit(browser, page, width, scheme="dark") == 8
 
 
-def test_choosing_a_tap(browser, fake_run):
-    def look(page):
+def test_choosing_a_tap(browser: Any, fake_run: Any) -> None:
+    def look(page: Any) -> None:
         assert set(page.evaluate(SHOWN)) == {"projector"}
         page.click("button[data-value=backbone]")
         page.wait_for_selector(DONE)

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from encoders.foreign_layouts import dino, vit
+from expect import known
 from fullrank.collapse.audit import audit
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import FullrankError, UsageError
@@ -45,7 +46,7 @@ def with_config(run: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def seeds(fake_run):
+def seeds(fake_run: Any) -> Any:
     """Runs that differ in nothing but their seed: which kinds they came to."""
 
     def make(*kinds: str, stem: str = "simsiam-s", **settings: Any) -> list[str]:
@@ -78,31 +79,31 @@ def evaluated(run: str, probe: Any, protocol: str = "", tap: str = "features", *
 
 
 @pytest.mark.parametrize("n", [3, 4, 7, 30])
-def test_the_interval_is_that_of_students_t(n):
+def test_the_interval_is_that_of_students_t(n: int) -> None:
     values = np.random.default_rng(n).normal(0.6, 0.1, n)
     found, expected = estimate(values.tolist()), scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found.n == n and found.mean == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_two_seeds_are_shown_as_they_are_and_have_no_interval():
+def test_two_seeds_are_shown_as_they_are_and_have_no_interval() -> None:
     found = estimate([0.5, 0.6])
     assert (found.low, found.high, as_percent(found)) == (None, None, "50.0, 60.0 %")
 
 
-def test_what_a_seed_did_not_measure_does_not_count():
+def test_what_a_seed_did_not_measure_does_not_count() -> None:
     found = estimate([0.5, None, 0.6, float("nan"), 0.7])
     assert found.values == (0.5, 0.6, 0.7) and found.mean == pytest.approx(0.6)
     assert as_number(estimate([None])) == "–"
 
 
-def test_runs_that_differ_in_their_seed_are_one_arm_and_others_are_not(seeds, fake_run):
+def test_runs_that_differ_in_their_seed_are_one_arm_and_others_are_not(seeds: Any, fake_run: Any) -> None:
     other = with_config(fake_run("healthy", "faster", epochs=1), lr=0.3)
     arms = compared(*seeds("healthy", "healthy", "healthy"), str(other)).arms
     assert [(arm.name, len(arm.subjects)) for arm in arms] == [("simsiam", 3), ("faster", 1)]
 
 
-def test_an_arm_has_the_mean_of_its_seeds_and_its_interval(seeds):
+def test_an_arm_has_the_mean_of_its_seeds_and_its_interval(seeds: Any) -> None:
     words = seeds("healthy", "dimensional", "complete")
     (arm,) = compared(*words).arms
     rows = [
@@ -114,23 +115,24 @@ def test_an_arm_has_the_mean_of_its_seeds_and_its_interval(seeds):
     assert arm.as_dict()["values"]["loss"]["low"] == pytest.approx(expected.low)
 
 
-def test_verdicts_of_seeds_are_counted(seeds):
+def test_verdicts_of_seeds_are_counted(seeds: Any) -> None:
     comparison = compared(*seeds("healthy", "healthy", "complete"))
     text = printed(comparison)
     assert "● healthy 2 of 3" in text and "■ complete 1 of 3" in text
     assert comparison.arms[0].look.word == "complete"
 
 
-def test_every_curve_has_a_thin_line_for_each_seed_and_their_mean(seeds, fake_run):
+def test_every_curve_has_a_thin_line_for_each_seed_and_their_mean(seeds: Any, fake_run: Any) -> None:
     runs = {arm.name: arm.runs for arm in compared(*seeds("healthy", "dimensional"), str(fake_run())).arms}
-    lines = [trace for trace in overlays.level(runs).data if (trace.meta or {}).get("tap") == "projector"]
+    figure = known(overlays.level(runs))
+    lines = [trace for trace in figure.data if (trace.meta or {}).get("tap") == "projector"]
     assert len(lines) == 3 + 1  # two seeds and their mean, and the other arm
     one, two, mean, other = lines
     assert one.line.width < mean.line.width and one.line.color == mean.line.color != other.line.color
     assert mean.y == pytest.approx((np.array(one.y) + np.array(two.y)) / 2)
 
 
-def test_names_are_one_for_each_arm(seeds):
+def test_names_are_one_for_each_arm(seeds: Any) -> None:
     opened = [open_subject(word) for word in seeds("healthy", "healthy")]
     assert gather(opened, ["a"])[0].name == "a"
     with pytest.raises(UsageError, match=r"1 arms \(simsiam\), names a, b"):
@@ -139,22 +141,22 @@ def test_names_are_one_for_each_arm(seeds):
         gather([opened[0], opened[0]])
 
 
-def test_arms_of_one_folder_name_are_told_apart_by_what_lies_above(fake_run):
+def test_arms_of_one_folder_name_are_told_apart_by_what_lies_above(fake_run: Any) -> None:
     words = [str(with_config(fake_run("healthy", f"{x}/run", epochs=1), lr=x)) for x in (1, 2)]
     assert [arm.name for arm in compared(*words).arms] == ["1/run", "2/run"]
 
 
 @pytest.fixture
-def foreign(tmp_path) -> str:
+def foreign(tmp_path: Path) -> str:
     """A checkpoint of DINO's with random weights."""
     path = tmp_path / "dino.pth"
     torch.save(dino(vit()), path)
     return str(path)
 
 
-def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign):
-    images = choose_images("shapes", bank=300, queries=120)
-    subject = measure(open_subject(foreign), images)
+def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign: str) -> None:
+    images: Any = choose_images("shapes", bank=300, queries=120)
+    subject: Any = measure(open_subject(foreign), images)
     sources = (images.queries, images.bank)
     rows = [
         next(embed_images(open_encoder(foreign), source, batch_size=300)).rows["features"]
@@ -175,8 +177,8 @@ def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign):
     assert subject.judged.values["erank_centred"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_raw_pixels_stand_beside_the_encoders(foreign):
-    images = choose_images("shapes", bank=300, queries=120)
+def test_raw_pixels_stand_beside_the_encoders(foreign: str) -> None:
+    images: Any = choose_images("shapes", bank=300, queries=120)
     bank, asked = (source.images.flatten(1).double() for source in (images.bank, images.queries))
     cosine = torch.nn.functional.normalize(asked, dim=1) @ torch.nn.functional.normalize(bank, dim=1).T
     best, places = cosine.topk(20)
@@ -186,10 +188,10 @@ def test_raw_pixels_stand_beside_the_encoders(foreign):
     assert images.raw == pytest.approx(expected, abs=0.01)
     comparison = Comparison(gather([measure(open_subject(foreign), images)]), images)
     assert tables(comparison)[0].rows[-1][1] == "raw pixels"
-    assert len(probes(comparison).data) == 3  # a bar and its dots, and the pixels
+    assert len(known(probes(comparison)).data) == 3  # a bar and its dots, and the pixels
 
 
-def test_images_without_labels_have_no_knn(foreign, tmp_path):
+def test_images_without_labels_have_no_knn(foreign: str, tmp_path: Path) -> None:
     from PIL import Image
 
     folder = tmp_path / "photos"
@@ -203,14 +205,14 @@ def test_images_without_labels_have_no_knn(foreign, tmp_path):
     assert "the images have no labels" in images.about
 
 
-def test_the_data_of_runs_is_taken_where_all_share_it(seeds, fake_run):
+def test_the_data_of_runs_is_taken_where_all_share_it(seeds: Any, fake_run: Any) -> None:
     shared = [open_subject(word) for word in seeds("healthy", "healthy")]
     assert shared_data(shared) == {"data": "shapes", "limit": None, "image_size": None, "seed": 0}
     other = open_subject(str(with_config(fake_run("healthy", "else", epochs=1), data="cifar10")))
     assert shared_data([*shared, other]) == {}
 
 
-def test_an_audit_and_saved_embeddings_stand_beside_runs(fake_run, tmp_path):
+def test_an_audit_and_saved_embeddings_stand_beside_runs(fake_run: Any, tmp_path: Path) -> None:
     rows = torch.randn(400, 24, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "rows.npy", rows.numpy())
     write_audit(audit_subject(rows, AuditOptions()), tmp_path / "audited", page=False, figures=False)
@@ -221,14 +223,14 @@ def test_an_audit_and_saved_embeddings_stand_beside_runs(fake_run, tmp_path):
     comparison = compared(str(fake_run("healthy", epochs=2)), *words)
     kinds = [arm.subjects[0].kind for arm in comparison.arms]
     assert kinds == ["run", "embeddings", "audit", "embeddings"]
-    expected = audit(rows).panel.value("erank_centred")
+    expected = known(audit(rows).panel).value("erank_centred")
     for arm in comparison.arms[1:]:
         assert arm.measure(arm.tap, "erank_centred").mean == pytest.approx(expected, rel=1e-5)
         assert arm.look.word == "healthy" and arm.size(arm.tap) == (400, 24)
-    assert len(feature_spectra(comparison).data) == 2  # of both saved ones: an audit keeps no spectrum
+    assert len(known(feature_spectra(comparison)).data) == 2  # of both saved ones: an audit keeps no spectrum
 
 
-def test_probes_that_were_run_are_columns_and_the_others_are_hinted_at(seeds):
+def test_probes_that_were_run_are_columns_and_the_others_are_hinted_at(seeds: Any) -> None:
     words = seeds("healthy", "healthy", "healthy")
     assert [grid.title for grid in tables(compared(*words))] == ["", "Ranks of every embedding", "Training"]
     assert hints(compared(*words))[0].startswith("More probes: `fullrank evaluate all ")
@@ -247,7 +249,7 @@ def test_probes_that_were_run_are_columns_and_the_others_are_hinted_at(seeds):
     assert hints(comparison) == []
 
 
-def test_losses_of_several_methods_are_not_compared(fake_run, tmp_path):
+def test_losses_of_several_methods_are_not_compared(fake_run: Any, tmp_path: Path) -> None:
     one = fake_run("healthy", "one", epochs=3)
     two = with_config(fake_run("complete", "two", epochs=3), method="byol")
     comparison = compared(str(one), str(two))
@@ -256,7 +258,7 @@ def test_losses_of_several_methods_are_not_compared(fake_run, tmp_path):
     assert "best loss" not in page and "1 of 2 arms collapsed" in page
 
 
-def test_widths_rows_taps_and_images_that_differ_are_said(fake_run, foreign):
+def test_widths_rows_taps_and_images_that_differ_are_said(fake_run: Any, foreign: str) -> None:
     images = choose_images("shapes", bank=100, queries=100)
     subjects = [open_subject(str(fake_run("healthy", epochs=2))), measure(open_subject(foreign), images)]
     said = " ".join(cautions(Comparison(gather(subjects), images)))
@@ -269,7 +271,7 @@ def test_widths_rows_taps_and_images_that_differ_are_said(fake_run, foreign):
         assert words in said
 
 
-def test_probes_of_different_data_are_said(seeds):
+def test_probes_of_different_data_are_said(seeds: Any) -> None:
     one, two = seeds("healthy", "healthy")
     evaluated(one, "linear", top1=0.6)
     file = evaluated(two, "linear", top1=0.7)
@@ -278,7 +280,7 @@ def test_probes_of_different_data_are_said(seeds):
     assert any("its data is shapes and cifar10" in line for line in cautions(compared(one, two)))
 
 
-def test_other_protocols_and_taps_have_columns_of_their_own(fake_run):
+def test_other_protocols_and_taps_have_columns_of_their_own(fake_run: Any) -> None:
     run = str(fake_run("healthy", epochs=1))
     evaluated(run, "linear", top1=0.6)
     evaluated(run, "linear", "simsiam", top1=0.5)
@@ -288,7 +290,9 @@ def test_other_protocols_and_taps_have_columns_of_their_own(fake_run):
     assert cells == {"Linear top-1": "60.0 %", "cluster-projector": "0.300", "linear-simsiam": "50.0 %"}
 
 
-def test_evaluations_of_a_checkpoint_are_found_where_evaluate_puts_them(foreign, tmp_path, monkeypatch):
+def test_evaluations_of_a_checkpoint_are_found_where_evaluate_puts_them(
+    foreign: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     evaluated(foreign, "knn", top1=0.4)
     assert open_subject(foreign).values["knn_top1"] == 0.4
@@ -297,7 +301,7 @@ def test_evaluations_of_a_checkpoint_are_found_where_evaluate_puts_them(foreign,
     assert open_subject("other/dino.pth").values == {}  # of that name, but not that one
 
 
-def test_runs_that_saw_what_is_held_out_here_are_said(seeds, tmp_path):
+def test_runs_that_saw_what_is_held_out_here_are_said(seeds: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     for label in range(2):
@@ -314,12 +318,12 @@ def test_runs_that_saw_what_is_held_out_here_are_said(seeds, tmp_path):
     assert not any("in training" in line for line in said)
 
 
-def test_runs_of_one_seed_are_no_independent_draws(seeds):
+def test_runs_of_one_seed_are_no_independent_draws(seeds: Any) -> None:
     words = [*seeds("healthy", "healthy"), *seeds("healthy", stem="again-s")]
     assert any("share a seed" in line for line in cautions(compared(*words)))
 
 
-def test_what_somebody_named_stays_text(fake_run, tmp_path):
+def test_what_somebody_named_stays_text(fake_run: Any, tmp_path: Path) -> None:
     run = fake_run("healthy", "<b>bold", epochs=1)
     page = write_arms(compared(str(run)), tmp_path / "page.html", "<i>title").read_text()
     assert "<b>bold" not in page and "<i>title" not in page
@@ -343,14 +347,14 @@ def damage(folder: Path) -> dict[str, str]:
     }
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     for word, said in damage(tmp_path).items():
         with pytest.raises(FullrankError) as caught:
             open_subject(word)
         assert said in str(caught.value) and "\n" not in str(caught.value), word
 
 
-def test_a_damaged_evaluation_is_named(fake_run):
+def test_a_damaged_evaluation_is_named(fake_run: Any) -> None:
     run = fake_run("healthy", epochs=1)
     evaluated(str(run), "linear", top1=0.5).write_text('{"probe": "lin')
     with pytest.raises(FullrankError, match=r"linear\.json is damaged"):

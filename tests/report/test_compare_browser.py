@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +32,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 900, 1440])
 def test_every_figure_is_drawn_within_the_width_and_nothing_is_said_on_the_console(
-    browser, page, width, scheme
-):
-    def look(tab):
+    browser: Any, page: Any, width: int, scheme: str
+) -> None:
+    def look(tab: Any) -> None:
         rows = tab.locator("table.arms").first.locator("tbody tr").all_inner_texts()
         assert len(rows) == 4 and "dino.pth" in rows[2] and "raw pixels" in rows[3]
         inside = "[...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth <= box.clientWidth)"

@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +12,14 @@ from fullrank.report import Summary, write_comparison, write_page
 from fullrank.report.compare.page import headline
 
 
-def figures(page):
+def figures(page: str) -> Any:
     """The figures in a page, as plotly would read them."""
     return [
         json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
     ]
 
 
-def without_scripts(page):
+def without_scripts(page: str) -> Any:
     return re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
 
 
@@ -25,7 +27,7 @@ def without_scripts(page):
     ("kind", "words"),
     [("healthy", "Healthy"), ("complete", "Complete collapse"), ("dimensional", "Dimensional collapse")],
 )
-def test_every_kind_of_run(fake_run, kind, words):
+def test_every_kind_of_run(fake_run: Any, kind: str, words: Any) -> None:
     path = write_page(fake_run(kind, epochs=4))
     assert path.name == "report.html" and not list(path.parent.glob(".*.tmp"))
     page = path.read_text()
@@ -39,36 +41,36 @@ def test_every_kind_of_run(fake_run, kind, words):
     assert ("ranks and shapes below are those of noise" in text) == (kind == "complete")
 
 
-def test_nothing_is_fetched(fake_run):
+def test_nothing_is_fetched(fake_run: Any) -> None:
     text = without_scripts(write_page(fake_run(epochs=2)).read_text())
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", text)
     assert "@import" not in text and "url(" not in text
 
 
-def test_no_labels_no_spectra_no_picture(fake_run):
+def test_no_labels_no_spectra_no_picture(fake_run: Any) -> None:
     page = write_page(fake_run(epochs=3, labels=False, spectra=False, picture=False)).read_text()
     assert len(figures(page)) == 4
     text = without_scripts(page)
     assert "no labels" in text and "What the network saw" not in text
 
 
-def test_a_run_still_going_on(fake_run):
+def test_a_run_still_going_on(fake_run: Any) -> None:
     text = without_scripts(write_page(fake_run(epochs=3, ended=False)).read_text())
     assert "No closing record" in text
 
 
-def test_only_the_untrained_network(fake_run):
+def test_only_the_untrained_network(fake_run: Any) -> None:
     page = write_page(fake_run(epochs=0, ended=False)).read_text()
     assert "Not decidable" in without_scripts(page)
     assert len(figures(page)) == 6  # there is no loss yet
 
 
-def test_nothing_but_a_config(tmp_path):
+def test_nothing_but_a_config(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("method: simsiam\n")
     assert "Nothing has been judged yet" in write_page(tmp_path).read_text()
 
 
-def test_values_that_are_undefined(tmp_path):
+def test_values_that_are_undefined(tmp_path: Path) -> None:
     measures = {
         name: {"value": None, "null": None} for name in ("level", "erank_centred", "uniformity", "alignment")
     }
@@ -82,7 +84,7 @@ def test_values_that_are_undefined(tmp_path):
     assert "n is too small." in write_page(tmp_path).read_text()
 
 
-def test_what_others_wrote_stays_text(fake_run):
+def test_what_others_wrote_stays_text(fake_run: Any) -> None:
     path = fake_run(epochs=1)
     (path / "config.yaml").write_text("method: '<script>alert(1)</script>'\n")
     rows = path / "metrics.jsonl"
@@ -91,7 +93,7 @@ def test_what_others_wrote_stays_text(fake_run):
     assert "<script>alert" not in page and "</script><b>" not in page
 
 
-def test_a_comparison(fake_run, tmp_path):
+def test_a_comparison(fake_run: Any, tmp_path: Path) -> None:
     runs = [fake_run(kind, epochs=4) for kind in ("healthy", "dimensional", "complete")]
     write_page(runs[0])
     out = tmp_path / "pages" / "demo.html"
@@ -106,7 +108,7 @@ def test_a_comparison(fake_run, tmp_path):
     assert len(figures(page)) == 4 + 3 + 1
 
 
-def test_a_comparison_needs_runs_with_names_of_their_own(fake_run, tmp_path):
+def test_a_comparison_needs_runs_with_names_of_their_own(fake_run: Any, tmp_path: Path) -> None:
     run = fake_run(epochs=1)
     with pytest.raises(UsageError):
         write_comparison([], tmp_path / "a.html", "none")
@@ -114,7 +116,7 @@ def test_a_comparison_needs_runs_with_names_of_their_own(fake_run, tmp_path):
         write_comparison([run, run], tmp_path / "a.html", "twice the same")
 
 
-def arm(name, loss, kind):
+def arm(name: Any, loss: Any, kind: Any) -> Any:
     summary = Summary(name)
     summary.losses = [] if loss is None else [loss]
     summary.verdict = {"kind": kind}
@@ -130,5 +132,5 @@ def arm(name, loss, kind):
         ([arm("a", None, "not decidable")], "No arm has a loss yet"),
     ],
 )
-def test_the_headline_says_what_the_numbers_say(arms, title):
+def test_the_headline_says_what_the_numbers_say(arms: Any, title: str) -> None:
     assert headline(arms)[0] == title

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import fullrank
+from expect import known
 from fullrank.report.audit import paper_figures as one
 from fullrank.report.audit import paper_figures_series as series
 from fullrank.report.audit.paper_figures_files import write_audit_figures, write_run_figures
@@ -53,7 +55,7 @@ def test_the_figures_of_a_depth(tmp_path: Path) -> None:
     assert_drawn(tmp_path / "depth")
 
 
-def test_the_figures_of_a_run(tmp_path: Path, fake_run) -> None:
+def test_the_figures_of_a_run(tmp_path: Path, fake_run: Any) -> None:
     run = fake_run("dimensional", epochs=4)
     names = {path.stem for path in write_run_figures(run)}
     assert {"panels", "projector-trajectories", "projector-spectra", "projector-spectrum"} <= names
@@ -63,7 +65,7 @@ def test_the_figures_of_a_run(tmp_path: Path, fake_run) -> None:
 
 def test_the_same_drawing_is_the_same_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save(one.adjacency(cloud()), tmp_path / name)
+        save(known(one.adjacency(cloud())), tmp_path / name)
     for kind in FORMATS:
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
@@ -73,7 +75,7 @@ def test_mixture_entropy_falls_with_components_where_rows_are_clusters(tmp_path:
     figure = one.mixture_curve({"rows": centres.repeat(40, 1) + 0.05 * cloud(200, 4)}, components=(1, 2, 5))
     assert figure is not None
     ys = figure.axes[0].lines[0].get_ydata()
-    assert ys[0] > ys[1] > ys[2]
+    assert (np.diff(np.asarray(ys, dtype=float)) < 0).all()
     save(figure, tmp_path / "mixture")
     assert_drawn(tmp_path / "mixture")
 
@@ -88,11 +90,11 @@ def test_blocks_of_the_adjacency_are_the_classes() -> None:
     labels = torch.arange(60) % 3
     figure = one.adjacency(torch.eye(3)[labels], labels)
     assert figure is not None
-    image = figure.axes[0].images[0].get_array()
+    image = np.asarray(figure.axes[0].images[0].get_array())
     assert image[:20, :20].min() == pytest.approx(1) and image[:20, 20:].max() == pytest.approx(-0.5)
 
 
-def test_nothing_to_draw_is_none(fake_run) -> None:
+def test_nothing_to_draw_is_none(fake_run: Any) -> None:
     zeros = np.zeros(4)
     assert one.log_spectrum({"centred": zeros}, 100, 4) is None
     assert one.cumulative_curves({"rows": zeros}, 100, 4) is None

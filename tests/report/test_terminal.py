@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,13 +13,13 @@ from fullrank.report.run.arms import LiveArms, arms_table, arms_text
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
 
 
-def drawn(renderable, width):
+def drawn(renderable: Any, width: int) -> Any:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(renderable)
     return console.export_text().splitlines()
 
 
-def panel_of(records, config, width=80):
+def panel_of(records: Any, config: Any, width: int = 80) -> Any:
     panel = LivePanel(Console(width=width, file=io.StringIO()))
     panel.start(config, total_steps=620)
     for record in records:
@@ -26,7 +27,7 @@ def panel_of(records, config, width=80):
     return panel
 
 
-def test_plain_lines(fake_records, fake_config):
+def test_plain_lines(fake_records: Any, fake_config: Any) -> None:
     stream = io.StringIO()
     with PlainLines(stream) as lines:
         lines.start({**fake_config, "epochs": 3}, total_steps=93)
@@ -47,7 +48,7 @@ def test_plain_lines(fake_records, fake_config):
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("kind", ["healthy", "complete", "dimensional"])
-def test_the_panel_fits(fake_records, fake_config, kind, width):
+def test_the_panel_fits(fake_records: Any, fake_config: Any, kind: str, width: int) -> None:
     lines = drawn(panel_of(fake_records(kind), fake_config, width), width)
     assert all(len(line) == width for line in lines)
     inside = [line.strip("│ ") for line in lines[1:-1]]
@@ -63,7 +64,7 @@ def test_the_panel_fits(fake_records, fake_config, kind, width):
     assert any(f"{words[kind]} at the projector" in line for line in lines)
 
 
-def test_wide_embeddings_do_not_wrap_the_panel(fake_records, fake_config):
+def test_wide_embeddings_do_not_wrap_the_panel(fake_records: Any, fake_config: Any) -> None:
     wide = json.loads(json.dumps(fake_records(epochs=3)))
     for record in wide:
         for panel in (record.get("panels") or {}).values():
@@ -73,11 +74,11 @@ def test_wide_embeddings_do_not_wrap_the_panel(fake_records, fake_config):
     assert sum("null 7,654, d 8,192" in line for line in lines) == 2
 
 
-def test_the_panel_before_anything_was_told(fake_config):
+def test_the_panel_before_anything_was_told(fake_config: Any) -> None:
     assert any("Not decidable" in line for line in drawn(panel_of([], fake_config), 80))
 
 
-def test_the_panel_live(fake_records, fake_config):
+def test_the_panel_live(fake_records: Any, fake_config: Any) -> None:
     stream = io.StringIO()
     with LivePanel(Console(file=stream, force_terminal=True, width=100)) as panel:
         panel.start(fake_config, total_steps=93)
@@ -86,13 +87,15 @@ def test_the_panel_live(fake_records, fake_config):
     assert "Healthy" in stream.getvalue() and stream.getvalue().endswith("\x1b[?25h")  # the cursor is back
 
 
-def test_a_run_without_labels_or_panels(fake_config):
+def test_a_run_without_labels_or_panels(fake_config: Any) -> None:
     record = {"event": "step", "epoch": 0, "step": 3, "loss": None, "level": {"codes": None}, "time": {}}
     lines = drawn(panel_of([record], fake_config), 80)
     assert not any("k-NN" in line for line in lines)
 
 
-def test_quiet_and_json_write_nothing(fake_records, fake_config, capsys):
+def test_quiet_and_json_write_nothing(
+    fake_records: Any, fake_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     for mode in ("quiet", "json"):
         with make_console(mode) as listener:
             listener.start(fake_config, total_steps=93)
@@ -101,7 +104,7 @@ def test_quiet_and_json_write_nothing(fake_records, fake_config, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_which_console(monkeypatch):
+def test_which_console(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make_console("auto")) is PlainLines  # a test's standard output is no terminal
     assert isinstance(make_console("live"), LivePanel)
     assert type(make_console("json")) is Quiet
@@ -116,7 +119,7 @@ def test_which_console(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_closing_table(fake_run, width):
+def test_the_closing_table(fake_run: Any, width: int) -> None:
     rows = [summarise(read_run(fake_run(kind, epochs=3))) for kind in ("healthy", "dimensional", "complete")]
     rows[2].name = "no stop-gradient"
     lines = [line.rstrip() for line in drawn(arms_table(rows), width)]
@@ -126,7 +129,7 @@ def test_the_closing_table(fake_run, width):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_live_arms(fake_records, width):
+def test_live_arms(fake_records: Any, width: int) -> None:
     console = Console(width=width, file=io.StringIO(), force_terminal=True)
     with LiveArms(["simsiam", "no stop-gradient"], 93, mode="live", console=console) as arms:
         for record in fake_records("complete", epochs=3):
@@ -137,7 +140,7 @@ def test_live_arms(fake_records, width):
         arms.update("nobody", {"event": "step"})
 
 
-def test_arms_in_plain_lines(fake_records, capsys):
+def test_arms_in_plain_lines(fake_records: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with LiveArms(["simsiam", "byol"], 31, mode="plain") as arms:
         for record in fake_records(epochs=1):
             arms.update("byol", record)

@@ -56,8 +56,8 @@ def test_a_compiled_step_has_the_loss_and_gradients_of_a_plain_one() -> None:
             assert q.grad is None, name
         else:
             torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6, msg=name)
-    for p, q in zip(plain.buffers(), compiled.buffers(), strict=True):
-        torch.testing.assert_close(q, p)
+    for ours, theirs in zip(compiled.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.slow

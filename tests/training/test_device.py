@@ -6,7 +6,7 @@ branch) is an error there. What a GPU would wait for on the way to it is refused
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ WAITING = {"wmse"}  # asks whether its Cholesky factorisation failed, to say wha
 
 
 @pytest.fixture
-def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training runs on `meta`; autocast and generators, which it has none of, are the CPU's."""
     autocast, enabled, generator = torch.autocast, torch.is_autocast_enabled, torch.Generator
     normal = torch.randn
@@ -46,7 +46,6 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
     monkeypatch.setattr(torch, "randn", there)
     monkeypatch.setattr(Fabric, "device", property(lambda _: META))
-    yield
 
 
 class NoWaiting(TorchDispatchMode):
@@ -81,7 +80,7 @@ def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
     images = torch.zeros(32, 3, 32, 32, dtype=torch.uint8, device=META)
     loop._views(images, 0, 0)  # constants are sent once
     loop.progress.step = 1  # the first step is logged, and what is logged is waited for
-    with NoWaiting():
+    with NoWaiting():  # type: ignore[no-untyped-call]
         loop.train_epoch()
     return loop
 

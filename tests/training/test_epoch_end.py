@@ -77,7 +77,7 @@ def test_a_run_leaves_the_same_whether_panels_come_beside_or_between(
             assert same(*(checkpoint(run, name) for run in runs))
     files = [sorted(str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()) for run in runs]
     assert files[0] == files[1]
-    headers = [safe_open(run / "encoder.safetensors", "pt").metadata() for run in runs]
+    headers = [safe_open(run / "encoder.safetensors", "pt").metadata() for run in runs]  # type: ignore[no-untyped-call]
     assert headers[0] == headers[1]
 
 

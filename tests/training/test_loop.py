@@ -66,7 +66,7 @@ def stop_at(step: int) -> Listener:
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(
     tmp_path: Path, method: str, checkpoint_every: int
 ) -> None:
-    changes = {"method": method, "checkpoint_every": checkpoint_every}
+    changes: dict[str, Any] = {"method": method, "checkpoint_every": checkpoint_every}
     run(tmp_path / "whole", **changes)
     with pytest.raises(Interrupted):
         run(tmp_path / "cut", [stop_at(5)], **changes)
@@ -140,7 +140,7 @@ def test_the_encoder_loads_into_its_backbone_and_says_what_it_is(tmp_path: Path)
     assert backbone.feature_dim == int(header["feature_dim"])
 
 
-COLLAPSING = {
+COLLAPSING: dict[str, Any] = {
     "options": HEADS["simsiam"] | {"stop_gradient": False, "output_bn": False},
     "lr": 0.8, "epochs": 8, "limit": 512, "patience": 1,
 }  # fmt: skip
@@ -172,7 +172,13 @@ def folder_of_images(folder: Path, labelled: bool) -> Path:
 def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: Path, labelled: bool) -> None:
     folder = folder_of_images(tmp_path / "images", labelled)
     notes: list[str] = []
-    changes = {"data": str(folder), "limit": 0, "batch_size": 16, "image_size": 16, "workers": 0}
+    changes: dict[str, Any] = {
+        "data": str(folder),
+        "limit": 0,
+        "batch_size": 16,
+        "image_size": 16,
+        "workers": 0,
+    }
     run(tmp_path / "a", [lambda r: notes.extend(r.get("notes", []))], views="simsiam-cifar", **changes)
     last = records(tmp_path / "a")[-2]
     assert (last["knn"] is not None) == labelled
@@ -181,7 +187,13 @@ def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: 
 
 def test_a_lazy_run_resumes_to_the_last_bit_too(tmp_path: Path) -> None:
     folder = folder_of_images(tmp_path / "images", True)
-    changes = {"data": str(folder), "limit": 0, "batch_size": 16, "image_size": 16, "views": "simsiam"}
+    changes: dict[str, Any] = {
+        "data": str(folder),
+        "limit": 0,
+        "batch_size": 16,
+        "image_size": 16,
+        "views": "simsiam",
+    }
     run(tmp_path / "whole", workers=0, **changes)
     with pytest.raises(Interrupted):
         run(tmp_path / "cut", [stop_at(3)], workers=0, checkpoint_every=1, **changes)

@@ -125,7 +125,8 @@ def test_the_rate_scales_with_the_images_of_a_step() -> None:
 
 def rates(steps_per_epoch: int = 10, **changes: Any) -> tuple[list[float], list[float]]:
     """The scheduled rate of every step, and that of the group whose rate is fixed."""
-    config = TrainConfig(**({"epochs": 4, "lr": 0.5, "lr_scaling": "none"} | changes))
+    settings: dict[str, Any] = {"epochs": 4, "lr": 0.5, "lr_scaling": "none"} | changes
+    config = TrainConfig(**settings)
     optimizer = build_optimizer(groups(), config)
     scheduled, fixed = [], []
     for step in range(config.epochs * steps_per_epoch):

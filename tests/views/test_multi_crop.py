@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ class Noise:
     def __len__(self) -> int:
         return 6
 
-    def __getitem__(self, i: int) -> object:
+    def __getitem__(self, i: int) -> Any:
         return pixels(1, 40 + i, 50)[0].numpy()
 
     def where(self, i: int) -> str:
@@ -81,7 +82,8 @@ class Cut:
         self.views = views
 
     def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
-        params = self.views.sample(1, *image.shape[1:], torch.Generator().manual_seed(position))
+        height, width = image.shape[1:]
+        params = self.views.sample(1, height, width, torch.Generator().manual_seed(position))
         return self.views.crop_in_worker(image, params, row=0)
 
 
@@ -91,6 +93,7 @@ def test_the_loader_collates_crops_of_several_sizes(workers: int) -> None:
     source = LazySource(name="noise", items=Noise(), index=torch.arange(6).numpy())
     (_, (_, crops)) = next(Batches(source, 3, seed=0, workers=workers, crop=Cut(views)).epoch(0))
     assert [tuple(crop.shape) for crop in crops] == [(3, 3, 32, 32), (3, 3, 32, 32), (3, 3, 16, 16)]
+    assert isinstance(crops, list)
     made = views.finish(crops, views.sample(3, 32, 32, torch.Generator()))
     assert [view.shape[-1] for view in made] == [32, 16]
 

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def pixels(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def draw(views: Views, images: Tensor, seed: int = 0) -> Params:
-    return views.sample(len(images), *images.shape[2:], torch.Generator().manual_seed(seed))
+    height, width = images.shape[2:]
+    return views.sample(len(images), height, width, torch.Generator().manual_seed(seed))
 
 
 def one(view: View, images: Tensor, size: int) -> tuple[Tensor, Params]:
@@ -326,9 +328,10 @@ def test_a_recipe_checks_itself(name: str, value: object) -> None:
 def test_what_cannot_be_used_is_said() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'simsiam'"):
         Views("simsam", 32)
-    for wrong in ({"recipe": []}, {"image_size": 0}, {"mean": (0.5,)}, {"std": (0.0, 1.0, 1.0)}):
+    good: dict[str, Any] = {"recipe": "none", "image_size": 8}
+    for key, wrong in (("recipe", []), ("image_size", 0), ("mean", (0.5,)), ("std", (0.0, 1.0, 1.0))):
         with pytest.raises(UsageError):
-            Views(**{"recipe": "none", "image_size": 8, **wrong})
+            Views(**good | {key: wrong})
     views, images = Views("none", 8), pixels(4, 8, 8)
     params = draw(views, images)
     for bad in (pixels(3, 8, 8), pixels(4, 9, 8), images[:, :1], images[0]):

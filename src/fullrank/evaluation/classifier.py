@@ -205,7 +205,7 @@ class _Training:
             with torch.set_grad_enabled(not protocol.frozen):
                 features = self.forward(view)
             loss = F.cross_entropy(self.classifier(features), labels[indices].to(self.where))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             total += loss.detach()

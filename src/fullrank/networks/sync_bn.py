@@ -73,7 +73,7 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
         'CpuSyncBatchNorm'
     """
     if device.type != "cpu":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return converted
     for name, child in network.named_children():
         setattr(network, name, synchronise_batch_norm(child, device))

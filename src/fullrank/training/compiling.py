@@ -44,7 +44,7 @@ def compile_networks(method: Method, device: torch.device, mode: str = "default"
 
 def new_step() -> None:
     """Says that a step begins: what CUDA graphs put out in the step before may be overwritten."""
-    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    torch.compiler.cudagraph_mark_step_begin()
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ class OnlineProbe:
         if self.optimizer is None:
             self.fabric.backward(loss)
         else:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
 
     def before_step(self) -> None:
         """Averages the gradient over processes, which no wrapper does for it."""

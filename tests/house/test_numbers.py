@@ -1,0 +1,82 @@
+"""What README, CHANGELOG and docs count is there, and what they measured stands in the benchmarks' files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/glossary.md", "docs/methods.md"]
+
+
+def _count(what: str) -> int:
+    from fullrank.labs import LABS
+    from fullrank.methods import METHODS
+    from fullrank.training.config import load_recipe, recipe_names
+    from fullrank.views.views import VIEWS
+
+    ours = {"methods": METHODS.values(), "labs": LABS.values()}
+    if what in ours:  # without those of installed packages
+        return sum(item.__module__.startswith("fullrank.") for item in ours[what])
+    if what == "metrics":  # one row each, written from their table
+        return len(re.findall(r"^\| `", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    if what == "made cases":
+        return int(_measured("verdicts.json")["cases"])
+    if what == "settings":  # of the literature
+        sources = [load_recipe(name).source for name in recipe_names()]
+        return sum(not source.startswith("tried here") for source in sources)
+    return len(recipe_names() if what == "recipes" else VIEWS)
+
+
+def _measured(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / name).read_text())
+
+
+COUNTED = re.compile(r"\b(\d+) (methods|labs|metrics|recipes|settings|presets|made cases)\b")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_counts_is_what_there_is(page: str) -> None:
+    found = {(what, int(n)) for n, what in COUNTED.findall((ROOT / page).read_text())}
+    assert found == {(what, _count(what)) for what, _ in found}
+
+
+@pytest.mark.parametrize("what", ["methods", "metrics", "recipes", "settings", "made cases"])
+def test_readme_counts(what: str) -> None:
+    assert what in {what for _, what in COUNTED.findall((ROOT / "README.md").read_text())}
+
+
+def test_readme_names_every_method() -> None:
+    from fullrank.methods import METHODS
+
+    text = (ROOT / "README.md").read_text().split("## The methods")[1].split("##")[0]
+    names = re.split(r"[,;:.]\s", " ".join(text.split("One file each")[0].split()))
+    listed = [name.removeprefix("and for comparison ").strip(" .") for name in names]
+    listed = [name for name in listed if name and not name.endswith("for comparison")]
+    assert len(listed) == _count("methods"), listed
+    plain = {re.sub("[-_ ]", "", name.lower()) for name in listed}
+    in_words = {"teacherstudent": "teacherandstudent", "distill": "frozenteacherregression"}
+    ours = [n.replace("_", "") for n, m in METHODS.items() if m.__module__.startswith("fullrank.")]
+    assert {in_words.get(name, name) for name in ours} == plain
+
+
+def test_readmes_verdicts_are_those_of_the_benchmark() -> None:
+    words = " ".join((ROOT / "README.md").read_text().split())
+    measured = _measured("verdicts.json")
+    assert measured["named right"] == 1 and "the verdict is right on all" in words
+    std, rank = (round(100 * measured[f"collapsed or not, {name}"]) for name in ("std", "RankMe"))
+    assert f"collapsed from healthy on {std} % of them, a threshold on RankMe on {rank} %" in words
+
+
+def test_readmes_speeds_are_those_of_the_benchmark() -> None:
+    table = (ROOT / "README.md").read_text().split("| how many times as fast |")[1].split("\n\n")[0]
+    peers = "a bare|the bare|lightly|stable|torchvision|kornia|faiss|scikit|reading"
+    stated = re.findall(rf"(?<![.\d])(\d+(?:\.\d+)?) (?={peers})", table)
+    assert len(stated) >= 12
+    measured = {float(f"{median(row['turns']):.2g}") for row in _measured("cpu.json")["rows"]}
+    assert {float(number) for number in stated} <= measured
