@@ -1,6 +1,6 @@
 """What the panel after every epoch costs of a run: CIFAR recipes with a ResNet-18, 50,000 images an epoch.
 
-A panel measures every tap on held-out images; every tenth takes the closer look as well, a tenth of which is
+A panel measures every tap on held-out images; every tenth computes the diagnostics too, a tenth of which is
 counted. k-NN and the online probe are other measurements and are not in it.
 """
 
@@ -28,11 +28,11 @@ def _share(recipe: str, note: str, repeats: int) -> Row:
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         loop = training_loop(config, images, Path(folder) / "run")
-        monitor, closer_every = loop.looking.evaluation.monitor, loop.config.study_every
+        monitor, closer_every = loop.looking.evaluation.monitor, loop.config.diagnostics_every
         block = training_block(loop, STEPS)
 
-        def panel(study_every: int) -> float:
-            monitor.study_every = study_every
+        def panel(diagnostics_every: int) -> float:
+            monitor.diagnostics_every = diagnostics_every
             start = time.perf_counter()
             loop.looking.evaluation.panel(trained=True)
             return time.perf_counter() - start

@@ -22,7 +22,7 @@ import torch
 from verdict_cases import Made, code_scores, embeddings
 
 from fullrank.collapse import CodeUsage, Moments, Panel, judge, judge_codes
-from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.sampling import Reservoir
 from fullrank.training.config import load_recipe, make_train_config
 from fullrank.training.loop import train
 

@@ -19,7 +19,7 @@ HEAD = """\
 # Methods
 
 Every method that `fullrank train NAME` knows. `fullrank list recipes` names the published settings of each,
-`fullrank train NAME --help` its knobs. Taps are the embeddings that the monitor measures.
+`fullrank train NAME --help` its options. Taps are the layer outputs that the monitor measures.
 """
 SHAPES = """
 The k-NN accuracy is on held-out images of the generated shapes, after the method's recipe for them: mean and

@@ -1,16 +1,16 @@
-"""Writes `metrics.md` beside itself: the table of all collapse metrics, made from their catalogue."""
+"""Writes `metrics.md` beside itself: the table of all collapse metrics, made from their definitions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fullrank.collapse.catalogue import CATALOGUE, COLLAPSES, NEEDS, Entry, class_name
+from fullrank.collapse.metrics import COLLAPSES, METRICS, NEEDS, Metric, class_name
 
 HEAD = """# Collapse metrics
 
-Made from the catalogue (`fullrank.collapse.catalogue`) by `docs/make_metrics_table.py`; do not edit.
+Made from the definitions (`fullrank.collapse.metrics`) by `docs/make_metrics_table.py`; do not edit.
 
-`CATALOGUE[name](...)` computes a value from what it needs, and `fullrank.collapse.streaming` has the
+`METRICS[name](...)` computes a value from what it needs, and `fullrank.collapse.streaming` has the
 torchmetrics class of the name in the second line. A value that is not defined is None, never NaN. No metric
 sees every collapse: read them as a panel, and beside the value of an isotropic cloud of the same n and d.
 
@@ -23,7 +23,7 @@ def collapses() -> str:
     return "The letters of *sees*:\n\n" + "\n".join(lines) + "\n\n"
 
 
-def row(entry: Entry) -> str:
+def row(entry: Metric) -> str:
     """One line of a table."""
     low, high = ("-∞" if entry.low == "-inf" else entry.low, "∞" if entry.high == "inf" else entry.high)
     cells = (
@@ -56,9 +56,9 @@ def page() -> str:
     text = (
         HEAD + collapses() + "n rows, d their width, K clusters or codes, C classes, q views of an image.\n"
     )
-    for need, words in NEEDS.items():
+    for source, words in NEEDS.items():
         text += f"\n## From {words}\n\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}\n"
-        text += "".join(row(entry) for entry in CATALOGUE.values() if entry.needs == need)
+        text += "".join(row(entry) for entry in METRICS.values() if entry.needs == source)
     return text
 
 

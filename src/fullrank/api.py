@@ -409,6 +409,6 @@ def list_metrics() -> list[str]:
         >>> "rankme_unit" in list_metrics()
         True
     """
-    from fullrank.collapse.catalogue import CATALOGUE
+    from fullrank.collapse.metrics import METRICS
 
-    return list(CATALOGUE)
+    return list(METRICS)

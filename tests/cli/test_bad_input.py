@@ -46,7 +46,7 @@ TRAIN = ("train", "simsiam", *SMALL)
     [
         (("trian",), "unknown command 'trian'; did you mean 'train'?"),
         (("list", "method"), "unknown list 'method'; did you mean 'methods'?"),
-        (("list",), "WHAT is missing: methods, data, views, backbones, recipes or labs"),
+        (("list",), "WHAT is missing: methods, data, views, backbones, recipes, labs or metrics"),
         (("train", "simsam"), "unknown method or recipe 'simsam'; did you mean 'simsiam'?"),
         (("train", "shapes/simsam"), "unknown recipe 'shapes/simsam'; did you mean 'shapes/simsiam'?"),
         (("train", "none.yaml"), "no recipe file none.yaml; `fullrank list recipes`"),

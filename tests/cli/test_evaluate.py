@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def evaluated(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     capsys.readouterr()
     assert main(["evaluate", *words, "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -42,8 +42,8 @@ def test_from_the_run_and_from_what_embed_wrote_the_results_agree(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], probe: str
 ) -> None:
     assert main(["embed", str(run), "--out", str(tmp_path / "features")]) == 0
-    stored = told([probe, str(tmp_path / "features")], capsys)
-    direct = told([probe, str(run), "--out", str(tmp_path / "direct")], capsys)
+    stored = evaluated([probe, str(tmp_path / "features")], capsys)
+    direct = evaluated([probe, str(run), "--out", str(tmp_path / "direct")], capsys)
     assert stored["results"] == direct["results"]
     assert (stored["n_train"], stored["n_test"], stored["d"]) == (256, 256, 64)
 
@@ -51,7 +51,7 @@ def test_from_the_run_and_from_what_embed_wrote_the_results_agree(
 def test_a_result_lies_beside_the_run_with_what_would_repeat_it(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = told(["knn", str(run), "--ks", "1,5"], capsys)
+    found = evaluated(["knn", str(run), "--ks", "1,5"], capsys)
     written = json.loads((run / "evaluations/knn.json").read_text())
     assert written == {key: value for key, value in found.items() if key != "written"}
     assert written["settings"]["ks"] == [1, 5]
@@ -61,19 +61,21 @@ def test_a_result_lies_beside_the_run_with_what_would_repeat_it(
 def test_a_layer_and_a_methods_own_tap_may_be_evaluated(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    widths = {tap: told(["knn", str(run), "--tap", tap], capsys)["d"] for tap in ("blocks.1", "projector")}
+    widths = {
+        tap: evaluated(["knn", str(run), "--tap", tap], capsys)["d"] for tap in ("blocks.1", "projector")
+    }
     assert widths == {"blocks.1": 32, "projector": 128}
 
 
 def test_a_papers_protocol_trains_on_the_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(["linear", str(run), "--protocol", "simsiam", "--epochs", "2"], capsys)
+    found = evaluated(["linear", str(run), "--protocol", "simsiam", "--epochs", "2"], capsys)
     assert found["protocol"] == "simsiam"
     assert len(found["results"]["curve"]["top1"]) == 2
     assert (run / "evaluations/linear-simsiam.json").is_file()
 
 
 def test_fine_tuning_tells_every_share_of_the_labels(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(["finetune", str(run), "--shares", "10,100", "--epochs", "1"], capsys)
+    found = evaluated(["finetune", str(run), "--shares", "10,100", "--epochs", "1"], capsys)
     images = {share: row["images"] for share, row in found["results"]["by_share"].items()}
     assert images["1"] == 256
     assert 10 <= images["0.1"] <= 40
@@ -82,11 +84,11 @@ def test_fine_tuning_tells_every_share_of_the_labels(run: Path, capsys: pytest.C
 def test_all_makes_a_row_for_every_encoder_that_was_kept(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = told(["all", str(run)], capsys)
+    found = evaluated(["all", str(run)], capsys)
     assert [row["epoch"] for row in found["rows"]] == [0, 1, 2]
     assert [row["loss"] is None for row in found["rows"]] == [True, False, False]
     assert all({"linear", "knn", "cluster"} <= set(row) for row in found["rows"])
-    last = told(["knn", str(run)], capsys)["results"]["top1"]
+    last = evaluated(["knn", str(run)], capsys)["results"]["top1"]
     assert found["rows"][-1]["knn"]["top1"] == last
 
 
@@ -106,9 +108,9 @@ def test_files_of_anybody_with_labels_are_probed(tmp_path: Path, capsys: pytest.
     np.save(tmp_path / "z.npy", np.eye(3, 8)[labels] * 9 + generator.normal(size=(300, 8)))
     np.save(tmp_path / "y.npy", labels)
     words = [str(tmp_path / "z.npy"), "--labels", str(tmp_path / "y.npy"), "--out", str(tmp_path / "out")]
-    accuracies = [told([probe, *words], capsys)["results"]["top1"] for probe in ("linear", "knn")]
+    accuracies = [evaluated([probe, *words], capsys)["results"]["top1"] for probe in ("linear", "knn")]
     assert min(accuracies) > 0.95
-    assert told(["cluster", *words], capsys)["results"]["accuracy"] > 0.95
+    assert evaluated(["cluster", *words], capsys)["results"]["accuracy"] > 0.95
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn", "cluster", "finetune", "all"])

@@ -87,7 +87,7 @@ def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("lab", "asymetry"), "unknown lab 'asymetry'; did you mean 'asymmetry'?"),
         (("lab", "toy", "--preset", "lapto"), "unknown preset 'lapto'; did you mean 'laptop'?"),
@@ -99,10 +99,10 @@ def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:
         (("lab", "toy", "--jbos", "2"), "unknown option --jbos"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(words: tuple[str, ...], told: str) -> None:
+def test_bad_usage_is_one_line_and_exit_code_2(words: tuple[str, ...], message: str) -> None:
     called = call(*words)
     assert called.code == 2 and called.err.startswith("fullrank: ") and called.err.count("\n") == 1
-    assert told in called.err
+    assert message in called.err
 
 
 def test_a_folder_of_somebody_elses_is_refused(here: Path) -> None:

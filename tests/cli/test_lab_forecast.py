@@ -29,23 +29,23 @@ def runs(tmp_path: Path, n: int = 9, **config: Any) -> list[str]:
 
 def test_the_answer_is_the_fit_to_every_runs_last_epoch(tmp_path: Path) -> None:
     called = call("lab", "forecast", *runs(tmp_path), "--json")
-    told = json.loads(called.out)
-    points = told["points"]
+    printed = json.loads(called.out)
+    points = printed["points"]
     auc, loss, accuracy = ([point[key] for point in points] for key in ("auc", "loss", "accuracy"))
     fit = forecast(auc, accuracy, ["one"] * 9, loss=loss)
     assert [point["epoch"] for point in points] == [2] * 9 and auc == pytest.approx(0.6 + 0.03 * np.arange(9))
-    assert told["loo_rmse"] == pytest.approx(fit.loo_rmse) and told["coefficients"] == pytest.approx(
+    assert printed["loo_rmse"] == pytest.approx(fit.loo_rmse) and printed["coefficients"] == pytest.approx(
         fit.coefficients
     )
     assert [point["left_out"] for point in points] == pytest.approx(fit.left_out.tolist())
-    assert told["group"] == "simsiam resnet8-w4 on shapes" and told["warnings"] == []
+    assert printed["group"] == "simsiam resnet8-w4 on shapes" and printed["warnings"] == []
 
 
 def test_a_run_without_labels_is_forecast_with_an_interval(tmp_path: Path) -> None:
     unlabelled = write_run(tmp_path / "unlabelled", [0.9, 0.7], [None, None], -0.89)
-    told = json.loads(call("lab", "forecast", *runs(tmp_path), str(unlabelled), "--json").out)
-    last = told["points"][-1]
-    assert (told["labelled"], last["accuracy"], last["left_out"]) == (9, None, None)
+    printed = json.loads(call("lab", "forecast", *runs(tmp_path), str(unlabelled), "--json").out)
+    last = printed["points"][-1]
+    assert (printed["labelled"], last["accuracy"], last["left_out"]) == (9, None, None)
     assert last["low"] < last["predicted"] < last["high"] and last["predicted"] == pytest.approx(
         0.61, abs=0.03
     )
@@ -68,9 +68,9 @@ def test_fewer_than_eight_labelled_runs_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_epochs_of_one_run_may_be_the_points_and_are_said_to_flatter(tmp_path: Path) -> None:
-    told = json.loads(call("lab", "forecast", *runs(tmp_path, 5), "--points", "epochs", "--json").out)
-    assert [(point["epoch"]) for point in told["points"]] == [1, 2] * 5
-    assert any("are flattered" in warning for warning in told["warnings"])
+    printed = json.loads(call("lab", "forecast", *runs(tmp_path, 5), "--points", "epochs", "--json").out)
+    assert [(point["epoch"]) for point in printed["points"]] == [1, 2] * 5
+    assert any("are flattered" in warning for warning in printed["warnings"])
 
 
 def test_encoders_that_were_kept_may_be_the_points(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_an_evaluated_accuracy_is_taken_from_what_evaluate_all_wrote(tmp_path: P
         rows = [{"epoch": 1, "linear": {"top1": 0.0}}, {"epoch": 2, "linear": {"top1": 0.1 * i}, "knn": {}}]
         (Path(path) / "evaluations").mkdir()
         (Path(path) / "evaluations" / "all.json").write_text(json.dumps({"subject": path, "rows": rows}))
-    told = json.loads(call("lab", "forecast", *paths, "--accuracy", "linear", "--json").out)
-    assert [point["accuracy"] for point in told["points"]] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    printed = json.loads(call("lab", "forecast", *paths, "--accuracy", "linear", "--json").out)
+    assert [point["accuracy"] for point in printed["points"]] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Example input for every entry of the catalogue, changes of it, and the ranges that values must keep to."""
+"""Example input for every metric, changes of it, and the ranges that values must keep to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse.catalogue import CATALOGUE, Entry
+from fullrank.collapse.metrics import METRICS, Metric
 
 Inputs = tuple[Tensor, ...]
 
@@ -36,10 +36,10 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def value(name: str, *inputs: Any) -> float | None:
-    return CATALOGUE[name](*inputs, **QUICK.get(name, {}))
+    return METRICS[name](*inputs, **QUICK.get(name, {}))
 
 
-def around(entry: Entry, z: Tensor) -> Inputs:
+def around(entry: Metric, z: Tensor) -> Inputs:
     """Input of the right kind made of rows [n, d], which may be degenerate."""
     n = len(z)
     if entry.needs == "pairs":
@@ -54,7 +54,7 @@ def around(entry: Entry, z: Tensor) -> Inputs:
     return (z,)
 
 
-def example(entry: Entry, n: int, d: int, seed: int) -> Inputs:
+def example(entry: Metric, n: int, d: int, seed: int) -> Inputs:
     """Rows with a mean, a decaying spectrum and three classes, and views, labels or tokens of them."""
     scale = torch.linspace(2, 0.5, d, dtype=torch.float64)
     centres = 2 * drawn(CLASSES, d, seed=seed + 1)
@@ -71,13 +71,13 @@ def example(entry: Entry, n: int, d: int, seed: int) -> Inputs:
     return around(entry, z)
 
 
-def rows_of(entry: Entry) -> int:
+def rows_of(entry: Metric) -> int:
     """How many of the inputs hold one item an image; the others are the classifier's."""
     return 2 if entry.needs in ("pairs", "labels", "classifier") else 1
 
 
-def changed(entry: Entry, inputs: Inputs, change: str, seed: int) -> Inputs:
-    """The input after one of the changes that `Entry.invariances` speaks of."""
+def changed(entry: Metric, inputs: Inputs, change: str, seed: int) -> Inputs:
+    """The input after one of the changes that `Metric.invariances` speaks of."""
     parts, rest = list(inputs[: rows_of(entry)]), inputs[rows_of(entry) :]
     if change in ("permutation", "replication"):
         n = len(parts[0])
@@ -97,7 +97,7 @@ def changed(entry: Entry, inputs: Inputs, change: str, seed: int) -> Inputs:
     return (*(act(part) if part.is_floating_point() else part for part in parts), *rest)
 
 
-def assert_in_range(entry: Entry, found: float | None, inputs: Inputs, case: str = "") -> None:
+def assert_in_range(entry: Metric, found: float | None, inputs: Inputs, case: str = "") -> None:
     """None, or a finite value within the range that the entry states."""
     if found is None:
         return

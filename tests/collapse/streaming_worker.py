@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collapse.inputs import example, rows_of
 from collapse.test_streaming import built
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 
 
 def main(rank: int, world: int, rendezvous: str) -> None:
@@ -21,7 +21,7 @@ def main(rank: int, world: int, rendezvous: str) -> None:
     if world > 1:
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
     values = {}
-    for name, entry in CATALOGUE.items():
+    for name, entry in METRICS.items():
         for case in ("split", "one-sided", "sampled"):
             inputs = example(entry, 60, 6, 0)
             metric = built(name, inputs, **({"capacity": 24} if case == "sampled" else {}))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fullrank.collapse.labels import (
+from fullrank.collapse.metrics.classes import (
     cdnv,
     nc1_variability,
     nc2_equiangular,
@@ -16,7 +16,7 @@ from fullrank.collapse.labels import (
     nc4_nearest_class,
     within_share,
 )
-from fullrank.collapse.views import ViewSums, dime, lidar
+from fullrank.collapse.metrics.views import ViewSums, dime, lidar
 from fullrank.errors import UsageError
 
 Rows = Callable[..., torch.Tensor]

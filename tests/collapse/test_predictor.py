@@ -1,4 +1,4 @@
-"""A predictor in the eigenvectors of its input, and the closer look that takes it in."""
+"""A predictor in the eigenvectors of its input, and the diagnostics that takes it in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fullrank.collapse.diagnostics import diagnose
 from fullrank.collapse.monitor import CollapseMonitor
 from fullrank.collapse.predictor import predictor_spectrum
-from fullrank.collapse.study import study
 from fullrank.errors import UsageError
 
 
@@ -89,19 +89,19 @@ def test_rows_of_other_images_are_refused() -> None:
 
 def test_every_value_of_a_closer_look_has_what_noise_would_read_beside_it() -> None:
     z = rows(500).float()
-    found = study({"projector": z}, {"projector": (z[:100], z[:100] + 0.1 * rows(100, seed=4).float())})
+    found = diagnose({"projector": z}, {"projector": (z[:100], z[:100] + 0.1 * rows(100, seed=4).float())})
     measures = found.measures["projector"]
     assert set(measures) == {"local_dimension", "two_nn", "alpha_req", "lidar"}
     assert all(measure.null is not None and measure.n == 500 for measure in measures.values())
 
 
 def test_the_monitor_takes_it_at_the_first_panel_and_then_now_and_then() -> None:
-    monitor = CollapseMonitor(study_every=3)
+    monitor = CollapseMonitor(diagnostics_every=3)
     z = rows(200).float()
     taken = []
     for trained in (False, True, True, True, True):
         monitor.observe({"projector": z, "predictor": 0.5 * z})
-        taken.append(monitor.close(trained).study is not None)
+        taken.append(monitor.close(trained).diagnostics is not None)
     assert taken == [False, True, False, False, True]
 
 
@@ -110,7 +110,7 @@ def test_the_monitors_predictor_is_that_of_rows_of_the_same_images_however_they_
     monitor = CollapseMonitor(capacity=500)
     for chunk in z.split(700):
         monitor.observe({"projector": chunk, "predictor": 2 * chunk})
-    found = monitor.close().study
+    found = monitor.close().diagnostics
     assert found is not None
     assert found.predictor is not None
     assert found.predictor.gains == pytest.approx(np.full(12, 2.0), rel=1e-5)

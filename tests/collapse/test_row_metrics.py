@@ -12,23 +12,39 @@ from torch.nn import functional as F
 
 from expect import known
 from fullrank.collapse import Moments, level, uniformity
-from fullrank.collapse.gaussian import (
+from fullrank.collapse.kmeans import sample_kmeans
+from fullrank.collapse.metrics.classes import within_share
+from fullrank.collapse.metrics.clusters import cluster_learnability
+from fullrank.collapse.metrics.gaussian import (
     SIGREG_NULL,
     sigreg,
     sigreg_ratio,
-    sigreg_ratio_standardised,
     visreg_centre,
     visreg_scale,
     visreg_shape,
 )
-from fullrank.collapse.kmeans import cluster_learnability, kmeans
-from fullrank.collapse.labels import within_share
-from fullrank.collapse.legacy import legacy_mixture_entropy
-from fullrank.collapse.metrics import hinge_std, mean_cosine, mean_cosine_centred, norm_variation, sparsity
-from fullrank.collapse.mixture import fit_mixture, mixture_entropy
-from fullrank.collapse.neighbours import Neighbourhood, distinct_rows, local_dimension, two_nn, two_nn_fit
-from fullrank.collapse.sphere import coherence, self_cluster, self_cluster_centred, wasserstein_uniformity
-from fullrank.collapse.tokens import dense_score
+from fullrank.collapse.metrics.level import (
+    hinge_std,
+    mean_cosine,
+    mean_cosine_centred,
+    norm_variation,
+    sparsity,
+)
+from fullrank.collapse.metrics.mixture import fit_mixture, legacy_mixture_entropy, mixture_entropy
+from fullrank.collapse.metrics.neighbours import (
+    Neighbourhood,
+    distinct_rows,
+    local_dimension,
+    two_nn,
+    two_nn_fit,
+)
+from fullrank.collapse.metrics.sphere import (
+    coherence,
+    self_cluster,
+    self_cluster_centred,
+    wasserstein_uniformity,
+)
+from fullrank.collapse.metrics.tokens import dense_score
 from fullrank.errors import UsageError
 
 Rows = Callable[..., torch.Tensor]
@@ -109,8 +125,10 @@ def test_coherence_ignores_the_directions_that_are_lost(gaussian: Rows, low_rank
 
 @pytest.mark.parametrize("dimension", [1, 2, 5])
 def test_intrinsic_dimensions_of_a_curved_cloud_are_those_of_its_parameters(dimension: int) -> None:
-    t = torch.rand(1500, dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(dimension))
-    z = torch.cat([t, t**2, torch.sin(2 * t)], dim=1) @ torch.randn(3 * dimension, 20, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(dimension)
+    t = torch.rand(1500, dimension, dtype=torch.float64, generator=generator)
+    embed = torch.randn(3 * dimension, 20, dtype=torch.float64, generator=generator)
+    z = torch.cat([t, t**2, torch.sin(2 * t)], dim=1) @ embed
     assert two_nn(z) == pytest.approx(dimension, rel=0.1)
     assert two_nn_fit(z) == pytest.approx(dimension, rel=0.1)
     for estimator in ("mle", "moments"):
@@ -164,11 +182,12 @@ def clusters(gaussian: Rows, count: int, spread: float, n: int = 600, d: int = 8
 
 
 def test_kmeans_finds_separated_clusters_and_keeps_to_the_rows_there_are(gaussian: Rows) -> None:
-    centres, nearest = kmeans(clusters(gaussian, 6, 0.01), 6)
+    found = sample_kmeans(clusters(gaussian, 6, 0.01), 6)
+    centres, nearest = found.centres, found.nearest
     assert centres.shape == (6, 8)
     assert torch.equal(nearest[:6].sort().values, torch.arange(6))
     assert torch.equal(nearest, nearest[:6].repeat(100))
-    few, _ = kmeans(torch.tensor([[1.0], [1.0], [2.0]]), 3)
+    few = sample_kmeans(torch.tensor([[1.0], [1.0], [2.0]]), 3).centres
     assert sorted(few.flatten().tolist()) == [1.0, 2.0]
 
 
@@ -276,7 +295,7 @@ def test_visreg_tells_the_level_from_the_shape(gaussian: Rows, low_rank: Rows) -
     assert whole is not None and thin is not None
     assert whole < 0.01
     assert thin > 20 * whole
-    assert (sigreg_ratio_standardised(0.1 * z + 3) or 9) < 1.1
+    assert (sigreg_ratio(0.1 * z + 3, standardise=True) or 9) < 1.1
 
 
 # Dense tokens.

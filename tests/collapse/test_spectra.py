@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from expect import known
 from fullrank.collapse import Moments
-from fullrank.collapse.catalogue import CATALOGUE, Spectra
-from fullrank.collapse.decay import alpha_req, condition_at, condition_number, early_enrichment
-from fullrank.collapse.spectrum import (
+from fullrank.collapse.metrics import METRICS, Spectra
+from fullrank.collapse.metrics.decay import (
+    alpha_req,
     auc,
     auc_rescaled,
+    condition_at,
+    early_enrichment,
+)
+from fullrank.collapse.metrics.ranks import (
     effective_rank,
     isoscore,
     matrix_entropy,
@@ -34,7 +38,7 @@ POWER_LAW = 1 / np.arange(1, 513)
 
 
 def read(spectra: Spectra) -> dict[str, float | None]:
-    return {name: CATALOGUE[name](spectra) for name in TABLE}
+    return {name: METRICS[name](spectra) for name in TABLE}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_identities_between_the_metrics(eigenvalues: np.ndarray) -> None:
     assert ratio is not None and area is not None
     assert isoscore(eigenvalues, d) == pytest.approx((ratio - 1) / (d - 1), abs=1e-9)
     assert nesum(eigenvalues) == pytest.approx(stable_rank(sigma))
-    assert CATALOGUE["top_share"].function(eigenvalues) == pytest.approx(1 / (nesum(eigenvalues) or 0))
+    assert METRICS["top_share"].function(eigenvalues) == pytest.approx(1 / (nesum(eigenvalues) or 0))
     squared_area = auc(eigenvalues)
     assert squared_area is not None
     assert early_enrichment(eigenvalues, d) == pytest.approx(2 * squared_area - (d + 1) / d, abs=1e-12)
@@ -135,8 +139,10 @@ def test_identities_between_the_metrics(eigenvalues: np.ndarray) -> None:
     order_two = matrix_entropy(eigenvalues, order=2)
     assert order_two is not None
     assert d**order_two == pytest.approx(ratio)
-    assert condition_number(sigma) == pytest.approx(sigma.max() / sigma.min())
-    assert condition_number(sigma) == pytest.approx(1 / CATALOGUE["inverse_condition_number"].function(sigma))
+    assert condition_at(sigma, share=1.0) == pytest.approx(sigma.max() / sigma.min())
+    assert condition_at(sigma, share=1.0) == pytest.approx(
+        1 / METRICS["inverse_condition_number"].function(sigma)
+    )
 
 
 @given(SPECTRUM, st.randoms(use_true_random=False))
@@ -157,7 +163,7 @@ def test_renyi_entropies_fall_with_their_order_and_meet_at_one() -> None:
 
 def test_the_condition_at_a_share_survives_dead_units() -> None:
     sigma = np.r_[np.linspace(10, 1, 95), np.zeros(5)]
-    assert condition_number(sigma) is None
+    assert condition_at(sigma, share=1.0) is None
     assert condition_at(sigma, 0.9) == pytest.approx(10 / sigma[89])
     assert condition_at(sigma, 0.99) is None
     assert condition_at(np.ones(3), 1.0, dim=4) is None
@@ -184,7 +190,7 @@ def test_the_corrected_participation_ratio_is_right_where_the_plug_in_is_not(gau
 
 @pytest.mark.parametrize("bad", [[1.0, float("nan")], [1.0, -1.0], [float("inf")], [[1.0]]])
 def test_what_is_no_spectrum_is_refused_in_one_line(bad: list[float]) -> None:
-    spectral = {entry.function: entry for entry in CATALOGUE.values() if entry.spectrum}
+    spectral = {entry.function: entry for entry in METRICS.values() if entry.spectrum}
     for function, entry in spectral.items():
         sizes = {name: 4 for name in ("n", "dim") if name in function.__code__.co_varnames}
         with pytest.raises(UsageError) as caught:
@@ -195,6 +201,6 @@ def test_what_is_no_spectrum_is_refused_in_one_line(bad: list[float]) -> None:
 def test_the_three_numbers_called_rankme_are_three_entries(gaussian: Rows) -> None:
     # Features with a power-law covariance, d = 512: the field's values were 413 and 112.
     spectra = Spectra.of(gaussian(4096, 512) * torch.from_numpy(POWER_LAW**0.5))
-    assert CATALOGUE["rankme_spt"](spectra) == pytest.approx(413, rel=0.02)
-    assert CATALOGUE["rankme_reptrix"](spectra) == pytest.approx(112, rel=0.02)
-    assert CATALOGUE["rankme_uncentred"](spectra) == pytest.approx(403, rel=0.02)
+    assert METRICS["rankme_spt"](spectra) == pytest.approx(413, rel=0.02)
+    assert METRICS["rankme_reptrix"](spectra) == pytest.approx(112, rel=0.02)
+    assert METRICS["rankme_uncentred"](spectra) == pytest.approx(403, rel=0.02)

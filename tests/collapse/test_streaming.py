@@ -16,18 +16,18 @@ from torchmetrics import MetricCollection
 
 from collapse.inputs import QUICK, Inputs, drawn, example, rows_of, value
 from fullrank.collapse import streaming
-from fullrank.collapse.catalogue import CATALOGUE, class_name
+from fullrank.collapse.metrics import METRICS, class_name
 from fullrank.collapse.sampling import row_keys
 from fullrank.errors import UnknownNameError, UsageError
 
-NAMES = list(CATALOGUE)
-SAMPLED = ("points", "neighbours", "pairs", "labels", "classifier", "tokens")
+NAMES = list(METRICS)
+SAMPLED = ("points", "neighbours", "clusters", "pairs", "labels", "classifier", "tokens")
 WORKER = Path(__file__).parent / "streaming_worker.py"
 
 
 def built(name: str, inputs: Inputs, **options: Any) -> streaming.CollapseMetric:
     """The streaming metric of an entry, for rows of this shape; `capacity` only where it keeps a sample."""
-    entry, z = CATALOGUE[name], inputs[0]
+    entry, z = METRICS[name], inputs[0]
     if entry.needs not in SAMPLED:
         options.pop("capacity", None)
     shape: dict[str, Any] = {"dim": z.shape[-1]}
@@ -45,7 +45,7 @@ def built(name: str, inputs: Inputs, **options: Any) -> streaming.CollapseMetric
 
 def fed(name: str, inputs: Inputs, chunk: int = 1000, **options: Any) -> streaming.CollapseMetric:
     metric = built(name, inputs, **options)
-    for part in zip(*(z.split(chunk) for z in inputs[: rows_of(CATALOGUE[name])]), strict=True):
+    for part in zip(*(z.split(chunk) for z in inputs[: rows_of(METRICS[name])]), strict=True):
         metric.update(*part)
     return metric
 
@@ -58,14 +58,14 @@ def number(metric: streaming.CollapseMetric) -> float | None:
 
 def shuffled(name: str, inputs: Inputs) -> Inputs:
     order = torch.randperm(len(inputs[0]), generator=torch.Generator().manual_seed(3))
-    count = rows_of(CATALOGUE[name])
+    count = rows_of(METRICS[name])
     return (*(part[order] for part in inputs[:count]), *inputs[count:])
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("capacity", [1000, 24])
 def test_chunks_and_order_change_nothing(name: str, capacity: int) -> None:
-    inputs = example(CATALOGUE[name], 60, 6, 0)
+    inputs = example(METRICS[name], 60, 6, 0)
     whole = number(fed(name, inputs, capacity=capacity))
     assert whole is not None
     for metric in (
@@ -74,14 +74,14 @@ def test_chunks_and_order_change_nothing(name: str, capacity: int) -> None:
         fed(name, shuffled(name, inputs), 11, capacity=capacity),
     ):
         assert number(metric) == pytest.approx(whole, rel=1e-10, abs=1e-12)
-    if capacity == 1000 and "permutation" in CATALOGUE[name].invariances:
+    if capacity == 1000 and "permutation" in METRICS[name].invariances:
         assert whole == pytest.approx(value(name, *inputs), rel=1e-10, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_and_a_pickled_metric_go_on_as_one_that_was_not(name: str) -> None:
-    inputs = example(CATALOGUE[name], 60, 6, 0)
-    count = rows_of(CATALOGUE[name])
+    inputs = example(METRICS[name], 60, 6, 0)
+    count = rows_of(METRICS[name])
     first, second = tuple(z[:40] for z in inputs[:count]), tuple(z[40:] for z in inputs[:count])
     metric, loaded = fed(name, (*first, *inputs[count:])), built(name, inputs)
     loaded.load_state_dict(metric.state_dict())
@@ -95,23 +95,23 @@ def test_a_saved_and_a_pickled_metric_go_on_as_one_that_was_not(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reset_metric_has_seen_nothing(name: str) -> None:
-    inputs = example(CATALOGUE[name], 60, 6, 0)
-    metric = fed(name, example(CATALOGUE[name], 50, 6, 9))
+    inputs = example(METRICS[name], 60, 6, 0)
+    metric = fed(name, example(METRICS[name], 50, 6, 9))
     metric.reset()
     with pytest.warns(UserWarning, match="before"):  # noqa: PT031
         try:
             assert number(metric) is None
         except UsageError as error:
             assert "no embedding rows were seen" in str(error)  # noqa: PT017 - both are right
-    metric.update(*inputs[: rows_of(CATALOGUE[name])])
-    if CATALOGUE[name].needs != "classifier":  # whose classifier is another one
+    metric.update(*inputs[: rows_of(METRICS[name])])
+    if METRICS[name].needs != "classifier":  # whose classifier is another one
         assert number(metric) == pytest.approx(number(fed(name, inputs)), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_forward_pass_gives_the_value_of_its_batch_and_keeps_all(name: str) -> None:
-    inputs = example(CATALOGUE[name], 60, 6, 0)
-    count = rows_of(CATALOGUE[name])
+    inputs = example(METRICS[name], 60, 6, 0)
+    count = rows_of(METRICS[name])
     metric = built(name, inputs, capacity=50)
     batches = [tuple(z[place] for z in inputs[:count]) for place in (slice(0, 40), slice(40, 60))]
     for batch in batches:
@@ -148,13 +148,13 @@ def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
     for key, found in first.items():
         name, case = key.split(", ")
         options = {"capacity": 24} if case == "sampled" else {}
-        alone = number(fed(name, example(CATALOGUE[name], 60, 6, 0), **options))
+        alone = number(fed(name, example(METRICS[name], 60, 6, 0), **options))
         assert found == pytest.approx(alone, rel=1e-10, abs=1e-12), key
-    assert len(first) == 3 * len(CATALOGUE)
+    assert len(first) == 3 * len(METRICS)
 
 
 def test_a_collection_of_moments_updates_once_for_all() -> None:
-    names = [name for name in NAMES if CATALOGUE[name].needs in ("spectrum", "unit spectrum", "moments")]
+    names = [name for name in NAMES if METRICS[name].needs in ("spectrum", "unit spectrum", "moments")]
     z = drawn(80, 6)
     collection = MetricCollection([built(name, (z,)) for name in names])
     for part in z.split(30):
@@ -185,7 +185,7 @@ def test_options_are_those_of_the_function_and_of_torchmetrics() -> None:
     z = drawn(200, 40)
     metric = streaming.AlphaReq(dim=40, first=3, last=30, sync_on_compute=False)
     metric.update(z)
-    assert number(metric) == pytest.approx(CATALOGUE["alpha_req"](z, first=3, last=30))
+    assert number(metric) == pytest.approx(METRICS["alpha_req"](z, first=3, last=30))
     with pytest.raises(UnknownNameError, match="unknown option of AlphaReq 'frist'; did you mean 'first'"):
         streaming.AlphaReq(dim=40, frist=3)
     with pytest.raises(AttributeError, match="did you mean 'RankmeUnit'"):
@@ -196,10 +196,10 @@ def test_options_are_those_of_the_function_and_of_torchmetrics() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_that_are_not_finite_are_refused_and_not_taken_in(name: str) -> None:
-    inputs = example(CATALOGUE[name], 30, 6, 0)
+    inputs = example(METRICS[name], 30, 6, 0)
     metric = fed(name, inputs)
     before = number(metric)
-    bad = [z.clone() for z in inputs[: rows_of(CATALOGUE[name])]]
+    bad = [z.clone() for z in inputs[: rows_of(METRICS[name])]]
     bad[0][2] = float("nan")
     with pytest.raises(UsageError, match=r"not (all )?finite"):
         metric.update(*bad)
@@ -235,6 +235,6 @@ def test_a_sample_is_uniform_over_the_rows() -> None:
 
 
 def test_the_collapse_room_does_not_import_torchmetrics() -> None:
-    code = "import sys, fullrank.collapse.catalogue; print('torchmetrics' in sys.modules)"
+    code = "import sys, fullrank.collapse; print('torchmetrics' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

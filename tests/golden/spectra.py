@@ -7,11 +7,17 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse import Moments, auc, cumulative_curve, level, rankme
-from fullrank.collapse.catalogue import CATALOGUE, Spectra
-from fullrank.collapse.decay import condition_number
-from fullrank.collapse.legacy import legacy_log_spectrum, scale_and_pad
-from fullrank.collapse.mixture import Mixture, component_entropies, entropy_by_sampling, log_density
-from fullrank.collapse.views import lidar, lidar_eigenvalues
+from fullrank.collapse.metrics import METRICS, Spectra
+from fullrank.collapse.metrics.decay import condition_at
+from fullrank.collapse.metrics.mixture import (
+    Mixture,
+    component_entropies,
+    entropy_by_sampling,
+    legacy_log_spectrum,
+    log_density,
+    scale_and_pad,
+)
+from fullrank.collapse.metrics.views import lidar, lidar_eigenvalues
 from golden.harness import Case, comparer
 
 
@@ -28,15 +34,15 @@ def spectra(case: Case) -> None:
         case.check(prefix + "svd_auc", auc(sigma))
         case.check(prefix + "std", moments.variances.sqrt())
     seen = Spectra.of(x)
-    entropy_rank = CATALOGUE["rankme_spt"](seen)
+    entropy_rank = METRICS["rankme_spt"](seen)
     assert entropy_rank == rankme(x, eps=1e-5)
     assert entropy_rank is not None
     case.check("out.rankme", entropy_rank)
     case.check("out.rankme_entropy", np.log(entropy_rank))
     case.check("out.rankme_top_singular_value", seen.uncentred[0])
-    case.check("out.rankme_condition_number", condition_number(seen.uncentred))
+    case.check("out.rankme_condition_number", condition_at(seen.uncentred, share=1.0))
     case.check("out.std_of_l2_normalized", (level(x) or 0.0) / x.shape[1] ** 0.5)
-    case.check("alt.reptrix_rankme", CATALOGUE["rankme_reptrix"](seen))
+    case.check("alt.reptrix_rankme", METRICS["rankme_reptrix"](seen))
     # Consecutive rows are one class here, and delta is absolute.
     views = x.reshape(-1, case.settings["samples_per_class"], x.shape[1])
     if case.dtype == torch.float32 and len(views) * (views.shape[1] - 1) < x.shape[1]:

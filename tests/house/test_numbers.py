@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 from pathlib import Path
 from statistics import median
@@ -80,3 +81,12 @@ def test_readmes_speeds_are_those_of_the_benchmark() -> None:
     assert len(stated) >= 12
     measured = {float(f"{median(row['turns']):.2g}") for row in _measured("cpu.json")["rows"]}
     assert {float(number) for number in stated} <= measured
+
+
+NAMES = re.compile(r"\bfullrank(?:\.\w+)+")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/glossary.md", "docs/metrics.md"])
+def test_what_a_page_names_can_be_imported(page: str) -> None:
+    for name in sorted(set(NAMES.findall((ROOT / page).read_text()))):
+        assert pkgutil.resolve_name(name) is not None

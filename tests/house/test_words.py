@@ -21,7 +21,6 @@ COMPOUNDS = {
     "sent_ahead": "prefetch",
     "failures_words": "analysis",
     "own_size": "default_image_size",
-    "redrawn": "reinitialized",
     "lloyd": "kmeans",
     "closer look": "diagnostics",
     "study-every": "diagnostics-every",
@@ -47,7 +46,6 @@ FUNCTIONS = {
     "reads": "selectors",
     "typed": "coerce",
     "need": "require",
-    "parts": "shards",
 }
 # nothing that is defined has these among the words of its name
 PARTS = {
@@ -56,6 +54,7 @@ PARTS = {
     "journal": "records or writer",
     "looking": "evaluator",
     "told": "notify or label",
+    "redrawn": "reinitialized",
     "settle": "materialize or finish",
     "study": "diagnostics",
     "nulls": "baselines",

@@ -112,8 +112,8 @@ def test_a_crop_is_told_index_epoch_and_global_position(lazy: LazySource) -> Non
         loader = Batches(lazy, 6, seed=0, rank=rank, world_size=2, crop=Corners())
         for step, (indices, (views, asked)) in loader.epoch(9):
             assert views.shape == (3, 3, 4, 4)
-            told = asked[:, :, 0, 0].tolist()
-            assert told == [[i, 9, 6 * step + 3 * rank + k] for k, i in enumerate(indices.tolist())]
+            positions = asked[:, :, 0, 0].tolist()
+            assert positions == [[i, 9, 6 * step + 3 * rank + k] for k, i in enumerate(indices.tolist())]
 
 
 def test_another_order_can_be_given(memory: MemorySource) -> None:

@@ -10,7 +10,9 @@ from torch import nn
 
 from fullrank.collapse import CollapseMonitor, Thresholds
 from fullrank.errors import UsageError
-from fullrank.integrations.callbacks import lightning_callback, logged, trainer_callback
+from fullrank.integrations._common import logged
+from fullrank.integrations.huggingface import trainer_callback
+from fullrank.integrations.lightning import lightning_callback
 
 IMAGES = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 

@@ -101,7 +101,7 @@ def test_directpred_and_isoloss_differ_in_nothing_but_the_method() -> None:
 
 def test_the_predictor_of_figure_4_is_linear_and_looked_at() -> None:
     for cell in cells(LAPTOP, "linear").values():
-        assert cell.config().options["predictor"] == "linear" and cell.config().study_every == 3
+        assert cell.config().options["predictor"] == "linear" and cell.config().diagnostics_every == 3
 
 
 def test_published_pairs_differ_in_optimiser_and_rate_and_matched_ones_in_the_average_alone() -> None:

@@ -21,7 +21,7 @@ def plain_backbone() -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7), nn.Tanh())
 
 
-def study(backbone: nn.Module | None = None, dim: int = 7, **options: Any) -> TeacherStudent:
+def teacher_student(backbone: nn.Module | None = None, dim: int = 7, **options: Any) -> TeacherStudent:
     torch.manual_seed(0)
     widths = {"proj_hidden_dim": 16, "proj_output_dim": 6}
     config = TeacherStudent.Config(**(widths | options))
@@ -89,7 +89,7 @@ def test_gradient_flows_into_both_arguments_of_the_loss() -> None:
 
 
 def test_a_trained_teacher_gets_gradient_and_its_own_group() -> None:
-    method = study(teacher="trained")
+    method = teacher_student(teacher="trained")
     method.loss(views()).loss.backward()
     assert all(p.grad is not None and p.grad.norm() > 0 for p in method.target.parameters())
     assert [group.name for group in method.param_groups()] == ["backbone", "projector", "target"]
@@ -97,7 +97,7 @@ def test_a_trained_teacher_gets_gradient_and_its_own_group() -> None:
 
 @pytest.mark.parametrize("teacher", ["frozen", "copied", "ema"])
 def test_any_other_teacher_gets_no_gradient_and_is_in_no_group(teacher: str) -> None:
-    method = study(teacher=teacher)
+    method = teacher_student(teacher=teacher)
     method.loss(views()).loss.backward()
     assert all(p.grad is None for p in method.target.parameters())
     grouped = {id(p) for group in method.param_groups() for p in group.params}
@@ -105,7 +105,7 @@ def test_any_other_teacher_gets_no_gradient_and_is_in_no_group(teacher: str) -> 
 
 
 def test_a_frozen_teacher_is_bitwise_constant_in_weights_and_outputs() -> None:
-    method = study(teacher="frozen")
+    method = teacher_student(teacher="frozen")
     before = {name: value.clone() for name, value in method.target.state_dict().items()}
     output = method.embed(views()[0])["target"]
     run(method, 4)
@@ -120,7 +120,7 @@ def test_a_frozen_teacher_is_bitwise_constant_in_weights_and_outputs() -> None:
 def test_a_copied_teacher_equals_the_student_after_a_copy_and_only_then(
     unit: str, every: int, copied_after: set[int]
 ) -> None:
-    method = study(teacher="copied", copy_unit=unit, copy_every=every)
+    method = teacher_student(teacher="copied", copy_unit=unit, copy_every=every)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     found = set()
     for step in range(6):
@@ -135,13 +135,13 @@ def test_a_copied_teacher_equals_the_student_after_a_copy_and_only_then(
 
 def test_a_copy_takes_the_running_statistics_along() -> None:
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(192, 7), nn.BatchNorm1d(7))
-    method = study(backbone, teacher="copied", copy_unit="steps")
+    method = teacher_student(backbone, teacher="copied", copy_unit="steps")
     run(method, 2)
     assert same(method.target.state_dict(), student_of(method))
 
 
 def test_an_averaged_teacher_moves_by_one_minus_tau_of_the_way() -> None:
-    method = study(teacher="ema", tau_base=0.9, tau_final=0.9)
+    method = teacher_student(teacher="ema", tau_base=0.9, tau_final=0.9)
     before = {name: value.clone() for name, value in method.target.state_dict().items()}
     method.after_step(0.0)
     for name, student in student_of(method).items():
@@ -149,14 +149,14 @@ def test_an_averaged_teacher_moves_by_one_minus_tau_of_the_way() -> None:
 
 
 def test_a_teacher_of_its_own_starts_elsewhere_and_a_copied_start_is_equal() -> None:
-    method = study(independent_init=True)
+    method = teacher_student(independent_init=True)
     assert not same(method.target.state_dict(), student_of(method))
-    method = study(independent_init=False)
+    method = teacher_student(independent_init=False)
     assert same(method.target.state_dict(), student_of(method))
 
 
 def test_a_teacher_in_evaluation_mode_stays_there_and_drops_nothing() -> None:
-    method = study(teacher_eval=True, dropout=0.5).train()
+    method = teacher_student(teacher_eval=True, dropout=0.5).train()
     assert method.projector.training
     assert not method.target.training
     batch = views()
@@ -169,7 +169,7 @@ def test_a_teacher_in_evaluation_mode_stays_there_and_drops_nothing() -> None:
 
 def test_trained_together_they_collapse_to_zero_loss_and_with_a_frozen_teacher_they_do_not() -> None:
     together, frozen = (
-        run(study(teacher=t, proj_hidden_dim=64), 150, lr=0.01)[-1] for t in ("trained", "frozen")
+        run(teacher_student(teacher=t, proj_hidden_dim=64), 150, lr=0.01)[-1] for t in ("trained", "frozen")
     )
     assert together < 0.05
     assert frozen > 1.0
@@ -190,28 +190,28 @@ def seen_by(method: TeacherStudent, batch: list[Tensor]) -> tuple[list[int], lis
 
 
 def test_one_way_the_teacher_sees_the_last_view_and_the_student_the_others() -> None:
-    assert seen_by(study(), views()) == ([0], [1])
-    assert seen_by(study(), views(8, 8, 8)) == ([0, 1], [2])
+    assert seen_by(teacher_student(), views()) == ([0], [1])
+    assert seen_by(teacher_student(), views(8, 8, 8)) == ([0, 1], [2])
 
 
 def test_one_way_small_crops_are_the_students() -> None:
-    assert seen_by(study(), views(8, 8, 4, 4)) == ([0, 2, 3], [1])
+    assert seen_by(teacher_student(), views(8, 8, 4, 4)) == ([0, 2, 3], [1])
 
 
 def test_both_ways_every_view_passes_both() -> None:
-    assert seen_by(study(symmetric=True), views()) == ([0, 1], [0, 1])
+    assert seen_by(teacher_student(symmetric=True), views()) == ([0, 1], [0, 1])
 
 
 def test_roles_of_views_decide_where_they_have_any() -> None:
-    method = study()
+    method = teacher_student()
     method.roles = ("target", "source")
     assert seen_by(method, views()) == ([1], [0])
 
 
 def test_both_ways_is_the_mean_of_one_way_and_the_other() -> None:
     batch = views()
-    there, back = study().loss(batch).loss, study().loss(batch[::-1]).loss
-    torch.testing.assert_close(study(symmetric=True).loss(batch).loss, (there + back) / 2)
+    there, back = teacher_student().loss(batch).loss, teacher_student().loss(batch[::-1]).loss
+    torch.testing.assert_close(teacher_student(symmetric=True).loss(batch).loss, (there + back) / 2)
 
 
 # temperatures and centre
@@ -225,7 +225,7 @@ def test_temperatures_divide_each_networks_logits() -> None:
 
 @pytest.mark.parametrize("centring", [True, False])
 def test_the_centre_moves_towards_the_teachers_mean_only_if_asked_for(centring: bool) -> None:
-    method, batch = study(centring=centring), views()
+    method, batch = teacher_student(centring=centring), views()
     mean = method.embed(batch[1])["target"].mean(dim=0, keepdim=True)
     method.loss(batch)
     torch.testing.assert_close(method.centre, 0.1 * mean if centring else torch.zeros_like(mean))
@@ -236,7 +236,7 @@ def test_the_centre_moves_towards_the_teachers_mean_only_if_asked_for(centring: 
 
 def test_the_loss_is_the_mean_over_patch_tokens_without_the_class_token() -> None:
     backbone = build_backbone("vit-tutorial", 8)
-    method: Any = study(backbone.network, 256).eval()
+    method: Any = teacher_student(backbone.network, 256).eval()
     batch = views(n=2)
     with torch.no_grad():
         s = method.projector(method.backbone.forward_features(batch[0])[:, 1:])
@@ -249,13 +249,13 @@ def test_the_loss_is_the_mean_over_patch_tokens_without_the_class_token() -> Non
 
 
 def test_views_with_different_numbers_of_tokens_are_refused() -> None:
-    method = study(build_backbone("vit-tutorial", 8).network, 256)
+    method = teacher_student(build_backbone("vit-tutorial", 8).network, 256)
     with pytest.raises(UsageError, match="token by token"):
         method.loss(views(12, 8, 12, n=2))
 
 
 def test_gradient_reaches_every_parameter_of_the_tutorials_transformer() -> None:
-    method = study(build_backbone("vit-tutorial", 8).network, 256)
+    method = teacher_student(build_backbone("vit-tutorial", 8).network, 256)
     method.loss(views(n=2)).loss.backward()
     assert all(p.grad is not None and p.grad.norm() > 0 for p in method.backbone.parameters())
 

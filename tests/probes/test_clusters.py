@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fullrank.collapse.kmeans import SAMPLE
 from fullrank.errors import UsageError
 from fullrank.probes import (
     by_first_choice,
     by_kmeans,
     by_legacy_argmax,
     cluster_agreement,
-    cluster_probe,
     kmeans,
 )
-from fullrank.probes.lloyd import SAMPLE
 
 
 def clouds(n: int, k: int, seed: int, spread: float = 1.0, d: int = 16) -> tuple[Tensor, Tensor]:
@@ -104,7 +103,6 @@ def test_the_legacy_argmax_says_that_it_is_one_and_turns_with_the_features() -> 
     first, turned = by_legacy_argmax(rows, labels), by_legacy_argmax(rows @ rotation, labels)
     assert first.origin == "legacy argmax of features"
     assert first.agreement.nmi != turned.agreement.nmi
-    assert "legacy" in [found.origin for found in cluster_probe(rows, labels, legacy=True)][-1]
 
 
 def test_kmeans_finds_clear_clusters_on_three_seeds() -> None:
@@ -121,7 +119,7 @@ def test_rows_without_a_label_take_part_in_kmeans() -> None:
 
 
 @pytest.mark.parametrize("spread", [1.0, 4.0])
-def test_kmeans_takes_lloyds_steps(spread: float) -> None:
+def test_kmeans_takes_the_plain_steps(spread: float) -> None:
     """From the same start to a standstill, with all its shortcuts, it is where plain Lloyd is."""
     rows, _ = clouds(2500, 12, 0, spread)
     rows = rows.double()
@@ -165,7 +163,7 @@ def test_one_cluster_is_the_mean() -> None:
 
 def test_results_are_json_on_one_level() -> None:
     rows, labels = clouds(100, 3, 0)
-    (found,) = cluster_probe(rows, labels)
+    found = by_kmeans(rows, labels)
     flat = json.loads(json.dumps(found.as_dict()))
     assert flat["origin"] == "k-means" and flat["over_clustered"] is False and flat["nmi"] <= 1
 

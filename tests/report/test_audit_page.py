@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fullrank
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import LAYOUTS
@@ -49,7 +49,7 @@ def test_one_embedding(tmp_path: Path) -> None:
     assert "<h1>features</h1>" in text and "Healthy" in text and "Coloured by 3 classes" in text
     for name in QUICK:
         assert f">{name}<small>" in text
-        assert CATALOGUE[name].reference.split(",")[0] in text
+        assert METRICS[name].reference.split(",")[0] in text
     assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "audit.html"}
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == "healthy"
 

@@ -45,8 +45,10 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-def visit(browser: Any, file: Any, width: int, look: Any = lambda page: None, scheme: str = "light") -> Any:
-    """Opens a page offline and checks what holds for all of them; `look` sees it before it closes."""
+def visit(
+    browser: Any, file: Any, width: int, inspect: Any = lambda page: None, scheme: str = "light"
+) -> Any:
+    """Opens a page offline and checks what holds for all of them; `inspect` sees it before it closes."""
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, color_scheme=scheme)
     page = context.new_page()
     faults, requests = [], []
@@ -58,7 +60,7 @@ def visit(browser: Any, file: Any, width: int, look: Any = lambda page: None, sc
     page.wait_for_selector(DONE)
     drawn = page.evaluate(DRAWN)
     wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    look(page)
+    inspect(page)
     context.close()
     assert faults == []
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()[:80]]
@@ -86,11 +88,11 @@ def test_the_comparison(browser: Any, fake_run: Any, tmp_path: Path, width: int)
 
 
 def test_choosing_a_tap(browser: Any, fake_run: Any) -> None:
-    def look(page: Any) -> None:
+    def inspect(page: Any) -> None:
         assert set(page.evaluate(SHOWN)) == {"projector"}
         page.click("button[data-value=backbone]")
         page.wait_for_selector(DONE)
         assert set(page.evaluate(SHOWN)) == {"backbone"}
         assert page.get_attribute("button[data-value=backbone]", "aria-pressed") == "true"
 
-    visit(browser, write_page(fake_run("dimensional", epochs=3)), 1440, look)
+    visit(browser, write_page(fake_run("dimensional", epochs=3)), 1440, inspect)

@@ -34,10 +34,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_figure_is_drawn_within_the_width_and_nothing_is_said_on_the_console(
     browser: Any, page: Any, width: int, scheme: str
 ) -> None:
-    def look(tab: Any) -> None:
+    def inspect(tab: Any) -> None:
         rows = tab.locator("table.arms").first.locator("tbody tr").all_inner_texts()
         assert len(rows) == 4 and "dino.pth" in rows[2] and "raw pixels" in rows[3]
         inside = "[...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth <= box.clientWidth)"
         assert all(tab.evaluate(inside)) or width == 900
 
-    assert visit(browser, page, width, look, scheme) == 2 + 4 + 2 + 1  # probes, curves, maps, last spectra
+    assert visit(browser, page, width, inspect, scheme) == 2 + 4 + 2 + 1  # probes, curves, maps, last spectra

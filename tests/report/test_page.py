@@ -35,7 +35,7 @@ def test_every_kind_of_run(fake_run: Any, kind: str, words: Any) -> None:
     assert len(figures(page)) == 7
     assert f"</span> {words}" in text
     assert "at the projector" in text
-    assert "effective rank, centred" in text and "untrained → last" in text
+    assert "centred effective rank" in text and "untrained → last" in text
     assert ("</span> below its threshold" in text) == (kind != "healthy") and "shown, not judged" in text
     assert 'src="data:image/png;base64,' in text
     assert ("ranks and shapes below are those of noise" in text) == (kind == "complete")

@@ -19,8 +19,8 @@ from fullrank.training.loop import resume, train
 
 SETTINGS: dict[str, Any] = {
     "limit": 128, "batch_size": 32, "epochs": 4, "backbone": "resnet8-w16", "views": "shapes",
-    "level_every": 1, "accelerator": "cpu", "watch_images": 48, "knn_bank": 64, "study_every": 2, "lr": 0.1,
-    "options": {"proj_output_dim": 16, "pred_hidden_dim": 8},
+    "level_every": 1, "accelerator": "cpu", "watch_images": 48, "knn_bank": 64, "diagnostics_every": 2,
+    "lr": 0.1, "options": {"proj_output_dim": 16, "pred_hidden_dim": 8},
 }  # fmt: skip
 
 

@@ -36,14 +36,14 @@ def pixels(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def draw(views: Views, images: Tensor, seed: int = 0) -> Params:
+def sampled(views: Views, images: Tensor, seed: int = 0) -> Params:
     height, width = images.shape[2:]
     return views.sample(len(images), height, width, torch.Generator().manual_seed(seed))
 
 
 def one(view: View, images: Tensor, size: int) -> tuple[Tensor, Params]:
     views = Views([view], size, **NO_NORM)
-    params = draw(views, images)
+    params = sampled(views, images)
     return views(images, params)[0], params
 
 
@@ -53,7 +53,7 @@ def test_every_preset_yields_finite_views(name: str, shape: tuple[int, int, int,
     batch, height, width, size = shape
     views, images = Views(name, size), pixels(batch, height, width)
     before = images.clone()
-    made = views(images, draw(views, images))
+    made = views(images, sampled(views, images))
     assert len(made) == len(VIEWS[name].views) and VIEWS[name].description and VIEWS[name].source
     for view, side in zip(made, views.sizes, strict=True):
         assert view.shape == (batch, 3, side, side) and view.dtype == torch.float32
@@ -84,7 +84,7 @@ def test_rows_are_bitwise_those_of_the_whole_batch(
     name: str, batch: int, size: int, data: st.DataObject
 ) -> None:
     views, images = Views(name, size), pixels(batch, 17, 21)
-    params = draw(views, images, seed=batch)
+    params = sampled(views, images, seed=batch)
     start = data.draw(st.integers(0, batch - 1))
     rows = slice(start, data.draw(st.integers(start + 1, batch)))
     for whole, part in zip(views(images, params), views(images[rows], params.rows(rows)), strict=True):
@@ -93,7 +93,7 @@ def test_rows_are_bitwise_those_of_the_whole_batch(
 
 def test_a_seed_decides_the_views() -> None:
     views, images = Views("symmetric", 32), pixels(16, 32, 32)
-    first, again, other = (views(images, draw(views, images, seed)) for seed in (3, 3, 4))
+    first, again, other = (views(images, sampled(views, images, seed)) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], first[1])
 
@@ -106,14 +106,14 @@ def test_recipes_share_the_stream() -> None:
         after.append(generator.get_state())
     assert torch.equal(after[0], after[1]) and torch.equal(after[0], after[2])
     plain, coloured = (
-        draw(Views([v], 32), images).views[0] for v in (View((0.2, 1.0)), View((0.2, 1.0), hue=0.1))
+        sampled(Views([v], 32), images).views[0] for v in (View((0.2, 1.0)), View((0.2, 1.0), hue=0.1))
     )
     assert torch.equal(plain.crop, coloured.crop)
 
 
 def test_samples_differ_from_each_other() -> None:
     views, image = Views("simsiam", 16), pixels(1, 32, 32)
-    made = views(image.expand(32, 3, 32, 32), draw(views, image.expand(32, 3, 32, 32)))
+    made = views(image.expand(32, 3, 32, 32), sampled(views, image.expand(32, 3, 32, 32)))
     assert torch.cdist(made[0].flatten(1), made[0].flatten(1)).add(torch.eye(32) * 9).min() > 0.1
 
 
@@ -121,7 +121,7 @@ def test_views_of_uint8_and_float_agree_and_do_not_alias() -> None:
     images = pixels(6, 24, 24)
     for name in ("simsiam", "none"):
         views = Views(name, 24)
-        params = draw(views, images)
+        params = sampled(views, images)
         floats = images.float() / 255
         before = floats.clone()
         for a, b in zip(views(images, params), views(floats, params), strict=True):
@@ -213,7 +213,7 @@ def test_the_stages_follow_the_stated_order() -> None:
     view = View((0.3, 1.0), flip_p=0.5, gray_p=0.5, blur_p=0.5, solarize_p=0.5, rotation=30.0)
     view = replace(view, rotation_interpolation="bilinear", erase_p=1.0)
     views = Views([view], 16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    params = draw(views, images)
+    params = sampled(views, images)
     made, p, f = views(images, params)[0], params.views[0], v2.functional
     for i, image in enumerate(images.float() / 255):
         box, how = p.crop[i].tolist(), v2.InterpolationMode.BICUBIC
@@ -240,7 +240,7 @@ def test_clean_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int]) ->
     torch.testing.assert_close(
         views.clean(images), resize(images.float() / 255).clamp(0, 1), atol=3e-5, rtol=0
     )
-    assert torch.equal(views.clean(images), views(images, draw(views, images))[0])
+    assert torch.equal(views.clean(images), views(images, sampled(views, images))[0])
 
 
 def test_workers_crop_what_the_device_would_have_cropped() -> None:
@@ -268,7 +268,7 @@ def test_finish_leaves_its_crops_alone() -> None:
 
 def test_autocast_does_not_reach_the_pixels() -> None:
     views, images = Views("simsiam", 16), pixels(4, 16, 16)
-    params = draw(views, images)
+    params = sampled(views, images)
     plain = views(images, params)
     with torch.autocast("cpu", torch.bfloat16):
         cast = views(images, params)
@@ -285,7 +285,7 @@ def test_params_travel_to_workers() -> None:
 
 def test_contact_sheet(tmp_path: Path) -> None:
     views, images = Views("simsiam", 16), pixels(3, 16, 16)
-    params = draw(views, images)
+    params = sampled(views, images)
     picture = sheet(images, views, params)
     assert picture.shape == (3 * 66, 3 * 66, 3)
     assert (picture[1:65:4, 1:65:4] == images[0].permute(1, 2, 0).numpy()).all()
@@ -333,7 +333,7 @@ def test_what_cannot_be_used_is_said() -> None:
         with pytest.raises(UsageError):
             Views(**good | {key: wrong})
     views, images = Views("none", 8), pixels(4, 8, 8)
-    params = draw(views, images)
+    params = sampled(views, images)
     for bad in (pixels(3, 8, 8), pixels(4, 9, 8), images[:, :1], images[0]):
         with pytest.raises(UsageError, match="images are"):
             views(bad, params)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from fullrank import __version__
-from fullrank.errors import FullrankError, UnknownNameError
+from fullrank.errors import FullrankError, UnknownNameError, UsageError
 
 __all__ = ["main"]
 
@@ -28,6 +28,16 @@ COMMANDS = {
     "report": "write a run's page anew",
     "list": "what there is: methods, data, views, backbones, recipes",
 }
+
+# the packages that a bare installation lacks, by the extra that brings them
+EXTRAS = {
+    "train": (
+        "lightning_fabric", "PIL", "scipy", "sklearn", "threadpoolctl", "timm", "torchmetrics", "torchvision",
+    ),
+    "report": ("jinja2", "matplotlib", "plotly"),
+    "cli": ("rich", "tyro"),
+    "hub": ("datasets", "huggingface_hub", "pyarrow"),
+}  # fmt: skip
 
 HELP = """\
 usage: fullrank COMMAND [OPTIONS]
@@ -69,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FullrankError as error:
         print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), None)
+        if extra is None:
+            raise
+        print(f"fullrank: this needs {missing}: pip install 'fullrank[{extra}]'", file=sys.stderr)
+        return UsageError.exit_code
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130

@@ -24,7 +24,7 @@ class List:
     Example: fullrank list methods
 
     Attributes:
-        what: methods, data, views, backbones, recipes or labs.
+        what: methods, data, views, backbones, recipes, labs or metrics.
         json: print a list of objects, each with `name`.
         filter: only names that contain this (useful for timm's thousand backbones).
     """
@@ -131,9 +131,26 @@ def labs() -> list[Row]:
     ]
 
 
+def metrics() -> list[Row]:
+    """Every collapse metric, with what it sees and where it is from."""
+    from fullrank.collapse.metrics import METRICS
+
+    return [
+        {
+            "name": name,
+            "label": metric.label,
+            "range": f"{metric.low} to {metric.high}",
+            "better": metric.better,
+            "sees": metric.sees,
+            "reference": metric.reference,
+        }
+        for name, metric in METRICS.items()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods, "data": data, "views": views, "backbones": backbones, "recipes": recipes,
-    "labs": labs,
+    "labs": labs, "metrics": metrics,
 }  # fmt: skip
 
 

@@ -1,12 +1,11 @@
-"""What has collapsed: measurements of embeddings, and the verdict they support.
+"""Collapse of embeddings: measurements, and the verdict they support.
 
 Takes tensors [n, d], so it serves anybody's embeddings. From the ground up:
 
-- `moments`, `reservoir`: one pass over the rows, kept as float64 sums and a bounded sample;
-- `metrics`, `spectrum`: pure functions of rows and of a spectrum;
-- `nulls`: what each of them reads for an isotropic Gaussian of the same n and d;
-- `usage`: how codes or prototypes are used;
-- `panel`: all metrics of one tap beside their nulls; `verdict`: which collapse that is, with the evidence;
+- `moments`, `sampling`: one pass over the rows, kept as float64 sums and a bounded sample;
+- `metrics`: pure functions of rows, of a spectrum, of codes ..., each declared once;
+- `baselines`: what each of them reads for an isotropic Gaussian of the same n and d;
+- `panel`: the metrics of one tap beside their baselines; `verdict`: which collapse that is, and why;
 - `monitor`: both for the named taps of a training run, on any number of processes.
 
 Example:
@@ -16,18 +15,23 @@ Example:
     'dimensional'
 """
 
-from fullrank.collapse.clusters import TightClusters, tight_clusters
-from fullrank.collapse.metrics import alignment, centred_share, level, mean_cosine, rankme, uniformity
+from fullrank.collapse.metrics import METRICS
+from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
+from fullrank.collapse.metrics.codes import CodeUsage, Usage
+from fullrank.collapse.metrics.decay import auc, cumulative_curve
+from fullrank.collapse.metrics.level import centred_share, level, mean_cosine
+from fullrank.collapse.metrics.ranks import effective_rank, participation_ratio, rankme
+from fullrank.collapse.metrics.sphere import uniformity
+from fullrank.collapse.metrics.views import alignment
 from fullrank.collapse.moments import Moments
 from fullrank.collapse.monitor import CollapseMonitor, Report
 from fullrank.collapse.panel import Measure, Panel
-from fullrank.collapse.reservoir import Reservoir
-from fullrank.collapse.spectrum import auc, cumulative_curve, effective_rank, participation_ratio
+from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Evidence, Verdict, judge, judge_codes
 
 __all__ = [
+    "METRICS",
     "CodeUsage",
     "CollapseMonitor",
     "Evidence",

@@ -1,4 +1,4 @@
-"""What may have caused a collapse, by whom that was found, and what to try first."""
+"""Likely causes of a collapse, who found them, and what to try first."""
 
 from __future__ import annotations
 

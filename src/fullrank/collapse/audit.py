@@ -1,4 +1,4 @@
-"""The audit of one embedding: everything that can be said of rows [n, d], with the evidence.
+"""Audit of one embedding: all metrics of rows [n, d], with the evidence.
 
 One pass over the rows keeps their moments and a bounded sample; every metric follows from these. A file of
 any length costs the memory of one chunk and of two d x d matrices.
@@ -16,33 +16,28 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.advice import ADVICE, Advice
-from fullrank.collapse.catalogue import CATALOGUE, Entry, Spectra
+from fullrank.collapse.baselines import baseline
+from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
+from fullrank.collapse.metrics.codes import CodeUsage
+from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, check_rows
-from fullrank.collapse.neighbours import Neighbourhood
 from fullrank.collapse.panel import Panel
-from fullrank.collapse.reference import reference_value
-from fullrank.collapse.reservoir import Reservoir
+from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import CodeUsage
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
 __all__ = ["Audit", "AuditMetric", "RowSource", "RowsInMemory", "audit"]
 
-SAMPLE = 2048
+SAMPLE, CODE_SAMPLE = 2048, 256
 CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
 RESAMPLES = 20
 RESAMPLED = 1024  # rows of which halves are taken
 COVERED = 1.96  # standard deviations of a 95 % interval
-SLOW = {
-    "mixture_entropy",
-    "legacy_mixture_entropy",
-    "cluster_learnability",
-}  # minutes where others take seconds
 
 
 class RowSource(Protocol):
-    """Rows that can be read again and again, a chunk at a time."""
+    """Rows that can be iterated again and again, a chunk at a time."""
 
     @property
     def n(self) -> int:
@@ -79,7 +74,7 @@ class AuditMetric:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
     Attributes:
         tap: what the rows are called.
@@ -87,7 +82,7 @@ class Audit:
         d: their width.
         verdict: with its evidence.
         panel: the measures that were judged, and the spectra.
-        metrics: name to value, nulls and interval; `CATALOGUE[name]` says how to read it.
+        metrics: name to value, nulls and interval; `METRICS[name]` says how to read it.
         sample: the rows that were compared with each other, [m, d].
         places: which of the n rows these are, int64 [m].
         origin: where the rows are from.
@@ -113,7 +108,7 @@ class Audit:
         return ADVICE[self.verdict.kind]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: verdict, severity, why, evidence, metrics, n, d, advice, origin, notes, seconds."""
+        """JSON-able: verdict, evidence, metrics, advice, and where the rows are from."""
         verdict = self.verdict.as_dict()
         return {
             "verdict": verdict["kind"],
@@ -146,7 +141,7 @@ def audit(
     origin: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Audit:
-    """Measures and judges an embedding.
+    """Measure and judge an embedding.
 
     Args:
         rows: a tensor or array [n, d], or a source of rows such as `open_embeddings` gives.
@@ -154,8 +149,8 @@ def audit(
         labels: a class per row, for the metrics of classes.
         codes: whether the rows are scores (logits) over codes or prototypes.
         thresholds: what the verdict depends on.
-        metrics: names of `CATALOGUE`; None takes all that rows, and labels where given, allow, but for three
-            (`SLOW`) that fit mixtures or cluster many times.
+        metrics: names of `METRICS`; None takes all that rows, and labels where given, allow, but for slow
+            ones that fit mixtures or cluster many times.
         sample: rows that are compared with each other, at most.
         origin: where the rows are from, for reports.
         progress: called with the number of rows seen after every chunk.
@@ -173,23 +168,28 @@ def audit(
     """
     start = time.perf_counter()
     source = _source(rows)
-    chosen = [CATALOGUE[name] for name in metrics or CATALOGUE if metrics is not None or name not in SLOW]
+    chosen = [METRICS[name] for name in metrics or METRICS if metrics is not None or not METRICS[name].slow]
     classes = None if labels is None else _classes(labels, source.n)
-    if codes:
-        return _audit_codes(source, tap, thresholds, chosen, origin, progress, start)
-    moments, reservoir = Moments(source.d), Reservoir(source.d, sample)
-    seen = 0
+    seen: Moments | CodeUsage = CodeUsage(source.d) if codes else Moments(source.d)
+    reservoir = Reservoir(source.d, min(sample, CODE_SAMPLE) if codes else sample)
     for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
-        moments.update(chunk)
+        seen.update(chunk)
         reservoir.add(chunk)
-        seen += len(chunk)
         if progress:
-            progress(seen)
-    points, places = reservoir.rows, reservoir.places
-    spectra = Spectra(moments)
-    panel = Panel.from_moments(tap, spectra, points)
-    verdict = judge(panel, (), thresholds)
-    found = _measure(chosen, spectra, points, None if classes is None else classes[places])
+            progress(reservoir.count)
+    points, places, panel = reservoir.rows, reservoir.places, None
+    if isinstance(seen, Moments):
+        spectra = Spectra(seen)
+        panel = Panel.from_moments(tap, spectra, points)
+        verdict = judge(panel, (), thresholds)
+        found = _measure(chosen, spectra, points, None if classes is None else classes[places])
+    else:
+        verdict = judge_codes(seen.result(), tap, thresholds)
+        found = {
+            metric.name: AuditMetric(metric(seen), None, None, None, None, seen.n)
+            for metric in chosen
+            if metric.needs == "scores"
+        }
     seconds = time.perf_counter() - start
     return Audit(tap, source.n, source.d, verdict, panel, found, points, places, origin, (), seconds)
 
@@ -235,37 +235,33 @@ def _classes(labels: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
 
 
 def _measure(
-    entries: Sequence[Entry], spectra: Spectra, points: Tensor, classes: Tensor | None
+    metrics: Sequence[Metric], spectra: Spectra, points: Tensor, classes: Tensor | None
 ) -> dict[str, AuditMetric]:
     n, d = spectra.moments.count, spectra.moments.dim
-    spread = _spreads([e for e in entries if e.needs in ("spectrum", "unit spectrum", "moments")], points, n)
-    near = Neighbourhood(points)
+    spread = _spreads([metric for metric in metrics if metric.needs in OF_MOMENTS], points, n)
+    inputs: dict[str, tuple[Any, ...]] = dict.fromkeys(OF_MOMENTS, (spectra,))
+    inputs |= {"points": (points,), "neighbours": (Neighbourhood(points),)}
+    if classes is not None:
+        inputs["labels"] = points, classes
     found: dict[str, AuditMetric] = {}
-    for entry in entries:
-        if entry.needs in ("spectrum", "unit spectrum", "moments"):
-            value, used = entry(spectra), n
-        elif entry.needs == "points":
-            value, used = entry(points), len(points)
-        elif entry.needs == "neighbours":
-            value, used = entry(near), len(points)
-        elif entry.needs == "labels" and classes is not None:
-            value, used = entry(points, classes), len(points)
-        else:
+    for metric in metrics:
+        if metric.needs not in inputs:
             continue
-        half = spread.get(entry.name)
-        found[entry.name] = AuditMetric(
+        value, half = metric(*inputs[metric.needs]), spread.get(metric.name)
+        low, high = (None, None) if value is None or half is None else (value - half, value + half)
+        found[metric.name] = AuditMetric(
             value,
-            reference_value("isotropic", entry.name, n, d, len(points)),
-            reference_value("power-law", entry.name, n, d, len(points)),
-            value - half if value is not None and half is not None else None,
-            value + half if value is not None and half is not None else None,
-            used,
+            baseline(metric.name, n, d, len(points)),
+            baseline(metric.name, n, d, len(points), kind="power-law"),
+            low,
+            high,
+            n if metric.needs in OF_MOMENTS else len(points),
         )
     return found
 
 
-def _spreads(entries: Sequence[Entry], points: Tensor, n: int) -> dict[str, float]:
-    """Half the width of a 95 % interval of each metric at n rows, from halves of the sample.
+def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, float]:
+    """Half widths of 95 % intervals at n rows, from halves of the sample.
 
     Halves without replacement: repeated rows would lower ranks. A half of m rows scatters as m/2 rows would,
     by as much again as the finite sample leaves out; n rows scatter less by the square root of their number.
@@ -275,43 +271,16 @@ def _spreads(entries: Sequence[Entry], points: Tensor, n: int) -> dict[str, floa
     if m < 64:
         return {}
     generator = torch.Generator().manual_seed(0)
-    drawn: dict[str, list[float]] = {entry.name: [] for entry in entries}
+    drawn: dict[str, list[float]] = {metric.name: [] for metric in metrics}
     for _ in range(RESAMPLES):
         half = Spectra(Moments.of(points[torch.randperm(m, generator=generator)[: m // 2]]))
-        for entry in entries:
-            value = entry(half)
+        for metric in metrics:
+            value = metric(half)
             if value is not None and np.isfinite(value):
-                drawn[entry.name].append(value)
+                drawn[metric.name].append(value)
     shrink = (2.0 * (m // 2) / n) ** 0.5
     return {
         name: COVERED * float(np.std(values, ddof=1)) * min(shrink, 2.0**0.5)
         for name, values in drawn.items()
         if len(values) == RESAMPLES
     }
-
-
-def _audit_codes(
-    source: RowSource,
-    tap: str,
-    thresholds: Thresholds | None,
-    entries: Sequence[Entry],
-    origin: str,
-    progress: Callable[[int], None] | None,
-    start: float,
-) -> Audit:
-    usage, seen, reservoir = CodeUsage(source.d), 0, Reservoir(source.d, 256)
-    for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
-        usage.update(chunk)
-        reservoir.add(chunk)
-        seen += len(chunk)
-        if progress:
-            progress(seen)
-    verdict = judge_codes(usage.result(), tap, thresholds)
-    found = {
-        entry.name: AuditMetric(entry(usage), None, None, None, None, usage.n)
-        for entry in entries
-        if entry.needs == "scores"
-    }
-    seconds = time.perf_counter() - start
-    sample, places = reservoir.rows, reservoir.places
-    return Audit(tap, source.n, source.d, verdict, None, found, sample, places, origin, (), seconds)

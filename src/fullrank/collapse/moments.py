@@ -1,4 +1,4 @@
-"""Moments of an embedding: a few sums, kept in float64, from which every spectrum metric follows.
+"""Moments of an embedding: float64 sums that every spectrum follows from.
 
 Every part of the state only ever adds up, so chunks, data-loader workers and processes combine exactly, and
 one pass over the rows with one all-reduce at its end gives the global value.
@@ -14,7 +14,17 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 
-__all__ = ["Moments", "RowSums", "check_rows", "finite_rows", "unit_rows"]
+__all__ = [
+    "Moments",
+    "RowSums",
+    "all_finite",
+    "centred_rows",
+    "check_rows",
+    "finite_rows",
+    "in_group",
+    "moments_of",
+    "unit_rows",
+]
 
 _CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
 _BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
@@ -52,7 +62,7 @@ class RowSums:
         return len(self.total)
 
     def add(self, rows: Tensor) -> None:
-        """Takes in float64 rows [n, d] that are known to be finite."""
+        """Add float64 rows [n, d] that are known to be finite."""
         self.count += len(rows)
         self.total += rows.new_ones(len(rows)) @ rows  # where a sum over rows reads memory slowly
         if self._has_rows(self.count - len(rows)) and self.count < self.dim:
@@ -76,13 +86,13 @@ class RowSums:
 
     @property
     def squares(self) -> Tensor:
-        """[d], the sum of squares of every coordinate: the diagonal of `outer`, without the rest of it."""
+        """[d], the sum of squares of every coordinate: the diagonal of `outer`."""
         if self._few and self._has_rows(self.count):
             return torch.stack([rows.square().sum(0) for rows in self._few]).sum(0)
         return self.outer.diagonal()
 
     def _fold(self) -> None:
-        """Brings `_outer` up to date; the rows stay, for their smaller Gram matrix has the same spectrum."""
+        """Bring `_outer` up to date; the rows stay for their smaller Gram matrix."""
         for rows in self._few[len(self._few) - self._due :]:
             self._outer += _gram(rows)
         self._due = 0
@@ -115,13 +125,13 @@ class RowSums:
 
     @property
     def centred_share(self) -> float:
-        """`tr(Cov) / E||z||^2` in [0, 1] with the 1/n covariance; 0 for a constant embedding."""
+        """`tr(Cov) / E||z||^2` in [0, 1], 1/n covariance; 0 for a constant."""
         square = float(self.squares.sum()) / self._seen()
         share = 1 - float(self.mean.square().sum()) / square if square > 0 else 0.0
         return share if share > self._noise else 0.0
 
     def singular_values(self, centred: bool = True) -> np.ndarray:
-        """Singular values of the row matrix [n, d], largest first: `sigma_i = sqrt((n-1) lambda_i)`.
+        """Singular values of the row matrix [n, d], largest first.
 
         Args:
             centred: subtract the mean row first; otherwise `sigma_i = sqrt(n lambda_i)` of the second moment.
@@ -151,7 +161,7 @@ class RowSums:
 
     @property
     def _noise(self) -> float:
-        """Relative rounding error of a sum of outer products: it grows with n on a constant input."""
+        """Relative rounding error of a sum of outer products; grows with n."""
         return max(self.count, self.dim) * torch.finfo(torch.float64).eps
 
     def _seen(self) -> int:
@@ -161,7 +171,7 @@ class RowSums:
 
 
 class Moments(RowSums):
-    """Streaming moments of raw rows and, beside them in `unit`, of the same rows at unit L2 length.
+    """Streaming moments of raw rows and, in `unit`, of rows at unit length.
 
     Formula: `n`, `sum z`, `sum z z^T` and `sum u`, `sum u u^T` with `u = z / ||z||`; a zero row stays zero.
     State is 2 d (d + 1) float64 numbers (67 MB at d = 2048), and beside them the rows while they are fewer
@@ -186,7 +196,7 @@ class Moments(RowSums):
 
     @classmethod
     def of(cls, z: Tensor) -> Moments:
-        """The moments of one tensor [n, d], on its device (on the CPU where that one has no float64)."""
+        """Moments of one tensor [n, d], on its device where that has float64."""
         check_rows(z)
         moments = cls(z.shape[1], "cpu" if z.device.type == "mps" else z.device)
         moments.update(z)
@@ -194,7 +204,7 @@ class Moments(RowSums):
 
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
-        """Takes in rows [n, d] of any real dtype and device, chunk by chunk.
+        """Add rows [n, d] of any real dtype and device, chunk by chunk.
 
         Raises:
             UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
@@ -211,17 +221,16 @@ class Moments(RowSums):
             self.unit.add(unit)
 
     def merge(self, other: Moments) -> None:
-        """Adds what another one has seen."""
+        """Add the rows of other moments."""
         if other.dim != self.dim:
             raise UsageError(f"cannot merge moments of {other.dim} dimensions into moments of {self.dim}")
         self._load(self._pack() + other._pack().to(self.total.device))
 
     def all_reduce(self, group: Any = None) -> None:
-        """Adds up what all processes have seen, in one collective call; does nothing in a single process."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        """Add up the sums of all processes, in one collective call."""
+        if not in_group():
             return
-        packed = self._pack()
+        distributed, packed = torch.distributed, self._pack()
         if distributed.get_backend(group) == "nccl":
             packed = packed.cuda()
         distributed.all_reduce(packed, group=group)
@@ -232,13 +241,13 @@ class Moments(RowSums):
         return {"dim": self.dim, "sums": self._pack().cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the sums of a `state_dict` in place of its own."""
+        """Replace the sums by those of a `state_dict`."""
         if state["dim"] != self.dim:
             raise UsageError(f"the saved moments have {state['dim']} dimensions, these have {self.dim}")
         self._load(state["sums"])
 
     def _room(self, n: int) -> tuple[Tensor, Tensor]:
-        """Twice [n, d] in float64 to write on: the same again and again, for fresh memory takes time."""
+        """Twice [n, d] in float64 to write on, the same memory every time."""
         if self.count + n < self.dim:  # these rows are kept
             return self.total.new_empty(n, self.dim), self.total.new_empty(n, self.dim)
         if self._scratch.shape[1] < n:
@@ -259,8 +268,20 @@ class Moments(RowSums):
         self.unit.total, self.unit.outer = unit_total.clone(), unit_outer.reshape(d, d).clone()
 
 
+def in_group() -> bool:
+    """Whether this process is one of several that add up what they see."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def moments_of(z: Tensor | Moments) -> Moments:
+    """Moments as they are, or those of rows [n, d], of which there are some."""
+    moments = z if isinstance(z, Moments) else Moments.of(z)
+    _ = moments.mean  # says that no rows were seen
+    return moments
+
+
 def check_rows(z: Tensor, dim: int | None = None) -> None:
-    """Raises UsageError where `z` is no real matrix [n, d], or not of width `dim`."""
+    """Raise UsageError where `z` is no real matrix [n, d] of width `dim`."""
     if not isinstance(z, Tensor):
         raise UsageError(f"an embedding is a torch tensor [n, d], not a {type(z).__name__}")
     if z.ndim != 2 or z.shape[1] == 0:
@@ -274,7 +295,7 @@ def check_rows(z: Tensor, dim: int | None = None) -> None:
 
 
 def finite_rows(z: Tensor) -> Tensor:
-    """The rows [n, d] detached and in float64; raises UsageError where some are not finite."""
+    """Rows [n, d] in float64; raises UsageError where some are not finite."""
     check_rows(z)
     rows = (z.detach().cpu() if z.device.type == "mps" else z.detach()).double()
     _check_finite(rows)
@@ -286,14 +307,26 @@ def unit_rows(rows: Tensor) -> Tensor:
     return rows / _lengths(rows)
 
 
+def centred_rows(rows: Tensor) -> Tensor:
+    """Rows less their mean; exactly 0 where they are identical."""
+    shifted = rows - rows[:1]
+    return shifted - shifted.mean(0)
+
+
+def all_finite(z: Tensor) -> bool:
+    """Whether no value is NaN or infinite, in one quick pass where that is so."""
+    wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None
+    return bool(z.sum(dtype=wide).isfinite()) or bool(z.isfinite().all())
+
+
 def _lengths(rows: Tensor) -> Tensor:
-    """Of every row, [n, 1]; 1 for a zero row."""
+    """Length of every row, [n, 1]; 1 for a zero row."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return torch.where(length > 0, length, 1.0)
 
 
 def _gram(rows: Tensor) -> Tensor:
-    """`rows^T rows` of float64 rows; on a CPU by NumPy, which computes one half and mirrors it."""
+    """`rows^T rows`; on a CPU by NumPy, which mirrors one half."""
     if rows.device.type != "cpu":
         return rows.T @ rows
     array = rows.numpy()
@@ -301,12 +334,9 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def _check_finite(z: Tensor) -> None:
-    """Raises UsageError with the number of rows [n, d] that are not finite."""
-    wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else None
-    if bool(z.sum(dtype=wide).isfinite()):  # then so is every term, and a sum reads them once
-        return
-    bad = int((~z.isfinite().all(1)).sum())
-    if bad:
+    """Raise UsageError with the number of rows that are not finite."""
+    if not all_finite(z):
+        bad = int((~z.isfinite().all(1)).sum())
         raise UsageError(
             f"{bad} of {len(z)} embedding rows are not finite (NaN or infinite): "
             "training has diverged, or a file needs mending"

@@ -1,4 +1,4 @@
-"""The monitor: from named embeddings, as a training run produces them, to panels and verdicts.
+"""Monitor: from named embeddings of a training run to panels and verdicts.
 
 It takes tensors only and knows no method: `step` reads the level of a training batch, `observe` and `close`
 judge held-out embeddings once an epoch.
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fullrank.collapse.catalogue import Spectra
-from fullrank.collapse.metrics import level_of_rows
-from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.diagnostics import Diagnostics, diagnose
+from fullrank.collapse.metrics import Spectra
+from fullrank.collapse.metrics.codes import CodeUsage, Usage
+from fullrank.collapse.metrics.level import level_of_rows
+from fullrank.collapse.moments import Moments, check_rows, in_group
 from fullrank.collapse.panel import Panel
-from fullrank.collapse.reservoir import Reservoir
-from fullrank.collapse.study import Study, study
+from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
-from fullrank.collapse.usage import CodeUsage, Usage
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
@@ -35,7 +35,7 @@ CODES = "codes"
 
 @dataclass(frozen=True)
 class Report:
-    """What one pass over held-out data showed.
+    """Report of one pass over held-out data.
 
     Attributes:
         panels: tap to panel, with its spectra.
@@ -43,7 +43,7 @@ class Report:
         verdict: that of the main tap.
         usage: how codes are used, where the method has some.
         warnings: tap and what will cross its threshold within a few panels at the present pace.
-        study: the closer look, where this panel was one of those that take it.
+        diagnostics: beyond the panel, at every so many of them.
     """
 
     panels: dict[str, Panel]
@@ -51,11 +51,11 @@ class Report:
     verdict: Verdict
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
-    study: Study | None = None
+    diagnostics: Diagnostics | None = None
 
     @property
     def rank_difference(self) -> float | None:
-        """Effective rank of the target less that of the online output (RDM 2303.02387); None with one branch.
+        """Effective rank of the target less that of the online output.
 
         The online output is the predictor's, or the projector's where there is no predictor. Positive in runs
         that hold: the target pulls the rank up.
@@ -66,27 +66,27 @@ class Report:
         return None if ranks[0] is None or ranks[1] is None else ranks[0] - ranks[1]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: panels and verdicts by tap, and the main verdict; without the spectra."""
+        """JSON-able: panels and verdicts by tap, and the main verdict."""
         return {
             "verdict": self.verdict.as_dict(),
             "verdicts": {tap: verdict.as_dict() for tap, verdict in self.verdicts.items()},
             "panels": {tap: panel.as_dict() for tap, panel in self.panels.items()},
             **({"usage": self.usage.as_dict()} if self.usage else {}),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
-            **({"study": self.study.as_dict()} if self.study else {}),
+            **({"diagnostics": self.diagnostics.as_dict()} if self.diagnostics else {}),
             **({"rank_difference": difference} if (difference := self.rank_difference) is not None else {}),
         }
 
 
 class CollapseMonitor:
-    """Watches the taps of a training run.
+    """Monitor of the taps (layer outputs) of a training run.
 
     Args:
         every: `step` measures on every so many of its calls, the first one included.
         tap: the main tap, whose verdict counts; where it is missing, the last tap given counts.
         thresholds: what verdicts depend on.
         capacity: rows kept per tap (and pairs of views) for uniformity and alignment.
-        study_every: `close` takes the closer look (`study`) at every so many panels of a trained network, the
+        diagnostics_every: `close` computes `Diagnostics` at every so many panels of a trained network, the
             first one included; 0: never.
 
     Attributes:
@@ -109,14 +109,14 @@ class CollapseMonitor:
         tap: str = "projector",
         thresholds: Thresholds | None = None,
         capacity: int = 2048,
-        study_every: int = 10,
+        diagnostics_every: int = 10,
     ) -> None:
-        if every < 1 or capacity < 2 or study_every < 0:
+        if every < 1 or capacity < 2 or diagnostics_every < 0:
             raise UsageError(
-                f"every must be at least 1, capacity at least 2 and study_every at least 0, not {every}, "
-                f"{capacity} and {study_every}"
+                "every must be at least 1, capacity at least 2 and diagnostics_every at least 0, "
+                f"not {every}, {capacity} and {diagnostics_every}"
             )
-        self.study_every = study_every
+        self.diagnostics_every = diagnostics_every
         self.every, self.tap, self.capacity = every, tap, capacity
         self.thresholds = thresholds or Thresholds()
         self._usage: CodeUsage | None = None
@@ -127,7 +127,7 @@ class CollapseMonitor:
 
     @torch.no_grad()
     def step(self, taps: Mapping[str, Tensor]) -> dict[str, float]:
-        """The level of each tap on this process's part of a training batch; see `metrics.level`.
+        """Level of each tap on this process's part of a training batch.
 
         Costs n d per tap and one synchronisation with the device.
 
@@ -156,7 +156,7 @@ class CollapseMonitor:
     def observe(
         self, taps: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None
     ) -> None:
-        """Takes in one chunk of held-out embeddings.
+        """Add one chunk of held-out embeddings.
 
         Args:
             taps: tap to embeddings [b, d], in evaluation mode.
@@ -194,7 +194,7 @@ class CollapseMonitor:
                     self._pairs[tap].add(torch.cat([za, zb], dim=1))
 
     def close(self, trained: bool = True) -> Report:
-        """Judges what was observed since the last call, over all processes, and starts anew.
+        """Judge what was observed since the last call, over all processes.
 
         Every process must call it; all get the same report.
 
@@ -209,16 +209,18 @@ class CollapseMonitor:
             self._agree_on_taps()
             if not self._moments:
                 raise UsageError("nothing was observed, so there is nothing to judge")
-            spectra = {tap: self._spectra(tap) for tap in self._moments}
+            for moments in self._moments.values():
+                moments.all_reduce()
+            spectra = {tap: Spectra(moments) for tap, moments in self._moments.items()}
             panels = {tap: self._panel(tap, spectra[tap]) for tap in self._moments}
             verdicts = {
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
                 for tap, panel in panels.items()
             }
             seen = max((len(panels) for panels in self.history.values()), default=0)
-            closer = None
-            if trained and self.study_every and seen % self.study_every == 0:
-                closer = self._study(spectra)
+            diagnostics = None
+            if trained and self.diagnostics_every and seen % self.diagnostics_every == 0:
+                diagnostics = self._diagnose(spectra)
             early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
@@ -235,51 +237,46 @@ class CollapseMonitor:
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
             if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
                 main = verdicts[CODES]
-            return Report(panels, verdicts, main, usage, tuple(early), closer)
+            return Report(panels, verdicts, main, usage, tuple(early), diagnostics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history as plain Python, JSON-able; rows observed since the last `close` are not in it."""
+        """History as plain Python, JSON-able, without rows not yet judged."""
         history = {tap: [panel.as_dict() for panel in panels] for tap, panels in self.history.items()}
         return {"history": history, "calls": self._calls, "seconds": self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the history of a `state_dict` in place of its own: a resumed run judges identically."""
+        """Replace the history by that of a `state_dict`."""
         self.history = {
             tap: [Panel.from_dict(panel) for panel in panels] for tap, panels in state["history"].items()
         }
         self._calls, self.seconds = state["calls"], state["seconds"]
         self._reset()
 
-    def _spectra(self, tap: str) -> Spectra:
-        self._moments[tap].all_reduce()
-        return Spectra(self._moments[tap])
-
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
-        points = self._points[tap]
-        points.gather()
-        pairs = None
+        self._points[tap].gather()
         if tap in self._pairs:
             self._pairs[tap].gather()
-            za, zb = self._pairs[tap].rows.chunk(2, dim=1)
-            pairs = za, zb
-        return Panel.from_moments(tap, spectra, points.rows, pairs)
+        pairs = self._views(tap) if tap in self._pairs else None
+        return Panel.from_moments(tap, spectra, self._points[tap].rows, pairs)
 
-    def _study(self, spectra: Mapping[str, Spectra]) -> Study:
-        """The closer look at what `_panel` has gathered from all processes."""
+    def _views(self, tap: str) -> tuple[Tensor, Tensor]:
+        first, second = self._pairs[tap].rows.chunk(2, dim=1)
+        return first, second
+
+    def _diagnose(self, spectra: Mapping[str, Spectra]) -> Diagnostics:
+        """Diagnostics of what `_panel` has gathered from all processes."""
         points = {tap: points.rows for tap, points in self._points.items()}
-        halves = {tap: pairs.rows.chunk(2, dim=1) for tap, pairs in self._pairs.items()}
-        return study(points, {tap: (za, zb) for tap, (za, zb) in halves.items()}, spectra)
+        return diagnose(points, {tap: self._views(tap) for tap in self._pairs}, spectra)
 
     def _agree_on_taps(self) -> None:
-        """Gives this process every tap that any process has seen, in one order, so that collectives match."""
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        """Give every process all taps in one order, so that collectives match."""
+        if not in_group():
             return
         codes = self._usage.codes if self._usage else 0
         widths = {tap: moments.dim for tap, moments in self._moments.items()}
         pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
-        seen: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(seen, (widths, pair_widths, codes))
+        seen: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(seen, (widths, pair_widths, codes))
         moments, points, pairs, usage = self._moments, self._points, self._pairs, self._usage
         self._reset()
         for widths, pair_widths, codes in seen:
@@ -292,9 +289,7 @@ class CollapseMonitor:
                 self._pairs[tap] = pairs.get(tap) or self._new_reservoir(d)
 
     def _new_reservoir(self, dim: int) -> Reservoir:
-        distributed = torch.distributed
-        ranked = distributed.is_available() and distributed.is_initialized()
-        return Reservoir(dim, self.capacity, stream=distributed.get_rank() if ranked else 0)
+        return Reservoir(dim, self.capacity, stream=torch.distributed.get_rank() if in_group() else 0)
 
     def _reset(self) -> None:
         self._moments: dict[str, Moments] = {}
@@ -313,7 +308,7 @@ class CollapseMonitor:
 
 @contextmanager
 def _naming(tap: str) -> Iterator[None]:
-    """Says which tap an error is about."""
+    """Name the tap that an error is about."""
     try:
         yield
     except UsageError as error:

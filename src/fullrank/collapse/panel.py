@@ -1,55 +1,22 @@
-"""The panel: every collapse metric of one embedding, each beside its value for a cloud without structure."""
+"""Panel: the collapse metrics of one embedding beside their baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from fullrank.collapse import nulls
-from fullrank.collapse.catalogue import Spectra
-from fullrank.collapse.clusters import tight_clusters
-from fullrank.collapse.metrics import alignment, uniformity
+from fullrank.collapse.baselines import baseline
+from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
+from fullrank.collapse.metrics.clusters import tight_clusters
 from fullrank.collapse.moments import Moments
-from fullrank.collapse.spectrum import auc, effective_rank, participation_ratio
 
-__all__ = ["METRICS", "Measure", "Metric", "Panel"]
-
+__all__ = ["Measure", "Panel"]
 
 CLUSTER_POINTS = 1024  # linking them costs their square; ten rows a cluster show it
-
-
-class Metric(NamedTuple):
-    """What a metric of the panel is computed from, and its null value for n rows of width d."""
-
-    variant: str
-    null: Callable[[int, int], float | None]
-
-
-def _no_null(n: int, d: int) -> float | None:
-    """What is no function of n and d alone is filled in where it is measured."""
-    return None
-
-
-METRICS: dict[str, Metric] = {
-    "level": Metric("sqrt(d) x mean std of unit rows", nulls.null_level),
-    "centred_share": Metric("tr Cov / E||z||^2, raw rows", nulls.null_centred_share),
-    "erank_centred": Metric("singular values, raw rows, centred", nulls.null_effective_rank),
-    "rankme_uncentred": Metric("singular values, raw rows, not centred, eps 0", nulls.null_rankme),
-    "rankme_unit": Metric("singular values, unit rows, not centred, eps 0", nulls.null_rankme),
-    "participation_ratio": Metric("covariance eigenvalues, raw rows", nulls.null_participation_ratio),
-    "auc": Metric("cumulative singular values, raw rows, centred; higher is worse", nulls.null_auc),
-    "uniformity": Metric("unit rows, t = 2, a sample; higher is worse", nulls.null_uniformity),
-    "linked_share": Metric(
-        "variance within linked clusters, a sample; null: a Gaussian cloud linked alike", _no_null
-    ),
-    "tight_clusters": Metric("clusters found by linking nearest neighbours, a sample", _no_null),
-    "alignment": Metric("squared distance of unit rows of two views, a sample", nulls.null_alignment),
-}
-"""The metrics that a panel may hold, in the order of reading."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +29,6 @@ class Measure:
         null: what isotropic Gaussian rows of the same n and d would read, None where that is not defined.
         n: how many rows (or pairs) it was computed from.
         d: their width.
-        variant: rows raw or unit, centred or not, singular values or eigenvalues.
     """
 
     name: str
@@ -70,7 +36,6 @@ class Measure:
     null: float | None
     n: int
     d: int
-    variant: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +72,7 @@ class Panel:
         points: Tensor | None = None,
         pairs: tuple[Tensor, Tensor] | None = None,
     ) -> Panel:
-        """Reads a panel off the moments.
+        """Compute a panel from moments.
 
         Args:
             tap: the name of the embedding.
@@ -118,40 +83,26 @@ class Panel:
         Raises:
             UsageError: the moments have seen no rows; points or pairs are not finite or not of one shape.
         """
-        spectra_of_rows = Spectra.of(moments)
-        moments = spectra_of_rows.moments
-        n, d = moments.count, moments.dim
-        centred, uncentred, unit = spectra_of_rows.centred, spectra_of_rows.uncentred, spectra_of_rows.unit
-        spread = n > 1  # nothing varies over a single row
-        values = {
-            "level": float(moments.unit.variances.sqrt().mean()) * d**0.5 if spread else None,
-            "centred_share": moments.centred_share if spread else None,
-            "erank_centred": effective_rank(centred),
-            "rankme_uncentred": effective_rank(uncentred),
-            "rankme_unit": effective_rank(unit),
-            "participation_ratio": participation_ratio(centred**2),
-            "auc": auc(centred, d),
-        }
-        measured = {name: (value, n) for name, value in values.items()}
+        spectra = Spectra.of(moments)
+        n, d = spectra.moments.count, spectra.moments.dim
+        inputs: dict[str, tuple[int, tuple[Any, ...]]] = dict.fromkeys(OF_MOMENTS, (n, (spectra,)))
+        clusters = None
         if points is not None and len(points):
-            measured["uniformity"] = uniformity(points), len(points)
             linked = points[:CLUSTER_POINTS]
             clusters = tight_clusters(linked)
-            share, count = (
-                (clusters.within_share, clusters.count) if clusters and clusters.found else (1.0, 1)
-            )
-            measured["linked_share"] = share if clusters else None, len(linked)
-            measured["tight_clusters"] = float(count) if clusters else None, len(linked)
+            inputs |= {"points": (len(points), (points,)), "clusters": (len(linked), (clusters,))}
         if pairs is not None and len(pairs[0]):
-            measured["alignment"] = alignment(*pairs), len(pairs[0])
-        measures = {
-            name: Measure(name, value, METRICS[name].null(k, d), k, d, METRICS[name].variant)
-            for name, (value, k) in measured.items()
-        }
-        if points is not None and len(points) and clusters:
+            inputs["pairs"] = len(pairs[0]), pairs
+        measures = {}
+        chosen = [metric for metric in METRICS.values() if metric.panel and metric.needs in inputs]
+        for metric in sorted(chosen, key=lambda metric: metric.panel):
+            k, given = inputs[metric.needs]
+            value = metric.value_of(clusters) if metric.needs == "clusters" else metric(*given)
+            measures[metric.name] = Measure(metric.name, value, baseline(metric.name, k, d), k, d)
+        if clusters is not None:
             measures["linked_share"] = replace(measures["linked_share"], null=clusters.surrogate_share)
-        spectra = {"centred": centred / max(n - 1, 1) ** 0.5, "unit": unit / n**0.5}
-        return cls(tap, n, d, measures, spectra)
+        shown = {"centred": spectra.centred / max(n - 1, 1) ** 0.5, "unit": spectra.unit / n**0.5}
+        return cls(tap, n, d, measures, shown)
 
     def value(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined or not in this panel."""
@@ -163,7 +114,7 @@ class Panel:
         return replace(self, spectra={})
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: `{"tap", "n", "d", "measures": {metric: {"value", "null", "n"}}}`, no spectra."""
+        """JSON-able, without spectra."""
         measures = {m.name: {"value": m.value, "null": m.null, "n": m.n} for m in self.measures.values()}
         return {"tap": self.tap, "n": self.n, "d": self.d, "measures": measures}
 
@@ -178,7 +129,7 @@ class Panel:
             True
         """
         measures = {
-            name: Measure(name, m["value"], m["null"], m["n"], data["d"], METRICS[name].variant)
+            name: Measure(name, m["value"], m["null"], m["n"], data["d"])
             for name, m in data["measures"].items()
         }
         return cls(data["tap"], data["n"], data["d"], measures)

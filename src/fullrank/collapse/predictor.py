@@ -1,4 +1,4 @@
-"""What a predictor does to the spectrum of what it is given, and whether it shares its eigenvectors."""
+"""Effect of a predictor on the spectrum of its input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRACE = 0.9999  # directions that hold this share of the trace are looked at; th
 
 @dataclass(frozen=True)
 class PredictorSpectrum:
-    """A predictor seen from the eigenvectors u_i of the correlation C = E[z z^T] of its input.
+    """Predictor in the eigenvectors u_i of its input's correlation E[z z^T].
 
     Attributes:
         eigenvalues: float64 [m], of C, descending: those that hold 99.99 % of its trace.
@@ -49,7 +49,7 @@ class PredictorSpectrum:
 
 @torch.no_grad()
 def predictor_spectrum(z: Tensor, p: Tensor) -> PredictorSpectrum | None:
-    """The best linear map W from z to p, read off in the eigenvectors of E[z z^T]; None for a constant zero.
+    """Best linear map W from z to p in the eigenvectors of E[z z^T].
 
     W u_i = E[p z^T] u_i / lambda_i, so that nothing but C is decomposed. For a linear predictor W is the
     predictor itself; DirectPred (2102.06810) rests on its eigenvectors coming to be those of C, and implicit

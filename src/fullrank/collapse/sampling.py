@@ -1,17 +1,102 @@
-"""Which rows a bounded sample keeps: a choice that depends on the rows alone.
+"""Bounded samples of rows, for metrics that compare rows with each other.
 
-`Reservoir` draws a key for each place in a stream, so its sample changes with the order. Here the key is made
-of the row itself: the same rows give the same sample in any order, any chunks and any number of processes.
+Both kinds keep the rows of the smallest keys (bottom-k sampling), and keys are scrambled numbers. `Reservoir`
+makes one of the place in a stream, so its sample is uniform over all rows. `row_keys` makes it of the row
+itself, so the same rows give the same sample in any order, any chunks and any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["row_keys", "smallest"]
+from fullrank.collapse.moments import check_rows, in_group
+
+__all__ = ["Reservoir", "row_keys", "smallest"]
+
+
+class Reservoir:
+    """A uniform sample, without replacement, of at most `capacity` rows of a stream.
+
+    The sample does not depend on how the stream was cut into chunks, sees every part of a data set that is
+    sorted or interleaved by class, and is the same every time.
+
+    Args:
+        dim: d, the width of a row.
+        capacity: the most rows to keep, as float32 on the CPU (16 MB for 2048 rows of 2048).
+        stream: which stream this is (the rank of a process), so that two of them have different keys.
+
+    Attributes:
+        count: rows offered.
+
+    Example:
+        >>> sample = Reservoir(dim=1, capacity=3)
+        >>> sample.add(torch.arange(100.0)[:, None])
+        >>> len(sample.rows), sample.count, sample.rows[:, 0].long().tolist() == sample.places.tolist()
+        (3, 100, True)
+    """
+
+    def __init__(self, dim: int, capacity: int = 2048, stream: int = 0) -> None:
+        self.dim, self.capacity, self.stream, self.count = dim, capacity, stream, 0
+        nothing = torch.empty(0, dtype=torch.int64)
+        self._kept = nothing, nothing, torch.empty(0, dim)  # keys, places and rows
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @property
+    def rows(self) -> Tensor:
+        """The sample, float32 [m, d] on the CPU, smallest key first."""
+        return self._merged()[2]
+
+    @property
+    def places(self) -> Tensor:
+        """Places of the sampled rows in the stream, int64 [m]."""
+        return self._merged()[1]
+
+    @torch.no_grad()
+    def add(self, z: Tensor) -> None:
+        """Offer rows [n, d], in the order of the stream."""
+        check_rows(z, self.dim)
+        places = torch.arange(self.count, self.count + len(z))
+        keys = _scramble(places + (self.stream << 40)) ^ _SIGN
+        kept = self._kept[0]
+        full = len(kept) == self.capacity
+        # where the sample is full soon hardly any row is better, so hardly any is copied
+        chosen = (keys < kept[-1]).nonzero()[:, 0] if full else smallest(keys, self.capacity)
+        rows = z.detach()[chosen.to(z.device)].to("cpu", torch.float32)
+        self._waiting.append((keys[chosen], places[chosen], rows))
+        self.count += len(z)
+        if not full or sum(len(keys) for keys, _, _ in self._waiting) > self.capacity:
+            self._merged()
+
+    def gather(self, group: Any = None) -> None:
+        """Become the sample of the union of all processes' streams."""
+        if not in_group():
+            return
+        distributed, own = torch.distributed, self._merged()
+        world = distributed.get_world_size(group)
+        all_keys: list[Any] = [None] * world
+        distributed.all_gather_object(all_keys, (self.count, own[0].numpy()), group=group)
+        union = torch.cat([torch.from_numpy(keys) for _, keys in all_keys]).sort().values[: self.capacity]
+        mine = int((own[0] <= union[-1]).sum()) if len(union) else 0
+        winners: list[Any] = [None] * world  # only these travel
+        distributed.all_gather_object(winners, [x[:mine].numpy() for x in own], group=group)
+        self.count = sum(count for count, _ in all_keys)
+        self._kept = own[0][:0], own[1][:0], own[2][:0]
+        self._waiting = [
+            (torch.from_numpy(k), torch.from_numpy(p), torch.from_numpy(r)) for k, p, r in winners
+        ]
+        self._merged()
+
+    def _merged(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, places and rows of the smallest keys, sorted."""
+        if self._waiting:
+            keys, places, rows = (torch.cat(x) for x in zip(self._kept, *self._waiting, strict=True))
+            order = smallest(keys, self.capacity)
+            self._kept, self._waiting = (keys[order], places[order], rows[order]), []
+        return self._kept
 
 
 def smallest(keys: Tensor, capacity: int) -> Tensor:
@@ -20,7 +105,7 @@ def smallest(keys: Tensor, capacity: int) -> Tensor:
 
 
 def row_keys(inputs: Sequence[Tensor]) -> Tensor:
-    """Keys [n] of rows that belong together, int64: equal rows have equal keys, all others scatter.
+    """Keys [n] of rows: equal rows have equal keys, all others scatter.
 
     Args:
         inputs: tensors [n, ...] of numbers, on one device.
@@ -41,8 +126,11 @@ def row_keys(inputs: Sequence[Tensor]) -> Tensor:
     return key
 
 
+_SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
+
+
 def _scramble(x: Tensor) -> Tensor:
-    """A one-to-one scrambling of 64-bit numbers (the finaliser of SplitMix64: Steele, Lea, Flood 2014)."""
+    """Finaliser of SplitMix64 (Steele, Lea, Flood 2014), one-to-one."""
     x = x - 0x61C8864680B583EB  # + 0x9E3779B97F4A7C15 modulo 2^64, and so below
     x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
     x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15

@@ -1,6 +1,6 @@
-"""Every metric of the catalogue as a torchmetrics class: `update` with rows, `compute` the value.
+"""Every metric as a torchmetrics class: `update` with rows, `compute` the value.
 
-A class is made for each entry and named after it: `erank_centred` is `ErankCentred`. What moments are enough
+A class is made for each metric and named after it: `erank_centred` is `ErankCentred`. What moments are enough
 for keeps float64 sums, so chunks and processes add up to the exact value of the whole. What compares rows
 keeps a bounded sample that depends on the rows alone: not on their order, nor on chunks or processes. A value
 that is not defined computes to None.
@@ -23,38 +23,37 @@ from __future__ import annotations
 
 import inspect
 
-from fullrank.collapse.catalogue import CATALOGUE, Entry, class_name
+from fullrank.collapse.metrics import METRICS, Metric, class_name
 from fullrank.collapse.streaming_states import BASES, CollapseMetric
 from fullrank.errors import UnknownNameError
 
-__all__ = ["CollapseMetric", *(class_name(name) for name in CATALOGUE)]
+__all__ = ["CollapseMetric", *(class_name(name) for name in METRICS)]
 
 
-def _class_of(entry: Entry) -> type[CollapseMetric]:
-    """The class of one entry."""
-    base, function = BASES[entry.needs], entry.function
+def _class_of(metric: Metric) -> type[CollapseMetric]:
+    base, function = BASES[metric.needs], metric.function
     summary = (inspect.getdoc(function) or "").partition("\n")[0]
     how = inspect.getdoc(base) or ""
-    about = f"{summary}\n\n`{function.__module__}.{function.__name__}` ({entry.variant}). {how}"
+    about = f"{summary}\n\n`{function.__module__}.{function.__name__}` ({metric.variant}). {how}"
     return type(
-        class_name(entry.name),
+        class_name(metric.name),
         (base,),
         {
             "__doc__": about,
             "__module__": __name__,
-            "entry": entry,
-            "higher_is_better": {"high": True, "low": False}.get(entry.better),
+            "definition": metric,
+            "higher_is_better": {"high": True, "low": False}.get(metric.better),
         },
     )
 
 
-for _entry in CATALOGUE.values():
-    globals()[class_name(_entry.name)] = _class_of(_entry)
+for _metric in METRICS.values():
+    globals()[class_name(_metric.name)] = _class_of(_metric)
 
 
 def __getattr__(name: str) -> type[CollapseMetric]:
-    """Every class is made above; this tells a type checker of them, and a user of the nearest name."""
+    """Answer an unknown class with the nearest name."""
     if name.startswith("_"):
         raise AttributeError(name)
-    known = [class_name(entry) for entry in CATALOGUE]
+    known = [class_name(metric) for metric in METRICS]
     raise AttributeError(str(UnknownNameError("streaming metric", name, known)))

@@ -1,4 +1,4 @@
-"""What streaming metrics keep: sums that add up, or a bounded sample of rows. `streaming` has the metrics."""
+"""States of streaming metrics: sums, or a bounded sample of rows."""
 
 from __future__ import annotations
 
@@ -7,47 +7,46 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric as TorchMetric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from fullrank.collapse.catalogue import Entry, Need
-from fullrank.collapse.codes import below_the_largest
+from fullrank.collapse.metrics import Metric
+from fullrank.collapse.metrics.codes import CodeUsage, below_the_largest
+from fullrank.collapse.metrics.views import ViewSums
 from fullrank.collapse.moments import Moments, finite_rows
 from fullrank.collapse.sampling import row_keys, smallest
-from fullrank.collapse.usage import CodeUsage
-from fullrank.collapse.views import ViewSums
 from fullrank.errors import UnknownNameError, UsageError
 
 __all__ = ["BASES", "CollapseMetric"]
 
 
-class CollapseMetric(Metric):
-    """One metric of the catalogue as streaming state.
+class CollapseMetric(TorchMetric):
+    """One metric as streaming state.
 
     Args:
-        options: options of the entry, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
+        options: options of the metric, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
             such as `sync_on_compute` and `process_group`.
 
     Attributes:
-        entry: what the catalogue says of it.
+        definition: of the metric.
 
     Raises:
         UsageError: an unknown option; input that is not finite or of another shape.
     """
 
-    entry: ClassVar[Entry]
+    definition: ClassVar[Metric]
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
 
     def __init__(self, **options: Any) -> None:
-        known = (*self.entry.knobs, *_METRIC_OPTIONS)
+        known = (*self.definition.knobs, *_METRIC_OPTIONS)
         for name in options:
             if name not in known:
                 raise UnknownNameError(f"option of {type(self).__name__}", name, known)
         super().__init__(**{name: value for name, value in options.items() if name in _METRIC_OPTIONS})
-        self.options = {name: value for name, value in options.items() if name in self.entry.knobs}
+        self.options = {name: value for name, value in options.items() if name in self.definition.knobs}
 
     def _sum(self, **shapes: tuple[int, ...]) -> None:
         for name, shape in shapes.items():
@@ -59,7 +58,7 @@ class CollapseMetric(Metric):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
 
     def _value(self, *inputs: Any) -> Tensor | None:
-        value = self.entry(*inputs, **self.options)
+        value = self.definition(*inputs, **self.options)
         return None if value is None else torch.tensor(value, dtype=torch.float64, device=self.device)
 
 
@@ -75,7 +74,7 @@ _METRIC_OPTIONS = (
 
 
 class _OfMoments(CollapseMetric):
-    """Takes rows [n, d]; keeps count, sums and sums of outer products of raw and of unit rows.
+    """State of rows [n, d]: sums and outer products of raw and unit rows.
 
     Args:
         dim: d, the width of a row.
@@ -100,7 +99,6 @@ class _OfMoments(CollapseMetric):
         return moments
 
     def update(self, z: Tensor) -> None:
-        """Takes in rows [n, d]."""
         moments = self._moments()
         moments.update(z)  # the sums are the states themselves
         self.count = torch.full_like(self.count, moments.count)
@@ -111,7 +109,7 @@ class _OfMoments(CollapseMetric):
 
 
 class _OfViews(CollapseMetric):
-    """Takes views [n, q, d] of n images; keeps the sums of `ViewSums`.
+    """State of views [n, q, d] of n images: the sums of `ViewSums`.
 
     Args:
         dim: d, the width of a row.
@@ -136,7 +134,6 @@ class _OfViews(CollapseMetric):
         return sums
 
     def update(self, views: Tensor) -> None:
-        """Takes in views [n, q, d], q of each image."""
         sums = self._sums()
         sums.update(views)
         self.count = torch.full_like(self.count, sums.means.count)
@@ -147,7 +144,7 @@ class _OfViews(CollapseMetric):
 
 
 class _OfScores(CollapseMetric):
-    """Takes scores (logits) [n, K]; keeps the sums of `CodeUsage`.
+    """State of scores (logits) [n, K]: the sums of `CodeUsage`.
 
     Args:
         codes: K.
@@ -164,7 +161,6 @@ class _OfScores(CollapseMetric):
         self._sum(count=(), sums=(codes,), firsts=(codes,), entropy=())
 
     def update(self, scores: Tensor) -> None:
-        """Takes in scores [n, K]."""
         usage = CodeUsage(self.codes, self.device)
         usage.update(below_the_largest(scores))
         self.count += usage.n
@@ -181,7 +177,7 @@ class _OfScores(CollapseMetric):
 
 
 class _OfSample(CollapseMetric):
-    """Keeps the `capacity` rows of the smallest `row_keys`.
+    """State of a sample: the `capacity` rows of the smallest `row_keys`.
 
     So the sample is a uniform one of the different rows, and the same for the same rows in any order, any
     chunks and any number of processes.
@@ -255,7 +251,7 @@ class _OfSample(CollapseMetric):
 
 
 class _OfPoints(_OfSample):
-    """Takes rows [n, d].
+    """State of rows [n, d]: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -266,12 +262,11 @@ class _OfPoints(_OfSample):
         super().__init__([(dim,)], capacity, **options)
 
     def update(self, z: Tensor) -> None:
-        """Takes in rows [n, d]."""
         self._offer(z)
 
 
 class _OfPairs(_OfSample):
-    """Takes two views [n, d] of the same images.
+    """State of two views [n, d] of the same images: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -282,12 +277,11 @@ class _OfPairs(_OfSample):
         super().__init__([(dim,), (dim,)], capacity, **options)
 
     def update(self, za: Tensor, zb: Tensor) -> None:
-        """Takes in first and second views, [n, d] each."""
         self._offer(za, zb)
 
 
 class _OfLabels(_OfSample):
-    """Takes rows [n, d] and integer labels [n].
+    """State of rows [n, d] and integer labels [n]: a sample.
 
     Args:
         dim: d, the width of a row.
@@ -298,14 +292,13 @@ class _OfLabels(_OfSample):
         super().__init__([(dim,), ()], capacity, **options)
 
     def update(self, z: Tensor, labels: Tensor) -> None:
-        """Takes in rows [n, d] and labels [n]."""
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
             raise UsageError("labels are a tensor of one integer a row")
         self._offer(z, labels.long())
 
 
 class _OfClassifier(_OfLabels):
-    """Takes rows [n, d] and integer labels [n], and holds a linear classifier against them.
+    """State of rows [n, d] and labels [n], beside a linear classifier.
 
     Args:
         weight: [K, d].
@@ -330,7 +323,7 @@ class _OfClassifier(_OfLabels):
 
 
 class _OfTokens(_OfSample):
-    """Takes the tokens [n, t, d] of n images.
+    """State of the tokens [n, t, d] of n images: a sample.
 
     Args:
         tokens: t, of one image.
@@ -342,16 +335,16 @@ class _OfTokens(_OfSample):
         super().__init__([(tokens, dim)], capacity, **options)
 
     def update(self, tokens: Tensor) -> None:
-        """Takes in tokens [n, t, d]."""
         self._offer(tokens)
 
 
-BASES: dict[Need, type[CollapseMetric]] = {
+BASES: dict[str, type[CollapseMetric]] = {
     "spectrum": _OfMoments,
     "unit spectrum": _OfMoments,
     "moments": _OfMoments,
     "points": _OfPoints,
     "neighbours": _OfPoints,
+    "clusters": _OfPoints,
     "pairs": _OfPairs,
     "views": _OfViews,
     "labels": _OfLabels,

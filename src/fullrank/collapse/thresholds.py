@@ -1,9 +1,10 @@
-"""Every number that a verdict depends on, in one table, with where each comes from."""
+"""Thresholds of the verdict, in one table, with where each comes from."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UsageError
 
 __all__ = ["Thresholds"]
@@ -11,7 +12,7 @@ __all__ = ["Thresholds"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Every number that a verdict depends on, with where it comes from.
+    """Thresholds of the verdict, with where each comes from.
 
     Attributes:
         level: complete below it. A constant with noise is the same cloud as one with a large mean, so this is
@@ -73,12 +74,15 @@ class Thresholds:
 
     def shares(self) -> dict[str, float]:
         """The rank metrics that are judged, each with the least share of d that passes."""
-        shares = {
-            "rankme_unit": self.rank_share,
-            "erank_centred": self.rank_share,
-            "participation_ratio": self.participation_share,
-        }
-        return {metric: share for metric, share in shares.items() if share > 0}
+        judged = [metric for metric in METRICS.values() if metric.spectrum and metric.threshold]
+        judged.sort(key=lambda metric: (metric.spectrum != "unit", metric.panel))  # unit rows first
+        shares = {metric.name: float(getattr(self, metric.threshold)) for metric in judged}
+        return {name: share for name, share in shares.items() if share > 0}
+
+    def levels(self) -> dict[str, float]:
+        """The level checks, each with the least value that passes."""
+        judged = (metric for metric in METRICS.values() if metric.needs == "moments" and metric.threshold)
+        return {metric.name: float(getattr(self, metric.threshold)) for metric in judged}
 
     def fewest(self, metric: str, of: float) -> float:
         """The least number of directions that passes, where `of` directions are possible."""

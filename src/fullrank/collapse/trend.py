@@ -1,4 +1,4 @@
-"""Early warning: a measure that is still above its threshold and will not be for long."""
+"""Early warning: measures that will soon pass their threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_AHEAD = 3
 def warnings(
     panel: Panel, history: Sequence[Panel] = (), thresholds: Thresholds | None = None
 ) -> tuple[str, ...]:
-    """Measures that fell in each of the last three panels and cross their threshold within three more.
+    """Measures that fell in the last panels and will soon pass their threshold.
 
     The fall is continued at its mean rate, in logarithms: halving stays halving.
 

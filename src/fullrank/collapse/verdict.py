@@ -1,4 +1,4 @@
-"""The verdict: which collapse a panel shows, if any, with the evidence it rests on.
+"""Verdict: which collapse a panel shows, if any, with its evidence.
 
 The order matters. A centred spectrum has no scale, so around a constant it shows the rank of the noise, often
 a full one: the level is asked first. A handful of points has a low rank, too, so clusters are asked before
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from fullrank.collapse.metrics import METRICS
+from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import Usage
 
 __all__ = ["Evidence", "Kind", "Verdict", "judge", "judge_codes"]
 
@@ -48,7 +49,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided on one tap, and why.
+    """Verdict on one tap, with its reason.
 
     Attributes:
         kind: what it is; see `Kind`.
@@ -85,15 +86,8 @@ class Verdict:
         return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"
 
 
-_WORDS = {
-    "rankme_unit": "RankMe of unit rows",
-    "erank_centred": "centred effective rank",
-    "participation_ratio": "participation ratio",
-}
-
-
 class _Case(NamedTuple):
-    """What a rule may look at."""
+    """Input of a rule."""
 
     panel: Panel
     trends: dict[str, float | None]
@@ -113,7 +107,7 @@ def judge(
     thresholds: Thresholds | None = None,
     trained: bool = True,
 ) -> Verdict:
-    """Names the collapse that a panel shows.
+    """Name the collapse that a panel shows.
 
     Args:
         panel: of held-out rows in evaluation mode.
@@ -147,7 +141,7 @@ def judge(
 def judge_codes(
     usage: Usage, tap: str = "codes", thresholds: Thresholds | None = None, trained: bool = True
 ) -> Verdict:
-    """Names the collapse that the use of codes shows: too few of them, or all of them for every image.
+    """Name the collapse that the use of codes shows.
 
     Example:
         >>> import torch
@@ -210,7 +204,7 @@ def _complete(case: _Case) -> _Finding | None:
     panel, thresholds = case.panel, case.thresholds
     metric = _failed_gate(panel, thresholds)
     if metric is not None:
-        value, threshold = panel.value(metric) or 0.0, _gates(thresholds)[metric]
+        value, threshold = panel.value(metric) or 0.0, thresholds.levels()[metric]
         why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
         return _Finding("complete", why, 1 - value / threshold)
     level, fall = panel.value("level"), case.trends.get("level")
@@ -240,7 +234,7 @@ def _dimensional(case: _Case) -> _Finding | None:
     for metric in thresholds.shares():
         value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
         if value is not None and value < fewest and _certain(case, metric):
-            shown = f"{_WORDS[metric]} is {value:.1f} of {panel.d} directions"
+            shown = f"{METRICS[metric].label} is {value:.1f} of {panel.d} directions"
             severity = 1 - (value - 1) / max(fewest - 1, 1e-9)
             return _Finding("dimensional", f"{shown}, below {fewest:.1f}", severity)
     fall = case.trends.get("erank_centred")
@@ -261,7 +255,7 @@ def _not_certified(case: _Case) -> _Finding | None:
         if value is not None and value < thresholds.fewest(metric, panel.d):
             enough = round(thresholds.rows_per_dimension * panel.d)
             cannot = f"n = {panel.n} rows cannot certify rank in {panel.d} dimensions"
-            why = f"{cannot} ({_WORDS[metric]} is {value:.1f}); at least {enough} would"
+            why = f"{cannot} ({METRICS[metric].label} is {value:.1f}); at least {enough} would"
             return _Finding("not decidable", why)
     return None
 
@@ -270,11 +264,8 @@ def _healthy(case: _Case) -> _Finding:
     panel, thresholds = case.panel, case.thresholds
     level, rank = panel.value("level"), panel.value("rankme_unit")
     fewest = thresholds.fewest("rankme_unit", panel.d)
-    return _Finding(
-        "healthy",
-        f"level is {level:.2f} (at least {thresholds.level:g}) and {_WORDS['rankme_unit']} is {rank:.1f} "
-        f"of {panel.d} directions (at least {fewest:.1f})",
-    )
+    why = f"level is {level:.2f} (at least {thresholds.level:g}) and {METRICS['rankme_unit'].label} is "
+    return _Finding("healthy", f"{why}{rank:.1f} of {panel.d} directions (at least {fewest:.1f})")
 
 
 _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
@@ -291,14 +282,9 @@ _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
 # What the rules share.
 
 
-def _gates(thresholds: Thresholds) -> dict[str, float]:
-    """The level checks, each with the least value that passes."""
-    return {"level": thresholds.level, "centred_share": thresholds.centred_share}
-
-
 def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
     """The first level check that a panel does not pass."""
-    for metric, threshold in _gates(thresholds).items():
+    for metric, threshold in thresholds.levels().items():
         value = panel.value(metric)
         if value is not None and value < threshold:
             return metric
@@ -306,7 +292,7 @@ def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
 
 
 def _certain(case: _Case, metric: str) -> bool:
-    """Whether a low reading is low: there are rows enough, or it is low even for so few."""
+    """Whether a low value is certain: enough rows, or low even for so few."""
     if case.panel.n >= case.thresholds.rows_per_dimension * case.panel.d:
         return True
     measure = case.panel.measures[metric]
@@ -322,8 +308,8 @@ def _relative(measure: Measure | None) -> float | None:
 
 
 def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
-    """The relative change from the best earlier value, of metrics that are better when higher."""
-    if measure.name in ("auc", "uniformity", "alignment", "linked_share", "tight_clusters"):
+    """Relative change from the best earlier value, where higher is better."""
+    if METRICS[measure.name].better != "high":
         return None
     now = _relative(measure)
     earlier = [r for panel in past if (r := _relative(panel.measures.get(measure.name)))]
@@ -332,7 +318,7 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
 
 def _evidence(case: _Case, measure: Measure) -> Evidence:
     metric, value, trend, thresholds = measure.name, measure.value, case.trends[measure.name], case.thresholds
-    threshold = _gates(thresholds).get(metric)
+    threshold = thresholds.levels().get(metric)
     if metric == "linked_share" and measure.null is not None:
         threshold = min(thresholds.linked_share, measure.null / 4)
     if metric in thresholds.shares():

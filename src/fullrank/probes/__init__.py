@@ -1,19 +1,18 @@
-"""Probes: what a representation is worth. They take tensors, never a method or a config.
+"""Probes: worth of a representation for a task, from tensors alone.
 
 Labels below 0 mean unlabelled everywhere and are left out; where none is left, a UsageError says so.
 """
 
+from fullrank.collapse.kmeans import KMeans, kmeans
 from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.clusters import (
     ClusterResult,
     by_first_choice,
     by_kmeans,
     by_legacy_argmax,
-    cluster_probe,
 )
 from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
-from fullrank.probes.lloyd import KMeans, kmeans
 from fullrank.probes.logistic import LogisticFit, LogisticResult, fit_logistic, logistic_probe
 from fullrank.probes.neighbours import nearest
 
@@ -30,7 +29,6 @@ __all__ = [
     "by_kmeans",
     "by_legacy_argmax",
     "cluster_agreement",
-    "cluster_probe",
     "fit_logistic",
     "kmeans",
     "knn_predict",

@@ -1,9 +1,9 @@
-"""How well clusters agree with classes: information, pairs, a matching, purity. scikit-learn counts."""
+"""Agreement of clusters with classes: information, pairs, purity."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,13 +50,9 @@ class Agreement:
     over_clustered: bool
     rows: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
 
 def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:
-    """Holds clusters against classes.
+    """Compare clusters with classes.
 
     Args:
         assigned: cluster numbers, integers [n], not negative.

@@ -1,21 +1,20 @@
-"""Clusters of a representation: from codes or prototypes, from k-means, or as a published script has them."""
+"""Clusters of a representation: by codes, k-means, or a published script."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.kmeans import kmeans
+from fullrank.collapse.moments import all_finite, check_rows
 from fullrank.errors import UsageError
 from fullrank.probes.agreement import Agreement, cluster_agreement
-from fullrank.probes.labelled import all_finite, labelled_rows, two_classes
-from fullrank.probes.lloyd import kmeans
+from fullrank.probes.labelled import labelled_rows, two_classes
 
-__all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax", "cluster_probe"]
+__all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def by_first_choice(scores: Tensor, labels: Tensor) -> ClusterResult:
 
 
 def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
-    """CPLearn's script for SwAV and Barlow Twins: the largest *feature* of a row is its "cluster".
+    """CPLearn's script: the largest *feature* of a row is its "cluster".
 
     Columns of a projection are no clusters: a rotation of the features, which changes nothing that a linear
     head sees, changes this. For comparing with published numbers only.
@@ -87,7 +86,7 @@ def by_kmeans(
     seed: int = 0,
     restarts: int = 3,
 ) -> ClusterResult:
-    """k-means of all rows, those without a label too; the agreement is of those with one.
+    """k-means of all rows; the agreement is of those with a label.
 
     Args:
         features: [n, d].
@@ -113,47 +112,6 @@ def by_kmeans(
     return ClusterResult(
         "k-means", cluster_agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
     )
-
-
-def cluster_probe(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    scores: Tensor | None = None,
-    clusters: Sequence[int] = (),
-    legacy: bool = False,
-    unit: bool = True,
-    seed: int = 0,
-    restarts: int = 3,
-) -> tuple[ClusterResult, ...]:
-    """All clusterings that can be had: of the codes where there are any, and k-means.
-
-    Args:
-        features: [n, d].
-        labels: integers [n]; below 0 means unlabelled, which is left out.
-        scores: codes or prototypes [n, K], for `by_first_choice`.
-        clusters: numbers of clusters for k-means; none takes as many as there are classes.
-        legacy: whether `by_legacy_argmax` of the features is taken too.
-        unit: see `by_kmeans`.
-        seed: of k-means.
-        restarts: of k-means.
-
-    Raises:
-        UsageError: as the three.
-
-    Example:
-        >>> rows, labels = torch.eye(4).repeat(9, 1), torch.arange(4).repeat(9)
-        >>> for found in cluster_probe(rows, labels, scores=rows, clusters=[4, 2]):
-        ...     print(found.origin, found.agreement.clusters, round(found.agreement.purity, 2))
-        codes 4 1.0
-        k-means 4 1.0
-        k-means 2 0.5
-    """
-    found = [] if scores is None else [by_first_choice(scores, labels)]
-    found += [
-        by_kmeans(features, labels, k, unit=unit, seed=seed, restarts=restarts) for k in clusters or (None,)
-    ]
-    return (*found, by_legacy_argmax(features, labels)) if legacy else tuple(found)
 
 
 def _first_choices(scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""k nearest neighbours: what a frozen representation says about labels, without any training.
+"""k nearest neighbours: accuracy of a frozen representation, untrained.
 
 Votes for every k and every temperature come from one search. k and the temperature are hyper-parameters: they
 are chosen on rows of the bank that are held out, never on the rows that are judged (`knn_probe`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -51,7 +52,7 @@ class KnnRow:
 
 @dataclass(frozen=True)
 class KnnResult:
-    """What k nearest neighbours say, with k and the temperature chosen on held-out rows of the bank.
+    """Accuracy with k and the temperature chosen on held-out bank rows.
 
     Attributes:
         best: the accuracy on the queries, of what was chosen.
@@ -92,18 +93,12 @@ def knn_probe(
     seed: int = 0,
     backend: Backend = "auto",
 ) -> KnnResult:
-    """Chooses how to vote on a held-out part of the bank, and judges that on the queries with the whole bank.
+    """Choose k and the vote on held-out bank rows; judge on the queries.
 
     Of equally good ways the one with the fewest neighbours is taken, then the first.
 
     Args:
-        queries: features [m, d] to be judged.
-        query_labels: integers [m]; below 0 means unlabelled, which is left out.
-        bank: features [n, d].
-        bank_labels: integers [n], likewise.
-        ks: see `knn_scan`.
-        temperatures: see `knn_scan`.
-        votes: see `knn_scan`.
+        queries, query_labels, bank, bank_labels, ks, temperatures, votes: see `knn_scan`.
         metric: "cosine" or "l2".
         held_out: share of the bank, of every class, in (0, 1).
         seed: of the draw.
@@ -124,19 +119,7 @@ def knn_probe(
     keep, held = (rows.to(bank.device) for rows in split_held_out(bank_labels, held_out, seed))
     ks = _fitting(ks, len(keep))
 
-    def scan(rows: Tensor, labels: Tensor, among: Tensor, known: Tensor) -> tuple[KnnRow, ...]:
-        return knn_scan(
-            rows,
-            labels,
-            among,
-            known,
-            ks=ks,
-            temperatures=temperatures,
-            votes=votes,
-            metric=metric,
-            backend=backend,
-        )
-
+    scan = partial(knn_scan, ks=ks, temperatures=temperatures, votes=votes, metric=metric, backend=backend)
     tried = scan(bank[held], bank_labels[held], bank[keep], bank_labels[keep])
     chosen = max(range(len(tried)), key=lambda i: (tried[i].top1, -tried[i].k))
     table = scan(queries, query_labels, bank, bank_labels)
@@ -215,7 +198,7 @@ def knn_scan(
 
 
 def vote_weights(values: Tensor, vote: Vote, temperature: float | None) -> Tensor:
-    """Weights [m, K] of the neighbours, from similarities or distances [m, K], nearest first.
+    """Weights [m, K] of the neighbours, from similarities or distances.
 
     Those of "similarity" are relative to the nearest neighbour's: exp(1 / 0.01) exceeds single precision.
     """
@@ -228,7 +211,7 @@ def vote_weights(values: Tensor, vote: Vote, temperature: float | None) -> Tenso
 
 
 def counted_votes(labels: Tensor, weights: Tensor, ks: Sequence[int], classes: int) -> Iterator[Tensor]:
-    """The votes [m, classes] of the first k neighbours for every k of `ks`, ascending, in one tensor."""
+    """Votes [m, classes] of the first k neighbours for every k of `ks`."""
     votes, seen = weights.new_zeros(len(labels), classes), 0
     for k in ks:
         votes.scatter_add_(1, labels[:, seen:k], weights[:, seen:k])
@@ -239,7 +222,7 @@ def counted_votes(labels: Tensor, weights: Tensor, ks: Sequence[int], classes: i
 def knn_predict(
     queries: Tensor, bank: Tensor, bank_labels: Tensor, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """Labels by a vote of the k nearest bank rows, weighted by exp(cosine / temperature).
+    """Labels by a weighted vote of the k nearest bank rows.
 
     The weighting is that of Wu et al. (1805.01978), section 3.4, which DINO and solo-learn share.
 
@@ -270,7 +253,7 @@ def knn_predict(
 
 
 def _hits(votes: Tensor, labels: Tensor) -> Tensor:
-    """Rows whose own class is first, and among the first five, in votes [m, classes]: [2]."""
+    """Rows whose own class is first, and among the first five: [2]."""
     own = votes.gather(1, labels[:, None])
     lower = torch.arange(votes.shape[1], device=votes.device) < labels[:, None]
     ahead = ((votes > own) | (lower & (votes == own))).sum(1)

@@ -1,4 +1,4 @@
-"""k nearest neighbours as two published code bases judge by them, for comparing with their numbers.
+"""k nearest neighbours as two published code bases judge by them.
 
 Both look at the rows that they report on: Li's scan chooses k by them, solo-learn's counts the classes in
 them. `knn_probe` does neither.
@@ -24,7 +24,7 @@ STORED, LARGEST = 128, 255  # neighbours that Li's scan keeps, and the largest k
 
 @dataclass(frozen=True)
 class LegacyScan:
-    """What Li's scan reports.
+    """Result of Li's scan.
 
     Attributes:
         accuracy: top-1 for k = 1 to 255; from 128 on all are the same, for 128 neighbours are kept.
@@ -52,16 +52,13 @@ def li_knn_scan(
     *,
     same_set: bool = False,
 ) -> LegacyScan:
-    """Majority votes for k = 1 to 255 from 128 stored neighbours, and the k that is best on the queries.
+    """Li's scan: majority votes for k = 1 to 255, the best k on the queries.
 
     As Li, Efros and Pathak's code does it (arXiv 2209.15007, `compute_nn.py`). Of equally frequent classes
     the lowest number wins. 128 neighbours, or as many as the bank has rows.
 
     Args:
-        queries: features [m, d].
-        query_labels: integers [m]; below 0 means unlabelled, which is left out.
-        bank: features [n, d].
-        bank_labels: integers [n], likewise.
+        queries, query_labels, bank, bank_labels: see `knn_scan`.
         metric: "l2", its default, or "cosine".
         same_set: queries and bank are the same rows; the nearest neighbour, taken to be the row itself, is
             left out, so that 127 remain.
@@ -102,7 +99,7 @@ def solo_knn_scores(
     temperature: float = 0.07,
     metric: Metric = "l2",
 ) -> Tensor:
-    """solo-learn's sums of weights [m, classes]: exp(cosine / temperature), or 1 / (distance + 1e-5).
+    """solo-learn's sums of weights [m, classes].
 
     Args:
         queries: features [m, d].
@@ -152,10 +149,7 @@ def solo_knn(
     classes without a vote fill the places: with five of each it is 1 whatever the features.
 
     Args:
-        queries: features [m, d].
-        query_labels: integers [m], 0 to C - 1; below 0 means unlabelled, which is left out.
-        bank: features [n, d].
-        bank_labels: integers [n], likewise.
+        queries, query_labels, bank, bank_labels: see `knn_scan`; labels are 0 to C - 1.
         k: neighbours.
         temperature: of cosine weights.
         metric: "l2", its default, or "cosine".

@@ -1,18 +1,14 @@
-"""Which rows a probe may use: finite ones with a label. And which of them it holds out to choose by."""
+"""Labelled rows for a probe, and the split that is held out to choose by."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 
-__all__ = ["all_finite", "labelled_rows", "split_held_out", "two_classes"]
-
-
-def all_finite(rows: Tensor) -> bool:
-    """Whether no value is NaN or infinite, in one quick pass where that is so."""
-    return bool(rows.sum().isfinite()) or bool(rows.isfinite().all())
+__all__ = ["labelled_rows", "split_held_out", "two_classes"]
 
 
 def labelled_rows(features: Tensor, labels: Tensor, what: str = "features") -> tuple[Tensor, Tensor]:
@@ -54,7 +50,7 @@ def labelled_rows(features: Tensor, labels: Tensor, what: str = "features") -> t
 
 
 def two_classes(labels: Tensor, what: str = "features") -> int:
-    """How many classes there are: the largest label and those below it, whether they occur or not.
+    """Number of classes: the largest label and those below it.
 
     Raises:
         UsageError: all labels are the same.
@@ -69,7 +65,7 @@ def two_classes(labels: Tensor, what: str = "features") -> int:
 
 
 def split_held_out(labels: Tensor, share: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Which rows to keep and which to hold out, the same share of every class.
+    """Split into rows to keep and to hold out, alike in every class.
 
     Args:
         labels: int64 [n], not negative.

@@ -1,4 +1,4 @@
-"""The linear probe on saved features: logistic regression, with a penalty chosen on held-out rows."""
+"""Linear probe: logistic regression, the penalty chosen on held-out rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
-from fullrank.probes.logistic_solver import LogisticProblem, Solution
+from fullrank.probes.logistic_solver import LogisticProblem
 
 __all__ = ["CS", "LogisticFit", "LogisticResult", "TriedC", "fit_logistic", "logistic_probe"]
 
@@ -49,7 +49,7 @@ class LogisticFit:
         return features.to(self.weights.dtype) @ self.weights.T + self.bias
 
     def accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Top-1 and top-5 (top-min(5, C)) on features [m, d] with labels [m]; unknown classes are missed."""
+        """Top-1 and top-5 (top-min(5, C)); classes not known are missed."""
         first = five = 0
         for x, y in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
             order = self.scores(x).topk(min(5, len(self.classes)), dim=1).indices
@@ -78,7 +78,7 @@ class TriedC:
 
 @dataclass(frozen=True)
 class LogisticResult:
-    """What a linear probe says, with the penalty chosen on held-out training rows.
+    """Accuracy of a linear probe, its penalty chosen on held-out rows.
 
     Attributes:
         top1: on the test rows.
@@ -110,13 +110,9 @@ class LogisticResult:
         plain = {name: value for name, value in vars(self).items() if name not in ("fit", "tried")}
         return {
             **plain,
-            "c": fit.c,
             "classes": len(fit.classes),
             "dim": fit.weights.shape[1],
-            "loss": fit.loss,
-            "gradient": fit.gradient,
-            "converged": fit.converged,
-            "evaluations": fit.evaluations,
+            **{name: getattr(fit, name) for name in ("c", "loss", "gradient", "converged", "evaluations")},
             "tried": [vars(tried) for tried in self.tried],
         }
 
@@ -134,7 +130,7 @@ def logistic_probe(
     tolerance: float = TOLERANCE,
     steps: int = 1000,
 ) -> LogisticResult:
-    """Fits a linear classifier and judges it; the penalty is chosen on a held-out part of the training rows.
+    """Fit a linear classifier and judge it; held-out rows choose the penalty.
 
     The sweep goes from strong to weak penalties, each starting from the last one's solution; the best (of
     equal ones the strongest penalty) is fitted again to all training rows. Deterministic on a CPU. The test
@@ -203,7 +199,7 @@ def fit_logistic(
     tolerance: float = TOLERANCE,
     steps: int = 1000,
 ) -> LogisticFit:
-    """Multinomial logistic regression with an L2 penalty on the weights, none on the intercepts.
+    """Multinomial logistic regression with an L2 penalty on the weights.
 
     Minimises `sum_i -log p_{y_i}(x_i) + |W|^2 / (2 C)` over n, as scikit-learn's LogisticRegression with the
     same C does: a penalty of 1 / (C n) on the mean loss.
@@ -256,22 +252,17 @@ def _fits(
     fits, found = [], None
     for c in cs:
         found = problem.solve(1 / (c * len(rows)), tolerance, steps, found)
-        fits.append(_for_features(found, c, mean, scale, names, tolerance))
+        weights = found.weights * scale.double()
+        fits.append(
+            LogisticFit(
+                weights=weights.to(mean.dtype),
+                bias=(found.intercepts - weights @ mean.double()).to(mean.dtype),
+                classes=names,
+                c=c,
+                loss=found.value,
+                gradient=found.gradient,
+                converged=found.gradient <= tolerance,
+                evaluations=found.evaluations,
+            )
+        )
     return fits
-
-
-def _for_features(
-    found: Solution, c: float, mean: Tensor, scale: Tensor, names: Tensor, tolerance: float
-) -> LogisticFit:
-    weights = found.weights * scale.double()
-    bias = found.intercepts - weights @ mean.double()
-    return LogisticFit(
-        weights=weights.to(mean.dtype),
-        bias=bias.to(mean.dtype),
-        classes=names,
-        c=c,
-        loss=found.value,
-        gradient=found.gradient,
-        converged=found.gradient <= tolerance,
-        evaluations=found.evaluations,
-    )

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression as an optimisation problem, in coordinates in which it is easy.
+"""Multinomial logistic regression, in coordinates in which it is easy.
 
 With rows x centred, W the weights [C, d], b the intercepts and p the softmax of W x + b, minimised is
 
@@ -26,7 +26,7 @@ SMALLEST_GAIN = {torch.float32: 1e-9, torch.float64: 1e-16}  # of the loss in a 
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the minimisation ended.
+    """Result of the minimisation.
 
     Attributes:
         weights: [C, d], float64, on the device of the rows, as are the
@@ -70,7 +70,7 @@ class LogisticProblem:
     def solve(
         self, penalty: float, tolerance: float, steps: int = 1000, start: Solution | None = None
     ) -> Solution:
-        """Minimises f by L-BFGS (scipy's), in single precision first and, where that does not do, in double.
+        """Minimise f by L-BFGS (scipy's), in single and then double precision.
 
         Args:
             penalty: lambda, positive.

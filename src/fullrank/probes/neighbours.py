@@ -1,4 +1,4 @@
-"""The nearest rows of a bank, exactly, on any device and for banks of any size that memory holds."""
+"""Exact nearest rows of a bank, on any device and of any size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fullrank.collapse.kmeans import processor_has_bfloat16
+from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
-from fullrank.probes.faiss_index import nearest_by_faiss
-from fullrank.probes.labelled import all_finite
-from fullrank.probes.shortlist import Shortlister, processor_has_bfloat16
+from fullrank.probes.shortlist import Shortlister
 
 __all__ = ["Backend", "Metric", "nearest"]
 
@@ -73,7 +73,7 @@ def nearest(
         offset = bank.square().sum(1) / -2
     # from here on, near is where q.b + offset is large
     if backend == "faiss":
-        scores, rows = nearest_by_faiss(queries, bank, k, metric)
+        scores, rows = _by_faiss(queries, bank, k, metric)
     elif backend == "auto" and _shortlist_pays(queries, bank, k):
         scores, rows, proven = Shortlister(bank, offset).nearest(queries, k)
         if not bool(proven.all()):
@@ -131,8 +131,22 @@ def _plain(
     return torch.cat(scores), torch.cat(rows)
 
 
+def _by_faiss(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Products or squared distances [m, k] and rows, by the flat index, which is exact."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise UsageError(
+            "neighbours by faiss need an extra: pip install 'fullrank[faiss]', or take the backend auto"
+        ) from error
+    index = faiss.IndexFlatIP(bank.shape[1]) if metric == "cosine" else faiss.IndexFlatL2(bank.shape[1])
+    index.add(bank.cpu().float().numpy())
+    scores, rows = index.search(queries.cpu().float().numpy(), k)
+    return torch.from_numpy(scores).to(bank), torch.from_numpy(rows).to(bank.device)
+
+
 def _by_distance(queries: Tensor, bank: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [m, k] by subtraction, so that near rows lose no digits, and the rows in their order."""
+    """Distances [m, k] by subtraction, and the rows in their order."""
     step = max(1, AT_ONCE // (rows.shape[1] * bank.shape[1]))
     distances = [queries.new_empty(0, rows.shape[1])]
     for chunk, row in zip(torch.split(queries, step), torch.split(rows, step), strict=True):

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by way of a shortlist: half the bits, a bound on what they lose, re-ranking.
+"""Exact nearest neighbours by way of a shortlist in bfloat16.
 
 bfloat16 products are two to eight times as fast as single-precision ones where the processor has them, but
 they name other neighbours. Here they only rule rows out. With q', b' the rows less the bank's mean, and a hat
@@ -18,7 +18,7 @@ import warnings
 import torch
 from torch import Tensor
 
-__all__ = ["Shortlister", "processor_has_bfloat16"]
+__all__ = ["Shortlister"]
 
 GROUP = 32  # columns whose maximum is taken first
 MOST = 16  # a query with more than 16 k groups left is handed back
@@ -26,11 +26,6 @@ QUERIES, SCORES = 256, 1 << 26  # queries, and their scores, at a time
 ROWS = 2048  # of the bank at a time, while it is prepared
 ROUNDED = 2.0**-8  # relative error of a number rounded or cut to bfloat16
 SINGLE = 2.0**-23  # and twice that of single precision
-
-
-def processor_has_bfloat16() -> bool:
-    """Whether the CPU itself multiplies in bfloat16; elsewhere that is slower than the plain way."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class Shortlister:
@@ -72,7 +67,7 @@ class Shortlister:
         self.half = half.T
 
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores [m, k], descending, row numbers int64 [m, k], and whether each query's were proven [m].
+        """Scores [m, k], row numbers [m, k], and whether they were proven [m].
 
         Scores and rows of a query that were not proven hold nothing of use.
         """
@@ -103,7 +98,7 @@ class Shortlister:
         return *self._ranked(queries, query[pair], columns[pair, place], k), proven
 
     def _ranked(self, queries: Tensor, query: Tensor, row: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Scores and rows [m, k] of the k best pairs of every query; pairs come sorted by query."""
+        """Scores and rows [m, k] of the k best pairs of every query."""
         count = torch.bincount(query, minlength=len(queries))
         ends = count.cumsum(0)
         place = torch.arange(len(query)) - (ends - count)[query]

@@ -82,7 +82,7 @@ class TrainConfig:
         watch_every: epochs between panels of collapse measures.
         panels: worked out between epochs, or beside the next one (in a thread of the only process, with
             on_collapse warn); auto: beside on a GPU where that is possible.
-        study_every: panels between closer looks: local dimension, LiDAR, the predictor's spectrum; 0: never.
+        diagnostics_every: panels between local dimension, LiDAR and the predictor's spectrum; 0: never.
         level_every: steps between cheap checks of the level.
         watch_images: held-out images measured per panel, at most.
         knn_every: epochs between k-NN evaluations where labels exist; 0: never.
@@ -149,7 +149,7 @@ class TrainConfig:
     seed: int = 0
     watch_every: int = 1
     panels: Literal["auto", "between", "beside"] = "auto"
-    study_every: int = 10
+    diagnostics_every: int = 10
     level_every: int = 10
     watch_images: int = 1280
     knn_every: int = 1
@@ -207,6 +207,8 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `as_dict`; raises UnknownNameError for a key that does not exist."""
+        earlier = {"study_every": "diagnostics_every"}  # as runs from before 0.1.0 have it
+        values = {earlier.get(key, key): value for key, value in values.items()}
         return cls(**coerce(cls, values, "key"))
 
 
@@ -216,7 +218,7 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr",
-    "clip_grad", "devices", "study_every", "workers", "knn_every", "probe_lr", "keep_every",
+    "clip_grad", "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
     "checkpoint_every", "seed",
     "steps_per_epoch", "switch_epoch", "predictor_warmup_steps",
 )  # fmt: skip

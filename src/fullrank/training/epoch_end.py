@@ -63,7 +63,7 @@ class EpochEvaluator:
 
     def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, journal: RecordWriter) -> None:
         self.s, self.run, self.probe, self.journal = s, run, probe, journal
-        monitor = CollapseMonitor(study_every=s.config.study_every)
+        monitor = CollapseMonitor(diagnostics_every=s.config.diagnostics_every)
         self.evaluation = HeldOutEvaluator(s, monitor)
         self.checkpoints = Checkpoints(s, run, monitor, probe)
         self._thread = _thread(s)
@@ -184,4 +184,4 @@ def _spectra(report: Report) -> dict[str, Any]:
         for tap, panel in report.panels.items()
         for kind, values in panel.spectra.items()
     }
-    return spectra | (report.study.spectra if report.study else {})
+    return spectra | (report.diagnostics.spectra if report.diagnostics else {})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fullrank.collapse.spectrum import cumulative_curve
+from fullrank.collapse import cumulative_curve
 from fullrank.labs._common.figures import Series
 from fullrank.labs._common.results import Result, Results
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fullrank.collapse.metrics import level_of_rows
+from fullrank.collapse.metrics.level import level_of_rows
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.networks.backbones import features_and_tokens
 from fullrank.training.setup import Setup, generator_of

@@ -17,7 +17,7 @@ __all__ = ["Capacity", "shares_of"]
 
 LAPTOP = {
     "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "study_every": 0},
+    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "diagnostics_every": 0},
     "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8", "16 channels": "resnet8-w16"},
     "chunks": [1, 3, 10],
 }

@@ -24,7 +24,7 @@ LAPTOP = {
         "epochs": 10,
         "lr": 0.02,
         "knn_every": 2,
-        "study_every": 0,
+        "diagnostics_every": 0,
         # as spread scores at the start as those of the published 2,048 dimensions and batches of 64
         "options": {"temperature": "reference", "temperature_rows": 4},
     },

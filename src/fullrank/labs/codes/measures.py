@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.legacy import legacy_mixture_entropy
-from fullrank.collapse.mixture import mixture_entropy
-from fullrank.collapse.usage import CodeUsage
+from fullrank.collapse import CodeUsage
+from fullrank.collapse.metrics.mixture import legacy_mixture_entropy, mixture_entropy
 from fullrank.errors import UsageError
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.probes.clusters import by_first_choice

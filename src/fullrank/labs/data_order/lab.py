@@ -16,7 +16,7 @@ __all__ = ["DataOrders"]
 
 LAPTOP = {
     "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "study_every": 0},
+    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 1, "diagnostics_every": 0},
     "arms": {
         "iid": {},
         "single pass": {"order": "single-pass"},

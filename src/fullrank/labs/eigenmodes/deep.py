@@ -43,7 +43,10 @@ def arms(own: Settings, part: str) -> Iterable[tuple[str, dict[str, Any]]]:
     elif part == "linear":
         for distance in DISTANCES:
             run = _run(own, "byol", predictor="linear", distance=distance)
-            yield f"BYOL, linear predictor, {distance}", {**run, "study_every": own["study_every"]}
+            yield (
+                f"BYOL, linear predictor, {distance}",
+                {**run, "diagnostics_every": own["diagnostics_every"]},
+            )
     elif part == "no-ema":
         yield "IsoLoss, EMA", _run(own, "isoloss")
         run = _run(own, "isoloss", tau_base=0.0, tau_final=0.0)
@@ -172,7 +175,7 @@ def _alignments(result: Result) -> dict[int, np.ndarray]:
 
 
 def _mean_alignment(result: Result) -> tuple[float, float]:
-    """At the first closer look and at the last, each direction weighted by its eigenvalue."""
+    """At the first diagnostics and at the last, each direction weighted by its eigenvalue."""
     weights = result.run.spectra("predictor-map", "eigenvalues")
     means = [float(np.average(found, weights=weights[e])) for e, found in _alignments(result).items()]
     return means[0], means[-1]
@@ -255,7 +258,7 @@ def _range(results: Results) -> tuple[float, float]:
 
 
 def _alignment(results: Results, arm: str) -> Lines:
-    """One curve for each closer look."""
+    """One curve for each epoch with diagnostics."""
     found = [_alignments(result) for result in results[arm]]
     epochs = [epoch for epoch in found[0] if all(epoch in seed for seed in found)]
     series = []

@@ -29,7 +29,7 @@ LAPTOP: dict[str, Any] = {
         "options": {**SMALL, "tau_base": 0.99},
         "byol": {"pred_hidden_dim": 256},
         "closed_form": {"correlation_momentum": 0.9},
-        "study_every": 3,
+        "diagnostics_every": 3,
     },
     "matrix": {
         "recipe": "cifar10/{}",
@@ -48,7 +48,7 @@ PAPER = {
         "options": {},
         "byol": {},
         "closed_form": {},
-        "study_every": 20,
+        "diagnostics_every": 20,
     },
     "matrix": {"recipe": "cifar10/{}", "run": {"knn_every": 50}, "options": {}, "byol": {}},
 }
@@ -56,7 +56,7 @@ TINY_RUN = {"limit": 128, "batch_size": 64, "epochs": 2, "warmup_epochs": 0}
 TINY = {
     **LAPTOP,
     "toys": {"preset": "laptop", "steps": 60},
-    "deep": {**LAPTOP["deep"], "run": {**LAPTOP["deep"]["run"], **TINY_RUN}, "study_every": 1},
+    "deep": {**LAPTOP["deep"], "run": {**LAPTOP["deep"]["run"], **TINY_RUN}, "diagnostics_every": 1},
     "matrix": {**LAPTOP["matrix"], "run": {**LAPTOP["matrix"]["run"], **TINY_RUN}},
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.spectrum import effective_rank
+from fullrank.collapse import effective_rank
 from fullrank.labs._common.results import Result
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.methods._spectral import filtered_pair

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.clusters import SKETCH
-from fullrank.collapse.nulls import null_singular_values
-from fullrank.collapse.spectrum import cumulative_curve
+from fullrank.collapse import cumulative_curve
+from fullrank.collapse.baselines import isotropic_singular_values
+from fullrank.collapse.metrics.clusters import SKETCH
 
 __all__ = ["Distances", "ceiling", "distances", "principal_map", "references", "relative", "share_curve"]
 
@@ -50,7 +50,7 @@ def references(n: int, d: int) -> dict[str, np.ndarray]:
         {'isotropic': 64, 'eigenvalues 1/k': 64}
     """
     power = np.arange(1, d + 1)[: max(min(n - 1, d), 1)] ** -0.5
-    spectra = {"isotropic": relative(null_singular_values(n, d)), "eigenvalues 1/k": relative(power)}
+    spectra = {"isotropic": relative(isotropic_singular_values(n, d)), "eigenvalues 1/k": relative(power)}
     return {name: values for name, values in spectra.items() if values is not None}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.kmeans import kmeans
-from fullrank.collapse.mixture import mixture_entropy
+from fullrank.collapse.kmeans import sample_kmeans
+from fullrank.collapse.metrics.mixture import mixture_entropy
 from fullrank.report.audit.curves import ceiling, references, relative, share_curve
 from fullrank.report.paper_style import COLUMN, legend, log_height, one_axes, style
 from fullrank.report.style import BLUE, GREY, OCHRE, ORANGE, PALETTE, number
@@ -137,7 +137,7 @@ def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) ->
     if len(z) < 2 or not float(z.abs().max()) > 0:
         return None
     z = torch.nn.functional.normalize(z, dim=1)
-    groups = labels[:MOST] if labels is not None else kmeans(z, min(clusters, len(z)), 0)[1]
+    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z))).nearest
     order = torch.argsort(groups, stable=True)
     by = "class" if labels is not None else "cluster"
     return _image((z[order] @ z[order].T).numpy(), f"row, sorted by {by}", "cosine of centred rows")

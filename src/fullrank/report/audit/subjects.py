@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
 from fullrank.collapse.audit import audit as audit_rows
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
+from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.usage import CodeUsage
 from fullrank.collapse.verdict import judge
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.opening import is_encoder
@@ -62,7 +62,7 @@ class AuditOptions(SubjectOptions):
         if self.split not in ("", "train", "held-out"):
             raise UsageError(f"the split is train or held-out, not {self.split}")
         for name in split_names(self.metrics):
-            _ = CATALOGUE[name]
+            _ = METRICS[name]
 
 
 def audit_subject(

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fullrank.collapse.audit import Audit, AuditMetric
-from fullrank.collapse.catalogue import CATALOGUE
+from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.verdict import Evidence
 from fullrank.report.style import number
 
 __all__ = [
-    "LABELS",
     "MEANINGS",
     "Difference",
     "EvidenceRow",
@@ -28,15 +27,6 @@ __all__ = [
     "without_infinities",
 ]
 
-LABELS = {
-    "erank_centred": "effective rank, centred",
-    "rankme_uncentred": "RankMe, uncentred",
-    "rankme_unit": "RankMe, unit rows",
-    "auc": "AUC of the spectrum",
-    "linked_share": "variance within tight clusters",
-    "first_code_share": "largest share of first choices",
-}
-
 MEANINGS = {
     "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
@@ -49,7 +39,7 @@ MEANINGS = {
 }
 """Kind of verdict to what it means, in a sentence."""
 
-_OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; the catalogue's is of classes
+_OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; those of the audit are of all rows
 _AT_MOST = ("first_code_share",)
 _OF_CODES = {
     "perplexity": "code_perplexity",
@@ -82,7 +72,7 @@ class EvidenceRow:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric of the catalogue with its value, formatted, and how it is to be read."""
+    """One metric of an audit with its value, formatted, and how it is to be read."""
 
     name: str
     variant: str
@@ -133,10 +123,10 @@ def label_of(metric: str) -> str:
     """What a metric is called in words.
 
     Example:
-        >>> label_of("erank_centred"), label_of("participation_ratio")
-        ('effective rank, centred', 'participation ratio')
+        >>> label_of("erank_centred"), label_of("first_code_share")
+        ('centred effective rank', 'first code share')
     """
-    return LABELS.get(metric, metric.replace("_", " "))
+    return METRICS[metric].label if metric in METRICS else metric.replace("_", " ")
 
 
 def severity_of(audit: Audit) -> str:
@@ -193,10 +183,10 @@ def _evidence(item: Evidence, metrics: Mapping[str, AuditMetric]) -> EvidenceRow
 
 
 def metric_rows(audit: Audit) -> list[MetricRow]:
-    """Every metric of an audit with what the catalogue says of it."""
+    """Every metric of an audit with its definition."""
     rows = []
     for name, metric in audit.metrics.items():
-        entry = CATALOGUE[name]
+        entry = METRICS[name]
         rows.append(
             MetricRow(
                 name,
@@ -233,7 +223,7 @@ def _words(bound: str) -> str:
 
 
 def _letters(blind: str) -> str:
-    """The catalogue's letters for collapses, spelt out where a text begins with one."""
+    """Letters for collapses, spelt out where a text begins with one."""
     head, rest = blind[:1], blind[1:]
     return f"{SEEN[head]} collapse{rest}" if head in SEEN and rest[:1] in ("", ":", ",", " ", ";") else blind
 

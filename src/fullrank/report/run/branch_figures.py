@@ -1,4 +1,4 @@
-"""Figures of what only some methods have, codes and two branches, and of the closer looks."""
+"""Figures of what only some methods have, codes and two branches, and of the diagnostics."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ def _by_epoch(fig: go.Figure, run: Run, form: str, hover: str) -> bool:
 
 
 def closer(run: Run, metric: str, label: str) -> go.Figure | None:
-    """A measure of the closer looks over the epochs, a line a tap; dashed what isotropic noise would read."""
-    taken = [(row["epoch"], row["study"]["measures"]) for row in run.epochs if row.get("study")]
+    """A diagnostic metric over the epochs, a line a tap; dashed what isotropic noise would read."""
+    found = [(row["epoch"], row.get("diagnostics") or row.get("study")) for row in run.epochs]
+    taken = [(epoch, diagnostics["measures"]) for epoch, diagnostics in found if diagnostics]
     fig, drawn = figure("epoch", label), False
     for tap in run.taps:
         points = [(epoch, found[tap][metric]) for epoch, found in taken if metric in found.get(tap, {})]

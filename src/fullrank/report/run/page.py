@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.collapse.advice import ADVICE, Advice
+from fullrank.collapse.metrics import METRICS
 from fullrank.report.render import Section, card, choices, data_uri, pairs, render, typographic, write
 from fullrank.report.run import branch_figures, figures
 from fullrank.report.run.reading import Record, Run, read_run
@@ -13,14 +14,6 @@ from fullrank.report.run.summary import Summary, summarise, what
 from fullrank.report.style import count, duration, look_of, number, percent
 
 __all__ = ["TERMS", "write_page"]
-
-LABELS = {
-    "erank_centred": "effective rank, centred",
-    "rankme_uncentred": "RankMe, uncentred",
-    "rankme_unit": "RankMe, unit rows",
-    "auc": "AUC of the spectrum",
-    "linked_share": "variance within tight clusters",
-}
 
 TERMS = (
     (
@@ -151,7 +144,7 @@ def _evidence(row: Record) -> dict[str, Any]:
     metric, says, trend = str(row.get("metric")), str(row.get("says") or "–"), row.get("trend")
     value, threshold = row.get("value"), row.get("threshold")
     return {
-        "metric": LABELS.get(metric, metric.replace("_", " ")),
+        "metric": METRICS[metric].label if metric in METRICS else metric.replace("_", " "),
         "value": typographic(number(value)),
         "null": typographic(number(row.get("null"))),
         "threshold": "–" if threshold is None else f"{threshold:g}",
@@ -288,7 +281,7 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
             ],
         ),
         Section(
-            "A closer look, now and then",
+            "Diagnostics, computed now and then",
             [
                 *card(
                     "Local dimension",

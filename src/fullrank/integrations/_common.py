@@ -1,0 +1,60 @@
+"""Numbers of a report under flat names, and when a training is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+from fullrank.collapse import CollapseMonitor, Report
+from fullrank.errors import UsageError
+
+__all__ = ["OnCollapse", "Taps", "Watch", "logged"]
+
+Taps = Callable[[Any, Any], Mapping[str, Tensor]]
+OnCollapse = Literal["warn", "stop"]
+
+
+def logged(report: Report) -> dict[str, float]:
+    """Numbers of a report under flat names, for any logger.
+
+    Example:
+        >>> import torch
+        >>> monitor = CollapseMonitor()
+        >>> monitor.observe({"projector": torch.eye(40)})
+        >>> logged(monitor.close())["collapse/projector/level"] > 0.9
+        True
+    """
+    numbers = {
+        f"collapse/{tap}/{name}": float(measure.value)
+        for tap, panel in report.panels.items()
+        for name, measure in panel.measures.items()
+        if measure.value is not None
+    }
+    if report.usage is not None:
+        numbers |= {f"collapse/codes/{name}": float(value) for name, value in report.usage.as_dict().items()}
+    return numbers | {"collapse/collapsed": float(report.verdict.collapsed)}
+
+
+class Watch:
+    """A monitor that knows when to stop: after so many collapsed reports in a row.
+
+    Args:
+        monitor: where thresholds and sample sizes are set; None takes the defaults.
+        on_collapse: `warn` prints, `stop` ends the training.
+        patience: collapsed reports in a row before it stops.
+    """
+
+    def __init__(self, monitor: CollapseMonitor | None, on_collapse: OnCollapse, patience: int) -> None:
+        if on_collapse not in ("warn", "stop") or patience < 1:
+            raise UsageError("on_collapse is 'warn' or 'stop', and patience at least 1")
+        self.monitor = monitor or CollapseMonitor()
+        self.stops, self.patience, self.in_a_row = on_collapse == "stop", patience, 0
+
+    def spent(self, report: Report, shown: bool) -> bool:
+        """Whether the training is to stop after this report."""
+        if shown:
+            print(report.verdict)
+        self.in_a_row = self.in_a_row + 1 if report.verdict.collapsed else 0
+        return self.stops and self.in_a_row >= self.patience
