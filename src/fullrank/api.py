@@ -67,6 +67,7 @@ def train(
     """
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
+    from fullrank.training.setup import size_and_data
 
     method, layers, _ = starting_point(start, str(settings.get("data", TrainConfig.data)))
 
@@ -98,42 +99,17 @@ def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]],
     raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])
 
 
-def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
-    """The size of the views, and the images where they had to be opened to know it."""
-    from fullrank.training.data import open_run_data
-    from fullrank.training.setup import default_image_size
-
-    if config.image_size:
-        return config.image_size, None
-    data = open_run_data(config)
-    return default_image_size(data.train), data
-
-
 def train_config(
     config: TrainConfig, out: Path | str, listeners: Sequence[Listener] = (), data: Data | None = None
 ) -> Outcome:
     """Train by a whole configuration, and write the run's page; see `train`."""
     from fullrank.report.run.page import write_page
     from fullrank.training import loop
+    from fullrank.training.run_dir import free_name
 
     outcome = loop.train(config, Path(out) if out else free_name(config), listeners, data)
     write_page(outcome.path)
     return outcome
-
-
-def free_name(config: TrainConfig) -> Path:
-    """A run directory that is not there yet, called after method and data.
-
-    Example:
-        >>> from fullrank.training.config import TrainConfig
-        >>> free_name(TrainConfig(data="photos")).as_posix()
-        'runs/simsiam-photos'
-    """
-    stem = f"runs/{config.method}-{Path(config.data).expanduser().resolve().name}"
-    path, number = Path(stem), 2
-    while path.exists():
-        path, number = Path(f"{stem}-{number}"), number + 1
-    return path
 
 
 def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:

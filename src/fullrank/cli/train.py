@@ -46,13 +46,15 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(
             f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
         )
+    from fullrank.training.run_dir import free_name
+
     method, layers, recipe = starting_point(words[0], words[1:])
     args, data = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
     if args.profile:
         return show_profile(config, args)
     notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
-    out = Path(args.out) if args.out else api.free_name(config)
+    out = Path(args.out) if args.out else free_name(config)
     return follow(
         lambda listeners: api.train_config(config, out, listeners, data),
         out,
@@ -117,7 +119,9 @@ def parse_options(
     config = to_config(args)  # whatever is wrong is said before data is opened, let alone fetched
     if not sized:
         return args, None
-    size, data = api.size_and_data(config)
+    from fullrank.training.setup import size_and_data
+
+    size, data = size_and_data(config)
     own = defaults(size)
     return (args if own == large else _parsed(method, (own, *layers), words, prog)), data
 

@@ -37,6 +37,7 @@ __all__ = [
     "prepare",
     "resolve",
     "setup",
+    "size_and_data",
 ]
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
@@ -171,6 +172,14 @@ def default_image_size(source: Source) -> int:
     if isinstance(source, MemorySource) and size is not None and max(size) <= LARGEST_OWN_SIZE:
         return max(size)
     return 224
+
+
+def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
+    """The size of the views, and the images where they had to be opened to know it."""
+    if config.image_size:
+        return config.image_size, None
+    data = open_run_data(config)
+    return default_image_size(data.train), data
 
 
 def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
