@@ -29,7 +29,7 @@ def test_every_name_of_the_package_is_there() -> None:
 
 @pytest.mark.parametrize("name", ["limt", "dat"])
 def test_an_unknown_option_names_the_nearest(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="unknown option .* did you mean"):
+    with pytest.raises(UnknownNameError, match=r"unknown option .* did you mean"):
         fullrank.audit(torch.zeros(3, 2), **{name: 1})
 
 
