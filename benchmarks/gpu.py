@@ -34,9 +34,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fullrank.methods import StepInfo, build_method
 from fullrank.networks.backbones import build_backbone
-from fullrank.training.config import TrainConfig, load_recipe, make_train_config
+from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.optim import build_optimizer
 from fullrank.training.profile import reachable_rate
+from fullrank.training.recipes import load_recipe
 
 METHODS = ("simsiam", "byol", "cplearn", "directpred", "rdm_simsiam")
 IMAGES, SIZE, EPOCHS = 50_000, 32, 1000

@@ -15,7 +15,8 @@ import torch
 from measuring import Row, in_turns
 from steps import training_block, training_loop
 
-from fullrank.training.config import load_recipe, make_train_config
+from fullrank.training.config import make_train_config
+from fullrank.training.recipes import load_recipe
 
 IMAGES, SIZE, STEPS = 50_000, 32, 2
 RECIPES = {"cifar10/byol": "four taps, 512 and 256 wide", "cifar10/simsiam": "three taps, 512 and 2048 wide"}
@@ -28,13 +29,13 @@ def _share(recipe: str, note: str, repeats: int) -> Row:
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         loop = training_loop(config, images, Path(folder) / "run")
-        monitor, closer_every = loop.looking.evaluation.monitor, loop.config.diagnostics_every
+        monitor, closer_every = loop.evaluator.held_out.monitor, loop.config.diagnostics_every
         block = training_block(loop, STEPS)
 
         def panel(diagnostics_every: int) -> float:
             monitor.diagnostics_every = diagnostics_every
             start = time.perf_counter()
-            loop.looking.evaluation.panel(trained=True)
+            loop.evaluator.held_out.panel(trained=True)
             return time.perf_counter() - start
 
         panel(1)  # what is computed once in a run

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fullrank.networks.backbones import build_backbone
-from fullrank.views.views import VIEWS
+from fullrank.views import VIEWS
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 SIZE = 32

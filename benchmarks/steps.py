@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from fullrank.images.sources import Data, MemorySource
-from fullrank.methods import build_method
+from fullrank.methods import Step, build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
@@ -62,18 +62,19 @@ def training_block(loop: Loop, steps: int) -> Callable[[], float]:
     def block() -> float:
         left = steps
 
-        def mark(phase: str) -> None:
+        def log(step: Step, lr: float) -> None:
             nonlocal left
-            left -= phase == "logging"
+            Loop.log(loop, step, lr)
+            left -= 1
             if not left:
                 raise _Enough
 
-        loop.mark = mark
+        vars(loop)["log"] = log  # before the class's own
         start = time.perf_counter()
         try:
             while True:
                 loop.train_epoch()
-                loop.progress.epoch += 1
+                loop.state.epoch += 1
         except _Enough:
             if gpu:
                 torch.cuda.synchronize()

@@ -23,8 +23,9 @@ from verdict_cases import Made, code_scores, embeddings
 
 from fullrank.collapse import CodeUsage, Moments, Panel, judge, judge_codes
 from fullrank.collapse.sampling import Reservoir
-from fullrank.training.config import load_recipe, make_train_config
+from fullrank.training.config import make_train_config
 from fullrank.training.loop import train
+from fullrank.training.recipes import load_recipe
 
 STD_HEALTHY = 0.5  # half of the ideal of 1/sqrt(d), as in tutorials
 RANK_HEALTHY = 0.1  # of d, RankMe as published: singular values, not centred
@@ -66,11 +67,11 @@ def trained(data: str, recipe: str, settings: Mapping[str, Any], seeds: int) -> 
             for arm, (right, options) in ARMS.items():
                 changes = {"data": data, "seed": seed, "options": options, **settings}
                 outcome = train(make_train_config("simsiam", base, changes), Path(folder) / f"{seed}-{arm}")
-                panel = outcome.record["panels"]["projector"]
+                panel = outcome.record.panels["projector"]
                 level, rank = (panel["measures"][m]["value"] for m in ("level", "rankme_uncentred"))
                 name = f"{arm}, trained on {Path(data).name}, seed {seed}"
                 checks = simple_checks(level, rank, panel["d"])
-                yield name, right, outcome.record["verdict"]["kind"], *checks
+                yield name, right, outcome.record.verdict["kind"], *checks
 
 
 def main() -> None:

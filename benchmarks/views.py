@@ -13,7 +13,7 @@ from measuring import Row, as_shipped, beside, in_turns
 from PIL import Image
 
 from fullrank.training.memory import keep_freed_memory
-from fullrank.views.views import VIEWS, Views
+from fullrank.views import VIEWS, Views
 
 SIZE, BATCH, BATCHES, RECIPE = 32, 256, 4, "simsiam-cifar"
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

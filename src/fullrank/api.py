@@ -62,7 +62,7 @@ def train(
         >>> small = {"limit": 64, "batch_size": 32, "epochs": 1, "backbone": "resnet8-w16"}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     outcome = train("simsiam", data="shapes", out=f"{folder}/run", **small)
-        >>> outcome.reason, outcome.record["verdict"]["tap"]
+        >>> outcome.reason, outcome.record.verdict["tap"]
         ('finished', 'projector')
     """
     from fullrank.methods import METHODS
@@ -86,7 +86,7 @@ def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]],
     published settings are for larger images and hundreds of epochs.
     """
     from fullrank.methods import METHODS
-    from fullrank.training.config import load_recipe, recipe_names
+    from fullrank.training.recipes import load_recipe, recipe_names
 
     name = start
     if start in METHODS:

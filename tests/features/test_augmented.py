@@ -14,7 +14,7 @@ from fullrank.features.extraction import embed_images
 from fullrank.images.named import open_folder
 from fullrank.images.opening import open_data
 from fullrank.images.sources import LazySource, Source
-from fullrank.views.views import Views
+from fullrank.views import Views
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

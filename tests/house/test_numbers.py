@@ -18,8 +18,8 @@ PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/glossary.md", "do
 def _count(what: str) -> int:
     from fullrank.labs import LABS
     from fullrank.methods import METHODS
-    from fullrank.training.config import load_recipe, recipe_names
-    from fullrank.views.views import VIEWS
+    from fullrank.training.recipes import load_recipe, recipe_names
+    from fullrank.views import VIEWS
 
     ours = {"methods": METHODS.values(), "labs": LABS.values()}
     if what in ours:  # without those of installed packages

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from fullrank.errors import DataError, UsageError
-from fullrank.images.data_order import DataOrder, OrderKind, load_ordering
+from fullrank.images.data_order import DataOrder, OrderKind, batches, load_ordering
 from fullrank.images.loader import Batches
-from fullrank.images.order import batches, epoch_order
 from fullrank.images.sources import MemorySource
 
 KINDS = get_args(OrderKind)
@@ -125,8 +124,10 @@ def test_seed_and_epoch_alone_decide(kind: OrderKind) -> None:
 def test_iid_is_the_order_that_runs_have_always_had() -> None:
     order = data_order("iid", seed=5)
     for epoch in range(3):
-        always = np.concatenate(list(batches(epoch_order(103, epoch, 5), 4)))
-        assert np.array_equal(order(epoch), always)
+        permutation = np.random.default_rng(np.random.SeedSequence([5, epoch])).permutation(103)
+        assert np.array_equal(order(epoch), permutation[:100])
+    assert DataOrder(6, 1, epochs=1)(0).tolist() == [3, 2, 5, 4, 0, 1]  # a run from last year repeats
+    assert (DataOrder(1000, 1, 9, seed=7)(5) != DataOrder(1000, 1, 9, seed=5)(7)).any()  # neither stands in
 
 
 def test_a_hybrid_is_a_single_pass_and_then_iid() -> None:
@@ -197,3 +198,18 @@ def test_a_file_that_is_no_ordering_is_one_clear_line(tmp_path: Path, content: A
 def test_a_missing_ordering_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no ordering .*nowhere\.npy"):
         load_ordering(tmp_path / "nowhere.npy", 3)
+
+
+def test_batches_drop_or_keep_the_last() -> None:
+    assert [len(batch) for batch in batches(np.arange(10), 4)] == [4, 4]
+    assert [len(batch) for batch in batches(np.arange(10), 4, drop_last=False)] == [4, 4, 2]
+    assert [len(batch) for batch in batches(np.arange(3), 4, drop_last=False)] == [3]
+
+
+def test_no_batch_at_all_is_refused_at_once() -> None:
+    with pytest.raises(UsageError) as refused:
+        batches(np.arange(300), 512)
+    expected = "batch size 512 is larger than the 300 training images; use --batch-size 300 or fewer"
+    assert str(refused.value) == expected
+    with pytest.raises(UsageError, match="batch size 0 is not positive"):
+        batches(np.arange(300), 0)

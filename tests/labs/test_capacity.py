@@ -72,7 +72,7 @@ def test_the_forecast_of_each_encoder_is_that_of_least_squares_without_the_run(t
     series = LAB.analyse(results, PRESET).figures()["Forecast of runs left out"].series  # type: ignore[union-attr]
     small = [result for result in results if result.arm.startswith("small")]
     X = np.array([[1.0, result.last("auc", "backbone"), result.loss_end] for result in small])
-    y = np.array([result.run.epochs[-1]["probe"]["top1"] for result in small])
+    y = np.array([result.run.epochs[-1].accuracy("probe") for result in small])
     for i in range(len(y)):
         others = np.arange(len(y)) != i
         beta = np.linalg.lstsq(X[others], y[others], rcond=None)[0]

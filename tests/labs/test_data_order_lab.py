@@ -16,6 +16,7 @@ from fullrank.labs._common.cells import finished, run_cells
 from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.data_order.figures import images_in_use
+from fullrank.training.records import EpochRecord, RunRecord
 from fullrank.training.setup import data_order
 from labs.fake_runs import CONFIG, write_run
 
@@ -119,8 +120,8 @@ def test_a_killed_single_pass_keeps_its_order_when_it_is_taken_up(tmp_path: Path
     }
     cell = Job("single pass", 2, settings)
 
-    def die(_: Job, __: str, record: Mapping[str, Any]) -> None:
-        if record.get("event") == "epoch" and record["epoch"] == 1:
+    def die(_: Job, __: str, record: RunRecord | None) -> None:
+        if isinstance(record, EpochRecord) and record.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,19 +13,19 @@ from fullrank.labs._common.results import Result, Results
 from fullrank.labs.failures.analysis import findings, first, knn_fell, lasting, said
 from fullrank.labs.failures.lab import GALLERY, Failures
 from fullrank.report.run.reading import Run
+from fullrank.training.records import EpochRecord
 
 
 def run_of(arm: str, kinds: Sequence[str], knn: Sequence[float], seed: int = 0) -> Result:
     """A result whose run had these verdicts from epoch 1 on and this k-NN from epoch 0 on."""
-    rows: list[dict[str, Any]] = [
-        {
-            "event": "epoch",
-            "epoch": epoch,
-            "step": epoch,
-            "verdict": {"kind": kind},
-            "verdicts": {"projector": {"kind": kind}},
-            "knn": {"top1": accuracy},
-        }
+    rows = [
+        EpochRecord(
+            epoch=epoch,
+            step=epoch,
+            verdict={"kind": kind},
+            verdicts={"projector": {"kind": kind}},
+            knn={"top1": accuracy},
+        )
         for epoch, (kind, accuracy) in enumerate(zip(["not decidable", *kinds], knn, strict=True))
     ]
     result = Result("", arm, seed, Path("nowhere"))

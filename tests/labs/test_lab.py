@@ -27,6 +27,7 @@ from fullrank.labs._common.lab import Job, plan_cells
 from fullrank.labs._common.live import LiveCells
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Result, Results
+from fullrank.training.records import EpochRecord, RunRecord
 from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused, run_sleepers
 
 
@@ -106,8 +107,8 @@ def alive(process: int) -> bool:
 def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     cell = Job("train", 3, TINY, measure=epochs_of)
 
-    def die(_: Job, __: str, record: Mapping[str, Any]) -> None:
-        if record.get("event") == "epoch" and record["epoch"] == 1:
+    def die(_: Job, __: str, record: RunRecord | None) -> None:
+        if isinstance(record, EpochRecord) and record.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -126,10 +127,10 @@ def test_a_training_cells_records_reach_who_follows_it_also_from_another_process
     heard: dict[str, list[int]] = {}
     states: dict[str, list[str]] = {}
 
-    def told(cell: Job, state: str, record: Mapping[str, Any]) -> None:
+    def told(cell: Job, state: str, record: RunRecord | None) -> None:
         states.setdefault(cell.arm, []).append(state)
-        if record.get("event") == "epoch":
-            heard.setdefault(cell.arm, []).append(record["epoch"])
+        if isinstance(record, EpochRecord):
+            heard.setdefault(cell.arm, []).append(record.epoch)
 
     assert run_cells(cells, tmp_path, jobs=2, told=told) == {}
     assert heard == {"a": [0, 1, 2], "b": [0, 1]}
@@ -276,10 +277,10 @@ def test_a_curve_spans_what_its_seeds_span() -> None:
 def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
     cells = [Job("a", seed, TINY) for seed in (0, 1, 2)]
     live = LiveCells(cells, "quiet")
-    epoch = {"event": "epoch", "epoch": 1, "step": 2, "knn": {"top1": 0.5}, "verdict": {"kind": "complete"}}
+    epoch = EpochRecord(epoch=1, step=2, knn={"top1": 0.5}, verdict={"kind": "complete"})
     live(cells[0], "running", epoch)
     live(cells[1], "running", epoch)
-    live(cells[0], "done", {})
+    live(cells[0], "done", None)
     drawn = io.StringIO()
     Console(file=drawn, width=140).print(live)
     text = drawn.getvalue()
@@ -290,7 +291,7 @@ def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
 def test_where_there_is_no_terminal_a_cell_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [Job("a", 0), Job("b", 0)]
     with LiveCells(cells, "plain") as live:
-        live(cells[0], "done", {})  # finished before
-        live(cells[1], "running", {})
-        live(cells[1], "failed", {})
+        live(cells[0], "done", None)  # finished before
+        live(cells[1], "running", None)
+        live(cells[1], "failed", None)
     assert capsys.readouterr().out == "2/2  b, seed 0  failed\n"

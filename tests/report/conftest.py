@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fullrank.training.records import RunRecord, parse_record
+
 TAPS = {"backbone": 256, "projector": 128}
 N = 1000
 
@@ -255,13 +257,14 @@ def fake_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fake_records() -> Callable[..., list[dict[str, Any]]]:
+def fake_records() -> Callable[..., list[RunRecord]]:
     """The records of a run, without a directory."""
 
     def make(
         kind: str = "healthy", epochs: int = 20, per_epoch: int = 31, labels: bool = True
-    ) -> list[dict[str, Any]]:
-        return [row for row, _ in records(kind, epochs, per_epoch, labels)]
+    ) -> list[RunRecord]:
+        lines = [json.dumps(row).encode() for row, _ in records(kind, epochs, per_epoch, labels)]
+        return [record for line in lines if (record := parse_record(line))]
 
     return make
 

@@ -14,7 +14,7 @@ from fullrank.report import read_run, summarise
 
 def test_a_whole_run(fake_run: Any) -> None:
     run = read_run(fake_run("dimensional", epochs=4))
-    assert [row["epoch"] for row in run.epochs] == [0, 1, 2, 3, 4]
+    assert [row.epoch for row in run.epochs] == [0, 1, 2, 3, 4]
     assert run.taps == ["backbone", "projector", "predictor"]
     assert run.verdict["kind"] == "dimensional"
     assert run.size("projector") == (1000, 128)
@@ -61,14 +61,14 @@ def test_a_resumed_run_overtakes_what_was_written_after_its_checkpoint(tmp_path:
     new = [step(15, -0.9), epoch(2)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, old + new)))
     run = read_run(tmp_path)
-    assert [(row["step"], row["loss"]) for row in run.steps] == [(5, -0.1), (15, -0.9)]
-    assert [row["epoch"] for row in run.epochs] == [1, 2]
+    assert [(row.step, row.loss) for row in run.steps] == [(5, -0.1), (15, -0.9)]
+    assert [row.epoch for row in run.epochs] == [1, 2]
     assert run.end is None
 
 
 def test_undefined_numbers_are_none(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"event":"step","epoch":0,"step":1,"loss":NaN}\n')
-    assert read_run(tmp_path).steps[0]["loss"] is None
+    assert read_run(tmp_path).steps[0].loss is None
 
 
 def test_spectra_that_are_missing_or_cut(fake_run: Any) -> None:

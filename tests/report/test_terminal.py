@@ -1,7 +1,6 @@
 """The terminal: what is written, at both usual widths, and nothing where nothing was asked for."""
 
 import io
-import json
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from fullrank.errors import UnknownNameError
 from fullrank.report import read_run, summarise
 from fullrank.report.run.arms import LiveArms, arms_table, arms_text
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
+from fullrank.training.records import StepRecord
 
 
 def drawn(renderable: Any, width: int) -> Any:
@@ -65,9 +65,9 @@ def test_the_panel_fits(fake_records: Any, fake_config: Any, kind: str, width: i
 
 
 def test_wide_embeddings_do_not_wrap_the_panel(fake_records: Any, fake_config: Any) -> None:
-    wide = json.loads(json.dumps(fake_records(epochs=3)))
+    wide = fake_records(epochs=3)
     for record in wide:
-        for panel in (record.get("panels") or {}).values():
+        for panel in getattr(record, "panels", {}).values():
             panel["d"] = 8192
             panel["measures"]["erank_centred"] = {"value": 6543.2, "null": 7654.3}
     lines = drawn(panel_of(wide, fake_config), 80)
@@ -88,7 +88,7 @@ def test_the_panel_live(fake_records: Any, fake_config: Any) -> None:
 
 
 def test_a_run_without_labels_or_panels(fake_config: Any) -> None:
-    record = {"event": "step", "epoch": 0, "step": 3, "loss": None, "level": {"codes": None}, "time": {}}
+    record = StepRecord(step=3, level={"codes": None})
     lines = drawn(panel_of([record], fake_config), 80)
     assert not any("k-NN" in line for line in lines)
 
@@ -137,7 +137,7 @@ def test_live_arms(fake_records: Any, width: int) -> None:
         lines = drawn(arms, width)
     assert len([line for line in lines if line.strip()]) == 3
     with pytest.raises(KeyError):
-        arms.update("nobody", {"event": "step"})
+        arms.update("nobody", StepRecord())
 
 
 def test_arms_in_plain_lines(fake_records: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from fullrank.networks.sync_bn import CpuSyncBatchNorm
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
 from fullrank.training.setup import _synchronise, launch_fabric, prepare, setup
-from fullrank.views.presets import VIEWS
+from fullrank.views import VIEWS
 from methods.shrunk import method, shrunk
 
 WORKER = Path(__file__).parent / "sync_worker.py"

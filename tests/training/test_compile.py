@@ -83,7 +83,7 @@ def test_a_run_with_compiled_networks_ends_where_a_plain_one_does(tmp_path: Path
     outcomes = [
         train(TrainConfig(**settings, compile=mode), tmp_path / mode) for mode in ("none", "reduce-overhead")
     ]
-    plain, compiled = (outcome.record["loss"] for outcome in outcomes)
+    plain, compiled = (outcome.record.loss for outcome in outcomes)
     assert compiled == pytest.approx(plain, abs=1e-4)
 
 

@@ -10,7 +10,8 @@ import yaml
 
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.methods import METHODS
-from fullrank.training.config import TrainConfig, load_recipe, make_train_config
+from fullrank.training.config import TrainConfig, make_train_config
+from fullrank.training.recipes import load_recipe
 
 BATCH = 4
 

@@ -78,8 +78,8 @@ def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
     loop = Loop(building.setup(config, data, fabric), RunDir.create(folder / "run", config), ())
     loop.s.method.train()
     images = torch.zeros(32, 3, 32, 32, dtype=torch.uint8, device=META)
-    loop._views(images, 0, 0)  # constants are sent once
-    loop.progress.step = 1  # the first step is logged, and what is logged is waited for
+    loop.make_views(images, 0)  # constants are sent once
+    loop.state.step = 1  # the first step is logged, and what is logged is waited for
     with NoWaiting():  # type: ignore[no-untyped-call]
         loop.train_epoch()
     return loop
@@ -89,9 +89,9 @@ def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
 @pytest.mark.parametrize("method", sorted(set(METHODS) - WAITING))
 def test_a_step_never_waits_for_the_device_nor_mixes_two(method: str, tmp_path: Path) -> None:
     loop = train_on_meta(tmp_path, method)
-    assert loop.progress.step == STEPS
+    assert loop.state.step == STEPS
     assert {p.device for p in loop.s.method.parameters()} == {META}
-    assert torch.as_tensor(loop.progress.loss_sum).device == META
+    assert torch.as_tensor(loop.state.loss_sum).device == META
 
 
 @pytest.mark.usefixtures("on_meta")

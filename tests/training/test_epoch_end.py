@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume, train
+from fullrank.training.records import Listener, RunRecord
 
 SETTINGS: dict[str, Any] = {
     "limit": 128, "batch_size": 32, "epochs": 4, "backbone": "resnet8-w16", "views": "shapes",
@@ -85,9 +86,9 @@ class Interrupted(Exception):
     pass
 
 
-def stop_after(step: int) -> Callable[[Mapping[str, Any]], None]:
-    def listener(record: Mapping[str, Any]) -> None:
-        if record["event"] == "step" and record["step"] == step:
+def stop_after(step: int) -> Listener:
+    def listener(record: RunRecord) -> None:
+        if record.event == "step" and record.step == step:
             raise Interrupted
 
     return listener
@@ -120,19 +121,13 @@ def test_training_goes_on_while_a_panel_is_worked_out(
 ) -> None:
     event, steps = threading.Event(), 128 // 32
     slow_until(event, monkeypatch)
-    views = []
-
-    def watch(name: str) -> None:
-        views.append(name)
-        if views.count("views") == 2 * steps:  # the second epoch's last step has begun
-            event.set()
-
     from fullrank.training import loop as module
 
     class Watched(module.Loop):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            self.mark = watch
+        def make_views(self, *args: Any) -> list[torch.Tensor]:
+            if self.state.step == 2 * steps - 1:  # the second epoch's last step has begun
+                event.set()
+            return super().make_views(*args)
 
     monkeypatch.setattr(module, "Loop", Watched)
     train(config(panels="beside", epochs=2), tmp_path / "run")

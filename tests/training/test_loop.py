@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from expect import known
 from fullrank.errors import FullrankError, UsageError
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import Listener, Outcome, resume, train
+from fullrank.training.loop import Outcome, resume, train
+from fullrank.training.records import Listener, RunRecord
 
 TINY: dict[str, Any] = {
     "data": "shapes", "limit": 192, "batch_size": 64, "epochs": 2, "backbone": "resnet8-w16",
@@ -54,8 +56,8 @@ class Interrupted(Exception):
 
 
 def stop_at(step: int) -> Listener:
-    def listener(record: Mapping[str, Any]) -> None:
-        if record["event"] == "step" and record["step"] == step:
+    def listener(record: RunRecord) -> None:
+        if record.event == "step" and record.step == step:
             raise Interrupted
 
     return listener
@@ -77,8 +79,8 @@ def test_a_run_cut_anywhere_resumes_to_the_last_bit(
 
 
 def test_a_run_cut_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    def stop(record: Mapping[str, Any]) -> None:
-        if record["event"] == "epoch":
+    def stop(record: RunRecord) -> None:
+        if record.event == "epoch":
             raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -149,7 +151,7 @@ COLLAPSING: dict[str, Any] = {
 def test_a_collapse_stops_the_run_where_that_is_asked_for(tmp_path: Path) -> None:
     outcome = run(tmp_path / "a", on_collapse="stop", **COLLAPSING)
     assert outcome.reason == "collapsed"
-    assert outcome.record["verdict"]["kind"] in {"complete", "dimensional"}
+    assert outcome.record.verdict["kind"] in {"complete", "dimensional"}
     assert records(tmp_path / "a")[-1]["reason"] == "collapsed"
     assert resume(tmp_path / "a").reason == "collapsed"
 
@@ -179,7 +181,7 @@ def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: 
         "image_size": 16,
         "workers": 0,
     }
-    run(tmp_path / "a", [lambda r: notes.extend(r.get("notes", []))], views="simsiam-cifar", **changes)
+    run(tmp_path / "a", [lambda r: notes.extend(getattr(r, "notes", []))], views="simsiam-cifar", **changes)
     last = records(tmp_path / "a")[-2]
     assert (last["knn"] is not None) == labelled
     assert ("no k-NN: the images have no labels" in notes) != labelled
@@ -214,7 +216,7 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_bf16_and_clipping_train(tmp_path: Path) -> None:
     outcome = run(tmp_path / "a", precision="bf16", clip_grad=0.5, epochs=1)
-    assert outcome.record["loss"] < 1
+    assert known(outcome.record.loss) < 1
 
 
 def test_lars_and_adamw_train(tmp_path: Path) -> None:

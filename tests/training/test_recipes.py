@@ -19,9 +19,10 @@ from fullrank.images.named import DATA
 from fullrank.methods import METHODS, StepInfo, build_method
 from fullrank.networks.backbones import build_backbone, default_backbone
 from fullrank.training import setup
-from fullrank.training.config import TrainConfig, load_recipe, make_train_config, recipe_names
+from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.optim import build_optimizer, set_learning_rates
-from fullrank.views.views import VIEWS, Views
+from fullrank.training.recipes import load_recipe, recipe_names
+from fullrank.views import VIEWS, Views
 
 RECIPES = recipe_names()
 every_recipe = pytest.mark.parametrize("name", RECIPES)

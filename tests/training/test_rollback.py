@@ -70,5 +70,5 @@ def test_the_page_shows_the_run_as_it_went_on(tmp_path: Path, monkeypatch: pytes
     judged(["healthy", "complete", "healthy"], monkeypatch)
     run(tmp_path / "a", **OPTIONS)
     seen = read_run(tmp_path / "a")
-    assert [row["epoch"] for row in seen.epochs] == [0, 1, 2, 3, 4]
+    assert [row.epoch for row in seen.epochs] == [0, 1, 2, 3, 4]
     assert seen.damaged == 0

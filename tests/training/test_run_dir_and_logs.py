@@ -14,6 +14,7 @@ from safetensors import safe_open
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.logs import flatten, open_log
+from fullrank.training.records import EndRecord, EpochRecord, StartRecord
 from fullrank.training.run_dir import RunDir, write_atomically
 
 
@@ -140,9 +141,9 @@ def test_tensorboard_gets_every_number_at_its_step(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = open_log("tensorboard", tmp_path)
-    log({"event": "start", "config": {}, "step": 0})
-    log(RECORD)
-    log({"event": "end", "step": 40})
+    log(StartRecord())
+    log(EpochRecord.from_dict(RECORD))
+    log(EndRecord(step=40))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == set(flatten(RECORD))
     (scalar,) = events.Scalars("loss")

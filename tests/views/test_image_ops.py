@@ -125,7 +125,7 @@ def test_colour(name: str) -> None:
     batch = images(9)
     values = torch.linspace(-0.5, 0.5, 9) if name == "hue" else torch.linspace(0, 2, 9)
     theirs = [getattr(tv, f"adjust_{name}")(x, v.item()) for x, v in zip(batch, values, strict=True)]
-    close(getattr(colour, name)(batch, values), theirs)
+    close(getattr(colour, f"{name}_")(batch.clone(), values), theirs)
 
 
 def test_colour_jitter_follows_each_samples_order() -> None:
@@ -192,11 +192,10 @@ def test_erase_and_normalize() -> None:
     close(ops.erase(batch.clone(), *boxes.unbind(1)), theirs, 0)
 
 
-def test_no_operation_writes_to_its_input() -> None:
+def test_no_operation_but_those_named_so_writes_to_its_input() -> None:
     batch, factor = images(), torch.full((6,), 0.4)
     before, eye = batch.clone(), torch.eye(32).expand(6, 32, 32)
-    for operation in (colour.brightness, colour.contrast, colour.saturation, colour.hue, ops.rotate):
-        operation(batch, factor)
+    ops.rotate(batch, factor)
     for result in (colour.grayscale(batch), colour.solarize(batch), ops.separable(batch, eye, eye)):
         assert result.data_ptr() != batch.data_ptr()
     ops.normalize(batch, (0.1,) * 3, (0.2,) * 3)

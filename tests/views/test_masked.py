@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullrank.errors import UsageError
-from fullrank.views.masked import DenseViews
+from fullrank.views import VIEWS, DenseViews, View, Views
 from fullrank.views.params import RandomNumbers
-from fullrank.views.views import VIEWS, View, Views
 
 PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
 SIZE, BATCH = 24, 12
@@ -30,7 +29,7 @@ def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
 
 
 def drawn(views: Views, seed: int = 1) -> RandomNumbers:
-    return views.draws(BATCH, torch.Generator().manual_seed(seed))
+    return views.random_numbers(BATCH, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", PLAIN_RECIPES)

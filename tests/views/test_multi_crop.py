@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fullrank.images.loader import Batches
 from fullrank.images.sources import LazySource
-from fullrank.views.views import VIEWS, View, Views, save_sheet, sheet
+from fullrank.views import VIEWS, View, Views, save_sheet, sheet
 
 ASYMMETRIC = [name for name in VIEWS if name.startswith("asym-")]
 FULL = View(crop=(0.2, 1.0), flip_p=0.5, blur_p=1.0, erase_p=1.0)

@@ -16,9 +16,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from fullrank.views import image_ops
+from fullrank.views import View, Views, image_ops
 from fullrank.views.randaugment import FILL, GEOMETRIC, OPS, rand_augment, random_ops
-from fullrank.views.views import View, Views
 
 LEVELS = (2.5, 5.0, 7.3, 10.0)
 TIMM = dict(zip(OPS, timm_ops._RAND_TRANSFORMS, strict=True))  # both in one order

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import torch
 
-from fullrank.views.views import VIEWS, Views
+from fullrank.views import VIEWS, Views
 
 DRAWN = (
     *("crop", "flip", "jitter", "order", "factors", "gray"),

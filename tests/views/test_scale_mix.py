@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.views.scale_mix import paste, random_boxes
-from fullrank.views.views import Params, View, Views
+from fullrank.views import Params, View, Views
+from fullrank.views.image_ops import paste
+from fullrank.views.params import mix_boxes
 
 PLAIN = View(crop=(0.2, 1.0), flip_p=0.5, jitter_p=0.8, brightness=0.4, hue=0.1, erase_p=0.5, randaugment=1)
 MIXED = replace(PLAIN, scale_mix=True)
@@ -90,21 +91,21 @@ def test_the_generator_moves_as_far_whatever_is_drawn() -> None:
 
 def test_mean_area_of_the_box_is_the_analytic_one() -> None:
     # with s = 1 - lambda uniform: E (sqrt(s) - s / 4)^2 = 1/2 - 1/5 + 1/48
-    boxes = random_boxes(torch.rand(3, 200_000, generator=torch.Generator().manual_seed(0)).double(), 2048)
+    boxes = mix_boxes(torch.rand(3, 200_000, generator=torch.Generator().manual_seed(0)).double(), 2048)
     share = (boxes[:, 2] * boxes[:, 3]).double().mean() / 2048**2
     assert share.item() == pytest.approx(77 / 240, abs=0.003)
 
 
 @pytest.mark.parametrize("side", [1, 8, 33])
 def test_boxes_lie_inside(side: int) -> None:
-    top, left, height, width = random_boxes(torch.rand(3, 5000).double(), side).unbind(1)
+    top, left, height, width = mix_boxes(torch.rand(3, 5000).double(), side).unbind(1)
     assert min(top.min(), left.min(), height.min(), width.min()) >= 0
     assert (top + height).max() <= side and (left + width).max() <= side
 
 
 def test_the_box_covers_one_minus_lambda_where_it_is_not_clipped() -> None:
     lam = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
-    boxes = random_boxes(torch.stack([lam, *[torch.full_like(lam, 0.5)] * 2]), 4096)
+    boxes = mix_boxes(torch.stack([lam, *[torch.full_like(lam, 0.5)] * 2]), 4096)
     share = (boxes[:, 2] * boxes[:, 3]).double() / 4096**2
     torch.testing.assert_close(share, 1 - lam, atol=1e-3, rtol=0)
 

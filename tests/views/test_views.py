@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.views.views import VIEWS, Params, View, Views, save_sheet, sheet
+from fullrank.views import VIEWS, Params, View, Views, save_sheet, sheet
 
 NO_NORM = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -117,7 +117,7 @@ def _fresh(out: Path, ours: bool, runs: Sequence[Path]) -> None:
 
 
 def _total_steps(epochs: int) -> int:
-    from fullrank.training.config import load_recipe
+    from fullrank.training.recipes import load_recipe
 
     settings = load_recipe(RECIPE).settings
     return (epochs or int(settings["epochs"])) * (4000 // int(settings["batch_size"]))
@@ -155,7 +155,7 @@ def _arm(summary: Any, path: Path) -> dict[str, Any]:
 
 def _train_all(runs: Mapping[str, Path], options: Sequence[str], update: Any) -> None:
     """Keeps as many arms training at a time as there are cores, and passes on what they log."""
-    from fullrank.report.run.reading import follow
+    from fullrank.training.records import follow
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_once = min(len(runs), cores)

@@ -90,7 +90,7 @@ def data() -> list[Row]:
 
 def views() -> list[Row]:
     """Every preset of views."""
-    from fullrank.views.views import VIEWS
+    from fullrank.views import VIEWS
 
     return [
         {"name": name, "views": len(v.views), "about": v.description, "source": v.source}
@@ -109,7 +109,7 @@ def backbones() -> list[Row]:
 
 def recipes() -> list[Row]:
     """Every recipe in the package."""
-    from fullrank.training.config import load_recipe, recipe_names
+    from fullrank.training.recipes import load_recipe, recipe_names
 
     loaded = [load_recipe(name) for name in recipe_names()]
     return [{"name": r.name, "about": r.about, "aims at": r.aims_at, "source": r.source} for r in loaded]

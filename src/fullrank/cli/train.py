@@ -37,7 +37,7 @@ recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each a
 def run(words: Sequence[str]) -> int:
     """Train from the start."""
     from fullrank.methods import METHODS
-    from fullrank.training.config import recipe_names
+    from fullrank.training.recipes import recipe_names
 
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(methods=", ".join(METHODS), count=len(recipe_names())))
@@ -176,6 +176,7 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
+    from fullrank.training.records import RunRecord, StartRecord
 
     for kind in logs:
         if importlib.util.find_spec(kind) is None:  # said before anything is written
@@ -187,16 +188,16 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
         opened: list[Any] = []
         shown = 0
 
-        def listen(record: Mapping[str, Any]) -> None:
+        def listen(record: RunRecord) -> None:
             nonlocal shown
-            if record["event"] == "start":  # the run directory exists from now on
+            if isinstance(record, StartRecord):  # the run directory exists from now on
                 opened.extend(open_log(kind, out) for kind in logs)
-                for note in [] if args.quiet or args.json else [*notes, *record["notes"]]:
+                for note in [] if args.quiet or args.json else [*notes, *record.notes]:
                     print(f"note    {note}")
-                console.start(record["config"], record["total_steps"])
+                console.start(record.config, record.total_steps)
             else:
                 shown += 1
-                console(dict(record))
+                console(record)
             for log in opened:
                 log(record)
 
@@ -224,16 +225,15 @@ def result(outcome: Any, page: Path) -> dict[str, Any]:
     from fullrank.report.run.summary import summarise
 
     summary = summarise(read_run(outcome.path))
-    knn = outcome.record.get("knn")
     return {
         "run": str(outcome.path),
         "page": str(page),
         "reason": outcome.reason,
-        "verdict": outcome.record.get("verdict", {}),
-        "loss": outcome.record.get("loss"),
+        "verdict": outcome.record.verdict,
+        "loss": outcome.record.loss,
         "level": summary.level,
         "rank": summary.rank,
-        "knn": knn["top1"] if knn else None,
+        "knn": outcome.record.accuracy("knn"),
         "linear": summary.linear,
         "seconds": dict(outcome.seconds),
     }

@@ -26,8 +26,7 @@ from fullrank.options import EvaluateOptions, OnProgress
 from fullrank.training.online_probe import classes_of
 from fullrank.training.optim import LARS
 from fullrank.training.setup import CropViews, generator_of
-from fullrank.views import image_ops
-from fullrank.views.views import View, Views
+from fullrank.views import View, Views, image_ops
 
 __all__ = ["Trained", "classifier_result", "labelled_only", "open_encoder_and_images", "train_classifier"]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.images.lazy_loader import LazyLoader, Wanted
+from fullrank.images.batch_loaders import LazyLoader, Wanted
 from fullrank.images.sources import Indices, LazySource, MemorySource, Source
-from fullrank.views.views import VIEWS, Params, Views
+from fullrank.views import VIEWS, Params, Views
 
 __all__ = ["Augmentation", "augmented_batches"]
 
@@ -92,7 +92,7 @@ def augmented_batches(
 
     if isinstance(source, LazySource):
         lazy = LazyLoader(source, CropViews(views, seed), workers, replace_corrupt=False)
-        plan = ([Wanted(int(index), 0, int(index)) for index in cut] for cut in cuts)
+        plan = (Wanted(cut, 0, cut) for cut in cuts)
         for indices, crops in lazy.load(plan):
             if len(indices):
                 yield indices, views.finish([crop.to(device) for crop in crops], drawn(indices))

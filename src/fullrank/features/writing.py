@@ -23,7 +23,7 @@ from fullrank.features.store import INDICES, LAYOUTS
 from fullrank.features.subject import open_encoder_subject
 from fullrank.images.sources import Source
 from fullrank.options import EmbedOptions, OnProgress, split_names
-from fullrank.views.views import VIEWS
+from fullrank.views import VIEWS
 
 __all__ = ["Written", "processes", "write_features"]
 

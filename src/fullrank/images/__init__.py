@@ -1,1 +1,1 @@
-"""Which images there are, and which one comes when."""
+"""Images to train on and held out: sources, their order, and loading."""

@@ -1,8 +1,9 @@
-"""Data orders: which part of the images an epoch sees, chunk after chunk or all of them, at equal compute."""
+"""Data orders: which images an epoch sees, at equal compute."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fullrank.errors import DataError, UsageError
-from fullrank.images.order import batches, epoch_generator
 
-__all__ = ["DataOrder", "OrderKind", "load_ordering"]
+__all__ = ["DataOrder", "OrderKind", "batches", "load_ordering"]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 OrderKind: TypeAlias = Literal["iid", "single-pass", "cumulative", "last-fraction", "hybrid"]
@@ -26,7 +26,7 @@ class _Permutes(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DataOrder:
-    """The images of every epoch, decided by seed and epoch alone, so that a resumed run repeats them.
+    """Order of the images of every epoch, decided by seed and epoch alone.
 
     Paper: Li, Efros and Pathak 2022 (2209.15007). A fixed *ordering* of all N images is cut into chunks, one
     for each `chunk_size` epochs of a round of `E_R = epochs // n_rounds`. With `k = (epoch mod E_R) //
@@ -148,31 +148,51 @@ class DataOrder:
 
     def __call__(self, epoch: int) -> Indices:
         """The images of one epoch, batch after batch: int64 [steps * batch_size]."""
+        generator: _Permutes
         if self._is_iid(epoch):
-            return self._filled(self.chunk(epoch), epoch_generator(epoch, self.seed))
-        return self._filled(self.chunk(epoch), np.random.RandomState(self.seed + epoch))
-
-    def _is_iid(self, epoch: int) -> bool:
-        return self.kind == "iid" or (self.kind == "hybrid" and epoch >= self.switch_epoch)
-
-    def _filled(self, chunk: Indices, generator: _Permutes) -> Indices:
-        """Permutations of `chunk`, cut into batches, until the epoch is full."""
-        chosen: list[Indices] = []
-        while len(chosen) < self.steps:
+            generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
+        else:
+            generator = np.random.RandomState(self.seed + epoch)
+        chunk, chosen = self.chunk(epoch), list[Indices]()
+        while len(chosen) < self.steps:  # permutations, cut into batches, until the epoch is full
             for batch in batches(generator.permutation(chunk), self.batch_size):
                 chosen += [batch] * self.repeat_batch
         return np.concatenate(chosen[: self.steps])
 
+    def _is_iid(self, epoch: int) -> bool:
+        return self.kind == "iid" or (self.kind == "hybrid" and epoch >= self.switch_epoch)
+
+
+def batches(order: Indices, batch_size: int, drop_last: bool = True) -> Iterator[Indices]:
+    """Cut an order into batches.
+
+    With `drop_last`, a last batch that is not full is left out.
+
+    Raises:
+        UsageError: the batch size is not positive, or no batch could be filled.
+
+    Example:
+        >>> [batch.tolist() for batch in batches(np.arange(5), 2)]
+        [[0, 1], [2, 3]]
+        >>> batches(np.arange(300), 512)
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.UsageError: batch size 512 is larger than the 300 training images; \
+use --batch-size 300 or fewer
+    """
+    n = len(order)
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size} is not positive; use --batch-size 1 or more")
+    if drop_last and batch_size > n:
+        raise UsageError(
+            f"batch size {batch_size} is larger than the {n} training images; use --batch-size {n} or fewer"
+        )
+    stop = n - n % batch_size if drop_last else n
+    return (order[start : start + batch_size] for start in range(0, stop, batch_size))
+
 
 def load_ordering(path: Path, n: int) -> Indices:
-    """Reads an ordering: each of 0 .. n-1 once, as one vector of integers in a `.npy` file.
-
-    Args:
-        path: the file.
-        n: images to train on.
-
-    Returns:
-        int64 [n].
+    """Read an ordering, each of 0 .. n-1 once, from a `.npy` file.
 
     Raises:
         DataError: no such file, or something else in it.

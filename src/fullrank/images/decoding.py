@@ -1,4 +1,4 @@
-"""From an encoded image to RGB bytes: decoding, the size in the header, resizing with a centre crop."""
+"""Decoding of images to RGB, sizes from headers, resizing with a centre crop."""
 
 from __future__ import annotations
 
@@ -18,23 +18,19 @@ Encoded: TypeAlias = bytes | Path | np.ndarray
 """An image file's bytes, its path, or pixels already decoded: uint8 [3, h, w]."""
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 )
 
 ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap height and width
 
 
 def decode(encoded: Encoded) -> Tensor:
-    """Decodes one image to RGB.
+    """Decode one image to RGB.
 
     Grey is copied to three channels, palettes and CMYK are converted, alpha is dropped, the EXIF orientation
     is applied, and 16-bit grey keeps its upper 8 bits.
 
-    Args:
-        encoded: a file's bytes, its path, or an array that is passed through.
-
-    Returns:
-        uint8 [3, h, w], contiguous, on the CPU.
+    Arrays are passed through. The result is uint8 [3, h, w], contiguous, on the CPU.
 
     Raises:
         Exception: of whatever type PIL's parser for the format stumbles with; see `LazySource.load` for one
@@ -56,7 +52,7 @@ def decode(encoded: Encoded) -> Tensor:
 
 
 def header_size(encoded: Encoded) -> tuple[int, int]:
-    """Reads (height, width) in pixels from the header, EXIF orientation applied; raises as `decode` does.
+    """Read (height, width) from the header, EXIF applied; raises as `decode` does.
 
     Example:
         >>> header_size(np.zeros((3, 2, 4), np.uint8))
@@ -66,14 +62,13 @@ def header_size(encoded: Encoded) -> tuple[int, int]:
         return encoded.shape[1], encoded.shape[2]
     with _open(encoded) as image:
         width, height = image.size
-        turned = (
-            "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
-        )  # or a PNG is decoded to look
+        # without the first condition a PNG would be decoded
+        turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
     return (width, height) if turned else (height, width)
 
 
 def fit(images: Tensor, height: int, width: int, crop_ratio: float = 1.0) -> Tensor:
-    """Resizes until the target is just covered, then crops the centre; bilinear and antialiased.
+    """Resize to just cover the target, antialiased, then crop the centre.
 
     Args:
         images: uint8 [..., 3, h, w], on any device.

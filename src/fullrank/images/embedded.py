@@ -1,4 +1,4 @@
-"""Data sets that come with the package: generated shapes, and scikit-learn's digits."""
+"""Data sets of the package: generated shapes, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["digits_data", "shapes_data"]
 
 
 def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
-    """4,000 training and 1,000 held-out shapes, drawn at `size` (16) pixels; always the same ones.
+    """Make 4,000 training and 1,000 held-out shapes of `size` (16) pixels.
 
     Example:
         >>> train, held_out = shapes_data()
@@ -20,17 +20,15 @@ def shapes_data(size: int | None = None) -> tuple[MemorySource, MemorySource]:
         (4000, 1000, (16, 16), ['disc', 'square'])
     """
 
-    def drawn(n: int, seed: int) -> MemorySource:
-        images, labels = shapes(n, seed, size or 16)
-        return MemorySource(
-            name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES)
-        )
-
-    return drawn(4000, 0), drawn(1000, 1)
+    train, held_out = (
+        MemorySource(name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES))
+        for images, labels in (shapes(4000, 0, size or 16), shapes(1000, 1, size or 16))
+    )
+    return train, held_out
 
 
 def digits_data() -> tuple[MemorySource, MemorySource]:
-    """scikit-learn's 1,797 handwritten digits, 8 by 8 grey doubled to 16 by 16: a fixed fifth is held out.
+    """Open scikit-learn's 1,797 digits, doubled to 16 by 16; a fifth is held out.
 
     Example:
         >>> train, held_out = digits_data()

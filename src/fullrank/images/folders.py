@@ -1,4 +1,4 @@
-"""Folders of image files: which files there are, and what their sub-folders say of classes."""
+"""Folders of image files, and the classes that their sub-folders name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from fullrank.images.sources import LazySource
 
 __all__ = ["HELD_OUT_NAMES", "Files", "open_image_folder"]
 
-HELD_OUT_NAMES = (
-    "val",
-    "valid",
-    "validation",
-    "test",
-)  # the first there is: a test split beside it stays unseen
+HELD_OUT_NAMES = ("val", "valid", "validation", "test")
+"""Splits that are held out: the first there is, so that a test split beside it stays unseen."""
 
 
 class Files:
@@ -35,31 +31,25 @@ class Files:
         self.paths = paths
 
     def __len__(self) -> int:
-        """How many files."""
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Path:
-        """The path of file `i`."""
         return self.paths[i]
 
     def where(self, i: int) -> str:
-        """The path of file `i`, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return str(self.paths[i])
 
 
 def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list[str]]:
-    """Lists the images under a folder; nothing is opened.
+    """List the images under a folder; nothing is opened.
 
     With a `train/` inside, that is the training set, and the first of `val/`, `valid/`, `validation/`,
     `test/` is held out; else the whole folder is the training set. Images have classes where they all lie
     equally deep and exactly one level of folder names tells them apart: `cat/1.jpg`, `n0144/images/1.jpg`.
     Images beside sub-folders, one sub-folder, or two telling levels (`2024/05/1.jpg`) mean unlabelled.
 
-    Args:
-        folder: an existing directory.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    Returned are the training images, the held-out ones or None, and notes.
 
     Raises:
         DataError: there are no images.
@@ -103,7 +93,7 @@ def _images_under(folder: Path) -> list[Path]:
 
 
 def _class_names(paths: list[Path], folder: Path) -> list[str] | None:
-    """One class name per path, or None where the folders do not name classes."""
+    """Class name of each path, or None where the folders do not name classes."""
     depth = len(folder.parts)
     parents = [path.parts[depth:-1] for path in paths]
     if len({len(parts) for parts in parents}) != 1:

@@ -1,25 +1,23 @@
-"""Batches of images: the same global order on any number of ranks, from memory or decoded by workers."""
+"""Batches of images, in the same global order on any number of ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from itertools import islice
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.images.decoding import fit
-from fullrank.images.lazy_loader import CentreCrop, Crop, LazyLoader, Wanted
-from fullrank.images.order import batches, epoch_order
-from fullrank.images.sources import Indices, LazySource, MemorySource, Source
+from fullrank.images.batch_loaders import Crop, Loader, Wanted
+from fullrank.images.data_order import DataOrder, batches
+from fullrank.images.sources import Indices, Source
 
 __all__ = ["Batches", "Crop", "evaluation_batches"]
 
 
 class Batches:
-    """A training set cut into batches, every epoch in a new order that seed and epoch alone decide.
+    """Training set cut into batches, every epoch in an order from seed and epoch.
 
     The global batches do not depend on the number of ranks: each rank gets its contiguous slice of each. An
     image of a `LazySource` that cannot be decoded is replaced by the next one that can, and counted.
@@ -33,16 +31,15 @@ class Batches:
         workers: processes that decode lazy images; 0 decodes them in this one.
         crop: cuts the views of each lazy image where it is decoded; None resizes and centre crops it to the
             source's `image_size`. Must survive pickling where worker processes are spawned, not forked.
-        order: epoch to int64 image indices, for other data orders; None is `epoch_order`.
-
-    Attributes:
-        steps: full batches in an epoch.
+        order: epoch to int64 image indices, for other data orders; None is a new permutation every epoch.
 
     Raises:
         UsageError: the batch is larger than the data, or its size no multiple of `world_size`.
         DataError: while iterating: more images are corrupt than the source tolerates.
 
     Example:
+        >>> import torch
+        >>> from fullrank.images.sources import MemorySource
         >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
         >>> loader = Batches(source, batch_size=4, seed=0)
         >>> [(step, tuple(images.shape)) for step, (indices, images) in loader.epoch(0)]
@@ -67,28 +64,26 @@ class Batches:
                 f"use a multiple of {world_size}, as {multiple}"
             )
         self.source, self.batch_size = source, batch_size
-        self.order = order or (lambda epoch: epoch_order(len(source), epoch, seed))
-        self.steps = sum(1 for _ in batches(self.order(0), batch_size))
+        self.order = order or DataOrder(len(source), batch_size, epochs=1, seed=seed)
+        self._steps = sum(1 for _ in batches(self.order(0), batch_size))
         self._first = rank * (batch_size // world_size)  # of this rank, in each global batch
         self._last = self._first + batch_size // world_size
-        self._lazy: LazyLoader | None = None
-        if isinstance(source, LazySource):
-            self._lazy = LazyLoader(source, crop or _centre_crop(source, None), workers, replace_corrupt=True)
-        self._views_apart = crop is not None
+        self._apart = crop is not None and not source.in_memory  # the views, as the workers cut them
+        used = crop if crop is not None and self._apart else source.centre_crop(None)
+        self._loader: Loader = source.loader(used, workers, replace_corrupt=True)
 
     def __len__(self) -> int:
-        """Steps per epoch: full batches only."""
-        return self.steps
+        return self._steps
 
     @property
     def corrupt(self) -> set[int]:
-        """The images met so far, on this rank, that could not be decoded and were replaced."""
-        return self._lazy.corrupt if self._lazy else set()
+        """Images met so far, on this rank, that could not be decoded."""
+        return self._loader.corrupt
 
     def epoch(
         self, epoch: int, start_step: int = 0
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
-        """Iterates over one epoch from `start_step` on; the batches before it are not decoded.
+        """Iterate over an epoch from `start_step` on; earlier batches are not decoded.
 
         Args:
             epoch: from 0.
@@ -103,30 +98,19 @@ class Batches:
             UsageError: the epoch has no such step.
             DataError: while iterating: more images are corrupt than the source tolerates.
         """
-        mine = [batch[self._first : self._last] for batch in batches(self.order(epoch), self.batch_size)]
+        order = self.order(epoch)
+        cut = zip(*(batches(each, self.batch_size) for each in (order, np.arange(len(order)))), strict=True)
+        mine = [Wanted(i[self._first : self._last], epoch, at[self._first : self._last]) for i, at in cut]
         if not 0 <= start_step <= len(mine):
             raise UsageError(f"there is no step {start_step} in an epoch of {len(mine)} steps")
-        if self._lazy is None:
-            return self._from_memory(mine, start_step)
-        return self._decoded(self._lazy, mine, epoch, start_step)
+        return self._loaded(mine, start_step)
 
-    def _from_memory(self, mine: list[Indices], start: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        for step in range(start, len(mine)):
-            yield step, _gathered(self.source, mine[step])
-
-    def _decoded(
-        self, lazy: LazyLoader, mine: list[Indices], epoch: int, start: int
+    def _loaded(
+        self, mine: list[Wanted], start: int
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
-        steps = range(start, len(mine))
-        plan = _plan(mine, steps, epoch, self.batch_size, self._first)
-        for step, (indices, views) in zip(steps, lazy.load(plan), strict=True):
-            yield step, (indices, views if self._views_apart else views[0])
-
-
-def _plan(mine: list[Indices], steps: range, epoch: int, stride: int, first: int) -> Iterator[list[Wanted]]:
-    # no closure over the loader: a cycle would let its workers linger for seconds when it is dropped
-    for step in steps:
-        yield [Wanted(int(index), epoch, step * stride + first + k) for k, index in enumerate(mine[step])]
+        loaded = self._loader.load(islice(mine, start, None))
+        for step, (indices, views) in zip(range(start, len(mine)), loaded, strict=True):
+            yield step, (indices, views if self._apart else views[0])
 
 
 def evaluation_batches(
@@ -138,18 +122,15 @@ def evaluation_batches(
     workers: int = 0,
     crop_ratio: float = 1.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterates over all images once, in order, resized and centre cropped; the last batch may be short.
+    """Iterate over all images once, in order, resized and centre cropped.
 
     Each rank gets one contiguous part, so the parts of all ranks in turn are the whole. An image of a
     `LazySource` that cannot be decoded is left out, and its index with it.
 
     Args:
-        source: the images.
+        source: the images; `rank`, `world_size` and `workers` are as of `Batches`.
         batch_size: images per batch, on this rank.
         image_size: height and width in pixels; None is the source's `image_size`.
-        rank: of this process.
-        world_size: number of processes.
-        workers: processes that decode lazy images; 0 decodes them in this one.
         crop_ratio: share of the resized image that the crop keeps per side; 0.875 is ImageNet's 256 to 224.
 
     Returns:
@@ -161,29 +142,13 @@ def evaluation_batches(
         DataError: while iterating: more images are corrupt than the source tolerates.
 
     Example:
+        >>> import torch
+        >>> from fullrank.images.sources import MemorySource
         >>> source = MemorySource(name="black", images=torch.zeros(10, 3, 4, 4, dtype=torch.uint8))
         >>> [indices.tolist() for indices, images in evaluation_batches(source, 4, rank=1, world_size=2)]
         [[5, 6, 7, 8], [9]]
     """
-    crop = _centre_crop(source, image_size, crop_ratio)
+    loader = source.loader(source.centre_crop(image_size, crop_ratio), workers, replace_corrupt=False)
     part = np.array_split(np.arange(len(source)), world_size)[rank]
-    cuts = list(batches(part, batch_size, drop_last=False))
-    if isinstance(source, LazySource):
-        lazy = LazyLoader(source, crop, workers, replace_corrupt=False)
-        loaded = lazy.load([Wanted(int(index), 0, int(index)) for index in cut] for cut in cuts)
-        return ((indices, views[0]) for indices, views in loaded if len(indices))
-    gathered = map(partial(_gathered, source), cuts)
-    return ((indices, fit(images, crop.height, crop.width, crop_ratio)) for indices, images in gathered)
-
-
-def _centre_crop(source: Source, image_size: int | None, crop_ratio: float = 1.0) -> CentreCrop:
-    size = (image_size, image_size) if image_size else source.image_size
-    if size is None:
-        raise UsageError(f"{source.name} does not say how large its images are; give an image size in pixels")
-    return CentreCrop(*size, crop_ratio)
-
-
-def _gathered(source: Source, indices: Indices) -> tuple[Tensor, Tensor]:
-    assert isinstance(source, MemorySource)  # the other kind has a loader
-    chosen = torch.from_numpy(indices)
-    return chosen, source.images.index_select(0, chosen.to(source.images.device, non_blocking=True))
+    loaded = loader.load(Wanted(cut, 0, cut) for cut in batches(part, batch_size, drop_last=False))
+    return ((indices, views[0]) for indices, views in loaded if len(indices))

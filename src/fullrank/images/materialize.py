@@ -1,4 +1,4 @@
-"""Whether encoded images move into memory or stay on demand, and how they get rid of what is corrupt."""
+"""Decoding into memory what fits there, and leaving out what is corrupt."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError
+from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size
-from fullrank.images.sources import Indices, LazySource, MemorySource, Source, corrupt_line
+from fullrank.images.sources import Indices, LazySource, MemorySource, Source
 
-__all__ = ["settle"]
+__all__ = ["materialize"]
 
 T = TypeVar("T")
 
@@ -25,24 +26,17 @@ HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are 
 THREADS = min(4, os.cpu_count() or 1)  # PIL decodes outside the interpreter lock, but does much within it
 
 
-def settle(
+def materialize(
     train: LazySource,
     held_out: LazySource,
     image_size: int | None,
     max_corrupt: float,
     memory_limit_bytes: float,
 ) -> tuple[Source, Source, list[str]]:
-    """Decodes both sources into memory where they have one size and fit; else checks headers and leaves them.
+    """Decode both sources into memory where they fit; else check headers.
 
-    Args:
-        train: the images to train on.
-        held_out: the others; they get the size of the training images.
-        image_size: height and width in pixels that all are resized to, or None.
-        max_corrupt: largest tolerated share of undecodable images, of both sources together.
-        memory_limit_bytes: for the decoded images of both.
-
-    Returns:
-        Both sources, in memory or both lazy, without the corrupt images found so far, and notes.
+    Arguments are as of `open_data`; held-out images get the size of the training images. Returned are both
+    sources, in memory or both lazy, without the corrupt images found so far, and notes.
 
     Raises:
         DataError: more images are corrupt than tolerated, or none are left.
@@ -53,7 +47,7 @@ def settle(
         ...     def __getitem__(self, i): return np.zeros((3, 4, 4), np.uint8) if i else b"not an image"
         ...     def where(self, i): return f"black {i}"
         >>> black = LazySource(name="black", items=Black(), index=np.arange(5))
-        >>> train, held_out, notes = settle(black, black.subset(np.array([2])), None, 0.2, 2e9)
+        >>> train, held_out, notes = materialize(black, black.subset(np.array([2])), None, 0.2, 2e9)
         >>> type(train).__name__, len(train), len(held_out), notes
         ('MemorySource', 4, 1, ['1 of 6 images cannot be decoded: black 0; left out'])
     """
@@ -65,19 +59,20 @@ def settle(
     fits = decoded_bytes <= memory_limit_bytes
     in_memory = fits and (image_size is not None or len(sizes) == 1)
 
-    settled: list[Source] = []
+    done: list[Source] = []
     corrupt: list[str] = []
     for source in (train, held_out):
         if in_memory:
             kept, images = _decoded(source, height, width)
-            settled.append(_remembered(source, kept, images))
+            known = {name: getattr(source, name) for name in ("name", "classes", "mean", "std")}
+            done.append(MemorySource(images=images, labels=source.labels_at(kept), **known))
         else:
             kept = _with_header(source, max_corrupt)
-            settled.append(replace(source.subset(kept), usual_size=(height, width)))
+            done.append(replace(source.subset(kept), usual_size=(height, width)))
         corrupt += [source.where(int(i)) for i in np.setdiff1d(np.arange(len(source)), kept)]
 
     line = corrupt_line(corrupt, total)
-    if len(corrupt) > max_corrupt * total or not all(map(len, settled)):
+    if len(corrupt) > max_corrupt * total or not all(map(len, done)):
         raise DataError(f"{line}; the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt")
     notes = [f"{line}; left out"] if corrupt else []
     if not in_memory:
@@ -85,14 +80,13 @@ def settle(
         notes.append(f"images are decoded on demand: {why}")
     tolerance = int(max_corrupt * total) - len(corrupt)
     first, second = (
-        replace(source, tolerance=tolerance) if isinstance(source, LazySource) else source
-        for source in settled
+        replace(source, tolerance=tolerance) if isinstance(source, LazySource) else source for source in done
     )
     return first, second, notes
 
 
 def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tensor]:
-    """Which images can be decoded, and those: uint8 [k, 3, height, width]."""
+    """Decode all images that can be: their indices, and uint8 [k, 3, height, width]."""
     images = torch.empty(len(source), 3, height, width, dtype=torch.uint8)
 
     def decode_into(i: int) -> bool:
@@ -106,19 +100,8 @@ def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tens
     return kept, images if len(kept) == len(source) else images[torch.from_numpy(kept)]
 
 
-def _remembered(source: LazySource, kept: Indices, images: Tensor) -> MemorySource:
-    return MemorySource(
-        name=source.name,
-        images=images,
-        labels=source.labels_at(kept),
-        classes=source.classes,
-        mean=source.mean,
-        std=source.std,
-    )
-
-
 def _with_header(source: LazySource, max_corrupt: float) -> Indices:
-    """The images but for those that were looked at and have no readable header."""
+    """List the images but for those surveyed that have no readable header."""
     chosen = _surveyed(source)
     broken = [size is None for size in _sizes(source, chosen)]
     if sum(broken) > max_corrupt * len(chosen):
@@ -149,5 +132,5 @@ def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | None]
 def _in_threads(function: Callable[[int], T], indices: Indices) -> list[T]:
     chunks = np.array_split(indices, len(indices) // 256 + 1)  # one task per image would cost too much
     with ThreadPoolExecutor(THREADS) as pool:
-        done = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
-        return [result for results in done for result in results]
+        results = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
+        return [result for several in results for result in several]

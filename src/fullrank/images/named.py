@@ -1,9 +1,10 @@
-"""Data sets that are known by name: how large they are, how to normalise them, where they come from."""
+"""Data sets known by name: size, normalisation and origin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,15 +16,15 @@ from fullrank.images.sources import IMAGENET_MEAN, IMAGENET_STD, Channels, Memor
 from fullrank.images.torchvision_layout import open_cifar, open_stl10
 from fullrank.registry import Registry
 
-__all__ = ["DATA", "NamedData", "open_folder", "open_named"]
+__all__ = ["DATA", "NamedData", "generated_size", "open_folder", "open_named"]
 
 Split: TypeAlias = tuple[Source, Source | None]
 """Training images, and held-out ones where the data set has such a split."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NamedData:
-    """A data set that `open_data` knows by name, as `fullrank list data` shows it.
+    """Data set that `open_data` knows by name, as `fullrank list data` shows it.
 
     Attributes:
         description: one line.
@@ -34,6 +35,7 @@ class NamedData:
         mean: per channel, of pixels in [0, 1]; None is computed from the images.
         std: per channel, likewise.
         make: makes an embedded set at an image size (None: its own); such a set needs no files.
+        any_size: whether `make` heeds that size.
         read: reads a layout of its own from a folder, downloading it first if told to; None where it is not
             there.
         hub: repository on the Hugging Face Hub whose parquet files are downloaded where there is no `read`.
@@ -52,6 +54,7 @@ class NamedData:
     mean: Channels | None = None
     std: Channels | None = None
     make: Callable[[int | None], Split] | None = None
+    any_size: bool = False
     read: Callable[[Path, bool], Split | None] | None = None
     hub: str | None = None
 
@@ -63,109 +66,61 @@ class NamedData:
 
 DATA: Registry[NamedData] = Registry("data set", group="fullrank.data")
 
-DATA.register("shapes")(
-    NamedData(
-        description="ten bright shapes on dark ground, generated",
-        images=4_000,
-        size=16,
-        classes=10,
-        make=shapes_data,
-    )
-)
-DATA.register("digits")(
-    NamedData(
-        description="scikit-learn's handwritten digits, doubled in size",
-        images=1_438,
-        size=16,
-        classes=10,
-        make=lambda size: digits_data(),
-    )
-)
-DATA.register("cifar10")(
-    NamedData(
-        description="small photographs of ten kinds of things",
-        images=50_000,
-        size=32,
-        classes=10,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        read=lambda folder, download: open_cifar("CIFAR10", folder, download),
-    )
-)
-DATA.register("cifar100")(
-    NamedData(
-        description="small photographs of a hundred kinds of things",
-        images=50_000,
-        size=32,
-        classes=100,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-        read=lambda folder, download: open_cifar("CIFAR100", folder, download),
-    )
-)
-DATA.register("stl10")(
-    NamedData(
-        description="photographs from ImageNet, 5,000 labelled and 100,000 not",
-        images=105_000,
-        size=96,
-        classes=10,
-        labelled="some",
-        mean=(0.4914, 0.4823, 0.4466),
-        std=(0.247, 0.243, 0.261),
-        read=open_stl10,
-    )
-)
-DATA.register("tiny-imagenet")(
-    NamedData(
-        description="200 classes of ImageNet at 64 by 64 pixels",
-        images=100_000,
-        size=64,
-        classes=200,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        hub="zh-plus/tiny-imagenet",
-    )
-)
-DATA.register("imagenet100")(
-    NamedData(
-        description="a hundred classes of ImageNet",
-        images=126_689,
-        size=None,
-        classes=100,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        hub="clane9/imagenet-100",
-    )
-)
-DATA.register("imagenet")(
-    NamedData(
-        description="ImageNet (ILSVRC 2012); needs an account that accepted its terms",
-        images=1_281_167,
-        size=None,
-        classes=1000,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        hub="ILSVRC/imagenet-1k",
-    )
-)
+for _name, _data in {
+    "shapes": NamedData(
+        "ten bright shapes on dark ground, generated", 4_000, 16, 10, make=shapes_data, any_size=True
+    ),
+    "digits": NamedData(
+        "scikit-learn's handwritten digits, doubled in size", 1_438, 16, 10, make=lambda size: digits_data()
+    ),
+    "cifar10": NamedData(
+        "small photographs of ten kinds of things", 50_000, 32, 10,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), read=partial(open_cifar, "CIFAR10"),
+    ),
+    "cifar100": NamedData(
+        "small photographs of a hundred kinds of things", 50_000, 32, 100,
+        mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), read=partial(open_cifar, "CIFAR100"),
+    ),
+    "stl10": NamedData(
+        "photographs from ImageNet, 5,000 labelled and 100,000 not", 105_000, 96, 10, labelled="some",
+        mean=(0.4914, 0.4823, 0.4466), std=(0.247, 0.243, 0.261), read=open_stl10,
+    ),
+    "tiny-imagenet": NamedData(
+        "200 classes of ImageNet at 64 by 64 pixels", 100_000, 64, 200,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="zh-plus/tiny-imagenet",
+    ),
+    "imagenet100": NamedData(
+        "a hundred classes of ImageNet", 126_689, None, 100,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="clane9/imagenet-100",
+    ),
+    "imagenet": NamedData(
+        "ImageNet (ILSVRC 2012); needs an account that accepted its terms", 1_281_167, None, 1000,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="ILSVRC/imagenet-1k",
+    ),
+}.items():  # fmt: skip
+    DATA.register(_name)(_data)
+
+
+def generated_size(name: str, image_size: int) -> int | None:
+    """Size in pixels that a data set is generated at; None for any other.
+
+    Example:
+        >>> generated_size("shapes", 32), generated_size("digits", 32), generated_size("some/folder", 32)
+        (32, None, None)
+    """
+    return (image_size or None) if name in DATA and DATA[name].any_size else None
 
 
 def open_named(
     name: str, root: Path, download: bool = False, image_size: int | None = None
 ) -> tuple[Source, Source | None, list[str]]:
-    """Opens a data set of the registry.
+    """Open a data set of the registry.
 
     A folder `root/name` with parquet files or with `train/` in it serves for every name; CIFAR and STL-10
     are also read as torchvision stores them, in `root/name` or in `root`.
 
-    Args:
-        name: a key of `DATA`.
-        root: the folder that data sets lie under.
-        download: fetch it where it is not there.
-        image_size: in pixels; what `shapes` is drawn at. The others come at their own size.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    `image_size` is what a generated set is drawn at. Returned are the training images, the held-out ones or
+    None, and notes.
 
     Raises:
         UnknownNameError: there is no such name.
@@ -202,13 +157,9 @@ def open_named(
 
 
 def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
-    """Opens a folder of parquet files, else one of image files; or one parquet file.
+    """Open a folder of parquet files, else one of image files; or one parquet file.
 
-    Args:
-        path: see `open_parquet` and `open_image_folder` for what may lie there.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    See `open_parquet` and `open_image_folder` for what may lie there, and what is returned.
 
     Raises:
         DataError: the path is neither, or holds no images.
@@ -231,7 +182,7 @@ def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
 
 
 def _find(name: str, known: NamedData, root: Path) -> tuple[Split | None, list[str]]:
-    """What lies under the root by that name, in any layout, and notes."""
+    """Open what lies under the root by that name, in any layout."""
     folder = root / name
     if find_parquet(folder) or (folder / "train").is_dir():
         train, held_out, notes = open_folder(folder)
@@ -252,11 +203,8 @@ def _download(name: str, known: NamedData, root: Path) -> tuple[Split | None, li
         return _find(name, known, root)
     except Exception as error:  # each client has its own for no network, no space, no permission
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
-        terms = (
-            f"accept its terms at huggingface.co/datasets/{known.hub} if it asks for them, "
-            if known.hub
-            else ""
-        )
+        page = f"huggingface.co/datasets/{known.hub}"
+        terms = f"accept its terms at {page} if it asks for them, " if known.hub else ""
         raise DataError(
             f"{name} could not be downloaded ({reason}); {terms}"
             f"put it into {folder}, or pass a folder: --data DIR"

@@ -1,4 +1,4 @@
-"""Opens a data set by name or folder, with images held out, and as many of it as are wanted."""
+"""Opening of data by name or folder, with images held out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.images.materialize import settle
+from fullrank.images.materialize import materialize
 from fullrank.images.named import DATA, open_folder, open_named
 from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
 
@@ -18,7 +18,7 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 10_000  # where a data set has no such spli
 
 
 def data_root() -> Path:
-    """The folder that named data sets lie under: `$FULLRANK_DATA`, else `~/.cache/fullrank/data`.
+    """Folder of the named data sets: `$FULLRANK_DATA`, else `~/.cache/fullrank/data`.
 
     Example:
         >>> data_root().is_absolute() or "FULLRANK_DATA" in os.environ
@@ -38,7 +38,7 @@ def open_data(
     seed: int = 0,
     memory_limit_bytes: float = 2e9,
 ) -> Data:
-    """Opens the images to train on and the images held out.
+    """Open the images to train on and the images held out.
 
     Images of one size, and all images where `image_size` is given (then resized to cover it and centre
     cropped, once), are decoded into memory if they fit there, and whatever cannot be decoded is left out.
@@ -88,7 +88,7 @@ def open_data(
     train, held_out = _limited(train, held_out, limit, seed, notes)
 
     if isinstance(train, LazySource) and isinstance(held_out, LazySource):
-        train, held_out, more = settle(train, held_out, image_size, max_corrupt, memory_limit_bytes)
+        train, held_out, more = materialize(train, held_out, image_size, max_corrupt, memory_limit_bytes)
         notes += more
     elif isinstance(train, MemorySource) and isinstance(held_out, MemorySource) and image_size:
         train, held_out = train.resized(image_size), held_out.resized(image_size)

@@ -1,4 +1,4 @@
-"""Folders of parquet files laid out as on the Hugging Face Hub: an image column, perhaps a label column."""
+"""Folders of parquet files laid out as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from fullrank.images.sources import Indices, LazySource
 
 __all__ = ["ParquetRows", "find_parquet", "open_parquet"]
 
-READ_AT_ONCE_BYTES = (
-    1_000_000_000  # larger sets are mapped from `datasets`' cache instead of read into memory
-)
+READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
 LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 
 
 class ParquetRows:
-    """The encoded images in one column of some parquet files, as items of a `LazySource`.
+    """Encoded images in one column of some parquet files, as items of a `LazySource`.
 
     Args:
         files: read in this order.
@@ -49,15 +47,14 @@ class ParquetRows:
             self._cells = Dataset.from_parquet(paths, columns=[column]).data.column(column)
 
     def __reduce__(self) -> tuple[Callable[..., ParquetRows], tuple[list[Path], str]]:
-        """Pickles the file names only: a worker process reads or maps the files itself."""
+        """Pickle the file names only: a worker process reads or maps the files itself."""
         return ParquetRows, (self.files, self.column)
 
     def __len__(self) -> int:
-        """How many rows."""
         return len(self._cells)
 
     def __getitem__(self, i: int) -> bytes | Path:
-        """The encoded image in row `i`, or the path that stands in its place."""
+        """Encoded image in row `i`, or the path that stands in its place."""
         cell = self._cells[i].as_py()
         if isinstance(cell, dict):
             cell = cell.get("bytes") or self.files[0].parent / cell["path"]
@@ -66,12 +63,12 @@ class ParquetRows:
         return cell
 
     def where(self, i: int) -> str:
-        """Folder, column and row, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return f"{self.files[0] if len(self.files) == 1 else self.files[0].parent} {self.column!r} row {i}"
 
 
 def find_parquet(folder: Path) -> list[Path]:
-    """The parquet files in a folder or one folder further down, sorted.
+    """Find the parquet files in a folder or one folder further down, sorted.
 
     Example:
         >>> find_parquet(Path("nowhere"))
@@ -81,7 +78,7 @@ def find_parquet(folder: Path) -> list[Path]:
 
 
 def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource | None, list[str]]:
-    """Opens parquet files as data; images stay encoded.
+    """Open parquet files as data; images stay encoded.
 
     Files whose name, or whose folder's name, begins with `train` are the training set (all others where none
     does); of `val*` and `test*` the first there is is held out. The image column is the one that the Hub's
@@ -89,12 +86,7 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
     column is found by name, or as the only ClassLabel, and may be missing. Strings for labels are numbered
     in sorted order.
 
-    Args:
-        name: of the data set, for messages.
-        files: as `find_parquet` lists them, at least one.
-
-    Returns:
-        The training images, the held-out ones or None, and notes.
+    Returned are the training images, the held-out ones or None, and notes.
 
     Raises:
         DataError: a file cannot be read, or no column holds images.
@@ -108,13 +100,11 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
         >>> len(train), train.labels.tolist(), train.classes, held_out
         (2, [0, 1], ['cat', 'dog'], None)
     """
-    held_files: list[Path] = []
-    for prefix in HELD_OUT_NAMES:
-        held_files = held_files or [file for file in files if _belongs(file, prefix)]
-    train_files = [file for file in files if _belongs(file, "train")]
-    train_files = train_files or [
-        file for file in files if not any(_belongs(file, p) for p in HELD_OUT_NAMES)
+    splits = {name: [file for file in files if _belongs(file, name)] for name in ("train", *HELD_OUT_NAMES)}
+    train_files = splits.pop("train") or [
+        file for file in files if not any(file in s for s in splits.values())
     ]
+    held_files = next((found for found in splits.values() if found), [])
     if not train_files:  # nothing but a test or val file: that is what there is
         train_files, held_files = held_files, []
 
@@ -123,21 +113,16 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
 
     def opened(split: str, split_files: list[Path], names: list[str] | None) -> LazySource:
         items = ParquetRows(split_files, image_column)
+        labels = None
+        if label_column is not None and label_column in _schema(split_files[0]).names:
+            labels, names = _labels(split_files, label_column, names)
         index = np.arange(len(items))
-        labelled = label_column is not None and label_column in _schema(split_files[0]).names
-        labels, names = (
-            _labels(split_files, label_column, names) if labelled and label_column else (None, names)
-        )
         return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
 
     train = opened("train", train_files, classes)
     held_out = opened("held out", held_files, train.classes) if held_files else None
-    notes = [f"images are read from column {image_column!r}, labels from {label_column!r}"]
-    return (
-        train,
-        held_out,
-        notes if label_column else [f"images are read from column {image_column!r}, unlabelled"],
-    )
+    labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
+    return train, held_out, [f"images are read from column {image_column!r}, {labelled}"]
 
 
 def _belongs(file: Path, split: str) -> bool:
@@ -158,38 +143,29 @@ def _read(files: list[Path], column: str) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.chunked_array(
-            [
-                chunk
-                for file in files
-                for chunk in pyarrow.parquet.read_table(file, columns=[column])[column].chunks
-            ]
-        )
+        tables = [pyarrow.parquet.read_table(file, columns=[column]) for file in files]
+        return pyarrow.chunked_array([chunk for table in tables for chunk in table[column].chunks])
     except (OSError, ValueError, KeyError) as error:
         where = files[0].parent if len(files) > 1 else files[0]
         raise DataError(f"{where}: column {column!r} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None]:
-    """The image column, the label column and its class names, from the Hub's metadata or by type and name."""
+    """Find image column, label column and class names, by metadata, type or name."""
     import pyarrow
 
     hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = hub.get("info", {}).get("features", {})
-    kinds = {
-        column: feature.get("_type") for column, feature in features.items() if isinstance(feature, dict)
+    kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
+    with_bytes = {
+        name for name, kind in stored.items() if types.is_binary(kind) or types.is_large_binary(kind)
     }
-
-    def holds_bytes(column: str) -> bool:
-        kind = schema.field(column).type
-        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
-
-    def is_image_struct(column: str) -> bool:
-        kind = schema.field(column).type
-        return bool(pyarrow.types.is_struct(kind)) and any(field.name == "bytes" for field in kind)
-
-    images = [column for column in schema.names if kinds.get(column) == "Image" or is_image_struct(column)]
-    images += [column for column in IMAGE_NAMES if column in schema.names and holds_bytes(column)]
+    structs = {
+        name for name, kind in stored.items() if types.is_struct(kind) and "bytes" in {f.name for f in kind}
+    }
+    images = [name for name in stored if kinds.get(name) == "Image" or name in structs]
+    images += [name for name in IMAGE_NAMES if name in with_bytes]
     if not images:
         raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
     labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]

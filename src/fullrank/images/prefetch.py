@@ -1,4 +1,4 @@
-"""Batches on their way to a device while the step before them runs."""
+"""Sending batches to a device while the step before them runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ Batch: TypeAlias = tuple[int, tuple[Tensor, Tensor | list[Tensor]]]
 
 
 def prefetch(batches: Iterator[Batch], device: torch.device, streams: Any = None) -> Iterator[Batch]:
-    """The same batches with their images on the device, each sent before the one before it is handed out.
+    """Send the images of each batch before the batch before it is handed out.
 
     Copies run on a stream of their own, from pinned memory, so that neither the host nor the step in progress
     waits for them. What is on the device already passes as it is.
 
-    Args:
-        batches: from `Batches.epoch`.
-        device: where the images are wanted.
-        streams: what has `Stream`, `stream` and `current_stream`; None is the device's own module.
+    `streams` is what has `Stream`, `stream` and `current_stream`; None is the device's own module.
 
     Example:
         >>> batch = (0, (torch.tensor([3]), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
@@ -37,9 +34,9 @@ def prefetch(batches: Iterator[Batch], device: torch.device, streams: Any = None
     for step, (indices, images) in batches:
         with streams.stream(side):
             if isinstance(images, Tensor):
-                sent: Batch = step, (indices, _sent(images, device))
+                sent: Batch = step, (indices, _send(images, device))
             else:
-                sent = step, (indices, [_sent(view, device) for view in images])
+                sent = step, (indices, [_send(view, device) for view in images])
         if waiting is not None:
             yield _received(waiting, side, streams)
         waiting = sent
@@ -47,7 +44,7 @@ def prefetch(batches: Iterator[Batch], device: torch.device, streams: Any = None
         yield _received(waiting, side, streams)
 
 
-def _sent(images: Tensor, device: torch.device) -> Tensor:
+def _send(images: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and images.device.type == "cpu" and not images.is_pinned():
         images = images.pin_memory()
     return images.to(device, non_blocking=True)

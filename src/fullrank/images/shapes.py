@@ -1,4 +1,4 @@
-"""A generated data set: ten bright shapes on dark ground, made in half a second, for demos and tests."""
+"""Generated data set: ten bright shapes on dark ground, made in half a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVERSAMPLING = 3  # drawn at this many times the size per side, then averaged: s
 
 
 def shapes(n: int, seed: int, size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Draws `n` images of one shape each: random hue, size, place and turn on near-constant dark ground.
+    """Draw `n` images of one shape each, of random hue, size, place and turn.
 
     Args:
         n: number of images; the ten classes are equally frequent, in random order.
@@ -64,7 +64,7 @@ def _bright_colours(rng: np.random.Generator, n: int) -> Floats:
 def _local_grid(
     side: int, radius: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], turn: npt.NDArray[np.float64]
 ) -> tuple[Floats, Floats]:
-    """Pixel centres as the shape sees them, each [m, side, side]: its centre at 0, its radius 1, upright."""
+    """Pixel centres [m, side, side] in the shape's frame: radius 1, upright."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     cos = (np.cos(turn) / radius).astype(np.float32)[:, None, None]
     sin = (np.sin(turn) / radius).astype(np.float32)[:, None, None]
@@ -76,18 +76,6 @@ def _local_grid(
 # Each answers which points lie inside its shape; x runs right, y down, and the unit circle about holds it.
 
 
-def _disc(x: Floats, y: Floats) -> Mask:
-    return x * x + y * y < 0.72
-
-
-def _square(x: Floats, y: Floats) -> Mask:
-    return np.maximum(np.abs(x), np.abs(y)) < 0.76
-
-
-def _triangle(x: Floats, y: Floats) -> Mask:
-    return (y < 0.55) & (np.abs(x) * 0.866 - y * 0.5 < 0.55)
-
-
 def _star(x: Floats, y: Floats) -> Mask:
     fifth = 2 * np.pi / 5
     angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)  # folded: from a point (0) to a notch
@@ -97,22 +85,9 @@ def _star(x: Floats, y: Floats) -> Mask:
     return inside
 
 
-def _cross(x: Floats, y: Floats) -> Mask:
-    near, far = np.minimum(np.abs(x), np.abs(y)), np.maximum(np.abs(x), np.abs(y))
-    return (near < 0.24) & (far < 1.0)
-
-
 def _ring(x: Floats, y: Floats) -> Mask:
     rho2 = x * x + y * y
     return (rho2 > 0.29) & (rho2 < 0.96)
-
-
-def _crescent(x: Floats, y: Floats) -> Mask:
-    return (x * x + y * y < 1.0) & ((x - 0.5) ** 2 + y * y > 0.64)
-
-
-def _bars(x: Floats, y: Floats) -> Mask:
-    return (np.maximum(np.abs(x), np.abs(y)) < 0.95) & (np.abs(np.abs(y) - 0.32) > 0.16)
 
 
 def _checks(x: Floats, y: Floats) -> Mask:
@@ -120,21 +95,18 @@ def _checks(x: Floats, y: Floats) -> Mask:
     return (np.maximum(np.abs(x), np.abs(y)) < 1.0) & even
 
 
-def _two_dots(x: Floats, y: Floats) -> Mask:
-    inside: Mask = (np.abs(x) - 0.62) ** 2 + y * y < 0.16
-    return inside
-
-
 SHAPES: dict[str, Callable[[Floats, Floats], Mask]] = {
-    "disc": _disc,
-    "square": _square,
-    "triangle": _triangle,
+    "disc": lambda x, y: x * x + y * y < 0.72,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) < 0.76,
+    "triangle": lambda x, y: (y < 0.55) & (np.abs(x) * 0.866 - y * 0.5 < 0.55),
     "star": _star,
-    "cross": _cross,
+    "cross": lambda x, y: (
+        (np.minimum(np.abs(x), np.abs(y)) < 0.24) & (np.maximum(np.abs(x), np.abs(y)) < 1.0)
+    ),
     "ring": _ring,
-    "crescent": _crescent,
-    "bars": _bars,
+    "crescent": lambda x, y: (x * x + y * y < 1.0) & ((x - 0.5) ** 2 + y * y > 0.64),
+    "bars": lambda x, y: (np.maximum(np.abs(x), np.abs(y)) < 0.95) & (np.abs(np.abs(y) - 0.32) > 0.16),
     "checks": _checks,
-    "two dots": _two_dots,
+    "two dots": lambda x, y: (np.abs(x) - 0.62) ** 2 + y * y < 0.16,
 }
-"""The classes in the order of their labels, and the mask function that draws each."""
+"""Classes in the order of their labels, and the mask that draws each."""

@@ -1,18 +1,18 @@
-"""A source says which images there are: in memory as one tensor, or decoded one by one on demand."""
+"""Sources of images: in memory as one tensor, or decoded one by one on demand."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError
+from fullrank.errors import DataError, UsageError
+from fullrank.images.batch_loaders import CentreCrop, Crop, LazyLoader, Loader, MemoryLoader
 from fullrank.images.decoding import Encoded, decode, fit
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Data", "Items", "LazySource", "MemorySource", "Source"]
@@ -29,12 +29,15 @@ class Source(ABC):
     """Some images, numbered from 0, and what is known of them.
 
     Attributes:
+        in_memory: whether they are decoded already, all of one size.
         name: for people, as "cifar10/train".
         labels: int64 [N], -1 where an image has none; None where no image has one.
         classes: the name of each label, or None.
         mean: per channel, of pixels scaled to [0, 1]; what to normalise with.
         std: per channel, likewise.
     """
+
+    in_memory: ClassVar[bool] = False
 
     name: str
     labels: Indices | None = None
@@ -45,22 +48,54 @@ class Source(ABC):
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of all images, or of most of them; None where that is not known."""
+        """Height and width in pixels of all or most images; None where not known."""
 
     @abstractmethod
-    def __len__(self) -> int:
-        """How many images there are."""
+    def __len__(self) -> int: ...
 
     @abstractmethod
     def load(self, i: int) -> Tensor:
-        """Image `i` as uint8 [3, h, w] on the CPU; raises DataError where it cannot be decoded."""
+        """Load image `i` as uint8 [3, h, w] on the CPU; DataError where that fails."""
 
     @abstractmethod
     def subset(self, indices: Indices, name: str | None = None) -> Self:
-        """The images at `indices`, in that order, with their labels, perhaps under another name."""
+        """Images at `indices`, in that order, perhaps under another name."""
+
+    @abstractmethod
+    def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
+        """Loader of batches of the images.
+
+        Args:
+            crop: cuts the views of each image; of images in memory, a whole batch at once.
+            workers: processes that decode.
+            replace_corrupt: put another image in the place of one that cannot be decoded.
+        """
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move images in memory to `device`, so that batches are gathered there."""
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that decoded images take."""
+        return 0
+
+    def centre_crop(self, size: int | None, crop_ratio: float = 1.0) -> CentreCrop:
+        """Crop to `size`, or to the images' own; raises UsageError where neither is known."""
+        shape = (size, size) if size else self.image_size
+        if shape is None:
+            raise UsageError(
+                f"{self.name} does not say how large its images are; give an image size in pixels"
+            )
+        return CentreCrop(*shape, crop_ratio)
+
+    @property
+    def labelled(self) -> Indices:
+        """Indices of the images that have a label."""
+        return np.flatnonzero(self.labels >= 0) if self.labels is not None else np.empty(0, np.int64)
 
     def labels_at(self, indices: Indices) -> Indices | None:
-        """The labels of the images at `indices`, or None where there are none at all."""
+        """Labels of the images at `indices`, or None where there are none at all."""
         return None if self.labels is None else self.labels[indices]
 
 
@@ -77,23 +112,24 @@ class MemorySource(Source):
         (8, (4, 4), 2)
     """
 
+    in_memory: ClassVar[bool] = True
+
     images: Tensor
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """See `Source.image_size`."""
         return self.images.shape[2], self.images.shape[3]
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.images)
 
     def load(self, i: int) -> Tensor:
-        """Image `i` as uint8 [3, H, W] on the CPU."""
+        """See `Source.load`."""
         return self.images[i].cpu()
 
     def subset(self, indices: Indices, name: str | None = None) -> MemorySource:
-        """The images at `indices`, copied."""
+        """Images at `indices`, copied or left encoded; see `Source.subset`."""
         images = self.images[torch.from_numpy(indices).to(self.images.device)]
         return replace(self, name=name or self.name, images=images, labels=self.labels_at(indices))
 
@@ -101,22 +137,30 @@ class MemorySource(Source):
         """The same images at `size` by `size` pixels: resized to cover it, centre cropped."""
         return replace(self, images=fit(self.images, size, size))
 
+    def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
+        """See `Source.loader`."""
+        return MemoryLoader(self.images, crop)
+
     def to(self, device: torch.device | str) -> MemorySource:
-        """The same images on `device`, so that batches are gathered there."""
+        """See `Source.to`."""
         return replace(self, images=self.images.to(device))
+
+    @property
+    def nbytes(self) -> int:
+        """See `Source.nbytes`."""
+        return self.images.nbytes
 
 
 class Items(Protocol):
-    """Encoded images that can be had one at a time; must survive pickling, to reach a worker process."""
+    """Encoded images, one at a time; must survive pickling, to reach a worker process."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Encoded:
-        """The encoded image; raises OSError where it cannot be read."""
+        """Encoded image; raises OSError where it cannot be read."""
 
     def where(self, i: int) -> str:
-        """Where image `i` lies, for messages: a path, or a file and a row."""
+        """Path of image `i`, or file and row, for messages."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -146,28 +190,29 @@ class LazySource(Source):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of most images, or what was asked for; None where not known."""
+        """See `Source.image_size`."""
         return self.usual_size
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.index)
 
     def load(self, i: int) -> Tensor:
-        """Decodes image `i` to uint8 [3, h, w]; raises DataError, naming it, where that fails."""
+        """See `Source.load`."""
         try:
             return decode(self.items[int(self.index[i])])
-        except (
-            Exception
-        ) as error:  # PIL raises what each format's parser trips over: OSError, SyntaxError, ...
+        except Exception as error:  # PIL raises what each format's parser trips over: SyntaxError, ...
             raise DataError(f"{self.where(i)} cannot be decoded: {error or type(error).__name__}") from error
 
     def where(self, i: int) -> str:
-        """Where image `i` lies, for messages."""
+        """Path of image `i`, or file and row, for messages."""
         return self.items.where(int(self.index[i]))
 
+    def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
+        """See `Source.loader`."""
+        return LazyLoader(self, crop, workers, replace_corrupt)
+
     def subset(self, indices: Indices, name: str | None = None) -> LazySource:
-        """The images at `indices`; nothing is decoded."""
+        """Images at `indices`, copied or left encoded; see `Source.subset`."""
         return replace(
             self, name=name or self.name, index=self.index[indices], labels=self.labels_at(indices)
         )
@@ -175,13 +220,7 @@ class LazySource(Source):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a data set comes to: images to train on, images held out, and what a reader should know.
-
-    Attributes:
-        name: of the data set.
-        train: images to pretrain on; some or all may be unlabelled.
-        held_out: images never trained on.
-        notes: one line each: what was left out, split off, guessed.
+    """Images to train on, images held out, and notes on them, a line each.
 
     Example:
         >>> black = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))
@@ -193,14 +232,3 @@ class Data:
     train: Source
     held_out: Source
     notes: list[str] = field(default_factory=list)
-
-
-def corrupt_line(names: Sequence[str], tried: int) -> str:
-    """One line on images that cannot be decoded: how many of how many, and the first three.
-
-    Example:
-        >>> corrupt_line(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 900)
-        '4 of 900 images cannot be decoded: a.jpg, b.jpg, c.jpg, ...'
-    """
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names):,} of {tried:,} image{'s' * (tried != 1)} cannot be decoded: {shown}"

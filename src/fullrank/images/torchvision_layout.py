@@ -19,15 +19,9 @@ STL_BYTES = 3 * 96 * 96  # of one image
 def open_cifar(
     kind: Literal["CIFAR10", "CIFAR100"], folder: Path, download: bool
 ) -> tuple[MemorySource, MemorySource] | None:
-    """CIFAR's training and test images, from the checksummed batches that lie in `folder`.
+    """Open CIFAR's training and test images from the checksummed batches in `folder`.
 
-    Args:
-        kind: torchvision's name of the data set.
-        folder: holds `cifar-10-batches-py` or `cifar-100-python`.
-        download: put it there first where it is missing.
-
-    Returns:
-        Training and test images, or None where the folder does not hold them.
+    With `download`, they are put there first where they are missing; else None is returned.
 
     Raises:
         DataError: files are missing or their checksums are wrong.
@@ -57,15 +51,10 @@ def open_cifar(
 
 
 def open_stl10(folder: Path, download: bool) -> tuple[LazySource, LazySource] | None:
-    """STL-10: 5,000 labelled and 100,000 unlabelled training images, 8,000 test images, read as wanted.
+    """Open STL-10: 105,000 training images, 5,000 labelled, and 8,000 test images.
 
-    Args:
-        folder: holds `stl10_binary`.
-        download: put it there first where it is missing (2.6 GB).
-
-    Returns:
-        Training images (label -1 where unlabelled) and test images, or None where the folder does not hold
-        them.
+    Unlabelled images have the label -1. With `download`, the files are put into the folder first (2.6 GB)
+    where they are missing; else None is returned.
 
     Raises:
         DataError: files are missing.
@@ -99,23 +88,21 @@ def open_stl10(folder: Path, download: bool) -> tuple[LazySource, LazySource] | 
 
 
 class StlRows:
-    """STL-10's raw files as items of a `LazySource`: 96 by 96 pixels, by channel, then column by column."""
+    """Raw files of STL-10 as items of a `LazySource`: by channel, then by column."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
         self.starts = np.cumsum([0, *(file.stat().st_size // STL_BYTES for file in files)])
 
     def __len__(self) -> int:
-        """How many images."""
         return int(self.starts[-1])
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Image `i` as uint8 [3, 96, 96]."""
+        """Read image `i` as uint8 [3, 96, 96]."""
         file = int(np.searchsorted(self.starts, i, side="right")) - 1
         offset = int(i - self.starts[file]) * STL_BYTES
         pixels = np.fromfile(self.files[file], np.uint8, STL_BYTES, offset=offset)
         return pixels.reshape(3, 96, 96).transpose(0, 2, 1)
 
     def where(self, i: int) -> str:
-        """File and row, for messages."""
         return f"stl10 image {i}"

@@ -77,7 +77,7 @@ def card(title: str, note: str, fig: go.Figure | None, colour: str = "") -> Iter
 
 def choices(runs: Sequence[Run], tap: str) -> list[Choice]:
     """The buttons for what the runs hold; none for a question with one answer."""
-    panels = [set(row.get("panels") or {}) for run in runs for row in run.epochs]
+    panels = [set(row.panels) for run in runs for row in run.epochs]
     taps = [
         name for name in dict.fromkeys(t for run in runs for t in run.taps) if any(name in p for p in panels)
     ]

@@ -1,4 +1,4 @@
-"""What a run must remember to go on exactly, and the encoder that it leaves."""
+"""Checkpoints of a run, and the encoder that it leaves."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
 from fullrank.training.online_probe import OnlineProbe
+from fullrank.training.records import EpochRecord
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
@@ -22,18 +24,15 @@ __all__ = ["Checkpoints", "TrainState"]
 
 @dataclass
 class TrainState:
-    """Where a run stands: all that a checkpoint holds besides weights, optimiser and monitor.
+    """State of a run besides weights, optimiser and monitor.
 
     Attributes:
-        step: optimiser steps done.
-        epoch: epochs done.
         loss_sum: of this epoch's batches so far; stays on the device until somebody reads it.
         loss_count: how many batches those are.
         collapsed_in_a_row: panels that said so, up to the last one.
-        last: the last epoch record.
+        last: the last epoch record; None before there is one.
         ended: why the run is over, or "".
         rate_factor: on the learning rate; below 1 after a rollback.
-        seconds: total, watching, knn, saving.
     """
 
     step: int = 0
@@ -41,7 +40,7 @@ class TrainState:
     loss_sum: float | Tensor = 0.0
     loss_count: int = 0
     collapsed_in_a_row: int = 0
-    last: dict[str, Any] = field(default_factory=dict)
+    last: EpochRecord | None = None
     ended: str = ""
     rate_factor: float = 1.0
     seconds: dict[str, float] = field(
@@ -49,35 +48,40 @@ class TrainState:
     )
 
     @contextmanager
-    def clock(self, what: str) -> Iterator[None]:
-        """Adds the time spent within to `seconds[what]`."""
+    def clock(self, what: str, device: torch.device | None = None) -> Iterator[None]:
+        """Add the time within to `seconds[what]`, once `device` is idle."""
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize()
         start = time.perf_counter()
         yield
         self.seconds[what] += time.perf_counter() - start
 
     @property
-    def judged(self) -> bool:
-        """Whether the last verdict is about the weights as they are now."""
-        return self.last.get("step") == self.step
+    def verdict(self) -> Mapping[str, Any]:
+        """Verdict on the weights as they are now; empty where there is none."""
+        return self.last.verdict if self.last and self.last.step == self.step else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """State as a checkpoint holds it."""
+        return {**vars(self), "last": self.last.as_dict() if self.last else {}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` gave."""
+        last = values["last"]
+        return cls(**{**values, "last": EpochRecord.from_dict(last) if last else None})
 
 
 class Checkpoints:
-    """Saves and restores a run; used on the first process only, but for `restore`.
-
-    Args:
-        s: the run's networks and optimiser.
-        run: its directory.
-        monitor: its memory of earlier panels.
-        probe: the classifier beside the method, if there is one.
-    """
+    """Checkpoints of a run; written by the first process."""
 
     def __init__(
         self, s: Setup, run: RunDir, monitor: CollapseMonitor, probe: OnlineProbe | None = None
     ) -> None:
         self.s, self.run, self.monitor, self.probe = s, run, monitor, probe
 
-    def state(self) -> dict[str, Any]:
-        """What training changes, as it is now: the networks' and optimisers' own tensors, not copies."""
+    def weights(self) -> dict[str, Any]:
+        """Tensors that training changes, of networks and optimisers, not copied."""
         return {
             "method": self.s.method.state_dict(),
             "optimizer": self.s.optimizer.state_dict(),
@@ -85,71 +89,61 @@ class Checkpoints:
             "probe": self.probe.state_dict() if self.probe else {},
         }
 
-    def write(self, state: Mapping[str, Any], progress: TrainState, metrics_size: int) -> None:
-        """Writes `last.pt`, makes it `healthy.pt` too where it is judged so, and writes the encoder.
+    def write(self, weights: Mapping[str, Any], state: TrainState, metrics_size: int) -> None:
+        """Write `last.pt` and the encoder, and `healthy.pt` too where the verdict says so.
 
-        Args:
-            state: from `state`, or a copy of it.
-            progress: where the run stood then.
-            metrics_size: bytes of the records that belong to it.
+        `metrics_size` is how many bytes of the records belong to `state`.
         """
-        rest = {
-            "monitor": self.monitor.state_dict(),
-            "progress": asdict(progress),
-            "metrics_size": metrics_size,
-        }
-        self.run.save_checkpoint({**state, **rest})
-        if progress.judged and progress.last["verdict"]["kind"] == "healthy":
+        monitor = self.monitor.state_dict()
+        rest = {"monitor": monitor, "progress": state.as_dict(), "metrics_size": metrics_size}
+        self.run.save_checkpoint({**weights, **rest})
+        if state.verdict.get("kind") == "healthy":
             _keep(self.run.checkpoint_path(), self.run.checkpoint_path("healthy"))
-        weights = _backbone(state)
-        self._save_encoder(weights, progress)
+        self._save_encoder(weights, state)
         every = self.s.config.keep_every
-        if every and progress.judged and progress.epoch % every == 0:
-            self._save_encoder(weights, progress, f"encoders/epoch_{progress.epoch:04d}.safetensors")
+        if every and state.verdict and state.epoch % every == 0:
+            self._save_encoder(weights, state, f"encoders/epoch_{state.epoch:04d}.safetensors")
 
     def restore(self) -> TrainState:
-        """Takes up the last checkpoint and drops the records after it; a run without one starts anew."""
-        state = self.run.load_checkpoint()
+        """Take up the last checkpoint, if any, and drop the records after it."""
+        found = self.run.load_checkpoint()
         if self.s.fabric.is_global_zero:
-            self.run.truncate_metrics(state["metrics_size"] if state else 0)
-        if state is None:
-            return TrainState()
-        self._load(state)
-        return TrainState(**state["progress"])
+            self.run.truncate_metrics(found["metrics_size"] if found else 0)
+        return TrainState() if found is None else self._load(found)
 
-    def restore_healthy(self, progress: TrainState) -> bool:
-        """Networks, optimiser, monitor and place of the last healthy checkpoint; False where there is none.
+    def restore_healthy(self, state: TrainState) -> bool:
+        """Take up the last healthy checkpoint; False where there is none.
 
         Records and time are not taken back: what happened stays on record.
         """
-        state = self.run.load_checkpoint("healthy")
-        if state is None:
+        found = self.run.load_checkpoint("healthy")
+        if found is None:
             return False
-        self._load(state)
-        healthy = TrainState(**state["progress"])
-        progress.epoch, progress.step, progress.last = healthy.epoch, healthy.step, healthy.last
+        healthy = self._load(found)
+        state.epoch, state.step, state.last = healthy.epoch, healthy.step, healthy.last
         return True
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self.s.method.load_state_dict(state["method"])
-        self.s.optimizer.load_state_dict(state["optimizer"])
-        self.s.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.monitor.load_state_dict(state["monitor"])
-        if self.probe and state.get("probe"):  # runs from before it have none
-            self.probe.load_state_dict(state["probe"])
+    def _load(self, found: Mapping[str, Any]) -> TrainState:
+        self.s.method.load_state_dict(found["method"])
+        self.s.optimizer.load_state_dict(found["optimizer"])
+        self.s.fabric.strategy.precision.load_state_dict(found["precision"])
+        self.monitor.load_state_dict(found["monitor"])
+        if self.probe and found.get("probe"):  # runs from before it have none
+            self.probe.load_state_dict(found["probe"])
+        return TrainState.from_dict(found["progress"])
 
-    def save_healthy_encoder(self) -> bool:
-        """Where a collapsed run was healthy once, that is the encoder worth keeping; False where never."""
+    def save_healthy_encoder(self) -> None:
+        """Keep the encoder of a collapsed run's last healthy checkpoint, where it has one."""
         healthy = self.run.load_checkpoint("healthy")
-        if healthy is None:
-            return False
-        self._save_encoder(_backbone(healthy), TrainState(**healthy["progress"]))
-        return True
+        if healthy is not None:
+            self._save_encoder(healthy, TrainState.from_dict(healthy["progress"]))
 
     def _save_encoder(
-        self, weights: Mapping[str, Tensor], progress: TrainState, name: str = "encoder.safetensors"
+        self, weights: Mapping[str, Any], state: TrainState, name: str = "encoder.safetensors"
     ) -> None:
-        s = self.s
+        s, prefix = self.s, "backbone."
+        method: Mapping[str, Tensor] = weights["method"]
+        backbone = {key.removeprefix(prefix): w for key, w in method.items() if key.startswith(prefix)}
         header = {
             "backbone": s.backbone.name,
             "stem": s.backbone.stem,
@@ -159,22 +153,15 @@ class Checkpoints:
             "std": list(s.views.std),
             "method": s.config.method,
             "data": s.data.name,
-            "epoch": progress.epoch,
-            "step": progress.step,
-            "verdict": progress.last["verdict"] if progress.judged else {},
+            "epoch": state.epoch,
+            "step": state.step,
+            "verdict": state.verdict,
         }
-        self.run.save_encoder(weights, header, name)
-
-
-def _backbone(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of the backbone among those of the method."""
-    prefix = "backbone."
-    own = state["method"].items()
-    return {name.removeprefix(prefix): tensor for name, tensor in own if name.startswith(prefix)}
+        self.run.save_encoder(backbone, header, name)
 
 
 def _keep(source: Path, target: Path) -> None:
-    """Makes `target` what `source` is now; a link will do, for `source` is only ever replaced."""
+    """Link `target` to what `source` is now, which is only ever replaced."""
     temporary = target.with_name(f".{target.name}.partial")
     temporary.unlink(missing_ok=True)
     try:

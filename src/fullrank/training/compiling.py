@@ -14,16 +14,11 @@ __all__ = ["compile_networks", "new_step", "uncompiled"]
 
 
 def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
-    """Has backbone and heads of both branches run through `torch.compile`, each a graph of its own.
+    """Run backbone and heads of both branches through `torch.compile`, one by one.
 
     Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
     names and the weights that are saved stay as they are. Numbers agree with those of a run without to
     rounding, not to the last bit.
-
-    Args:
-        method: its networks are compiled at their first step.
-        device: that they will run on.
-        mode: of `torch.compile`; "reduce-overhead" and "max-autotune" replay CUDA graphs on a GPU.
 
     Raises:
         UsageError: PyTorch cannot compile on this machine.
@@ -43,13 +38,13 @@ def compile_networks(method: Method, device: torch.device, mode: str = "default"
 
 
 def new_step() -> None:
-    """Says that a step begins: what CUDA graphs put out in the step before may be overwritten."""
+    """Begin a step: what CUDA graphs put out in the step before may be overwritten."""
     torch.compiler.cudagraph_mark_step_begin()
 
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """Within it nothing compiled runs: batches of an evaluation come in shapes that no graph is worth.
+    """Run nothing compiled within: batches of an evaluation come in many shapes.
 
     It also keeps what an evaluation collects from being overwritten, as the outputs of a replayed CUDA graph
     are by the next replay.

@@ -1,24 +1,19 @@
-"""What a run is made of: one flat, frozen, validated record, from defaults, recipe and command line."""
+"""Configuration of a run: one flat, frozen, validated record."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.errors import UsageError
 from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, coerce, make_config
 from fullrank.networks.backbones import Stem
 
-__all__ = ["Recipe", "TrainConfig", "load_recipe", "make_train_config", "recipe_names"]
+__all__ = ["TrainConfig", "make_train_config"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,8 @@ class TrainConfig:
         watch_every: epochs between panels of collapse measures.
         panels: worked out between epochs, or beside the next one (in a thread of the only process, with
             on_collapse warn); auto: beside on a GPU where that is possible.
-        diagnostics_every: panels between local dimension, LiDAR and the predictor's spectrum; 0: never.
+        diagnostics_every: panels between diagnostics: local dimension, LiDAR, the predictor's spectrum; 0:
+            never.
         level_every: steps between cheap checks of the level.
         watch_images: held-out images measured per panel, at most.
         knn_every: epochs between k-NN evaluations where labels exist; 0: never.
@@ -168,28 +164,15 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{_flag(name)} must be at least 1, not {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(
-                    f"--{_flag(name)} must not be negative or infinite, not {getattr(self, name)}"
-                )
-        if self.warmup_epochs != -1 and not 0 <= self.warmup_epochs < math.inf:
-            raise UsageError(
-                f"--warmup-epochs is 0 or more, or -1 for a tenth of the run, not {self.warmup_epochs}"
-            )
+        for name, (holds, rule) in _RULES.items():
+            value = getattr(self, name)
+            if not holds(value):
+                shown = " and ".join(map(str, value)) if isinstance(value, tuple) else value
+                raise UsageError(f"--{name.replace('_', '-')} {rule}, not {shown}")
         if self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs:g} is longer than the run's {self.epochs} epochs"
             )
-        if not 0.0 <= self.momentum < 1.0:
-            raise UsageError(f"--momentum lies in [0, 1), not {self.momentum}")
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise UsageError(f"--betas lie in [0, 1), not {self.betas[0]} and {self.betas[1]}")
-        if not 0.0 <= self.max_corrupt < 1.0:
-            raise UsageError(f"--max-corrupt lies in [0, 1), not {self.max_corrupt}")
         if self.panels == "beside" and self.on_collapse != "warn":
             raise UsageError(
                 f"--on-collapse {self.on_collapse} decides between epochs: take --panels between or auto"
@@ -199,104 +182,44 @@ class TrainConfig:
         make_config(METHODS[self.method], self.options)
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain mapping, as `config.yaml` holds it."""
+        """Plain mapping, as `config.yaml` holds it."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["options"] = dataclasses.asdict(make_config(METHODS[self.method], self.options))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `as_dict`; raises UnknownNameError for a key that does not exist."""
-        earlier = {"study_every": "diagnostics_every"}  # as runs from before 0.1.0 have it
-        values = {earlier.get(key, key): value for key, value in values.items()}
-        return cls(**coerce(cls, values, "key"))
+        """Read what `as_dict` gave; raises UnknownNameError for a key that does not exist."""
+        renamed = {"study_every": "diagnostics_every"}  # in runs from before
+        return cls(**coerce(cls, {renamed.get(key, key): value for key, value in values.items()}, "key"))
 
 
-_AT_LEAST_ONE = (
-    "epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images", "knn_k",
-    "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr",
-    "clip_grad", "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
-    "checkpoint_every", "seed",
-    "steps_per_epoch", "switch_epoch", "predictor_warmup_steps",
-)  # fmt: skip
+def _not_negative(value: float) -> bool:
+    return 0 <= value < math.inf
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A published or tried setting, as YAML in the package.
-
-    Attributes:
-        name: `<data set>/<method>`, with a suffix where there are several.
-        about: what it is, in a line.
-        source: where the numbers come from.
-        aims_at: the result that it should give, and by whom it was reported.
-        settings: keys of TrainConfig, `options` among them.
-    """
-
-    name: str
-    about: str
-    source: str
-    aims_at: str
-    settings: Mapping[str, Any]
-
-
-def _recipe_files(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
-    found: dict[str, Traversable] = {}
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found |= _recipe_files(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".yaml"):
-            found[prefix + entry.name.removesuffix(".yaml")] = entry
-    return found
-
-
-def recipe_names() -> list[str]:
-    """Every recipe in the package.
-
-    Example:
-        >>> "cifar10/simsiam" in recipe_names()
-        True
-    """
-    return sorted(_recipe_files(resources.files("fullrank") / "recipes"))
-
-
-def load_recipe(name: str) -> Recipe:
-    """Loads a recipe by its name, or from a YAML file of the user's own.
-
-    Raises:
-        UnknownNameError: no such recipe, or a key in it that does not exist.
-        UsageError: the file is no mapping.
-    """
-    files = _recipe_files(resources.files("fullrank") / "recipes")
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise UsageError(f"no recipe file {name}; `fullrank list recipes` names those in the package")
-        text = Path(name).read_text()
-    elif name in files:
-        text = files[name].read_text()
-    else:
-        raise UnknownNameError("recipe", name, files)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict) or "method" not in values:
-        raise UsageError(f"{name} must be a mapping with a `method`")
-    about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
-    recipe = Recipe(name, **about, settings=values)
-    TrainConfig.from_dict(values)
-    return recipe
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images",
+         "knn_k", "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch"),
+        (lambda value: value >= 1, "must be at least 1"),
+    ),
+    **dict.fromkeys(
+        ("limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr", "clip_grad",
+         "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
+         "checkpoint_every", "seed", "steps_per_epoch", "switch_epoch", "predictor_warmup_steps"),
+        (_not_negative, "must not be negative or infinite"),
+    ),
+    "warmup_epochs": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for a tenth of the run"),
+    "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
+    "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),
+    "max_corrupt": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
+}  # fmt: skip
+"""What a setting must fulfil, and how that is said."""
 
 
 def make_train_config(method: str, *layers: Mapping[str, Any]) -> TrainConfig:
-    """A config from layers of settings, later ones winning; `options` are merged key by key.
+    """Merge layers of settings, later ones winning, `options` key by key.
 
     Example:
         >>> make_train_config("byol", {"epochs": 3}, {"epochs": 2, "options": {"tau_base": 0.9}}).epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fullrank.images.named import generated_size
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
@@ -19,7 +20,7 @@ def open_run_data(config: TrainConfig) -> Data:
     """
     return open_data(
         config.data,
-        image_size=config.image_size or None if config.data == "shapes" else None,
+        image_size=generated_size(config.data, config.image_size),
         limit=config.limit or None,
         download=config.download,
         max_corrupt=config.max_corrupt,

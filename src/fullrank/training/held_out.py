@@ -1,4 +1,4 @@
-"""What is measured at the end of an epoch: held-out images in eval mode, un-augmented."""
+"""Evaluation of held-out images, in eval mode, un-augmented."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 class HeldOutEvaluator:
-    """Measures the method's taps on held-out images, and k-NN where there are labels.
-
-    Args:
-        s: the run.
-        monitor: what the taps are shown to.
-    """
+    """Evaluator of held-out images: layer outputs (taps), k-NN and online probe."""
 
     def __init__(self, s: Setup, monitor: CollapseMonitor) -> None:
         self.s, self.monitor = s, monitor
         rng = np.random.default_rng(s.config.seed)
         self.held_out = _some(s.data.held_out, s.config.watch_images, rng)
         self.bank: Source | None = None
-        if s.config.knn_every and _labelled(s.data.train) and _labelled(self.held_out):
-            self.bank = _some(_with_labels(s.data.train), s.config.knn_bank, rng)
-        self._seen: tuple[Tensor, Tensor] | None = None  # backbone rows and indices of the held-out images
+        labelled = s.data.train.labelled
+        if s.config.knn_every and len(labelled) and len(self.held_out.labelled):
+            train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
+            self.bank = _some(train, s.config.knn_bank, rng)
+        self._seen: tuple[list[Tensor], list[Tensor]] | None = (
+            None  # backbone rows and indices of the held-out images
+        )
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
@@ -53,7 +52,7 @@ class HeldOutEvaluator:
         return self._report(self._embedded(), trained)
 
     def panel_later(self, trained: bool) -> Callable[[], Report]:
-        """The same, embedded now; the report is worked out on the CPU by the call, in whatever thread."""
+        """Embed now; the returned call works the report out, on the CPU."""
         chunks = [
             (
                 {tap: z.cpu() for tap, z in taps.items()},
@@ -64,17 +63,17 @@ class HeldOutEvaluator:
         return lambda: self._report(chunks, trained)
 
     def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
-        """Chunk by chunk; what `worth` will want is kept."""
-        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
+        """Embed chunk by chunk; `accuracies` will want the features again."""
+        seen: tuple[list[Tensor], list[Tensor]] = [], []
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
                 paired = indices < PAIRED_IMAGES
                 pairs = self._paired(images[paired], indices[paired]) if paired.any() else {}
                 taps = self._embed(self.s.views.clean(images))
                 yield taps, pairs
-                features.append(taps["backbone"])
-                found.append(indices)
-        self._seen = torch.cat(features), torch.cat(found)
+                seen[0].append(taps["backbone"])
+                seen[1].append(indices)
+        self._seen = seen
 
     def _report(self, chunks: Iterable[tuple[Taps, Pairs]], trained: bool) -> Report:
         for taps, pairs in chunks:
@@ -89,18 +88,21 @@ class HeldOutEvaluator:
         one, other = self._embed(first_view), self._embed(second_view)
         return {tap: (one[tap], other[tap]) for tap in one}
 
-    def worth(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
-        """`knn` and `probe`: shares of held-out images that each names right; empty without labels.
+    def accuracies(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
+        """Accuracy of `knn` and `probe` on held-out images; empty without labels.
 
         The features are those that the panel has just measured.
         """
         found: dict[str, Any] = {}
-        if self._seen is None or not _labelled(self.held_out):
+        if self._seen is None or not len(self.held_out.labelled):
             return found
         queries, labels = self._labelled_rows(*self._seen, self.held_out)
         if knn and self.bank is not None:
             with self._eval_mode():
-                bank, bank_labels = self._features(self.bank)
+                chunks = [
+                    (i, self._backbone(self.s.views.clean(images))) for i, images in self._chunks(self.bank)
+                ]
+            bank, bank_labels = self._labelled_rows([z for _, z in chunks], [i for i, _ in chunks], self.bank)
             k = min(self.s.config.knn_k, len(bank))
             right = knn_predict(queries, bank, bank_labels, k) == labels
             top1 = right.double().mean().item()
@@ -109,21 +111,15 @@ class HeldOutEvaluator:
             found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
         return found
 
-    def _features(self, source: Source) -> tuple[Tensor, Tensor]:
-        """Backbone features and labels of all of `source`, from all processes, in one order."""
-        features, found = [self._no_rows()], [torch.empty(0, dtype=torch.long)]
-        for indices, images in self._chunks(source):
-            features.append(self._backbone(self.s.views.clean(images)))
-            found.append(indices)
-        return self._labelled_rows(torch.cat(features), torch.cat(found), source)
-
-    def _labelled_rows(self, features: Tensor, indices: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def _labelled_rows(
+        self, features: list[Tensor], found: list[Tensor], source: Source
+    ) -> tuple[Tensor, Tensor]:
+        """Features and labels of the images that have one, from all processes."""
+        none = torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
+        rows, indices = torch.cat([none, *features]), torch.cat([torch.empty(0, dtype=torch.long), *found])
         assert source.labels is not None
-        labels = torch.from_numpy(source.labels[indices.numpy()]).to(features.device)
-        return self._gather(features[labels >= 0]), self._gather(labels[labels >= 0])
-
-    def _no_rows(self) -> Tensor:
-        return torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
+        labels = torch.from_numpy(source.labels[indices.numpy()]).to(rows.device)
+        return self._gather(rows[labels >= 0]), self._gather(labels[labels >= 0])
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self.s.fabric.world_size == 1:
@@ -148,11 +144,8 @@ class HeldOutEvaluator:
 
     def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         fabric, config = self.s.fabric, self.s.config
-        size = None if source.image_size and _in_memory(source) else config.image_size
-        batches = evaluation_batches(
-            source, CHUNK, size, fabric.global_rank, fabric.world_size, config.workers
-        )
-        for indices, images in batches:
+        size, place = None if source.in_memory else config.image_size, (fabric.global_rank, fabric.world_size)
+        for indices, images in evaluation_batches(source, CHUNK, size, *place, config.workers):
             yield indices, images.to(fabric.device)
 
     @contextmanager
@@ -163,21 +156,6 @@ class HeldOutEvaluator:
                 yield
         finally:
             self.s.method.train()
-
-
-def _in_memory(source: Source) -> bool:
-    return hasattr(source, "images")
-
-
-def _labelled(source: Source) -> bool:
-    return source.labels is not None and bool((source.labels >= 0).any())
-
-
-def _with_labels(source: Source) -> Source:
-    assert source.labels is not None
-    if (source.labels >= 0).all():
-        return source
-    return source.subset(np.flatnonzero(source.labels >= 0))
 
 
 def _some(source: Source, most: int, rng: np.random.Generator) -> Source:

@@ -1,20 +1,19 @@
-"""Further logs, each an extra: TensorBoard, Weights & Biases, trackio. All work without an account."""
+"""Further logs: TensorBoard, Weights & Biases, trackio; without an account."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fullrank.errors import UsageError
+from fullrank.training.records import EndRecord, Listener, RunRecord, StartRecord
 
 __all__ = ["flatten", "open_log"]
 
-Log = Callable[[Mapping[str, Any]], None]
-
 
 def flatten(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record under slash-separated names, for loggers that take scalars only.
+    """Flatten the numbers of a record to slash-separated names, for loggers.
 
     Example:
         >>> flatten({"event": "step", "loss": -0.5, "level": {"projector": 0.9}, "time": {"elapsed": 1.0}})
@@ -35,8 +34,8 @@ def flatten(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def open_log(kind: str, run: Path) -> Log:
-    """A listener that writes records to a logger, or UsageError where its package is not installed.
+def open_log(kind: str, run: Path) -> Listener:
+    """Open a logger as a listener; UsageError where its package is missing.
 
     Args:
         kind: `tensorboard` (files under RUN/tensorboard), `wandb` (offline unless WANDB_MODE says otherwise)
@@ -50,49 +49,49 @@ def open_log(kind: str, run: Path) -> Log:
         raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'") from error
 
 
-def _tensorboard(run: Path) -> Log:
+def _tensorboard(run: Path) -> Listener:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(run / "tensorboard"))
 
-    def log(record: Mapping[str, Any]) -> None:
-        if record["event"] == "end":
+    def log(record: RunRecord) -> None:
+        if isinstance(record, EndRecord):
             writer.close()
-        elif record["event"] != "start":
-            for name, value in flatten(record).items():
-                writer.add_scalar(name, value, record["step"])
+        elif not isinstance(record, StartRecord):
+            for name, value in flatten(record.as_dict()).items():
+                writer.add_scalar(name, value, record.step)
 
     return log
 
 
-def _wandb(run: Path) -> Log:
+def _wandb(run: Path) -> Listener:
     import os
 
     import wandb
 
     state: dict[str, Any] = {}
 
-    def log(record: Mapping[str, Any]) -> None:
-        if record["event"] == "start":
+    def log(record: RunRecord) -> None:
+        if isinstance(record, StartRecord):
             mode = os.environ.get("WANDB_MODE", "offline")
-            state["run"] = wandb.init(project="fullrank", dir=str(run), mode=mode, config=record["config"])
-        elif record["event"] == "end":
+            state["run"] = wandb.init(project="fullrank", dir=str(run), mode=mode, config=record.config)
+        elif isinstance(record, EndRecord):
             state["run"].finish()
         else:
-            state["run"].log(flatten(record), step=record["step"])
+            state["run"].log(flatten(record.as_dict()), step=record.step)
 
     return log
 
 
-def _trackio(run: Path) -> Log:
+def _trackio(run: Path) -> Listener:
     import trackio
 
-    def log(record: Mapping[str, Any]) -> None:
-        if record["event"] == "start":
-            trackio.init(project="fullrank", name=run.name, config=record["config"])
-        elif record["event"] == "end":
+    def log(record: RunRecord) -> None:
+        if isinstance(record, StartRecord):
+            trackio.init(project="fullrank", name=run.name, config=record.config)
+        elif isinstance(record, EndRecord):
             trackio.finish()
         else:
-            trackio.log({**flatten(record), "step": record["step"]})
+            trackio.log({**flatten(record.as_dict()), "step": record.step})
 
     return log

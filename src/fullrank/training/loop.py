@@ -1,34 +1,33 @@
-"""The loop: views, loss, step, and a look at the representation after every epoch."""
+"""Training loop: views, loss, backward pass, step, evaluation of every epoch."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import DataError, FullrankError, UsageError
+from fullrank.errors import DataError, FullrankError
 from fullrank.images.decoding import fit
-from fullrank.images.prefetch import prefetch
+from fullrank.images.prefetch import Batch, prefetch
 from fullrank.images.sources import Data, Source
-from fullrank.methods import StepInfo
+from fullrank.methods import Step, StepInfo
+from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import set_learning_rates
-from fullrank.training.records import Listener, RecordWriter
+from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
-from fullrank.views.views import save_sheet
+from fullrank.views import save_sheet
 
 __all__ = ["Listener", "Outcome", "resume", "train"]
 
@@ -37,34 +36,26 @@ ROLLBACK_RATE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
-
-    Attributes:
-        path: the run directory.
-        reason: `finished`, or `collapsed` where training was stopped for that.
-        record: the last epoch record: loss, panels, knn, verdict.
-        seconds: total, watching, knn, saving.
-    """
+    """End of a run: `finished` or `collapsed`, last record, seconds of its parts."""
 
     path: Path
     reason: str
-    record: Mapping[str, Any]
+    record: EpochRecord
     seconds: Mapping[str, float]
 
 
 def train(
     config: TrainConfig, out: Path, listeners: Sequence[Listener] = (), data: Data | None = None
 ) -> Outcome:
-    """Trains from the start into a new run directory; `data` is the run's, where it is open already.
+    """Train from the start into a new run directory.
+
+    `data` is what `config` names, where it is open already.
 
     Raises:
         UsageError: anything about the input that cannot work, before anything is written.
         FullrankError: the loss stopped being finite.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists already: take another --out, or continue it with `fullrank resume {out}`"
-        )
+    RunDir.check_free(out)
     fabric = launch_fabric(config)
     config, data = prepare(config, fabric, data)
     s = setup(config, data, fabric)
@@ -74,7 +65,7 @@ def train(
 
 
 def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
-    """Continues a run from its last checkpoint, exactly; one that has ended is left as it is.
+    """Continue a run exactly from its last checkpoint, unless it has ended.
 
     Raises:
         UsageError: there is no run, or its data is not where it was.
@@ -88,190 +79,216 @@ def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
 
 
 class Loop:
-    """One run. Everything random is drawn from (seed, epoch, step): no random state is to be restored."""
+    """Training loop of one run.
+
+    Everything random is drawn from (seed, epoch, step): no random state is to be restored. The pieces of a
+    step are methods of their own, for `profile` to time from outside.
+    """
 
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.s, self.run_dir = s, run
         self.config, self.fabric = s.config, s.fabric
-        self.journal = RecordWriter(self.fabric, run, listeners)
+        self.writer = RecordWriter(self.fabric, run, listeners)
         self.levels = CollapseMonitor()  # of training batches
         self.probe = _online_probe(s)
-        self.looking = EpochEvaluator(s, run, self.probe, self.journal)
-        self.progress = TrainState()
+        self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
+        self.state = TrainState()
         self.total_steps = self.config.epochs * s.steps_per_epoch
-        self.mark: Callable[[str], None] = _unwatched  # told what each part of a step was, by `profile`
+        self._images, self._logged = 0, 0.0  # images since the last step record, and when that was written
 
     def run(self) -> Outcome:
-        """Trains to the end, from wherever the run stands."""
-        progress, notes = self.progress, [*self.s.data.notes, *self.looking.evaluation.notes]
-        self.journal.tell(
-            {
-                "event": "start",
-                "config": self.config.as_dict(),
-                "step": progress.step,
-                "total_steps": self.total_steps,
-                "steps_per_epoch": self.s.steps_per_epoch,
-                "notes": notes,
-                "out": str(self.run_dir.path),
-            }
+        """Train to the end, from wherever the run stands."""
+        state = self.state
+        self.writer.notify(
+            records.StartRecord(
+                config=self.config.as_dict(),
+                epoch=state.epoch,
+                step=state.step,
+                total_steps=self.total_steps,
+                steps_per_epoch=self.s.steps_per_epoch,
+                notes=[*self.s.data.notes, *self.evaluator.held_out.notes],
+                out=str(self.run_dir.path),
+            )
         )
         try:
-            return self._outcome() if progress.ended else self._end(self._trained())
+            return self._outcome() if state.ended else self._end(self._train_epochs())
         finally:
-            self.looking.close(progress)
+            self.evaluator.close(state)
 
-    def _trained(self) -> str:
-        """All epochs that are left; why there are no more."""
-        progress, config = self.progress, self.config
-        if not progress.last:
+    def _train_epochs(self) -> str:
+        """Train all epochs that are left and return why there are no more."""
+        state, config = self.state, self.config
+        if state.last is None:
             self._save_views()
-            self.looking.look(progress, loss=None)
-            self.looking.save(progress)
+            self.evaluator.evaluate(state, loss=None)
+            self.evaluator.save(state)
         self.s.method.train()
-        while progress.epoch < config.epochs:
+        while state.epoch < config.epochs:
             self.train_epoch()
-            progress.epoch += 1
-            if progress.epoch % config.watch_every == 0 or progress.epoch == config.epochs:
-                total = torch.as_tensor(progress.loss_sum, dtype=torch.float64)
-                self.looking.look(progress, self._mean(total) / progress.loss_count)
-            progress.loss_sum, progress.loss_count = 0.0, 0
-            if self._collapsed() and not self._rolled_back():
+            state.epoch += 1
+            if state.epoch % config.watch_every == 0 or state.epoch == config.epochs:
+                total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
+                self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
+            state.loss_sum, state.loss_count = 0.0, 0
+            collapsed = config.on_collapse != "warn" and state.collapsed_in_a_row >= config.patience
+            if collapsed and not self._rolled_back():
                 return "collapsed"
-            self.looking.save(progress)
+            self.evaluator.save(state)
         return "finished"
 
     def train_epoch(self) -> None:
-        """The steps of the epoch in progress, from wherever it stands."""
-        s, config, progress = self.s, self.config, self.progress
-        done = progress.step - progress.epoch * s.steps_per_epoch
-        batches = s.batches.epoch(progress.epoch, start_step=done * config.accumulate)
+        """Run the steps of the epoch in progress, from wherever it stands."""
+        s, config, state = self.s, self.config, self.state
+        self._images, self._logged = 0, self.writer.elapsed()
+        for index, (indices, images) in self.batches():
+            begins, ends = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
+            if begins:
+                lr = self.begin_step()
+            views = self.make_views(images, index)
+            with self.fabric.no_backward_sync(s.wrapped, enabled=not ends):
+                step = self.forward(views)
+                self.backward(step.loss / config.accumulate)
+            self.backward_probe(step, indices)
+            state.loss_sum = state.loss_sum + step.loss.detach().double()  # stays on the device
+            state.loss_count += 1
+            self._images += config.batch_size
+            if not ends:
+                continue
+            self.optimise()
+            self.end_step()
+            state.step += 1
+            self.log(step, lr)
+            if config.checkpoint_every and state.step % config.checkpoint_every == 0:
+                self.evaluator.save(state)
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of the epoch in progress that are left, without those that fill no step."""
+        s, state, accumulate = self.s, self.state, self.config.accumulate
+        done = state.step - state.epoch * s.steps_per_epoch
+        batches = s.batches.epoch(state.epoch, start_step=done * accumulate)
         if self.fabric.device.type == "cuda":
             batches = prefetch(batches, self.fabric.device)
-        images_since, clock = 0, time.perf_counter()
-        for index, (indices, images) in batches:
-            if index >= s.steps_per_epoch * config.accumulate:
-                break  # what does not fill a step with --accumulate
-            self.mark("data")
-            first, last = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
-            if first:
-                lr = set_learning_rates(s.optimizer, config, progress.step, s.steps_per_epoch)
-                lr *= progress.rate_factor
-                for group in s.optimizer.param_groups:
-                    group["lr"] *= progress.rate_factor
-                torch.manual_seed(_mixed(config.seed, progress.step, self.fabric.global_rank))
-                if config.compile != "none":
-                    new_step()
-                s.method.before_step(StepInfo(progress.step, self.total_steps, s.steps_per_epoch))
-            views = self._views(images, progress.epoch, index)
-            self.mark("views")
-            with self.fabric.no_backward_sync(s.wrapped, enabled=not last):
-                step = s.wrapped(views)
-                self.mark("forward")
-                self.fabric.backward(step.loss / config.accumulate)
-            self.mark("backward")
-            if self.probe:
-                self.probe.add_gradient(step.taps["backbone"], indices, 1.0 / config.accumulate)
-            self.mark("probe")
-            progress.loss_sum = progress.loss_sum + step.loss.detach().double()  # stays on the device
-            progress.loss_count += 1
-            images_since += config.batch_size
-            if not last:
-                continue
-            s.method.after_backward()
-            if config.clip_grad:
-                self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
-                    s.wrapped, s.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False
-                )
-            if self.probe:
-                self.probe.before_step()
-            s.optimizer.step()
-            if self.probe:
-                self.probe.step(progress.step, s.steps_per_epoch)
-            s.optimizer.zero_grad(set_to_none=True)
-            self.mark("optimiser")
-            s.method.after_step(progress.step / self.total_steps)
-            self.mark("method")
-            progress.step += 1
-            if progress.step % config.level_every == 0 or progress.step == 1:
-                loss = self._mean(step.loss)
-                rate = images_since / (time.perf_counter() - clock)
-                self._log_step(loss, lr, step.taps, step.terms, rate)
-                images_since, clock = 0, time.perf_counter()
-            self.mark("logging")
-            if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
-                self.looking.save(progress)
+        for index, batch in batches:
+            if index >= s.steps_per_epoch * accumulate:
+                return
+            yield index, batch
 
-    def _views(self, images: Tensor | list[Tensor], epoch: int, index: int) -> list[Tensor]:
+    def begin_step(self) -> float:
+        """Prepare optimiser, random numbers and method; return the learning rate."""
+        s, config, progress = self.s, self.config, self.state
+        place = progress.step, s.steps_per_epoch, progress.rate_factor
+        lr = set_learning_rates(s.optimizer, config, *place)
+        key = config.seed, progress.step, self.fabric.global_rank, 4
+        torch.manual_seed(generator_of(*key).initial_seed())
+        if config.compile != "none":
+            new_step()
+        s.method.before_step(StepInfo(progress.step, self.total_steps, s.steps_per_epoch))
+        return lr
+
+    def make_views(self, images: Tensor | list[Tensor], index: int) -> list[Tensor]:
+        """Make this process's views, with its rows of the global batch's numbers."""
         views, config, fabric = self.s.views, self.config, self.fabric
         n = config.batch_size // fabric.world_size
-        # drawn for the global batch, of which this process takes its rows
-        draws = views.draws(config.batch_size, generator_of(config.seed, 0, epoch, index))
-        draws = draws.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n))
-        made = views.make(images, draws)
+        generator = generator_of(config.seed, 0, self.state.epoch, index)
+        numbers = views.random_numbers(config.batch_size, generator)
+        made = views.make(images, numbers.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n)))
         if config.channels_last:
             made = [view.contiguous(memory_format=torch.channels_last) for view in made]
         return made
 
-    def _log_step(
-        self, loss: float, lr: float, taps: Mapping[str, Tensor], terms: Mapping[str, Tensor], rate: float
-    ) -> None:
-        progress = self.progress
+    def forward(self, views: list[Tensor]) -> Step:
+        """Compute the loss of a batch, its terms and layer outputs (taps)."""
+        step: Step = self.s.wrapped(views)
+        return step
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a batch."""
+        self.fabric.backward(loss)
+
+    def backward_probe(self, step: Step, indices: Tensor) -> None:
+        """Add the gradient of the online probe."""
+        if self.probe:
+            self.probe.add_gradient(step.taps["backbone"], indices, 1.0 / self.config.accumulate)
+
+    def optimise(self) -> None:
+        """Step the optimisers of method and probe."""
+        s, config = self.s, self.config
+        s.method.after_backward()
+        if config.clip_grad:
+            self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
+                s.wrapped, s.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False
+            )
+        if self.probe:
+            self.probe.before_step()
+        s.optimizer.step()
+        if self.probe:
+            self.probe.step(self.state.step, s.steps_per_epoch)
+        s.optimizer.zero_grad(set_to_none=True)
+
+    def end_step(self) -> None:
+        """Let the method update what is not trained by gradient, as a momentum target."""
+        progress = self.state
+        self.s.method.after_step(progress.step / self.total_steps)
+
+    def log(self, step: Step, lr: float) -> None:
+        """Write a step record where one is due."""
+        state = self.state
+        if state.step % self.config.level_every != 0 and state.step != 1:
+            return
+        loss = self._mean(step.loss)
+        rate = self._images / (self.writer.elapsed() - self._logged)
         if not math.isfinite(loss):
             raise FullrankError(
-                f"the loss is {loss} at step {progress.step}: lower --lr, or clip with --clip-grad; "
+                f"the loss is {loss} at step {state.step}: lower --lr, or clip with --clip-grad; "
                 f"the last checkpoint in {self.run_dir.path} is from before"
             )
-        with progress.clock("watching"):
-            level = self.levels.step(taps)
-        self.looking.settle(progress, wait=False)
-        self.journal.write(
-            {
-                "event": "step",
-                "epoch": progress.epoch,
-                "step": progress.step,
-                "loss": loss,
-                "terms": {name: float(value.detach()) for name, value in terms.items()},
-                "lr": lr,
-                "level": level,
-                "time": {"elapsed": self.journal.elapsed(), "images_per_second": rate},
-            }
+        with state.clock("watching"):
+            level = self.levels.step(step.taps)
+        self.evaluator.finish(state, wait=False)
+        record = records.StepRecord(
+            epoch=state.epoch,
+            step=state.step,
+            loss=loss,
+            terms={name: float(value.detach()) for name, value in step.terms.items()},
+            lr=lr,
+            level=level,
+            time={"elapsed": self.writer.elapsed(), "images_per_second": rate},
         )
+        self.writer.write(record)
+        self._images, self._logged = 0, self.writer.elapsed()
 
     def _rolled_back(self) -> bool:
-        """Goes back to the last healthy checkpoint at a tenth of the rate; False where it has or cannot."""
-        wanted = self.config.on_collapse == "rollback" and self.progress.rate_factor == 1.0
-        if not wanted or not self.looking.checkpoints.restore_healthy(self.progress):
+        """Go back to the last healthy checkpoint, once, at a tenth of the rate."""
+        state = self.state
+        wanted = self.config.on_collapse == "rollback" and state.rate_factor == 1.0
+        if not wanted or not self.evaluator.checkpoints.restore_healthy(state):
             return False
-        progress = self.progress
-        progress.rate_factor, progress.collapsed_in_a_row = ROLLBACK_RATE, 0
-        place = {"epoch": progress.epoch, "step": progress.step}
-        self.journal.write({"event": "rollback", **place, "rate_factor": progress.rate_factor})
+        state.rate_factor, state.collapsed_in_a_row = ROLLBACK_RATE, 0
+        place = {"epoch": state.epoch, "step": state.step}
+        self.writer.write(records.RollbackRecord(**place, rate_factor=ROLLBACK_RATE))
         return True
 
-    def _collapsed(self) -> bool:
-        stop = self.config.on_collapse != "warn"
-        return stop and self.progress.collapsed_in_a_row >= self.config.patience
-
     def _end(self, reason: str) -> Outcome:
-        progress = self.progress
-        self.looking.settle(progress)
-        progress.ended, progress.seconds["total"] = reason, self.journal.elapsed()
-        ended = {"event": "end", "reason": reason, "epoch": progress.epoch, "step": progress.step}
-        self.journal.write({**ended, "time": self._outcome().seconds})
-        self.looking.save(progress)
+        state = self.state
+        self.evaluator.finish(state)
+        state.ended, state.seconds["total"] = reason, self.writer.elapsed()
+        place = {"epoch": state.epoch, "step": state.step}
+        self.writer.write(records.EndRecord(reason=reason, **place, time=self._outcome().seconds))
+        self.evaluator.save(state)
         if reason == "collapsed" and self.fabric.is_global_zero:
-            self.looking.checkpoints.save_healthy_encoder()
+            self.evaluator.checkpoints.save_healthy_encoder()
         return self._outcome()
 
     def _outcome(self) -> Outcome:
-        seconds = dict(self.progress.seconds)
+        assert self.state.last is not None  # the untrained network has been evaluated
+        seconds = dict(self.state.seconds)
         seconds["share_watching"] = seconds["watching"] / max(seconds["total"], 1e-9)
-        return Outcome(self.run_dir.path, self.progress.ended, self.progress.last, seconds)
+        return Outcome(self.run_dir.path, self.state.ended, self.state.last, seconds)
 
     def restore(self) -> None:
-        """Takes up the last checkpoint."""
-        self.progress = self.looking.checkpoints.restore()
-        self.journal.started -= self.progress.seconds["total"]
+        """Take up the last checkpoint."""
+        self.state = self.evaluator.checkpoints.restore()
+        self.writer.started -= self.state.seconds["total"]
 
     def _save_views(self) -> None:
         if not self.fabric.is_global_zero:
@@ -283,21 +300,16 @@ class Loop:
         params = views.sample(len(images), size, size, generator_of(self.config.seed, 3))
         save_sheet(self.run_dir.path / "figures" / "views.png", images, views, params)
 
-    # small things
-
     def _mean(self, value: Tensor) -> float:
+        """Mean over processes."""
         value = value.detach().double()
         if self.fabric.world_size > 1:
             value = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="mean")  # type: ignore[assignment]
         return float(value)
 
 
-def _unwatched(_: str) -> None:
-    """Nobody asked where the time goes."""
-
-
 def _online_probe(s: Setup) -> OnlineProbe | None:
-    """The classifier beside the method; None where it is not wanted or no image has a label."""
+    """Build the classifier beside the method; None where off or without labels."""
     classes = classes_of(s.data.train)
     if s.config.probe == "off" or not classes:
         return None
@@ -306,7 +318,7 @@ def _online_probe(s: Setup) -> OnlineProbe | None:
 
 
 def _some_images(source: Source, most: int) -> list[Tensor]:
-    """The first images that can be decoded."""
+    """Load the first images that can be decoded."""
     found: list[Tensor] = []
     for i in range(len(source)):
         with suppress(DataError):
@@ -314,7 +326,3 @@ def _some_images(source: Source, most: int) -> list[Tensor]:
         if len(found) == most:
             break
     return found
-
-
-def _mixed(*key: int) -> int:
-    return generator_of(*key, 4).initial_seed()

@@ -1,4 +1,4 @@
-"""How the C library keeps memory between the steps of a training run, or the chunks of an audit, on a CPU."""
+"""Memory that the C library keeps between the steps of a run on a CPU."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of `mallopt`, from malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep freed memory for the next step instead of giving it back to the system.
+    """Let glibc keep freed memory for the next step; False with another C library.
 
     A step frees and takes gigabytes of activations, and every page that was given back is cleared by the
     kernel before it can be written again: a seventh of the step of a ResNet-18 on two cores. The process then
     stays as large as its largest step. Settings of the user's own (`MALLOC_...`, `GLIBC_TUNABLES`) stand.
-
-    Returns:
-        Whether it does; False with another C library.
 
     Example:
         >>> keep_freed_memory() in (True, False)

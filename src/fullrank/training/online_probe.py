@@ -1,4 +1,4 @@
-"""A linear classifier on the backbone's features, trained beside the method and never felt by it."""
+"""Online probe: a linear classifier on detached features, beside the method."""
 
 from __future__ import annotations
 
@@ -20,14 +20,10 @@ UNLABELLED = -1
 
 
 def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the labelled rows; 0 with a zero gradient where a batch has none.
+    """Mean cross entropy over the labelled rows; 0 where a batch has none.
 
-    PyTorch's mean over no rows is 0 / 0, which would poison the weights: with STL-10's 5 % of labels that
-    happens about once in a thousand epochs.
-
-    Args:
-        logits: [n, K].
-        labels: int64 [n], -1 where an image has none.
+    `logits` are [n, K], `labels` int64 [n], -1 where an image has none. PyTorch's mean over no rows is 0 / 0,
+    which would poison the weights: with STL-10's 5 % of labels that happens about once in a thousand epochs.
 
     Example:
         >>> float(probe_loss(torch.zeros(2, 4), torch.tensor([-1, -1])))
@@ -40,33 +36,28 @@ def probe_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def classes_of(source: Source) -> int:
-    """How many classes the labels of a source name; 0 where it has none.
+    """Number of classes that the labels of a source name; 0 where it has none.
 
     Example:
         >>> from fullrank.images.opening import open_data
         >>> classes_of(open_data("shapes", limit=10).train)
         10
     """
-    if source.labels is None or not bool((source.labels >= 0).any()):
+    if source.labels is None or not len(source.labelled):
         return 0
     return max(int(source.labels.max()) + 1, len(source.classes or ()))
 
 
 class OnlineProbe:
-    """Linear(F, K) on the detached features of the first view, one step for every step of the method.
+    """Linear(F, K) on the detached features of the first view.
 
     `own` has Adam to itself, whose steps do not depend on the scale of the features; `shared` is one more
     group of the method's optimiser, without weight decay, as solo-learn and its forks have it (they average
     the loss over all large views; here it is that of the first). Both follow the run's schedule from
     `probe_lr`.
 
-    Args:
-        feature_dim: F.
-        classes: K.
-        labels: int64 [N], of all training images, -1 where one has none.
-        config: says `own` or `shared`, and the rates.
-        fabric: devices and processes.
-        optimizer: the method's; only `shared` adds to it.
+    `labels` are those of all training images, int64 [N], -1 where one has none; `optimizer` is the method's,
+    which only `shared` adds to.
     """
 
     def __init__(
@@ -79,7 +70,7 @@ class OnlineProbe:
         optimizer: Optimizer,
     ) -> None:
         self.config, self.fabric, self.labels = config, fabric, labels.to(fabric.device)
-        with torch.random.fork_rng(devices=[]):  # the method's draws stay what they are without a probe
+        with torch.random.fork_rng(devices=[]):  # the method's random numbers stay the same without a probe
             torch.manual_seed(config.seed)
             self.linear = nn.Linear(feature_dim, classes).to(fabric.device)
         group = {"params": list(self.linear.parameters()), "weight_decay": 0.0}
@@ -90,21 +81,17 @@ class OnlineProbe:
             base = {"name": "probe", "base_lr": probe_lr(config), "fixed_lr": False}
             optimizer.add_param_group({**group, **base, "lr": probe_lr(config)})
 
-    def loss(self, features: Tensor, indices: Tensor) -> Tensor:
-        """Features [b, F] of the images at `indices` to the loss of the classifier alone."""
-        labels = self.labels[indices.to(self.labels.device, non_blocking=True)]
-        return probe_loss(self.linear(features.detach().float()), labels)
-
     def add_gradient(self, features: Tensor, indices: Tensor, share: float) -> None:
-        """Adds `share` of the gradient of one batch; with `shared` scaled as the optimiser expects it."""
-        loss = self.loss(features, indices) * share
+        """Add `share` of a batch's gradient; of `shared` scaled for the optimiser."""
+        labels = self.labels[indices.to(self.labels.device, non_blocking=True)]
+        loss = probe_loss(self.linear(features.detach().float()), labels) * share
         if self.optimizer is None:
             self.fabric.backward(loss)
         else:
             loss.backward()
 
     def before_step(self) -> None:
-        """Averages the gradient over processes, which no wrapper does for it."""
+        """Average the gradient over processes, which no wrapper does for it."""
         if self.fabric.world_size > 1:
             for parameter in self.linear.parameters():
                 assert parameter.grad is not None
@@ -112,7 +99,7 @@ class OnlineProbe:
                 parameter.grad /= self.fabric.world_size
 
     def step(self, step: int, steps_per_epoch: int) -> None:
-        """One step of its own optimiser; `shared` has been stepped with the method's."""
+        """Step its own optimiser; `shared` has been stepped with the method's."""
         if self.optimizer is not None:
             lr = scheduled_lr(self.config, step, steps_per_epoch, probe_lr(self.config))
             self.optimizer.param_groups[0]["lr"] = lr
@@ -121,7 +108,7 @@ class OnlineProbe:
 
     @torch.no_grad()
     def accuracy(self, features: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Shares of labelled images that it names right, at once or in five: `top1`, `top5`, and `loss`."""
+        """Accuracy on labelled images at once (`top1`) and in five (`top5`), and `loss`."""
         logits = self.linear(features.float())
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         return {
@@ -131,12 +118,12 @@ class OnlineProbe:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, and the optimiser's state where it has one of its own."""
+        """Collect the weights, and the optimiser's state where it has one of its own."""
         own = {} if self.optimizer is None else self.optimizer.state_dict()
         return {"linear": self.linear.state_dict(), "optimizer": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Take up a `state_dict`."""
         self.linear.load_state_dict(state["linear"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""Optimisers: PyTorch's own, and LARS as the reference codes of this field have it."""
+"""Optimisers: PyTorch's own, and LARS as the reference codes have it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LARS", "base_lr", "build_optimizer", "probe_lr", "scheduled_lr", "se
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You et al. 1708.03888) in the variants of the references.
+    """Layer-wise adaptive rate scaling (You et al. 1708.03888), in two variants.
 
     Per tensor p with gradient g and weight decay w, the gradient becomes r * (g + w p), where
 
@@ -62,24 +62,16 @@ class LARS(Optimizer):
         dampening: float = 0.0,
         variant: Literal["solo", "moco"] = "solo",
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "weight_decay": weight_decay,
-                "eta": eta,
-                "clip": clip,
-                "exclude_1d": exclude_1d or variant == "moco",
-                "nesterov": nesterov,
-                "dampening": dampening,
-                "variant": variant,
-            },
-        )
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "clip": clip,
+            "exclude_1d": exclude_1d or variant == "moco", "nesterov": nesterov, "dampening": dampening,
+            "variant": variant,
+        }  # fmt: skip
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure`, if given, recomputes the loss first and its value is returned."""
+        """Take a step; `closure`, if given, recomputes the loss, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -113,7 +105,7 @@ class LARS(Optimizer):
 
 
 def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """Gradients with weight decay and trust ratio; norms stay on the device, so nothing waits for them."""
+    """Apply weight decay and trust ratio, without waiting for the device."""
     gradients = [p.grad for p in params if p.grad is not None]
     adapted = [i for i, p in enumerate(params) if not (group["exclude_1d"] and p.ndim <= 1)]
     if not adapted:
@@ -142,26 +134,19 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
 
 
 def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
-    """The optimiser of a run over a method's parameter groups.
+    """Build the optimiser of a run over a method's parameter groups.
 
     Every torch group carries `base_lr` (the scaled rate its schedule starts from) and `fixed_lr`.
-
-    Args:
-        groups: what `Method.param_groups` returns.
-        config: names the optimiser and its hyper-parameters.
     """
-    base = base_lr(config)
+    base, decay = base_lr(config), config.weight_decay
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
-        common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
+        split = [(group.params, decay)]
         if config.exclude_1d_decay:
-            flat = [p for p in group.params if p.ndim <= 1]
-            deep = [p for p in group.params if p.ndim > 1]
-            torch_groups.append({**common, "params": deep, "weight_decay": config.weight_decay})
-            torch_groups.append({**common, "params": flat, "weight_decay": 0.0})
-        else:
-            torch_groups.append({**common, "params": group.params, "weight_decay": config.weight_decay})
-    torch_groups = [group for group in torch_groups if group["params"]]
+            deep, flat = ([p for p in group.params if (p.ndim <= 1) == one] for one in (False, True))
+            split = [(deep, decay), (flat, 0.0)]
+        common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
+        torch_groups += [{**common, "params": p, "weight_decay": w} for p, w in split if p]
     match config.optimizer:
         case "sgd":
             return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum)
@@ -170,20 +155,15 @@ def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
         case "adamw":
             return torch.optim.AdamW(torch_groups, lr=base, betas=config.betas)
         case "lars":
-            return LARS(
-                torch_groups,
-                lr=base,
-                momentum=config.momentum,
-                eta=config.lars_eta,
-                clip=config.lars_clip,
-                exclude_1d=config.lars_exclude_1d,
-                variant=config.lars_variant,
-            )
+            settings = {
+                name: getattr(config, f"lars_{name}") for name in ("eta", "clip", "exclude_1d", "variant")
+            }
+            return LARS(torch_groups, lr=base, momentum=config.momentum, **settings)
     raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
 
 
 def base_lr(config: TrainConfig) -> float:
-    """The rate after scaling by the images of one optimiser step.
+    """Learning rate after scaling by the images of one optimiser step.
 
     Example:
         >>> base_lr(TrainConfig(lr=0.1, batch_size=512))
@@ -199,14 +179,14 @@ def _lr_scale(config: TrainConfig) -> float:
 
 
 def probe_lr(config: TrainConfig) -> float:
-    """The online probe's rate: of `shared` scaled by the images of one optimiser step, as the run's is."""
+    """Learning rate of the online probe: of `shared` scaled as the run's is."""
     if config.probe == "shared":
         return (config.probe_lr or 0.1) * _lr_scale(config)
     return config.probe_lr or 0.01
 
 
 def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: float) -> float:
-    """The rate of optimiser step `step` (from 0) on the run's schedule, for a scaled base rate.
+    """Learning rate of a step (from 0) on the run's schedule, for a scaled base.
 
     Example:
         >>> scheduled_lr(TrainConfig(epochs=2, schedule="step"), 3, 2, base=1.0)
@@ -230,27 +210,23 @@ def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: flo
             return base
 
 
-def set_learning_rates(optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Writes the rate of optimiser step `step` (from 0) into every group; returns the method's scheduled one.
+def set_learning_rates(
+    optimizer: Optimizer, config: TrainConfig, step: int, steps_per_epoch: int, factor: float = 1.0
+) -> float:
+    """Set every group's rate for optimiser step `step` (from 0); return the method's.
 
     A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
     take at the warm-up's start for every group. In the first `predictor_warmup_steps` of every epoch but the
-    first, backbone and projector rest at rate 0.
+    first, backbone and projector rest at rate 0. All rates are multiplied by `factor`.
     """
-    lr = scheduled_lr(config, step, steps_per_epoch, base_lr(config))
     warmup = round(config.warmup_epochs * steps_per_epoch)
     at_start = step == 0 and warmup > 1 and config.schedule == "cosine"
+    rests = step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
     for group in optimizer.param_groups:
-        if group["fixed_lr"] and not at_start:
-            group["lr"] = group["base_lr"]
-        elif group["base_lr"] == base_lr(config):
-            group["lr"] = lr
-        else:
-            group["lr"] = scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
-        if group["name"] in ("backbone", "projector") and _encoder_rests(config, step, steps_per_epoch):
+        if rests and group["name"] in ("backbone", "projector"):
             group["lr"] = 0.0
-    return lr
-
-
-def _encoder_rests(config: TrainConfig, step: int, steps_per_epoch: int) -> bool:
-    return step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
+        elif group["fixed_lr"] and not at_start:
+            group["lr"] = factor * group["base_lr"]
+        else:
+            group["lr"] = factor * scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
+    return factor * scheduled_lr(config, step, steps_per_epoch, base_lr(config))

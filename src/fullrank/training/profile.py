@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, beside the least that this model can take on this machine."""
+"""Profile of a training step, beside the least time that this model can take here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fullrank.errors import UsageError
+from fullrank.images.prefetch import Batch
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
 from fullrank.training.run_dir import RunDir
@@ -24,12 +26,17 @@ from fullrank.training.setup import launch_fabric, prepare, setup
 __all__ = ["Profile", "profile"]
 
 WARM_UP, TRACED = 3, 3  # steps before the clock starts, and in the trace
-PHASES = ("data", "views", "forward", "backward", "probe", "optimiser", "method", "logging")
+PIECES = {
+    "make_views": "views", "forward": "forward", "backward": "backward", "backward_probe": "probe",
+    "optimise": "optimiser", "end_step": "method", "log": "logging",
+}  # fmt: skip
+"""Methods of `Loop` in the order of a step, and the phases that end with them."""
+PHASES = ("data", *PIECES.values())
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The time of a step.
+    """Time of a step.
 
     Attributes:
         phases: name to seconds a step (a median): waiting for data, making views, forward pass with the loss,
@@ -60,7 +67,7 @@ class Profile:
         return self.flops / self.rate
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able form."""
         return {
             **vars(self),
             "trace": str(self.trace),
@@ -74,7 +81,7 @@ class _Enough(Exception):
 
 
 class _Stopwatch:
-    """Gives the time since the last mark to the phase that a mark names."""
+    """Clock that gives the time since the last phase ended to the one that ends now."""
 
     def __init__(self, device: torch.device, steps: int) -> None:
         self.device, self.wanted = device, steps
@@ -90,6 +97,26 @@ class _Stopwatch:
                 raise _Enough
             self.rows.append({})
 
+    def after(self, phase: str, piece: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a piece of the loop, with which a phase ends."""
+
+        def timed(*args: Any) -> Any:
+            result = piece(*args)
+            self(phase)
+            return result
+
+        return timed
+
+    def after_each(self, batches: Callable[[], Iterator[Batch]]) -> Callable[[], Iterator[Batch]]:
+        """Wrap the loop's batches, which it waits for."""
+
+        def timed() -> Iterator[Batch]:
+            for batch in batches():
+                self(PHASES[0])
+                yield batch
+
+        return timed
+
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -97,14 +124,9 @@ class _Stopwatch:
 
 
 def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
-    """Trains a few steps, measures each phase of them, and writes `trace.json` for chrome://tracing.
+    """Measure the phases of a few steps; write `trace.json` for chrome://tracing.
 
     With a GPU every phase waits for it, so that steps are a little slower than in training.
-
-    Args:
-        config: as for training; nothing of the run is kept.
-        steps: how many are measured.
-        out: folder for the trace.
 
     Raises:
         UsageError: no steps, or more of them than the run would have.
@@ -140,8 +162,8 @@ def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
         traced.export_chrome_trace(str(trace))
         with FlopCounterMode(display=False) as counter:
             _steps(loop, 1)
-        watching = _seconds(lambda: loop.looking.evaluation.panel(trained=True))
-        knn = _seconds(lambda: loop.looking.evaluation.worth(loop.probe))
+        watching = _seconds(lambda: loop.evaluator.held_out.panel(trained=True), fabric.device)
+        knn = _seconds(lambda: loop.evaluator.held_out.accuracies(loop.probe), fabric.device)
     step = statistics.median(sum(row.values()) for row in rows)
     images = config.batch_size * config.accumulate
     return Profile(
@@ -158,19 +180,22 @@ def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
 
 
 def _steps(loop: Loop, steps: int) -> list[dict[str, float]]:
-    """Trains on for so many steps; seconds of each by phase."""
+    """Train on for so many steps; seconds of each by phase."""
     watch = _Stopwatch(loop.fabric.device, steps)
-    loop.mark = watch
-    try:
+    pieces = {name: watch.after(phase, getattr(loop, name)) for name, phase in PIECES.items()}
+    pieces["batches"] = watch.after_each(loop.batches)
+    vars(loop).update(pieces)  # before the class's own
+    with suppress(_Enough):
         while True:
             loop.train_epoch()
-            loop.progress.epoch += 1
-    except _Enough:
-        return watch.rows
+            loop.state.epoch += 1
+    for name in pieces:
+        delattr(loop, name)
+    return watch.rows
 
 
 def reachable_rate(device: torch.device, precision: str = "fp32") -> float:
-    """Flops a second of the fastest of three convolutions, forward and backward, and a matrix product."""
+    """Flops a second of the fastest of three convolutions and a matrix product."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     large = device.type == "cuda"
     n, size = (512, 8192) if large else (64, 1024)
@@ -187,16 +212,12 @@ def reachable_rate(device: torch.device, precision: str = "fp32") -> float:
     return max(found)
 
 
-def _best(work: Callable[[], Any], device: torch.device, repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        watch = _Stopwatch(device, 1)
-        work()
-        times.append(watch._now() - watch.last)
-    return min(times)
+def _best(work: Callable[[], Any], device: torch.device) -> float:
+    return min(_seconds(work, device) for _ in range(5))
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    watch = _Stopwatch(device, 2)
     work()
-    return time.perf_counter() - start
+    watch("")
+    return watch.rows[0][""]

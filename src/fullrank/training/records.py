@@ -1,63 +1,225 @@
-"""The records of a run: to `metrics.jsonl` and to whoever listens, on the first process."""
+"""Records of a run in `metrics.jsonl`: one dataclass an event."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lightning_fabric import Fabric
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-from fullrank.training.run_dir import RunDir
+    from fullrank.training.run_dir import RunDir
 
-__all__ = ["Listener", "RecordWriter"]
+__all__ = [
+    "EndRecord", "EpochRecord", "Listener", "RecordWriter", "RollbackRecord", "RunRecord", "StartRecord",
+    "StepRecord", "follow", "parse_record",
+]  # fmt: skip
 
-Listener = Callable[[Mapping[str, Any]], None]
-"""Called on the first process with a `start` record, then with every record of `metrics.jsonl`."""
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Fields of all records: epochs and optimiser steps done.
+
+    Of a class, `may_be_null` are the fields that are written where they are None, and `earlier_names` the
+    keys that earlier runs have for a field.
+    """
+
+    event: ClassVar[str] = ""
+    may_be_null: ClassVar[tuple[str, ...]] = ()
+    earlier_names: ClassVar[Mapping[str, str]] = {}
+
+    epoch: int = 0
+    step: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` gave, without missing, null and unknown keys."""
+        earlier = {name: values.get(key) for name, key in cls.earlier_names.items()}
+        known = {f.name: values.get(f.name, earlier.get(f.name)) for f in fields(cls)}
+        return cls(**{name: value for name, value in known.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Record as a line of `metrics.jsonl` holds it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = {k: v for k, v in values.items() if v is not None or k in self.may_be_null}
+        return {"event": self.event, **kept}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRecord(RunRecord):
+    """Start of a run or of its resumption; listeners get it, the file does not."""
+
+    event: ClassVar[str] = "start"
+
+    config: dict[str, Any] = field(default_factory=dict)
+    total_steps: int = 0
+    steps_per_epoch: int = 0
+    notes: Sequence[str] = ()
+    out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord(RunRecord):
+    """Loss of a training batch; normalized std (level) by layer output (tap).
+
+    Example:
+        >>> StepRecord.from_dict({"event": "step", "epoch": 0, "step": 10, "loss": -0.5, "new": 1}).loss
+        -0.5
+    """
+
+    event: ClassVar[str] = "step"
+    may_be_null: ClassVar[tuple[str, ...]] = ("loss",)
+
+    loss: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    lr: float | None = None
+    level: Mapping[str, float | None] = field(default_factory=dict)
+    time: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord(RunRecord):
+    """Evaluation of held-out images after an epoch; epoch 0 is untrained.
+
+    Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
+    they were not due or there are no labels.
+    """
+
+    event: ClassVar[str] = "epoch"
+    may_be_null: ClassVar[tuple[str, ...]] = ("loss", "knn", "probe")
+    earlier_names: ClassVar[Mapping[str, str]] = {"diagnostics": "study"}
+
+    loss: float | None = None
+    verdict: dict[str, Any] = field(default_factory=dict)
+    verdicts: dict[str, Any] = field(default_factory=dict)
+    panels: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] | None = None
+    warnings: Sequence[str] | None = None
+    diagnostics: dict[str, Any] | None = None
+    rank_difference: float | None = None
+    knn: dict[str, Any] | None = None
+    probe: dict[str, Any] | None = None
+    time: Mapping[str, float] | None = None
+
+    def accuracy(self, of: str) -> float | None:
+        """Accuracy of `knn` or `probe` on held-out images; None where not measured."""
+        found: dict[str, Any] = getattr(self, of) or {}
+        return found.get("top1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackRecord(RunRecord):
+    """Return to the last healthy checkpoint, with the learning rate's factor."""
+
+    event: ClassVar[str] = "rollback"
+
+    rate_factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndRecord(RunRecord):
+    """End of a run, `finished` or `collapsed`, with the seconds of its parts."""
+
+    event: ClassVar[str] = "end"
+
+    reason: str = "ended"
+    time: Mapping[str, float] = field(default_factory=dict)
+
+
+WRITTEN: dict[str, type[RunRecord]] = {
+    kind.event: kind for kind in (StepRecord, EpochRecord, RollbackRecord, EndRecord)
+}
+
+Listener = Callable[[RunRecord], None]
+"""Called on the first process with a `StartRecord`, then with every record of `metrics.jsonl`."""
+
+
+def parse_record(line: bytes) -> RunRecord | None:
+    """Read a line of `metrics.jsonl`; None where it is cut or unknown.
+
+    Example:
+        >>> parse_record(b'{"event": "end", "epoch": 2, "step": 8, "reason": "finished"}').reason
+        'finished'
+        >>> parse_record(b'{"event": "st') is None
+        True
+    """
+    try:
+        values = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)  # NaN, Infinity: undefined
+    except ValueError:
+        return None
+    kind = WRITTEN.get(str(values.get("event"))) if isinstance(values, dict) else None
+    if kind is None or not all(isinstance(values.get(key), int) for key in ("step", "epoch")):
+        return None
+    return kind.from_dict(values)
+
+
+def follow(log: Path, position: int, notify: Listener) -> int:
+    """Notify of whole lines of a growing file from a byte on; return the next byte.
+
+    The file may not be there yet.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log, seen = Path(folder, "metrics.jsonl"), []
+        ...     _ = log.write_text('{"event": "step", "epoch": 0, "step": 1}\\n{"st')
+        ...     follow(log, 0, seen.append), seen[0].step
+        (41, 1)
+    """
+    if not log.exists():
+        return position
+    with log.open("rb") as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            position += len(line)
+            record = parse_record(line)  # None where a resumed run cut the file under us
+            if record is not None:
+                notify(record)
+    return position
 
 
 class RecordWriter:
-    """Writes records in the order of what they are about, which may not be the order that they come in.
+    """Writer of records in the order of their steps, even if they come otherwise.
 
-    Args:
-        fabric: says which process is the first.
-        run: where they are written.
-        listeners: whom they are told.
-
-    Attributes:
-        started: when the run began, on the clock of `time.perf_counter`; earlier by its time before a resume.
+    `started` is when the run began, by `time.perf_counter`; earlier by its time before a resume.
     """
 
     def __init__(self, fabric: Fabric, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.first, self.run, self.listeners = fabric.is_global_zero, run, listeners
         self.started = time.perf_counter()
-        self._held: list[Mapping[str, Any]] | None = None
+        self._held: list[RunRecord] | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
         return time.perf_counter() - self.started
 
-    def tell(self, record: Mapping[str, Any]) -> None:
-        """To the listeners alone."""
+    def notify(self, record: RunRecord) -> None:
+        """Send a record to the listeners alone."""
         if self.first:
             for listener in self.listeners:
                 listener(record)
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """To the file and the listeners; while records are held, once they are released."""
+    def write(self, record: RunRecord) -> None:
+        """Send a record to file and listeners, unless records are held back."""
         if self._held is not None:
             self._held.append(record)
             return
         if self.first:
-            self.run.append(record)
-        self.tell(record)
+            self.run.append(record.as_dict())
+        self.notify(record)
 
     def hold(self) -> None:
-        """From here on records wait: an earlier one is still to come."""
+        """Keep records back from here on: an earlier one is still to come."""
         self._held = []
 
-    def release(self, earlier: Mapping[str, Any] | None) -> int:
-        """Writes the one that was to come, where it did come, then those that waited.
+    def release(self, earlier: RunRecord | None) -> int:
+        """Write the record that was to come, if it came, then those that waited.
 
         Returns:
             Bytes of the file up to and with `earlier`.

@@ -1,4 +1,4 @@
-"""The run directory: self-describing, and safe to kill at any byte."""
+"""Run directory: self-describing, and safe to kill at any byte."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import pickle
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,37 +26,46 @@ __all__ = ["RunDir", "free_name", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader finds the old one or the new one, never a part."""
+    """Write a file so that a reader finds the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place once it is on the disk."""
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
 class RunDir:
-    """Reads and writes one run's directory.
+    """Files of one run.
 
     `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
     `checkpoints/` (`last.pt`, and `healthy.pt`, the last one judged healthy), `encoder.safetensors`,
     `figures/`, `report.html`.
-
-    Args:
-        path: the directory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> RunDir:
-        """A new run directory; raises UsageError where something is there already."""
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise UsageError where something is at `path` already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(
                 f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`"
             )
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig) -> RunDir:
+        """Make a new run directory; raises UsageError where something is there already."""
+        cls.check_free(path)
         run = cls(path)
         for folder in ("checkpoints", "spectra", "figures"):
             (path / folder).mkdir(parents=True, exist_ok=True)
@@ -65,13 +75,13 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """An existing run directory; raises UsageError where there is none."""
+        """Open a run directory; raises UsageError where there is none."""
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} is no run directory: it has no config.yaml")
         return cls(path)
 
     def config(self) -> TrainConfig:
-        """The resolved configuration that the run was started with."""
+        """Resolved configuration that the run was started with."""
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text())
         except yaml.YAMLError:
@@ -81,7 +91,7 @@ class RunDir:
         return TrainConfig.from_dict(values)
 
     def write_environment(self) -> None:
-        """What the run ran on: versions, machine, threads, command."""
+        """Write what the run runs on: versions, machine, threads, command."""
         packages = ("fullrank", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
         environment = {
             "python": platform.python_version(),
@@ -98,11 +108,11 @@ class RunDir:
 
     @property
     def metrics_path(self) -> Path:
-        """Where the records are."""
+        """Path of the records."""
         return self.path / "metrics.jsonl"
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Appends one record as one line."""
+        """Append one record as one line."""
         with self.metrics_path.open("ab") as file:
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
@@ -115,38 +125,30 @@ class RunDir:
         return self.metrics_path.stat().st_size
 
     def truncate_metrics(self, size: int) -> None:
-        """Drops what was written after the checkpoint that had `size` bytes before it."""
+        """Drop what was written after the checkpoint that had `size` bytes before it."""
         if self.metrics_path.exists():
             with self.metrics_path.open("rb+") as file:
                 file.truncate(size)
 
     def write_spectra(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes `spectra/epoch_NNNN.npz`, one array per tap and kind."""
-        path = self.path / "spectra" / f"epoch_{epoch:04d}.npz"
-        temporary = path.with_name(f".{path.name}")
+        """Write `spectra/epoch_NNNN.npz`, one array per tap and kind."""
         single: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
-        with temporary.open("wb") as file:
+        with _replacing(self.path / "spectra" / f"epoch_{epoch:04d}.npz") as file:
             np.savez_compressed(file, **single)
-        temporary.replace(path)
 
     # checkpoints
 
     def checkpoint_path(self, name: str = "last") -> Path:
-        """Where the checkpoint `last` or `healthy` is."""
+        """Path of the checkpoint `last` or `healthy`."""
         return self.path / "checkpoints" / f"{name}.pt"
 
     def save_checkpoint(self, state: Mapping[str, Any], name: str = "last") -> None:
-        """Writes a checkpoint atomically."""
-        path = self.checkpoint_path(name)
-        temporary = path.with_name(f".{path.name}.partial")
-        with temporary.open("wb") as file:
+        """Write a checkpoint atomically."""
+        with _replacing(self.checkpoint_path(name)) as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def load_checkpoint(self, name: str = "last") -> dict[str, Any] | None:
-        """The checkpoint, on the CPU and without unpickling code, or None where none was taken yet."""
+        """Read a checkpoint to the CPU, without unpickling code; None without one."""
         path = self.checkpoint_path(name)
         if not path.exists():
             return None
@@ -159,7 +161,7 @@ class RunDir:
     def save_encoder(
         self, weights: Mapping[str, Tensor], header: Mapping[str, Any], name: str = "encoder.safetensors"
     ) -> None:
-        """Writes the backbone alone to a file of the run, with a header that says what it is."""
+        """Write the backbone alone, with a header that describes it."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         metadata = {"format": "fullrank-encoder", "fullrank": _version("fullrank")}
         metadata |= {

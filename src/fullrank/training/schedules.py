@@ -1,4 +1,4 @@
-"""Learning rates as plain functions of the step: nothing to save, nothing to restore."""
+"""Learning rates as plain functions of the step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,10 @@ __all__ = ["epoch_cosine", "warmup_cosine"]
 def warmup_cosine(
     step: int, total: int, base: float, *, warmup: int = 0, start: float = 0.0, final: float = 0.0
 ) -> float:
-    """Linear warm-up, then a cosine, per optimiser step, as solo-learn and its forks have it.
+    """Linear warm-up from `start`, then a cosine to `final`, by optimiser step.
 
-    The slope of the warm-up divides by `warmup - 1`: the base rate is reached at step `warmup - 1` and stands
-    at step `warmup` too.
-
-    Args:
-        step: steps done so far, in [0, total].
-        total: steps of the whole run.
-        base: the rate that the warm-up ends at.
-        warmup: its length in steps.
-        start: rate at step 0 where there is a warm-up.
-        final: rate at step `total`.
+    As solo-learn and its forks have it, the slope of the warm-up divides by `warmup - 1`: the base rate is
+    reached at step `warmup - 1` and stands at step `warmup` too.
 
     Example:
         >>> [round(warmup_cosine(t, 6, 1.0, warmup=2, start=0.1), 3) for t in range(7)]
@@ -36,17 +28,10 @@ def warmup_cosine(
 def epoch_cosine(
     epoch: float, epochs: int, base: float, *, warmup: float = 0, final: float = 0.0, from_zero: bool = False
 ) -> float:
-    """A cosine that changes once per epoch, as SimSiam's reference and Li et al. (2209.15007) have it.
+    """Cosine by epoch, as SimSiam's reference and Li et al. (2209.15007) have it.
 
-    Warm-up epochs ramp as base * (1 + epoch) / (1 + warmup).
-
-    Args:
-        epoch: epochs done so far; a fraction where the caller steps within epochs.
-        epochs: of the whole run.
-        base: the rate that the warm-up ends at.
-        warmup: its length in epochs.
-        final: rate at the end.
-        from_zero: warm up as base * epoch / warmup instead (MoCo v3's per-step form).
+    Warm-up epochs ramp as base * (1 + epoch) / (1 + warmup); with `from_zero` as base * epoch / warmup, which
+    is MoCo v3's form, per step, with fractions of epochs.
 
     Example:
         >>> [round(epoch_cosine(e, 4, 1.0), 3) for e in range(4)]

@@ -1,4 +1,4 @@
-"""From a configuration to everything that a run needs: devices, images, views, method, optimiser."""
+"""Set-up of a run: devices, images, views, method, optimiser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.errors import UsageError
 from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
 from fullrank.images.named import DATA
-from fullrank.images.sources import Data, LazySource, MemorySource, Source
+from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
@@ -25,20 +25,12 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
-from fullrank.views.masked import DenseViews
-from fullrank.views.views import VIEWS, Views
+from fullrank.views import VIEWS, DenseViews, Views
 
 __all__ = [
-    "Setup",
-    "data_order",
-    "default_image_size",
-    "generator_of",
-    "launch_fabric",
-    "prepare",
-    "resolve",
-    "setup",
-    "size_and_data",
-]
+    "CropViews", "Setup", "data_order", "default_image_size", "generator_of", "launch_fabric", "prepare",
+    "resolve", "setup", "size_and_data",
+]  # fmt: skip
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 ROOM = 0.4  # of a GPU's free memory, that images may take
@@ -47,18 +39,7 @@ FEW_PIXELS = 2**20  # of a view's batch: a GPU passes over them in about the tim
 
 @dataclass
 class Setup:
-    """What `train` works with.
-
-    Attributes:
-        config: with every `auto` resolved.
-        fabric: devices, processes and precision.
-        data: images to train on and images held out.
-        batches: the order that they come in.
-        views: how they are seen.
-        backbone: the network that is trained, and what it is called.
-        method: owns the networks; `wrapped` is the same, as the devices run it.
-        optimizer: over the method's parameter groups.
-    """
+    """Everything that a run works with; `wrapped` is the method as the devices run it."""
 
     config: TrainConfig
     fabric: Fabric
@@ -72,12 +53,12 @@ class Setup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps in an epoch."""
         return len(self.batches) // self.config.accumulate
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A CPU generator that the key alone decides: the same draws whatever came before.
+    """CPU generator whose numbers the key alone decides, whatever came before.
 
     Example:
         >>> generator_of(0, 3).initial_seed() == generator_of(0, 3).initial_seed()
@@ -89,20 +70,20 @@ def generator_of(*key: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class CropViews:
-    """Cuts the views of one large image where it is decoded: what an image's crops are, its place decides."""
+    """Crop that cuts the views of a large image where it is decoded."""
 
     views: Views
     seed: int
 
     def __call__(self, image: Tensor, index: int, epoch: int, position: int) -> list[Tensor]:
-        """Image uint8 [3, h, w] to one uint8 [3, s, s] per crop; two for a scale-mixed view."""
+        """Cut uint8 [3, h, w] into a uint8 [3, s, s] per view; two if scale-mixed."""
         generator = generator_of(self.seed, 1, epoch, position)
         params = self.views.sample(1, image.shape[1], image.shape[2], generator)
         return self.views.crop_in_worker(image, params, row=0)
 
 
 def launch_fabric(config: TrainConfig) -> Fabric:
-    """Fabric for the devices and the precision that the configuration names, launched."""
+    """Launch Fabric for the devices and the precision that the configuration names."""
     gpu = torch.cuda.is_available() and config.accelerator != "cpu"
     if config.accelerator == "gpu" and not gpu:
         raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
@@ -125,7 +106,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 
 
 def resolve(config: TrainConfig, data: Data) -> TrainConfig:
-    """The configuration with every `auto` replaced by what the data says."""
+    """Replace every `auto` of a configuration by what the data says."""
     size = config.image_size or default_image_size(data.train)
     views = config.views
     if views == "auto":
@@ -140,7 +121,7 @@ def resolve(config: TrainConfig, data: Data) -> TrainConfig:
 
 
 def data_order(config: TrainConfig, n: int) -> DataOrder:
-    """Which of `n` images come when.
+    """Order of `n` images over the run.
 
     Raises:
         UsageError: order, batches and epochs do not fit, or the ordering is not the one that was hashed.
@@ -167,11 +148,9 @@ def data_order(config: TrainConfig, n: int) -> DataOrder:
 
 
 def default_image_size(source: Source) -> int:
-    """The side of the views where none is asked for: the images' own up to 96 pixels, else 224."""
-    size = source.image_size
-    if isinstance(source, MemorySource) and size is not None and max(size) <= LARGEST_OWN_SIZE:
-        return max(size)
-    return 224
+    """Default side of the views: the images' own up to 96 pixels, else 224."""
+    size = max(source.image_size or (0, 0))
+    return size if source.in_memory and size <= LARGEST_OWN_SIZE else 224
 
 
 def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
@@ -183,7 +162,7 @@ def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
 
 
 def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
-    """Opens the data, where it is not open yet, and resolves the configuration; nothing is written yet."""
+    """Open the data, unless it is open, and resolve the configuration."""
     if data is None:
         with fabric.rank_zero_first():
             data = open_run_data(config)
@@ -191,14 +170,14 @@ def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tu
 
 
 def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
-    """Builds networks, optimiser, views and loader for a resolved configuration.
+    """Build networks, optimiser, views and loader for a resolved configuration.
 
     Raises:
         UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
     """
     views = _views(config, data, fabric.device)
-    order = data_order(config, len(data.train))
-    lazy = isinstance(data.train, LazySource)
+    if fabric.device.type != "cpu":
+        data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
     batches = Batches(
         data.train,
         config.batch_size,
@@ -206,8 +185,8 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         workers=config.workers,
-        crop=CropViews(Views(views.recipe, views.image_size), config.seed) if lazy else None,
-        order=order,
+        crop=CropViews(Views(views.recipe, views.image_size), config.seed),
+        order=data_order(config, len(data.train)),
     )
     if len(batches) < config.accumulate:
         raise UsageError(
@@ -215,11 +194,9 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
             f"{len(data.train)} training images"
         )
     torch.manual_seed(config.seed)
+    residual = config.zero_init_residual
     backbone = build_backbone(
-        config.backbone,
-        config.image_size,
-        stem=config.stem,
-        zero_init_residual=config.zero_init_residual,
+        config.backbone, config.image_size, stem=config.stem, zero_init_residual=residual
     )
     method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
     method.roles = _roles(views, config)
@@ -227,8 +204,6 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type != "cpu":
-        data = replace(data, train=_on(data.train, fabric.device), held_out=_on(data.held_out, fabric.device))
-        batches.source = data.train
         method = method.to(fabric.device)
     if config.compile != "none":
         compile_networks(method, fabric.device, config.compile)
@@ -240,21 +215,17 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
 
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
-    """By masks on a GPU where the step is compiled, or so small that asking costs more than computing."""
-    plain = Views(config.views, config.image_size, data.train.mean, data.train.std)
-    compiled = config.compile if config.compile != "none" else None
-    pixels = config.batch_size * config.image_size**2
-    if (
-        device.type == "cpu"
-        or any(view.randaugment for view in plain.recipe)
-        or (compiled is None and pixels > FEW_PIXELS)
-    ):
+    """Choose masked views on a GPU where the step is compiled or batches small."""
+    settings = (config.views, config.image_size, data.train.mean, data.train.std)
+    plain, compiled = Views(*settings), config.compile != "none"
+    small = config.batch_size * config.image_size**2 <= FEW_PIXELS
+    if device.type == "cpu" or not (compiled or small) or any(view.randaugment for view in plain.recipe):
         return plain
-    return DenseViews(plain.recipe, config.image_size, data.train.mean, data.train.std, compiled)
+    return DenseViews(*settings, config.compile if compiled else None)
 
 
 def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:
-    """Which branch sees which view; only methods with two branches can tell them apart."""
+    """Branch that sees each view; only methods with two branches can tell them apart."""
     if set(views.roles) != {"both"} and not METHODS[config.method].two_branches:
         raise UsageError(
             f"--views {config.views} are made for two branches, a source and a target, which {config.method} "
@@ -264,7 +235,7 @@ def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:
 
 
 def _synchronise(method: Method, config: TrainConfig, fabric: Fabric) -> None:
-    """Makes BatchNorms of the chosen branches use the statistics of all processes."""
+    """Make BatchNorms of the chosen branches use the statistics of all processes."""
     target = getattr(method, "target", None)
     if config.sync_bn in ("source", "target") and target is None:
         raise UsageError(f"--sync-bn {config.sync_bn} needs a target network, which {config.method} has not")
@@ -276,9 +247,7 @@ def _synchronise(method: Method, config: TrainConfig, fabric: Fabric) -> None:
 
 
 def _on(source: Source, device: torch.device) -> Source:
-    """On the device where its images are in memory and leave room; else batches are sent as they come."""
-    if not isinstance(source, MemorySource):
-        return source
-    if device.type == "cuda" and source.images.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
+    """Move images in memory to the device where they leave room."""
+    if device.type == "cuda" and source.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
         return source
     return source.to(device)

@@ -1,4 +1,4 @@
-"""Changes of colour on whole batches, every image with parameters of its own: pure functions of tensors.
+"""Changes of colour on whole batches, every image with parameters of its own.
 
 Images are float [B, 3, H, W] in [0, 1], on any device; per-image parameters are [B] on the same device. The
 results are those of `torchvision.transforms.v2.functional`, the oracle in the tests.
@@ -34,63 +34,47 @@ def luma(images: Tensor) -> Tensor:
     return red.mul(GRAY_WEIGHTS[0]).add_(green, alpha=GRAY_WEIGHTS[1]).add_(blue, alpha=GRAY_WEIGHTS[2])
 
 
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Every pixel times its image's factor ([B], 0 is black, 1 changes nothing), clamped to [0, 1].
+def brightness_(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale pixels by their image's factor ([B], 0 is black) in place, clamped.
 
     Example:
-        >>> brightness(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
+        >>> brightness_(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
         tensor([0.8000, 0.8000, 0.8000])
     """
-    return _brightness_(images.clone(), factor)
-
-
-def _brightness_(images: Tensor, factor: Tensor) -> Tensor:
     return images.mul_(_per_image(factor)).clamp_(0, 1)
 
 
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Pixels moved from their image's mean grey: factor [B], 0 is flat grey, 1 changes nothing; clamped.
+def contrast_(images: Tensor, factor: Tensor) -> Tensor:
+    """Move pixels from their image's mean grey ([B], 0 is flat) in place, clamped.
 
     Example:
-        >>> contrast(torch.tensor([0.0, 1.0]).expand(1, 3, 1, 2), torch.tensor([0.0])).flatten()[:2]
+        >>> contrast_(torch.tensor([0.0, 1.0]).repeat(1, 3, 1, 1), torch.tensor([0.0])).flatten()[:2]
         tensor([0.5000, 0.5000])
     """
-    return _contrast_(images.clone(), factor)
-
-
-def _contrast_(images: Tensor, factor: Tensor) -> Tensor:
     mean = luma(images).mean(-1).mean(-1)  # in two steps: one row's sum then never depends on the threads
     return images.mul_(_per_image(factor)).add_(_per_image((1 - factor) * mean)).clamp_(0, 1)
 
 
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Pixels moved from their own grey level: factor [B], 0 is grey, 1 changes nothing; clamped to [0, 1].
+def saturation_(images: Tensor, factor: Tensor) -> Tensor:
+    """Move pixels from their own grey level: factor [B], 0 is grey; in place, clamped.
 
     Example:
-        >>> saturation(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([0.5])).flatten()
+        >>> saturation_(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([0.5])).flatten()
         tensor([0.6495, 0.1495, 0.1495])
     """
-    return _saturation_(images.clone(), factor)
-
-
-def _saturation_(images: Tensor, factor: Tensor) -> Tensor:
     factor = _per_image(factor)
     gray = luma(images).unsqueeze(1).mul_(1 - factor)
     return images.mul_(factor).add_(gray).clamp_(0, 1)
 
 
-def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Hues turned by `shift` [B] of a full circle, in [-0.5, 0.5]; HSV value and saturation stay.
+def hue_(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn hues by `shift` [B] of a circle, in [-0.5, 0.5], in place.
 
     Example:
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-        >>> hue(red, torch.tensor([1 / 3])).round(decimals=3).flatten()
+        >>> hue_(red, torch.tensor([1 / 3])).round(decimals=3).flatten()
         tensor([0., 1., 0.])
     """
-    return _hue_(images.clone(), shift)
-
-
-def _hue_(images: Tensor, shift: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     low = torch.minimum(torch.minimum(red, green), blue)
     high = torch.maximum(torch.maximum(red, green), blue)
@@ -108,16 +92,13 @@ def _hue_(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, to each picked image in its own order, in place.
+    """Jitter the colours of the picked images, each in its own order, in place.
 
     Args:
         images: float [B, 3, H, W], contiguous.
         picked: [B] bool **on the CPU**, like the next two: what goes together is decided without a sync.
         order: [B] int64 in 0..23, indexes `JITTER_ORDERS`.
         factors: float32 [B, 4]: the three factors and the hue shift; the neutral (1, 1, 1, 0) are left out.
-
-    Returns:
-        `images`.
 
     Example:
         >>> images = torch.full((2, 3, 4, 4), 0.5)
@@ -147,11 +128,11 @@ def color_jitter(images: Tensor, picked: Tensor, order: Tensor, factors: Tensor)
     return torch.index_select(held, 0, moves[-1], out=images)
 
 
-_OPERATIONS = (_brightness_, _contrast_, _saturation_, _hue_)
+_OPERATIONS = (brightness_, contrast_, saturation_, hue_)
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """The grey level in all three channels: [B, 3, H, W], a broadcast view whose channels share memory.
+    """Grey level in all three channels: [B, 3, H, W], sharing memory.
 
     Example:
         >>> grayscale(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)).flatten()
@@ -161,7 +142,7 @@ def grayscale(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = 128 / 255) -> Tensor:
-    """Inverts every value from the threshold (in [0, 1]) on.
+    """Invert every value from the threshold (in [0, 1]) on.
 
     Example:
         >>> solarize(torch.tensor([0.25, 0.75]))

@@ -1,4 +1,4 @@
-"""Crops, blurs and boxes on whole batches, every image with parameters of its own: pure functions of tensors.
+"""Crops, blurs and boxes on whole batches, every image with parameters of its own.
 
 Images are float [B, 3, H, W] in [0, 1], on any device; per-image parameters are [B] on the same device.
 Crops, resizing and blurs are linear and separable: a dense weight matrix per axis, two matrix products.
@@ -27,10 +27,7 @@ TABLE = 2**27  # most bytes of weights that are kept to be looked up: sides of 6
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float32 in [0, 1]: uint8 is divided by 255, floating point is only cast.
-
-    Raises:
-        UsageError: the images are neither uint8 nor floating point.
+    """Cast images to float32: uint8 is divided by 255; UsageError for integers.
 
     Example:
         >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
@@ -44,7 +41,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Small CPU tensors, sent without waiting for the device."""
+    """Send a small CPU tensor without waiting for the device."""
     if device.type == "cuda" and values.nbytes > STAGED:
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
@@ -53,19 +50,12 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 def random_sizes(
     areas: Tensor, ratios: Tensor, height: Tensor, width: Tensor, area: Range, ratio: Range, margin: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sides of random boxes: of several tries the first that fits, as torchvision draws crops.
+    """Sides of random boxes: the first of T tries that fits, as in torchvision.
 
-    Args:
-        areas: [T, B] uniform in [0, 1): per try, where in `area` the share lies.
-        ratios: [T, B] likewise for `ratio`, on a log scale.
-        height: int64 [B] of what the boxes must fit in, in pixels.
-        width: likewise.
-        area: (low, high) share of `height * width`.
-        ratio: (low, high) width over height.
-        margin: pixels by which the boxes must be smaller, on each axis.
-
-    Returns:
-        int64 [B] heights, int64 [B] widths, and bool [B]: whether a try fitted; sides that do not are noise.
+    The share `area` of `height * width` (int64 [B], pixels) and the `ratio` of width over height, on a log
+    scale, lie in (low, high) where the uniform numbers `areas` and `ratios` [T, B] say. Boxes must be smaller
+    by `margin` pixels on each axis. Returned are heights, widths, int64 [B], and bool [B]: whether a try
+    fitted.
 
     Example:
         >>> half, ten = torch.full((1, 1), 0.5), torch.tensor([10])
@@ -102,15 +92,12 @@ def resample_matrix(
         start: [B] first pixel of each box, whole numbers from 0 on.
         length: [B] pixels of each box, at least 1; `start + length <= size_in`.
         flip: [B] bool, where to mirror; None mirrors nothing.
-        interpolation: "bicubic" (Keys, a = -0.5) or "bilinear".
+        interpolation: "bicubic" (Keys, a = -0.5) or "bilinear"; else UsageError.
         full: pixels the box is resized to where only a window of them is wanted; None is `size_out`.
         offset: where in `full` that window starts.
 
     Returns:
         float32 [B, size_out, size_in] on the device of `start`; every row sums to 1.
-
-    Raises:
-        UsageError: the interpolation is neither of the two.
 
     Example:
         >>> resample_matrix(4, 2, torch.tensor([0]), torch.tensor([4]), interpolation="bilinear")
@@ -140,18 +127,9 @@ def resample_matrix(
 def crop_matrix(
     size_in: int, size_out: int, start: Tensor, length: Tensor, flip: Tensor, interpolation: Interpolation
 ) -> Tensor:
-    """`resample_matrix` of boxes, bit by bit; small images have few boxes, whose weights are looked up.
+    """Look up the weights of `resample_matrix`: small images have few boxes.
 
-    Args:
-        size_in: pixels of the images along this axis.
-        size_out: pixels wanted.
-        start: int64 [B], first pixel of each box.
-        length: int64 [B], pixels of each box, at least 1; `start + length <= size_in`.
-        flip: bool [B], where to mirror.
-        interpolation: "bicubic" or "bilinear".
-
-    Returns:
-        float32 [B, size_out, size_in] on the device of `start`, new memory.
+    Arguments and result [B, size_out, size_in] are as there.
 
     Example:
         >>> start, length, flip = torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([True, False])
@@ -177,7 +155,7 @@ def _every_crop(size_in: int, size_out: int, interpolation: Interpolation, devic
 
 @lru_cache(maxsize=16)
 def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
-    """[radius + 1, size * size]: how often pixel `i`, or its mirror image, lies at each distance from `o`."""
+    """Count pixels, or mirror images, at each distance: [radius + 1, size * size]."""
     i, o = torch.arange(size, device=device), torch.arange(size, device=device).view(-1, 1)
     at, last = torch.arange(radius + 1, device=device).view(-1, 1, 1), size - 1
     before, behind = (at == i + o) & (i > 0), (at == 2 * last - i - o) & (i < last)
@@ -185,16 +163,10 @@ def _reflections(size: int, radius: int, device: torch.device) -> Tensor:
 
 
 def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
-    """Weights of a Gaussian blur along one axis, with reflected borders.
+    """Weights of a Gaussian blur along an axis, borders reflected: [B, size, size].
 
-    Args:
-        size: pixels along this axis.
-        sigma: [B] standard deviations in pixels, above 0.
-        radius: pixels the kernel reaches to either side; at most `size - 1` of them are used.
-
-    Returns:
-        float32 [B, size, size] on the device of `sigma`; every row sums to 1. It equals a torchvision
-        `gaussian_blur` of kernel size `2 * radius + 1`.
+    `sigma` [B] is in pixels; the kernel reaches `radius` pixels to either side, at most `size - 1`. It equals
+    a torchvision `gaussian_blur` of kernel size `2 * radius + 1`.
 
     Example:
         >>> blur_matrix(3, torch.tensor([1e-3]), 2)[0].diagonal()
@@ -208,15 +180,9 @@ def blur_matrix(size: int, sigma: Tensor, radius: int) -> Tensor:
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One linear map down the rows and one along the columns of every image, clamped to [0, 1].
+    """Map rows and columns of every image [B, C, H, W] linearly, clamped to [0, 1].
 
-    Args:
-        images: float [B, C, H, W].
-        rows: [B, H_out, H] weights, from `resample_matrix` or `blur_matrix`.
-        columns: [B, W_out, W] weights.
-
-    Returns:
-        [B, C, H_out, W_out].
+    Weights are `rows` [B, H_out, H] and `columns` [B, W_out, W].
 
     Example:
         >>> image = torch.rand(1, 3, 4, 4)
@@ -234,15 +200,10 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor, interpolation: Interpolation = "nearest") -> Tensor:
-    """Images turned about their centres, counter-clockwise; what comes in from outside is 0.
-
-    Args:
-        images: float [B, C, H, W].
-        degrees: [B].
-        interpolation: "nearest" or "bilinear".
+    """Turn images [B, C, H, W] by `degrees` [B], counter-clockwise, over zeros.
 
     Raises:
-        UsageError: the interpolation is neither of the two.
+        UsageError: the interpolation is neither "nearest" nor "bilinear".
 
     Example:
         >>> rotate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([90.0]))
@@ -274,7 +235,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Bool [B, 1, H, W]: which pixels of the images lie in their boxes, each given by four [B]."""
+    """Pixels of images that lie in their boxes: bool [B, 1, H, W]."""
     y = torch.arange(images.shape[-2], device=images.device).view(1, -1, 1)
     x = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
     top, left, height, width = (v.view(-1, 1, 1) for v in (top, left, height, width))
@@ -283,14 +244,7 @@ def box_mask(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: T
 
 
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """A box of every image set to 0, in place; a box without height or width erases nothing.
-
-    Args:
-        images: float [B, C, H, W].
-        top: [B] first row of the box; so `left`, `height` and `width`, in pixels.
-        left: [B].
-        height: [B].
-        width: [B].
+    """Set a box of every image [B, C, H, W] to 0 in place, unless it is empty.
 
     Example:
         >>> erase(torch.ones(1, 1, 2, 3), *(torch.tensor([v]) for v in (0, 1, 1, 2)))
@@ -298,3 +252,14 @@ def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tens
                   [1., 1., 1.]]]])
     """
     return images.masked_fill_(box_mask(images, top, left, height, width), 0)
+
+
+def paste(images: Tensor, others: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Paste a box of each of `others` [B, C, H, W] into a copy of `images`.
+
+    Example:
+        >>> paste(torch.zeros(1, 1, 2, 3), torch.ones(1, 1, 2, 3), *torch.tensor([[0], [1], [1], [2]]))
+        tensor([[[[0., 1., 1.],
+                  [0., 0., 0.]]]])
+    """
+    return torch.where(box_mask(images, top, left, height, width), others, images)

@@ -1,4 +1,4 @@
-"""The same views with masks in place of branches, for devices that are slow to ask and fast to answer.
+"""Views by masks in place of branches, for fast devices with slow launches.
 
 `Views` picks the images that each change applies to, which saves a CPU half of the work and asks a GPU for
 hundreds of small operations. Here every change is computed for every image and taken where chance says so: no
@@ -20,9 +20,8 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import RandomNumbers, ViewParams, alike, draw
+from fullrank.views.params import RandomNumbers, ViewParams, alike, draw_view
 from fullrank.views.presets import View, ViewSet
-from fullrank.views.scale_mix import paste
 from fullrank.views.views import Views
 
 __all__ = ["DenseViews"]
@@ -31,21 +30,14 @@ __all__ = ["DenseViews"]
 class DenseViews(Views):
     """`Views` whose `make` gives the same views to rounding, by masks.
 
-    Args:
-        recipe: as of `Views`, without RandAugment, whose fifteen operations are too many to do all.
-        image_size: likewise.
-        mean: likewise.
-        std: likewise.
-        compiled: a mode of `torch.compile`, as "default"; None runs operation by operation.
-
-    Raises:
-        UsageError: as `Views`, or a view uses RandAugment.
+    Views with RandAugment are refused (UsageError): its fifteen operations are too many to do all. `compiled`
+    is a mode of `torch.compile`, as "default"; None runs operation by operation.
 
     Example:
         >>> plain, dense = (kind("simsiam-cifar", image_size=32) for kind in (Views, DenseViews))
         >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-        >>> draws = plain.draws(8, torch.Generator().manual_seed(0))
-        >>> pairs = zip(plain.make(images, draws), dense.make(images, draws))
+        >>> numbers = plain.random_numbers(8, torch.Generator().manual_seed(0))
+        >>> pairs = zip(plain.make(images, numbers), dense.make(images, numbers))
         >>> all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
         True
     """
@@ -68,13 +60,13 @@ class DenseViews(Views):
             self._made = torch.compile(self._make, mode=compiled, dynamic=False, fullgraph=True)
 
     @torch.no_grad()
-    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
+    def make(self, images: Tensor | Sequence[Tensor], numbers: RandomNumbers) -> list[Tensor]:
         """See `Views.make`."""
         first = images if isinstance(images, Tensor) else images[0]
         for crop in [first] if isinstance(images, Tensor) else images:
-            if crop.ndim != 4 or crop.shape[1] != 3 or len(crop) != len(draws):
-                raise UsageError(f"images are {tuple(crop.shape)}; give [{len(draws)}, 3, height, width]")
-        chances = (ops.to_device(part, first.device) for part in (draws.views, draws.more))
+            if crop.ndim != 4 or crop.shape[1] != 3 or len(crop) != len(numbers):
+                raise UsageError(f"images are {tuple(crop.shape)}; give [{len(numbers)}, 3, height, width]")
+        chances = (ops.to_device(part, first.device) for part in (numbers.views, numbers.more))
         with torch.autocast(first.device.type, enabled=False):
             return self._made(images if isinstance(images, Tensor) else tuple(images), *chances)
 
@@ -86,24 +78,21 @@ class DenseViews(Views):
             own = torch.cat([parts[i][0] for i in places], dim=1)
             beyond = torch.cat([parts[i][1] for i in places], dim=1)
             if isinstance(images, Tensor):
-                whole = ops.to_float(images).repeat(len(places), 1, 1, 1)
-                p = self._drawn(view, side, own, beyond, whole)
-                crops = [self._crop(whole, view, v.crop, v.flip, side) for v in p.versions]
+                given = [ops.to_float(images).repeat(len(places), 1, 1, 1)]
             else:
                 cut = [[images[first_crop[i] + k] for i in places] for k in range(1 + view.scale_mix)]
-                crops = [ops.to_float(torch.cat(version)) for version in cut]
-                p = self._drawn(view, side, own, beyond, crops[0])
+                given = [ops.to_float(torch.cat(version)) for version in cut]
+            height, width = (torch.full_like(own[0], s, dtype=torch.int64) for s in given[0].shape[2:])
+            p, crops = draw_view(view, own, beyond, height, width, side), given
+            if isinstance(images, Tensor):
+                crops = [self._crop(given[0], view, v.crop, v.flip, side) for v in p.versions]
             changed = [self._dense(crop, view, v) for crop, v in zip(crops, p.versions, strict=True)]
-            views = paste(*changed, *p.mix.unbind(1)) if view.scale_mix else changed[0]
+            views = ops.paste(*changed, *p.mix.unbind(1)) if view.scale_mix else changed[0]
             made |= dict(zip(places, views.chunk(len(places)), strict=True))
         return [made[i] for i in range(len(self.recipe))]
 
-    def _drawn(self, view: View, side: int, u: Tensor, more: Tensor, images: Tensor) -> ViewParams:
-        height, width = (torch.full_like(u[0], pixels, dtype=torch.int64) for pixels in images.shape[2:])
-        return draw(view, u, more, height, width, side)
-
     def _dense(self, images: Tensor, view: View, p: ViewParams) -> Tensor:
-        """Everything but the mix of scales, of one version."""
+        """Apply everything but the mix of scales, of one version."""
         size = images.shape[-1]
         if view.jitter_p:
             images = _jitter(images, view, p)
@@ -122,7 +111,7 @@ class DenseViews(Views):
 
 
 def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
-    """Each image's four changes in its own order: at every turn all four are there to be taken.
+    """Apply each image's four changes in its own order: every turn computes all four.
 
     Brightness, contrast and saturation are one formula, `f x + (1 - f) g`, where g is black, the mean grey or
     the pixel's own grey.
@@ -138,22 +127,22 @@ def _jitter(images: Tensor, view: View, p: ViewParams) -> Tensor:
         gray = pale * own + flat * own.mean(-1, keepdim=True).mean(-2, keepdim=True)
         images = (images * factor + (1 - factor) * gray).clamp(0, 1)
         if view.hue:
-            images = _where((turn == 3) & (shift != 0), colour.hue(images, shift), images)
+            images = _where((turn == 3) & (shift != 0), colour.hue_(images.clone(), shift), images)
     return images
 
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The factors that change nothing, and the orders of a jitter: sent once, since sending a list waits."""
+    """Neutral factors and orders of a jitter, sent once: sending a list waits."""
     neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=device)
     return neutral, torch.tensor(colour.JITTER_ORDERS, device=device)
 
 
 def _where(picked: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """`changed` for the picked [B] images."""
+    """Take `changed` for the picked [B] images."""
     return torch.where(picked.view(-1, 1, 1, 1), changed, images)
 
 
 def _first_crops(recipe: Sequence[View]) -> list[int]:
-    """Where each view's crops begin among those that `Views.crop_in_worker` cuts."""
+    """Place of each view's first crop among those that `Views.crop_in_worker` cuts."""
     return [0, *itertools.accumulate(1 + view.scale_mix for view in recipe)][: len(recipe)]

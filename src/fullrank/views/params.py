@@ -1,4 +1,4 @@
-"""What chance decides about the views of a batch: every number drawn on the CPU, from one generator."""
+"""Random parameters of the views of a batch, drawn on the CPU from one generator."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 from fullrank.views.presets import View
 from fullrank.views.randaugment import random_ops
-from fullrank.views.scale_mix import random_boxes
 
-__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw", "draw_params", "draw_uniform"]
+__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw_numbers", "draw_params", "draw_view"]
 
 # Rows of uniform numbers after those of the boxes that are tried; what a seed means hangs on their places.
 TOP, LEFT, FLIP, JITTER, ORDER = range(5)
@@ -23,12 +22,12 @@ FACTORS = slice(5, 9)
 GRAY, BLUR, SIGMA, SOLARIZE, DEGREES, ERASE, ERASE_TOP, ERASE_LEFT = range(9, 17)
 
 TRIES = 10  # rejected boxes before the fallback, as in torchvision
-DRAWS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later draws go last
+NUMBERS = 60  # uniform numbers per sample and view, used or not: recipes share the stream; later ones go last
 
 
 @dataclass(frozen=True)
 class ViewParams:
-    """What was drawn for one view of a batch: CPU tensors of B rows.
+    """Parameters of one view of a batch: CPU tensors of B rows.
 
     Attributes:
         crop: int64 [B, 4] top, left, height, width, in pixels of the image.
@@ -41,7 +40,7 @@ class ViewParams:
         which: int64 [B, n], indexes `randaugment.OPS`, in order of use; -1 is none; n is 0 without them.
         levels: float32 [B, n] in [-10, 10]: their magnitudes.
         mix: int64 [B, 4] top, left, height, width: what the second version overwrites, in pixels of the view.
-        second: what was drawn for the second version of a scale-mixed view; None for any other view.
+        second: of the second version of a scale-mixed view; None for any other view.
     """
 
     crop: Tensor
@@ -62,19 +61,18 @@ class ViewParams:
 
     @property
     def versions(self) -> tuple[ViewParams, ...]:
-        """Of each version that the view is made from: itself, and the second where scales are mixed."""
+        """Parameters of each version: itself, and the second where scales are mixed."""
         return (self,) if self.second is None else (self, self.second)
 
     def rows(self, index: slice | Tensor) -> ViewParams:
-        """Those of some rows."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "second"}
-        second = None if self.second is None else self.second.rows(index)
-        return ViewParams(**{name: value[index] for name, value in values.items()}, second=second)
+        """Parameters of some rows."""
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "second"}
+        return ViewParams(**chosen, second=self.second and self.second.rows(index))
 
 
 @dataclass(frozen=True)
 class Params:
-    """What was drawn for every view of a batch of images whose sizes are `height` and `width`, int64 [B]."""
+    """Parameters of all views of a batch; sizes of its images are int64 [B]."""
 
     height: Tensor
     width: Tensor
@@ -84,12 +82,12 @@ class Params:
         return len(self.height)
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Params:
-        """Those of some rows: their views are bitwise the ones that the whole batch would give them.
+        """Parameters of some rows: their views are bitwise those of the whole batch.
 
         Example:
             >>> one = torch.tensor([4])
-            >>> draws = draw_uniform([View()], 6, torch.Generator())
-            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), draws)
+            >>> numbers = draw_numbers([View()], 6, torch.Generator())
+            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), numbers)
             >>> len(params.rows(slice(1, 3))), len(params.rows([5]))
             (2, 1)
         """
@@ -99,11 +97,10 @@ class Params:
 
 @dataclass(frozen=True)
 class RandomNumbers:
-    """The chances of a batch: uniform numbers in [0, 1) that every parameter is a function of.
+    """Uniform numbers in [0, 1) of a batch, which all parameters are functions of.
 
-    Attributes:
-        views: float64 [V, 60, B], as many for every view.
-        more: float64 [M, B], what RandAugment and mixes of scales need beyond that.
+    `views` is float64 [V, 60, B], as many for every view; `more`, [M, B], what RandAugment and mixes of
+    scales need beyond that.
     """
 
     views: Tensor
@@ -113,11 +110,11 @@ class RandomNumbers:
         return self.views.shape[2]
 
     def rows(self, index: slice) -> RandomNumbers:
-        """Those of some rows."""
+        """Parameters of some rows."""
         return RandomNumbers(self.views[..., index], self.more[..., index])
 
     def of_views(self, recipe: Sequence[View]) -> list[tuple[Tensor, Tensor]]:
-        """Of each view its own: [60, B] and [m, B]."""
+        """Split into each view's own, [60, B] and [m, B]."""
         more = torch.split(self.more, [sum(_more(view)) for view in recipe])
         return list(zip(self.views.unbind(0), more, strict=True))
 
@@ -133,28 +130,22 @@ def _one_of(u: Tensor, n: int) -> Tensor:
 
 
 def _more(view: View) -> list[int]:
-    """Uniform numbers per sample beyond `DRAWS`: RandAugment; the second version, its own; the box."""
+    """Numbers beyond `NUMBERS`: RandAugment; second version and its own; box."""
     augment = 4 * view.randaugment
-    return [augment, DRAWS, augment, 3] if view.scale_mix else [augment, 0, 0, 0]
+    return [augment, NUMBERS, augment, 3] if view.scale_mix else [augment, 0, 0, 0]
 
 
-def draw(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
-    """Parameters of one view, from uniform numbers. Their order is fixed: it decides what a seed means.
+def draw_view(view: View, u: Tensor, more: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
+    """Compute a view's parameters; the order of its numbers defines a seed.
 
-    Args:
-        view: the recipe.
-        u: float64 [60, B] in [0, 1), as many for every view.
-        more: float64 [M, B] in [0, 1): what RandAugment and a mix of scales need beyond that.
-        height: int64 [B] of the images, in pixels.
-        width: likewise.
-        side: of the view, in pixels.
+    The numbers are `u` [60, B] and `more` [m, B]; `height` and `width` are those of the images, int64 [B].
     """
     augment, second_u, second_augment, box = torch.split(more, _more(view))
     first = _version(view, u, augment, height, width, side)
     if not view.scale_mix:
         return first
     second = _version(view, second_u, second_augment, height, width, side)
-    return replace(first, mix=random_boxes(box, side), second=second)
+    return replace(first, mix=mix_boxes(box, side), second=second)
 
 
 def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tensor, side: int) -> ViewParams:
@@ -202,9 +193,27 @@ def _erased(view: View, u: Tensor, chosen: Tensor, areas: Tensor, ratios: Tensor
     return box * (chosen & found).view(-1, 1)
 
 
+def mix_boxes(u: Tensor, side: int) -> Tensor:
+    """Boxes of ScaleMix (arXiv 2204.00613), int64 [B, 4] in pixels.
+
+    From `u` [3, B] come lambda and the centre's row and column. The box is square, its side `sqrt(1 -
+    lambda)` of the view's, its centre any pixel; it reaches half its side, rounded down, to either side of
+    the centre, as in the reference. Clipped at the border, it covers 77/240 = 0.32 of the view on average,
+    less what the rounding takes; it may be empty.
+
+    Example:
+        >>> mix_boxes(torch.tensor([[0.75], [0.5], [0.0]]), 8)
+        tensor([[2, 0, 4, 2]])
+    """
+    half = ((1 - u[0]).sqrt() * side).long() // 2
+    centre = (u[1:] * side).long().clamp(max=side - 1)
+    start, stop = (centre - half).clamp(min=0), (centre + half).clamp(max=side)
+    return torch.cat([start, stop - start]).T.contiguous()
+
+
 @lru_cache(maxsize=64)
 def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row of numbers, float64 [rows, 1]: lowest value, span, probability to compare with."""
+    """Lowest value, span and probability for each row of numbers: [rows, 1]."""
     low, high, likely = ([0.0] * rows for _ in range(3))
     strengths = (view.brightness, view.contrast, view.saturation)
     low[FACTORS] = [*(max(0.0, 1 - s) for s in strengths), -view.hue]
@@ -221,37 +230,26 @@ def _scales(view: View, rows: int, device: torch.device) -> tuple[Tensor, Tensor
     return made[0], made[1], made[2]
 
 
-def draw_uniform(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
-    """All chances of a batch: 60 uniform numbers per sample and view, and after them what some need more.
-
-    Args:
-        recipe: the views.
-        batch_size: B.
-        generator: on the CPU.
-    """
+def draw_numbers(recipe: Sequence[View], batch_size: int, generator: torch.Generator) -> RandomNumbers:
+    """Draw the numbers of a batch: 60 per sample and view, then the rest."""
     more = sum(sum(_more(view)) for view in recipe)
     return RandomNumbers(
-        torch.rand(len(recipe), DRAWS, batch_size, generator=generator, dtype=torch.float64),
+        torch.rand(len(recipe), NUMBERS, batch_size, generator=generator, dtype=torch.float64),
         torch.rand(more, batch_size, generator=generator, dtype=torch.float64),
     )
 
 
 def draw_params(
-    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, draws: RandomNumbers
+    recipe: tuple[View, ...], sides: tuple[int, ...], height: Tensor, width: Tensor, numbers: RandomNumbers
 ) -> Params:
-    """Parameters of all views, where the draws are.
+    """Compute the parameters of all views, on the device of the numbers.
 
-    Args:
-        recipe: the views.
-        sides: of each, in pixels.
-        height: int64 [B] of the images, in pixels.
-        width: likewise.
-        draws: of this recipe, for B images.
+    `height` and `width` are those of the images, int64 [B].
     """
-    parts, drawn = draws.of_views(recipe), {}
+    parts, drawn = numbers.of_views(recipe), {}
     for view, side, places in alike(recipe, sides):
         u, more = (torch.cat([parts[i][k] for i in places], dim=1) for k in range(2))
-        together = draw(view, u, more, height.repeat(len(places)), width.repeat(len(places)), side)
+        together = draw_view(view, u, more, height.repeat(len(places)), width.repeat(len(places)), side)
         for k, i in enumerate(places):
             drawn[i] = together.rows(slice(k * len(height), (k + 1) * len(height)))
     return Params(height, width, tuple(drawn[i] for i in range(len(recipe))))
@@ -259,7 +257,7 @@ def draw_params(
 
 @lru_cache(maxsize=64)
 def alike(recipe: tuple[View, ...], sides: tuple[int, ...]) -> list[tuple[View, int, list[int]]]:
-    """Views that differ in their role at most, their side, and their places in the recipe.
+    """Group views that differ at most in role, with sides and places.
 
     Example:
         >>> [places for _, _, places in alike((View(), View(flip_p=0.5), View(role="source")), (8, 8, 8))]

@@ -1,4 +1,4 @@
-"""What a view is, and the presets of the literature by name."""
+"""Recipe of a view, and the presets of the literature by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_SIDE = 8  # pixels: below it a crop says nothing, and networks run out of 
 
 @dataclass(frozen=True)
 class View:
-    """The recipe of one view. The default changes nothing but the size.
+    """Recipe of one view; the default changes nothing but the size.
 
     The stages follow the order of `Views`; RandAugment comes after every change of colour, where Asym-Siam
     puts it, and a mix of scales last of all.
@@ -120,7 +120,7 @@ class View:
                 raise UsageError(f"view: {name} is {getattr(self, name)!r}; {remedy}")
 
     def side(self, image_size: int) -> int:
-        """Side of the view in pixels: `size` of the image size, but 8 at least where the image size allows.
+        """Side of the view in pixels: a share of the image size, at least 8.
 
         Example:
             >>> View(size=96 / 224).side(224), View(size=0.5).side(32), View(size=0.1).side(32)
@@ -131,7 +131,7 @@ class View:
 
 @dataclass(frozen=True)
 class ViewSet:
-    """A named recipe: the views of an image in their order, what they are for, and where they come from."""
+    """Named recipe: views of an image, their purpose and their source."""
 
     views: tuple[View, ...]
     description: str
@@ -154,6 +154,10 @@ def _presets() -> None:
     vivid = replace(jitter, crop=(0.4, 1.0), jitter_p=1.0, brightness=0.2, contrast=0.2, hue=0.5, gray_p=0.3)
     digits = View(crop=(0.6, 1.0), rotation=15.0, rotation_interpolation="bilinear")
     official = replace(even_blur, crop=(0.2, 1.0), interpolation="bilinear")
+    full_swav = replace(swav, crop=(0.14, 1.0), interpolation="bilinear")
+    wide = tuple(replace(view, crop=(0.4, 1.0)) for view in byol)
+    local = replace(byol[0], crop=(0.05, 0.4), blur_p=0.5, size=SMALL, role="source")
+    dino_views, swav_views = (*wide, *(local,) * 8), (full_swav, full_swav, *(_small(full_swav),) * 6)
     solo, rdm, tutorial = "solo-learn", "RDM, arXiv 2303.02387", "SSL collapse tutorial, 2025"
     grill, chen, ressl = "BYOL, arXiv 2006.07733", "SimSiam, arXiv 2011.10566", "ReSSL, arXiv 2107.09282"
     for name, views, description, source in (
@@ -174,21 +178,10 @@ def _presets() -> None:
         ("shapes", (vivid,) * 2, "any hue, for the generated shapes", "fullrank"),
         ("digits", (digits,) * 2, "crop and small turns, for grey digits", "fullrank"),
         ("none", (View(),) * 2, "resized only", "fullrank"),
+        ("dino-multicrop", dino_views, "2 full views, 8 small ones for the source", "DINO, arXiv 2104.14294"),
+        ("swav-multicrop", swav_views, "2 full views, 6 small ones for the source", "SwAV, arXiv 2006.09882"),
     ):
         VIEWS.register(name)(ViewSet(views, description, source))
-
-
-def _multicrop_presets() -> None:
-    swav, dino = VIEWS["symmetric"].views[0], VIEWS["asymmetric-imagenet"].views
-    swav, caron = replace(swav, crop=(0.14, 1.0), interpolation="bilinear"), "SwAV, arXiv 2006.09882"
-    wide = tuple(replace(view, crop=(0.4, 1.0)) for view in dino)
-    local = replace(dino[0], crop=(0.05, 0.4), blur_p=0.5, size=SMALL, role="source")
-    VIEWS.register("dino-multicrop")(
-        ViewSet((*wide, *(local,) * 8), "2 full views, 8 small ones for the source", "DINO, arXiv 2104.14294")
-    )
-    VIEWS.register("swav-multicrop")(
-        ViewSet((swav, swav, *(_small(swav),) * 6), "2 full views, 6 small ones for the source", caron)
-    )
 
 
 def _small(view: View) -> View:
@@ -196,16 +189,17 @@ def _small(view: View) -> View:
 
 
 def _asymmetric_presets() -> None:
-    """The designs of Asym-Siam (arXiv 2204.00613): each makes the source vary more, or the target less.
+    """Register the designs of Asym-Siam (arXiv 2204.00613).
 
-    As there, one source view is held against one target; only the baseline and the full views of the
-    multi-crop are "both". `-target` swaps the two sides, which ought to do harm. `-cifar` leaves out the blur
-    and makes the side of the small crops half the image's.
+    Each makes the source vary more, or the target less. As there, one source view is held against one target;
+    only the baseline and the full views of the multi-crop are "both". `-target` swaps the two sides, which
+    ought to do harm. `-cifar` leaves out the blur and makes the side of the small crops half the image's.
     """
     both = VIEWS["simsiam"].views[0]  # MoCo-v2's augmentation, which SimSiam took over
     source, target = replace(both, role="source"), replace(both, role="target")
     full = replace(both, crop=(0.14, 1.0))
     weak = View(crop=(0.08, 1.0), interpolation="bilinear", flip_p=0.5, role="target")
+    swapped: dict[Role, Role] = {"source": "target", "target": "source", "both": "both"}
     for name, views, description in (
         ("baseline", (both, both), "MoCo-v2's, both views on both sides"),
         ("one-sided", (source, target), "the same, one view for each side"),
@@ -216,18 +210,13 @@ def _asymmetric_presets() -> None:
     ):
         small = tuple(replace(v, blur_p=0.0, size=0.5 if v.size < 1 else 1.0) for v in views)
         for suffix, chosen, where in (("", views, ""), ("-cifar", small, ", small images")):
-            told, wang = description + where, "Asym-Siam, arXiv 2204.00613"
-            VIEWS.register(f"asym-{name}{suffix}")(ViewSet(chosen, told, wang))
+            about, wang = description + where, "Asym-Siam, arXiv 2204.00613"
+            VIEWS.register(f"asym-{name}{suffix}")(ViewSet(chosen, about, wang))
             if name not in ("baseline", "one-sided"):  # they are their own mirror images
-                swapped = ViewSet(_mirrored(chosen), f"{told}; sides swapped", wang)
-                VIEWS.register(f"asym-{name}-target{suffix}")(swapped)
-
-
-def _mirrored(views: tuple[View, ...]) -> tuple[View, ...]:
-    other: dict[Role, Role] = {"source": "target", "target": "source", "both": "both"}
-    return tuple(replace(view, role=other[view.role]) for view in views)
+                mirrored = tuple(replace(view, role=swapped[view.role]) for view in chosen)
+                views_set = ViewSet(mirrored, f"{about}; sides swapped", wang)
+                VIEWS.register(f"asym-{name}-target{suffix}")(views_set)
 
 
 _presets()
-_multicrop_presets()
 _asymmetric_presets()

@@ -1,4 +1,4 @@
-"""RandAugment (arXiv 1909.13719) on whole batches, with timm's fifteen operations and their magnitudes.
+"""RandAugment (arXiv 1909.13719) on whole batches, with timm's operations.
 
 It follows timm's `rand-m10-n2-mstd0.5` (not "increasing"): each of n operations is drawn anew from the
 fifteen, used half the time, at a magnitude from a normal distribution clamped to [0, 10]. As there, the
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,16 +27,11 @@ FILL = 128 / 255
 
 
 def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tensor, Tensor]:
-    """Which operations each image gets and how strong they are, from uniform numbers.
+    """Choose the operations of each image and their magnitudes, from uniform numbers.
 
-    Args:
-        u: [4 n, B] uniform in [0, 1): n of which operation, then n of whether, of the magnitude, of its sign.
-        magnitude: mean of the magnitudes, in [0, 10].
-        std: their standard deviation before they are clamped to [0, 10].
-        p: probability that an operation is used at all.
-
-    Returns:
-        int64 [B, n] indices into `OPS`, -1 where none is used; float32 [B, n] magnitudes in [-10, 10].
+    Of `u`, [4 n, B] in [0, 1), n say which operation, n whether, n the magnitude and n its sign. Magnitudes
+    are normal (`magnitude`, `std`), clamped to [0, 10]; an operation is used with probability `p`. Returned
+    are indices into `OPS`, int64 [B, n], -1 where none is used, and magnitudes in [-10, 10], float32 [B, n].
 
     Example:
         >>> random_ops(torch.tensor([[0.0], [0.3], [0.5], [0.9]]), 9.0, 0.5, 0.5)
@@ -51,15 +47,10 @@ def random_ops(u: Tensor, magnitude: float, std: float, p: float) -> tuple[Tenso
 
 
 def rand_augment(images: Tensor, which: Tensor, levels: Tensor) -> Tensor:
-    """The operations of each image, one after the other, in place.
+    """Apply each image's operations to [B, 3, H, W] in [0, 1], in place.
 
-    Args:
-        images: float [B, 3, H, W] in [0, 1].
-        which: int64 [B, n] **on the CPU**, like `levels`: indices into `OPS`; -1 does nothing.
-        levels: float32 [B, n] in [-10, 10]; the sign matters to the geometric operations alone.
-
-    Returns:
-        `images`.
+    Indices into `OPS` (`which`, -1 does nothing) and magnitudes (`levels`, in [-10, 10], whose sign matters
+    to the geometric ones alone) are [B, n] **on the CPU**.
 
     Example:
         >>> invert = torch.tensor([[list(OPS).index("invert")], [-1]])
@@ -83,38 +74,27 @@ def _share(level: Tensor) -> Tensor:
     return level.abs() / MAX_LEVEL
 
 
-def _autocontrast(images: Tensor, _: Tensor) -> Tensor:
+def _by_torchvision(images: Tensor, _: Tensor, name: str) -> Tensor:
     from torchvision.transforms.v2 import functional as tv
 
-    stretched: Tensor = tv.autocontrast(images)
-    return stretched
-
-
-def _equalize(images: Tensor, _: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional as tv
-
-    flattened: Tensor = tv.equalize(images)
-    return flattened
-
-
-def _invert(images: Tensor, _: Tensor) -> Tensor:
-    return 1 - images
+    changed: Tensor = getattr(tv, name)(images)
+    return changed
 
 
 def _posterize(images: Tensor, level: Tensor) -> Tensor:
-    """Keeps 0 to 4 of the 8 bits of a value."""
+    """Keep 0 to 4 of the 8 bits of a value."""
     step = torch.exp2(8 - (4 * _share(level)).floor()).view(-1, 1, 1, 1)
     return images.mul(255).round_().div_(step).floor_().mul_(step).div_(255)
 
 
 def _solarize(images: Tensor, level: Tensor) -> Tensor:
-    """Inverts the values from a threshold on that the magnitude raises: 0 inverts all, 10 none."""
+    """Invert values from a threshold on: magnitude 0 inverts all, 10 none."""
     threshold = (256 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1)
     return torch.where(images >= threshold, 1 - images, images)
 
 
 def _solarize_add(images: Tensor, level: Tensor) -> Tensor:
-    """Adds up to 110/255 to the values below 128/255."""
+    """Add up to 110/255 to the values below 128/255."""
     lift = (110 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1)
     return torch.where(images < 128 / 255, (images + lift).clamp_(max=1), images)
 
@@ -124,7 +104,7 @@ def _factor(level: Tensor) -> Tensor:
 
 
 def _sharpness(images: Tensor, level: Tensor) -> Tensor:
-    """Moves the pixels from their smoothed values; those on the border stay, as in PIL."""
+    """Move pixels from their smoothed values; the border stays, as in PIL."""
     if min(images.shape[-2:]) < 3:
         return images
     out, inner = images.clone(), images[..., 1:-1, 1:-1]
@@ -135,7 +115,7 @@ def _sharpness(images: Tensor, level: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
-    """Each output pixel (x, y), from the corner, taken from (xx x + xy y + x0, yx x + yy y + y0), bilinearly.
+    """Take pixel (x, y) from (xx x + xy y + x0, yx x + yy y + y0), bilinearly.
 
     As in PIL, a pixel is grey where that point lies outside, and what it mixes never is.
     """
@@ -158,43 +138,34 @@ def _rotate(images: Tensor, level: Tensor) -> Tensor:
     return _warp(images, cos, -sin, sin, cos, x - cos * x + sin * y, y - sin * x - cos * y)
 
 
-def _shear_x(images: Tensor, level: Tensor) -> Tensor:
-    zero = torch.zeros_like(level)
-    return _warp(images, zero + 1, level * (0.3 / MAX_LEVEL), zero, zero + 1, zero, zero)
+def _shear(images: Tensor, level: Tensor, axis: int) -> Tensor:
+    zero, slope = torch.zeros_like(level), level * (0.3 / MAX_LEVEL)
+    off_diagonal = (slope, zero) if axis == 0 else (zero, slope)
+    return _warp(images, zero + 1, *off_diagonal, zero + 1, zero, zero)
 
 
-def _shear_y(images: Tensor, level: Tensor) -> Tensor:
-    zero = torch.zeros_like(level)
-    return _warp(images, zero + 1, zero, level * (0.3 / MAX_LEVEL), zero + 1, zero, zero)
-
-
-def _translate_x(images: Tensor, level: Tensor) -> Tensor:
-    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-1])
-    return _warp(images, zero + 1, zero, zero, zero + 1, shift, zero)
-
-
-def _translate_y(images: Tensor, level: Tensor) -> Tensor:
-    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-2])
-    return _warp(images, zero + 1, zero, zero, zero + 1, zero, shift)
+def _translate(images: Tensor, level: Tensor, axis: int) -> Tensor:
+    zero, shift = torch.zeros_like(level), level * (0.45 / MAX_LEVEL * images.shape[-1 - axis])
+    return _warp(images, zero + 1, zero, zero, zero + 1, *((shift, zero) if axis == 0 else (zero, shift)))
 
 
 #: The fifteen, by name, in the order that `ViewParams.which` indexes.
 OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
-    "invert": _invert,
+    "autocontrast": partial(_by_torchvision, name="autocontrast"),
+    "equalize": partial(_by_torchvision, name="equalize"),
+    "invert": lambda images, level: 1 - images,
     "rotate": _rotate,
     "posterize": _posterize,
     "solarize": _solarize,
     "solarize_add": _solarize_add,
-    "color": lambda images, level: colour.saturation(images, _factor(level)),
-    "contrast": lambda images, level: colour.contrast(images, _factor(level)),
-    "brightness": lambda images, level: colour.brightness(images, _factor(level)),
+    "color": lambda images, level: colour.saturation_(images, _factor(level)),
+    "contrast": lambda images, level: colour.contrast_(images, _factor(level)),
+    "brightness": lambda images, level: colour.brightness_(images, _factor(level)),
     "sharpness": _sharpness,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "shear_x": partial(_shear, axis=0),
+    "shear_y": partial(_shear, axis=1),
+    "translate_x": partial(_translate, axis=0),
+    "translate_y": partial(_translate, axis=1),
 }
 
 #: Those that move pixels; a magnitude of 0 leaves the image as it is.

@@ -1,4 +1,4 @@
-"""Views: random augmentations of whole batches, drawn on the CPU and applied on the device.
+"""Random views of batches, drawn on the CPU and applied on the device.
 
 `Views.sample` draws every random parameter from a generator, so that a seed decides the views whatever the
 device, and whichever rows a process keeps. `Views` applies them in the literature's order: crop and flip,
@@ -19,16 +19,15 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
-from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_params, draw_uniform
+from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_numbers, draw_params
 from fullrank.views.presets import VIEWS, Role, View, ViewSet
 from fullrank.views.randaugment import rand_augment
-from fullrank.views.scale_mix import paste
 
-__all__ = ["VIEWS", "Params", "Role", "View", "ViewParams", "ViewSet", "Views", "save_sheet", "sheet"]
+__all__ = ["Views", "save_sheet", "sheet"]
 
 
 class Views:
-    """Turns a batch of images into its random views, normalised.
+    """Random views of batches of images, normalised.
 
     Args:
         recipe: the name of a preset (`VIEWS`), a `ViewSet`, or the views themselves.
@@ -67,88 +66,65 @@ class Views:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Side of each view in pixels: see `View.side`.
-
-        Example:
-            >>> Views("asym-multicrop", image_size=224).sizes
-            (224, 224, 96, 96, 96, 96, 96, 96)
-        """
+        """Side of each view in pixels: see `View.side`."""
         return tuple(view.side(self.image_size) for view in self.recipe)
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Which branch of a method sees each view: "source", "target" or "both".
-
-        Example:
-            >>> Views("asym-meanenc", image_size=224).roles
-            ('source', 'target', 'target')
-        """
+        """Branch of a method that sees each view: "source", "target" or "both"."""
         return tuple(view.role for view in self.recipe)
 
     def sample(
         self, batch_size: int, height: int | Tensor, width: int | Tensor, generator: torch.Generator
     ) -> Params:
-        """Draws all parameters of all views; how far the generator moves depends on B and the recipe only.
+        """Draw all parameters of all views of a batch of B images.
 
-        It depends on no more than the number of views where none mixes scales or uses RandAugment: such
-        recipes share the stream, and what the others need beyond it is drawn after it.
-
-        Args:
-            batch_size: B.
-            height: of the images in pixels; one number, or [B] where they differ.
-            width: likewise.
-            generator: on the CPU; seeded by whoever calls.
+        How far the generator, on the CPU, moves depends on B and the recipe only. It depends on no more than
+        the number of views where none mixes scales or uses RandAugment: such recipes share the stream, and
+        what the others need beyond it is drawn after it. Heights and widths in pixels are one number, or [B]
+        where the images differ.
 
         Raises:
             UsageError: an image without pixels.
         """
-        return self._params(self.draws(batch_size, generator), height, width)
+        return self._params(self.random_numbers(batch_size, generator), height, width)
 
-    def draws(self, batch_size: int, generator: torch.Generator) -> RandomNumbers:
-        """What chance decides about a batch, before anything is known of its images; see `sample`.
+    def random_numbers(self, batch_size: int, generator: torch.Generator) -> RandomNumbers:
+        """Draw the random numbers of a batch, before its images are known; see `sample`."""
+        return draw_numbers(self.recipe, batch_size, generator)
 
-        Args:
-            batch_size: B.
-            generator: on the CPU; seeded by whoever calls.
-        """
-        return draw_uniform(self.recipe, batch_size, generator)
-
-    def make(self, images: Tensor | Sequence[Tensor], draws: RandomNumbers) -> list[Tensor]:
-        """The views that `sample` and a call, or `finish`, would make of images on their device.
+    def make(self, images: Tensor | Sequence[Tensor], numbers: RandomNumbers) -> list[Tensor]:
+        """Make the views that `sample` and a call, or `finish`, would make of images.
 
         Args:
             images: [B, 3, H, W], or the crops that workers cut, [B, 3, s, s] each.
-            draws: for this B.
+            numbers: for this B.
 
         Raises:
             UsageError: the images are of another shape or type than that.
 
         Example:
             >>> views, images = Views("simsiam-cifar", image_size=32), torch.rand(8, 3, 40, 48)
-            >>> made = views.make(images, views.draws(8, torch.Generator().manual_seed(0)))
+            >>> made = views.make(images, views.random_numbers(8, torch.Generator().manual_seed(0)))
             >>> params = views.sample(8, 40, 48, torch.Generator().manual_seed(0))
             >>> torch.equal(made[1], views(images, params)[1])
             True
         """
         if isinstance(images, Tensor):
-            return self(images, self._params(draws, images.shape[2], images.shape[3]))
-        return self.finish(images, self._params(draws, images[0].shape[2], images[0].shape[3]))
+            return self(images, self._params(numbers, images.shape[2], images.shape[3]))
+        return self.finish(images, self._params(numbers, images[0].shape[2], images[0].shape[3]))
 
-    def _params(self, draws: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
-        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(draws)) for v in (height, width))
-        if len(draws) and not (h.min() > 0 and w.min() > 0):
+    def _params(self, numbers: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
+        h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(numbers)) for v in (height, width))
+        if len(numbers) and not (h.min() > 0 and w.min() > 0):
             raise UsageError("an image has no pixels; heights and widths start at 1")
-        return draw_params(self.recipe, self.sizes, h, w, draws)
+        return draw_params(self.recipe, self.sizes, h, w, numbers)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, params: Params) -> list[Tensor]:
-        """The views of a batch: float32 [B, 3, s, s] each, normalised, new memory, on the images' device.
+        """Make the views of images [B, 3, H, W], uint8 or float in [0, 1].
 
-        The sides s are those of `sizes`.
-
-        Args:
-            images: uint8, or float in [0, 1], [B, 3, H, W].
-            params: from `sample`, for this B, H and W.
+        Each is float32 [B, 3, s, s] for its side s, normalised, in new memory; `params` come from `sample`.
 
         Raises:
             UsageError: the images are of another shape or type than that.
@@ -166,11 +142,7 @@ class Views:
 
     @torch.no_grad()
     def clean(self, images: Tensor) -> Tensor:
-        """The view for evaluation, float32 [B, 3, S, S]: shortest side resized, centre kept, normalised.
-
-        Args:
-            images: uint8, or float in [0, 1], [B, 3, H, W].
-        """
+        """Make the view for evaluation, [B, 3, S, S]: centre of the resized images."""
         batch, _, height, width = images.shape
         whole = torch.tensor([[0, 0, height, width]]).expand(batch, 4)
         view = View(interpolation=self.recipe[0].interpolation)
@@ -179,7 +151,7 @@ class Views:
             return ops.normalize(crop, self.mean, self.std)
 
     def crop_in_worker(self, image: Tensor, params: Params, row: int) -> list[Tensor]:
-        """Crop and flip of one image by torchvision, for loader workers whose images differ in size.
+        """Crop and flip one image by torchvision, for loader workers.
 
         Args:
             image: uint8 [3, h, w].
@@ -205,7 +177,7 @@ class Views:
 
     @torch.no_grad()
     def finish(self, crops: Sequence[Tensor], params: Params) -> list[Tensor]:
-        """What remains after `crop_in_worker`, on the device: its crops, [B, 3, s, s] each, to views.
+        """Make views of the crops [B, 3, s, s] that `crop_in_worker` cut.
 
         Raises:
             UsageError: the crops are of another number, shape or type than that.
@@ -231,7 +203,7 @@ class Views:
         return images.shape[2], images.shape[3]
 
     def _crop(self, images: Tensor, view: View, box: Tensor, flip: Tensor | None, size: int) -> Tensor:
-        """Boxes [B, 4] of float images as [B, 3, s, s]; for a view without crop, the middle of the whole."""
+        """Resize boxes [B, 4] of images; without crop, the middle of the whole."""
         device, (height, width) = images.device, images.shape[-2:]
         top, left, h, w = ops.to_device(box, device).unbind(1)
         flip = None if flip is None else ops.to_device(flip, device)
@@ -247,13 +219,15 @@ class Views:
         return ops.separable(images, rows, columns)
 
     def _finish(self, crops: Iterator[Tensor], view: View, p: ViewParams) -> Tensor:
-        """Everything after crop and flip, of every version. Overwrites the crops."""
+        """Apply everything after crop and flip, to every version. Overwrites the crops."""
         # `next`, not a loop: no name keeps a crop's memory, so that the next stage finds it warm
         made = [self._version(next(crops), view, version) for version in p.versions]
-        return paste(*made, *ops.to_device(p.mix, made[0].device).unbind(1)) if view.scale_mix else made[0]
+        if not view.scale_mix:
+            return made[0]
+        return ops.paste(*made, *ops.to_device(p.mix, made[0].device).unbind(1))
 
     def _version(self, images: Tensor, view: View, p: ViewParams) -> Tensor:
-        """Everything but the mix of scales, of one version. Overwrites `images`."""
+        """Apply everything but the mix of scales, to one version. Overwrites `images`."""
         device, size = images.device, images.shape[-1]
 
         def on_rows(picked: Tensor, op: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -279,7 +253,7 @@ class Views:
 
 
 def sheet(images: Tensor, views: Views, params: Params, cell: int = 64) -> NDArray[np.uint8]:
-    """A picture of sampled views: a row per image, first the un-augmented one, then its views.
+    """Picture of sampled views: a row per image, the un-augmented one first.
 
     Args:
         images: uint8, or float in [0, 1], [B, 3, H, W].
@@ -310,7 +284,7 @@ def sheet(images: Tensor, views: Views, params: Params, cell: int = 64) -> NDArr
 
 
 def save_sheet(path: str | Path, images: Tensor, views: Views, params: Params, cell: int = 64) -> None:
-    """Writes `sheet(...)` as an image file of the type that the path's suffix names."""
+    """Write `sheet(...)` as an image file of the type that the path's suffix names."""
     from PIL import Image
 
     Image.fromarray(sheet(images, views, params, cell)).save(path)

@@ -19,14 +19,14 @@ from typing import Any
 from fullrank.errors import FullrankError, UsageError
 from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result
-from fullrank.report.run.reading import follow
 from fullrank.training.loop import resume, train
+from fullrank.training.records import Listener, RunRecord, follow
 from fullrank.training.run_dir import write_atomically
 
 __all__ = ["OnStatus", "finished", "jobs_at_once", "run_cells"]
 
-OnStatus = Callable[[Job, str, Mapping[str, Any]], None]
-"""Called with a cell, its state (`running`, `done`, `failed`) and a record of its run, or {}."""
+OnStatus = Callable[[Job, str, RunRecord | None], None]
+"""Called with a cell, its state (`running`, `done`, `failed`) and a record of its run, or None."""
 
 CELLS = "cells"
 
@@ -49,15 +49,15 @@ def run_cells(
         _claim(cell, out)
     ready = [cell for cell in cells if finished(cell, out)]
     for cell in ready:
-        told(cell, "done", {})
+        told(cell, "done", None)
     todo = [cell for cell in cells if cell not in ready]
     if (jobs or jobs_at_once(len(todo))) > 1 and len(todo) > 1:
         return _side_by_side(todo, out, jobs or jobs_at_once(len(todo)), told)
     failed = {}
     for cell in todo:
-        told(cell, "running", {})
+        told(cell, "running", None)
         message = _run(cell, out, lambda record, cell=cell: told(cell, "running", record))  # type: ignore[misc]
-        told(cell, "failed" if message else "done", {})
+        told(cell, "failed" if message else "done", None)
         if message:
             failed[cell.name] = message
     return failed
@@ -110,7 +110,7 @@ def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
     return found
 
 
-def _run(cell: Job, out: Path, listener: Callable[[Mapping[str, Any]], None]) -> str:
+def _run(cell: Job, out: Path, listener: Listener) -> str:
     """Runs one cell in this process, from where it stands; returns what failed, in one line, or nothing."""
     folder = out / CELLS / cell.folder
     error = folder / "error.txt"
@@ -158,7 +158,7 @@ def _side_by_side(cells: Sequence[Job], out: Path, jobs: int, told: OnStatus) ->
                 places[cell.name] = log.stat().st_size if log.exists() else 0  # of a run to be taken up
                 process = running[cell.name] = context.Process(target=_work, args=(cell, out, threads))
                 process.start()
-                told(cell, "running", {})
+                told(cell, "running", None)
             wait([process.sentinel for process in running.values()], timeout=0.3)
             for name, process in list(running.items()):
                 cell, ended = by_name[name], process.exitcode is not None
@@ -167,7 +167,7 @@ def _side_by_side(cells: Sequence[Job], out: Path, jobs: int, told: OnStatus) ->
                     del running[name]
                     if finished(cell, out) is None:
                         failed[name] = _last_words(cell, out, process.exitcode)
-                    told(cell, "failed" if name in failed else "done", {})
+                    told(cell, "failed" if name in failed else "done", None)
     finally:
         for process in running.values():
             process.kill()

@@ -66,7 +66,7 @@ def _points(path: Path, tap: str, accuracy: Accuracy, which: Which) -> list[Poin
     run = read_run(path)
     group = f"{run.config.get('method')} {run.config.get('backbone')} on {run.config.get('data')}"
     auc = {point.epoch: point.value for point in run.measures(tap, "auc") if point.value is not None}
-    loss = {row["epoch"]: row["loss"] for row in run.epochs if row.get("loss") is not None}
+    loss = {row.epoch: row.loss for row in run.epochs if row.loss is not None}
     known = _accuracies(run, accuracy)
     epochs = sorted(auc.keys() & loss.keys())
     if not epochs:
@@ -90,7 +90,7 @@ def _accuracies(run: Run, accuracy: Accuracy) -> dict[int, float]:
     if accuracy == "linear":
         rows = _evaluated(run.path / "evaluations" / "all.json")
         return {row["epoch"]: row["linear"]["top1"] for row in rows if "top1" in (row.get("linear") or {})}
-    found = {row["epoch"]: (row.get(accuracy) or {}).get("top1") for row in run.epochs}
+    found = {row.epoch: row.accuracy(accuracy) for row in run.epochs}
     return {epoch: value for epoch, value in found.items() if value is not None}
 
 

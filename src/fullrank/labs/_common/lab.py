@@ -16,7 +16,8 @@ from fullrank.labs._common.figures import Findings
 from fullrank.labs._common.results import Results
 from fullrank.methods import METHODS
 from fullrank.registry import Registry
-from fullrank.training.config import TrainConfig, load_recipe, make_train_config
+from fullrank.training.config import TrainConfig, make_train_config
+from fullrank.training.recipes import load_recipe
 
 __all__ = ["LABS", "Job", "Lab", "Settings", "plan_cells"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +16,7 @@ from fullrank.labs._common.lab import Job
 from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import is_live
 from fullrank.report.style import BLUE, GREY, RED, duration, look_of, percent
+from fullrank.training.records import RunRecord
 
 __all__ = ["LiveCells"]
 
@@ -57,10 +58,10 @@ class LiveCells:
         if self._live:
             self._live.stop()
 
-    def __call__(self, cell: Job, state: str, record: Mapping[str, Any]) -> None:
+    def __call__(self, cell: Job, state: str, record: RunRecord | None) -> None:
         """Takes in what a cell is doing."""
-        if record.get("event") in {"step", "epoch", "end"}:
-            self.summaries[cell.name].take(dict(record))
+        if record is not None and record.event != "start":
+            self.summaries[cell.name].take(record)
         earlier = self.states[cell.name] == "waiting" and state == "done"
         self.states[cell.name] = state
         self.ready += earlier  # done before we came

@@ -68,13 +68,13 @@ class Result:
     @cached_property
     def knn(self) -> dict[int, float]:
         """k-NN accuracy on held-out images, by epoch."""
-        rows = [row for row in self.run.epochs if (row.get("knn") or {}).get("top1") is not None]
-        return {row["epoch"]: row["knn"]["top1"] for row in rows}
+        rows = [(row.epoch, row.accuracy("knn")) for row in self.run.epochs]
+        return {epoch: top1 for epoch, top1 in rows if top1 is not None}
 
     @cached_property
     def loss(self) -> dict[int, float]:
         """The mean training loss, by epoch."""
-        return {row["epoch"]: row["loss"] for row in self.run.epochs if row.get("loss") is not None}
+        return {row.epoch: row.loss for row in self.run.epochs if row.loss is not None}
 
     @property
     def knn_end(self) -> float | None:
@@ -94,7 +94,7 @@ class Result:
     @cached_property
     def verdicts(self) -> dict[int, str]:
         """The monitor's main verdict, by epoch, of the trained network."""
-        return {row["epoch"]: row["verdict"]["kind"] for row in self.run.epochs if row["epoch"] > 0}
+        return {row.epoch: row.verdict["kind"] for row in self.run.epochs if row.epoch > 0}
 
     @property
     def verdict(self) -> str:

@@ -28,10 +28,8 @@ def auc_end(result: Result) -> float | None:
 
 def linear(result: Result) -> dict[int, float]:
     """Accuracy of the linear classifier that was trained beside the method, by epoch."""
-    rows = [
-        row for row in result.run.epochs if row["epoch"] and (row.get("probe") or {}).get("top1") is not None
-    ]
-    return {row["epoch"]: row["probe"]["top1"] for row in rows}
+    rows = [(row.epoch, row.accuracy("probe")) for row in result.run.epochs if row.epoch]
+    return {epoch: top1 for epoch, top1 in rows if top1 is not None}
 
 
 def linear_end(result: Result) -> float | None:

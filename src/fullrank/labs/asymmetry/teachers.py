@@ -86,7 +86,7 @@ def _read(side: str, of: str, key: str, time: str = "trained") -> Callable[[Resu
 
 def _unchanged(result: Result) -> bool:
     """Whether the target's panel is the same at every epoch; its pairs of views are, too."""
-    panels = [row["panels"]["target"]["measures"] for row in result.run.epochs]
+    panels = [row.panels["target"]["measures"] for row in result.run.epochs]
     return all(panel == panels[0] for panel in panels)
 
 

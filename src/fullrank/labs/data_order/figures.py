@@ -187,7 +187,7 @@ def _end(results: Results) -> Chapter:
                     lambda r: r.loss_end,
                 )
             ),
-            results[arm][0].run.epochs[-1]["step"],
+            results[arm][0].run.epochs[-1].step,
         ]
         for arm in results.arms
     ]

@@ -55,7 +55,7 @@ def said(result: Result) -> dict[int, bool]:
 
 def warned(result: Result) -> int | None:
     """The first epoch with an early warning."""
-    return first({row["epoch"]: bool(row.get("warnings")) for row in result.run.epochs})
+    return first({row.epoch: bool(row.warnings) for row in result.run.epochs})
 
 
 def knn_fell(knn: Mapping[int, float]) -> int | None:
@@ -126,7 +126,7 @@ def _named(results: Results, arm: str, exhibit: _Exhibit) -> Claim:
 
 def _kinds(result: Result) -> set[str]:
     """Verdicts of collapse at the projector and at the codes, at the end."""
-    verdicts = result.run.epochs[-1].get("verdicts", {})
+    verdicts = result.run.epochs[-1].verdicts
     kinds = {verdicts[tap]["kind"] for tap in ("projector", "codes") if tap in verdicts}
     return kinds - set(HEALTHY)
 
@@ -226,8 +226,8 @@ def _rank_shares(result: Result) -> dict[int, float | None]:
 
 
 def _code_shares(result: Result) -> dict[int, float | None]:
-    rows = [row for row in result.run.epochs if row.get("usage")]
-    return {row["epoch"]: row["usage"]["perplexity"] / row["usage"]["codes"] for row in rows}
+    rows = [(row.epoch, row.usage) for row in result.run.epochs if row.usage]
+    return {epoch: usage["perplexity"] / usage["codes"] for epoch, usage in rows}
 
 
 def _seen(

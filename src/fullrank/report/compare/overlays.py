@@ -43,9 +43,7 @@ def loss(arms: Arms) -> go.Figure | None:
     """The training loss of every arm."""
     fig = figure("step", "training loss")
     for index, (name, runs) in enumerate(arms.items()):
-        curves = [
-            thin([row["step"] for row in run.steps], [row.get("loss") for row in run.steps]) for run in runs
-        ]
+        curves = [thin([row.step for row in run.steps], [row.loss for row in run.steps]) for run in runs]
         hover = f"{name}, step %{{x:,}}<br>loss %{{y:.5g}}"
         _curves(fig, curves, runs, name, arm_colour(index), hover, mode="lines", width=1.6)
     return fig if fig.data else None
@@ -127,8 +125,8 @@ def _measure(fig: go.Figure, arms: Arms, measure: str, value: str) -> None:
 
 
 def _accuracies(run: Run) -> Curve:
-    rows = [row for row in run.epochs if (row.get("knn") or {}).get("top1") is not None]
-    return [row["epoch"] for row in rows], [row["knn"]["top1"] for row in rows]
+    rows = [row for row in run.epochs if row.accuracy("knn") is not None]
+    return [row.epoch for row in rows], [row.accuracy("knn") for row in rows]
 
 
 def _curves(

@@ -192,7 +192,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
         summary.tap: _logged(run, summary, summary.tap)
     }
     judged = summaries.pop(summary.tap, None) or _logged(run, summary, summary.tap)
-    time = (summary.end or {}).get("time") or {}
+    time = summary.end.time if summary.end else {}
     values = {
         "loss": summary.loss,
         "knn_logged": summary.knn,
@@ -218,8 +218,8 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     measures = {name: value for name, value in (panel.get("measures") or {}).items() if name in SHOWN}
     verdict = summary.verdict
     if tap != summary.tap:
-        rows = [row for row in run.epochs if tap in (row.get("verdicts") or {})]
-        verdict = rows[-1]["verdicts"][tap] if rows else {}
+        rows = [row for row in run.epochs if tap in row.verdicts]
+        verdict = rows[-1].verdicts[tap] if rows else {}
     values = {name: measure.get("value") for name, measure in measures.items()}
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]

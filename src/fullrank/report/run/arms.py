@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import epoch_line, is_live, sparkline
 from fullrank.report.style import BLUE, GREEN, GREY, count, number, percent
+from fullrank.training.records import EpochRecord, RunRecord
 
 __all__ = ["LiveArms", "arms_table", "arms_text"]
 
@@ -33,7 +33,7 @@ class LiveArms:
 
     Example:
         >>> with LiveArms(["simsiam", "no stop-gradient"], total_steps=620, mode="plain") as arms:
-        ...     arms.update("simsiam", {"event": "epoch", "epoch": 1, "step": 31, "loss": -0.5})
+        ...     arms.update("simsiam", EpochRecord(epoch=1, step=31, loss=-0.5))
         simsiam           epoch   1  loss -0.5000  level –  not decidable
     """
 
@@ -57,7 +57,7 @@ class LiveArms:
         if self._live:
             self._live.stop()
 
-    def update(self, arm: str, record: Record) -> None:
+    def update(self, arm: str, record: RunRecord) -> None:
         """Takes in a record of one arm.
 
         Raises:
@@ -65,7 +65,7 @@ class LiveArms:
         """
         summary = self.summaries[arm]
         summary.take(record)
-        if self.plain and record["event"] == "epoch":
+        if self.plain and isinstance(record, EpochRecord):
             width = max(len(name) for name in self.summaries)
             print(
                 f"{arm:<{width}}  {epoch_line(summary, None, summary.seconds_left(self.total_steps))}",

@@ -26,7 +26,7 @@ def codes(run: Run) -> go.Figure | None:
     Healthy: the upper line near 1, the lower one well below it. Both near 1: every image is assigned to all
     codes. Both near 0: one code for all.
     """
-    rows = [(row["epoch"], row["usage"]) for row in run.epochs if row.get("usage")]
+    rows = [(row.epoch, row.usage) for row in run.epochs if row.usage]
     if not rows:
         return None
     k = rows[-1][1]["codes"]
@@ -41,9 +41,7 @@ def codes(run: Run) -> go.Figure | None:
 
 def rank_difference(run: Run) -> go.Figure | None:
     """Effective rank of the target less that of the online output; None for a method with one branch."""
-    rows = [
-        (row["epoch"], row["rank_difference"]) for row in run.epochs if row.get("rank_difference") is not None
-    ]
+    rows = [(row.epoch, row.rank_difference) for row in run.epochs if row.rank_difference is not None]
     if not rows:
         return None
     fig = figure("epoch", "rank of target - rank of online")
@@ -84,9 +82,8 @@ def _by_epoch(fig: go.Figure, run: Run, form: str, hover: str) -> bool:
 
 
 def closer(run: Run, metric: str, label: str) -> go.Figure | None:
-    """A diagnostic metric over the epochs, a line a tap; dashed what isotropic noise would read."""
-    found = [(row["epoch"], row.get("diagnostics") or row.get("study")) for row in run.epochs]
-    taken = [(epoch, diagnostics["measures"]) for epoch, diagnostics in found if diagnostics]
+    """A diagnostic metric over the epochs, a line a tap; dashed its baseline."""
+    taken = [(row.epoch, row.diagnostics["measures"]) for row in run.epochs if row.diagnostics]
     fig, drawn = figure("epoch", label), False
     for tap in run.taps:
         points = [(epoch, found[tap][metric]) for epoch, found in taken if metric in found.get(tap, {})]

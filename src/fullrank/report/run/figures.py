@@ -19,7 +19,7 @@ from fullrank.report.plot import (
     spectrum_map,
     thin,
 )
-from fullrank.report.run.reading import Record, Run
+from fullrank.report.run.reading import Run
 from fullrank.report.run.summary import threshold_of
 from fullrank.report.style import BLUE, GREEN, GREY, OCHRE, PALETTE, PURPLE, count, tap_colour
 
@@ -43,15 +43,15 @@ def loss(run: Run) -> go.Figure | None:
         >>> loss(Run(Path("runs/a"))) is None
         True
     """
-    if all(row.get("loss") is None for row in run.steps):
+    if all(row.loss is None for row in run.steps):
         return None
     fig = figure("step", "training loss")
-    steps = [row["step"] for row in run.steps]
-    xs, ys = thin(steps, [row.get("loss") for row in run.steps])
+    steps = [row.step for row in run.steps]
+    xs, ys = thin(steps, [row.loss for row in run.steps])
     line(fig, xs, ys, "loss", BLUE, "step %{x:,}<br>loss %{y:.5g}", width=1.4, mode=_mode(xs))
-    terms = sorted({name for row in run.steps for name in row.get("terms") or {}})
+    terms = sorted({name for row in run.steps for name in row.terms})
     for index, name in enumerate(terms if len(terms) > 1 else []):
-        xs, ys = thin(steps, [(row.get("terms") or {}).get(name) for row in run.steps])
+        xs, ys = thin(steps, [row.terms.get(name) for row in run.steps])
         hover = f"step %{{x:,}}<br>{name} %{{y:.5g}}"
         line(fig, xs, ys, name, PALETTE[1:][index % 5], hover, width=1, visible="legendonly")
     return fig
@@ -62,8 +62,8 @@ def level(run: Run) -> go.Figure | None:
     fig = figure("step", "level (1 = isotropic, 0 = constant)")
     for tap in run.taps:
         colour = tap_colour(tap, run.taps)
-        rows = [row for row in run.steps if tap in (row.get("level") or {})]
-        xs, ys = thin([row["step"] for row in rows], [row["level"][tap] for row in rows])
+        rows = [row for row in run.steps if tap in row.level]
+        xs, ys = thin([row.step for row in rows], [row.level[tap] for row in rows])
         if xs:
             hover = f"step %{{x:,}}<br>{tap}, batch: %{{y:.4f}}"
             line(fig, xs, ys, tap, colour, hover, width=1.6, mode=_mode(xs), legendgroup=tap)
@@ -155,22 +155,22 @@ def alignment_uniformity(run: Run) -> go.Figure | None:
 
 def knn(run: Run) -> go.Figure | None:
     """k-NN accuracy over epochs, held against the untrained network."""
-    rows = [row for row in run.epochs if (row.get("knn") or {}).get("top1") is not None]
+    rows = [row for row in run.epochs if row.accuracy("knn") is not None]
     if not rows:
         return None
-    about: Record = rows[-1]["knn"]
+    about = rows[-1].knn or {}
     fig = figure("epoch", f"k-NN top-1 (k = {about.get('k')}, {count(about.get('bank'))} images)")
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    epochs, values = [row["epoch"] for row in rows], [row["knn"]["top1"] for row in rows]
+    epochs, values = [row.epoch for row in rows], [row.accuracy("knn") or 0.0 for row in rows]
     symbol = ["diamond-open" if epoch == 0 else "circle" for epoch in epochs]
     marker = {"symbol": symbol, "size": [10 if epoch == 0 else 6 for epoch in epochs]}
     hover = "epoch %{x}<br>k-NN top-1 %{y:.2%}"
     line(fig, epochs, values, "k-NN", GREEN, hover, mode="lines+markers", marker=marker, showlegend=False)
-    probe = [row for row in run.epochs if (row.get("probe") or {}).get("top1") is not None]
+    probe = [row for row in run.epochs if row.accuracy("probe") is not None]
     if probe:
-        values_of_probe = [row["probe"]["top1"] for row in probe]
+        values_of_probe = [row.accuracy("probe") for row in probe]
         hover = "epoch %{x}<br>online linear probe %{y:.2%}"
-        where = [row["epoch"] for row in probe]
+        where: list[float] = [row.epoch for row in probe]
         line(fig, where, values_of_probe, "linear, online", BLUE, hover, mode=_mode(where), dash="dash")
     if epochs[0] == 0:
         side = "bottom right" if values[-1] > values[0] else "top right"  # away from the curve

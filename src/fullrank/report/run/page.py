@@ -124,7 +124,7 @@ def _state(run: Run, summary: Summary) -> str:
         "finished": "Finished",
         "collapsed": "Stopped because it collapsed",
         "interrupted": "Interrupted",
-    }.get(str((run.end or {}).get("reason")), "Open")
+    }.get(run.end.reason if run.end else "", "Open")
     took = ", " + duration(summary.elapsed).replace(" ", "\u00a0") if summary.elapsed is not None else ""
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
@@ -161,7 +161,7 @@ def _advice(kind: str) -> tuple[Advice, ...]:
 
 def _others(run: Run, summary: Summary) -> list[dict[str, Any]]:
     """Verdicts at the taps that the card does not speak of."""
-    verdicts: Record = next((row["verdicts"] for row in reversed(run.epochs) if row.get("verdicts")), {})
+    verdicts: Record = run.last("verdicts") or {}
     return [
         {"tap": tap, "look": look_of(str(found.get("kind"))), "why": found.get("why") or ""}
         for tap, found in verdicts.items()
@@ -172,7 +172,7 @@ def _others(run: Run, summary: Summary) -> list[dict[str, Any]]:
 def _tiles(run: Run, summary: Summary) -> list[dict[str, str]]:
     n, d = run.size(summary.tap)
     planned = run.config.get("epochs")
-    knn = next((row["knn"] for row in reversed(run.epochs) if row.get("knn")), None)
+    knn = run.last("knn")
     arrow = f"{number(summary.loss_first)} → {number(summary.loss)}"
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Reads a run directory as it lies on the disk: finished, still growing, or cut at any byte."""
+"""Reading of a run directory: finished, still growing, or cut at any byte."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullrank.errors import UsageError
+from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord, parse_record
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Point", "Record", "Run", "follow", "read_run"]
+__all__ = ["Point", "Record", "Run", "read_run"]
 
 Record = dict[str, Any]
+"""JSON object, as a verdict or a configuration."""
 TAP_ORDER = ("backbone", "projector", "predictor", "target", "codes")
 UNDECIDED: Record = {
     "kind": "not decidable",
@@ -29,7 +31,7 @@ UNDECIDED: Record = {
 
 @dataclass(frozen=True)
 class Point:
-    """One measured value: when, what, and what isotropic noise of the same n and d would give."""
+    """Measured value, and what isotropic noise of the same n and d would give (null)."""
 
     epoch: int
     step: int
@@ -39,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory in memory; `read_run` makes it.
+    """Run directory in memory; `read_run` makes it.
 
     Args:
         path: the run directory.
@@ -50,11 +52,11 @@ class Run:
     """
 
     path: Path
-    config: Record = field(default_factory=dict)
-    environment: Record = field(default_factory=dict)
-    steps: list[Record] = field(default_factory=list)
-    epochs: list[Record] = field(default_factory=list)
-    end: Record | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    steps: list[StepRecord] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+    end: EndRecord | None = None
     damaged: int = 0
 
     @property
@@ -63,53 +65,62 @@ class Run:
         return self.path.resolve().name
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunRecord]:
         """Every record in the order in which training wrote them."""
-        rows = [*self.steps, *self.epochs]
-        rows.sort(key=lambda row: (row["step"], row["event"] == "epoch"))
-        return rows if self.end is None else [*rows, self.end]
+        both: list[RunRecord] = [*self.steps, *self.epochs]
+        both.sort(key=lambda record: (record.step, isinstance(record, EpochRecord)))
+        return both if self.end is None else [*both, self.end]
 
     @cached_property
     def taps(self) -> list[str]:
         """Names of the tapped embeddings, from the image to the loss."""
-        seen = {tap for row in self.steps for tap in row.get("level") or {}}
-        seen |= {tap for row in self.epochs for tap in row.get("panels") or {}}
+        seen = {tap for record in self.steps for tap in record.level}
+        seen |= {tap for record in self.epochs for tap in record.panels}
         return sorted(seen, key=lambda tap: (TAP_ORDER.index(tap) if tap in TAP_ORDER else 99, tap))
 
     @property
     def verdict(self) -> Record:
         """The last verdict; "not decidable" before there is one."""
-        return next((row["verdict"] for row in reversed(self.epochs) if row.get("verdict")), UNDECIDED)
+        return self.last("verdict") or UNDECIDED
+
+    def last(self, name: str) -> Any:
+        """The last epoch's value of a field that has one; None where none has.
+
+        Example:
+            >>> Run(Path("runs/a"), epochs=[EpochRecord(knn={"top1": 0.5}), EpochRecord(epoch=1)]).last("knn")
+            {'top1': 0.5}
+        """
+        return next((value for record in reversed(self.epochs) if (value := getattr(record, name))), None)
 
     @property
     def picture(self) -> Path | None:
-        """The contact sheet of sampled views, where there is one."""
+        """Contact sheet of sampled views, where there is one."""
         path = self.path / "figures" / "views.png"
         return path if path.is_file() else None
 
     def measures(self, tap: str, name: str) -> list[Point]:
-        """The values of one measure at one tap over the epochs; empty where it was never taken.
+        """Values of a measure at a tap over the epochs; empty where it was never taken.
 
         Example:
-            >>> row = {"event": "epoch", "epoch": 1, "step": 31, "panels": {
-            ...     "projector": {"n": 1000, "d": 128, "measures": {"auc": {"value": 0.7, "null": 0.6}}}}}
-            >>> Run(Path("runs/a"), epochs=[row]).measures("projector", "auc")
+            >>> panel = {"n": 1000, "d": 128, "measures": {"auc": {"value": 0.7, "null": 0.6}}}
+            >>> record = EpochRecord(epoch=1, step=31, panels={"projector": panel})
+            >>> Run(Path("runs/a"), epochs=[record]).measures("projector", "auc")
             [Point(epoch=1, step=31, value=0.7, null=0.6)]
         """
         points = []
-        for row in self.epochs:
-            found = ((row.get("panels") or {}).get(tap) or {}).get("measures", {}).get(name)
+        for record in self.epochs:
+            found = (record.panels.get(tap) or {}).get("measures", {}).get(name)
             if found:
-                points.append(Point(row["epoch"], row["step"], found.get("value"), found.get("null")))
+                points.append(Point(record.epoch, record.step, found.get("value"), found.get("null")))
         return points
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
         """n and d of the last panel at a tap, (None, None) where there is none."""
-        panels = [row["panels"][tap] for row in self.epochs if tap in (row.get("panels") or {})]
+        panels = [record.panels[tap] for record in self.epochs if tap in record.panels]
         return (panels[-1].get("n"), panels[-1].get("d")) if panels else (None, None)
 
     def spectra(self, tap: str, form: str) -> dict[int, NDArray[np.float64]]:
-        """Singular values, descending, by epoch; `form` is "centred" or "unit"; empty where none are."""
+        """Singular values, descending, by epoch; `form` is "centred" or "unit"."""
         return {
             epoch: found[f"{tap}.{form}"]
             for epoch, found in self._spectra.items()
@@ -120,13 +131,11 @@ class Run:
     def _spectra(self) -> dict[int, dict[str, NDArray[np.float64]]]:
         import numpy as np
 
-        known = {row["epoch"] for row in self.epochs}
+        known = {record.epoch for record in self.epochs}
         spectra = {}
         for file in sorted((self.path / "spectra").glob("epoch_*.npz")):
             digits = file.stem.removeprefix("epoch_")
-            if (
-                not digits.isdigit() or int(digits) not in known
-            ):  # of an overtaken branch, or of no epoch we know
+            if not digits.isdigit() or int(digits) not in known:  # of an overtaken branch
                 continue
             try:
                 with np.load(file, allow_pickle=False) as arrays:
@@ -137,7 +146,7 @@ class Run:
 
 
 def read_run(path: Path | str) -> Run:
-    """Reads a run directory, whatever state the run is in.
+    """Read a run directory, whatever state the run is in.
 
     Args:
         path: a directory that the training loop writes or wrote.
@@ -164,44 +173,34 @@ def read_run(path: Path | str) -> Run:
         path=path,
         config=_read_mapping(path / "config.yaml", _parse_yaml),
         environment=_read_mapping(path / "environment.json", json.loads),
-        steps=[row for row in kept if row["event"] == "step"],
-        epochs=[row for row in kept if row["event"] == "epoch"],
-        end=kept[-1] if kept and kept[-1]["event"] == "end" else None,
+        steps=[record for record in kept if isinstance(record, StepRecord)],
+        epochs=[record for record in kept if isinstance(record, EpochRecord)],
+        end=kept[-1] if kept and isinstance(kept[-1], EndRecord) else None,
         damaged=damaged,
     )
 
 
-def _read_records(file: Path) -> tuple[list[Record], int]:
-    """The records that count, and how many lines before the last are damaged."""
+def _read_records(file: Path) -> tuple[list[RunRecord], int]:
+    """Read the records that count, and how many lines before the last are damaged."""
     lines = file.read_bytes().splitlines() if file.is_file() else []
-    kept: list[Record] = []
+    kept: list[RunRecord] = []
     damaged = 0
     for index, line in enumerate(lines):
-        row = _parse_record(line)
-        if row is None:
+        record = parse_record(line)
+        if record is None:
             damaged += bool(line.strip()) and index < len(lines) - 1  # the last line may be half-written
             continue
-        while kept and _overtakes(row, kept[-1]):
+        while kept and _overtakes(record, kept[-1]):
             kept.pop()
-        kept.append(row)
+        kept.append(record)
     return kept, damaged
 
 
-def _overtakes(new: Record, old: Record) -> bool:
+def _overtakes(new: RunRecord, old: RunRecord) -> bool:
     """Whether a resumed run has written `new` over the ground that `old` stood on."""
-    if old["event"] == "end":
+    if isinstance(old, EndRecord):
         return True
-    return bool(old["step"] > new["step"] or (old["step"], old["event"]) == (new["step"], new["event"]))
-
-
-def _parse_record(line: bytes) -> Record | None:
-    try:
-        row = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)  # NaN and Infinity: undefined
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or row.get("event") not in {"step", "epoch", "rollback", "end"}:
-        return None
-    return row if all(isinstance(row.get(key), int) for key in ("step", "epoch")) else None
+    return old.step > new.step or (old.step == new.step and type(old) is type(new))
 
 
 def _parse_yaml(text: str) -> Any:
@@ -213,44 +212,9 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _read_mapping(file: Path, parse: Callable[[str], Any]) -> Record:
+def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     try:
         found = parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def follow(log: Path, position: int, told: Callable[[Record], None]) -> int:
-    """Hands on every whole line of a growing `metrics.jsonl` after `position`.
-
-    Args:
-        log: the file; it may not be there yet.
-        position: a byte, where a line begins.
-        told: called with each record.
-
-    Returns:
-        Where the next line begins.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log, seen = Path(folder, "metrics.jsonl"), []
-        ...     _ = log.write_text('{"step": 1}\\n{"st')
-        ...     follow(log, 0, seen.append), seen
-        (12, [{'step': 1}])
-    """
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:  # a resumed run cut the file under us
-                continue
-            told(record)
-    return position

@@ -1,26 +1,28 @@
-"""What a run comes to in a few numbers, kept up to date record by record, for the terminal and the page."""
+"""Summary of a run in a few numbers, kept up to date record by record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fullrank.report.run.reading import UNDECIDED, Record, Run
+from fullrank.report.run.reading import UNDECIDED, Run
 from fullrank.report.style import Look, look_of, plane
+from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
 
 __all__ = ["Summary", "summarise", "what"]
 
 
 @dataclass
 class Summary:
-    """The standing of one run after the records taken so far.
+    """Standing of one run after the records taken so far.
 
     Args:
         name: what the run is called where it is shown.
 
     Example:
         >>> summary = Summary("simsiam")
-        >>> summary.take({"event": "step", "epoch": 0, "step": 10, "loss": -0.4, "level": {"projector": 0.9}})
+        >>> summary.take(StepRecord(step=10, loss=-0.4, level={"projector": 0.9}))
         >>> summary.loss, summary.level, summary.look.word
         (-0.4, 0.9, 'not decidable')
     """
@@ -30,48 +32,43 @@ class Summary:
     step: int = 0
     losses: list[float] = field(default_factory=list)
     levels: dict[str, float | None] = field(default_factory=dict)
-    panels: Record = field(default_factory=dict)
-    verdict: Record = field(default_factory=lambda: dict(UNDECIDED))
+    panels: dict[str, Any] = field(default_factory=dict)
+    verdict: dict[str, Any] = field(default_factory=lambda: dict(UNDECIDED))
     knn_untrained: float | None = None
     knn: float | None = None
     linear: float | None = None
     images_per_second: float | None = None
     elapsed: float | None = None
-    end: Record | None = None
-    warnings: list[str] = field(default_factory=list)
+    end: EndRecord | None = None
+    warnings: Sequence[str] = ()
     _begun: tuple[int, float] | None = None
 
-    def take(self, record: Record) -> None:
-        """Takes in one record of `metrics.jsonl`."""
-        self.epoch, self.step = record.get("epoch", self.epoch), record.get("step", self.step)
-        time = record.get("time") or {}
+    def take(self, record: RunRecord) -> None:
+        """Take in one record of `metrics.jsonl`."""
+        self.epoch, self.step = record.epoch, record.step
+        time: Mapping[str, float] = getattr(record, "time", None) or {}
         self.elapsed = time.get("elapsed", time.get("total", self.elapsed))
         self.images_per_second = time.get("images_per_second", self.images_per_second)
-        if record["event"] == "step":
-            self._take_step(record)
-        elif record["event"] == "epoch":
+        if isinstance(record, StepRecord | EpochRecord) and record.loss is not None:
+            self.losses.append(record.loss)  # the mean over an epoch says more than its last batch
+        if isinstance(record, StepRecord):
+            self.levels.update(record.level)
+            if self._begun is None and self.elapsed is not None:
+                self._begun = (self.step, self.elapsed)
+        elif isinstance(record, EpochRecord):
             self._take_epoch(record)
-        elif record["event"] == "end":
+        elif isinstance(record, EndRecord):
             self.end = record
 
-    def _take_step(self, record: Record) -> None:
-        if record.get("loss") is not None:
-            self.losses.append(record["loss"])
-        self.levels.update(record.get("level") or {})
-        if self._begun is None and self.elapsed is not None:
-            self._begun = (self.step, self.elapsed)
-
-    def _take_epoch(self, record: Record) -> None:
-        self.panels = record.get("panels") or self.panels
-        self.verdict = record.get("verdict") or self.verdict
-        self.warnings = record.get("warnings") or []
-        top1 = (record.get("knn") or {}).get("top1")
-        if record["epoch"] == 0:
+    def _take_epoch(self, record: EpochRecord) -> None:
+        self.panels = record.panels or self.panels
+        self.verdict = record.verdict or self.verdict
+        self.warnings = record.warnings or []
+        top1, linear = record.accuracy("knn"), record.accuracy("probe")
+        if record.epoch == 0:
             self.knn_untrained = top1
         self.knn = top1 if top1 is not None else self.knn
-        self.linear = (record.get("probe") or {}).get("top1", self.linear)
-        if record.get("loss") is not None:  # the mean over the epoch says more than its last batch
-            self.losses.append(record["loss"])
+        self.linear = linear if linear is not None else self.linear
 
     @property
     def look(self) -> Look:
@@ -80,7 +77,7 @@ class Summary:
 
     @property
     def constant(self) -> bool:
-        """Whether the embedding is constant but for noise, so that a rank would be that of the noise."""
+        """Whether the embedding is constant but for noise, whose rank means nothing."""
         return self.look.word == "complete"
 
     @property
@@ -90,7 +87,7 @@ class Summary:
 
     @property
     def tap(self) -> str:
-        """The tap that the verdict speaks of, or the one to look at first."""
+        """Tap that the verdict is about, or the first of interest."""
         tap = str(self.verdict.get("tap") or "")
         names = [*self.panels, *self.levels]
         return tap or ("projector" if "projector" in names or not names else names[0])
@@ -107,7 +104,7 @@ class Summary:
 
     @property
     def level(self) -> float | None:
-        """The level at `tap`: on held-out images, or of the last batch where no panel was taken."""
+        """Level at `tap`: of held-out images, or of the last batch without a panel."""
         held_out = self.measure("level")
         return held_out if held_out is not None else self.levels.get(self.tap)
 
@@ -118,7 +115,7 @@ class Summary:
 
     @property
     def rank_null(self) -> float | None:
-        """What isotropic noise of the same n and d would have as centred effective rank."""
+        """Centred effective rank of isotropic noise of the same n and d."""
         return self.measure("erank_centred", "null")
 
     @property
@@ -129,9 +126,8 @@ class Summary:
 
     @property
     def share_watching(self) -> float | None:
-        """Which share of the time went into watching, known at the end."""
-        found: float | None = ((self.end or {}).get("time") or {}).get("share_watching")
-        return found
+        """Share of the time that went into watching, known at the end."""
+        return self.end.time.get("share_watching") if self.end else None
 
     @property
     def threshold(self) -> float | None:
@@ -145,21 +141,21 @@ class Summary:
         return found
 
     def seconds_left(self, total_steps: int) -> float | None:
-        """How long the rest takes at the pace so far; None before two steps were logged."""
+        """Time that the rest takes at the pace so far; None before two step records."""
         if self._begun is None or self.elapsed is None or self.step <= self._begun[0]:
             return None
         pace = (self.elapsed - self._begun[1]) / (self.step - self._begun[0])
         return max(0.0, pace * (total_steps - self.step))
 
 
-def threshold_of(verdict: Record) -> float | None:
-    """The level below which a verdict calls complete collapse, where its evidence tells it."""
+def threshold_of(verdict: Mapping[str, Any]) -> float | None:
+    """Level below which a verdict calls complete collapse, where evidence has it."""
     rows = (row for row in verdict.get("evidence") or [] if row.get("metric") == "level")
     return next((row["threshold"] for row in rows if row.get("threshold") is not None), None)
 
 
 def summarise(run: Run, name: str | None = None) -> Summary:
-    """Sums up a run that was read from disk.
+    """Sum up a run that was read from disk.
 
     Args:
         run: what `read_run` returned.
@@ -171,8 +167,8 @@ def summarise(run: Run, name: str | None = None) -> Summary:
     return summary
 
 
-def what(config: Record) -> str:
-    """A run in three words, from its config.
+def what(config: Mapping[str, Any]) -> str:
+    """Method, data and backbone of a run, from its config.
 
     Example:
         >>> what({"method": "simsiam", "data": "shapes", "backbone": "resnet18"})

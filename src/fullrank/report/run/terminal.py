@@ -20,6 +20,7 @@ from fullrank.errors import UnknownNameError
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, what
 from fullrank.report.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
+from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
 __all__ = ["MODES", "Listener", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
 
@@ -39,7 +40,7 @@ class Listener(Protocol):
     def start(self, config: Record, total_steps: int) -> None:
         """Told once, before the first record."""
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: RunRecord) -> None:
         """Told of every record of `metrics.jsonl`."""
 
 
@@ -49,7 +50,7 @@ class Quiet:
     Example:
         >>> with Quiet() as listener:
         ...     listener.start({"epochs": 1}, total_steps=10)
-        ...     listener({"event": "end", "epoch": 1, "step": 10})
+        ...     listener(EndRecord(epoch=1, step=10))
     """
 
     def __enter__(self) -> Self:
@@ -61,7 +62,7 @@ class Quiet:
     def start(self, config: Record, total_steps: int) -> None:
         """Says nothing."""
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: RunRecord) -> None:
         """Says nothing."""
 
 
@@ -93,20 +94,20 @@ class PlainLines(Quiet):
             ", ".join([f"{what(config)}: {count(self.epochs)} epochs", f"{count(total_steps)} steps", *knobs])
         )
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: RunRecord) -> None:
         """Writes a line where the record closes an epoch or the run."""
         before = self.summary.look.word
         self.summary.take(record)
-        if record["event"] == "epoch":
+        if isinstance(record, EpochRecord):
             self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
             if self.summary.look.word != before and self.summary.why:
                 self._write(f"  {self.summary.look.word} ({self.summary.tap}): {self.summary.why}")
             for warning in self.summary.warnings:
                 self._write(f"  warning: {warning}")
-        elif record["event"] == "rollback":
-            rate = f"{record['rate_factor']:g}"
-            self._write(f"  rolled back to epoch {record['epoch']}, on at {rate} times the rate")
-        elif record["event"] == "end":
+        elif isinstance(record, RollbackRecord):
+            rate = f"{record.rate_factor:g}"
+            self._write(f"  rolled back to epoch {record.epoch}, on at {rate} times the rate")
+        elif isinstance(record, EndRecord):
             for line in closing_lines(self.summary):
                 self._write(line)
 
@@ -145,7 +146,7 @@ class LivePanel(Quiet):
         """Takes in what is about to run."""
         self.config, self.total_steps = config, total_steps
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: RunRecord) -> None:
         """Takes in a record; the next refresh shows it."""
         self.summary.take(record)
 
@@ -265,7 +266,7 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
 
 def closing_lines(summary: Summary) -> list[str]:
     """How a run ended, and its verdict, in plain text."""
-    reason = (summary.end or {}).get("reason", "ended")
+    reason = summary.end.reason if summary.end else "ended"
     share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
     epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
     ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"

@@ -1,0 +1,83 @@
+"""Recipes: settings of runs, with their source and what they aim at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fullrank.errors import UnknownNameError, UsageError
+from fullrank.training.config import TrainConfig
+
+__all__ = ["Recipe", "load_recipe", "recipe_names"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Published or tried setting, as YAML in the package.
+
+    Attributes:
+        name: `<data set>/<method>`, with a suffix where there are several.
+        source: where the numbers come from.
+        aims_at: the result that it should give, and by whom it was reported.
+        settings: keys of TrainConfig, `options` among them.
+    """
+
+    name: str
+    about: str
+    source: str
+    aims_at: str
+    settings: Mapping[str, Any]
+
+
+def _recipe_files(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
+    found: dict[str, Traversable] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found |= _recipe_files(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            found[prefix + entry.name.removesuffix(".yaml")] = entry
+    return found
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package.
+
+    Example:
+        >>> "cifar10/simsiam" in recipe_names()
+        True
+    """
+    return sorted(_recipe_files(resources.files("fullrank") / "recipes"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a recipe by its name, or from a YAML file of the user's own.
+
+    Raises:
+        UnknownNameError: no such recipe, or a key in it that does not exist.
+        UsageError: the file is no mapping.
+    """
+    files = _recipe_files(resources.files("fullrank") / "recipes")
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise UsageError(f"no recipe file {name}; `fullrank list recipes` names those in the package")
+        text = Path(name).read_text()
+    elif name in files:
+        text = files[name].read_text()
+    else:
+        raise UnknownNameError("recipe", name, files)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or "method" not in values:
+        raise UsageError(f"{name} must be a mapping with a `method`")
+    about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
+    recipe = Recipe(name, **about, settings=values)
+    TrainConfig.from_dict(values)
+    return recipe
