@@ -16,6 +16,7 @@ from fullrank.evaluation.labelled import open_features
 from fullrank.evaluation.linear import linear
 from fullrank.evaluation.result import EvaluationResult
 from fullrank.options import EvaluateOptions, OnProgress
+from fullrank.training.records import EpochRecord, parse_record
 from fullrank.training.run_dir import RunDir
 
 __all__ = ["EncoderRow", "encoders", "evaluate_all"]
@@ -88,19 +89,14 @@ def evaluate_all(
 
 
 def _logged(run: RunDir) -> dict[int, dict[str, Any]]:
-    """Loss, verdict and two measures of the judged tap, by epoch."""
+    """Loss, verdict and three measures of the judged tap, by epoch."""
     epochs = {}
-    for line in run.metrics_path.read_text().splitlines():
-        record = json.loads(line)
-        if record["event"] != "epoch":
-            continue
-        verdict = record.get("verdict") or {}
-        measures = (record.get("panels") or {}).get(verdict.get("tap") or "", {}).get("measures", {})
-        epochs[record["epoch"]] = {
-            "loss": record.get("loss"),
-            "verdict": verdict.get("kind"),
-            "level": (measures.get("level") or {}).get("value"),
-            "rank": (measures.get("erank_centred") or {}).get("value"),
-            "auc": (measures.get("auc") or {}).get("value"),
-        }
+    for line in run.metrics_path.read_bytes().splitlines():
+        record = parse_record(line)
+        if isinstance(record, EpochRecord):
+            panel = record.panels.get(record.verdict.get("tap") or "", {})
+            names = {"level": "level", "rank": "erank_centred", "auc": "auc"}
+            measures = panel.get("measures", {})
+            values = {key: (measures.get(name) or {}).get("value") for key, name in names.items()}
+            epochs[record.epoch] = {"loss": record.loss, "verdict": record.verdict.get("kind"), **values}
     return epochs
