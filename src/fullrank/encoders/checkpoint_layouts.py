@@ -120,7 +120,7 @@ def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
 
 
 def _resnet_names(under: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ResNet's names for an `nn.Sequential` of its children, and `downsample` for `shortcut`."""
+    """A ResNet's names for a sequence of its children; `downsample` for `shortcut`."""
     start = next((k for k in (2, 3, 4) if f"{k}.0.conv1.weight" in under), None)
     names: dict[str, str] = {}
     if start is not None and "0.weight" in under and "1.running_mean" in under:

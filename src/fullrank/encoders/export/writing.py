@@ -142,7 +142,7 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
 def _write(
     to: Format, model: Encoder, rebuilt: Rebuilt | None, folder: Path, said: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], float]:
-    """Write the weights; the names of their files, and the largest difference of features."""
+    """Write the weights; names of their files, and the difference of features."""
     if to == "onnx":
         apart = write_onnx(model, folder / "model.onnx", said)
         return tuple(sorted((file.name for file in folder.iterdir()), key=len)), apart
