@@ -66,11 +66,11 @@ def bare_block(
         )
         for _ in range(2)
     ]
-    when = StepInfo(0, 1000, 100)
+    info = StepInfo(0, 1000, 100)
 
     def step() -> None:
         if not lightly:
-            network.before_step(when)
+            network.before_step(info)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = network(views).loss if not lightly else network(views)
         loss.backward()
@@ -79,7 +79,7 @@ def bare_block(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if not lightly:
-            network.after_step(0.0)
+            network.after_step(info)
 
     def block() -> float:
         start = time.perf_counter()

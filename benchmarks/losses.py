@@ -6,6 +6,7 @@ Memory is what a process of its own holds at its peak beyond what it held before
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ import torch
 from measuring import Row, beside, in_turns
 
 from fullrank.methods import build_method
-from fullrank.methods._cplearn_loss import dictionary_loss
 from fullrank.methods.cplearn import cplearn_loss
 from fullrank.networks.backbones import build_backbone
 from fullrank.networks.codes import SignDictionary
@@ -57,13 +57,22 @@ def loss_step(how: str) -> Callable[[], float]:
 
     def step() -> float:
         if w is None:
-            loss = dictionary_loss(e, dictionary, SCALE)["loss"]
+            loss = cplearn_loss(e, dictionary, SCALE)["loss"]
         else:
-            loss = cplearn_loss([SCALE * (x @ w) for x in e])["loss"]
+            loss = plain_loss([SCALE * (x @ w) for x in e])
         torch.autograd.grad(loss, e)
         return loss.item()
 
     return step
+
+
+def plain_loss(z: list[torch.Tensor]) -> torch.Tensor:
+    """The loss from scores [n, c] of two views, with every matrix of rows by codes in memory."""
+    log_p = [view.log_softmax(dim=1) for view in z]
+    means = torch.stack([view.logsumexp(dim=0) - math.log(len(view)) for view in log_p])
+    prior = (means.exp() * (math.log(means.shape[1]) + means)).sum(dim=1).mean()
+    a, b = log_p
+    return prior - ((a.exp() * b).sum(dim=1).mean() + (b.exp() * a).sum(dim=1).mean()) / 2
 
 
 def _memory(how: str) -> tuple[float, float]:
@@ -94,7 +103,7 @@ def _training_step(name: str, batch: int, size: int = 32) -> Callable[[], None]:
         method.after_backward()
         optimizer.step()
         optimizer.zero_grad()
-        method.after_step(0.5)
+        method.after_step(method.info)
 
     return step
 

@@ -1,4 +1,4 @@
-"""Writes docs/methods.md from the registry and from what was measured: python docs/make_methods_table.py."""
+"""Write docs/methods.md from registry and measurements: python docs/make_methods_table.py."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ HEAD = """\
 
 Every method that `fullrank train NAME` knows. `fullrank list recipes` names the published settings of each,
 `fullrank train NAME --help` its options. Taps are the layer outputs that the monitor measures.
+[Add a method](add_a_method.md) says how to bring your own.
 """
 SHAPES = """
 The k-NN accuracy is on held-out images of the generated shapes, after the method's recipe for them: mean and
@@ -81,7 +82,7 @@ def _percent(shares: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Writes the page."""
+    """Write the page."""
     measured = json.loads(MEASURED.read_text()) if MEASURED.is_file() else {}
     PAGE.write_text(page(listed(), measured))
 

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fullrank.methods import ParamGroup, Step, register
-from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, regression_loss
-from fullrank.networks.heads import mlp
+from fullrank.methods import MomentumConfig, MomentumMethod, Step, mlp, over_pairs, register, regression_loss
 from fullrank.networks.processes import gather_rows
 
 
 @register("tico")
 class TiCo(MomentumMethod):
-    """TiCo (Zhu et al., "Transformation Invariance and Covariance Contrast", 2206.10698).
+    """TiCo (Zhu et al., 2206.10698): transformation invariance and covariance contrast.
 
     With unit rows z of the online network, z' of its moving average, and C, a running average of z^T z / n:
     the mean of 1 - <z, z'> + rho z C z^T. What keeps it from collapse: a direction costs the more, the more
@@ -26,10 +24,13 @@ class TiCo(MomentumMethod):
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):
-        """Widths of the projector, rho, and the averaging coefficient of C (the paper's beta)."""
+        """Options of TiCo.
 
-        proj_hidden_dim: int = 4096
-        proj_output_dim: int = 256
+        Attributes:
+            rho: weight of the covariance term.
+            covariance_momentum: averaging coefficient of C, in [0, 1] (the paper's beta).
+        """
+
         rho: float = 20.0
         covariance_momentum: float = 0.9
 
@@ -41,19 +42,9 @@ class TiCo(MomentumMethod):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the loss over views and pairs of them."""
-        taps = {a: self.embed(views[a]) for a in self.sources(views)}
-        z = {a: tap["projector"] for a, tap in taps.items()}
-        agree = self.compare(regression_loss, z, self.encode_targets(views), views) / 2  # 1 - cosine
+        taps, z, targets = self.encode_branches(views, "projector")
+        agree = over_pairs(regression_loss, z, targets, self.view_pairs(views)) / 2  # 1 - cosine
         rows, beta = gather_rows(normalize(torch.cat([*z.values()]), dim=1)), self.config.covariance_momentum
         C = beta * self.C + (1 - beta) * (rows.T @ rows) / len(rows)
         self.C = C.detach() if self.training else self.C
-        return Step(agree + self.config.rho * (rows @ C * rows).sum(dim=1).mean(), next(iter(taps.values())))
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z [n, d] and the target's z' [n, d]."""
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h), "target": self.encode_target(x)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector."""
-        return [ParamGroup(name, list(self.get_submodule(name).parameters())) for name in self.target]
+        return Step(agree + self.config.rho * (rows @ C * rows).sum(dim=1).mean(), taps)

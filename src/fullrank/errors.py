@@ -1,4 +1,4 @@
-"""What can go wrong, and with which exit code: every message says what is wrong and what would be right."""
+"""Errors and exit codes: a message says what is wrong and what is right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DataError(UsageError):
 
 
 class UnknownNameError(UsageError):
-    """A name that nothing is registered under; the message offers the nearest real one.
+    """A name that is not registered; the message offers the nearest real one.
 
     Example:
         >>> raise UnknownNameError("stem", "cifr", ["cifar", "auto"])
@@ -46,6 +46,6 @@ class UnknownNameError(UsageError):
 
 
 class CollapseDetected(FullrankError):
-    """Training was stopped because the representation collapsed, as the user asked. Exit code 3."""
+    """Training stopped on collapse, as the user asked. Exit code 3."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""A registry of named things that drives the command line, the lists, the docs and the tests."""
+"""A registry of named things for the command line, lists, docs and tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Names to things, filled by decorators and by the entry points of installed packages.
+    """Mapping of names to things, filled by decorators and by entry points.
 
     Args:
         kind: what it holds, in the singular, for messages ("method").
@@ -33,7 +33,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entry_points_loaded = group is None
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Returns a decorator that files its argument under `name`; raises ValueError where it is taken."""
+        """Return a decorator that enters its argument; ValueError for a taken name."""
 
         def file(item: T) -> T:
             if name in self._items and self._items[name] is not item:

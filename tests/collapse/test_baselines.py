@@ -1,13 +1,21 @@
 """Baselines: computed, they are what simulated isotropic rows read, and every surface prints the same."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from expect import known
+from fullrank.cli import main
 from fullrank.collapse import Moments, Panel
 from fullrank.collapse.baselines import baseline
+from fullrank.collapse.metrics import METRICS
 
 
 @pytest.mark.parametrize(
@@ -51,3 +59,54 @@ def test_uniformity_on_the_line_and_the_circle() -> None:
     # d = 1: distances 0 and 2, half each. d = 2: exp(-4) I0(4).
     assert baseline("uniformity", 9, 1) == pytest.approx(torch.tensor((1 + 2.718281828**-8) / 2).log().item())
     assert baseline("uniformity", 9, 2) == pytest.approx(torch.special.i0e(torch.tensor(4.0)).log().item())
+
+
+def rounded(shown: str) -> object:
+    """The number that a table shows, to half a unit of its last digit; None for a dash."""
+    text = re.sub(r"<[^>]*>", "", shown).replace("\N{MINUS SIGN}", "-").replace(",", "").strip()
+    if text in ("", "\N{EN DASH}"):
+        return None
+    digits = len(text.partition(".")[2])
+    return pytest.approx(float(text), abs=0.501 * 10**-digits)
+
+
+def test_every_surface_prints_one_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    n, d = 600, 48
+    rows = np.random.default_rng(0).standard_normal((n, d)) / np.sqrt(np.arange(1, d + 1))
+    np.save("z.npy", rows.astype(np.float32))
+    assert main(["audit", "z.npy", "--json", "--no-page"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    z = torch.from_numpy(rows.astype(np.float32))
+    panel = Panel.from_moments("z", Moments.of(z), points=z).as_dict()["measures"]  # as metrics.jsonl has it
+    once = {name: baseline(name, n, d) for name in METRICS}
+    measured = {name for name, metric in METRICS.items() if metric.baseline == "measured"}
+
+    of_audit = {name: metric["null"] for name, metric in found["metrics"].items()}
+    assert len(of_audit) > 40
+    assert of_audit == {name: once[name] for name in of_audit}
+    evidence = {item["metric"]: item["null"] for item in found["evidence"]}
+    assert evidence == {name: measure["null"] for name, measure in panel.items()}
+    judged = {name: null for name, null in evidence.items() if name not in measured}
+    assert judged == {name: once[name] for name in judged}
+
+    assert main(["audit", "z.npy", "--out", "page"]) == 0
+    printed = capsys.readouterr().out
+    for name, null in evidence.items():
+        (line,) = re.findall(rf"^{re.escape(METRICS[name].label)}  +(.*)$", printed, re.MULTILINE)
+        value, _interval, isotropic = re.split(r"  +", line)[:3]
+        assert null == rounded(isotropic), (name, value)
+    (page,) = Path("page").rglob("*.html")
+    shown: dict[str, str] = {}
+    for row in re.findall(r"<tr.*?</tr>", page.read_text(), re.DOTALL):
+        head = re.search(r'<th scope="row">([^<]*)', row)
+        cell = re.search(r'data-label="Isotropic"[^>]*>(.*?)</td>', row, re.DOTALL)
+        if head and cell:
+            shown[head[1].strip()] = cell[1]
+    for name, null in of_audit.items():
+        assert null == rounded(shown[name]), name
+    for name, null in evidence.items():
+        assert null == rounded(shown[METRICS[name].label]), name

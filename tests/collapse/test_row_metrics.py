@@ -182,12 +182,11 @@ def clusters(gaussian: Rows, count: int, spread: float, n: int = 600, d: int = 8
 
 
 def test_kmeans_finds_separated_clusters_and_keeps_to_the_rows_there_are(gaussian: Rows) -> None:
-    found = sample_kmeans(clusters(gaussian, 6, 0.01), 6)
-    centres, nearest = found.centres, found.nearest
+    centres, nearest = sample_kmeans(clusters(gaussian, 6, 0.01), 6)
     assert centres.shape == (6, 8)
     assert torch.equal(nearest[:6].sort().values, torch.arange(6))
     assert torch.equal(nearest, nearest[:6].repeat(100))
-    few = sample_kmeans(torch.tensor([[1.0], [1.0], [2.0]]), 3).centres
+    few = sample_kmeans(torch.tensor([[1.0], [1.0], [2.0]]), 3)[0]
     assert sorted(few.flatten().tolist()) == [1.0, 2.0]
 
 

@@ -81,7 +81,7 @@ def test_features_are_the_mean_of_the_tokens_where_a_backbone_averages(name: str
     torch.testing.assert_close(features, tokens.mean(dim=1))
 
 
-def test_a_redrawn_network_has_other_weights_of_the_same_spread() -> None:
+def test_a_reinitialized_network_has_other_weights_of_the_same_spread() -> None:
     first = build_backbone("resnet8-w16", 16).network
     second = reinitialized(first)
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
@@ -90,7 +90,9 @@ def test_a_redrawn_network_has_other_weights_of_the_same_spread() -> None:
             assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1].abs() < 0.2
 
 
-def test_a_redrawn_network_keeps_what_starts_constant_what_is_not_trained_and_the_first_network() -> None:
+def test_a_reinitialized_network_keeps_what_starts_constant_what_is_not_trained_and_the_first_network() -> (
+    None
+):
     first = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
     first[0].bias.requires_grad_(False)
     before = {name: value.clone() for name, value in first.state_dict().items()}

@@ -12,7 +12,8 @@ import torch
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.maps import Points, map_features, read_features, write_csv
 from fullrank.features.shard_writer import StoreWriter
-from fullrank.report.feature_map import interactive_map, paper_map, write_maps
+from fullrank.figures.matplotlib import plot
+from fullrank.report.feature_map import interactive_map, map_figure, write_maps
 
 GENERATOR = torch.Generator().manual_seed(0)
 ROWS = torch.randn(300, 8, generator=GENERATOR) * torch.tensor([9.0, 4.0, *[0.5] * 6])
@@ -82,9 +83,10 @@ def test_every_point_is_drawn_in_the_colour_of_its_class(tmp_path: Path) -> None
     assert [trace.name for trace in page.data] == ["no label", "cat", "dog", "bird"]
     assert sum(len(trace.x) for trace in page.data) == 300
     for trace in page.data:
-        assert np.array_equal(found.places[trace.customdata, 0], trace.x)
-    axes = paper_map(found).axes[0]
-    assert sum(len(np.asarray(part.get_offsets())) for part in axes.collections) == 300
+        images = [int(said.removeprefix("image ")) for said in trace.customdata]
+        assert np.allclose(found.places[images, 0], trace.x, rtol=1e-4)
+    axes = plot(map_figure(found)).axes[0]
+    assert sum(len(np.asarray(part.get_xdata())) for part in axes.lines) == 300
     legend = axes.get_legend()
     assert legend is not None and [text.get_text() for text in legend.texts][1] == "cat"
     write_csv(found, tmp_path / "map.csv")
@@ -98,4 +100,7 @@ def test_files_are_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in written) == ["map.html", "map.pdf", "map.png", "map.svg"]
     assert "<script src=" not in (tmp_path / "map.html").read_text(), "it needs no network"
     unlabelled = map_features(Points(ROWS, np.arange(300)))
-    assert len(interactive_map(unlabelled).data) == 1 and paper_map(unlabelled).axes[0].get_legend() is None
+    assert (
+        len(interactive_map(unlabelled).data) == 1
+        and plot(map_figure(unlabelled)).axes[0].get_legend() is None
+    )

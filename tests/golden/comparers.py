@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._two_branch import negative_cosine, regression_loss
+from fullrank.methods import negative_cosine, regression_loss
 from fullrank.methods.byol import byol_loss
 from fullrank.methods.simsiam import simsiam_loss
 from fullrank.networks.momentum import cosine_tau, update_momentum

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fullrank.methods import negative_cosine, regression_loss
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import negative_cosine, regression_loss
-from fullrank.methods.cplearn import cplearn_loss, cplearn_temperature
+from fullrank.methods.cplearn import cplearn_temperature
 from fullrank.methods.isoloss import isoloss_cosine, isoloss_euclidean
 from fullrank.networks.correlation import averaged_correlation, copied_predictor, spectral_predictor
 from golden.harness import Case, comparer
+from methods.code_scores import loss_of_scores
 
 
 def wanted_predictor(setting: str) -> Callable[[Tensor], Tensor]:
@@ -118,7 +119,7 @@ def cplearn(case: Case) -> None:
     case.check("out.scores2", scores[1])
     case.check("out.probs1", scores[0].softmax(dim=1))
     for beta in (0.1, 1.0, 10.0):
-        loss = cplearn_loss(scores, beta)["loss"]
+        loss = loss_of_scores(scores, beta)["loss"]
         inputs = {
             "scores1": scores[0],
             "scores2": scores[1],

@@ -159,7 +159,8 @@ def trajectory(case: Case) -> None:
         rate = set_learning_rates(optimizer, config, step, per_epoch)
         if answer.each_step:
             answer.each_step(method, case, step)
-        method.before_step(StepInfo(step, steps, per_epoch))
+        info = StepInfo(step, steps, per_epoch)
+        method.before_step(info)
         views = list(case.tensor("in.views")[step])
         first = None if step or isinstance(answer.first, str) else _untouched(method, answer.first, views[0])
         result = method.loss(views)
@@ -177,7 +178,7 @@ def trajectory(case: Case) -> None:
             [0.0 if (g := gradients[n]) is None else g.norm().item() for n in gradients]
         )
         optimizer.step()
-        method.after_step(step / steps)
+        method.after_step(info)
         if case.settings["ema"]:
             ema = case.settings["ema"]
             seen["tau"].append(cosine_tau(ema["base"], ema["final"], step / steps))

@@ -1,4 +1,4 @@
-"""A method or a lab that is dropped in is listed, documented and tested with no other line changed."""
+"""A method, metric or lab that is dropped in is listed, documented and tested with no other line changed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ import pytest
 import fullrank.labs
 
 ROOT = Path(__file__).parents[2]
+METRIC = '''
+"""How many coordinates are above zero."""
+
+from torch import Tensor
+
+from fullrank.collapse.metrics._definition import metric
+
+@metric(
+    "positive_share",
+    high="1",
+    better="none",
+    blind="everything but signs",
+    cost="n d",
+    reference="nobody",
+    invariances=frozenset({"permutation", "replication"}),
+)
+def positive_share(z: Tensor) -> float:
+    """Share of coordinates above zero."""
+    return float((z > 0).double().mean())
+'''
 EXAMPLE = ROOT / "examples" / "third_party_method" / "fullrank_tico.py"
 
 
@@ -27,12 +47,13 @@ def _lab_of_the_docs() -> str:
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with a file of a method and a folder of a lab more."""
+    """A copy of the package with a method, a metric and a lab more."""
     copy = tmp_path_factory.mktemp("grown")
     shutil.copytree(
         ROOT / "src" / "fullrank", copy / "fullrank", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(EXAMPLE, copy / "fullrank" / "methods" / "tico.py")
+    (copy / "fullrank" / "collapse" / "metrics" / "signs.py").write_text(METRIC)
     lab = copy / "fullrank" / "labs" / "bias"
     lab.mkdir()
     (lab / "__init__.py").touch()
@@ -47,19 +68,29 @@ def _run(grown: Path, *words: str) -> str:
     return done.stdout
 
 
+def _page(grown: Path, script: str, page: str) -> str:
+    return _run(grown, "-c", f"import sys; sys.path.insert(0, 'docs'); import {script} as s; print({page})")
+
+
 def test_a_method_is_listed_and_in_the_table_of_the_docs(grown: Path) -> None:
-    code = "import make_methods_table as script; print(script.page(script.listed(), {}))"
-    page = _run(grown, "-c", f"import sys; sys.path.insert(0, 'docs'); {code}")
+    page = _page(grown, "make_methods_table", "s.page(s.listed(), {})")  # from `fullrank list methods --json`
     assert "| `tico` | [2206.10698](https://arxiv.org/abs/2206.10698) |" in page
 
 
-def test_a_lab_is_listed(grown: Path) -> None:
-    listed = json.loads(_run(grown, "-m", "fullrank", "list", "labs", "--json"))
-    assert "bias" in {row["name"] for row in listed}
+def test_a_metric_is_in_the_table_of_the_docs(grown: Path) -> None:
+    assert "| `positive_share`<br>`PositiveShare` | points | 0 … 1 |" in _page(
+        grown, "make_metrics_table", "s.page()"
+    )
 
 
-def test_both_are_held_to_what_all_promise(grown: Path) -> None:
-    files = ("tests/methods/test_every_method.py", "tests/labs/test_lab.py")
+@pytest.mark.parametrize(("what", "name"), [("metrics", "positive_share"), ("labs", "bias")])
+def test_it_is_listed(grown: Path, what: str, name: str) -> None:
+    assert name in {row["name"] for row in json.loads(_run(grown, "-m", "fullrank", "list", what, "--json"))}
+
+
+def test_all_are_held_to_what_their_kind_promises(grown: Path) -> None:
+    files = [f"tests/{kind}.py" for kind in ("methods/test_every_method", "collapse/test_definitions")]
+    files += ["tests/collapse/test_streaming.py", "tests/labs/test_lab.py"]
     collected = _run(grown, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files)
-    assert "test_every_method.py::test_gradient_reaches_every_parameter_of_the_backbone[tico]" in collected
-    assert "[bias]" in collected
+    for file, name in zip(files, ("tico", "positive_share", "positive_share", "bias"), strict=True):
+        assert [line for line in collected.splitlines() if line.startswith(file) and f"[{name}" in line]

@@ -90,3 +90,11 @@ NAMES = re.compile(r"\bfullrank(?:\.\w+)+")
 def test_what_a_page_names_can_be_imported(page: str) -> None:
     for name in sorted(set(NAMES.findall((ROOT / page).read_text()))):
         assert pkgutil.resolve_name(name) is not None
+
+
+def test_what_was_renamed_is_found_under_its_new_name() -> None:
+    rows = re.findall(r"^\| .+ \| (.+) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in NAMES.findall(row) if "NAME" not in name}
+    assert len(named) > 20
+    for name in sorted(named):
+        assert pkgutil.resolve_name(name) is not None

@@ -12,7 +12,7 @@ import pytest
 
 from cli.helpers import call
 from fullrank.labs import LABS
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.capacity.lab import shares_of
 from fullrank.training.setup import data_order

@@ -19,9 +19,9 @@ from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.labs.codes.measures import cosines_by_class, loss_floor, of_codes, standardised_covariance
-from fullrank.methods.cplearn import cplearn_loss
 from fullrank.training.loop import train
 from labs.fake_runs import write_run
+from methods.code_scores import loss_of_scores
 
 LAB = LABS["codes"]()
 RUN = {
@@ -37,7 +37,9 @@ RUN = {
 @pytest.mark.parametrize(("codes", "rows"), [(16, 4), (64, 64), (1024, 8)])
 def test_images_with_a_code_each_reach_the_floor_of_the_loss(codes: int, rows: int) -> None:
     one_hot = 1000.0 * torch.eye(codes)[:rows]
-    assert cplearn_loss([one_hot, one_hot])["loss"].item() == pytest.approx(loss_floor(codes, rows), abs=1e-5)
+    assert loss_of_scores([one_hot, one_hot])["loss"].item() == pytest.approx(
+        loss_floor(codes, rows), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 10.0, 300.0])
@@ -47,9 +49,9 @@ def test_no_scores_come_below_the_floor_whether_views_agree_or_not(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        z1, z2 = (scale * torch.randn(rows, codes, generator=generator) for _ in range(2))
+        z1, z2 = (scale * torch.randn(rows, codes, generator=generator).double() for _ in range(2))
         for views in ([z1, z1], [z1, z2]):
-            assert cplearn_loss(views)["loss"].item() >= loss_floor(codes, rows) - 1e-5
+            assert loss_of_scores(views)["loss"].item() >= loss_floor(codes, rows) - 1e-5
 
 
 def test_the_published_settings_have_the_floor_that_the_analysis_gives() -> None:

@@ -18,11 +18,11 @@ import torch
 from rich.console import Console
 
 from fullrank.errors import UsageError
+from fullrank.figures import Series
 from fullrank.labs import LABS
 from fullrank.labs._common.cells import finished, jobs_at_once, run_cells
 from fullrank.labs._common.claims import above, holds, spread
 from fullrank.labs._common.effects import effects
-from fullrank.labs._common.figures import Series
 from fullrank.labs._common.lab import Job, plan_cells
 from fullrank.labs._common.live import LiveCells
 from fullrank.labs._common.page import write_lab

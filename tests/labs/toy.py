@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fullrank.errors import DataError
+from fullrank.figures import Dots, Heat, Lines, Series, Table
 from fullrank.labs._common.cells import run_cells
 from fullrank.labs._common.claims import above
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Heat, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Job, Lab, Settings
 from fullrank.labs._common.results import Results
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods import Method, build_method
-from fullrank.methods._contrast import info_nce, nt_xent
-from fullrank.methods.barlow_twins import barlow_loss, barlow_terms
+from fullrank.methods import Method, build_method, info_nce, nt_xent
+from fullrank.methods.barlow_twins import barlow_loss
 from fullrank.methods.directclr import DirectCLR, directclr_loss
-from fullrank.methods.lejepa import LeJEPA, epps_pulley, lejepa_terms, random_directions, sigreg
-from fullrank.methods.mocov3 import moco_distance, mocov3_loss
-from fullrank.methods.vicreg import covariance, variance, vicreg_loss, vicreg_terms
+from fullrank.methods.lejepa import LeJEPA, epps_pulley, lejepa_loss, random_directions, sigreg
+from fullrank.methods.mocov3 import mocov3_loss
+from fullrank.methods.vicreg import covariance, variance, vicreg_loss
 from fullrank.methods.wmse import WMSE, whiten, wmse_loss
 
 SIGNS = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
@@ -39,26 +38,28 @@ def images(count: int = 2, n: int = 16, side: int = 2) -> list[Tensor]:
 
 
 def test_barlow_twins_is_content_with_identical_views_of_uncorrelated_channels() -> None:
-    assert barlow_loss([SIGNS, SIGNS]).item() == pytest.approx(0, abs=1e-8)
+    assert barlow_loss([SIGNS, SIGNS])["loss"].item() == pytest.approx(0, abs=1e-8)
 
 
 def test_barlow_twins_charges_a_constant_view_one_per_channel() -> None:
-    terms = barlow_terms([torch.ones(8, 5), torch.ones(8, 5)])
+    terms = barlow_loss([torch.ones(8, 5), torch.ones(8, 5)])
     assert (terms["invariance"].item(), terms["redundancy"].item()) == (5, 0)
 
 
 def test_barlow_twins_charges_a_repeated_channel_on_both_sides_of_the_diagonal() -> None:
     z = SIGNS[:, [0, 0]]
-    assert barlow_terms([z, z])["redundancy"].item() == pytest.approx(2, abs=1e-4)
+    assert barlow_loss([z, z])["redundancy"].item() == pytest.approx(2, abs=1e-4)
 
 
 def test_barlow_twins_does_not_see_scale_and_offset() -> None:
     z = [rows(0), rows(1)]
-    torch.testing.assert_close(barlow_loss([3 * z[0] + 1, z[1]]), barlow_loss(z), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        barlow_loss([3 * z[0] + 1, z[1]])["loss"], barlow_loss(z)["loss"], rtol=1e-4, atol=0
+    )
 
 
 def test_the_unbiased_standardisation_cannot_reach_a_diagonal_of_one() -> None:
-    invariance = barlow_terms([SIGNS, SIGNS], "unbiased")["invariance"].item()
+    invariance = barlow_loss([SIGNS, SIGNS], standardise="unbiased")["invariance"].item()
     assert invariance == pytest.approx(3 * (1 - 3 / 4) ** 2, rel=1e-3)
 
 
@@ -73,12 +74,12 @@ def test_vicregs_covariance_term_is_zero_for_uncorrelated_channels_only() -> Non
 
 
 def test_vicreg_is_zero_for_identical_views_of_uncorrelated_spread_channels() -> None:
-    assert vicreg_loss([SIGNS, SIGNS]).item() == pytest.approx(0)
+    assert vicreg_loss([SIGNS, SIGNS])["loss"].item() == pytest.approx(0)
 
 
 def test_vicregs_averaged_variance_is_half_the_summed_one() -> None:
     z = [0.1 * rows(0), 0.1 * rows(1)]
-    summed, averaged = vicreg_terms(z, "sum"), vicreg_terms(z, "mean")
+    summed, averaged = (vicreg_loss(z, variance_over_views=how) for how in ("sum", "mean"))
     torch.testing.assert_close(summed["variance"], 2 * averaged["variance"])
     torch.testing.assert_close(summed["covariance"], averaged["covariance"])
 
@@ -104,8 +105,8 @@ def test_wmse_whitens_each_sub_batch_by_itself_and_takes_up_the_remainder() -> N
     z = [rows(0, n=19), rows(1, n=19)]
     order = torch.randperm(19, generator=torch.Generator().manual_seed(0))
     first, second = order[:10], order[10:]
-    parts = [wmse_loss([view[part] for view in z]) for part in (first, second)]
-    by_hand = (10 * parts[0] + 9 * parts[1]) / 19
+    halves = [wmse_loss([view[part] for view in z]) for part in (first, second)]
+    by_hand = (10 * halves[0] + 9 * halves[1]) / 19
     torch.testing.assert_close(wmse_loss(z, order, whitening_size=8), by_hand)
 
 
@@ -227,7 +228,7 @@ def test_moco_sums_two_directions_of_twice_the_temperature_times_info_nce() -> N
 
 def test_mocos_keys_get_no_gradient() -> None:
     q, k = rows(0).requires_grad_(), rows(1).requires_grad_()
-    moco_distance(q, k).backward()
+    mocov3_loss({0: q}, {1: k}).backward()
     assert q.grad is not None
     assert k.grad is None
 
@@ -256,7 +257,7 @@ def test_lejepas_small_crops_meet_the_mean_of_the_full_views_but_do_not_shift_it
     z, directions = [rows(i) for i in range(3)], random_directions(4, 8, seed=0)
     centre = (z[0] + z[1]) / 2
     by_hand = torch.stack([(view - centre).square().mean() for view in z]).mean()
-    torch.testing.assert_close(lejepa_terms(z, directions, small=[2])["invariance"], by_hand)
+    torch.testing.assert_close(lejepa_loss(z, directions, small=[2])["invariance"], by_hand)
 
 
 def test_lejepa_tells_small_crops_by_their_size() -> None:
@@ -283,12 +284,12 @@ def test_lejepa_draws_nothing_in_eval_mode() -> None:
     method = built("lejepa", proj_hidden_dim=8, proj_output_dim=4).eval()
     assert isinstance(method, LeJEPA)
     method.loss(images())
-    assert method.drawn == 0
+    assert method.batches == 0
 
 
 COPIES = {  # a loss on copies of two views, which must not depend on how many copies there are
-    "barlow_twins": lambda z: barlow_loss(z),
-    "vicreg": lambda z: vicreg_loss(z),
+    "barlow_twins": lambda z: barlow_loss(z)["loss"],
+    "vicreg": lambda z: vicreg_loss(z)["loss"],
     "wmse": lambda z: wmse_loss(z),
     "directclr": lambda z: directclr_loss(z, [torch.arange(4)]),
     "mocov3": lambda z: mocov3_loss(z, z),

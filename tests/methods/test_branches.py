@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods import METHODS, Method
-from fullrank.methods._two_branch import (
+from fullrank.methods import (
+    METHODS,
+    Method,
     TwoBranchMethod,
+    ViewPairs,
     negative_cosine,
     over_pairs,
     regression_loss,
-    small_crops,
 )
+from fullrank.methods._two_branch import small_crops
 from fullrank.methods.simsiam import simsiam_loss
 from fullrank.networks.heads import mlp
 from methods.shrunk import SIDE, method, views
@@ -98,20 +100,20 @@ def test_small_crops_are_a_mean_of_their_own_which_is_added() -> None:
     p, z = encodings("01234", 0), encodings("01", 10)
     main = (squared(p[0], z[1]) + squared(p[1], z[0])) / 2
     extra = sum(squared(p[a], z[b]) for a in (2, 3, 4) for b in (0, 1)) / 6
-    torch.testing.assert_close(over_pairs(squared, p, z, small=[2, 3, 4]), main + extra)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(small=[2, 3, 4])), main + extra)
 
 
 def test_small_crops_of_the_target_are_added_in_the_same_way() -> None:
     p, z = encodings("01", 0), encodings("0123", 10)
     main = (squared(p[0], z[1]) + squared(p[1], z[0])) / 2
     extra = sum(squared(p[a], z[b]) for a in (0, 1) for b in (2, 3)) / 4
-    torch.testing.assert_close(over_pairs(squared, p, z, small=[2, 3]), main + extra)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(small=[2, 3])), main + extra)
 
 
 def test_where_all_pairs_have_a_small_crop_their_mean_is_the_whole() -> None:
     p, z = encodings("12", 0), encodings("0", 10)
     by_hand = (squared(p[1], z[0]) + squared(p[2], z[0])) / 2
-    torch.testing.assert_close(over_pairs(squared, p, z, small=[1, 2]), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(small=[1, 2])), by_hand)
 
 
 @pytest.mark.parametrize(("sides", "small"), [((4, 4), []), ((8, 8, 4), [2]), ((4, 8, 2, 8), [0, 2])])
@@ -129,44 +131,45 @@ def test_the_mean_of_targets_is_that_of_the_other_views() -> None:
     by_hand = (
         squared(p[0], (z[1] + z[2]) / 2) + squared(p[1], (z[0] + z[2]) / 2) + squared(p[2], (z[0] + z[1]) / 2)
     ) / 3
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding="target"), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(mean_encoding="target")), by_hand)
 
 
 def test_one_source_meets_the_mean_of_two_targets() -> None:
     p, z = encodings("0", 0), encodings("12", 10)
     by_hand = squared(p[0], (z[1] + z[2]) / 2)
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding="target"), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(mean_encoding="target")), by_hand)
 
 
 def test_the_mean_of_sources_meets_each_target() -> None:
     p, z = encodings("12", 0), encodings("03", 10)
     mean = (p[1] + p[2]) / 2
     by_hand = (squared(mean, z[0]) + squared(mean, z[3])) / 2
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding="source"), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(mean_encoding="source")), by_hand)
 
 
 def test_the_mean_of_sources_leaves_out_the_targets_own_view() -> None:
     p, z = encodings("012", 0), encodings("012", 10)
     by_hand = sum(squared((sum(p.values()) - p[b]) / 2, z[b]) for b in range(3)) / 3
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding="source"), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(mean_encoding="source")), by_hand)
 
 
 def test_mean_meets_mean_where_both_branches_are_averaged() -> None:
     p, z = encodings("01", 0), encodings("23", 10)
     by_hand = squared((p[0] + p[1]) / 2, (z[2] + z[3]) / 2)
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding="both"), by_hand)
+    torch.testing.assert_close(over_pairs(squared, p, z, ViewPairs(mean_encoding="both")), by_hand)
 
 
 @pytest.mark.parametrize("side", ["target", "source", "none"])
 def test_with_two_views_a_mean_encoding_is_the_plain_loss(side: str) -> None:
     p, z = encodings("01", 0), encodings("01", 10)
-    torch.testing.assert_close(over_pairs(squared, p, z, mean_encoding=side), over_pairs(squared, p, z))  # type: ignore[arg-type]
+    averaged = ViewPairs(mean_encoding=side)  # type: ignore[arg-type]
+    torch.testing.assert_close(over_pairs(squared, p, z, averaged), over_pairs(squared, p, z))
 
 
 def test_the_mean_is_taken_before_the_cosine_normalises() -> None:
     p, z = encodings("0", 0), {1: rows(11), 2: 100.0 * rows(12)}
     by_hand = negative_cosine(p[0], z[1] + z[2])
-    torch.testing.assert_close(over_pairs(negative_cosine, p, z, mean_encoding="target"), by_hand)
+    torch.testing.assert_close(over_pairs(negative_cosine, p, z, ViewPairs(mean_encoding="target")), by_hand)
 
 
 @every_two_branch_method

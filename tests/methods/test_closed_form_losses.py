@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods import build_method
-from fullrank.methods._two_branch import regression_loss
+from fullrank.methods import StepInfo, build_method, regression_loss
 from fullrank.methods.isoloss import isoloss_cosine, isoloss_euclidean
 from fullrank.networks.correlation import (
     spectral_predictor,
@@ -150,7 +149,7 @@ def eigenvalues_after_training(name: str, seed: int, steps: int = 100) -> Tensor
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        m.after_step(step / steps)
+        m.after_step(StepInfo(step, steps))
     found: Tensor = torch.linalg.eigvalsh(m.C)
     return found
 

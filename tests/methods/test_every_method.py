@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.methods import METHODS, StepInfo, make_config
+from fullrank.methods import METHODS, Method, StepInfo, make_config
 from fullrank.training.config import TrainConfig
-from methods.shrunk import method, shrunk, views
+from methods.shrunk import SIDE, method, needed, shrunk, training_step
 
 every_method = pytest.mark.parametrize("name", list(METHODS))
 
@@ -23,7 +22,7 @@ every_method = pytest.mark.parametrize("name", list(METHODS))
 @every_method
 def test_gradient_reaches_every_parameter_of_the_backbone(name: str) -> None:
     m = method(name)
-    m.loss(views()).loss.backward()
+    m.loss(needed(name)).loss.backward()
     for parameter in m.backbone.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
@@ -33,7 +32,7 @@ def test_gradient_reaches_every_parameter_of_the_backbone(name: str) -> None:
 @every_method
 def test_what_is_not_trained_gets_no_gradient(name: str) -> None:
     m = method(name)
-    m.loss(views()).loss.backward()
+    m.loss(needed(name)).loss.backward()
     assert all(p.grad is None for p in m.parameters() if not p.requires_grad)
 
 
@@ -47,38 +46,29 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
 
 @every_method
 def test_bf16_gives_about_the_loss_of_fp32(name: str) -> None:
-    exact = method(name).loss(views()).loss.item()
+    exact = method(name).loss(needed(name)).loss.item()
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = method(name).loss(views()).loss.item()
+        rounded = method(name).loss(needed(name)).loss.item()
     assert rounded == pytest.approx(exact, rel=0.05, abs=0.05)
 
 
 @every_method
 def test_a_state_dict_restores_every_tap_bitwise(name: str) -> None:
     first, second = method(name, seed=0), method(name, seed=5)
-    first.loss(views())
+    first.loss(needed(name))
     second.load_state_dict(first.state_dict())
-    ours, theirs = (m.eval().embed(views()[0]) for m in (first, second))
+    ours, theirs = (m.eval().embed(needed(name)[0]) for m in (first, second))
     assert all(torch.equal(ours[tap], theirs[tap]) for tap in ours)
 
 
 @every_method
 def test_a_method_that_is_saved_between_two_steps_goes_on_as_if_it_had_not_been(name: str) -> None:
-    def steps(m: Any, numbers: range) -> list[float]:
+    def steps(m: Method, numbers: range) -> list[float]:
         losses = []
         for step in numbers:
             torch.manual_seed(step)  # as the loop does, so that no random state need be saved
-            m.before_step(StepInfo(step, 4, 2))
-            loss = m.loss(views(seed=step)).loss
-            m.zero_grad()
-            loss.backward()
-            m.after_backward()
-            with torch.no_grad():
-                for p in m.parameters():
-                    if p.grad is not None:
-                        p.sub_(0.01 * p.grad)
-            m.after_step(step / 4)
-            losses.append(loss.item())
+            done = training_step(m, needed(name, seed=step), StepInfo(step, 4, 2), lr=0.01)
+            losses.append(done.loss.item())
         return losses
 
     straight = method(name)
@@ -92,13 +82,13 @@ def test_a_method_that_is_saved_between_two_steps_goes_on_as_if_it_had_not_been(
 @every_method
 def test_loss_and_embed_name_the_same_taps_but_for_codes_that_a_loss_does_not_keep(name: str) -> None:
     m = method(name)
-    of_loss, of_embed = set(m.loss(views()).taps), set(m.eval().embed(views()[0]))
+    of_loss, of_embed = set(m.loss(needed(name)).taps), set(m.eval().embed(needed(name)[0]))
     assert of_loss == of_embed - ({"codes"} if name == "cplearn" else set())
 
 
 @every_method
 def test_every_tap_is_one_row_per_image(name: str) -> None:
-    taps = method(name).eval().embed(views()[0])
+    taps = method(name).eval().embed(needed(name)[0])
     assert {tuple(z.shape[:1]) for z in taps.values()} == {(16,)}
     assert {z.ndim for z in taps.values()} == {2}
 
@@ -106,21 +96,19 @@ def test_every_tap_is_one_row_per_image(name: str) -> None:
 @every_method
 def test_measuring_changes_no_state(name: str) -> None:
     m = method(name)
-    m.loss(views())
+    m.loss(needed(name))
     before = {key: value.clone() for key, value in m.state_dict().items()}
     with torch.no_grad():
-        m.eval().embed(views(seed=3)[0])
+        m.eval().embed(needed(name, seed=3)[0])
     assert all(torch.equal(before[key], value) for key, value in m.state_dict().items())
 
 
 @every_method
-@pytest.mark.parametrize("batch", [[torch.ones(16, 3, 4, 4)] * 2, views(2)], ids=["constant", "two images"])
-def test_an_extreme_batch_gives_a_finite_loss_and_gradient_or_one_clear_line(
-    name: str, batch: list[Tensor]
-) -> None:
-    m = method(name)
+@pytest.mark.parametrize("batch", ["constant", "two images"])
+def test_an_extreme_batch_gives_a_finite_loss_and_gradient_or_one_clear_line(name: str, batch: str) -> None:
+    m, constant = method(name), [torch.ones(16, 3, SIDE, SIDE)] * METHODS[name].views_needed
     try:
-        loss = m.loss(batch).loss
+        loss = m.loss(constant if batch == "constant" else needed(name, n=2)).loss
     except UsageError as error:
         assert "\n" not in str(error)  # noqa: PT017 - a loss and a clear line are both right
         return
@@ -130,15 +118,16 @@ def test_an_extreme_batch_gives_a_finite_loss_and_gradient_or_one_clear_line(
 
 
 @every_method
-def test_one_view_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="it needs 2, got 1"):
-        method(name).loss(views()[:1])
+def test_fewer_views_than_it_needs_are_refused(name: str) -> None:
+    count = METHODS[name].views_needed
+    with pytest.raises(UsageError, match=f"it needs {count}, got {count - 1}"):
+        method(name).loss(needed(name, more=-1))
 
 
 @every_method
-def test_more_than_two_views_give_a_loss_on_the_scale_of_two(name: str) -> None:
-    two, four = (method(name).loss(views(count=count)).loss.item() for count in (2, 4))
-    assert four == pytest.approx(two, rel=0.2, abs=0.5)
+def test_more_views_than_it_needs_give_a_loss_on_the_same_scale(name: str) -> None:
+    few, many = (method(name).loss(needed(name, more=more)).loss.item() for more in (0, 2))
+    assert many == pytest.approx(few, rel=0.2, abs=0.5)
 
 
 @every_method
@@ -185,21 +174,12 @@ def footprint(name: str, **options: Any) -> str:
     seen: list[Any] = [(g.name, len(g.params), g.fixed_lr) for g in m.param_groups()]
     for step in range(4):
         torch.manual_seed(step)
-        m.before_step(StepInfo(step, 4, 2))
-        result = m.loss(views(seed=step, count=3))
-        m.zero_grad()
-        result.loss.backward()
-        m.after_backward()
+        result = training_step(m, needed(name, seed=step, more=1), StepInfo(step, 4, 2))
         seen += [None if p.grad is None else round(float(p.grad.norm()), 6) for p in m.parameters()]
-        with torch.no_grad():
-            for p in m.parameters():
-                if p.grad is not None:
-                    p.sub_(0.1 * p.grad)
-        m.after_step(step / 4)
         seen.append(round(result.loss.item(), 6))
     seen += [(key, tuple(v.shape), round(float(v.double().norm()), 6)) for key, v in m.state_dict().items()]
     with torch.no_grad():
-        seen += [round(float(z.norm()), 6) for z in m.eval().embed(views()[0]).values()]
+        seen += [round(float(z.norm()), 6) for z in m.eval().embed(needed(name)[0]).values()]
     return repr(seen)
 
 
@@ -221,7 +201,8 @@ def test_every_knob_changes_something(name: str) -> None:
 @every_method
 def test_every_knob_is_documented(name: str) -> None:
     config = METHODS[name].Config
-    undocumented = [f.name for f in dataclasses.fields(config) if f"{f.name}:" not in (config.__doc__ or "")]
+    documented = "\n".join(cls.__doc__ or "" for cls in config.__mro__)
+    undocumented = [f.name for f in dataclasses.fields(config) if f"  {f.name}: " not in documented]
     assert not undocumented
 
 
@@ -241,7 +222,7 @@ def test_the_docstring_names_the_paper_and_what_keeps_it_from_collapse(name: str
     assert cls.mechanism
 
 
-class ReadsOfTheDevice(TorchDispatchMode):
+class WaitsForTheDevice(TorchDispatchMode):
     """Notes every operation for whose outcome a processor would have to wait for its GPU."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique_dim", "_unique2")
@@ -262,17 +243,18 @@ class ReadsOfTheDevice(TorchDispatchMode):
 def test_a_training_step_never_waits_for_the_device(name: str) -> None:
     if name == "wmse":
         pytest.skip("its Cholesky factor tells whether the batch has full rank, which must be known")
-    m, batch = method(name), views()
-    with ReadsOfTheDevice() as reads:
-        m.before_step(StepInfo(1, 4, 2))
+    m, batch = method(name), needed(name)
+    with WaitsForTheDevice() as waits:
+        info = StepInfo(1, 4, 2)
+        m.before_step(info)
         m.loss(batch).loss.backward()
         m.after_backward()
-        m.after_step(0.5)
-    assert reads.seen == []
+        m.after_step(info)
+    assert waits.seen == []
 
 
 def test_reading_a_loss_is_seen_as_waiting_for_the_device() -> None:
-    with ReadsOfTheDevice() as reads:
+    with WaitsForTheDevice() as waits:
         float(torch.zeros(3).sum())
         torch.zeros(3)[torch.ones(3) > 0]
-    assert reads.seen == ["_local_scalar_dense", "index"]
+    assert waits.seen == ["_local_scalar_dense", "index"]

@@ -8,15 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods import StepInfo
-from fullrank.methods._two_branch import (
-    MomentumMethod,
-)
+from fullrank.methods import MomentumMethod, StepInfo
 from fullrank.networks.momentum import cosine_tau, update_momentum
-from methods.shrunk import method, views
-from methods.test_branches import (
-    every_momentum_method,
-)
+from methods.shrunk import method, training_step, views
+from methods.test_branches import every_momentum_method
 
 # the momentum target
 
@@ -40,20 +35,15 @@ def same(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 def optimiser_step(m: MomentumMethod, step: int, total: int = 4) -> None:
-    m.before_step(StepInfo(step, total))
-    m.zero_grad()
-    m.loss(views(seed=step)).loss.backward()
-    with torch.no_grad():
-        for p in m.parameters():
-            if p.grad is not None:
-                p.sub_(0.1 * p.grad)
-    m.after_step(step / total)
+    training_step(m, views(seed=step), StepInfo(step, total))
 
 
 @every_momentum_method
-def test_the_target_starts_as_the_online_network(name: str) -> None:
+def test_the_target_starts_as_the_online_network_and_shares_nothing_with_it(name: str) -> None:
     m = momentum(name)
     assert same(online_parameters(m), target_parameters(m))
+    places, theirs = ({p.data_ptr() for p in side} for side in (online_parameters(m), target_parameters(m)))
+    assert not places & theirs
 
 
 @every_momentum_method
@@ -85,7 +75,7 @@ def test_the_target_moves_by_the_tau_of_this_point_of_the_run(name: str, progres
     tau = {0.0: 0.6, 0.5: 0.8, 1.0: 1.0}[progress]
     pairs = zip(target_parameters(m), online_parameters(m), strict=True)
     wanted = [tau * ours + (1 - tau) * theirs for ours, theirs in pairs]
-    m.after_step(progress)
+    m.after_step(StepInfo(int(2 * progress), 2))
     torch.testing.assert_close(target_parameters(m), wanted)
 
 
@@ -110,7 +100,7 @@ def test_before_target_moves_the_target_within_the_step_and_not_after_it(name: s
     m.before_step(StepInfo(1, 4))
     m.loss(views(seed=1))
     torch.testing.assert_close(target_parameters(m), wanted)
-    m.after_step(0.25)
+    m.after_step(m.info)
     torch.testing.assert_close(target_parameters(m), wanted)
 
 
@@ -123,7 +113,7 @@ def test_before_target_compares_with_the_target_that_has_just_moved(name: str) -
             for p in m.backbone.parameters():
                 p.add_(0.5 * torch.sin(torch.arange(p.numel(), dtype=p.dtype)).view_as(p))
         if update == "after-step":
-            m.after_step(0.0)  # by hand, before the forward pass
+            m.after_step(m.info)  # by hand, before the forward pass
         losses.append(m.loss([view.double() for view in views()]).loss)
     torch.testing.assert_close(*losses)
 

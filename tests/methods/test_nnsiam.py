@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._two_branch import negative_cosine
+from fullrank.methods import negative_cosine
 from fullrank.methods.nnsiam import NNSiam, nearest
 from fullrank.networks.queue import Queue
 from methods.shrunk import method, views

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import FullrankError, UsageError
-from fullrank.methods import build_method
+from fullrank.methods import build_method, negative_cosine, regression_loss
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import negative_cosine, regression_loss
 from fullrank.networks.spectral_filter import filter_rows, gain, right_singular
 from methods.shrunk import method, views
 

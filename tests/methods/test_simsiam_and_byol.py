@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods import build_method
-from fullrank.methods._two_branch import negative_cosine, regression_loss
+from fullrank.methods import StepInfo, build_method, negative_cosine, regression_loss
 from fullrank.methods.byol import BYOL, byol_loss
 from fullrank.methods.simsiam import SimSiam, simsiam_loss
 from fullrank.training.config import TrainConfig
@@ -81,7 +80,7 @@ def test_tau_zero_copies_the_online_parameters_but_no_statistics() -> None:
         for p in m.projector.parameters():
             p.add_(1.0)
         before = {k: v.clone() for k, v in m.target["projector"].named_buffers()}
-    m.after_step(0.3)
+    m.after_step(StepInfo(3, 10))
     for ours, theirs in zip(m.target["projector"].parameters(), m.projector.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert all(torch.equal(v, before[k]) for k, v in m.target["projector"].named_buffers())

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods import METHODS, Method, build_method
-from fullrank.methods._two_branch import negative_cosine, regression_loss
+from fullrank.methods import METHODS, Method, build_method, negative_cosine, regression_loss
 from fullrank.methods.byol import BYOL, byol_loss
 from fullrank.methods.simsiam import SimSiam
 from fullrank.networks.momentum import cosine_tau

@@ -44,7 +44,7 @@ def run(method: nn.Module, steps: int, per_epoch: int = 2, lr: float = 0.01, tot
         loss.backward()
         method.after_backward()  # type: ignore[operator]
         optimizer.step()
-        method.after_step(step / (total or steps))  # type: ignore[operator]
+        method.after_step(method.info)  # type: ignore[operator]
         losses.append(loss.item())
     return losses
 
@@ -127,7 +127,7 @@ def test_a_copied_teacher_equals_the_student_after_a_copy_and_only_then(
         method.before_step(StepInfo(step, 6, 3))
         method.loss(views(seed=step)).loss.backward()
         optimizer.step()
-        method.after_step(step / 6)
+        method.after_step(method.info)
         if same(method.target.state_dict(), student_of(method)):
             found.add(step)
     assert found == copied_after
@@ -143,7 +143,7 @@ def test_a_copy_takes_the_running_statistics_along() -> None:
 def test_an_averaged_teacher_moves_by_one_minus_tau_of_the_way() -> None:
     method = teacher_student(teacher="ema", tau_base=0.9, tau_final=0.9)
     before = {name: value.clone() for name, value in method.target.state_dict().items()}
-    method.after_step(0.0)
+    method.after_step(method.info)
     for name, student in student_of(method).items():
         torch.testing.assert_close(method.target.state_dict()[name], 0.9 * before[name] + 0.1 * student)
 

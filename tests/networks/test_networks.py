@@ -9,7 +9,7 @@ from torch import nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, build_backbone, default_backbone
 from fullrank.networks.heads import mlp
-from fullrank.networks.momentum import cosine_tau, momentum_copy
+from fullrank.networks.momentum import cosine_tau
 from fullrank.networks.sync_bn import synchronise_batch_norm
 
 
@@ -75,13 +75,6 @@ def test_an_output_bn_freezes_the_bias_that_it_undoes() -> None:
     z = head(torch.randn(64, 4))
     torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(2), atol=1e-2, rtol=0)
-
-
-def test_a_momentum_copy_shares_nothing() -> None:
-    online = nn.Linear(3, 3)
-    target = momentum_copy(online)
-    online.weight.data.add_(1)
-    assert not torch.equal(target.weight, online.weight)  # type: ignore[arg-type]
 
 
 def test_tau_rises_from_base_to_final() -> None:

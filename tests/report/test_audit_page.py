@@ -17,9 +17,10 @@ from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import LAYOUTS
-from fullrank.report.audit.page import Against, as_object, write_audit
+from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
+from fullrank.report.audit.view import Against
 from report.test_browser import ARGUMENTS, CHROMIUM, visit
 from report.test_page import figures, without_scripts
 
@@ -105,7 +106,7 @@ def test_against_another(tmp_path: Path) -> None:
 def test_taps_are_chosen_by_buttons(tmp_path: Path) -> None:
     page = page_of(tmp_path, view(), view(cloud(d=12)))
     assert 'data-value="tap0"' in page and "over the depth" in page
-    assert len(figures(page)) == 5
+    assert len(figures(page)) == 6 + 4
 
 
 def test_labels_are_those_of_the_sample() -> None:
@@ -161,4 +162,4 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None
     found = view(labels=torch.arange(300) % 3)
     other = Against("other", view(cloud(seed=1)))
     write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)
-    assert visit(browser, tmp_path / "audit.html", width) == 6
+    assert visit(browser, tmp_path / "audit.html", width) == 6 + 4 + 1

@@ -24,11 +24,10 @@ from fullrank.features.extraction import embed_images
 from fullrank.features.shard_writer import StoreWriter
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
-from fullrank.report.compare import overlays
 from fullrank.report.compare.arms import Comparison, gather
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.estimates import as_number, as_percent, estimate
-from fullrank.report.compare.figures import feature_spectra, probes
+from fullrank.report.compare.figures import feature_spectra, level, probes
 from fullrank.report.compare.measures import choose_images, measure, shared_data
 from fullrank.report.compare.page import write_arms
 from fullrank.report.compare.subjects import open_subject
@@ -119,17 +118,16 @@ def test_verdicts_of_seeds_are_counted(seeds: Any) -> None:
     comparison = compared(*seeds("healthy", "healthy", "complete"))
     text = printed(comparison)
     assert "● healthy 2 of 3" in text and "■ complete 1 of 3" in text
-    assert comparison.arms[0].look.word == "complete"
+    assert comparison.arms[0].style.word == "complete"
 
 
 def test_every_curve_has_a_thin_line_for_each_seed_and_their_mean(seeds: Any, fake_run: Any) -> None:
     runs = {arm.name: arm.runs for arm in compared(*seeds("healthy", "dimensional"), str(fake_run())).arms}
-    figure = known(overlays.level(runs))
-    lines = [trace for trace in figure.data if (trace.meta or {}).get("tap") == "projector"]
+    lines = level(runs)["projector",].series
     assert len(lines) == 3 + 1  # two seeds and their mean, and the other arm
     one, two, mean, other = lines
-    assert one.line.width < mean.line.width and one.line.color == mean.line.color != other.line.color
-    assert mean.y == pytest.approx((np.array(one.y) + np.array(two.y)) / 2)
+    assert one.width < mean.width and one.colour == mean.colour != other.colour
+    assert mean.ys[0] == pytest.approx((np.array(one.ys[0]) + np.array(two.ys[0])) / 2)
 
 
 def test_names_are_one_for_each_arm(seeds: Any) -> None:
@@ -188,7 +186,7 @@ def test_raw_pixels_stand_beside_the_encoders(foreign: str) -> None:
     assert images.raw == pytest.approx(expected, abs=0.01)
     comparison = Comparison(gather([measure(open_subject(foreign), images)]), images)
     assert tables(comparison)[0].rows[-1][1] == "raw pixels"
-    assert len(known(probes(comparison)).data) == 3  # a bar and its dots, and the pixels
+    assert [line.name for line in probes(comparison).series] == ["dino.pth", "raw pixels"]
 
 
 def test_images_without_labels_have_no_knn(foreign: str, tmp_path: Path) -> None:
@@ -226,8 +224,8 @@ def test_an_audit_and_saved_embeddings_stand_beside_runs(fake_run: Any, tmp_path
     expected = known(audit(rows).panel).value("erank_centred")
     for arm in comparison.arms[1:]:
         assert arm.measure(arm.tap, "erank_centred").mean == pytest.approx(expected, rel=1e-5)
-        assert arm.look.word == "healthy" and arm.size(arm.tap) == (400, 24)
-    assert len(known(feature_spectra(comparison)).data) == 2  # of both saved ones: an audit keeps no spectrum
+        assert arm.style.word == "healthy" and arm.size(arm.tap) == (400, 24)
+    assert len(feature_spectra(comparison).series) == 2  # of both saved ones: an audit keeps no spectrum
 
 
 def test_probes_that_were_run_are_columns_and_the_others_are_hinted_at(seeds: Any) -> None:

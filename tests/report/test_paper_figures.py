@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import fullrank
-from expect import known
-from fullrank.report.audit import paper_figures as one
-from fullrank.report.audit import paper_figures_series as series
-from fullrank.report.audit.paper_figures_files import write_audit_figures, write_run_figures
-from fullrank.report.paper_style import FORMATS, save
+from fullrank.figures.matplotlib import FORMATS, plot, save
+from fullrank.report.audit import figures as of_audit
+from fullrank.report.audit.view import Against
+from fullrank.report.curves import compared_spectra, cumulative, spectrum, spectrum_over_time
+from fullrank.report.run import figures as of_run
 from fullrank.report.run.reading import read_run
 
 
@@ -35,7 +35,7 @@ def assert_drawn(stem: Path) -> None:
 def test_the_figures_of_an_audit(tmp_path: Path) -> None:
     view = fullrank.audit(cloud(), metrics=["level"])
     other = fullrank.audit(cloud(d=8), metrics=["level"])
-    written = write_audit_figures({"embedding": view}, tmp_path, ("other", other))
+    written = of_audit.write_audit_figures({"embedding": view}, tmp_path, Against("other", other))
     names = {path.stem for path in written}
     assert names == {"spectrum", "cumulative", "covariance", "adjacency", "against"}
     assert len(written) == 3 * len(names) and {p.name for p in tmp_path.iterdir()} == {
@@ -49,7 +49,7 @@ def test_the_figures_of_a_depth(tmp_path: Path) -> None:
     views = {
         name: fullrank.audit(cloud(d=d), metrics=["level"]) for name, d in (("a/b", 8), ("features", 16))
     }
-    names = {path.stem for path in write_audit_figures(views, tmp_path)}
+    names = {path.stem for path in of_audit.write_audit_figures(views, tmp_path)}
     assert {"a-b-spectrum", "features-spectrum", "features-covariance", "depth"} <= names
     assert "a-b-covariance" not in names
     assert_drawn(tmp_path / "depth")
@@ -57,7 +57,7 @@ def test_the_figures_of_a_depth(tmp_path: Path) -> None:
 
 def test_the_figures_of_a_run(tmp_path: Path, fake_run: Any) -> None:
     run = fake_run("dimensional", epochs=4)
-    names = {path.stem for path in write_run_figures(run)}
+    names = {path.stem for path in of_run.write_run_figures(run)}
     assert {"panels", "projector-trajectories", "projector-spectra", "projector-spectrum"} <= names
     for name in ("panels", "projector-trajectories", "projector-spectra", "projector-cumulative"):
         assert_drawn(run / "figures" / name)
@@ -65,46 +65,40 @@ def test_the_figures_of_a_run(tmp_path: Path, fake_run: Any) -> None:
 
 def test_the_same_drawing_is_the_same_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        save(known(one.adjacency(cloud())), tmp_path / name)
+        save(plot(of_audit.adjacency(cloud())), tmp_path / name)
     for kind in FORMATS:
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
 def test_mixture_entropy_falls_with_components_where_rows_are_clusters(tmp_path: Path) -> None:
     centres = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    figure = one.mixture_curve({"rows": centres.repeat(40, 1) + 0.05 * cloud(200, 4)}, components=(1, 2, 5))
-    assert figure is not None
-    ys = figure.axes[0].lines[0].get_ydata()
+    figure = of_audit.mixture_curve({"rows": centres.repeat(40, 1) + 0.05 * cloud(200, 4)}, (1, 2, 5))
+    ys = figure.series[0].ys[0]
     assert (np.diff(np.asarray(ys, dtype=float)) < 0).all()
-    save(figure, tmp_path / "mixture")
+    save(plot(figure), tmp_path / "mixture")
     assert_drawn(tmp_path / "mixture")
 
 
 def test_the_cumulative_curve_carries_its_auc() -> None:
-    figure = one.cumulative_curves({"rows": np.ones(4)}, 1000, 4)
-    assert figure is not None
-    assert "rows, AUC 0.625" in figure.axes[0].get_legend_handles_labels()[1]
+    figure = cumulative({"rows": np.ones(4)}, 1000, 4)
+    assert "rows, AUC 0.625" in plot(figure).axes[0].get_legend_handles_labels()[1]
 
 
 def test_blocks_of_the_adjacency_are_the_classes() -> None:
     labels = torch.arange(60) % 3
-    figure = one.adjacency(torch.eye(3)[labels], labels)
-    assert figure is not None
-    image = np.asarray(figure.axes[0].images[0].get_array())
+    image = np.array(of_audit.adjacency(torch.eye(3)[labels], labels).z)
     assert image[:20, :20].min() == pytest.approx(1) and image[:20, 20:].max() == pytest.approx(-0.5)
 
 
-def test_nothing_to_draw_is_none(fake_run: Any) -> None:
+def test_nothing_to_draw_is_empty(fake_run: Any) -> None:
     zeros = np.zeros(4)
-    assert one.log_spectrum({"centred": zeros}, 100, 4) is None
-    assert one.cumulative_curves({"rows": zeros}, 100, 4) is None
-    assert one.compared_spectra({"rows": zeros}, {"rows": 4}) is None
-    assert one.covariance(torch.zeros(8, 4)) is None and one.adjacency(torch.zeros(8, 4)) is None
-    assert one.mixture_curve({"rows": torch.zeros(8, 4)}, (1, 2)) is None
-    assert series.trajectories({0: np.ones(4)}) is None and series.spectra_over_epochs({}) is None
-    assert series.trajectories({0: zeros, 1: zeros}) is None
-    assert series.panels_over_depth({}) is None
-    assert series.panels_over_time(read_run(fake_run(epochs=0, ended=False))) is not None
+    assert spectrum({"centred": zeros}, 100, 4).empty and cumulative({"rows": zeros}, 100, 4).empty
+    assert compared_spectra({"rows": (zeros, 4)}).empty and spectrum_over_time({}).empty
+    assert of_audit.covariance(torch.zeros(8, 4)).empty and of_audit.adjacency(torch.zeros(8, 4)).empty
+    assert of_audit.mixture_curve({"rows": torch.zeros(8, 4)}, (1, 2)).empty
+    assert of_run.trajectories({0: np.ones(4)}).empty and of_run.trajectories({0: zeros, 1: zeros}).empty
+    assert of_audit.depth({}) == []
+    assert of_run.panels(read_run(fake_run(epochs=0, ended=False)))
 
 
 def test_pyplot_is_not_involved(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.methods import METHODS, build_method
+from fullrank.methods import METHODS, StepInfo, build_method
 from fullrank.networks.sync_bn import synchronise_batch_norm
 from methods.shrunk import shrunk
 
@@ -33,7 +33,7 @@ def main(rank: int, world: int, rendezvous: str, output: str) -> None:
         wrapped = DistributedDataParallel(method) if world > 1 else method
         loss = wrapped(list(mine)).loss
         loss.backward()
-        method.after_step(0.5)
+        method.after_step(StepInfo(1, 2))
         total = loss.detach().clone()
         if world > 1:
             torch.distributed.all_reduce(total)

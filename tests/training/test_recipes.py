@@ -74,7 +74,7 @@ def take_a_step(config: TrainConfig, side: int, images: int = 4) -> tuple[Tensor
     loss.backward()
     method.after_backward()
     optimizer.step()
-    method.after_step(0.5)
+    method.after_step(method.info)
     return loss.detach(), before, weights()
 
 

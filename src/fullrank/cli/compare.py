@@ -63,8 +63,8 @@ def run(words: Sequence[str]) -> int:
 
 def as_object(comparison: Any, page: Path) -> dict[str, Any]:
     """All that was found, as JSON has it."""
-    from fullrank.report.audit.wording import without_infinities
     from fullrank.report.compare.cautions import cautions
+    from fullrank.report.render import plain_json
 
     whole = {
         "arms": [arm.as_dict() for arm in comparison.arms],
@@ -73,5 +73,5 @@ def as_object(comparison: Any, page: Path) -> dict[str, Any]:
         "notes": list(comparison.notes),
         "page": str(page),
     }
-    cleaned: dict[str, Any] = without_infinities(whole)
+    cleaned: dict[str, Any] = plain_json(whole)
     return cleaned

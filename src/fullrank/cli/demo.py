@@ -143,7 +143,7 @@ def raw_pixel_knn() -> float:
 def _arm(summary: Any, path: Path) -> dict[str, Any]:
     return {
         "name": summary.name,
-        "verdict": summary.look.word,
+        "verdict": summary.style.word,
         "why": summary.why,
         "loss": summary.loss,
         "level": summary.level,

@@ -56,7 +56,17 @@ def _taps(name: str) -> list[str]:
 
     from fullrank.methods import METHODS, build_method
 
-    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8))
+    class OneToken(torch.nn.Linear):  # in timm's form
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flatten(1)).unsqueeze(1)
+
+        def forward_head(self, tokens: torch.Tensor) -> torch.Tensor:
+            return tokens.squeeze(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.forward_head(self.forward_features(x))
+
+    backbone = OneToken(12, 8)
     small = {
         field.name: max(8, field.default // 8)
         for field in dataclasses.fields(METHODS[name].Config)

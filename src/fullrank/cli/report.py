@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
 
     print(write_page(Path(args.run)))
     if args.figures:
-        from fullrank.report.audit.paper_figures_files import write_run_figures
+        from fullrank.report.run.figures import write_run_figures
 
         for path in write_run_figures(args.run):
             print(path)

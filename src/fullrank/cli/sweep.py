@@ -203,11 +203,11 @@ def line(ended: Ended) -> str:
     """What one run came to."""
     if ended.error:
         return f"failed: {ended.error}"
-    from fullrank.report.style import duration, number, percent
+    from fullrank.figures.style import duration, number, percent
 
     summary = _summary(ended.cell)
     knn = f"  k-NN {percent(summary.knn)}" if summary.knn is not None else ""
-    told = f"{summary.look.glyph} {summary.look.word}  loss {number(summary.loss, 4)}{knn}"
+    told = f"{summary.style.glyph} {summary.style.word}  loss {number(summary.loss, 4)}{knn}"
     return f"{told}  {duration(summary.elapsed)}"
 
 
@@ -225,7 +225,7 @@ def as_object(cells: Sequence[Job], failed: Mapping[str, str]) -> dict[str, Any]
         row: dict[str, Any] = {"name": cell.name, "run": str(cell.run), "error": failed.get(cell.name)}
         if cell.ended:
             summary = _summary(cell)
-            row |= {"verdict": summary.look.word, "loss": summary.loss}
+            row |= {"verdict": summary.style.word, "loss": summary.loss}
             row |= {"knn": summary.knn, "linear": summary.linear}
         runs.append(row)
     return {"runs": runs, "failed": len(failed)}

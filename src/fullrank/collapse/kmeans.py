@@ -1,8 +1,10 @@
 """k-means, of a bounded sample or of all features of a data set.
 
+`kmeans` is for many rows:
+
 - It starts on a sample of rows and doubles it whenever the centres hardly move, so that few steps see all
   rows; in bfloat16 where the processor multiplies in it, for these centres are only where the exact steps
-  start. `sample_kmeans` leaves this out: its k-means++ start draws from all rows.
+  start.
 - A row keeps an upper bound on the distance to its own centre and a lower bound on that to all others.
   Centres that move by a little move the bounds by no more, and while the upper one is below the lower one the
   row need not be compared (Hamerly 2010). The steps are Lloyd's own, up to rounding.
@@ -136,8 +138,8 @@ def kmeans(
     return min(found, key=lambda result: result.inertia)
 
 
-def sample_kmeans(rows: Tensor, clusters: int, seed: int = 0, steps: int = 50) -> KMeans:
-    """`kmeans` of a bounded sample of rows, until no row changes its cluster.
+def sample_kmeans(rows: Tensor, clusters: int, seed: int = 0, steps: int = 50) -> tuple[Tensor, Tensor]:
+    """Centres [k, d] of a bounded sample, and the nearest one [n] of every row.
 
     Args:
         rows: [n, d], finite floats.
@@ -145,20 +147,26 @@ def sample_kmeans(rows: Tensor, clusters: int, seed: int = 0, steps: int = 50) -
         seed: of the start.
         steps: the most of them.
 
-    Raises:
-        UsageError: no rows, or less than one cluster.
-
     Example:
-        >>> sample_kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 3).nearest.unique().tolist()
+        >>> sample_kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 3)[1].unique().tolist()
         [0, 1, 2]
     """
     if not len(rows) or clusters < 1:
         raise UsageError(f"k-means needs rows and at least one cluster, not {len(rows)} and {clusters}")
-    generator = torch.Generator().manual_seed(seed)
     mean = rows.mean(0)
+    rows = rows - mean
+    generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(len(rows), (), generator=generator))
-    start = _plus_plus(rows - mean, clusters, generator, first) + mean
-    return kmeans(rows, len(start), steps=steps, tolerance=0.0, start=start)
+    centres = _plus_plus(rows, clusters, generator, first)
+    nearest = squared_distances(rows, centres).argmin(1)
+    for _ in range(steps):
+        counts = torch.bincount(nearest, minlength=len(centres)).to(rows)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
+        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+        before, nearest = nearest, squared_distances(rows, centres).argmin(1)
+        if torch.equal(before, nearest):
+            break
+    return centres + mean, nearest
 
 
 def _from_samples(
@@ -202,8 +210,8 @@ def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator, first: i
 
     With a first row given there are fewer where there are fewer different rows, without one some repeat.
     """
-    chance = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)
-    chosen: list[int] = []
+    squares = torch.linalg.vector_norm(rows, dim=1).square()
+    chance, chosen = torch.ones_like(squares), list[int]()
     while len(chosen) < clusters:
         place = first
         if chosen or place is None:
@@ -211,7 +219,10 @@ def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator, first: i
             aim = torch.rand((), generator=generator, dtype=torch.float64).to(steps) * steps[-1:]
             place = int(torch.searchsorted(steps, aim, right=True).clamp_max(len(rows) - 1))
         chosen.append(place)
-        distance = (rows - rows[place]).square().sum(1)
+        if first is not None:
+            distance = (rows - rows[place]).square().sum(1)
+        else:  # faster, but equal rows need not be at 0
+            distance = (squares - 2 * (rows @ rows[place]) + squares[place]).clamp_min(0)
         chance = distance if len(chosen) == 1 else chance.minimum(distance)
         if not float(chance.sum()) > 0:
             if first is not None:

@@ -36,13 +36,10 @@ def warnings(
         'level halves every panel: at 0.116, it passes 0.05 in about 2 panels'
     """
     thresholds = thresholds or Thresholds()
-    limits = {
-        "level": thresholds.level,
-        **{metric: thresholds.fewest(metric, panel.d) for metric in thresholds.shares()},
-    }
+    limits = {metric: thresholds.fewest(metric, panel.d) for metric in thresholds.shares()}
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
-    for metric, limit in limits.items():
+    for metric, limit in {"level": thresholds.level, **limits}.items():
         values = [value for p in recent if (value := p.value(metric)) is not None and value > 0]
         if len(values) < LOOK_BACK or values[-1] < limit:
             continue

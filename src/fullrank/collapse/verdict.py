@@ -74,13 +74,8 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: kind, severity, tap, why and the evidence as a list."""
         evidence = [asdict(item) for item in self.evidence]
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "tap": self.tap,
-            "why": self.why,
-            "evidence": evidence,
-        }
+        own = {name: getattr(self, name) for name in ("kind", "severity", "tap", "why")}
+        return own | {"evidence": evidence}
 
     def __str__(self) -> str:
         return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"

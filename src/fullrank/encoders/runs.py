@@ -15,8 +15,7 @@ from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
-from fullrank.methods import build_method
-from fullrank.methods._base import Method
+from fullrank.methods import Method, build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -293,14 +293,15 @@ def open_stored(path: Path) -> dict[str, Stored]:
     return splits
 
 
-def main_tap(taps: Mapping[str, Any]) -> str:
+def main_tap(taps: Iterable[str]) -> str:
     """The tap that stands for all where none is named: the features, else the deepest.
 
     Example:
         >>> main_tap({"features": 0, "projector": 1}), main_tap({"layer1": 0, "layer4": 1})
         ('features', 'layer4')
     """
-    return FEATURES if FEATURES in taps else list(taps)[-1]
+    names = list(taps)
+    return FEATURES if FEATURES in names else names[-1]
 
 
 class _Taps(Mapping[str, Tensor]):

@@ -4,7 +4,8 @@ A lab says what its cells are and what their results come to; everything else is
 `cells` runs them side by side and takes up what was killed, `page` writes `lab.json`, the page and the
 figures. A whole lab, as it would stand in a file of its own (its name goes into the list below):
 
->>> from fullrank.labs._common.figures import Chapter, Dots, Findings
+>>> from fullrank.figures import Dots
+>>> from fullrank.labs._common.findings import Chapter, Findings
 >>> from fullrank.labs._common.claims import above
 >>> from fullrank.labs._common.lab import LABS, Job, Lab
 >>> class Bias(Lab):

@@ -1,4 +1,4 @@
-"""Methods: one file each, found by name.
+"""Methods, found by file name, and what the author of another one needs.
 
 >>> sorted(METHODS)[:2]
 ['barlow_twins', 'byol']
@@ -7,32 +7,12 @@
 import pkgutil
 from importlib import import_module
 
-from fullrank.methods._base import (
-    METHODS,
-    Method,
-    MethodConfig,
-    ParamGroup,
-    Step,
-    StepInfo,
-    build_method,
-    coerce,
-    make_config,
-    register,
-)
+from fullrank.methods._base import *
+from fullrank.methods._contrast import *
+from fullrank.methods._one_branch import *
+from fullrank.methods._two_branch import *
+from fullrank.networks.heads import *
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "MethodConfig",
-    "ParamGroup",
-    "Step",
-    "StepInfo",
-    "build_method",
-    "coerce",
-    "make_config",
-    "register",
-]
-
-for _found in pkgutil.iter_modules(__path__):  # a file is enough
-    if not _found.name.startswith("_"):
-        import_module(f"fullrank.methods.{_found.name}")
+for _module in pkgutil.iter_modules(__path__):  # a file is enough
+    if not _module.name.startswith("_"):
+        import_module(f"fullrank.methods.{_module.name}")

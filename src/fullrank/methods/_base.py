@@ -1,4 +1,4 @@
-"""What a method is: it owns its networks and says what happens to views."""
+"""Base of all methods: module, options, parameter groups, position in a run."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.networks.backbones import has_tokens
 from fullrank.registry import Registry
 
 __all__ = [
     "METHODS",
+    "SIMSIAM_SGD",
+    "SOLO_LARS",
     "Method",
     "MethodConfig",
     "ParamGroup",
+    "PerView",
+    "ProjectorConfig",
     "Step",
     "StepInfo",
+    "ViewPairs",
     "build_method",
     "check_views",
     "coerce",
@@ -30,9 +36,45 @@ __all__ = [
 METHODS: Registry[type[Method]] = Registry("method", group="fullrank.methods")
 M = TypeVar("M", bound="type[Method]")
 
+SOLO_LARS: dict[str, Any] = {
+    "optimizer": "lars",
+    "lr": 0.3,
+    "weight_decay": 1e-4,
+    "lars_eta": 0.02,
+    "lars_clip": True,
+    "lars_exclude_1d": True,
+    "warmup_epochs": -1.0,
+    "views": "asymmetric",
+}
+"""solo-learn's training options for CIFAR, which most methods vary."""
+SIMSIAM_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "views": "simsiam-cifar"}
+"""SimSiam's training options for CIFAR: no blur on small images."""
+SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults` hold
+LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
+
+PerView = Sequence[Tensor] | Mapping[int, Tensor]
+"""Encodings [n, d] of all views, or of some by their number."""
+MeanEncoding = Literal["none", "source", "target", "both"]
+
+
+@dataclass(frozen=True)
+class ViewPairs:
+    """How a loss pairs views.
+
+    Attributes:
+        small: views that are small crops; their pairs form a mean of their own, which is added (Wang et al.
+            2204.00613, section 4.1).
+        mean_encoding: the branch whose encodings of several views are averaged first (section 4.5): each
+            source meets the mean of the targets of the other views, or the mean of the sources meets each
+            target, or mean meets mean.
+    """
+
+    small: Sequence[int] = ()
+    mean_encoding: MeanEncoding = "none"
+
 
 def register(name: str) -> Callable[[M], M]:
-    """Files a method class under `name`, which the command line, the lists and the tests then know."""
+    """Register a method class for the command line, the lists, docs and tests."""
 
     def file(cls: M) -> M:
         cls.name = name
@@ -43,7 +85,7 @@ def register(name: str) -> Callable[[M], M]:
 
 
 class Step(NamedTuple):
-    """What a method returns for one batch of views.
+    """Loss and embeddings of one batch of views.
 
     Attributes:
         loss: the scalar to minimise.
@@ -54,11 +96,11 @@ class Step(NamedTuple):
 
     loss: Tensor
     taps: dict[str, Tensor]
-    terms: dict[str, Tensor] = {}  # noqa: RUF012 (never written to)
+    terms: dict[str, Tensor] = {}
 
 
 class StepInfo(NamedTuple):
-    """Where in a run a step is.
+    """Position of an optimiser step in its run.
 
     Attributes:
         step: optimiser steps done before it.
@@ -83,30 +125,51 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What every method's `Config` is built on: values of a wrong kind are refused wherever they come from.
+    """Base of every method's `Config`, which refuses wrong kinds and ranges.
 
     Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
-    `..._momentum`) lie in [0, 1], temperatures are positive.
+    `..._momentum`) lie in [0, 1], temperatures are positive; class attributes name what else has a range.
 
     Raises:
         UsageError: a value of a wrong kind or out of its range.
     """
+
+    positive: ClassVar[tuple[str, ...]] = ()
+    not_negative: ClassVar[tuple[str, ...]] = ()
+    below_one: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         coerce(type(self), vars(self), "option")
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if name.endswith("_dim") or name.startswith("num_"):
-                self.need(value >= (field.default != 0), name, "must be positive")
+                self.require(value >= (field.default != 0), name, "must be positive")
             if name.startswith("tau") or name.endswith("_momentum"):
-                self.need(0 <= value <= 1, name, "lies in [0, 1]")
-            if name.endswith("temperature") and not isinstance(value, str):
-                self.need(value > 0, name, "must be positive")
+                self.require(0 <= value <= 1, name, "lies in [0, 1]")
+            if name in self.positive or (name.endswith("temperature") and not isinstance(value, str)):
+                self.require(value > 0, name, "must be positive")
+            if name in self.not_negative:
+                self.require(value >= 0, name, "must not be negative")
+            if name in self.below_one:
+                self.require(0 <= value < 1, name, "lies in [0, 1)")
 
-    def need(self, right: bool, name: str, remedy: str) -> None:
-        """Raises UsageError with what would be right, where `right` is False."""
+    def require(self, right: bool, name: str, remedy: str) -> None:
+        """Raise UsageError with what would be right, where `right` is False."""
         if not right:
             raise UsageError(f"option {name.replace('_', '-')} {remedy}, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class ProjectorConfig(MethodConfig):
+    """Options of every method with a projector.
+
+    Attributes:
+        proj_hidden_dim: width of the projector's hidden layers.
+        proj_output_dim: d, width of the projection.
+    """
+
+    proj_hidden_dim: int = 2048
+    proj_output_dim: int = 2048
 
 
 @dataclass(frozen=True)
@@ -137,62 +200,97 @@ class Method(nn.Module, ABC):
     mechanism: ClassVar[str]
     Config: ClassVar[type[Any]]
 
+    views_needed: ClassVar[int] = 2
+    """Views of an image that the loss takes at least."""
+    needs_tokens: ClassVar[bool] = False
+    """Whether the backbone must have tokens (patches, positions) besides its pooled features."""
     two_branches: ClassVar[bool] = False
     """Whether views have roles: source branch (with gradient) or target branch."""
+    small_image_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Training options that suit the method where the user and the recipe say nothing."""
+    large_image_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What differs for images of more than 64 pixels."""
 
     backbone: nn.Module
-    when: StepInfo
+    info: StepInfo
     roles: tuple[str, ...]
+    fixed_lr_parts: tuple[str, ...] = ()
+    """Child modules that keep the base learning rate for the whole run."""
+    eval_parts: tuple[str, ...] = ()
+    """Child modules that stay in evaluation mode."""
+    code_temperature: float = 1.0
+    """Temperature of the softmax over the tap `codes` that assigns images to codes."""
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
-        self.when = StepInfo()
+        self.info = StepInfo()
         self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """Training options that suit the method where the user and the recipe say nothing."""
-        return {}
-
-    @property
-    def code_temperature(self) -> float:
-        """What the tap `codes` is divided by before the softmax that assigns images to codes."""
-        return 1.0
+        """Training options for a side in pixels where user and recipe say nothing."""
+        if image_size <= SMALL_IMAGES:
+            return cls.small_image_defaults
+        options = {**cls.small_image_defaults, **cls.large_image_defaults}
+        if (views := options.get("views")) in LARGE_IMAGE_VIEWS:
+            options["views"] = LARGE_IMAGE_VIEWS[views]
+        return options
 
     @abstractmethod
     def loss(self, views: Sequence[Tensor]) -> Step:
         """One batch of views, each [n, 3, S, S] and row-aligned, to a loss and its taps."""
 
-    @abstractmethod
+    def encode_source(self, x: Tensor) -> dict[str, Tensor]:
+        """Images [n, 3, S, S] to h [n, F], z and p [n, d], as far as there are heads."""
+        taps = {"backbone": self.backbone(x)}
+        for head in ("projector", "predictor"):
+            if hasattr(self, head):
+                taps[head] = getattr(self, head)([*taps.values()][-1])
+        return taps
+
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to every tap [n, d] of the method, for measuring (call in eval mode)."""
+        """Images [n, 3, S, S] to every tap [n, d], for measuring (in eval mode)."""
+        return self.encode_source(x)
+
+    def encode(self, views: Sequence[Tensor], tap: str) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Views [n, 3, S, S] to the first one's taps and one tap [n, d] of all."""
+        check_views(views, self.views_needed)
+        taps = [self.embed(view) for view in views]
+        return taps[0], [of_view[tap] for of_view in taps]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but of `eval_parts`."""
+        super().train(mode)
+        for part in self.eval_parts:
+            getattr(self, part).eval()
+        return self
 
     def forward(self, views: Sequence[Tensor]) -> Step:
         """`loss`, so that distributed wrappers see the whole step."""
         return self.loss(views)
 
-    def before_step(self, when: StepInfo) -> None:
-        """Called before every step's first batch, where in the run it is: methods read `self.when`."""
-        self.when = when
+    def before_step(self, info: StepInfo) -> None:
+        """Take up the position in the run, `self.info`, before a step's first batch."""
+        self.info = info
 
     def after_backward(self) -> None:
-        """Called when all gradients are there, before they are clipped and applied."""
+        """Change gradients when all are there, before they are clipped and applied."""
 
-    def after_step(self, progress: float) -> None:
-        """Called after every optimiser step; `progress` in [0, 1) is the share of steps done before it."""
+    def after_step(self, info: StepInfo) -> None:
+        """Update what is no parameter, after every optimiser step; `info` as before it."""
 
-    @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
-        """Every trainable part, in groups that are optimised alike."""
-
-    def groups(self, *parts: str) -> list[ParamGroup]:
-        """A group for each of the named parts."""
-        return [ParamGroup(part, list(getattr(self, part).parameters())) for part in parts]
+        """A group for each child module with trainable parameters, in their order."""
+        return [
+            ParamGroup(name, list(part.parameters()), fixed_lr=name in self.fixed_lr_parts)
+            for name, part in self.named_children()
+            if any(parameter.requires_grad for parameter in part.parameters())
+        ]
 
 
 def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
-    """A method's Config from a mapping; raises UnknownNameError for a key that it does not have.
+    """Build a method's Config from a mapping; UnknownNameError for unknown keys.
 
     Example:
         >>> from fullrank.methods import METHODS
@@ -203,7 +301,9 @@ def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
 
 
 def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Values as they come from YAML, checked against a dataclass's annotations, lists made tuples.
+    """Check values, as YAML gives them, against a dataclass's annotations.
+
+    Lists become tuples, and numbers that YAML reads as text become numbers.
 
     Args:
         cls: a dataclass of bool, int, float, str, Literal, tuple and Mapping fields.
@@ -220,6 +320,7 @@ def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, An
         {'tau_base': 0.9}
     """
     hints = get_type_hints(cls)
+    hints = {field.name: hints[field.name] for field in fields(cls)}
     for key in values:
         if key not in hints:
             raise UnknownNameError(kind, str(key), hints)
@@ -256,13 +357,16 @@ def _of_kind(hint: Any, value: Any, what: str) -> Any:
 def build_method(
     name: str, backbone: nn.Module, feature_dim: int, options: Mapping[str, Any] | None = None
 ) -> Method:
-    """Builds a registered method around a backbone.
+    """Build a registered method around a backbone.
 
     Args:
         name: a key of `METHODS`.
         backbone: maps images [n, 3, S, S] to features [n, feature_dim].
         feature_dim: width of the features.
         options: keys of the method's `Config`; the rest keeps its defaults.
+
+    Raises:
+        UsageError: the method needs tokens, which the backbone does not have.
 
     Example:
         >>> from torch import zeros
@@ -271,10 +375,12 @@ def build_method(
         torch.Size([2, 8])
     """
     cls = METHODS[name]
+    if cls.needs_tokens and not has_tokens(backbone):
+        raise UsageError(f"{name} needs a backbone with tokens: take a timm model (vit_tiny_patch16_224)")
     return cls(backbone, feature_dim, make_config(cls, options or {}))
 
 
 def check_views(views: Sized, at_least: int = 2) -> None:
-    """Raises UsageError where a loss gets fewer views than it compares."""
+    """Raise UsageError where a loss gets fewer views than it takes."""
     if len(views) < at_least:
         raise UsageError(f"this method compares views of an image: it needs {at_least}, got {len(views)}")

@@ -1,5 +1,4 @@
-"""What DirectPred, DirectCopy and IsoLoss share: a predictor written down from the correlation of
-projections."""
+"""Base of DirectPred, DirectCopy, IsoLoss: predictors from a correlation."""
 
 from __future__ import annotations
 
@@ -11,8 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods._base import ParamGroup, Step
-from fullrank.methods._two_branch import MomentumConfig, MomentumMethod
+from fullrank.methods._base import SOLO_LARS, Step
+from fullrank.methods._two_branch import (
+    MomentumConfig,
+    MomentumMethod,
+    over_pairs,
+    regression_loss,
+    with_target,
+)
 from fullrank.networks.correlation import averaged_correlation
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -22,34 +27,37 @@ __all__ = ["ClosedFormConfig", "ClosedFormMethod"]
 
 @dataclass(frozen=True)
 class ClosedFormConfig(MomentumConfig):
-    """Knobs of every method whose predictor is a function of the correlation matrix C.
+    """Options of methods whose predictor is a function of the correlation C.
 
     Attributes:
-        proj_hidden_dim: width of the projector's hidden layer.
-        proj_output_dim: d, width of the projection.
         correlation_momentum: averaging coefficient of C, in [0, 1]; 0.998 with a momentum target and 0.5
             without one in the reference, 0.3 once per step in DirectPred's own code.
         update: whether C takes in each view before that view is predicted (`view`, the reference), or all of
             them at once before any is (`step`).
+        eps: what the predictor adds to every eigenvalue, at least 0.
+        normalise: divide eigenvalues by the largest.
         centred: subtract the batch mean from what C takes in (off in the reference).
         distance: `cosine` or `euclidean`.
     """
 
-    proj_hidden_dim: int = 4096
-    proj_output_dim: int = 256
+    not_negative = ("eps",)
     correlation_momentum: float = 0.998
     update: Literal["view", "step"] = "view"
     centred: bool = False
     distance: Literal["cosine", "euclidean"] = "cosine"
+    eps: float = 0.0
+    normalise: bool = True
 
 
 class ClosedFormMethod(MomentumMethod):
-    """Projector, correlation C, closed-form predictor and momentum target; the subclass says which predictor.
+    """Projector, correlation C, a subclass's closed-form predictor, momentum target.
 
     C is a persistent buffer, updated in training mode only (the reference updates it in validation, too) and
     averaged over processes.
     """
 
+    small_image_defaults = SOLO_LARS | {"lr": 1.0}
+    large_image_defaults = {"lr": 0.45, "weight_decay": 1e-5, "lars_eta": 0.001, "lars_clip": False}
     config: ClosedFormConfig
     C: Tensor
 
@@ -60,48 +68,32 @@ class ClosedFormMethod(MomentumMethod):
         self.register_buffer("C", torch.zeros(d, d))
         self.make_target("backbone", "projector")
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """LARS as the reference's; ImageNet differs in rate and views."""
-        small = image_size <= 96
-        return {
-            "optimizer": "lars",
-            "lr": 1.0 if small else 0.45,
-            "weight_decay": 1e-4 if small else 1e-5,
-            "lars_eta": 0.02 if small else 0.001,
-            "lars_clip": small,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
-
     @abstractmethod
     def predictor_matrix(self) -> Tensor:
         """Wp [d, d] from the present C, without gradient."""
 
-    @abstractmethod
     def distance(self, online: Tensor, target: Tensor) -> Tensor:
-        """From [z, p], stacked [2, n, d], to the target projection [n, d]."""
+        """Distance of [z, p], stacked [2, n, d], to targets [n, d]; p alone, as in BYOL."""
+        return regression_loss(online[1], target, self.config.distance)
+
+    @classmethod
+    def defaults(cls, image_size: int) -> Mapping[str, Any]:
+        """The reference's: small images have up to 96 pixels, for the views up to 64."""
+        options = super().defaults(image_size if image_size > 96 else 64)
+        return {**options, "views": super().defaults(image_size)["views"]}
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the loss, summed over the two directions (on that scale for more)."""
-        online: dict[int, dict[str, Tensor]] = {}
-        for a in self.sources(views):
-            h = self.backbone(views[a])
-            z = self.projector(h)
-            online[a] = {"backbone": h, "projector": z}
-            if self.config.update == "view":
-                self._take_in(z)
-                online[a]["predictor"] = _predict(z, self.predictor_matrix())
-        if self.config.update == "step":
-            self._take_in(torch.cat([tap["projector"] for tap in online.values()]))
-            for tap in online.values():
-                tap["predictor"] = _predict(tap["projector"], self.predictor_matrix())
+        """Views [n, 3, S, S] to the loss, on the scale of a sum over two directions."""
+        online = {a: self.encode_source(views[a]) for a in self.sources(views)}
+        one_by_one = self.config.update == "view"
+        for together in [[taps] for taps in online.values()] if one_by_one else [[*online.values()]]:
+            self._take_in(torch.cat([taps["projector"] for taps in together]))
+            for taps in together:
+                self._predict(taps)
         targets = self.encode_targets(views)
-        pairs = {a: torch.stack([tap["projector"], tap["predictor"]]) for a, tap in online.items()}
-        loss = 2.0 * self.compare(self.distance, pairs, targets, views)
-        first = next(iter(online))
-        return Step(loss, {**online[first], "target": targets.get(first, next(iter(targets.values())))})
+        pairs = {a: torch.stack([taps["projector"], taps["predictor"]]) for a, taps in online.items()}
+        loss = 2.0 * over_pairs(self.distance, pairs, targets, self.view_pairs(views))
+        return Step(loss, with_target(online, targets))
 
     def _take_in(self, z: Tensor) -> None:
         if self.training:
@@ -109,17 +101,13 @@ class ClosedFormMethod(MomentumMethod):
             self.C = averaged_correlation(self.C, z.detach(), tau, centred)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z, p and the target's z' [n, d]; C stays as it is."""
-        h = self.backbone(x)
-        z = self.projector(h)
-        p = _predict(z, self.predictor_matrix())
-        return {"backbone": h, "projector": z, "predictor": p, "target": self.encode_target(x)}
+        """Images [n, 3, S, S] to h [n, F], z, p and z' [n, d]; C stays as it is."""
+        taps = self.encode_source(x)
+        self._predict(taps)
+        return {**taps, "target": self.encode_target(x)}
 
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the predictor has no parameters."""
-        return self.groups("backbone", "projector")
+    def _predict(self, taps: dict[str, Tensor]) -> None:
+        taps["predictor"] = _product(taps["projector"], self.predictor_matrix())
 
 
-@in_full_precision
-def _predict(z: Tensor, wp: Tensor) -> Tensor:
-    return z @ wp.to(z.dtype)
+_product = in_full_precision(torch.matmul)

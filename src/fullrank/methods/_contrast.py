@@ -1,4 +1,4 @@
-"""Contrastive losses that several methods share: NT-Xent over all rows, and InfoNCE from one view to another.
+"""Contrastive losses: NT-Xent over all rows, InfoNCE from view to view.
 
 Under torch.distributed both take this process's rows and contrast them with the rows of all processes.
 """
@@ -17,12 +17,11 @@ __all__ = ["info_nce", "nt_xent"]
 
 @in_full_precision
 def nt_xent(z: Tensor, index: Tensor, temperature: float = 0.2) -> Tensor:
-    """NT-Xent of SimCLR (2002.05709), equation 1: each row must find its positives among all other rows.
+    """NT-Xent (2002.05709, equation 1): find a row's positives among all others.
 
     mean_i [ log sum_{k != i} exp(s_ik) - log sum_{j in P(i)} exp(s_ij) ], where s is the cosine over the
-    temperature and P(i) the other rows with i's index, summed inside the logarithm where there are several.
-    At least 0; 0 for a row without negatives. The sums are taken relative to their largest term, so that any
-    temperature is safe.
+    temperature and P(i) the other rows with i's index. At least 0; 0 for a row without negatives. Sums are
+    taken relative to their largest term, so that any temperature is safe.
 
     Args:
         z: rows of all views [m, d]; normalised here.
@@ -44,7 +43,7 @@ def nt_xent(z: Tensor, index: Tensor, temperature: float = 0.2) -> Tensor:
 
 @in_full_precision
 def info_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
-    """InfoNCE (1807.03748): the cross entropy of finding each query's own key among all keys.
+    """InfoNCE (1807.03748): cross-entropy of finding a query's key among all keys.
 
     mean_i [ log sum_j exp(cos(q_i, k_j) / T) - cos(q_i, k_i) / T ], at least 0. Unlike in NT-Xent, queries do
     not meet each other. Under torch.distributed this is the mean over this process's queries.

@@ -1,4 +1,4 @@
-"""CPLearn's loss from embeddings and a dictionary, with one score of each row and code in memory."""
+"""CPLearn's loss with one matrix of rows by codes in memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fullrank.methods._base import check_views
 from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
 
-__all__ = ["dictionary_loss"]
+__all__ = ["cplearn_loss"]
 
 ELEMENTS = 1 << 21  # of a block of scores; what is made of them then stays in the processor's cache
 
 
-def dictionary_loss(
+def cplearn_loss(
     e: Sequence[Tensor],
     dictionary: SignDictionary,
     scale: float,
@@ -28,30 +29,35 @@ def dictionary_loss(
     prior: str = "reverse",
     everywhere: bool = True,
 ) -> dict[str, Tensor]:
-    """What `cplearn_loss` gives for the scores `scale * e @ W`, in value and gradient, in far less memory.
+    """CPLearn's prior and invariance of the scores z = scale * e @ W of views.
 
-    The scores are the only matrix of rows by codes that is kept; probabilities and gradients are made block
-    by block of the codes, and so is W where it is large. All is in single precision but for one product: the
-    gradient by bfloat16 embeddings, which are rounded to bfloat16 anyway, is taken from bfloat16 factors, of
-    which W is exact.
+    With P = softmax(z) and pbar its mean over the batch: prior = KL(pbar || uniform) = sum_j pbar_j log(c
+    pbar_j) (`reverse`), or KL(uniform || pbar) (`forward`), averaged over views; invariance = beta mean_i
+    CE(P_b[i], P_a[i]) averaged over ordered pairs. Gradients flow through both arguments of every term.
+
+    Scores are the only matrix of rows by codes in memory: probabilities, gradients and, where it is large, W
+    are made block by block. All is in single precision but for one product: the gradient by bfloat16
+    embeddings is taken from bfloat16 factors, of which W is exact.
 
     Args:
         e: per view, embeddings [n, f].
         dictionary: W [f, c].
         scale: one over the temperature.
-        beta: as in `cplearn_loss`, and so are the next two.
+        beta: weight of the invariance.
         prior: `reverse` or `forward`.
-        everywhere: whether codes are averaged over the rows of all processes.
+        everywhere: pbar over the rows of all processes, else of this one.
 
     Returns:
-        `loss`, and without gradient `prior` and `invariance`.
+        `loss`, and without gradient `prior` and `invariance`. With views that agree and beta 1 the loss is at
+        least log(c / n).
 
     Example:
         >>> e = [torch.ones(3, 4), torch.ones(3, 4)]
-        >>> found = dictionary_loss(e, SignDictionary(4, 8, seed=0), scale=0.0)
-        >>> round(found["invariance"].item(), 4), round(math.log(8), 4)
+        >>> terms = cplearn_loss(e, SignDictionary(4, 8, seed=0), scale=0.0)
+        >>> round(terms["invariance"].item(), 4), round(math.log(8), 4)
         (2.0794, 2.0794)
     """
+    check_views(e)
     rows = torch.cat(list(e))
     backward = torch.bfloat16 if rows.dtype == torch.bfloat16 else None
     apply = in_full_precision(_Blockwise.apply)
@@ -129,8 +135,8 @@ class _Blockwise(torch.autograd.Function):
         of_all = gradient.clone()
         if ctx.everywhere:  # every process's prior depends on every process's rows
             dist.all_reduce(of_all)
-        found = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
-        product = torch.empty_like(found, dtype=ctx.dtype)
+        by_rows = log_p.new_zeros(views * n, ctx.dictionary.shape[0])
+        product = torch.empty_like(by_rows, dtype=ctx.dtype)
         for at, w in ctx.dictionary.blocks(product):
             for start in range(at.start, at.stop, step := _width(log_p)):
                 part = slice(start, min(start + step, at.stop))
@@ -142,8 +148,8 @@ class _Blockwise(torch.autograd.Function):
                 by_scores.add_(u.sub_(p.mul_(t)).mul_(of_all))
                 inside = slice(part.start - at.start, part.stop - at.start)
                 torch.mm(by_scores.view(views * n, -1).to(w.dtype), w[:, inside].T, out=product)
-                found.add_(product, alpha=ctx.scale)
-        return found, *[None] * 7
+                by_rows.add_(product, alpha=ctx.scale)
+        return by_rows, *[None] * 7
 
 
 def _by_prior(prior: str, p: Tensor, log_p: Tensor, m: Tensor, d: Tensor) -> Tensor:

@@ -1,40 +1,35 @@
-"""What methods with one branch share: every view passes the same backbone and projector, all with
-gradient."""
+"""Base of methods with one branch: one network for all views, with gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import Method, ParamGroup, check_views
+from fullrank.methods._base import Method, ProjectorConfig, check_views
+from fullrank.networks.heads import mlp
 
-__all__ = ["OneBranchMethod", "pairs"]
+__all__ = ["OneBranchMethod", "unordered_pairs"]
 
 
 class OneBranchMethod(Method):
-    """A method whose loss is a function of the projections of all views; taps: backbone, projector."""
+    """A method whose loss compares the projections of all views."""
 
-    projector: nn.Module
+    proj_layers: ClassVar[int] = 3
+    """Linear layers in the projector."""
+    proj_bn: ClassVar[bool] = True
+    """Whether BN follows the projector's hidden layers."""
 
-    def encode(self, views: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Views, each [n, 3, S, S], to the first one's taps and the projections [n, d] of all of them."""
-        check_views(views)
-        taps = [self.embed(view) for view in views]
-        return taps[0], [tap["projector"] for tap in taps]
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F] and z [n, d]."""
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector."""
-        return self.groups("backbone", "projector")
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: ProjectorConfig) -> None:
+        super().__init__(backbone, feature_dim, config)
+        hidden = [config.proj_hidden_dim] * (self.proj_layers - 1)
+        widths = [feature_dim, *hidden, config.proj_output_dim]
+        self.projector = mlp(widths, hidden_bias=True, hidden_bn=self.proj_bn)
 
 
-def pairs(z: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def unordered_pairs(z: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Every unordered pair of views, the earlier view first.
 
     Raises:
@@ -42,7 +37,7 @@ def pairs(z: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
     Example:
         >>> from torch import zeros
-        >>> len(pairs([zeros(2, 3)] * 4))
+        >>> len(unordered_pairs([zeros(2, 3)] * 4))
         6
     """
     check_views(z)

@@ -1,4 +1,4 @@
-"""What RDM-SimSiam and RDM-BYOL share: the filter in place of a predictor, and its knobs."""
+"""Base of RDM-SimSiam and RDM-BYOL: the filter in a predictor's place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FilterConfig", "filtered_pair"]
 
 @dataclass(frozen=True)
 class FilterConfig(TwoBranchConfig):
-    """Knobs of a spectral filter on either branch.
+    """Options of a spectral filter on either branch.
 
     Attributes:
         pred_type: `poly` S^sigma, `log` log S, `log_1` log(S + 1) or `log_2` log(S^2 + 1).
@@ -30,6 +30,7 @@ class FilterConfig(TwoBranchConfig):
             slower way, which also keeps directions that are rounding noise.
     """
 
+    below_one = ("rank_threshold",)
     pred_type: FilterType = "poly"
     pred_location: Literal["online", "target"] = "online"
     sigma: float = 1.0
@@ -37,13 +38,9 @@ class FilterConfig(TwoBranchConfig):
     rank_threshold: float = 0.0
     solver: Literal["gram", "svd"] = "gram"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.need(0 <= self.rank_threshold < 1, "rank_threshold", "lies in [0, 1)")
-
 
 def filtered_pair(p: Tensor, z: Tensor, config: FilterConfig) -> tuple[Tensor, Tensor]:
-    """The two sides of a comparison, over the rows of all processes, the chosen one filtered.
+    """Both sides of a comparison, rows of all processes, one of them filtered.
 
     Args:
         p: online outputs [n, d] of one view; gradient flows through them.

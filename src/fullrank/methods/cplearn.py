@@ -1,11 +1,10 @@
-"""CPLearn: a large fixed dictionary of signs, whose codes must all be used and agreed upon."""
+"""CPLearn: codes of a large fixed dictionary, all used and agreed upon."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any, Literal
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
-from fullrank.methods._cplearn_loss import dictionary_loss
-from fullrank.networks.codes import SignDictionary, log_mean_of_codes
+from fullrank.methods._base import Method, MethodConfig, Step, check_views, register
+from fullrank.methods._cplearn_loss import cplearn_loss
+from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
 
@@ -23,7 +22,7 @@ __all__ = ["CPLearn", "cplearn_loss", "cplearn_temperature"]
 
 
 def cplearn_temperature(f: int, c: int, n: int, eps: float = 1e-8) -> float:
-    """tau = f / (sqrt(n) log((1 - eps (c - 1)) / eps)), which CPLearn (2410.04959) derives from its minimum.
+    """tau = f / (sqrt(n) log((1 - eps (c - 1)) / eps)), of the theory (2410.04959).
 
     Args:
         f: length of a code.
@@ -39,52 +38,13 @@ def cplearn_temperature(f: int, c: int, n: int, eps: float = 1e-8) -> float:
 
 
 @in_full_precision
-def cplearn_loss(
-    z: Sequence[Tensor], beta: float = 1.0, prior: str = "reverse", everywhere: bool = True
-) -> dict[str, Tensor]:
-    """The loss and its two terms from code scores of several views.
-
-    With P = softmax(z) and pbar its mean over the batch: prior = KL(pbar || uniform) = sum_j pbar_j log(c
-    pbar_j) (`reverse`), or KL(uniform || pbar) (`forward`), averaged over views; invariance = beta mean_i
-    CE(P_b[i], P_a[i]) averaged over ordered pairs. Gradients flow through both arguments of every term.
-
-    Args:
-        z: per view, scores [n, c] already divided by the temperature.
-        beta: weight of the invariance.
-        prior: `reverse` or `forward`.
-        everywhere: pbar over the rows of all processes, else of this one.
-
-    Returns:
-        `loss`, `prior` and `invariance`. With views that agree and beta 1 the loss is at least log(c / n).
-
-    This is the plain form, which holds many matrices of rows by codes; training uses `dictionary_loss`.
-
-    Example:
-        >>> one_hot = 1000.0 * torch.eye(4)
-        >>> round(cplearn_loss([one_hot, one_hot])["loss"].item(), 6)
-        0.0
-    """
-    check_views(z)
-    log_p = [F.log_softmax(view, dim=1) for view in z]
-    means = torch.stack([log_mean_of_codes(view, everywhere) for view in log_p])
-    log_c = math.log(means.shape[1])
-    if prior == "reverse":
-        prior_term = (means.exp() * (log_c + means)).sum(dim=1).mean()
-    else:
-        prior_term = -(log_c + means).mean()
-    pairs = [-(log_p[b].exp() * log_p[a]).sum(dim=1).mean() for a, b in permutations(range(len(z)), 2)]
-    invariance = beta * torch.stack(pairs).mean()
-    return {"loss": prior_term + invariance, "prior": prior_term, "invariance": invariance}
-
-
-@in_full_precision
 def _scores(e: Tensor, dictionary: SignDictionary, scale: float) -> Tensor:
     return scale * torch.cat([e @ w for _, w in dictionary.blocks(e)], dim=1)
 
 
 @register("cplearn")
 class CPLearn(Method):
-    """CPLearn (Sansone et al., "Collapse-Proof Non-Contrastive Self-Supervised Learning", 2410.04959).
+    """CPLearn (Sansone et al., 2410.04959): collapse-proof without contrast.
 
     e = tanh(BN(linear(h))) is scored against a fixed dictionary W of c random sign vectors; the softmax of
     e W / tau assigns each image to codes, all codes must be used alike (prior), and views must agree.
@@ -101,16 +61,24 @@ class CPLearn(Method):
     `device`) and gives NaN for a code without mass, which cannot happen here. The first paper's prior is
     forward and its invariance one-sided.
 
-    Taps: backbone, projector (the embedding e), codes (scores; not in a training step, which never holds them
-    all).
+    Taps: backbone, projector (e), codes (scores; not of a training step, which never holds them all).
     """
 
     paper, year = "2410.04959", 2024
     mechanism = "uniform use of a large fixed dictionary"
+    # Adam with coupled decay and small batches, as the reference trains CIFAR.
+    small_image_defaults = {
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "batch_size": 64,
+        "warmup_epochs": -1.0,
+        "views": "asymmetric",
+    }
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of CPLearn; the defaults are the reference's.
+        """Options of CPLearn; the defaults are the reference's.
 
         Attributes:
             embedding_dim: f, width of the embedding and length of a code.
@@ -125,6 +93,7 @@ class CPLearn(Method):
             mean_of_codes: over the rows of all devices (`global`), or of each (`device`, the reference).
         """
 
+        not_negative = ("temperature_rows", "dictionary_seed")
         embedding_dim: int = 2048
         num_codes: int = 16384
         dictionary_seed: int = 0
@@ -138,9 +107,7 @@ class CPLearn(Method):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            self.need(0 < self.eps * self.num_codes < 1, "eps", f"lies in (0, 1/{self.num_codes})")
-            self.need(self.temperature_rows >= 0, "temperature_rows", "must not be negative")
-            self.need(self.dictionary_seed >= 0, "dictionary_seed", "must not be negative")
+            self.require(0 < self.eps * self.num_codes < 1, "eps", f"lies in (0, 1/{self.num_codes})")
 
     config: Config
     batch_rows: Tensor
@@ -153,21 +120,9 @@ class CPLearn(Method):
         self.register_buffer("batch_rows", torch.tensor(0))
         self._batch_rows = 0  # the same, without asking a device
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """Adam with coupled decay and small batches, as the reference trains CIFAR."""
-        return {
-            "optimizer": "adam",
-            "lr": 1e-3,
-            "weight_decay": 1e-4,
-            "batch_size": 64,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to prior and invariance."""
-        check_views(views)
+        check_views(views, self.views_needed)
         if self.training:
             self._batch_rows = len(views[0]) * world()[1]
             self.batch_rows.fill_(self._batch_rows)
@@ -175,7 +130,7 @@ class CPLearn(Method):
         e = [tap["projector"] for tap in taps]
         config, scale = self.config, self._scale(len(views[0]))
         everywhere = config.mean_of_codes == "global"
-        terms = dictionary_loss(e, self.dictionary, scale, config.beta, config.prior, everywhere)
+        terms = cplearn_loss(e, self.dictionary, scale, config.beta, config.prior, everywhere)
         return Step(terms.pop("loss"), taps[0], terms)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
@@ -207,7 +162,3 @@ class CPLearn(Method):
             state_dict.setdefault(prefix + "batch_rows", self.batch_rows)  # which it does not know
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._batch_rows = int(self.batch_rows)
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the dictionary is fixed."""
-        return self.groups("backbone", "projector")

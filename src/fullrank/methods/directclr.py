@@ -1,16 +1,15 @@
-"""DirectCLR: contrast on a part of the backbone's own channels, without a projector."""
+"""DirectCLR: contrast on some of the backbone's channels, no projector."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, register
 from fullrank.methods._contrast import info_nce
 from fullrank.methods._two_branch import over_pairs
 from fullrank.networks.processes import from_first_process
@@ -21,12 +20,8 @@ __all__ = ["DirectCLR", "directclr_loss"]
 def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
     """Mean InfoNCE over sets of channels and ordered pairs of views, at least 0.
 
-    With two views and one set this is (InfoNCE(r1, r2) + InfoNCE(r2, r1)) / 2 on the sub-vectors r.
-
-    Args:
-        h: per view, features [n, F].
-        channels: sets of channel numbers; each set is compared by itself.
-        temperature: positive.
+    Of features h [n, F] per view; each set of channel numbers is compared by itself. With two views and one
+    set this is (InfoNCE(r1, r2) + InfoNCE(r2, r1)) / 2 on the sub-vectors r.
 
     Example:
         >>> h = torch.cat([torch.eye(2), torch.ones(2, 5)], dim=1)
@@ -35,19 +30,18 @@ def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature:
     """
     losses = []
     for some in channels:
-        r = {view: features[:, some] for view, features in enumerate(h)}
+        r = [features[:, some] for features in h]
         losses.append(over_pairs(lambda q, k: info_nce(q, k, temperature), r, r))
     return torch.stack(losses).mean()
 
 
 @register("directclr")
 class DirectCLR(Method):
-    """DirectCLR (Jing et al., "Understanding Dimensional Collapse in Contrastive SSL", 2110.09348).
+    """DirectCLR (Jing et al., 2110.09348): contrast without a projector.
 
     InfoNCE (section 6) on the first d0 channels of the backbone's features, with no projector: the gradient
     reaches the other channels through the backbone's earlier layers only. In place of one sub-vector,
-    `num_groups` random disjoint groups of channels can be contrasted, each by itself, drawn anew at every
-    step.
+    `num_groups` random disjoint groups of channels can be contrasted, each by itself, others at every step.
 
     What keeps it from collapse: the negatives, against one point; against dimensional collapse of the
     features, that the loss sees a low-rank part of them only, as it would through a fixed low-rank linear
@@ -62,10 +56,13 @@ class DirectCLR(Method):
 
     paper, year = "2110.09348", 2021
     mechanism = "negatives on a sub-vector of the features"
+    # The reference's optimiser (4.8 for 4096 images); LARS on small images as solo-learn sets it.
+    small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6, "views": "symmetric"}
+    large_image_defaults = {"lars_eta": 0.001, "lars_clip": False}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of DirectCLR; the defaults are the reference's.
+        """Options of DirectCLR; the defaults are the reference's.
 
         Attributes:
             num_channels: d0, channels of the sub-vector, or of each group; 0: 360/2048 of the features'
@@ -92,21 +89,6 @@ class DirectCLR(Method):
                 " lower num-channels or num-groups"
             )
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The reference's optimiser (4.8 for 4096 images); LARS on small images as solo-learn sets it."""
-        small = image_size <= 64
-        return {
-            "optimizer": "lars",
-            "lr": 0.3,
-            "weight_decay": 1e-6,
-            "lars_eta": 0.02 if small else 0.001,
-            "lars_clip": small,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
-
     def channels(self) -> list[Tensor]:
         """The sets of channels that this step contrasts, the same on all processes."""
         device = next(self.parameters()).device
@@ -116,17 +98,11 @@ class DirectCLR(Method):
         return list(order[: self.width * self.config.num_groups].view(-1, self.width))
 
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean InfoNCE over sets of channels and pairs of views."""
-        check_views(views)
-        taps = [self.embed(view) for view in views]
-        features = [tap["backbone"] for tap in taps]
-        return Step(directclr_loss(features, self.channels(), self.config.temperature), taps[0])
+        """Views [n, 3, S, S] to the mean InfoNCE over sets of channels and pairs."""
+        taps, features = self.encode(views, "backbone")
+        return Step(directclr_loss(features, self.channels(), self.config.temperature), taps)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F] and its contrasted channels [n, d0]."""
         h = self.backbone(x)
         return {"backbone": h, "projector": h if self.config.num_groups else h[:, : self.width]}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """The backbone, which is all there is."""
-        return [ParamGroup("backbone", list(self.backbone.parameters()))]

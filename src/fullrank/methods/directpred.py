@@ -1,4 +1,4 @@
-"""DirectPred: the linear predictor that training would find, written down instead of trained."""
+"""DirectPred: the optimal linear predictor, computed instead of trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fullrank.methods._base import register
 from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
-from fullrank.methods._two_branch import regression_loss
 from fullrank.networks.correlation import spectral_predictor
 
 __all__ = ["DirectPred"]
@@ -16,8 +15,7 @@ __all__ = ["DirectPred"]
 
 @register("directpred")
 class DirectPred(ClosedFormMethod):
-    """DirectPred (Tian et al., "Understanding Self-Supervised Learning Dynamics without Contrastive Pairs",
-    2102.06810).
+    """DirectPred (Tian et al., 2102.06810): learning dynamics without contrast.
 
     BYOL's two networks, but the predictor is Wp = U diag(((s / s_max) + eps)^alpha) U^T from the eigenpairs
     of the running correlation C of online projections (their section 3.2; alpha = 1/2). The loss is BYOL's:
@@ -47,34 +45,17 @@ class DirectPred(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Knobs of DirectPred; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of DirectPred; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
             alpha: power of the eigenvalues: 0.5 DirectPred, 1 DirectCopy by its eigenvectors, 2 the square.
             eps: added to every normalised eigenvalue, at least 0 (DirectPred's sample command: 0.01).
             eps_inside: whether eps is added before the power.
-            normalise: divide eigenvalues by the largest.
-            correlation_momentum: averaging coefficient of C, in [0, 1].
-            update: C takes in each `view` before it is predicted, or all of them once per `step`.
-            centred: subtract the batch mean from what C takes in.
-            distance: `cosine` or `euclidean`.
-            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
-            tau_final: averaging coefficient of the target at the end.
-            target_update: `after-step` or `before-target`; see `MomentumConfig`.
-            mean_encoding: as in `TwoBranchConfig`.
         """
 
+        positive = ("alpha",)
         alpha: float = 0.5
-        eps: float = 0.0
         eps_inside: bool = True
-        normalise: bool = True
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.alpha > 0, "alpha", "must be positive")
-            self.need(self.eps >= 0, "eps", "must not be negative")
 
     config: Config
 
@@ -82,7 +63,3 @@ class DirectPred(ClosedFormMethod):
         """Wp [d, d] from the eigendecomposition of C."""
         config = self.config
         return spectral_predictor(self.C, config.alpha, config.eps, config.normalise, config.eps_inside)
-
-    def distance(self, online: Tensor, target: Tensor) -> Tensor:
-        """BYOL's regression of the prediction, the second of `online` [2, n, d], on the target [n, d]."""
-        return regression_loss(online[1], target, self.config.distance)

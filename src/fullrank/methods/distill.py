@@ -1,16 +1,16 @@
-"""Distillation of a random network: what an architecture can represent, collapse left out of it."""
+"""Distillation of a random network: what an architecture can represent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import SIMSIAM_SGD, Method, MethodConfig, Step, check_views, register
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
@@ -23,15 +23,10 @@ LEAST_STD = 1e-6  # a feature that is constant, as many of a random ReLU network
 
 @in_full_precision
 def distill_loss(p: Tensor, z: Tensor, distance: str = "mse") -> Tensor:
-    """How far the student's outputs are from the teacher's features, averaged over rows.
+    """Mean distance of the student's outputs p [n, d] to the teacher's z, detached.
 
     `mse`: the mean of (p - z)^2 over rows and dimensions; 1 is what zeros attain on standardised targets.
     `cosine`: -cos(p_i, z_i), in [-1, 1].
-
-    Args:
-        p: outputs [n, d].
-        z: targets [n, d], detached here.
-        distance: `mse` or `cosine`.
 
     Example:
         >>> distill_loss(torch.ones(3, 2), torch.zeros(3, 2)).item()
@@ -42,7 +37,7 @@ def distill_loss(p: Tensor, z: Tensor, distance: str = "mse") -> Tensor:
 
 @register("distill")
 class Distill(Method):
-    """The frozen-teacher control of Li, Efros and Pathak (2209.15007), with a random teacher.
+    """Frozen-teacher control of Li, Efros, Pathak (2209.15007), random teacher.
 
     A linear layer on the student's features regresses the features of a frozen network of the same
     architecture, initialised by itself, for the same view. Targets are standardised per dimension with
@@ -61,10 +56,13 @@ class Distill(Method):
 
     paper, year = "2209.15007", 2022
     mechanism = "frozen random target"
+    # The optimiser and views of SimSiam, as the reference has it.
+    small_image_defaults = SIMSIAM_SGD
+    large_image_defaults = {"weight_decay": 1e-4}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of the control; the defaults are the reference's.
+        """Options of the control; the defaults are the reference's.
 
         Attributes:
             distance: `mse` or `cosine`.
@@ -86,33 +84,17 @@ class Distill(Method):
         self.target = nn.ModuleDict({"backbone": reinitialized(backbone).requires_grad_(False)})
         self.register_buffer("target_mean", torch.zeros(feature_dim))
         self.register_buffer("target_std", torch.ones(feature_dim))
+        self.eval_parts = ("target",)
         self.train()
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The optimiser and views of SimSiam, as the reference has it."""
-        small = image_size <= 64
-        return {
-            "optimizer": "sgd",
-            "lr": 0.05,
-            "weight_decay": 5e-4 if small else 1e-4,
-            "views": "simsiam-cifar" if small else "simsiam",
-        }
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, of the student only: the teacher is a fixed function."""
-        super().train(mode)
-        self.target.eval()
-        return self
-
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean distance over views, each with its own target."""
-        check_views(views)
+        """Views [n, 3, S, S] to the mean distance of each to its own target."""
+        check_views(views, self.views_needed)
         with torch.no_grad():
             features = [self.target["backbone"](view) for view in views]
             if self.training:
                 self._observe(torch.cat(features))
-        taps = [self._student(view) for view in views]
+        taps = [self.encode_source(view) for view in views]
         z = [self._standardised(feature) for feature in features]
         pairs = zip(taps, z, strict=True)
         losses = [distill_loss(tap["projector"], target, self.config.distance) for tap, target in pairs]
@@ -132,16 +114,5 @@ class Distill(Method):
         return (z - self.target_mean) / self.target_std.clamp(min=LEAST_STD)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], the prediction [n, F] and the standardised target [n, F]."""
-        return {**self._student(x), "target": self._standardised(self.target["backbone"](x))}
-
-    def _student(self, x: Tensor) -> dict[str, Tensor]:
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the teacher has no gradient."""
-        return [
-            ParamGroup("backbone", list(self.backbone.parameters())),
-            ParamGroup("projector", list(self.projector.parameters())),
-        ]
+        """Images [n, 3, S, S] to h, prediction and standardised target [n, F]."""
+        return {**self.encode_source(x), "target": self._standardised(self.target["backbone"](x))}

@@ -1,16 +1,15 @@
-"""GEDI without its generative term: learned codes, all of them used, and agreed upon."""
+"""GEDI without its generative term: learned codes, all used and agreed upon."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import Method, MethodConfig, ParamGroup, Step, check_views, register
+from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, check_views, register
 from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -20,8 +19,7 @@ __all__ = ["GEDI", "gedi_loss"]
 
 @in_full_precision
 def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
-    """Half of the prior on the first view's codes plus half of beta times the cross-entropy to the other
-    views.
+    """Half of the prior plus half of beta times the cross-entropy to other views.
 
     prior = -sum_j log pbar_j over c codes, pbar the mean of softmax(z_1) over the rows of all processes: c
     times KL(uniform || pbar), plus c log c. Gradients flow through both arguments of the cross-entropy.
@@ -46,11 +44,10 @@ def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
 
 @register("gedi")
 class GEDI(Method):
-    """GEDI without the generative term, the baseline of CPLearn (Sansone and Manhaeve, 2212.13425; code of
-    2410.04959).
+    """GEDI without generative term (Sansone and Manhaeve, 2212.13425).
 
-    A projector scores c learned codes at temperature 0.1. All codes of the first view must be used alike, and
-    the first view's assignment must agree with the second's.
+    The baseline of CPLearn, after the code of 2410.04959. A projector scores c learned codes at temperature
+    0.1. All codes of the first view must be used alike, and its assignment must agree with the second's.
 
     What keeps it from collapse: the prior excludes one point and unused codes; nothing asks for spread within
     a code or for more dimensions than the codes need.
@@ -64,10 +61,12 @@ class GEDI(Method):
 
     paper, year = "2212.13425", 2022
     mechanism = "uniform use of learned codes"
+    # LARS with its bare defaults: the reference's configuration names it and passes nothing on.
+    small_image_defaults = SOLO_LARS | {"lars_eta": 0.001, "lars_clip": False, "lars_exclude_1d": False}
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
-        """Knobs of GEDI; the defaults are the reference's.
+        """Options of GEDI; the defaults are the reference's.
 
         Attributes:
             proj_hidden_dim: width of the projector's hidden layer, the embedding.
@@ -87,29 +86,14 @@ class GEDI(Method):
         super().__init__(backbone, feature_dim, config)
         self.projector = mlp([feature_dim, config.proj_hidden_dim, config.num_codes], hidden_bias=True)
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """LARS with its bare defaults: the reference's configuration names it and passes nothing on."""
-        return {
-            "optimizer": "lars",
-            "lr": 0.3,
-            "weight_decay": 1e-4,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to prior and invariance."""
-        taps = [self.embed(view) for view in views]
-        terms = gedi_loss([tap["codes"] for tap in taps], self.config.beta)
-        return Step(terms.pop("loss"), taps[0], terms)
+        taps, scores = self.encode(views, "codes")
+        terms = gedi_loss(scores, self.config.beta)
+        return Step(terms.pop("loss"), taps, terms)
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], the hidden layer [n, H] and scores [n, c]."""
         h = self.backbone(x)
         e = self.projector[:-1](h)
         return {"backbone": h, "projector": e, "codes": self.projector[-1](e) / self.config.temperature}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector."""
-        return self.groups("backbone", "projector")

@@ -1,4 +1,4 @@
-"""IsoLoss: DirectPred's gradient without the factor that makes small eigenmodes slow."""
+"""IsoLoss: DirectPred without the factor that makes small eigenmodes slow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["IsoLoss", "isoloss_cosine", "isoloss_euclidean"]
 
 @in_full_precision
 def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
-    """One direction of IsoLoss for the cosine (2212.04858, section 4), averaged over rows.
+    """One direction of IsoLoss for the cosine (2212.04858, section 4), mean of rows.
 
     -2 mean_i [ <z, t> / sg(|p| |t|) - 1/2 sg(<p, t> / (|p|^3 |t|)) energy ], with energy = z Wp z^T. Its
     gradient for z is that of 2 - 2 cos(z Wp, t) without the left factor Wp. The value is no similarity and
@@ -47,7 +47,7 @@ def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:
 
 @in_full_precision
 def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    """One direction of IsoLoss for the Euclidean distance: mean_i |z_i - sg(t_i + z_i - p_i)|^2.
+    """One direction of Euclidean IsoLoss: mean_i |z_i - sg(t_i + z_i - p_i)|^2.
 
     The value equals mean |p - t|^2; the gradient for z is 2 (p - t) / n, again without Wp.
 
@@ -60,7 +60,7 @@ def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
 
 @register("isoloss")
 class IsoLoss(ClosedFormMethod):
-    """IsoLoss (Halvagal et al., "Implicit variance regularization in non-contrastive SSL", 2212.04858).
+    """IsoLoss (Halvagal et al., 2212.04858): implicit variance regularisation.
 
     DirectPred's networks and predictor, but the loss's gradient for z lacks the left factor Wp (their section
     4): all eigenmodes of the representation converge at one rate instead of rates proportional to a power of
@@ -81,32 +81,15 @@ class IsoLoss(ClosedFormMethod):
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):
-        """Knobs of IsoLoss; the defaults are those of implicit-var-reg with a momentum target.
+        """Options of IsoLoss; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
             alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.
             eps: added to every normalised eigenvalue before the power, at least 0 (IsoCopy: 0.25).
-            normalise: divide eigenvalues by the largest.
-            correlation_momentum: averaging coefficient of C, in [0, 1].
-            update: C takes in each `view` before it is predicted, or all of them once per `step`.
-            centred: subtract the batch mean from what C takes in.
-            distance: `cosine` or `euclidean`.
-            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
-            tau_final: averaging coefficient of the target at the end.
-            target_update: `after-step` or `before-target`; see `MomentumConfig`.
-            mean_encoding: as in `TwoBranchConfig`.
         """
 
+        positive = ("alpha",)
         alpha: float = 0.5
-        eps: float = 0.0
-        normalise: bool = True
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.alpha > 0, "alpha", "must be positive")
-            self.need(self.eps >= 0, "eps", "must not be negative")
 
     config: Config
 

@@ -1,30 +1,29 @@
-"""LeJEPA: views agree, and every random direction of the projections looks standard normal."""
+"""LeJEPA: views agree, and random directions of projections look normal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._base import ProjectorConfig, Step, register
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.methods._two_branch import small_crops
-from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes, world
 
-__all__ = ["LeJEPA", "epps_pulley", "lejepa_loss", "lejepa_terms", "random_directions", "sigreg"]
+__all__ = ["LeJEPA", "epps_pulley", "lejepa_loss", "random_directions", "sigreg"]
 
 Combination = Literal["convex", "sum"]
 
 
 @in_full_precision
 def epps_pulley(x: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
-    """The Epps-Pulley statistic of each column against the standard normal: [..., n, s] to [..., s].
+    """Epps-Pulley statistic of columns against N(0, 1), [..., n, s] to [..., s].
 
     n * integral of |phi_x(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt over [-t_max, t_max], with phi_x the
     empirical characteristic function, by the trapezoidal rule on `num_knots` points of [0, t_max], doubled.
@@ -51,9 +50,9 @@ def epps_pulley(x: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
 
 @in_full_precision
 def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, num_knots: int = 17) -> Tensor:
-    """SIGReg: the mean Epps-Pulley statistic of z [..., n, d] along directions [d, s] of length 1.
+    """SIGReg: mean Epps-Pulley statistic of z [..., n, d] along directions [d, s].
 
-    A leading axis of views is averaged: each view is tested on its own n rows.
+    Each view of a leading axis is tested on its own n rows.
 
     Example:
         >>> z = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
@@ -65,7 +64,7 @@ def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, num_knots: int = 1
 
 
 def random_directions(dim: int, count: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Unit columns [dim, count], the same on every device of a kind where the seed is the same.
+    """Random unit columns [dim, count], decided by seed and kind of device.
 
     Example:
         >>> random_directions(3, 5, seed=0).norm(dim=0).allclose(torch.ones(5))
@@ -76,37 +75,6 @@ def random_directions(dim: int, count: int, seed: int, device: torch.device | st
 
 
 @in_full_precision
-def lejepa_terms(
-    z: Sequence[Tensor],
-    directions: Tensor,
-    t_max: float = 3.0,
-    num_knots: int = 17,
-    flatten_views: bool = False,
-    small: Sequence[int] = (),
-) -> dict[str, Tensor]:
-    """Both terms of LeJEPA: `sigreg`, and `invariance`, the mean squared difference to the views' mean.
-
-    Args:
-        z: per view, projections [n, d].
-        directions: [d, s], of length 1.
-        t_max: see `epps_pulley`.
-        num_knots: see `epps_pulley`.
-        flatten_views: test the rows of all views as one sample instead of each view by itself.
-        small: views that are small crops, which are compared with the mean but are no part of it.
-
-    Example:
-        >>> lejepa_terms([torch.ones(3, 2), -torch.ones(3, 2)], torch.eye(2))["invariance"].item()
-        1.0
-    """
-    rows = torch.stack(list(z))
-    centre = torch.stack([view for i, view in enumerate(z) if i not in small]).mean(dim=0)
-    sample = rows.flatten(0, 1) if flatten_views else rows
-    return {
-        "invariance": (centre - rows).square().mean(),
-        "sigreg": sigreg(sample, directions, t_max, num_knots),
-    }
-
-
 def lejepa_loss(
     z: Sequence[Tensor],
     directions: Tensor,
@@ -114,26 +82,42 @@ def lejepa_loss(
     combination: Combination = "convex",
     flatten_views: bool = False,
     small: Sequence[int] = (),
-) -> Tensor:
-    """lamb * sigreg + (1 - lamb) * invariance where `convex`, lamb * sigreg + invariance where `sum`.
+    t_max: float = 3.0,
+    num_knots: int = 17,
+) -> dict[str, Tensor]:
+    """lamb * sigreg + invariance, which `convex` weighs with 1 - lamb, `sum` with 1.
+
+    `invariance` is the mean squared difference of all views to their mean.
+
+    Args:
+        z: per view, projections [n, d].
+        directions: [d, s], of length 1.
+        lamb: weight of SIGReg.
+        combination: `convex` or `sum`.
+        flatten_views: test the rows of all views as one sample instead of each view by itself.
+        small: views that are small crops, which are compared with the mean but are no part of it.
+        t_max: see `epps_pulley`, as for `num_knots`.
+
+    Returns:
+        `loss`, and the unweighted `invariance` and `sigreg`.
 
     Example:
-        >>> lejepa_loss([torch.ones(3, 2), -torch.ones(3, 2)], torch.eye(2), lamb=0.0).item()
+        >>> lejepa_loss([torch.ones(3, 2), -torch.ones(3, 2)], torch.eye(2), lamb=0.0)["loss"].item()
         1.0
     """
-    return _weighed(lejepa_terms(z, directions, 3.0, 17, flatten_views, small), lamb, combination)
-
-
-def _weighed(terms: Mapping[str, Tensor], lamb: float, combination: Combination) -> Tensor:
-    rest = 1 - lamb if combination == "convex" else 1.0
-    return lamb * terms["sigreg"] + rest * terms["invariance"]
+    rows = torch.stack(list(z))
+    centre = torch.stack([view for i, view in enumerate(z) if i not in small]).mean(dim=0)
+    sample = rows.flatten(0, 1) if flatten_views else rows
+    invariance, normality = (centre - rows).square().mean(), sigreg(sample, directions, t_max, num_knots)
+    loss = lamb * normality + (1 - lamb if combination == "convex" else 1.0) * invariance
+    return {"loss": loss, "invariance": invariance, "sigreg": normality}
 
 
 @register("lejepa")
 class LeJEPA(OneBranchMethod):
-    """LeJEPA (Balestriero and LeCun, "Provable and Scalable SSL Without the Heuristics", 2511.08544).
+    """LeJEPA (Balestriero and LeCun, 2511.08544): tested for normality.
 
-    Projections of all views are drawn to the mean of the full-size views' (invariance), while SIGReg tests
+    Projections of all views approach the mean of the full-size views' (invariance), while SIGReg tests
     them for a standard normal distribution along random directions, new ones at every step, and descends the
     test's statistic. No negatives, predictor, stop-gradient or target.
 
@@ -150,13 +134,20 @@ class LeJEPA(OneBranchMethod):
 
     paper, year = "2511.08544", 2025
     mechanism = "random projections tested for normality"
+    # The minimal example's optimiser; its own views are sometimes solarized too.
+    small_image_defaults = {
+        "optimizer": "adamw",
+        "lr": 2e-3,
+        "weight_decay": 5e-2,
+        "warmup_epochs": -1.0,
+        "views": "symmetric",
+    }
 
     @dataclass(frozen=True)
-    class Config(MethodConfig):
-        """Knobs of LeJEPA.
+    class Config(ProjectorConfig):
+        """Options of LeJEPA.
 
         Attributes:
-            proj_hidden_dim: width of the projector's two hidden layers.
             proj_output_dim: d, width of the projection (the example's own run: 16).
             lamb: weight of SIGReg, in [0, 1] (the example's own run: 0.02).
             num_slices: random directions per step (the library's README: 1024).
@@ -166,7 +157,7 @@ class LeJEPA(OneBranchMethod):
             flatten_views: test the rows of all views as one sample instead of each view by itself.
         """
 
-        proj_hidden_dim: int = 2048
+        positive = ("t_max",)
         proj_output_dim: int = 128
         lamb: float = 0.05
         num_slices: int = 256
@@ -177,42 +168,29 @@ class LeJEPA(OneBranchMethod):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            self.need(0 <= self.lamb <= 1, "lamb", "lies in [0, 1]")
-            self.need(self.t_max > 0, "t_max", "must be positive")
-            self.need(self.num_knots >= 2, "num_knots", "must be 2 or more")
+            self.require(0 <= self.lamb <= 1, "lamb", "lies in [0, 1]")
+            self.require(self.num_knots >= 2, "num_knots", "must be 2 or more")
 
     config: Config
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
         super().__init__(backbone, feature_dim, config)
-        hidden = config.proj_hidden_dim
-        self.projector = mlp([feature_dim, hidden, hidden, config.proj_output_dim], hidden_bias=True)
-        self.drawn = 0  # batches seen in training: the seed of their directions on every process
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The minimal example's optimiser; its own views are sometimes solarized too."""
-        return {
-            "optimizer": "adamw",
-            "lr": 2e-3,
-            "weight_decay": 5e-2,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
+        self.batches = 0  # seen in training: the seed of their directions on every process
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the weighted sum of invariance and SIGReg."""
-        taps, z = self.encode(views)
+        taps, z = self.encode(views, "projector")
         c = self.config
-        directions = random_directions(c.proj_output_dim, c.num_slices, self.drawn, z[0].device)
-        self.drawn += self.training
-        terms = lejepa_terms(z, directions, c.t_max, c.num_knots, c.flatten_views, small_crops(views))
-        return Step(_weighed(terms, c.lamb, c.combination), taps, terms)
+        directions = random_directions(c.proj_output_dim, c.num_slices, self.batches, z[0].device)
+        self.batches += self.training
+        options = c.lamb, c.combination, c.flatten_views, small_crops(views), c.t_max, c.num_knots
+        terms = lejepa_loss(z, directions, *options)
+        return Step(terms.pop("loss"), taps, terms)
 
     def get_extra_state(self) -> Tensor:
-        """How many batches directions were drawn for, so that a resumed run draws on."""
-        return torch.tensor(self.drawn)
+        """Number of batches seen, so that a resumed run takes the next directions."""
+        return torch.tensor(self.batches)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes up the count of `get_extra_state`."""
-        self.drawn = int(state)
+        """Restore the count of `get_extra_state`."""
+        self.batches = int(state)

@@ -1,17 +1,17 @@
-"""NNSiam: SimSiam whose targets are the nearest neighbours of the projections in a queue."""
+"""NNSiam: SimSiam whose targets are nearest neighbours in a queue."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import ParamGroup, Step, register
-from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine
+from fullrank.methods._base import SIMSIAM_SGD, Step, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.queue import Queue
@@ -22,12 +22,9 @@ __all__ = ["NNSiam", "nearest"]
 @torch.no_grad()
 @in_full_precision
 def nearest(z: Tensor, queue: Tensor, metric: str = "euclidean") -> Tensor:
-    """For each row of z [n, d] the row of the queue [m, d] that is nearest to it; no gradient.
+    """Nearest row in the queue [m, d] of each row of z [n, d], without gradient.
 
-    Args:
-        z: projections.
-        queue: candidates.
-        metric: `euclidean`, or `cosine` of unit rows.
+    The metric is `euclidean`, or the `cosine` of unit rows.
 
     Example:
         >>> nearest(torch.tensor([[1.0, 0.1]]), torch.eye(2)).tolist()
@@ -42,8 +39,7 @@ def nearest(z: Tensor, queue: Tensor, metric: str = "euclidean") -> Tensor:
 
 @register("nnsiam")
 class NNSiam(TwoBranchMethod):
-    """NNSiam (Li, Efros, Pathak, "Understanding Collapse in Non-Contrastive Siamese Representation Learning",
-    2209.15007).
+    """NNSiam (Li, Efros, Pathak, 2209.15007): SimSiam with neighbours.
 
     SimSiam's networks and loss, but the target of each view is the entry of a first-in-first-out queue that
     is nearest to its projection, as NNCLR (2104.14548) takes its positives; the queue is filled with the
@@ -61,31 +57,28 @@ class NNSiam(TwoBranchMethod):
 
     paper, year = "2209.15007", 2022
     mechanism = "stop-gradient, predictor and neighbours"
+    # SimSiam's, as the reference has it; no blur on small images.
+    small_image_defaults = SIMSIAM_SGD | {"schedule": "epoch-cosine"}
+    large_image_defaults = {"weight_decay": 1e-4}
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
-        """Knobs of NNSiam; the defaults are the reference's.
+        """Options of NNSiam; the defaults are the reference's.
 
         Attributes:
             proj_hidden_dim: width of the projector's hidden layers; 0 takes the backbone's feature width.
-            proj_output_dim: d, width of the projection.
             pred_hidden_dim: width of the predictor's bottleneck.
             queue_size: entries of the queue.
             metric: `euclidean` or `cosine`, of the neighbour search.
             fixed_predictor_lr: whether the predictor keeps the base rate for the whole run.
-            mean_encoding: as in `TwoBranchConfig`.
         """
 
+        positive = ("queue_size",)
         proj_hidden_dim: int = 0
-        proj_output_dim: int = 2048
         pred_hidden_dim: int = 512
         queue_size: int = 25600
         metric: Literal["euclidean", "cosine"] = "euclidean"
         fixed_predictor_lr: bool = True
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.queue_size > 0, "queue_size", "must be positive")
 
     config: Config
 
@@ -94,42 +87,15 @@ class NNSiam(TwoBranchMethod):
         d, hidden = config.proj_output_dim, config.proj_hidden_dim or feature_dim
         self.projector = mlp([feature_dim, hidden, hidden, d], output_bn=True)
         self.predictor = mlp([d, config.pred_hidden_dim, d])
+        self.fixed_lr_parts = ("predictor",) if config.fixed_predictor_lr else ()
         self.queue = Queue(config.queue_size, d, random=True)
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """SimSiam's, as the reference has it; no blur on small images."""
-        small = image_size <= 64
-        return {
-            "optimizer": "sgd",
-            "lr": 0.05,
-            "weight_decay": 5e-4 if small else 1e-4,
-            "schedule": "epoch-cosine",
-            "views": "simsiam-cifar" if small else "simsiam",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the mean negative cosine of predictions and neighbours."""
-        sources, targets = self.sources(views), self.targets(views)
-        taps = {v: self.embed(views[v]) for v in sorted({*sources, *targets})}
-        p = {a: taps[a]["predictor"] for a in sources}
-        z = {b: nearest(taps[b]["projector"].detach(), self.queue.rows, self.config.metric) for b in targets}
-        loss = self.compare(negative_cosine, p, z, views)
+        """Views [n, 3, S, S] to the mean negative cosine to the neighbours."""
+        taps, p, z = self.encode_siamese(views, "predictor", "projector")
+        rows, metric = self.queue.rows, self.config.metric
+        neighbours = {b: nearest(target.detach(), rows, metric) for b, target in z.items()}
+        loss = over_pairs(negative_cosine, p, neighbours, self.view_pairs(views))
         if self.training:
-            self.queue.push(taps[sources[0]]["projector"])
-        return Step(loss, taps[sources[0]])
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z [n, d] and p [n, d]."""
-        h = self.backbone(x)
-        z = self.projector(h)
-        return {"backbone": h, "projector": z, "predictor": self.predictor(z)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone, projector, and the predictor, at a fixed rate by default."""
-        fixed = self.config.fixed_predictor_lr
-        return [
-            ParamGroup("backbone", list(self.backbone.parameters())),
-            ParamGroup("projector", list(self.projector.parameters())),
-            ParamGroup("predictor", list(self.predictor.parameters()), fixed_lr=fixed),
-        ]
+            self.queue.push(taps["projector"])
+        return Step(loss, taps)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._base import SOLO_LARS, Step, register
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, regression_loss
+from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
 __all__ = ["RDMBYOL"]
@@ -18,8 +17,7 @@ __all__ = ["RDMBYOL"]
 
 @register("rdm_byol")
 class RDMBYOL(MomentumMethod):
-    """RDM-BYOL (Zhuo et al., "Towards a Unified Theoretical Understanding of Non-contrastive Learning via
-    Rank Differential Mechanism", 2303.02387).
+    """RDM-BYOL (Zhuo et al., 2303.02387): rank differential mechanism.
 
     BYOL without a predictor: the online projection, or the target's, passes a spectral filter of its own
     decomposition (see RDM-SimSiam); the loss is the sum of 2 - 2 cos over the two directions.
@@ -35,25 +33,13 @@ class RDMBYOL(MomentumMethod):
 
     paper, year = "2303.02387", 2023
     mechanism = "spectral filter and momentum target"
+    # LARS as the reference's scripts have it.
+    small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
+    large_image_defaults = {"lr": 0.5}
 
     @dataclass(frozen=True)
     class Config(FilterConfig, MomentumConfig):
-        """Knobs of RDM-BYOL; the defaults are the reference's scripts'.
-
-        Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
-            pred_type: `poly`, `log`, `log_1` or `log_2`; see `FilterConfig`.
-            pred_location: the filtered branch, `online` or `target`.
-            sigma: the power of `poly`.
-            stats: whose singular values a filtered target has, its `own` or the `other` view's.
-            rank_threshold: smaller singular values, relative to the largest, are dropped; in [0, 1).
-            solver: `gram` or `svd`.
-            tau_base: averaging coefficient of the target at the start; 0 with `tau_final` 0 is no average.
-            tau_final: averaging coefficient of the target at the end.
-            target_update: `after-step` or `before-target`; see `MomentumConfig`.
-            mean_encoding: as in `TwoBranchConfig`.
-        """
+        """Options of RDM-BYOL; the defaults are the reference's scripts'."""
 
         proj_hidden_dim: int = 4096
         proj_output_dim: int = 256
@@ -66,41 +52,11 @@ class RDMBYOL(MomentumMethod):
         self.projector = mlp(widths, hidden_bias=True)
         self.make_target("backbone", "projector")
 
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """LARS as the reference's scripts have it."""
-        return {
-            "optimizer": "lars",
-            "lr": 1.0 if image_size <= 64 else 0.5,
-            "weight_decay": 1e-5,
-            "lars_eta": 0.02,
-            "lars_clip": True,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
-
     def loss(self, views: Sequence[Tensor]) -> Step:
-        """Views, each [n, 3, S, S], to the summed loss; online views pass before target views."""
-        online = {a: self._online(views[a]) for a in self.sources(views)}
-        z = self.encode_targets(views)
+        """Views [n, 3, S, S] to the summed loss; online views pass first."""
+        taps, p, z = self.encode_branches(views, "projector")
 
         def distance(p: Tensor, z: Tensor) -> Tensor:
             return regression_loss(*filtered_pair(p, z, self.config))
 
-        p = {a: tap["projector"] for a, tap in online.items()}
-        loss = 2.0 * self.compare(distance, p, z, views)
-        first = next(iter(online))
-        return Step(loss, {**online[first], "target": z.get(first, next(iter(z.values())))})
-
-    def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], z [n, d] and the target's z' [n, d]."""
-        return {**self._online(x), "target": self.encode_target(x)}
-
-    def _online(self, x: Tensor) -> dict[str, Tensor]:
-        h = self.backbone(x)
-        return {"backbone": h, "projector": self.projector(h)}
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone and projector; the filter has no parameters, the target no gradient."""
-        return self.groups("backbone", "projector")
+        return Step(2.0 * over_pairs(distance, p, z, self.view_pairs(views)), taps)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fullrank.methods._base import MethodConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
 from fullrank.methods._contrast import nt_xent
 from fullrank.methods._one_branch import OneBranchMethod
-from fullrank.networks.heads import mlp
 from fullrank.networks.processes import world
 
 __all__ = ["SimCLR"]
@@ -39,10 +37,13 @@ class SimCLR(OneBranchMethod):
 
     paper, year = "2002.05709", 2020
     mechanism = "negatives"
+    # solo-learn's optimiser; CIFAR and ImageNet-100 differ in the rate.
+    small_image_defaults = SOLO_LARS | {"lr": 0.4, "views": "symmetric"}
+    large_image_defaults = {"lr": 0.3}
 
     @dataclass(frozen=True)
-    class Config(MethodConfig):
-        """Knobs of SimCLR; the defaults are solo-learn's for CIFAR.
+    class Config(ProjectorConfig):
+        """Options of SimCLR; the defaults are solo-learn's for CIFAR.
 
         Attributes:
             proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096).
@@ -50,34 +51,16 @@ class SimCLR(OneBranchMethod):
             temperature: that cosines are divided by, positive.
         """
 
-        proj_hidden_dim: int = 2048
         proj_output_dim: int = 256
         temperature: float = 0.2
 
     config: Config
-
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
-        super().__init__(backbone, feature_dim, config)
-        widths = [feature_dim, config.proj_hidden_dim, config.proj_output_dim]
-        self.projector = mlp(widths, hidden_bias=True, hidden_bn=False)
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """solo-learn's optimiser; CIFAR and ImageNet-100 differ in the rate."""
-        return {
-            "optimizer": "lars",
-            "lr": 0.4 if image_size <= 64 else 0.3,
-            "weight_decay": 1e-4,
-            "lars_eta": 0.02,
-            "lars_clip": True,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
+    proj_layers = 2
+    proj_bn = False
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to NT-Xent over the rows of all views and processes."""
-        taps, z = self.encode(views)
+        taps, z = self.encode(views, "projector")
         n = len(z[0])
         index = torch.arange(n, device=z[0].device) + world()[0] * n
         return Step(nt_xent(torch.cat(z), index.repeat(len(z)), self.config.temperature), taps)

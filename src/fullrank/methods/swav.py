@@ -5,37 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import ParamGroup, Step, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
-from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows, own_rows
-from fullrank.networks.prototypes import Prototypes
+from fullrank.networks.prototypes import Prototypes, prototype_scores
 from fullrank.networks.soft_targets import cross_entropy, sinkhorn
 
 __all__ = ["SwAV", "swav_loss"]
 
 
-def swav_loss(scores: Sequence[Tensor], assignments: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
-    """Mean over pairs of views a != b of the cross-entropy of assignment b and prediction a (equation 2).
+def swav_loss(
+    scores: PerView, assignments: PerView, temperature: float = 0.1, view_pairs: ViewPairs = ViewPairs()
+) -> Tensor:
+    """Mean cross-entropy of assignment b and prediction a over a != b (equation 2).
 
     Args:
-        scores: per view, cosines with the prototypes [n, K].
+        scores: cosines with the prototypes [n, K] by view.
         assignments: of the first views or of all, [n, K], rows summing to one and without gradient.
         temperature: of the prediction, softmax(scores / temperature).
+        view_pairs: see `ViewPairs`.
 
     Example:
         >>> round(swav_loss([torch.zeros(2, 2)] * 2, [torch.eye(2)] * 2).item(), 4)  # log 2
         0.6931
     """
-    compare = partial(cross_entropy, temperature=temperature)
-    return over_pairs(compare, dict(enumerate(scores)), dict(enumerate(assignments)))
+    return over_pairs(partial(cross_entropy, temperature=temperature), scores, assignments, view_pairs)
 
 
 @register("swav")
@@ -59,14 +60,14 @@ class SwAV(TwoBranchMethod):
 
     paper, year = "2006.09882", 2020
     mechanism = "balanced assignments as targets"
+    # The reference's, the same for CIFAR and ImageNet-100.
+    small_image_defaults = SOLO_LARS | {"lr": 0.6, "weight_decay": 1e-6, "views": "symmetric"}
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
-        """Knobs of SwAV; the defaults are the reference's.
+        """Options of SwAV; the defaults are the reference's.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
-            proj_output_dim: d, width of the projection.
             num_prototypes: K.
             temperature: of the predictions.
             sk_epsilon: entropy of the assignments; smaller ones are harder.
@@ -80,7 +81,8 @@ class SwAV(TwoBranchMethod):
                 loss is linear in assignments.
         """
 
-        proj_hidden_dim: int = 2048
+        positive = ("sk_epsilon", "sk_iters")
+        not_negative = ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs")
         proj_output_dim: int = 128
         num_prototypes: int = 3000
         temperature: float = 0.1
@@ -92,13 +94,6 @@ class SwAV(TwoBranchMethod):
         freeze_prototypes_epochs: int = 2
         mean_encoding: Literal["none", "source"] = "none"
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(self.sk_epsilon > 0, "sk_epsilon", "must be positive")
-            self.need(self.sk_iters > 0, "sk_iters", "must be positive")
-            for name in ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs"):
-                self.need(getattr(self, name) >= 0, name, "is 0 or more")
-
     config: Config
     queue: Tensor
 
@@ -108,25 +103,7 @@ class SwAV(TwoBranchMethod):
         self.projector = mlp([feature_dim, config.proj_hidden_dim, d], hidden_bias=True)
         self.prototypes = Prototypes(d, config.num_prototypes)
         self.register_buffer("queue", torch.zeros(2, config.queue_size, d))  # newest first
-
-    @property
-    def code_temperature(self) -> float:
-        """The temperature of the scores."""
-        return self.config.temperature
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The reference's, the same for CIFAR and ImageNet-100."""
-        return {
-            "optimizer": "lars",
-            "lr": 0.6,
-            "weight_decay": 1e-6,
-            "lars_eta": 0.02,
-            "lars_clip": True,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "symmetric",
-        }
+        self.code_temperature = config.temperature
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs."""
@@ -135,20 +112,18 @@ class SwAV(TwoBranchMethod):
         assignments = self.assign({b: taps[b]["codes"] for b in targets})
         if self.training:
             self._remember([taps[b]["projector"] for b in targets])
-        compare = partial(cross_entropy, temperature=self.config.temperature)
         scores = {a: taps[a]["codes"] for a in sources}
-        loss = over_pairs(compare, scores, assignments, mean_encoding=self.config.mean_encoding)
+        loss = swav_loss(scores, assignments, self.config.temperature, self.view_pairs())
         return Step(loss, taps[sources[0]])
 
     @torch.no_grad()
     def assign(self, scores: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Views' scores [n, K] to assignments [n, K], balanced over processes and, in time, the queue."""
+        """Scores [n, K] by view to assignments, balanced over processes and queue."""
         config = self.config
-        in_use = len(self.queue[0]) if self.when.epoch >= config.epoch_queue_starts else 0
-        rows = [
-            torch.cat([gather_rows(own.detach()), _scores(self.prototypes, self.queue[turn % 2, :in_use])])
-            for turn, own in enumerate(scores.values())
-        ]
+        in_use = len(self.queue[0]) if self.info.epoch >= config.epoch_queue_starts else 0
+        queued = [prototype_scores(self.prototypes, queue[:in_use]) for queue in self.queue]
+        of_views = enumerate(scores.values())
+        rows = [torch.cat([gather_rows(own.detach()), queued[turn % 2]]) for turn, own in of_views]
         together = [torch.cat(rows)] if config.sinkhorn_over == "views" else rows
         balanced = torch.cat([sinkhorn(part, config.sk_epsilon, config.sk_iters) for part in together])
         parts = balanced.chunk(len(rows))  # as many rows each
@@ -162,22 +137,11 @@ class SwAV(TwoBranchMethod):
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], z [n, d] and scores [n, K]."""
-        h = self.backbone(x)
-        z = self.projector(h)
-        return {"backbone": h, "projector": z, "codes": _scores(self.prototypes, F.normalize(z, dim=1))}
+        taps = super().embed(x)
+        unit = F.normalize(taps["projector"], dim=1)
+        return {**taps, "codes": prototype_scores(self.prototypes, unit)}
 
     def after_backward(self) -> None:
-        """Takes the gradient from prototypes that are still frozen: no decay, no momentum, no step."""
-        if self.when.epoch < self.config.freeze_prototypes_epochs:
+        """Drop the gradient of frozen prototypes: no decay, no momentum, no step."""
+        if self.info.epoch < self.config.freeze_prototypes_epochs:
             self.prototypes.v.grad = None
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone, projector, prototypes."""
-        return self.groups("backbone", "projector", "prototypes")
-
-
-@in_full_precision
-def _scores(prototypes: nn.Module, unit: Tensor) -> Tensor:
-    # not rounded to half precision: the assignments divide them by a small epsilon
-    scores: Tensor = prototypes(unit)
-    return scores

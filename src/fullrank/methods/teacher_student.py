@@ -1,19 +1,19 @@
-"""Teacher and student: what a teacher must be for a student not to collapse with it."""
+"""Teacher and student: which teachers keep a student from collapse."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import ParamGroup, Step, register
-from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
+from fullrank.methods._base import Step, StepInfo, register
+from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs, with_target
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
@@ -29,17 +29,10 @@ def teacher_student_loss(
     teacher_temperature: float = 1.0,
     centre: Tensor | None = None,
 ) -> Tensor:
-    """The mean over tokens of the cross-entropy of the teacher's softmax and the student's, in nats.
+    """Mean cross-entropy over tokens of teacher's and student's softmax, in nats.
 
-    Gradient flows into both arguments: where both are trained they need only agree on one sharp answer, and
-    the loss falls to zero. Detach the teacher's to stop it there.
-
-    Args:
-        student: logits [tokens, K].
-        teacher: logits of the same tokens of another view, [tokens, K].
-        student_temperature: of the student's softmax.
-        teacher_temperature: of the teacher's.
-        centre: what is taken from the teacher's logits, [1, K], or none.
+    Of logits [tokens, K] of the same tokens in two views; a centre [1, K] is subtracted from the teacher's.
+    Gradient flows into both arguments; detach the teacher's to stop it there.
 
     Example:
         >>> round(teacher_student_loss(torch.zeros(3, 4), torch.zeros(3, 4)).item(), 4)  # log 4
@@ -50,7 +43,7 @@ def teacher_student_loss(
 
 @register("teacher_student")
 class TeacherStudent(TwoBranchMethod):
-    """The SSL collapse tutorial ("Collapse in Self-Supervised Learning", 2025), with DINO's remedies.
+    """Teachers of the SSL collapse tutorial (2025), and DINO's remedies.
 
     Student and teacher are networks of one shape, each with a head on every patch token. The student's
     distribution over K outputs meets the teacher's at the same place of another view. Where a backbone has no
@@ -71,10 +64,20 @@ class TeacherStudent(TwoBranchMethod):
 
     paper, year = "SSL collapse tutorial", 2025
     mechanism = "a teacher without gradient: frozen, copied or averaged"
+    # The tutorial's; it has no other for large images.
+    small_image_defaults = {
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "lr_scaling": "none",
+        "weight_decay": 0.01,
+        "schedule": "constant",
+        "batch_size": 128,
+        "views": "tutorial",
+    }
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
-        """Knobs of teacher and student; the defaults are the tutorial's regime C.
+        """Options of teacher and student; the defaults are the tutorial's regime C.
 
         Attributes:
             proj_hidden_dim: width of the head's two hidden layers.
@@ -95,10 +98,9 @@ class TeacherStudent(TwoBranchMethod):
             teacher_temperature: of the teacher's (DINO: 0.04 to 0.07).
             centring: takes a running mean of the teacher's logits from them, as DINO does.
             centre_momentum: of that mean, in [0, 1].
-            mean_encoding: as in `TwoBranchConfig`, of logits.
         """
 
-        proj_hidden_dim: int = 2048
+        positive, below_one = ("copy_every",), ("dropout",)
         proj_output_dim: int = 128
         dropout: float = 0.0
         teacher: Literal["trained", "frozen", "copied", "ema"] = "copied"
@@ -113,11 +115,6 @@ class TeacherStudent(TwoBranchMethod):
         teacher_temperature: float = 1.0
         centring: bool = False
         centre_momentum: float = 0.9
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self.need(0 <= self.dropout < 1, "dropout", "lies in [0, 1)")
-            self.need(self.copy_every > 0, "copy_every", "must be positive")
 
     config: Config
     centre: Tensor
@@ -135,37 +132,18 @@ class TeacherStudent(TwoBranchMethod):
         if config.teacher != "trained":
             self.target.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(1, config.proj_output_dim))
+        self.eval_parts = ("target",) if config.teacher_eval else ()
         self.train()
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """The tutorial's; it has no other for large images."""
-        return {
-            "optimizer": "adamw",
-            "lr": 1e-3,
-            "lr_scaling": "none",
-            "weight_decay": 0.01,
-            "schedule": "constant",
-            "batch_size": 128,
-            "views": "tutorial",
-        }
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, of the teacher only where it is to have it."""
-        super().train(mode)
-        if self.config.teacher_eval:
-            self.target.eval()
-        return self
 
     def sources(self, views: Sequence[Tensor]) -> list[int]:
         """The views that the student sees."""
-        found = super().sources(views)
-        return found if self._both_ways else [a for a in found if a not in self.targets(views)]
+        sources = super().sources(views)
+        return sources if self._both_ways else [a for a in sources if a not in self.targets(views)]
 
     def targets(self, views: Sequence[Tensor]) -> list[int]:
         """The views that the teacher sees."""
-        found = super().targets(views)
-        return found if self._both_ways else found[-1:]
+        targets = super().targets(views)
+        return targets if self._both_ways else targets[-1:]
 
     @property
     def _both_ways(self) -> bool:
@@ -174,9 +152,9 @@ class TeacherStudent(TwoBranchMethod):
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs and tokens."""
         config = self.config
-        student = {a: self._student(views[a]) for a in self.sources(views)}
+        student = {a: self._encode(self, views[a]) for a in self.sources(views)}
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher == "trained"):
-            teacher = {b: self._teacher(views[b]) for b in self.targets(views)}
+            teacher = {b: self._encode(self.target, views[b]) for b in self.targets(views)}
         counts = {logits.shape[1] for _, logits in (*student.values(), *teacher.values())}
         if len(counts) > 1:
             raise UsageError(
@@ -190,48 +168,28 @@ class TeacherStudent(TwoBranchMethod):
             teacher_temperature=config.teacher_temperature,
             centre=self.centre,  # moved only after this
         )
-        loss = over_pairs(compare, p, z, mean_encoding=config.mean_encoding)
+        loss = over_pairs(compare, p, z, self.view_pairs())
         if self.training and config.centring:
             move_centre(self.centre, z.values(), config.centre_momentum)
-        first = next(iter(student))
-        other = teacher.get(first, next(iter(teacher.values())))
-        return Step(loss, _taps(student[first], other))
+        taps = {a: {"backbone": h, "projector": logits.mean(dim=1)} for a, (h, logits) in student.items()}
+        return Step(loss, with_target(taps, {b: logits.mean(dim=1) for b, (_, logits) in teacher.items()}))
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
-        """Images [n, 3, S, S] to h [n, F], and both heads' outputs [n, K], the mean over tokens."""
-        return _taps(self._student(x), self._teacher(x))
+        """Images [n, 3, S, S] to h [n, F] and both heads' mean outputs [n, K]."""
+        (h, logits), (_, others) = self._encode(self, x), self._encode(self.target, x)
+        return {"backbone": h, "projector": logits.mean(dim=1), "target": others.mean(dim=1)}
 
-    def _student(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h, tokens = features_and_tokens(self.backbone, x, self.feature_dim)
-        return h, self.projector(tokens)
+    def _encode(self, branch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, tokens = features_and_tokens(branch.backbone, x, self.feature_dim)
+        return h, branch.projector(tokens)
 
-    def _teacher(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h, tokens = features_and_tokens(self.target["backbone"], x, self.feature_dim)
-        return h, self.target["projector"](tokens)
-
-    def after_step(self, progress: float) -> None:
-        """Copies or averages the student into the teacher, when it is time."""
-        config, done = self.config, self.when.step + 1
-        every = config.copy_every * (self.when.steps_per_epoch if config.copy_unit == "epochs" else 1)
+    def after_step(self, info: StepInfo) -> None:
+        """Copy or average the student into the teacher, when it is time."""
+        config, done = self.config, info.step + 1
+        every = config.copy_every * (info.steps_per_epoch if config.copy_unit == "epochs" else 1)
+        tau = cosine_tau(config.tau_base, config.tau_final, info.progress)
         for name, part in self.target.items():
             if config.teacher == "ema":
-                update_momentum(
-                    part, getattr(self, name), cosine_tau(config.tau_base, config.tau_final, progress)
-                )
+                update_momentum(part, getattr(self, name), tau)
             elif config.teacher == "copied" and done % every == 0:
                 part.load_state_dict(getattr(self, name).state_dict())
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Backbone, head, and the teacher where it is trained."""
-        groups = [
-            ParamGroup("backbone", list(self.backbone.parameters())),
-            ParamGroup("projector", list(self.projector.parameters())),
-        ]
-        if self.config.teacher == "trained":
-            groups.append(ParamGroup("target", list(self.target.parameters())))
-        return groups
-
-
-def _taps(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    (h, logits), (_, others) = student, teacher
-    return {"backbone": h, "projector": logits.mean(dim=1), "target": others.mean(dim=1)}

@@ -1,40 +1,28 @@
-"""VICReg: invariance between views, a floor under every channel's variance, and no covariance."""
+"""VICReg: invariance, a floor under every channel's variance, no covariance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.methods._base import MethodConfig, Step, register
-from fullrank.methods._one_branch import OneBranchMethod, pairs
-from fullrank.networks.heads import mlp
+from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
 
-__all__ = ["VICReg", "covariance", "invariance", "variance", "vicreg_loss", "vicreg_terms"]
+__all__ = ["VICReg", "covariance", "variance", "vicreg_loss"]
 
 OverViews = Literal["sum", "mean"]
 
 
 @in_full_precision
-def invariance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Mean squared difference over all elements of two views [n, d].
-
-    Example:
-        >>> invariance(torch.ones(3, 2), torch.zeros(3, 2)).item()
-        1.0
-    """
-    return F.mse_loss(z1, z2)
-
-
-@in_full_precision
 def variance(z: Tensor) -> Tensor:
-    """Mean over channels of max(0, 1 - sqrt(var + 1e-4)) of one view [n, d]; equations 1 and 2.
+    """Mean over channels of max(0, 1 - sqrt(var + 1e-4)) of z [n, d]; eqs. 1, 2.
 
     In [0, 0.99]; 0 where every channel's standard deviation is 1 or more. The variance is unbiased.
 
@@ -47,7 +35,7 @@ def variance(z: Tensor) -> Tensor:
 
 @in_full_precision
 def covariance(z: Tensor) -> Tensor:
-    """Sum of squared off-diagonal entries of one view's unbiased covariance, over d; equations 3, 4.
+    """Squared off-diagonal covariances of z [n, d], summed, over d; eqs. 3, 4.
 
     Example:
         >>> covariance(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).item()  # off the diagonal: 2, twice
@@ -59,8 +47,14 @@ def covariance(z: Tensor) -> Tensor:
 
 
 @in_full_precision
-def vicreg_terms(z: Sequence[Tensor], variance_over_views: OverViews = "sum") -> dict[str, Tensor]:
-    """The three terms of equation 6, unweighted, on the scale of two views.
+def vicreg_loss(
+    z: Sequence[Tensor],
+    sim_weight: float = 25.0,
+    var_weight: float = 25.0,
+    cov_weight: float = 1.0,
+    variance_over_views: OverViews = "sum",
+) -> dict[str, Tensor]:
+    """The weighted sum of three terms, equation 6, on the scale of two views.
 
     `invariance` is a mean over unordered pairs of views. `covariance` is the sum over two views, or twice the
     mean over any number; so is `variance`, unless its views are averaged. Under torch.distributed the rows of
@@ -68,46 +62,32 @@ def vicreg_terms(z: Sequence[Tensor], variance_over_views: OverViews = "sum") ->
 
     Args:
         z: per view, projections [n, d].
+        sim_weight: of the invariance.
+        var_weight: of the variance.
+        cov_weight: of the covariance.
         variance_over_views: `sum` (the paper and solo-learn) or `mean` (the authors' code, lightly).
 
+    Returns:
+        `loss`, at least 0, and the unweighted `invariance`, `variance` and `covariance`.
+
     Example:
-        >>> {name: round(value.item(), 2) for name, value in vicreg_terms([torch.ones(4, 3)] * 2).items()}
-        {'invariance': 0.0, 'variance': 1.98, 'covariance': 0.0}
+        >>> {name: round(value.item(), 2) for name, value in vicreg_loss([torch.ones(4, 3)] * 2).items()}
+        {'loss': 49.5, 'invariance': 0.0, 'variance': 1.98, 'covariance': 0.0}
     """
     rows = [gather_rows(view) for view in z]
     spread = torch.stack([variance(view) for view in rows]).mean()
-    return {
-        "invariance": torch.stack([invariance(a, b) for a, b in pairs(rows)]).mean(),
-        "variance": 2 * spread if variance_over_views == "sum" else spread,
-        "covariance": 2 * torch.stack([covariance(view) for view in rows]).mean(),
-    }
-
-
-def vicreg_loss(
-    z: Sequence[Tensor],
-    sim_weight: float = 25.0,
-    var_weight: float = 25.0,
-    cov_weight: float = 1.0,
-    variance_over_views: OverViews = "sum",
-) -> Tensor:
-    """The weighted sum of `vicreg_terms`, at least 0.
-
-    Example:
-        >>> round(vicreg_loss([torch.ones(4, 3)] * 2).item(), 2)  # constant: only the variance term
-        49.5
-    """
-    return _weighed(vicreg_terms(z, variance_over_views), sim_weight, var_weight, cov_weight)
-
-
-def _weighed(terms: Mapping[str, Tensor], sim: float, var: float, cov: float) -> Tensor:
-    return sim * terms["invariance"] + var * terms["variance"] + cov * terms["covariance"]
+    sim = torch.stack([F.mse_loss(a, b) for a, b in unordered_pairs(rows)]).mean()
+    var = 2 * spread if variance_over_views == "sum" else spread
+    cov = 2 * torch.stack([covariance(view) for view in rows]).mean()
+    loss = sim_weight * sim + var_weight * var + cov_weight * cov
+    return {"loss": loss, "invariance": sim, "variance": var, "covariance": cov}
 
 
 @register("vicreg")
 class VICReg(OneBranchMethod):
-    """VICReg (Bardes et al., "Variance-Invariance-Covariance Regularization", 2105.04906).
+    """VICReg (Bardes et al., 2105.04906): three regularisers.
 
-    Views are drawn together (equation 5) while each view by itself must keep a standard deviation of 1 per
+    Views attract each other (equation 5) while each view by itself must keep a standard deviation of 1 per
     channel (equations 1, 2) and channels without covariance (equations 3, 4); equation 6 weighs the three.
 
     What keeps it from collapse: the variance hinge forbids constant channels, the covariance term channels
@@ -121,55 +101,31 @@ class VICReg(OneBranchMethod):
 
     paper, year = "2105.04906", 2021
     mechanism = "variance floor and decorrelation"
+    # solo-learn's optimiser; its own views crop from 20 % of the area and solarize both.
+    small_image_defaults = SOLO_LARS
 
     @dataclass(frozen=True)
-    class Config(MethodConfig):
-        """Knobs of VICReg; the defaults are solo-learn's for CIFAR.
+    class Config(ProjectorConfig):
+        """Options of VICReg; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_hidden_dim: width of the projector's two hidden layers.
-            proj_output_dim: d, width of the projection.
             sim_weight: of the invariance term, at least 0.
             var_weight: of the variance term, at least 0; without it the projections shrink to a point.
             cov_weight: of the covariance term, at least 0; without it channels repeat each other.
-            variance_over_views: `sum` or `mean`; see `vicreg_terms`.
+            variance_over_views: `sum` or `mean`; see `vicreg_loss`.
         """
 
-        proj_hidden_dim: int = 2048
-        proj_output_dim: int = 2048
+        not_negative = ("sim_weight", "var_weight", "cov_weight")
         sim_weight: float = 25.0
         var_weight: float = 25.0
         cov_weight: float = 1.0
         variance_over_views: OverViews = "sum"
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            for name in ("sim_weight", "var_weight", "cov_weight"):
-                self.need(getattr(self, name) >= 0, name, "must not be negative")
-
     config: Config
-
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
-        super().__init__(backbone, feature_dim, config)
-        hidden = config.proj_hidden_dim
-        self.projector = mlp([feature_dim, hidden, hidden, config.proj_output_dim], hidden_bias=True)
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """solo-learn's optimiser; its own views crop from 20 % of the area and solarize both."""
-        return {
-            "optimizer": "lars",
-            "lr": 0.3,
-            "weight_decay": 1e-4,
-            "lars_eta": 0.02,
-            "lars_clip": True,
-            "lars_exclude_1d": True,
-            "warmup_epochs": -1.0,
-            "views": "asymmetric" if image_size <= 64 else "asymmetric-imagenet",
-        }
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the weighted sum of the three terms."""
-        taps, z = self.encode(views)
-        c, terms = self.config, vicreg_terms(z, self.config.variance_over_views)
-        return Step(_weighed(terms, c.sim_weight, c.var_weight, c.cov_weight), taps, terms)
+        taps, z = self.encode(views, "projector")
+        c = self.config
+        terms = vicreg_loss(z, c.sim_weight, c.var_weight, c.cov_weight, c.variance_over_views)
+        return Step(terms.pop("loss"), taps, terms)

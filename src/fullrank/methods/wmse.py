@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import MethodConfig, Step, register
-from fullrank.methods._one_branch import OneBranchMethod, pairs
+from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.methods._two_branch import negative_cosine
-from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import from_first_process, gather_rows, world
 
@@ -22,7 +20,7 @@ __all__ = ["WMSE", "whiten", "wmse_loss"]
 
 @in_full_precision
 def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
-    """Rows [n, d] to centred rows [n, d] whose unbiased covariance is the identity (where eps is 0).
+    """Whiten rows [n, d]: centred, with unbiased covariance I where eps is 0.
 
     The covariance is mixed with the identity, (1 - eps) cov + eps I = L L^T, and the centred rows are
     multiplied by the inverse of L, its Cholesky factor.
@@ -86,18 +84,18 @@ def wmse_loss(
     rows = [gather_rows(view) for view in z]
     n = len(rows[0])
     every = torch.arange(n, device=rows[0].device) if order is None else order
-    parts = every.tensor_split(max(n // (whitening_size or n), 1))
-    white = [torch.cat([whiten(view[part], whitening_eps) for part in parts]) for view in rows]
-    compared = [(a, b.detach() if detach_second else b) for a, b in pairs(white)]
+    batches = every.tensor_split(max(n // (whitening_size or n), 1))
+    white = [torch.cat([whiten(view[rows_of], whitening_eps) for rows_of in batches]) for view in rows]
+    compared = [(a, b.detach() if detach_second else b) for a, b in unordered_pairs(white)]
     return torch.stack([2 + 2 * negative_cosine(a, b) for a, b in compared]).mean()
 
 
 @register("wmse")
 class WMSE(OneBranchMethod):
-    """W-MSE (Ermolov et al., "Whitening for Self-Supervised Representation Learning", 2007.06346).
+    """W-MSE (Ermolov et al., 2007.06346): whitening for self-supervision.
 
-    The projections of each view are whitened over sub-batches drawn anew at every step (section 3); then
-    views of an image are drawn together. The gradient passes through the whitening.
+    The projections of each view are whitened over random sub-batches, new ones at every step (section 3);
+    then views of an image attract each other. The gradient passes through the whitening.
 
     What keeps it from collapse: whitened rows have identity covariance whatever the network does, so all d
     directions stay in use; a projection of lower rank cannot be whitened at all, which is an error here
@@ -113,13 +111,21 @@ class WMSE(OneBranchMethod):
 
     paper, year = "2007.06346", 2020
     mechanism = "whitening of every view"
+    # solo-learn's optimiser; its own views crop from 20 % of the area.
+    small_image_defaults = {
+        "optimizer": "adam",
+        "lr": 2e-3,
+        "weight_decay": 1e-6,
+        "warmup_epochs": -1.0,
+        "warmup_lr": 0.0,
+        "views": "symmetric",
+    }
 
     @dataclass(frozen=True)
-    class Config(MethodConfig):
-        """Knobs of W-MSE; the defaults are solo-learn's for CIFAR.
+    class Config(ProjectorConfig):
+        """Options of W-MSE; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer.
             proj_output_dim: d, width of the projection; the batch, over all processes, must be larger.
             whitening_size: rows that are whitened together, more than d (the paper: 2 d); a smaller batch is
                 whitened whole.
@@ -128,6 +134,7 @@ class WMSE(OneBranchMethod):
             detach_second: detach the later view of each pair, as the reference does.
         """
 
+        positive, below_one = ("whitening_iters",), ("whitening_eps",)
         proj_hidden_dim: int = 1024
         proj_output_dim: int = 64
         whitening_size: int = 128
@@ -137,33 +144,11 @@ class WMSE(OneBranchMethod):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            d = self.proj_output_dim
-            self.need(
-                self.whitening_size > d,
-                "whitening_size",
-                f"must be larger than proj-output-dim, which is {d}",
-            )
-            self.need(self.whitening_iters > 0, "whitening_iters", "must be positive")
-            self.need(0 <= self.whitening_eps < 1, "whitening_eps", "lies in [0, 1)")
+            remedy = f"must be larger than proj-output-dim, which is {self.proj_output_dim}"
+            self.require(self.whitening_size > self.proj_output_dim, "whitening_size", remedy)
 
     config: Config
-
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
-        super().__init__(backbone, feature_dim, config)
-        widths = [feature_dim, config.proj_hidden_dim, config.proj_output_dim]
-        self.projector = mlp(widths, hidden_bias=True)
-
-    @classmethod
-    def defaults(cls, image_size: int) -> Mapping[str, Any]:
-        """solo-learn's optimiser; its own views crop from 20 % of the area."""
-        return {
-            "optimizer": "adam",
-            "lr": 2e-3,
-            "weight_decay": 1e-6,
-            "warmup_epochs": -1.0,
-            "warmup_lr": 0.0,
-            "views": "symmetric",
-        }
+    proj_layers = 2
 
     def permutation(self, n: int) -> Tensor:
         """A random order of the n rows of all processes, the same on all of them."""
@@ -171,10 +156,8 @@ class WMSE(OneBranchMethod):
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean loss over pairs of views and partitions."""
-        taps, z = self.encode(views)
+        taps, z = self.encode(views, "projector")
         c, n = self.config, len(z[0]) * world()[1]
-        losses = [
-            wmse_loss(z, self.permutation(n), c.whitening_size, c.whitening_eps, c.detach_second)
-            for _ in range(c.whitening_iters)
-        ]
+        options = c.whitening_size, c.whitening_eps, c.detach_second
+        losses = [wmse_loss(z, self.permutation(n), *options) for _ in range(c.whitening_iters)]
         return Step(torch.stack(losses).mean(), taps)

@@ -1,1 +1,1 @@
-"""Networks: backbones (any timm name, the CIFAR variants of the literature), heads, momentum copies."""
+"""Networks: backbones, heads, momentum copies, dictionaries, filters."""

@@ -1,4 +1,4 @@
-"""From the names and shapes of weights to the network that they are of."""
+"""Networks from a name, or from the names and shapes of their weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet
+from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, has_fixed_size, use_cifar_stem
 
 __all__ = ["Built", "build_by_name", "build_by_shapes", "load_strictly", "without_head"]
+
+RESNETS: dict[tuple[int, ...], str] = {  # bottleneck or not, and blocks per stage
+    (False, 2, 2, 2, 2): "resnet18",
+    (False, 3, 4, 6, 3): "resnet34",
+    (True, 3, 4, 6, 3): "resnet50",
+    (True, 3, 4, 23, 3): "resnet101",
+    (True, 3, 8, 36, 3): "resnet152",
+}
 
 
 @dataclass
 class Built:
-    """A network without its head, and what is known of it.
+    """A network without its head, and its properties.
 
     Attributes:
         name: of the architecture.
@@ -37,7 +45,7 @@ class Built:
 
 
 def build_by_shapes(weights: Mapping[str, Tensor], stem_padding: int | None = None) -> Built | None:
-    """The network whose weights have these names and shapes, or None where it is none of those known.
+    """Build the network with weights of these names and shapes, if it is known.
 
     Known are the ResNets of torchvision (also wide, grouped, and with the CIFAR stem), our narrow CIFAR
     ResNets, and transformers as timm, DINO, MoCo v3 and MAE name their parts.
@@ -64,8 +72,7 @@ def build_by_shapes(weights: Mapping[str, Tensor], stem_padding: int | None = No
 
 
 def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    found = {int(match[1]) for key in weights if (match := re.match(pattern, key))}
-    return len(found)
+    return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
 
 def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | None:
@@ -82,14 +89,7 @@ def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | 
     block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
     network = resnet.ResNet(block, layers, groups=groups, width_per_group=base)
     network.fc = nn.Identity()
-    names: dict[tuple[int, ...], str] = {
-        (False, 2, 2, 2, 2): "resnet18",
-        (False, 3, 4, 6, 3): "resnet34",
-        (True, 3, 4, 6, 3): "resnet50",
-        (True, 3, 4, 23, 3): "resnet101",
-        (True, 3, 8, 36, 3): "resnet152",
-    }
-    name = names.get((bottleneck, *layers), f"resnet with {layers} blocks")
+    name = RESNETS.get((bottleneck, *layers), f"resnet with {layers} blocks")
     if groups > 1:
         name = f"{name.replace('resnet', 'resnext')}_{groups}x{base}d"
     elif base != 64:
@@ -97,8 +97,7 @@ def _resnet(weights: Mapping[str, Tensor], stem_padding: int | None) -> Built | 
     if stem[-1] == 7:
         return Built(name, network)
     padding = 1 if stem_padding is None else stem_padding
-    network.conv1 = nn.Conv2d(3, 64, 3, padding=padding, bias=False)
-    network.maxpool = nn.Identity()
+    use_cifar_stem(network, padding)
     notes = [
         f"the 3x3 stem is taken to have stride 1, padding {padding} and no pooling, which weights do not tell"
     ]
@@ -119,18 +118,15 @@ def _transformer(weights: Mapping[str, Tensor]) -> Built | None:
     if grid * grid != positions.shape[1] - class_token:
         return None
     fixed = class_token and not positions[0, 0].any()  # sine and cosine positions: MoCo v3, MAE
-    heads = max(1, dim // 64)
-    if fixed:
-        heads = 12 if dim <= 768 else 16
+    heads = (12 if dim <= 768 else 16) if fixed else max(1, dim // 64)
     if dim % heads:
         return None
-    depth = _count(weights, r"blocks\.(\d+)\.")
     averaged = not class_token or "fc_norm.weight" in weights
     network = VisionTransformer(
         img_size=grid * patch,
         patch_size=patch,
         embed_dim=dim,
-        depth=depth,
+        depth=_count(weights, r"blocks\.(\d+)\."),
         num_heads=heads,
         mlp_ratio=weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         qkv_bias="blocks.0.attn.qkv.bias" in weights,
@@ -145,19 +141,18 @@ def _transformer(weights: Mapping[str, Tensor]) -> Built | None:
     name = f"vit_{names.get(dim, f'w{dim}')}_patch{patch}_{grid * patch}"
     pooled = "the mean of the patches" if averaged else "the class token"
     note = f"{heads} heads ({'as MoCo v3 has them' if fixed else '64 channels each'}) and {pooled}"
-    return Built(
-        name, network, grid * patch, notes=[f"{note} are taken, which weights do not tell; else --arch"]
-    )
+    notes = [f"{note} are taken, which weights do not tell; else --arch"]
+    return Built(name, network, grid * patch, notes=notes)
 
 
 def build_by_name(
     arch: str, weights: Mapping[str, Tensor] | None = None, image_size: int | None = None
 ) -> Built:
-    """The network of a name, untrained and without its head.
+    """Build the network of a name, untrained and without its head.
 
     Args:
         arch: a name of timm or torchvision, perhaps as `torchvision:vit_b_16`, or one of ours.
-        weights: names decide between timm and torchvision where both have the name.
+        weights: their names decide between timm and torchvision where both have the name.
         image_size: side in pixels, for those that are made for one.
 
     Raises:
@@ -177,7 +172,7 @@ def build_by_name(
     theirs = torchvision.models.list_models(module=torchvision.models)
     candidates: list[nn.Module] = []
     if library in ("", "timm") and timm.is_model(name):
-        sized = {"img_size": image_size} if image_size and _fixed_size(name) else {}
+        sized = {"img_size": image_size} if image_size and has_fixed_size(name) else {}
         candidates.append(create(name, num_classes=0, **sized))
     if library in ("", "torchvision") and name in theirs and (weights is not None or not candidates):
         candidates.append(without_head(torchvision.models.get_model(name, weights=None), name))
@@ -192,36 +187,23 @@ def build_by_name(
     return Built(name, best, size)
 
 
-def _fixed_size(name: str) -> bool:
-    """Whether a timm model is made for images of one size."""
-    import timm
-
-    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return bool(config and config.fixed_input_size)
-
-
 def without_head(network: Any, name: str) -> nn.Module:
-    """A torchvision classifier as an encoder: what stands before its last linear layer."""
+    """Take the last linear layer off a torchvision classifier, in place."""
     for head in ("fc", "heads", "head", "classifier"):
-        module = getattr(network, head, None)
-        if module is None:
-            continue
-        if isinstance(module, nn.Linear):
-            setattr(network, head, nn.Identity())
-            return network  # type: ignore[no-any-return]
-        linear = [key for key, part in module.named_modules() if isinstance(part, nn.Linear)]
-        if linear:
-            parent, _, last = linear[-1].rpartition(".")
-            setattr(module.get_submodule(parent), last, nn.Identity())
-            return network  # type: ignore[no-any-return]
+        if module := getattr(network, head, None):
+            linear = [key for key, part in module.named_modules(prefix=head) if isinstance(part, nn.Linear)]
+            if linear:
+                parent, _, last = linear[-1].rpartition(".")
+                setattr(network.get_submodule(parent), last, nn.Identity())
+                return network  # type: ignore[no-any-return]
     raise UsageError(f"torchvision's {name} has no linear classifier to take off; take another model")
 
 
 @torch.no_grad()
 def load_strictly(built: Built, weights: Mapping[str, Tensor], where: str) -> None:
-    """Loads weights, every one of the network's and none besides.
+    """Load all of a network's weights and none besides.
 
-    Counters of batches (`num_batches_tracked`), which old files lack and nothing reads, may be missing.
+    Only counters of batches (`num_batches_tracked`), which nothing reads, may be missing.
 
     Raises:
         UsageError: weights are missing, left over, or of another shape; one line names the first.
@@ -236,24 +218,15 @@ def load_strictly(built: Built, weights: Mapping[str, Tensor], where: str) -> No
     own = built.network.state_dict()
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     left_over = [key for key in weights if key not in own]
-    unlike = [
-        f"{key} {list(weights[key].shape)} for {list(own[key].shape)}"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
+    shapes = {key: (list(weights[key].shape), list(own[key].shape)) for key in own if key in weights}
+    unlike = [f"{key} {given} for {wanted}" for key, (given, wanted) in shapes.items() if given != wanted]
+    problems = {f"of {len(own)} weights missing": missing, "left over": left_over, "of another shape": unlike}
     wrong = []
-    if missing:
-        wrong.append(f"{len(missing)} of {len(own)} weights missing ({_some(missing)})")
-    if left_over:
-        wrong.append(f"{len(left_over)} left over ({_some(left_over)})")
-    if unlike:
-        wrong.append(f"{len(unlike)} of another shape ({_some(unlike)})")
+    for what, keys in problems.items():
+        some = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+        wrong += [f"{len(keys)} {what} ({some})"] if keys else []
     if wrong:
         raise UsageError(f"{where} is no {built.name}: {'; '.join(wrong)}")
     for key, value in own.items():
         if key in weights:
             value.copy_(weights[key])
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,11 +1,11 @@
-"""Backbones: any timm name, the CIFAR stem of the literature, He et al.'s narrow CIFAR ResNets, a small
-ViT."""
+"""Backbones: any timm name, the CIFAR stem, narrow CIFAR ResNets, a small ViT."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,10 @@ __all__ = [
     "build_backbone",
     "default_backbone",
     "features_and_tokens",
+    "has_fixed_size",
+    "has_tokens",
     "reinitialized",
+    "use_cifar_stem",
 ]
 
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
@@ -73,9 +76,8 @@ class CifarResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 shortcut = None
                 if stride != 1 or channels != out:
-                    shortcut = nn.Sequential(
-                        nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-                    )
+                    projection = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
+                    shortcut = nn.Sequential(projection, nn.BatchNorm2d(out))
                 stages.append(BasicBlock(channels, out, stride=stride, downsample=shortcut))
                 channels = out
         self.blocks = nn.Sequential(*stages)
@@ -93,26 +95,23 @@ class CifarResNet(nn.Module):
         return features
 
 
-def _register_cifar_resnets() -> None:
-    def maker(depth: int, width: int) -> Callable[[int, bool], nn.Module]:
-        return lambda _, zero_init_residual: CifarResNet(depth, width, zero_init_residual)
-
-    for depth in (8, 14, 20):
-        for width in (4, 8, 16, 32, 64):
-            OWN_BACKBONES.register(f"resnet{depth}-w{width}")(maker(depth, width))
+def _register_cifar_resnet(depth: int, width: int) -> None:
+    @OWN_BACKBONES.register(f"resnet{depth}-w{width}")
+    def make(_: int, zero_init_residual: bool) -> nn.Module:
+        return CifarResNet(depth, width, zero_init_residual)
 
 
-_register_cifar_resnets()
+for _depth, _width in product((8, 14, 20), (4, 8, 16, 32, 64)):
+    _register_cifar_resnet(_depth, _width)
 
 
 @OWN_BACKBONES.register("vit-tutorial")
 def tutorial_vit(image_size: int, zero_init_residual: bool = False) -> nn.Module:
     """The vision transformer of the SSL collapse tutorial (2025), features [n, 256].
 
-    Patches of 4 pixels, width 256, depth 6, 4 heads, MLP 1024, LayerNorm before every part and at the end,
-    dropout 0.1 everywhere (after the positions, in attention and MLP). The class token and the learned
-    positions start as N(0, 1), everything else as PyTorch has it. Features are the mean of the patch tokens,
-    which are what the tutorial's loss sees. Positions are interpolated for images of another size.
+    LayerNorm before every part and at the end, dropout after the positions, in attention and MLP. The class
+    token and the learned positions start as N(0, 1), everything else as PyTorch has it. Features are the mean
+    of the patch tokens. Positions are interpolated for images of another size.
 
     Args:
         image_size: side of the square input in pixels, a multiple of 4.
@@ -138,7 +137,7 @@ def tutorial_vit(image_size: int, zero_init_residual: bool = False) -> nn.Module
 
 
 def default_backbone(image_size: int) -> str:
-    """The backbone where none is named: a narrow ResNet-8 for tiny images, else ResNet-18.
+    """The backbone where none is named: ResNet-8 for tiny images, else ResNet-18.
 
     Example:
         >>> default_backbone(16), default_backbone(32)
@@ -161,7 +160,7 @@ def build_backbone(
     stem: Stem = "auto",
     zero_init_residual: bool = False,
 ) -> Backbone:
-    """Builds a randomly initialised backbone without its classifier.
+    """Build a randomly initialised backbone without its classifier.
 
     Args:
         name: one of `OWN_BACKBONES` or any timm model name.
@@ -196,8 +195,7 @@ def build_backbone(
         options["zero_init_last"] = zero_init_residual
     elif zero_init_residual:
         raise UsageError(f"zero_init_residual is for ResNets; {name} has no such blocks")
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config is not None and config.fixed_input_size:
+    if has_fixed_size(name):
         options["img_size"] = image_size
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **options)
@@ -216,9 +214,19 @@ def _finished(name: str, network: nn.Module, image_size: int, stem: Stem) -> Bac
     if not isinstance(network, CifarResNet):
         if stem == "auto":
             stem = "cifar" if image_size <= 48 and _has_imagenet_stem(network) else "imagenet"
+        if stem != "imagenet" and not _has_imagenet_stem(network):
+            raise UsageError(f"the CIFAR stem is for ResNets with a 7x7 stem; {name} has none: drop --stem")
         if stem != "imagenet":
-            _to_cifar_stem(network, name, padding=2 if stem == "cifar-pad2" else 1)
+            use_cifar_stem(network, padding=2 if stem == "cifar-pad2" else 1)
     return Backbone(name, network, _feature_dim(network, image_size, name), stem)
+
+
+def has_fixed_size(name: str) -> bool:
+    """Whether a timm model is made for images of one size."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config and config.fixed_input_size)
 
 
 def _has_imagenet_stem(network: nn.Module) -> bool:
@@ -226,12 +234,10 @@ def _has_imagenet_stem(network: nn.Module) -> bool:
     return isinstance(first, nn.Conv2d) and first.kernel_size == (7, 7) and hasattr(network, "maxpool")
 
 
-def _to_cifar_stem(network: nn.Module, name: str, padding: int) -> None:
-    if not _has_imagenet_stem(network):
-        raise UsageError(f"the CIFAR stem is for ResNets with a 7x7 stem; {name} has none: drop --stem")
+def use_cifar_stem(network: nn.Module, padding: int) -> None:
+    """Replace a 7x7 stem with pooling by a fresh 3x3 one, as the references do."""
     old = network.conv1
     assert isinstance(old, nn.Conv2d)
-    # a fresh layer with PyTorch's own init, as in the references
     network.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=padding, bias=False)
     network.maxpool = nn.Identity()
 
@@ -250,44 +256,44 @@ def _feature_dim(network: nn.Module, image_size: int, name: str) -> int:
     return int(features.shape[1])
 
 
+def has_tokens(network: nn.Module) -> bool:
+    """Whether a network has patches or positions that it pools, as all of timm's have."""
+    return hasattr(network, "forward_head")
+
+
 def features_and_tokens(network: nn.Module, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Images [n, 3, S, S] to pooled features [n, dim] and what they are pooled from, tokens [n, t, dim].
+    """Images [n, 3, S, S] to features [n, dim] and their tokens [n, t, dim].
 
     Tokens are the patches of a timm transformer, behind its last normalisation and without class and register
     tokens, or the positions of a convolutional map. A network that has none of that width gives one token,
     its features.
-
-    Args:
-        network: a backbone.
-        x: images.
-        dim: width of its features.
 
     Example:
         >>> features, tokens = features_and_tokens(tutorial_vit(8), torch.zeros(2, 3, 8, 8), 256)
         >>> features.shape, tokens.shape
         (torch.Size([2, 256]), torch.Size([2, 4, 256]))
     """
-    if not hasattr(network, "forward_head"):
+    if not has_tokens(network):
         features: Tensor = network(x)
         return features, features.unsqueeze(1)
     whole: Any = network
-    found: Tensor = whole.forward_features(x)
-    features = whole.forward_head(found)
-    if found.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NCHW":
-        found = found.movedim(1, -1)
-    if found.ndim < 3 or found.shape[-1] != dim:
+    unpooled: Tensor = whole.forward_features(x)
+    features = whole.forward_head(unpooled)
+    if unpooled.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NCHW":
+        unpooled = unpooled.movedim(1, -1)
+    if unpooled.ndim < 3 or unpooled.shape[-1] != dim:
         return features, features.unsqueeze(1)
-    tokens = found.flatten(1, -2)[:, getattr(network, "num_prefix_tokens", 0) :]
+    tokens = unpooled.flatten(1, -2)[:, getattr(network, "num_prefix_tokens", 0) :]
     return features, getattr(network, "fc_norm", nn.Identity())(tokens)
 
 
 @torch.no_grad()
 def reinitialized(network: nn.Module) -> nn.Module:
-    """A copy of a randomly initialised network with its weights drawn anew.
+    """Copy a randomly initialised network with other random weights.
 
-    The entries of a freshly initialised tensor are independent draws from one distribution, whichever it is,
-    so another order of them is another draw: what starts at a constant stays there. Buffers and parameters
-    that are not trained are copied.
+    The entries of a freshly initialised tensor are independent and of one distribution, so a permutation of
+    them is another sample: what starts at a constant stays there. Buffers and parameters that are not trained
+    are copied.
 
     Example:
         >>> first = nn.Linear(3, 2)

@@ -22,10 +22,10 @@ KEPT_BYTES = {"cpu": 2**28, "cuda": 2**32}  # floats up to here are made once an
 
 
 class SignDictionary(nn.Module):
-    """A fixed matrix W in {-1, +1}^{f x c} of independent fair signs, kept as bits.
+    """A fixed matrix W in {-1, +1}^{f x c} of independent fair signs, stored as bits.
 
-    The state holds f c / 8 bytes: 4 MB for 2048 x 16384, where floats take 134. The floats that products need
-    are made block by block, and kept where all of them are small: up to 256 MB on a CPU, 4 GB on a GPU.
+    The state holds f c / 8 bytes: 4 MB for 2048 x 16384, where floats take 134. Products take floats, which
+    are made block by block, and cached where all of them are small: up to 256 MB on a CPU, 4 GB on a GPU.
 
     Args:
         dim: f, length of a code.
@@ -54,9 +54,7 @@ class SignDictionary(nn.Module):
         return torch.cat([block for _, block in self._made(like)], dim=1)
 
     def blocks(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
-        """W piece by piece: a slice of the codes and their columns [f, width], as `like`.
-
-        Only one piece need exist at a time, where the whole matrix is too large to be kept.
+        """Yield W block by block, as `like`: a slice of the codes, [f, width].
 
         Example:
             >>> codes = SignDictionary(4, 20, seed=0)
@@ -75,7 +73,6 @@ class SignDictionary(nn.Module):
             yield slice(k * width, min((k + 1) * width, c)), block
 
     def _made(self, like: Tensor, width: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
-        """Blocks from the bits: every byte looks its eight signs up."""
         f, c = self.shape
         if c % 8 == 0:
             rows = self.bits.view(f, -1).to(like.device)
@@ -102,19 +99,14 @@ class SignDictionary(nn.Module):
         self._kept, self._rows = {}, None  # made of what was there before
 
 
-def log_mean_of_codes(log_p: Tensor, everywhere: bool = True) -> Tensor:
-    """log of the mean probability of each code over a batch, [n, c] to [c], where no mass is lost to
-    underflow.
-
-    Args:
-        log_p: log-probabilities.
-        everywhere: the mean over the rows of all processes, else over this one's.
+def log_mean_of_codes(log_p: Tensor) -> Tensor:
+    """log of each code's mean probability over all processes, [n, c] to [c].
 
     Example:
         >>> log_mean_of_codes(torch.tensor([[0.0, -1000.0], [0.0, -1000.0]])).tolist()
         [0.0, -1000.0]
     """
-    processes = world()[1] if everywhere else 1
+    processes = world()[1]
     if processes == 1:
         return log_p.logsumexp(dim=0) - math.log(len(log_p))
     largest = log_p.detach().amax(dim=0)

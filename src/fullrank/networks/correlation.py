@@ -1,5 +1,4 @@
-"""The correlation of embeddings, and the predictors that are written down from it (DirectPred,
-DirectCopy)."""
+"""Correlation of embeddings, and predictors computed from it."""
 
 from __future__ import annotations
 
@@ -17,13 +16,9 @@ SQUARINGS = 22  # the estimate is then off by at most 1e-7 of the value, whateve
 @torch.no_grad()
 @in_full_precision
 def averaged_correlation(c: Tensor, z: Tensor, tau: float, centred: bool = False) -> Tensor:
-    """tau C + (1 - tau) z^T z / n over the rows of all processes; symmetric, without gradient.
+    """tau C + (1 - tau) z^T z / n over all processes' rows, without gradient.
 
-    Args:
-        c: C [d, d], the average so far.
-        z: rows [n, d].
-        tau: in [0, 1].
-        centred: subtract the mean row first, so that C becomes a covariance.
+    Of the average so far C [d, d] and rows z [n, d]; `centred` subtracts the mean row first (a covariance).
 
     Example:
         >>> averaged_correlation(torch.zeros(4, 4), torch.eye(4), tau=0.5).diagonal().tolist()
@@ -41,21 +36,18 @@ def averaged_correlation(c: Tensor, z: Tensor, tau: float, centred: bool = False
 def spectral_predictor(
     c: Tensor, alpha: float = 0.5, eps: float = 0.0, normalise: bool = True, eps_inside: bool = True
 ) -> Tensor:
-    """Wp = U diag(w) U^T from the eigenpairs (s_i, u_i) of a symmetric matrix; DirectPred (2102.06810), 3.2.
+    """Wp = U diag(w) U^T from the eigenpairs of C; DirectPred (2102.06810), 3.2.
 
     lam_i = max(s_i, 0) / max_j s_j, or max(s_i, 0) where not normalised; then w_i = (lam_i + eps)^alpha, or
     w_i = max(lam_i^alpha + eps, 1e-4) with eps outside, as the paper's own code has it. A matrix of zeros has
     lam = 0.
 
     Args:
-        c: C [d, d], symmetric.
+        c: C [d, d], symmetric, with eigenvalues s_i.
         alpha: the power, 1/2 in DirectPred, 1 in DirectCopy.
         eps: what every mode gets at least.
         normalise: divide by the largest eigenvalue.
         eps_inside: whether eps is added before the power.
-
-    Returns:
-        Wp [d, d], symmetric and positive semi-definite; predictions are z @ Wp.
 
     Example:
         >>> spectral_predictor(torch.diag(torch.tensor([4.0, 1.0]))).diagonal().tolist()
@@ -74,7 +66,7 @@ def spectral_predictor(
 @torch.no_grad()
 @in_full_precision
 def largest_eigenvalue(c: Tensor) -> Tensor:
-    """The largest eigenvalue of a positive semi-definite matrix by repeated squaring: products only.
+    """Largest eigenvalue of a positive semi-definite matrix by repeated squaring.
 
     C^(2^k) is, but for its scale, the projector onto the leading eigenvectors; the quotient tr(P C) / tr(P)
     is then the eigenvalue. Nothing waits for the device. 0 for a matrix of zeros.
@@ -95,12 +87,7 @@ def largest_eigenvalue(c: Tensor) -> Tensor:
 @torch.no_grad()
 @in_full_precision
 def copied_predictor(c: Tensor, eps: float = 0.25, normalise: bool = True) -> Tensor:
-    """Wp = C / s_max + eps I, or C + eps I where not normalised; DirectCopy (2110.04947), section 4.
-
-    Args:
-        c: C [d, d], symmetric and positive semi-definite.
-        eps: what every mode gets at least.
-        normalise: divide by the largest eigenvalue, which `largest_eigenvalue` finds by products.
+    """Wp = C / s_max + eps I, normalised or not; DirectCopy (2110.04947), 4.
 
     Example:
         >>> copied_predictor(torch.diag(torch.tensor([4.0, 1.0])), eps=0.5).diagonal().tolist()

@@ -19,7 +19,7 @@ def mlp(
     output_bn: bool = False,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """A perceptron Linear(-BN-activation-Linear)*, the head of every method here.
+    """Perceptron Linear(-BN-activation-Linear)*, [n, widths[0]] to [n, widths[-1]].
 
     Args:
         widths: layer widths from input to output, at least two.
@@ -29,9 +29,6 @@ def mlp(
         output_bn: ends in BN without affine parameters; the last linear's bias, which it would undo,
             is then frozen, as in SimSiam's reference.
         activation: makes the layer after every hidden one.
-
-    Returns:
-        nn.Sequential mapping [n, widths[0]] to [n, widths[-1]].
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([8, 16, 4])]

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["cosine_tau", "momentum_copy", "update_momentum"]
-
-
-def momentum_copy(network: nn.Module) -> nn.Module:
-    """Returns a deep copy of `network`, parameters equal, none of them with gradient.
-
-    Example:
-        >>> target = momentum_copy(nn.Linear(3, 2))
-        >>> any(p.requires_grad for p in target.parameters())
-        False
-    """
-    return copy.deepcopy(network).requires_grad_(False)
+__all__ = ["cosine_tau", "update_momentum"]
 
 
 @torch.no_grad()
 def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
-    """Averages parameters in place: target <- tau * target + (1 - tau) * online.
+    """Average parameters in place: target <- tau * target + (1 - tau) * online.
 
     Buffers are left alone: the target runs in training mode and keeps BatchNorm statistics of its own,
     as the reference implementations have it.
-
-    Args:
-        target: the momentum copy.
-        online: the network it follows, of the same structure.
-        tau: in [0, 1]; 0 copies the online parameters, 1 leaves the target as it is.
 
     Example:
         >>> online, target = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -49,7 +32,7 @@ def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 
 def cosine_tau(base: float, final: float, progress: float) -> float:
-    """The averaging coefficient after a share `progress` in [0, 1] of all steps (BYOL, 2006.07733, 3.2).
+    """Averaging coefficient after a share `progress` of a run (2006.07733, 3.2).
 
     tau = final - (final - base) * (cos(pi * progress) + 1) / 2: `base` at the start, `final` at the end.
 

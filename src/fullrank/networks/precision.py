@@ -19,11 +19,10 @@ R = TypeVar("R")
 
 
 def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a loss: half-precision arguments become float32, and autocast is off inside.
+    """Decorate a loss: half-precision arguments become float32, autocast is off.
 
-    Sums over a batch, softmaxes and decompositions lose what a loss is about in eight or eleven bits. Single
-    and double precision pass as they are; so do arguments that are not tensors. Sequences of tensors are
-    converted element by element.
+    Sums over a batch, softmaxes and decompositions need more than eight or eleven bits. Sequences of tensors
+    are converted element by element; everything else passes as it is.
 
     Example:
         >>> total = in_full_precision(lambda z: z.sum())
@@ -44,10 +43,7 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def or_diverged() -> Iterator[None]:
-    """Says what it means where a decomposition fails.
-
-    Raises:
-        FullrankError: it did.
+    """Raise FullrankError where a decomposition fails: training has diverged.
 
     Example:
         >>> with or_diverged():

@@ -1,4 +1,4 @@
-"""Sums, means and rows over all processes, with gradients that equal one process's on the global batch.
+"""Sums, means and rows over all processes, with the gradients of one process.
 
 Distributed wrappers average gradients over processes. A loss that is the same function of the global batch on
 every process therefore needs collectives whose backward pass sums over processes: then the average of all is
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and how many there are.
+    """This process's rank and the number of processes.
 
     Example:
         >>> world()
@@ -36,7 +36,7 @@ def world() -> tuple[int, int]:
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce whose gradient is all-reduced too: every process's loss depends on every process's rows."""
+    """All-reduce forward and backward: all losses depend on all rows."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of `value`, of one shape everywhere, over processes; differentiable.
+    """Sum of `value`, of one shape everywhere, over processes; differentiable.
 
     Example:
         >>> sum_over_processes(torch.ones(2)).tolist()
@@ -65,12 +65,12 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of `value`, of one shape everywhere, over processes; differentiable."""
+    """Mean of `value`, of one shape everywhere, over processes; differentiable."""
     return sum_over_processes(value) / world()[1]
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks: [b, ...] to [world * b, ...]; differentiable.
+    """Rows of all processes by rank, [b, ...] to [world * b, ...]; differentiable.
 
     Every process must hold as many rows. The gradient of each row is summed over the losses of all processes.
 
@@ -95,7 +95,7 @@ def own_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def from_first_process(value: Tensor) -> Tensor:
-    """The first process's `value` on all of them: random draws that all must share."""
+    """The first process's `value` on all of them: random numbers that all share."""
     if world()[1] == 1:
         return value
     value = value.clone()

@@ -1,4 +1,4 @@
-"""Prototypes: the weight-normalised linear layer that SwAV and DINO score projections with."""
+"""Prototypes: the weight-normalised scoring layer of SwAV and DINO."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Prototypes"]
+from fullrank.networks.precision import in_full_precision
+
+__all__ = ["Prototypes", "prototype_scores"]
 
 
 class Prototypes(nn.Module):
@@ -37,3 +39,10 @@ class Prototypes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rows [n, d] to scores [n, K]."""
         return F.linear(x, self.directions)
+
+
+@in_full_precision
+def prototype_scores(prototypes: nn.Module, unit: Tensor) -> Tensor:
+    """Scores [n, K] of rows [n, d] in full precision: low temperatures divide them."""
+    scores: Tensor = prototypes(unit)
+    return scores

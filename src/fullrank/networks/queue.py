@@ -1,4 +1,4 @@
-"""A queue of recent embeddings: what NNSiam looks its neighbours up in and SwAV fills its batches with."""
+"""Queue of recent embeddings, among which NNSiam finds neighbours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Queue"]
 
 
 class Queue(nn.Module):
-    """The last `size` rows of width d, newest first, the same on every process; a persistent buffer `rows`.
+    """The last `size` rows of all processes, newest first, in the buffer `rows`.
 
     Args:
         size: rows kept.
@@ -34,6 +34,6 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Puts the rows [n, d] of all processes in front, and as many out at the end."""
+        """Put the rows [n, d] of all processes in front, and drop as many at the end."""
         new = gather_rows(rows.detach()).to(self.rows.dtype)
         self.rows = torch.cat([new, self.rows])[: len(self.rows)]

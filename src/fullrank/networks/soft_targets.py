@@ -1,4 +1,4 @@
-"""Distributions as targets: their cross-entropy, Sinkhorn's balanced assignments, and the running centre."""
+"""Distributions as targets: cross-entropy, Sinkhorn's iteration, centre."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ __all__ = ["cross_entropy", "move_centre", "sharpen", "sinkhorn"]
 
 @in_full_precision
 def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """The mean over rows of -sum_k q_k log softmax(s / T)_k, in nats.
+    """Mean over rows of -sum_k q_k log softmax(s / T)_k, in nats.
 
-    Args:
-        scores: s [n, K].
-        targets: q [n, K], whose rows sum to one; detach them where they are constants.
-        temperature: T > 0.
+    Of scores s and targets q [n, K], whose rows sum to one; detach them where they are constants.
 
     Example:
         >>> round(cross_entropy(torch.zeros(3, 4), torch.eye(4)[:3]).item(), 4)  # log 4
@@ -33,10 +30,7 @@ def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> 
 def sharpen(scores: Tensor, temperature: float, centre: Tensor | None = None) -> Tensor:
     """softmax((s - c) / T), row by row: DINO's (2104.14294) teacher distribution.
 
-    Args:
-        scores: s [n, K].
-        temperature: T > 0; below 1 it sharpens.
-        centre: c [1, K], or none.
+    Of scores s [n, K] and a centre c [1, K], or none; a temperature T below 1 sharpens.
 
     Example:
         >>> sharpen(torch.tensor([[0.0, 2.0]]), 1.0, centre=torch.tensor([[0.0, 2.0]])).tolist()
@@ -47,12 +41,7 @@ def sharpen(scores: Tensor, temperature: float, centre: Tensor | None = None) ->
 
 @torch.no_grad()
 def move_centre(centre: Tensor, scores: Iterable[Tensor], momentum: float) -> None:
-    """Averages in place: c <- m c + (1 - m) mean of all rows, over views and processes.
-
-    Args:
-        centre: c [1, K].
-        scores: per view [n, K], as many rows on every process.
-        momentum: m in [0, 1].
+    """Average in place: c [1, K] <- m c + (1 - m) mean of all views' rows [n, K].
 
     Example:
         >>> centre = torch.zeros(1, 2)
@@ -67,19 +56,16 @@ def move_centre(centre: Tensor, scores: Iterable[Tensor], momentum: float) -> No
 @torch.no_grad()
 @in_full_precision
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    """Rows shared out over columns in equal parts (SwAV, 2006.09882, equation 3; Cuturi 1306.0895).
+    """Balanced assignments by Sinkhorn's iteration (2006.09882, eq. 3; 1306.0895).
 
-    Starts from exp(s / epsilon) and in turn makes all columns weigh the same, then all rows sum to one. Ends
-    with the rows, so the columns are balanced up to what few iterations leave. In logarithms, so nothing
-    overflows or is divided by zero however large s / epsilon is.
+    Starts from exp(s / epsilon) and in turn makes all columns weigh the same, then all rows sum to one, in
+    logarithms, so that nothing overflows or is divided by zero. Columns are balanced up to what few
+    iterations leave.
 
     Args:
         scores: s [n, K], of the global batch.
-        epsilon: entropy of the assignments: small ones are hard.
+        epsilon: entropy of the assignments [n, K]: small ones are hard.
         iterations: at least 1.
-
-    Returns:
-        Assignments [n, K], whose rows sum to one, without gradient.
 
     Example:
         >>> sinkhorn(torch.tensor([[9.0, 1.0], [9.0, 0.0]])).round().tolist()  # both prefer the first column

@@ -1,4 +1,4 @@
-"""Spectral filters: embeddings whose singular values are replaced by a function of them (RDM)."""
+"""Spectral filters: functions of the singular values of embeddings (RDM)."""
 
 from __future__ import annotations
 
@@ -15,38 +15,28 @@ FilterType = Literal["poly", "log", "log_1", "log_2"]
 
 
 def gain(s: Tensor, kind: str = "poly", sigma: float = 1.0) -> Tensor:
-    """g(S): S^sigma (`poly`), log S (`log`), log(S + 1) (`log_1`) or log(S^2 + 1) (`log_2`); RDM
-    (2303.02387).
+    """g(S) of RDM (2303.02387): S^sigma, log S, log(S + 1) or log(S^2 + 1).
 
     Example:
         >>> gain(torch.tensor([2.0, 3.0]), "poly", sigma=2.0).tolist()
         [4.0, 9.0]
     """
-    match kind:
-        case "poly":
-            return s**sigma
-        case "log":
-            return s.log()
-        case "log_1":
-            return s.log1p()
-        case _:
-            return s.square().log1p()
+    logarithms = {"log": torch.log, "log_1": torch.log1p, "log_2": lambda s: s.square().log1p()}
+    return logarithms[kind](s) if kind in logarithms else s**sigma
 
 
 @torch.no_grad()
 @in_full_precision
 def right_singular(x: Tensor, solver: str = "gram", rank_threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Singular values [r] and right singular vectors [d, r] of rows [n, d], r = min(n, d), without gradient.
+    """Singular values [r] and right vectors [d, r] of rows [n, d], no gradient.
 
     Args:
         x: rows.
         solver: `gram`, eigenvectors of the smaller of x x^T and x^T x in double precision, several times
-            faster where n and d differ, which drops what the rows' own rounding could have made: singular
-            values below max(n, d) eps of the largest, in double precision below 4e-8; or `svd`, which does
-            not.
+            faster where n and d differ, which drops what may be the rows' own rounding: singular values below
+            max(n, d) eps of the largest, in double precision below 4e-8; or `svd`, which does not.
         rank_threshold: directions whose singular value is at most this share of the largest are dropped, and
-            those of value zero always: they hold nothing, and their vectors are arbitrary. What is dropped
-            reads 0, value and vector, so that no shape hangs on a value.
+            those of value zero always: value and vector read 0, so that no shape depends on a value.
 
     Example:
         >>> s, v = right_singular(torch.diag(torch.tensor([3.0, 2.0])))
@@ -74,7 +64,7 @@ def right_singular(x: Tensor, solver: str = "gram", rank_threshold: float = 0.0)
 
 @in_full_precision
 def filter_rows(x: Tensor, s: Tensor, v: Tensor, kind: str = "poly", sigma: float = 1.0) -> Tensor:
-    """x V diag(g(S)) V^T: rows [n, d] through the filter of `right_singular`; gradient flows through x alone.
+    """x V diag(g(S)) V^T, rows [n, d] filtered; gradient flows through x alone.
 
     Directions whose singular value reads 0 pass nothing.
 

@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of the global batch, on any device."""
+"""BatchNorm with the statistics of the global batch, on any device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CpuSyncBatchNorm", "synchronise_batch_norm"]
 
 
 class CpuSyncBatchNorm(_BatchNorm):
-    """Batch normalisation over all processes with differentiable all-reduces, for gloo on CPUs.
+    """Batch normalisation over all processes, for gloo on CPUs.
 
     PyTorch's own `SyncBatchNorm`, which needs a GPU, serves there. Every process must hold as many rows.
 
@@ -28,16 +28,14 @@ class CpuSyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected an input of at least 2 dimensions, got {input.dim()}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises [n, c, ...] per channel c over rows, positions and processes."""
-        output = self._normalise(input)
+        """Normalise [n, c, ...] per channel c over rows, positions and processes."""
+        synchronised = self.training and world()[1] > 1
+        output: Tensor = self._normalise(input) if synchronised else super().forward(input)
         for after in self.after:
             output = after(output)
         return output
 
     def _normalise(self, input: Tensor) -> Tensor:
-        if not self.training or world()[1] == 1:
-            normalised: Tensor = super().forward(input)
-            return normalised
         axes = [0, *range(2, input.dim())]
         count = input.numel() // input.shape[1] * world()[1]
         mean = sum_over_processes(input.sum(axes)) / count
@@ -52,9 +50,8 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, share)
@@ -62,7 +59,7 @@ class CpuSyncBatchNorm(_BatchNorm):
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replaces every BatchNorm in `network` by one that is synchronised over processes.
+    """Replace every BatchNorm in `network` by one that is synchronised over processes.
 
     Args:
         network: changed in place where it is not itself a BatchNorm; parameters and buffers are kept.

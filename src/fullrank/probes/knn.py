@@ -276,7 +276,4 @@ def _ways(
         raise UsageError(f"votes by {metric} are majority or {weighted}, not {unknown[0]}")
     if "similarity" in votes and (not temperatures or min(temperatures) <= 0):
         raise UsageError(f"temperatures are positive, not {list(temperatures)}")
-    ways: list[tuple[Vote, float | None]] = []
-    for vote in votes:
-        ways += [(vote, t) for t in temperatures] if vote == "similarity" else [(vote, None)]
-    return ways
+    return [(vote, t) for vote in votes for t in (temperatures if vote == "similarity" else (None,))]

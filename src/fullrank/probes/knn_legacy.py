@@ -6,8 +6,7 @@ them. `knn_probe` does neither.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,10 +36,6 @@ class LegacyScan:
     best_k: int
     best_accuracy: float
     same_set: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 def li_knn_scan(

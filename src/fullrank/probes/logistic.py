@@ -167,12 +167,13 @@ def logistic_probe(
         raise UsageError(f"training rows have {train.shape[1]} dimensions, test rows have {test.shape[1]}")
     if not cs or min(cs) <= 0:
         raise UsageError(f"values of C are positive, and one at least, not {list(cs)}")
-    cs, tried, best, held = sorted(set(cs)), [], 0, 0
+    cs, best, held = sorted(set(cs)), 0, 0
+    tried: list[TriedC] = []
     if len(cs) > 1:
         keep, out = (rows.to(train.device) for rows in split_held_out(train_labels, held_out, seed))
         judged, judged_labels, held = train[out], train_labels[out], len(out)
-        for fit in _fits(train[keep], train_labels[keep], cs, standardise, tolerance, steps):
-            tried.append(TriedC(fit.c, *fit.accuracy(judged, judged_labels), fit.converged))
+        fits = _fits(train[keep], train_labels[keep], cs, standardise, tolerance, steps)
+        tried = [TriedC(fit.c, *fit.accuracy(judged, judged_labels), fit.converged) for fit in fits]
         best = max(range(len(cs)), key=lambda i: (tried[i].top1, -i))
     (fit,) = _fits(train, train_labels, [cs[best]], standardise, tolerance, steps)
     top1, top5 = fit.accuracy(test, test_labels)

@@ -1,4 +1,4 @@
-"""What training leaves behind, made visible: the HTML page, the comparison, the terminal panel."""
+"""Pages, comparisons and terminal output of runs and audits."""
 
 from fullrank.report.compare.page import write_comparison
 from fullrank.report.run.page import write_page

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.report.style import GREY, count, look_of, number, percent
+from fullrank.figures.style import GREY, count, number, percent, style_of
+from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
@@ -29,7 +30,7 @@ HIDDEN = ("table", "tried", "curve", "by_share", "at_edge", "vote")
 
 
 def result_table(result: EvaluationResult) -> RenderableType:
-    """One evaluation: a heading, its numbers, and a row for each share of labels.
+    """One evaluation: heading, numbers, and a row for each share of labels.
 
     Example:
         >>> from fullrank.evaluation.result import EvaluationResult
@@ -48,50 +49,36 @@ def result_table(result: EvaluationResult) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for key, value in result.results.items():
         if key not in HIDDEN and value is not None:
-            table.add_row(Text(_words(key), GREY), _shown(key, value))
-    parts: list[RenderableType] = [head, table]
-    if "by_share" in result.results:
-        parts.append(_shares(result.results["by_share"]))
-    return Group(*parts)
+            table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), _shown(key, value))
+    by_share = result.results.get("by_share")
+    return Group(head, table, *([_shares(by_share)] if by_share is not None else []))
 
 
 def epochs_table(rows: Sequence[EncoderRow]) -> RenderableType:
-    """One line an encoder: the run's log and the result of each probe."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict"):
-        table.add_column(name, justify="left" if name == "Verdict" else "right", no_wrap=True)
+    """One line an encoder: what the run logged, and what each probe found."""
+    heads = ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict")
+    table = plain_table(heads, left=("Verdict",))
     for row in rows:
         flat = row.as_dict()
-        kind = flat.get("verdict")
-        look = look_of(str(kind)) if kind else None
+        style = style_of(str(flat["verdict"])) if flat.get("verdict") else None
         cluster = flat.get("cluster", {})
         table.add_row(
             "–" if row.epoch is None else str(row.epoch),
             number(flat.get("loss"), 4),
-            number(flat.get("level")),
-            number(flat.get("rank")),
-            number(flat.get("auc")),
-            percent(flat.get("linear", {}).get("top1")),
-            percent(flat.get("knn", {}).get("top1")),
-            number(cluster.get("nmi")),
-            number(cluster.get("ari")),
-            Text(f"{look.glyph} {kind}", look.colour) if look else "–",
+            *(number(flat.get(name)) for name in ("level", "rank", "auc")),
+            *(percent(flat.get(name, {}).get("top1")) for name in ("linear", "knn")),
+            *(number(cluster.get(name)) for name in ("nmi", "ari")),
+            Text(f"{style.glyph} {style.word}", style.colour) if style else "–",
         )
     return table
 
 
 def _shares(by_share: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in ("Labels", "Images", "Top-1", "Top-5", "Best top-1"):
-        table.add_column(name, justify="right")
+    table = plain_table(("Labels", "Images", "Top-1", "Top-5", "Best top-1"))
     for share, found in by_share.items():
         accuracies = [percent(found[key]) for key in ("top1", "top5", "best_top1")]
         table.add_row(percent(float(share)), count(found["images"]), *accuracies)
     return table
-
-
-def _words(key: str) -> str:
-    return WORDS.get(key, key.replace("_", " "))
 
 
 def _shown(key: str, value: Any) -> str:

@@ -1,37 +1,27 @@
-"""What both pages are built with: templates, the one copy of plotly.js, figures as data inside the page."""
+"""Pages from templates, with plotly.js and figures inside the one file."""
 
 from __future__ import annotations
 
 import base64
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from fullrank import __version__
-from fullrank.report.run.reading import Record, Run
-from fullrank.report.style import plane
+from fullrank.figures import Dots, Figure, Heat, Lines
+from fullrank.figures.style import one_line, typographic
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-__all__ = [
-    "Card",
-    "Choice",
-    "Section",
-    "card",
-    "choices",
-    "data_uri",
-    "pairs",
-    "render",
-    "typographic",
-    "write",
-]
+__all__ = ["Card", "Choice", "Section", "card", "pairs", "plain_json", "render", "section", "write"]
 
 HERE = Path(__file__).parent / "templates"
-FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
+Choices: TypeAlias = Mapping[tuple[str, ...], Figure]
+"""Figures of which the page shows the chosen, by tap, or by tap and form of spectrum."""
 
 
 @dataclass(frozen=True)
@@ -68,26 +58,28 @@ class Section:
     legend: list[tuple[str, str]] = field(default_factory=list)  # name and colour, once for all its figures
 
 
-def card(title: str, note: str, fig: go.Figure | None, colour: str = "") -> Iterable[Card]:
-    """One card, or none where there is no figure: for unpacking into a list of cards."""
-    if fig is not None:
-        spec = str(fig.to_json()).replace("<", "\\u003c")  # nothing inside may close the script element
-        yield Card(title, note, spec, int(fig.layout.height), colour)
+def section(title: str, *items: Figure | Choices, **more: Any) -> Section:
+    """A heading with a card for each figure that has something to show."""
+    return Section(title, [found for item in items for found in card(item)], **more)
 
 
-def choices(runs: Sequence[Run], tap: str) -> list[Choice]:
-    """The buttons for what the runs hold; none for a question with one answer."""
-    panels = [set(row.panels) for run in runs for row in run.epochs]
-    taps = [
-        name for name in dict.fromkeys(t for run in runs for t in run.taps) if any(name in p for p in panels)
-    ]
-    forms = [pair for pair in FORMS if any(run.spectra(name, pair[0]) for run in runs for name in taps)]
-    found = []
-    if taps:
-        found.append(Choice("tap", "Tap", [(name, name) for name in taps], tap if tap in taps else taps[0]))
-    if forms:
-        found.append(Choice("form", "Spectrum", forms, forms[0][0]))
-    return [choice for choice in found if len(choice.options) > 1]
+def card(item: Figure | Choices, colour: str = "", **how: Any) -> Iterator[Card]:
+    """One card, or none where the figure is empty.
+
+    Args:
+        item: a figure, or figures of which the page shows the chosen.
+        colour: of the arm that it is of.
+        how: colours and legend for `figures.plotly.plot`.
+    """
+    from fullrank.figures.plotly import plot, plot_choices
+
+    items: Choices = {(): item} if isinstance(item, Lines | Dots | Heat) else item
+    if all(figure.empty for figure in items.values()):
+        return
+    first = next(iter(items.values()))
+    fig = plot(first, **how) if () in items else plot_choices(items)
+    spec = str(fig.to_json()).replace("<", "\\u003c")  # nothing inside may close the script element
+    yield Card(first.title, first.note, spec, int(fig.layout.height), colour)
 
 
 def data_uri(picture: Path) -> str:
@@ -95,7 +87,7 @@ def data_uri(picture: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
 
 
-def pairs(mapping: Record, under: str = "") -> list[tuple[str, str]]:
+def pairs(mapping: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
     """A nested mapping as flat rows, keys joined by dots.
 
     Example:
@@ -105,34 +97,42 @@ def pairs(mapping: Record, under: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in mapping.items():
         nested = isinstance(value, dict) and value
-        rows += pairs(value, f"{under}{key}.") if nested else [(f"{under}{key}", plane(value))]
+        rows += pairs(value, f"{under}{key}.") if nested else [(f"{under}{key}", one_line(value))]
     return rows
 
 
-def typographic(text: str) -> str:
-    """A formatted number with a real minus sign."""
-    return text.replace("-", "\u2212")
+def plain_json(value: Any) -> Any:
+    """Convert to what JSON holds: no NaN or infinity, no numpy, no paths.
+
+    Example:
+        >>> plain_json({"a": [1.0, float("inf")], "b": Path("c"), "d": np.float32(0.5)})
+        {'a': [1.0, None], 'b': 'c', 'd': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template; style, script and plotly.js go into the page itself."""
+    """Fill a template; style, script and plotly.js go into the page itself."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = typographic
-    inlined = {
-        "css": (HERE / "style.css").read_text(encoding="utf-8"),
-        "js": (HERE / "page.js").read_text(encoding="utf-8"),
-        "plotly_js": _plotly_js(),
-        "version": __version__,
-    }
-    return environment.get_template(template).render(**inlined, **values)
+    environment.globals.update(version=__version__, plotly_js=_plotly_js)
+    return environment.get_template(template).render(**values)
 
 
 def write(file: Path, text: str) -> Path:
-    """Writes a file so that a reader sees the old one or the new one, never half of one."""
+    """Write a file whole: a reader never sees half of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     beside.write_text(text, encoding="utf-8")

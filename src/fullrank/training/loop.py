@@ -175,14 +175,14 @@ class Loop:
 
     def begin_step(self) -> float:
         """Prepare optimiser, random numbers and method; return the learning rate."""
-        s, config, progress = self.s, self.config, self.state
-        place = progress.step, s.steps_per_epoch, progress.rate_factor
+        s, config, state = self.s, self.config, self.state
+        place = state.step, s.steps_per_epoch, state.rate_factor
         lr = set_learning_rates(s.optimizer, config, *place)
-        key = config.seed, progress.step, self.fabric.global_rank, 4
+        key = config.seed, state.step, self.fabric.global_rank, 4
         torch.manual_seed(generator_of(*key).initial_seed())
         if config.compile != "none":
             new_step()
-        s.method.before_step(StepInfo(progress.step, self.total_steps, s.steps_per_epoch))
+        s.method.before_step(StepInfo(state.step, self.total_steps, s.steps_per_epoch))
         return lr
 
     def make_views(self, images: Tensor | list[Tensor], index: int) -> list[Tensor]:
@@ -227,8 +227,7 @@ class Loop:
 
     def end_step(self) -> None:
         """Let the method update what is not trained by gradient, as a momentum target."""
-        progress = self.state
-        self.s.method.after_step(progress.step / self.total_steps)
+        self.s.method.after_step(self.s.method.info)
 
     def log(self, step: Step, lr: float) -> None:
         """Write a step record where one is due."""

@@ -200,7 +200,7 @@ def cluster_learnability(z: Tensor, clusters: int | None = None, seeds: int = 5)
         return None
     hits = 0.0
     for seed in range(seeds):
-        label = sample_kmeans(unit, clusters or round(math.sqrt(n)), seed).nearest
+        _, label = sample_kmeans(unit, clusters or round(math.sqrt(n)), seed)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(unit.device)
         known, asked = order[: n // 2], order[n // 2 :]
         for part in torch.split(asked, 1024):

@@ -131,8 +131,8 @@ def fit_mixture(
     """
     if not 1 <= components <= len(rows):
         raise UsageError(f"a mixture needs 1 to {len(rows)} components for as many rows, not {components}")
-    clusters = sample_kmeans(rows, components, seed)
-    share = F.one_hot(clusters.nearest, len(clusters.centres)).to(rows)
+    centres, nearest = sample_kmeans(rows, components, seed)
+    share = F.one_hot(nearest, len(centres)).to(rows)
     squares, before = rows.square(), -math.inf
     for step in range(iterations + 1):
         mass = share.sum(0) + 10 * torch.finfo(rows.dtype).eps

@@ -98,8 +98,7 @@ def dense_score(
 
 def _spread(rows: Tensor, clusters: int, seed: int) -> tuple[float, float]:
     """Mean distance to the nearest other centre, and mean cluster radius."""
-    found = sample_kmeans(rows, clusters, seed)
-    centres, nearest = found.centres, found.nearest
+    centres, nearest = sample_kmeans(rows, clusters, seed)
     radii = []
     for own in range(len(centres)):
         members = rows[nearest == own]

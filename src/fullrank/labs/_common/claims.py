@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fullrank.report.render import typographic
-from fullrank.report.style import number
+from fullrank.figures.style import number, typographic
 
 __all__ = ["RULE", "Claim", "above", "holds", "spread"]
 

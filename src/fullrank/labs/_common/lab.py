@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from fullrank.errors import UsageError
 from fullrank.images.named import DATA
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Results
 from fullrank.methods import METHODS
 from fullrank.registry import Registry

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, GREY, RED, duration, percent, style_of
 from fullrank.labs._common.lab import Job
 from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import is_live
-from fullrank.report.style import BLUE, GREY, RED, duration, look_of, percent
 from fullrank.training.records import RunRecord
 
 __all__ = ["LiveCells"]
@@ -104,12 +104,12 @@ class LiveCells:
         if state == "running":
             place = f"epoch {summary.epoch}/{self.epochs[cell.name]}" if cell.train else "computing"
             return Text(f"▸ {place}", BLUE)
-        look = summary.look
-        return Text(f"{look.glyph} {self._words(cell)}", look.colour if summary.epoch else GREY)
+        style = summary.style
+        return Text(f"{style.glyph} {self._words(cell)}", style.colour if summary.epoch else GREY)
 
     def _words(self, cell: Job) -> str:
         summary = self.summaries[cell.name]
         if not summary.epoch:
             return "done"
-        words = look_of(summary.look.word).word
+        words = style_of(summary.style.word).word
         return f"{words}, k-NN {percent(summary.knn)}" if summary.knn is not None else words

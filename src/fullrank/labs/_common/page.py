@@ -1,4 +1,4 @@
-"""Writes what a lab comes to: `lab.json`, `report.html`, and its figures for a paper."""
+"""The output of a lab: `lab.json`, `report.html`, and figures for a paper."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fullrank.figures import Dots, Image, Lines, Table, numbers_of
+from fullrank.figures.style import (
+    GREEN,
+    GREY,
+    ORANGE,
+    VerdictStyle,
+    colours_of,
+    duration,
+    number,
+    typographic,
+)
 from fullrank.labs._common.claims import RULE, Claim, spread
-from fullrank.labs._common.drawing import colours_of, draw
-from fullrank.labs._common.drawing_paper import draw_for_paper
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Picture, Table, numbers_of
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.lab import Lab, Settings, slug
 from fullrank.labs._common.results import Results
-from fullrank.report.paper_style import save
-from fullrank.report.render import Section, card, data_uri, pairs, render, typographic, write
-from fullrank.report.style import GREEN, GREY, ORANGE, Look, duration, number
+from fullrank.report.render import Section, card, data_uri, pairs, plain_json, render, write
 
 __all__ = ["write_lab"]
 
-LOOKS = {
-    "confirmed": Look("confirmed", "Confirmed", "●", GREEN),
-    "not confirmed": Look("not confirmed", "Not confirmed", "■", ORANGE),
-    "not decidable": Look("not decidable", "Not decidable", "○", GREY),
+STYLES = {
+    "confirmed": VerdictStyle("confirmed", "Confirmed", "●", GREEN),
+    "not confirmed": VerdictStyle("not confirmed", "Not confirmed", "■", ORANGE),
+    "not decidable": VerdictStyle("not decidable", "Not decidable", "○", GREY),
 }
 PACKAGES = ("fullrank", "torch", "numpy")
 
@@ -39,7 +44,7 @@ def write_lab(
     out: Path,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Analyses the results and writes `lab.json`, `report.html` and `figures/` into the lab's folder.
+    """Analyse results and write `lab.json`, `report.html` and `figures/`.
 
     Args:
         name: of the lab.
@@ -54,7 +59,7 @@ def write_lab(
         What `lab.json` holds.
     """
     findings = lab.analyse(results, plan["settings"])
-    told = {
+    found: dict[str, Any] = {
         "lab": name,
         "title": lab.title,
         "paper": lab.paper,
@@ -73,56 +78,39 @@ def write_lab(
         "seconds": sum(result.seconds for result in results),
         "versions": {package: version(package) for package in PACKAGES},
     }
-    text = render("lab.html.j2", **_page(name, lab, plan, findings, results, missing, out))
-    write(out / "lab.json", json.dumps(_plain(told), indent=1, allow_nan=False))
+    parts = f", {' and '.join(plan['parts'])}" if plan["parts"] else ""
+    seeds = f"{len(plan['seeds'])} seed{'s' * (len(plan['seeds']) != 1)}"
+    text = render(
+        "lab.html.j2",
+        **found
+        | {
+            "state": f"Preset {plan['preset']}{parts}: {len(results)} cells over {seeds}, "
+            f"{duration(found['seconds'])} of computing",
+            "headline": _headline(findings.claims),
+            "colour": _tone(findings.claims),
+            "claims": [(claim, STYLES[claim.verdict]) for claim in findings.claims],
+            "rule": RULE,
+            "chapters": [shown for chapter in findings.chapters if (shown := _chapter(chapter))["any"]],
+            "settings": pairs(dict(plan["settings"])),
+            "cells": [
+                (f"{r.part + ': ' if r.part else ''}{r.arm}, seed {r.seed}", duration(r.seconds))
+                for r in results
+            ],
+        },
+    )
+    write(out / "lab.json", json.dumps(plain_json(found), indent=1, allow_nan=False))
     write(out / "report.html", text)
     if figures:
+        from fullrank.figures.matplotlib import write_figures
+
         for chapter in findings.chapters:
-            colours = _colours(chapter)
-            for item in chapter.items:
-                if not isinstance(item, Table | Picture) and not item.empty:
-                    save(draw_for_paper(item, colours), out / "figures" / slug(item.title))
-    return told
-
-
-def _page(
-    name: str,
-    lab: Lab,
-    plan: Settings,
-    findings: Findings,
-    results: Results,
-    missing: Mapping[str, str],
-    out: Path,
-) -> dict[str, Any]:
-    seconds = sum(result.seconds for result in results)
-    parts = f", {' and '.join(plan['parts'])}" if plan["parts"] else ""
-    state = (
-        f"Preset {plan['preset']}{parts}: {len(results)} cells over {len(plan['seeds'])} "
-        f"seed{'s' * (len(plan['seeds']) != 1)}, {duration(seconds)} of computing"
-    )
-    return {
-        "title": lab.title,
-        "lab": name,
-        "paper": lab.paper,
-        "state": state,
-        "says": lab.says,
-        "seen": findings.seen,
-        "notes": findings.notes,
-        "missing": list(missing.items()),
-        "headline": _headline(findings.claims),
-        "colour": _tone(findings.claims),
-        "claims": [(claim, LOOKS[claim.verdict]) for claim in findings.claims],
-        "rule": RULE,
-        "chapters": [found for chapter in findings.chapters if (found := _chapter(chapter))["any"]],
-        "settings": pairs(dict(plan["settings"])),
-        "cells": [
-            (f"{r.part + ': ' if r.part else ''}{r.arm}, seed {r.seed}", duration(r.seconds)) for r in results
-        ],
-    }
+            named = [(slug(item.title), item) for item in chapter.figures]
+            write_figures(named, out / "figures", _colours(chapter))
+    return found
 
 
 def _headline(claims: Sequence[Claim]) -> str:
-    """How many of the paper's claims were seen.
+    """Count of the paper's claims that were seen.
 
     Example:
         >>> _headline([Claim("a", "confirmed", "", {}), Claim("b", "not decidable", "", {})])
@@ -144,23 +132,14 @@ def _tone(claims: Sequence[Claim]) -> str:
 
 def _chapter(chapter: Chapter) -> dict[str, Any]:
     colours = _colours(chapter)
-    drawn = [item for item in chapter.items if not isinstance(item, Table | Picture) and not item.empty]
-    lines = [item for item in drawn if isinstance(item, Lines)]
+    lines = [item for item in chapter.figures if isinstance(item, Lines)]
     names = list(dict.fromkeys(series.name for item in lines for series in item.series))
     shared = len(lines) > 1 and len(names) > 1
-    cards = [
-        found
-        for item in drawn
-        for found in card(
-            item.title,
-            item.note,
-            draw(item, colours, legend=isinstance(item, Lines) and len(item.series) > 1 and not shared),
-        )
-    ]
+    cards = [found for item in chapter.figures for found in card(item, colours=colours, legend=not shared)]
     legend = [(name, colours[name]) for name in names] if shared else []
     section = Section(chapter.title, cards, chapter.lede, layout=chapter.layout, legend=legend)
     tables = [item for item in chapter.items if isinstance(item, Table) and item.rows]
-    pictures = [item for item in chapter.items if isinstance(item, Picture) and not item.empty]
+    pictures = [item for item in chapter.items if isinstance(item, Image) and not item.empty]
     return {
         "any": bool(cards or tables or pictures),
         "section": section,
@@ -170,7 +149,7 @@ def _chapter(chapter: Chapter) -> dict[str, Any]:
 
 
 def _colours(chapter: Chapter) -> dict[str, str]:
-    """Arms' colours: those of curves; dots are all in one colour where there are no curves beside them."""
+    """Colours of arms: those of curves; dots without curves have one colour."""
     lines = [item for item in chapter.items if isinstance(item, Lines)]
     names = [series.name for item in lines for series in item.series]
     arms = [arm for item in chapter.items if isinstance(item, Dots) for arm in item.values]
@@ -180,10 +159,8 @@ def _colours(chapter: Chapter) -> dict[str, str]:
 
 def _table(item: Table) -> dict[str, Any]:
     """A table as the template wants it; columns of words are set left."""
-    words = [any(isinstance(row[place], str) for row in item.rows) for place in range(len(item.columns))]
-    rows = [[_cell(cell) for cell in row] for row in item.rows]
-    numbers = [not found for found in words]
-    return {"title": item.title, "note": item.note, "columns": item.columns, "rows": rows, "numbers": numbers}
+    numbers = [not any(isinstance(cell, str) for cell in column) for column in zip(*item.rows, strict=True)]
+    return {**vars(item), "rows": [[_cell(cell) for cell in row] for row in item.rows], "numbers": numbers}
 
 
 def _cell(value: Any) -> str:
@@ -192,16 +169,3 @@ def _cell(value: Any) -> str:
     if value is None or isinstance(value, int | float):
         return typographic(number(value))
     return spread(value)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON holds: no NaN, no numpy, no paths."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fullrank.labs._common.figures import Series
+from fullrank.figures import Series
 from fullrank.report.run.reading import Run, read_run
 
 __all__ = ["Result", "Results"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fullrank.collapse import cumulative_curve
-from fullrank.labs._common.figures import Series
+from fullrank.figures import Series
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["auc_end", "comparable", "cumulative", "linear", "linear_end", "null_end", "relative", "untrained"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fullrank.figures import Dots, Table
 from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.figures import Chapter, Dots, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["DESIGNS", "ON_SOURCE", "ON_TARGET", "chapters", "claims", "words"]

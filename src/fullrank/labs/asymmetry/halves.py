@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.figures import Dots, Lines, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.effects import effects
-from fullrank.labs._common.figures import Chapter, Dots, Lines, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["HALVES", "chapters", "claims"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from fullrank.labs._common.claims import Claim, spread
-from fullrank.labs._common.figures import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs.asymmetry import designs as designs

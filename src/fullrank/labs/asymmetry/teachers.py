@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.figures import Image, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Lines, Picture, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["chapters", "claims"]
@@ -213,4 +214,4 @@ def _spectrum(results: Results, arm: str, of: str, key: str) -> Series:
 def _views(part: str, results: Results) -> Chapter:
     sheet = results[0].folder / "run" / "figures" / "views.png"
     note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
-    return Chapter(f"What the two networks see: {part}", [Picture(f"Views ({part})", note, sheet)])
+    return Chapter(f"What the two networks see: {part}", [Image(f"Views ({part})", note, sheet)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fullrank.labs._common.figures import Chapter, Lines, Series, Table
+from fullrank.figures import Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import auc_end, cumulative, linear_end, relative
 

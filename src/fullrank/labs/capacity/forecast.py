@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fullrank.errors import UsageError
+from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, holds
-from fullrank.labs._common.figures import Chapter, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.forecast import Forecast, forecast
 from fullrank.labs._common.forecast_points import Point, points_of
 from fullrank.labs._common.results import Results

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from fullrank.labs._common.figures import Chapter, Heat, Lines, Series, Table
+from fullrank.figures import Heat, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import cumulative, linear_end, relative
 from fullrank.labs.codes.measures import loss_floor

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import comparable, linear_end

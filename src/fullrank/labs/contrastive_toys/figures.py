@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Dots, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.contrastive_toys.toys import LIVE_MARGIN
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from fullrank.labs._common.claims import Claim
-from fullrank.labs._common.figures import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs.contrastive_toys import figures as figures

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fullrank.figures import Lines, Series, Table
 from fullrank.images.data_order import DataOrder
-from fullrank.labs._common.figures import Chapter, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import (
     auc_end,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import auc_end, comparable, linear_end

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from fullrank.labs._common.claims import Claim
-from fullrank.labs._common.figures import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs.eigenmodes import deep as deep

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fullrank.figures import Dots, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Dots, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.lab import Settings
 from fullrank.labs._common.results import Result, Results
 

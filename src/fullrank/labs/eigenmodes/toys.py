@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.lab import Job, Settings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.eigenmodes.toy_networks import (

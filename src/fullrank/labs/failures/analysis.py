@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, Protocol
 
+from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Result, Results
 
 __all__ = ["findings", "first", "knn_fell", "lasting", "said"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fullrank.labs._common.figures import Findings
+from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings
 from fullrank.labs._common.results import Results
 from fullrank.labs.failures.analysis import findings

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.figures import Chapter, Dots, Findings, Lines, Series, Table
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.rank_difference.branches import along
 

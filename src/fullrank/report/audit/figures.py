@@ -1,232 +1,257 @@
-"""The figures of an audit's page; each is None where there is nothing to draw in it.
-
-Traces carry in `meta` the tap that they belong to; the page shows the chosen one.
-"""
+"""Figures of an audit, for its page and for a paper."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from fullrank.report.audit.curves import (
-    ceiling,
-    distances,
-    principal_map,
-    references,
-    relative,
-    share_curve,
+from fullrank.collapse.kmeans import sample_kmeans
+from fullrank.collapse.metrics.clusters import SKETCH
+from fullrank.collapse.metrics.mixture import mixture_entropy
+from fullrank.figures import Figure, Heat, Lines, curve
+from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, count
+from fullrank.report.audit.view import Against, AuditFacts, main_tap
+from fullrank.report.curves import (
+    SHOWN,
+    class_points,
+    compared_spectra,
+    cumulative,
+    file_name,
+    noise_curve,
+    short,
+    spectrum,
 )
-from fullrank.report.audit.terminal import AuditView
-from fullrank.report.plot import figure, line, log_axis, spectrum_line
-from fullrank.report.style import BLUE, GREEN, GREY, OCHRE, ORANGE, PALETTE, PURPLE, RED, count, number
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+__all__ = ["depth", "versus", "write_audit_figures"]
 
-__all__ = ["against", "code_use", "cumulative", "depth", "pairwise", "principal", "spectra"]
+Views = Mapping[str, AuditFacts]
 
-Views = Mapping[str, AuditView]
-CLASSES = (*PALETTE, RED, "#6b7fd7", "#8c6d46", "#7c9a2e")
-DASHES = {"isotropic": "dash", "eigenvalues 1/k": "dot"}
-FORMS = (("centred", "centred", BLUE), ("unit", "unit rows, not centred", OCHRE))
-FLOOR = 1e-7  # relative singular values below are rounding
+MOST_COMPARED = 1024  # rows whose distances are taken: their square
+MOST = 512  # rows and columns of an image
+COMPONENTS = (1, 2, 5, 10, 20, 50)
 
 
-def spectra(views: Views) -> go.Figure | None:
-    """Spectra with and without centring on one scale, beside both references and the ceiling of n."""
-    fig = figure("index of the singular value (1 = largest)", "singular value, relative", 360)
-    log_axis(fig)
-    for tap, view in views.items():
-        if view.panel is None:
-            continue
-        meta = {"tap": tap}
-        for form, name, colour in FORMS:
-            values = relative(view.panel.spectra[form])
-            if values is not None:
-                spectrum_line(fig, np.where(values > FLOOR, values, 0), name, colour, meta=meta)
-        for name, values in references(view.n, view.d).items():
-            spectrum_line(fig, values, name, GREY, dash=DASHES[name], width=1.4, meta=meta)
-        if limit := ceiling(view.n, view.d):
-            ends = [FLOOR * 10, 1.0]
-            hover = f"{count(view.n)} rows show at most {count(limit)} directions"
-            line(fig, [limit, limit], ends, f"n - 1 = {count(limit)}", ORANGE, hover, width=1.4, meta=meta)
-    _ticks(fig)
-    return fig if fig.data else None
+def spectra(view: AuditFacts) -> Lines:
+    """Spectra of one tap with and without centring, beside both references."""
+    return spectrum(view.panel.spectra if view.panel else {}, view.n, view.d)
 
 
-def cumulative(views: Views) -> go.Figure | None:
-    """Cumulative curve of the centred spectrum with its AUC, between the two references."""
-    fig = figure("share of the directions", "share of the spectrum they hold", 360)
-    fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
-    fig.update_xaxes(tickformat=".0%", range=[-0.01, 1.01])
-    for tap, view in views.items():
-        if view.panel is None:
-            continue
-        curves = {"rows": (view.panel.spectra["centred"], BLUE, "solid", 2.2)}
-        for name, values in references(view.n, view.d).items():
-            curves[name] = values, GREY, DASHES[name], 1.4
-        for name, (values, colour, dash, width) in curves.items():
-            found = share_curve(values, view.d)
-            if found is None:
-                continue
-            xs, ys = _sparse(*found)
-            area = f"{name}: AUC {number(float(found[1][1:].mean()))}"
-            hover = f"{name}<br>%{{x:.1%}} of the directions hold %{{y:.1%}}"
-            line(fig, xs, ys, area, colour, hover, dash=dash, width=width, meta={"tap": tap})
-    return fig if fig.data else None
+def cumulative_curve(view: AuditFacts) -> Lines:
+    """Cumulative curve of one tap."""
+    return cumulative({"rows": view.panel.spectra["centred"]} if view.panel else {}, view.n, view.d)
 
 
-def principal(views: Views) -> go.Figure | None:
-    """The sample on its first two principal axes, coloured by class where there are labels."""
-    fig = figure("first principal axis", "second", 360)
-    for tap, view in views.items():
-        found = principal_map(view.sample)
-        if found is None:
-            continue
+def principal(view: AuditFacts) -> Lines:
+    """The sample on its first two principal axes, coloured by class."""
+    found = principal_map(view.sample)
+    series = []
+    note = f"{count(len(view.sample))} rows on the two axes of most variance."
+    if found is not None:
         places, (first, second) = found
-        marker: dict[str, Any] = {"size": 4.5, "opacity": 0.65, "color": BLUE}
-        hover = f"axes hold {first:.1%} and {second:.1%} of the variance"
-        more: dict[str, Any] = {}
-        if view.labels is not None:
-            marker["color"] = _class_colours(view.labels.numpy())
-            more["customdata"] = view.labels.tolist()
-            hover = "class %{customdata}<br>" + hover
-        fig.add_scatter(
-            x=_short(places[:, 0]),
-            y=_short(places[:, 1]),
-            mode="markers",
-            marker=marker,
-            name=tap,
-            showlegend=False,
-            hovertemplate=hover + "<extra></extra>",
-            meta={"tap": tap},
-            **more,
-        )
-    return fig if fig.data else None
+        held = f"axes hold {first:.1%} and {second:.1%} of the variance"
+        labels = None if view.labels is None else view.labels.numpy()
+        series = class_points(places, labels, [held] * len(places))
+    if view.labels is not None:
+        note += f" Coloured by {len(set(view.labels.tolist()))} classes."
+    return Lines("Principal map", note, "first principal axis", "second", series, height=360)
 
 
-def pairwise(views: Views) -> go.Figure | None:
-    """How far rows are from each other, beside Gaussian rows of the same covariance."""
-    fig = figure("distance of two rows / mean distance", "share of the pairs", 360)
-    fig.update_xaxes(type="log", tickvals=[0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], tickformat="~g")
-    fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    for tap, view in views.items():
-        found = None if view.panel is None else distances(view.sample)
-        if found is None:
-            continue
-        for name, shares, colour, dash in (
-            ("rows", found.rows, BLUE, "solid"),
-            ("Gaussian rows of the same covariance", found.gaussian, GREY, "dash"),
-        ):
-            xs, ys = np.repeat(found.edges, 2)[1:-1], np.repeat(shares, 2)
-            hover = f"{name}<br>%{{y:.2%}} of the pairs near %{{x:.3g}}"
-            fill = {"fill": "tozeroy", "fillcolor": "rgba(43, 123, 186, .16)"} if name == "rows" else {}
-            line(
-                fig,
-                _short(xs),
-                _short(ys),
-                name,
-                colour,
-                hover,
-                dash=dash,
-                width=1.6,
-                meta={"tap": tap},
-                **fill,
-            )
-    return fig if fig.data else None
+def pairwise(view: AuditFacts) -> Lines:
+    """Distances between rows, beside Gaussian rows of the same covariance."""
+    found = None if view.panel is None else distances(view.sample)
+    series = []
+    if found is not None:
+        xs = short(np.repeat(found[0], 2)[1:-1])
+        rows, gaussian = (short(np.repeat(shares, 2)) for shares in found[1:])
+        series = [
+            curve("rows", xs, rows, BLUE, width=1.6, fill=True),
+            curve("Gaussian rows of the same covariance", xs, gaussian, GREY, "dash", width=1.6),
+        ]
+    note = "A hump at small distances that Gaussian rows have not: tight clusters."
+    x, y = "distance of two rows / mean distance", "share of the pairs"
+    ticks = {f"{x:g}": x for x in (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)}
+    more: dict[str, Any] = {"log_x": True, "percent": True, "y_range": (0, None)}
+    return Lines("Distances between rows", note, x, y, series, ticks=ticks, height=360, **more)
 
 
-def code_use(views: Views) -> go.Figure | None:
-    """How much every code is used, the most used first, beside equal use."""
-    fig = figure("codes, the most used first", "share of the assignments", 360)
-    log_axis(fig)
-    for tap, view in views.items():
-        if view.use is None:
-            continue
+def code_use(view: AuditFacts) -> Lines:
+    """Use of every code, the most used first, beside equal use."""
+    series = []
+    if view.use is not None:
         use = view.use.sort(descending=True).values.numpy()
-        xs, ys = _stairs(use)
-        hover = "code %{x:.0f}: %{y:.3%} of the assignments"
-        line(fig, xs, ys, tap, BLUE, hover, meta={"tap": tap})
-        equal, words = [1 / view.d] * 2, f"equal use: 1/{count(view.d)}"
-        line(fig, [0.5, view.d + 0.5], equal, words, GREY, words, dash="dash", width=1.4)
-    _ticks(fig)
-    return fig if fig.data else None
+        edges = np.repeat(np.arange(len(use) + 1) + 0.5, 2)[1:-1]
+        heights = [float(v) if v > 0 else None for v in np.repeat(use, 2)]
+        equal = f"equal use: 1/{count(view.d)}"
+        series = [
+            curve(view.tap, edges.tolist(), heights, BLUE, marker="none"),
+            curve(equal, [0.5, view.d + 0.5], [1 / view.d] * 2, GREY, "dash", width=1.4, marker="none"),
+        ]
+    note = "Flat at equal use: all codes serve. A cliff: the others are dead."
+    x, y = "codes, the most used first", "share of the assignments"
+    return Lines("Use of codes", note, x, y, series, log_y=True, height=360)
 
 
-def depth(views: Views) -> go.Figure | None:
-    """Level and ranks, as shares of d, over the taps in the order of depth."""
-    measured = {tap: view for tap, view in views.items() if view.panel is not None}
-    if len(measured) < 2:
-        return None
-    fig = figure("tap, from the image to the features", "share of d; level", 340)
-    fig.update_xaxes(type="category")
-    fig.update_yaxes(rangemode="tozero")
-    taps = list(measured)
-    for name, label, colour, share in (
-        ("erank_centred", "effective rank / d", BLUE, True),
-        ("rankme_unit", "RankMe of unit rows / d", OCHRE, True),
-        ("participation_ratio", "participation ratio / d", PURPLE, True),
-        ("level", "level", GREEN, False),
-    ):
-        ys, nulls = [], []
-        for view in measured.values():
-            measure = view.panel.measures[name] if view.panel else None
-            size = view.d if share else 1
-            ys.append(None if measure is None or measure.value is None else measure.value / size)
-            nulls.append(None if measure is None or measure.null is None else measure.null / size)
-        hover = f"%{{x}}<br>{label}: %{{y:.3f}}"
-        line(fig, taps, ys, label, colour, hover, mode="lines+markers")  # type: ignore[arg-type]
-        if name == "erank_centred":
-            hover = "%{x}<br>isotropic rows of this n and d: %{y:.3f}"
-            more = {"dash": "dash", "width": 1.3}
-            line(fig, taps, nulls, "isotropic rank / d", GREY, hover, **more)  # type: ignore[arg-type]
-    return fig
+def depth(views: Views) -> list[Lines]:
+    """Six metrics over the depth of several taps, each beside isotropic rows."""
+    measured = {tap: view.panel for tap, view in views.items() if view.panel is not None}
+    ticks = {tap: float(place) for place, tap in enumerate(measured)}
+    figures = []
+    for shown in SHOWN if len(measured) > 1 else ():
+        found = [(panel.measures.get(shown.metric), panel.d) for panel in measured.values()]
+        values, baselines = (
+            [shown.over(getattr(measure, key, None), d) for measure, d in found] for key in ("value", "null")
+        )
+        places = list(ticks.values())
+        series = [curve("measured", places, values, BLUE), *noise_curve(places, baselines, GREY)]
+        figures.append(shown.lines("", "", series, ticks))
+    return figures
 
 
-def against(view: AuditView, other: AuditView, names: tuple[str, str]) -> go.Figure | None:
-    """The centred spectra of two embeddings over each other, relative, over the share of directions."""
-    if view.panel is None or other.panel is None:
-        return None
-    fig = figure("share of the directions", "singular value, relative to the largest", 360)
-    log_axis(fig)
-    fig.update_xaxes(tickformat=".0%")
-    for shown, name, colour in ((view, names[0], BLUE), (other, names[1], ORANGE)):
-        assert shown.panel is not None
-        values = shown.panel.spectra["centred"]
-        if not len(values) or not values[0] > 0:
+def versus(view: AuditFacts, against: Against, name: str = "this") -> Lines:
+    """The centred spectra of two embeddings over each other."""
+    pair = {name: view, against.name: against.view}
+    if any(found.panel is None for found in pair.values()):
+        return compared_spectra({})
+    return compared_spectra({k: (v.panel.spectra["centred"], v.d) for k, v in pair.items() if v.panel})
+
+
+def covariance(rows: Tensor) -> Heat:
+    """Correlations of the first 512 dimensions.
+
+    After CPLearn (arXiv 2410.04959). Decorrelated dimensions show a diagonal alone, dead ones nothing.
+    """
+    z = rows[:, :MOST].double()
+    z = z - z.mean(dim=0)
+    spread = z.norm(dim=0)
+    if not len(z) or not float(spread.max()) > 0:
+        return _square("Covariance", None, "dimension", "")
+    alive = spread > 1e-9 * spread.max()
+    z = torch.where(alive, z / spread.clamp_min(1e-300), 0.0)
+    return _square("Covariance", z.T @ z, "dimension", "covariance, standardised")
+
+
+def adjacency(rows: Tensor, labels: Tensor | None = None, clusters: int = 10) -> Heat:
+    """Cosines between up to 512 centred rows, sorted by class or k-means cluster.
+
+    Blocks are groups that look alike inside (CPLearn, arXiv 2410.04959).
+    """
+    z = rows[:MOST].double()
+    z = z - z.mean(dim=0)
+    by = f"row, sorted by {'class' if labels is not None else 'cluster'}"
+    if len(z) < 2 or not float(z.abs().max()) > 0:
+        return _square("Adjacency", None, by, "")
+    z = torch.nn.functional.normalize(z, dim=1)
+    groups = labels[:MOST] if labels is not None else sample_kmeans(z, min(clusters, len(z)))[1]
+    z = z[torch.argsort(groups, stable=True)]
+    return _square("Adjacency", z @ z.T, by, "cosine of centred rows")
+
+
+def _square(title: str, matrix: Tensor | None, what: str, shown: str) -> Heat:
+    z = [] if matrix is None else matrix.tolist()
+    return Heat(title, "", what, what, z, shown, diverging=True, z_range=(-1, 1))
+
+
+def mixture_curve(arms: Mapping[str, Tensor], components: Sequence[int] = COMPONENTS) -> Lines:
+    """Entropy per dimension of Gaussian mixtures over their number of components.
+
+    A curve that falls as components are added: rows lie in clusters tighter than one Gaussian tells. Takes a
+    fit for each number of components: seconds at 100 dimensions, minutes at 2,000.
+
+    Example:
+        >>> z = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> mixture_curve({"rows": z}, components=(1, 2)).empty
+        False
+    """
+    series = []
+    for (name, rows), colour in zip(arms.items(), ARM_COLOURS, strict=False):
+        fits = {k: mixture_entropy(rows, k, samples=2000, repeats=5) for k in components if k <= len(rows)}
+        known = {float(k): entropy for k, entropy in fits.items() if entropy is not None}
+        means, deviations = [e.mean for e in known.values()], [e.std for e in known.values()]
+        series.append(curve(name, known, means, colour, whiskers=deviations))
+    isotropic = {"isotropic Gaussian": float(0.5 * np.log(2 * np.pi * np.e))}
+    x, y = "components of the mixture", "entropy per dimension, nats"
+    return Lines("Mixture entropy", "", x, y, series, isotropic, log_x=True)
+
+
+def write_audit_figures(views: Views, folder: Path, against: Against | None = None) -> list[Path]:
+    """Write the figures of an audit for a paper; returns the files.
+
+    Args:
+        views: audits by tap; where there are several, a figure of one tap is called `TAP-FIGURE`.
+        folder: where to.
+        against: another embedding.
+    """
+    from fullrank.figures.matplotlib import write_figures
+
+    return write_figures(paper_figures(views, against), folder)
+
+
+def paper_figures(views: Views, against: Against | None = None) -> Iterator[tuple[str, Figure | list[Lines]]]:
+    """The figures of an audit by name.
+
+    Where there are several taps, the images are of the main one. Mixture entropy against components takes
+    minutes: it is drawn where the metric `mixture_entropy` was asked for.
+    """
+    main = views[main_tap(views)]
+    for tap, view in views.items():
+        if view.panel is None:
             continue
-        kept = [float(v) if v > FLOOR else None for v in values / values[0]]
-        hover = f"{name}<br>%{{x:.1%}} of {count(shown.d)}: %{{y:.4g}}"
-        line(fig, [(k + 1) / shown.d for k in range(len(kept))], kept, name, colour, hover)
-    _ticks(fig)
-    return fig if fig.data else None
+        name = f"{file_name(tap)}-" if len(views) > 1 else ""
+        yield f"{name}spectrum", spectra(view)
+        yield f"{name}cumulative", cumulative_curve(view)
+        if view is main:
+            yield f"{name}covariance", covariance(view.sample)
+            yield f"{name}adjacency", adjacency(view.sample, view.labels)
+            if "mixture_entropy" in view.metrics:
+                yield f"{name}mixture-entropy", mixture_curve({"rows": view.sample})
+    yield "depth", depth(views)
+    if against is not None:
+        yield "against", versus(main, against)
 
 
-def _ticks(fig: go.Figure) -> None:
-    """Labels at 1, 2 and 5 where a logarithmic axis spans hardly a power of ten."""
-    values = [y for trace in fig.data for y in trace.y if y]
-    if values and max(values) / min(values) < 50:
-        fig.update_yaxes(dtick="D2", exponentformat="none")
+@torch.no_grad()
+def principal_map(rows: Tensor) -> tuple[np.ndarray, tuple[float, float]] | None:
+    """Project rows [m, d] on two principal axes [m, 2], with shares of variance."""
+    z = rows.double() - rows.double().mean(dim=0)
+    total = float(z.square().sum())
+    if not total > 0 or len(z) < 2:
+        return None
+    if z.shape[1] < 2:
+        return torch.cat([z, torch.zeros_like(z)], dim=1).numpy(), (1.0, 0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, sigma, axes = torch.pca_lowrank(z, q=min(8, *z.shape), center=False, niter=4)
+    first, second = (float(value) ** 2 / total for value in sigma[:2])
+    return (z @ axes[:, :2]).numpy(), (first, second)
 
 
-def _class_colours(labels: np.ndarray) -> list[str]:
-    """A colour for every row's class; grey where it has none. More classes than colours share them."""
-    return [GREY if label < 0 else CLASSES[int(label) % len(CLASSES)] for label in labels]
+@torch.no_grad()
+def distances(rows: Tensor, bins: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Distances between rows, and between Gaussian rows of the same covariance.
 
-
-def _stairs(values: np.ndarray) -> tuple[list[float], list[float | None]]:
-    edges = np.repeat(np.arange(len(values) + 1) + 0.5, 2)[1:-1]
-    heights = [float(v) if v > 0 else None for v in np.repeat(values, 2)]
-    return edges.tolist(), heights
-
-
-def _short(values: np.ndarray) -> list[float]:
-    """Numbers of five digits: a page need not carry more."""
-    return [float(f"{value:.5g}") for value in values]
-
-
-def _sparse(xs: np.ndarray, ys: np.ndarray, most: int = 512) -> tuple[list[float], list[float | None]]:
-    kept = np.unique(np.linspace(0, len(xs) - 1, min(len(xs), most)).round().astype(int))
-    return _short(xs[kept]), list(_short(ys[kept]))
+    Returns the edges [b + 1] of bins of equal ratio, as shares of the mean distance, and the shares of pairs
+    in them [b] of the rows and of the Gaussian ones; None where all rows are one. Rows in tight clusters show
+    a hump at small distances that a Gaussian cloud has not.
+    """
+    z = rows[:MOST_COMPARED].double()
+    if len(z) < 8:
+        return None
+    z = z - z.mean(dim=0)
+    generator = torch.Generator().manual_seed(0)
+    if z.shape[1] > SKETCH:
+        z = z @ torch.randn(z.shape[1], SKETCH, generator=generator, dtype=z.dtype) / SKETCH**0.5
+    gaussian = torch.randn(len(z), len(z), generator=generator, dtype=z.dtype) @ z / len(z) ** 0.5
+    found = [torch.nn.functional.pdist(cloud).numpy() for cloud in (z, gaussian)]
+    if not found[0].mean() > 0 or not found[1].mean() > 0:
+        return None
+    found = [values / values.mean() for values in found]
+    lowest = min(max(float(np.quantile(values, 0.0005)), 1e-3) for values in found)
+    edges = np.geomspace(0.9 * lowest, 1.05 * max(float(values.max()) for values in found), bins + 1)
+    # what lies at zero, as repeated rows do, is counted in the first bin
+    shares = [np.histogram(values.clip(edges[0]), edges)[0] / len(values) for values in found]
+    return edges, shares[0], shares[1]

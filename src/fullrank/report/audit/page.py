@@ -1,70 +1,42 @@
-"""Writes what an audit leaves: `audit.json`, figures, and a page that opens without network."""
+"""The output of an audit: `audit.json`, figures, and a page."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.errors import UsageError
+from fullrank.figures import Lines
+from fullrank.figures.style import count, duration, number, typographic
 from fullrank.report.audit import figures as audit_figures
-from fullrank.report.audit.subjects import main_tap
-from fullrank.report.audit.terminal import AuditView
-from fullrank.report.audit.wording import (
+from fullrank.report.audit.view import Against, AuditFacts, main_tap
+from fullrank.report.evidence import (
+    COLUMNS,
     MEANINGS,
+    OF_AUDIT,
+    OF_NOISE,
+    Other,
+    Tile,
     as_sentence,
     differences,
     evidence_rows,
+    label_of,
     metric_rows,
     severity_of,
-    without_infinities,
 )
-from fullrank.report.render import Choice, Section, card, pairs, render, typographic, write
-from fullrank.report.run.page import OF_NOISE, TERMS
-from fullrank.report.style import count, duration, number
+from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
 
-__all__ = ["Against", "as_object", "write_audit"]
+__all__ = ["advice_title", "as_object", "write_audit"]
 
-Views = Mapping[str, AuditView]
-
-AUDIT_TERMS = (
-    *(term for term in TERMS if term[0] not in ("Trend", "Untrained network", "k-NN", "Alignment")),
-    (
-        "95 % interval",
-        "Where the value of other rows from the same source would lie, from halves of a sample.",
-    ),
-    (
-        "1/k",
-        "What Gaussian rows read whose covariance has the eigenvalues 1, 1/2, 1/3, ...: about as healthy "
-        "encoders have.",
-    ),
-    (
-        "Tight clusters",
-        "Nearest neighbours are linked; where hardly any variance is left within what is linked, rows are "
-        "points.",
-    ),
-    ("AUC", "Mean height of the cumulative curve: 0.5 for equal directions, 1 for a single one."),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Against:
-    """Another embedding to compare with.
-
-    Attributes:
-        name: what to call it.
-        view: its audit.
-    """
-
-    name: str
-    view: AuditView
+Views = Mapping[str, AuditFacts]
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
-    """The audit as JSON has it: the main tap's keys, and those of all taps where there are several.
+    """The audit as JSON: the main tap's keys, and those of all taps.
 
     Example:
         >>> import torch, fullrank
@@ -72,7 +44,7 @@ def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
         >>> sorted(as_object({view.tap: view}))[:5]
         ['advice', 'd', 'evidence', 'metrics', 'n']
     """
-    main = main_tap(dict(views))
+    main = main_tap(views)
     found = views[main].as_dict()
     if len(views) > 1:
         found["taps"] = {tap: view.as_dict() for tap, view in views.items()}
@@ -82,7 +54,7 @@ def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
             **against.view.as_dict(),
             "differences": [dataclasses.asdict(row) for row in differences(views[main], against.view)],
         }
-    cleaned: dict[str, Any] = without_infinities(found)
+    cleaned: dict[str, Any] = plain_json(found)
     return cleaned
 
 
@@ -96,7 +68,7 @@ def write_audit(
     page: bool = True,
     figures: bool = True,
 ) -> Path:
-    """Writes an audit into a folder.
+    """Write an audit into a folder.
 
     Args:
         views: audits by tap, in the order of depth.
@@ -118,156 +90,107 @@ def write_audit(
     text = json.dumps(as_object(views, against), indent=1, allow_nan=False) + "\n"
     written = write(out / "audit.json", text)
     if figures:
-        from fullrank.report.audit.paper_figures_files import write_audit_figures
-
         for old in (out / "figures").glob("*.*"):  # of an earlier audit
             if old.suffix in (".svg", ".pdf", ".png"):
                 old.unlink()
-        write_audit_figures(views, out / "figures", None if against is None else (against.name, against.view))
+        audit_figures.write_audit_figures(views, out / "figures", against)
     if not page:
         return written
-    main = views[main_tap(dict(views))]
+    main = views[main_tap(views)]
     text = render(
         "audit.html.j2",
         title=title or main.origin or main.tap,
         state=_state(main),
         notes=list(main.notes),
-        look=main.look,
+        style=main.style,
         place=main.tap if len(views) > 1 else "",
         severity=severity_of(main),
-        why=as_sentence(main.verdict.why),
-        meaning=MEANINGS.get(main.verdict.kind, ""),
+        reasons=[as_sentence(main.verdict.why), MEANINGS.get(main.verdict.kind, "")],
         evidence=evidence_rows(main),
+        columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
         others=[
-            {"tap": tap, "look": view.look, "why": as_sentence(view.verdict.why)}
+            Other(tap, view.style, as_sentence(view.verdict.why))
             for tap, view in views.items()
             if view is not main
         ],
-        advice=[
-            advice._replace(mechanism=as_sentence(advice.mechanism), try_first=advice.try_first + ".")
-            for advice in main.advice
-        ],
-        advice_title="Likely mechanisms, and what to try first"
-        if main.verdict.collapsed
-        else "What would help",
+        advice=[advice._replace(mechanism=as_sentence(advice.mechanism)) for advice in main.advice],
+        advice_title=advice_title(main),
         tiles=_tiles(main),
         sections=_sections(views, main, against, title),
         differences=differences(main, against.view) if against else [],
         other_name=against.name if against else "",
-        other_state=f"{against.view.look.title}: {against.view.verdict.why}." if against else "",
+        other_state=f"{against.view.style.title}: {against.view.verdict.why}." if against else "",
         tables=[
             {"tap": view.tap, "rows": metric_rows(view)}
             for view in sorted(views.values(), key=lambda view: view is not main)
         ],
-        terms=AUDIT_TERMS,
         thresholds=pairs(dataclasses.asdict(thresholds or Thresholds())),
     )
     return write(out / "audit.html", text)
 
 
-def _state(view: AuditView) -> str:
+def advice_title(view: AuditFacts) -> str:
+    """Heading of the advice."""
+    return "Likely mechanisms, and what to try first" if view.verdict.collapsed else "What would help"
+
+
+def _state(view: AuditFacts) -> str:
     took = duration(view.seconds).replace(" ", "\u00a0")
     size = f"{count(view.n)} rows of width {count(view.d)}, {view.tap}"
     return f"{size}. From {view.origin or 'memory'}, audited in {took}."
 
 
-def _tiles(view: AuditView) -> list[dict[str, str]]:
+def _tiles(view: AuditFacts) -> list[Tile]:
+    what = "code" if view.panel is None else "dimension"
     tiles = [
-        (
-            "Rows",
-            count(view.n),
-            f"{number(view.n / view.d)} for each {'code' if view.panel is None else 'dimension'}",
-        ),
-        ("Width", count(view.d), "codes" if view.panel is None else "dimensions"),
+        Tile("Rows", count(view.n), f"{number(view.n / view.d)} for each {what}"),
+        Tile("Width", count(view.d), f"{what}s"),
     ]
-    if view.panel is not None:
-        for name, label in (
-            ("level", "Level"),
-            ("erank_centred", "Effective rank"),
-            ("rankme_unit", "RankMe, unit rows"),
-            ("auc", "AUC"),
-            ("tight_clusters", "Tight clusters"),
-        ):
-            if measure := view.panel.measures.get(name):
-                below = f"isotropic: {number(measure.null)}" if measure.null is not None else "linked rows"
-                tiles.append((label, number(measure.value), below))
-    else:
-        for item in view.verdict.evidence[:3]:
-            tiles.append((item.metric.replace("_", " ").capitalize(), number(item.value), item.says))
-    return [{"label": label, "value": typographic(value), "below": below} for label, value, below in tiles]
+    if view.panel is None:
+        return tiles + [
+            Tile(label_of(item.metric).capitalize(), typographic(number(item.value)), item.says)
+            for item in view.verdict.evidence[:3]
+        ]
+    for name in ("level", "erank_centred", "rankme_unit", "auc", "tight_clusters"):
+        if measure := view.panel.measures.get(name):
+            below = f"isotropic: {number(measure.null)}" if measure.null is not None else "linked rows"
+            label = label_of(name)[0].upper() + label_of(name)[1:]
+            tiles.append(Tile(label, typographic(number(measure.value)), typographic(below)))
+    return tiles
 
 
-def _sections(views: Views, main: AuditView, against: Against | None, title: str) -> list[Section]:
-    picker = []
-    if len(views) > 1:
-        picker = [Choice("tap", "Tap", [(tap, tap) for tap in views], main.tap)]
-    constant = main.verdict.kind == "complete"
-    classes = "" if main.labels is None else f" Coloured by {len(set(main.labels.tolist()))} classes."
+def _sections(views: Views, main: AuditFacts, against: Against | None, title: str) -> list[Section]:
+    picker = [Choice("tap", "Tap", [(tap, tap) for tap in views], main.tap)] if len(views) > 1 else []
+    caution = OF_NOISE if main.verdict.kind == "complete" else ""
+    main_first = sorted(views.items(), key=lambda item: item[1] is not main)
+
+    def by_tap(figure: Callable[[AuditFacts], Lines]) -> dict[tuple[str, ...], Lines]:
+        return {(tap,): shown for tap, view in main_first if not (shown := figure(view)).empty}
+
     sections = [
-        Section(
+        section(
             "How does it change over the depth?",
-            [
-                *card(
-                    "Depth",
-                    "Ranks as shares of the width at each tap. A fall that the isotropic line does not share "
-                    "is where directions are lost.",
-                    audit_figures.depth(views),
-                )
-            ],
+            *audit_figures.depth(views),
+            lede="Ranks as shares of the width of each layer output (tap), from the image to the features. A "
+            "fall that the isotropic line does not share is where directions are lost.",
+            layout="three",
         ),
-        Section(
+        section(
             "How many directions are in use?",
-            [
-                *card(
-                    "Log spectrum",
-                    "Squares sum to 1: only shapes compare. A cliff marks directions that are lost; a first "
-                    "value that stands alone without centring is a common mean.",
-                    audit_figures.spectra(views),
-                ),
-                *card(
-                    "Cumulative curve",
-                    "Near the dashed line: directions are used alike. Near the upper left corner: few of "
-                    "them hold everything.",
-                    audit_figures.cumulative(views),
-                ),
-            ],
+            by_tap(audit_figures.spectra),
+            by_tap(audit_figures.cumulative_curve),
             choices=picker,
-            caution=OF_NOISE if constant else "",
+            caution=caution,
         ),
-        Section(
+        section(
             "How do the rows lie?",
-            [
-                *card(
-                    "Principal map",
-                    f"{count(len(main.sample))} rows on the two axes of most variance.{classes}",
-                    audit_figures.principal(views),
-                ),
-                *card(
-                    "Distances between rows",
-                    "A hump at small distances that Gaussian rows have not: tight clusters.",
-                    audit_figures.pairwise(views),
-                ),
-                *card(
-                    "Use of codes",
-                    "Flat at equal use: all codes serve. A cliff: the others are dead.",
-                    audit_figures.code_use(views),
-                ),
-            ],
-            caution=OF_NOISE if constant else "",
+            by_tap(audit_figures.principal),
+            by_tap(audit_figures.pairwise),
+            by_tap(audit_figures.code_use),
+            caution=caution,
         ),
     ]
     if against is not None:
-        names = (title or main.tap, against.name)
-        sections.append(
-            Section(
-                f"Against {against.name}",
-                [
-                    *card(
-                        "Two spectra",
-                        "Centred, each relative to its largest value.",
-                        audit_figures.against(main, against.view, names),
-                    )
-                ],
-            )
-        )
-    return [section for section in sections if section.cards]
+        figure = audit_figures.versus(main, against, title or main.tap)
+        sections.append(section(f"Against {against.name}", figure))
+    return [found for found in sections if found.cards]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fullrank.report.audit.wording import differences
-from fullrank.report.style import GREY, count, number
+from fullrank.figures.style import count, number
+from fullrank.report.evidence import differences
+from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fullrank.report.audit.page import Against
     from fullrank.report.audit.terminal import AuditView
+    from fullrank.report.audit.view import Against, AuditFacts
 
 __all__ = ["print_audit"]
 
@@ -36,32 +37,22 @@ def print_audit(views: Mapping[str, AuditView], main: str, against: Against | No
 def _depth_table(views: Mapping[str, AuditView]) -> Table:
     from rich.text import Text
 
-    table = _table("Tap", "Width", "Level", "Rank", "RankMe unit", "Verdict")
+    table = plain_table(("Tap", "Width", "Level", "Rank", "RankMe unit", "Verdict"), left=("Tap", "Verdict"))
     for tap, view in views.items():
         values = [
             number(view.panel.value(name)) if view.panel else "–"
             for name in ("level", "erank_centred", "rankme_unit")
         ]
-        verdict = Text(f"{view.look.glyph} {view.verdict.kind}", view.look.colour)
+        verdict = Text(f"{view.style.glyph} {view.verdict.kind}", view.style.colour)
         table.add_row(tap, count(view.d), *values, verdict)
     return table
 
 
-def _differences_table(view: AuditView, other: AuditView) -> Table:
+def _differences_table(view: AuditFacts, other: AuditFacts) -> Table:
     """Metric by metric, those that were judged."""
-    table = _table("Metric", "This", "Other", "Difference", "Intervals apart")
+    table = plain_table(("Metric", "This", "Other", "Difference", "Intervals apart"), left=("Metric",))
     judged = {item.metric for item in view.verdict.evidence}
     for row in differences(view, other):
         if row.name in judged or len(view.metrics) < 12:
             table.add_row(row.name, row.value, row.other, row.difference, row.clear)
-    return table
-
-
-def _table(*names: Any) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in names:
-        texts = ("Tap", "Verdict", "Metric")
-        table.add_column(name, justify="left" if name in texts else "right", no_wrap=True)
     return table

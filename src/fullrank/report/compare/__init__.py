@@ -1,1 +1,1 @@
-"""The page that sets runs, encoders and embeddings side by side, and its terminal view."""
+"""Comparisons of runs, encoders and embeddings: page and terminal view."""

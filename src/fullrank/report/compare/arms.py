@@ -1,4 +1,4 @@
-"""Arms: what is compared with what; runs that differ in nothing but their seed are one of them."""
+"""Arms of a comparison; runs that differ in nothing but their seed are one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.errors import UsageError
+from fullrank.figures.style import VerdictStyle, style_of
 from fullrank.report.compare.estimates import Estimate, estimate
 from fullrank.report.compare.measures import Images
 from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
 from fullrank.report.run.reading import Run
-from fullrank.report.style import Look, look_of
 
 __all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
-NO_SETTING = frozenset(
-    {"seed", "out", "download", "log", "panels", "workers"}
-)  # none makes another experiment
+# none makes another experiment
+NO_SETTING = frozenset({"seed", "out", "download", "log", "panels", "workers"})
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,14 @@ class Arm:
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many subjects got which verdict."""
+        """Count of subjects by verdict."""
         return Counter(s.judged.kind if s.judged else "not decidable" for s in self.subjects)
 
     @property
-    def looks(self) -> list[tuple[Look, int]]:
-        """The verdicts that occur, the most frequent first, and how often."""
-        return [(look_of(kind), times) for kind, times in self.kinds.most_common()]
-
-    @property
-    def look(self) -> Look:
-        """The verdict of all, or of the first that collapsed, or the most frequent one."""
-        return next((look for look, _ in self.looks if look.word in COLLAPSED), self.looks[0][0])
+    def style(self) -> VerdictStyle:
+        """The verdict of all, or the most frequent collapse, or the most frequent one."""
+        kinds = [kind for kind, _ in self.kinds.most_common()]
+        return style_of(next((kind for kind in kinds if kind in COLLAPSED), kinds[0]))
 
     @property
     def loss(self) -> float | None:
@@ -76,7 +71,7 @@ class Arm:
         return list(judged | ({seen: None} if self.summaries(seen) else {}))
 
     def summaries(self, tap: str) -> list[TapSummary]:
-        """What is known of one embedding, over the subjects."""
+        """Summaries of one embedding, over the subjects."""
         return [found for subject in self.subjects if (found := subject.summary(tap))]
 
     def value(self, name: str) -> Estimate:
@@ -87,8 +82,12 @@ class Arm:
         """A measure of one embedding, over the subjects."""
         return estimate(summary.values.get(name) for summary in self.summaries(tap))
 
+    def constant(self, tap: str) -> bool:
+        """Whether one embedding is constant in all subjects, so that its rank is of noise."""
+        return {summary.kind for summary in self.summaries(tap)} == {"complete"}
+
     def null(self, tap: str, name: str) -> float | None:
-        """What isotropic noise of the same n and d reads, the mean over the subjects."""
+        """Baseline of isotropic noise of the same n and d, the mean over the subjects."""
         return estimate(summary.baselines.get(name) for summary in self.summaries(tap)).mean
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
@@ -97,7 +96,7 @@ class Arm:
         return (found[0].n, found[0].d) if found else (None, None)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: name, method, verdicts, values and taps with intervals, and every run."""
+        """JSON-able: name, method, verdicts, values and taps with intervals, runs."""
         names = dict.fromkeys(name for subject in self.subjects for name in subject.values)
         return {
             "name": self.name,
@@ -164,10 +163,10 @@ def one_each(subjects: Sequence[Subject], names: Sequence[str] | None = None) ->
 
 
 def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
-    """Arms of runs that differ in nothing but their seed, and of single subjects of other kinds.
+    """Gather runs that differ in nothing but their seed into arms.
 
     Args:
-        subjects: what was named.
+        subjects: what was named; each that is no run is an arm.
         names: what to call the arms, in the order in which they begin; None takes those of their folders.
 
     Raises:
@@ -184,7 +183,7 @@ def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> l
 
 
 def _setting(subject: Subject) -> str:
-    """What two runs of one arm have in common."""
+    """Settings that the runs of one arm have in common."""
     if subject.run is None or not subject.run.config:
         return subject.word
     kept = {key: value for key, value in subject.run.config.items() if key not in NO_SETTING}
@@ -213,7 +212,7 @@ def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
 
 
 def _stem(group: Sequence[Subject]) -> str:
-    """What the folders of seeds have in common: `simsiam-seed0` and `simsiam-seed1` are `simsiam`."""
+    """Common stem of the folders: `simsiam` of `simsiam-seed0` and `simsiam-seed1`."""
     if len(group) == 1:
         return group[0].short
     columns = zip(*(subject.short for subject in group), strict=False)

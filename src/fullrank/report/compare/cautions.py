@@ -1,12 +1,12 @@
-"""What a comparison must not be read as: losses, ranks and probes that do not compare, each in a line."""
+"""Cautions of a comparison: losses, ranks and probes that do not compare."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fullrank.figures.style import count
 from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.compare.subjects import FEATURES
-from fullrank.report.style import count
 
 __all__ = ["cautions", "hints"]
 
@@ -14,31 +14,21 @@ __all__ = ["cautions", "hints"]
 def cautions(comparison: Comparison) -> list[str]:
     """One line for each thing that does not compare, in the order of the columns."""
     arms = comparison.arms
-    return [
-        *_losses(arms),
-        *_taps(arms),
-        *_widths(arms),
-        *_rows(arms),
-        *_split(comparison),
-        *_probes(arms),
-        *_seeds(arms),
-    ]
+    rules = (_losses, _taps, _widths, _rows)
+    found = [line for rule in rules for line in rule(arms)]
+    return [*found, *_split(comparison), *_probes(arms), *_seeds(arms)]
 
 
 def hints(comparison: Comparison) -> list[str]:
-    """How to get the probes that no column shows."""
-    words = [subject.word for subject in comparison.subjects if subject.run]
+    """Commands for the probes that no column shows."""
+    runs = [subject for subject in comparison.subjects if subject.run]
     columns = {"linear_top1": "linear", "cluster_nmi": "cluster"}
-    missing = [
-        probe
-        for name, probe in columns.items()
-        if any(subject.run and subject.values.get(name) is None for subject in comparison.subjects)
-    ]
-    if not words or not missing:
+    missing = [probe for name, probe in columns.items() if any(run.values.get(name) is None for run in runs)]
+    if not missing:
         return []
     probe = missing[0] if len(missing) == 1 else "all"
     return [
-        f"More probes: `fullrank evaluate {probe} {words[0]}` leaves its results beside the run, and "
+        f"More probes: `fullrank evaluate {probe} {runs[0].word}` leaves its results beside the run, and "
         "another comparison shows them."
     ]
 
@@ -120,7 +110,7 @@ def _seeds(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _compared(arm: Arm) -> list[str]:
-    """The features where they are known, else what was judged: what a reader would compare."""
+    """The features where they are known, else what was judged."""
     return [FEATURES] if FEATURES in arm.taps else arm.taps[:1]
 
 

@@ -1,4 +1,4 @@
-"""A number from several seeds: the values, their mean, and how far the mean may be off."""
+"""Numbers from several seeds: values, mean, and confidence interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fullrank.report.style import number, percent
+from fullrank.figures.style import number
 
 __all__ = ["COVERED", "Estimate", "as_number", "as_percent", "estimate"]
 
@@ -17,7 +17,7 @@ FEWEST = 3  # two values say next to nothing of their spread: t is 12.7
 
 @dataclass(frozen=True)
 class Estimate:
-    """What independent runs of one setting measured.
+    """Measurements of independent runs of one setting.
 
     Attributes:
         values: one a run that measured it.
@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """How many values."""
+        """Count of values."""
         return len(self.values)
 
     @property
@@ -47,17 +47,12 @@ class Estimate:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-able: n, values, mean, low, high."""
-        return {
-            "n": self.n,
-            "values": list(self.values),
-            "mean": self.mean,
-            "low": self.low,
-            "high": self.high,
-        }
+        names = ("n", "values", "mean", "low", "high")
+        return {name: getattr(self, name) for name in names} | {"values": list(self.values)}
 
 
 def estimate(values: Iterable[float | None]) -> Estimate:
-    """The mean of what was measured, with its interval; what was not measured does not count.
+    """Estimate the mean of what was measured, with its interval.
 
     Example:
         >>> found = estimate([0.60, 0.62, 0.64, None])
@@ -80,28 +75,32 @@ def estimate(values: Iterable[float | None]) -> Estimate:
 
 
 def as_number(found: Estimate, digits: int = 3) -> str:
-    """The mean with its interval, or the bare values where there are fewer than three.
+    """Format the mean with its interval, or fewer than three values as they are.
 
     Example:
         >>> [as_number(estimate(values)) for values in ([], [1.5], [1.5, 2.5], [1.5, 2.5, 3.5])]
         ['–', '1.50', '1.50, 2.50', '2.50 ± 2.5']
     """
-    return _told(found, lambda value: number(value, digits), lambda half: number(half, 2), "")
+    return _shown(found, lambda value: number(value, digits), lambda half: number(half, 2))
 
 
 def as_percent(found: Estimate) -> str:
-    """The same for shares, in per cent.
+    """Format shares in the same way, in per cent.
 
     Example:
         >>> as_percent(estimate([0.60, 0.62])), as_percent(estimate([0.60, 0.62, 0.64]))
         ('60.0, 62.0 %', '62.0 ± 5.0 %')
     """
-    return _told(
-        found, lambda value: percent(value).removesuffix(" %"), lambda half: f"{100 * half:.1f}", " %"
-    )
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    return _shown(found, shown, shown, " %")
 
 
-def _told(found: Estimate, value: Callable[[float], str], half: Callable[[float], str], unit: str) -> str:
+def _shown(
+    found: Estimate, value: Callable[[float], str], half: Callable[[float], str], unit: str = ""
+) -> str:
     if found.mean is None:
         return "–"
     if found.half is None:

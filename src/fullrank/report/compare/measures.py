@@ -14,13 +14,13 @@ from fullrank.collapse.audit import audit
 from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import UsageError
 from fullrank.features.extraction import embed_whole
+from fullrank.figures.style import count
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
 from fullrank.options import OnProgress
 from fullrank.probes import knn_predict
 from fullrank.report.compare.subjects import Subject, TapSummary
-from fullrank.report.style import count
 
 __all__ = ["Images", "choose_images", "measure", "shared_data"]
 

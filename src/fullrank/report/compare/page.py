@@ -1,40 +1,24 @@
-"""Writes the page that sets arms side by side: tables, then figures with one colour an arm."""
+"""The page of a comparison: tables, then figures with one colour an arm."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
-from fullrank.report.compare import figures as compare_figures
-from fullrank.report.compare import overlays
+from fullrank.figures.style import GREY, number, percent, typographic
+from fullrank.report.compare import figures
 from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, one_each
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
-from fullrank.report.render import Section, card, choices, pairs, render, typographic, write
-from fullrank.report.run.page import TERMS
-from fullrank.report.style import GREY, Look, number, percent
+from fullrank.report.render import Section, card, pairs, render, section, write
+from fullrank.report.run.page import choices
+from fullrank.report.run.summary import Summary
 
-__all__ = ["Standing", "headline", "write_arms", "write_comparison"]
-
-
-class Standing(Protocol):
-    """What a headline is made of: a summary of a run, or an arm."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def loss(self) -> float | None:
-        """The last loss."""
-
-    @property
-    def look(self) -> Look:
-        """Of its verdict."""
+__all__ = ["headline", "write_arms", "write_comparison"]
 
 
 def write_comparison(
@@ -46,18 +30,14 @@ def write_comparison(
     names: Sequence[str] | None = None,
     baselines: Mapping[str, float] | None = None,
 ) -> Path:
-    """Writes one page for several runs, as they were logged, each an arm of its own.
+    """Write one page for several runs, as they were logged, each an arm of its own.
 
     Args:
         run_dirs: the run directories; the table links to each `report.html` that exists.
-        out: the file to write.
-        title: the page's heading.
-        intro: a sentence or two under it.
+        out: the file to write, which is returned.
+        title, intro: the page's heading, and a sentence or two under it.
         names: what to call the arms; by default their directories' names.
         baselines: k-NN accuracies to hold against, such as `{"raw pixels": 0.42, "untrained network": 0.47}`.
-
-    Returns:
-        `out`.
 
     Raises:
         UsageError: if there is no run, one of them is no run directory, or two arms share a name.
@@ -71,33 +51,19 @@ def write_comparison(
 
 
 def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -> Path:
-    """Writes one page for everything that is compared.
-
-    Args:
-        comparison: its arms, with what was measured of them.
-        out: the file to write.
-        title: the page's heading.
-        intro: a sentence or two under it.
-
-    Returns:
-        `out`.
-    """
+    """Write the page of a comparison to `out`, with a sentence or two under its title."""
     arms = comparison.arms
-    best, below = headline(
-        arms, methods=len({str(run.config.get("method")) for arm in arms for run in arm.runs})
-    )
-    worst = [arm.look for arm in arms if arm.look.word in COLLAPSED]
-    colour = next(
-        (look.colour for look in worst if look.word == "complete"), worst[0].colour if worst else GREY
-    )
+    methods = {str(run.config.get("method")) for arm in arms for run in arm.runs}
+    best, below = headline(arms, methods=len(methods))
+    bad = {arm.style.word: arm.style.colour for arm in arms if arm.style.word in COLLAPSED}
     first, *others = tables(comparison)
     text = render(
         "comparison.html.j2",
         title=title,
         intro=intro,
         headline=best,
-        below=f"{below} {_worth(comparison)}".strip(),
-        colour=colour,
+        below=f"{below} {_best_features(comparison)}".strip(),
+        colour=bad.get("complete") or next(iter(bad.values()), GREY),
         about=comparison.images.about if comparison.images else "",
         cautions=cautions(comparison),
         notes=[*comparison.notes, *hints(comparison)],
@@ -105,69 +71,57 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
         tables=[_filled(grid, arms, out) for grid in others],
         reasons=[reason for arm in arms for reason in _reasons(arm)],
         sections=_sections(comparison),
-        terms=TERMS,
         differences=_differences(arms),
     )
     return write(out, text)
 
 
-def headline(standings: Sequence[Standing], *, methods: int = 1) -> tuple[str, str]:
-    """What the comparison comes to, and the sentence under it: as the numbers have it, not as one wishes.
+def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, str]:
+    """Headline of a comparison, and the sentence under it.
 
     Args:
-        standings: what is compared.
+        items: summaries of runs, or arms.
         methods: how many methods the losses are of; those of several are not compared.
 
     Example:
-        >>> from fullrank.report.run.summary import Summary
         >>> bad, good = Summary("no stop-gradient"), Summary("simsiam")
         >>> bad.losses, bad.verdict["kind"] = [-1.0], "complete"
         >>> good.losses, good.verdict["kind"] = [-0.9], "healthy"
         >>> headline([good, bad])[0]
         'The collapsed run has the best loss'
     """
-    losses = {item.name: item.loss for item in standings if item.loss is not None}
-    collapsed = [item for item in standings if item.look.word in COLLAPSED]
-    listed = ", ".join(f"“{item.name}” ({item.look.title.lower()})" for item in collapsed)
-    among = f"{len(collapsed)} of {len(standings)} arms collapsed" if collapsed else "No arm collapsed"
-    undecided = [f"“{item.name}”" for item in standings if item.look.word == "not decidable"]
-    if not losses and len(undecided) == len(standings):
+    losses = {item.name: item.loss for item in items if item.loss is not None}
+    collapsed = [item for item in items if item.style.word in COLLAPSED]
+    listed = ", ".join(f"“{item.name}” ({item.style.title.lower()})" for item in collapsed)
+    among = f"{len(collapsed)} of {len(items)} arms collapsed" if collapsed else "No arm collapsed"
+    undecided = [f"“{item.name}”" for item in items if item.style.word == "not decidable"]
+    if not losses and len(undecided) == len(items):
         return ("No arm has a loss yet" if methods else "No arm can be judged"), ""
     rest = f" Not decidable: {', '.join(undecided)}." if undecided else ""
     if not losses or methods > 1:
         return among, (f"Collapsed: {listed}." if collapsed else "") + rest
-    best = min((item for item in standings if item.name in losses), key=lambda item: losses[item.name])
+    best = min((item for item in items if item.name in losses), key=lambda item: losses[item.name])
     lowest = typographic(number(best.loss, 4))
-    told = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
+    reached = f"“{best.name}” reaches {lowest}, the lowest loss of the {len(losses)} arms"
     if len(losses) == 1:
-        told = f"“{best.name}” alone has a loss, {lowest}"
+        reached = f"“{best.name}” alone has a loss, {lowest}"
     elif best in collapsed:
-        title = (
-            "The collapsed run has the best loss"
-            if len(collapsed) == 1
-            else "A collapsed run has the best loss"
-        )
-        seen = f"{told}, and its verdict is {best.look.title.lower()}. The loss does not see collapse."
-        return title, seen + rest
-    return among, (f"{told}. Collapsed: {listed}." if collapsed else f"{told}.") + rest
+        title = f"{'The' if len(collapsed) == 1 else 'A'} collapsed run has the best loss"
+        verdict = f"its verdict is {best.style.title.lower()}. The loss does not see collapse."
+        return title, f"{reached}, and {verdict}{rest}"
+    return among, (f"{reached}. Collapsed: {listed}." if collapsed else f"{reached}.") + rest
 
 
 def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
-    """A table as the template takes it: each row with its arm's colour and, where it is one run, its page."""
+    """Rows of a table with their arms' colours and, where it is one run, its page."""
     rows, before = [], None
     for place, name, cells in grid.rows:
         again = place is not None and place == before
-        colour = "" if place is None else overlays.arm_colour(place)
+        colour = "" if place is None else figures.arm_colour(place)
         href = "" if place is None or again else _href(arms[place], out)
         rows.append({"name": name, "colour": colour, "href": href, "again": again, "cells": cells})
         before = place
-    return {
-        "title": grid.title,
-        "columns": grid.columns,
-        "numeric": grid.numeric,
-        "rows": rows,
-        "note": grid.note,
-    }
+    return {**vars(grid), "rows": rows}
 
 
 def _href(arm: Arm, out: Path) -> str:
@@ -177,20 +131,18 @@ def _href(arm: Arm, out: Path) -> str:
     return quote(Path(os.path.relpath(page.resolve(), out.resolve().parent)).as_posix())
 
 
-def _worth(comparison: Comparison) -> str:
-    """Who names labels best, on the same images."""
-    known = [
-        (arm, found.mean) for arm in comparison.arms if (found := arm.value("knn_same")).mean is not None
-    ]
+def _best_features(comparison: Comparison) -> str:
+    """A sentence on the features that name most labels, on the same images."""
+    known = [(value, arm) for arm in comparison.arms if (value := arm.value("knn_same").mean) is not None]
     if len(known) < 2 or comparison.images is None:
         return ""
-    best, share = max(known, key=lambda pair: pair[1])
+    share, best = max(known, key=lambda pair: pair[0])
     pixels = percent(comparison.images.raw)
     return f"k-NN on the features of “{best.name}” names most labels: {percent(share)}; raw pixels: {pixels}."
 
 
 def _reasons(arm: Arm) -> list[tuple[str, str]]:
-    """Why the verdicts are what they are, by arm and seed."""
+    """Reasons of the verdicts, by arm and seed."""
     several = len(arm.subjects) > 1
     return [
         (f"{arm.name}, seed {'?' if s.seed is None else s.seed}" if several else arm.name, s.judged.why)
@@ -202,67 +154,23 @@ def _reasons(arm: Arm) -> list[tuple[str, str]]:
 def _sections(comparison: Comparison) -> list[Section]:
     arms = {arm.name: arm.runs for arm in comparison.arms}
     runs = [run for found in arms.values() for run in found]
-    first = next((arm.tap for arm in comparison.arms if arm.runs), "")
-    picker = choices(runs, first)
-    seeds = (
-        " A thin line for each seed, and their mean."
-        if any(len(found) > 1 for found in arms.values())
-        else ""
-    )
-    methods = {str(run.config.get("method")) for run in runs}
-    scales = " Losses of different methods have different scales." if len(methods) > 1 else ""
-    legend = [(name, overlays.arm_colour(index)) for index, name in enumerate(arms)]
+    picker = choices(runs, next((arm.tap for arm in comparison.arms if arm.runs), ""))
+    legend = [(name, figures.arm_colour(index)) for index, name in enumerate(arms)]
     trained = [pair for pair in legend if arms[pair[0]]]
-    curves = [
-        *card(
-            "Loss",
-            "Not smoothed. The loss alone does not tell learning from collapse." + scales + seeds,
-            overlays.loss(arms),
-        ),
-        *card(
-            "k-NN accuracy",
-            "What the representation is worth, on each run's own choice of held-out images.",
-            overlays.knn(arms, comparison.baselines),
-        ),
-        *card("Level", "On held-out images. Falling to 0 is complete collapse.", overlays.level(arms)),
-        *card(
-            "Effective rank",
-            "Centred. Under complete collapse it is the rank of the noise.",
-            overlays.ranks(arms),
-        ),
-    ]
-    maps = [
-        item
-        for index, (name, found) in enumerate(arms.items())
-        for run in found[:1]
-        for item in card(
-            name if len(found) == 1 else f"{name}, seed {run.config.get('seed', '?')}",
-            "",
-            overlays.spectrum_over_time(run),
-            overlays.arm_colour(index),
-        )
-    ]
+    maps = [found for item, colour in figures.maps(arms) for found in card(item, colour)]
     sections = [
-        Section(
+        section(
             "What the representations are worth",
-            [
-                *card(
-                    "Probes",
-                    "Bars are means, dots are single runs, whiskers the 95 % interval of the mean over three "
-                    "or more seeds. Grey: k-NN on raw pixels.",
-                    compare_figures.probes(comparison),
-                ),
-                *card(
-                    "Spectra of the features",
-                    "Centred, squares sum to 1: only shapes compare. Dotted: saved rows, of other images.",
-                    compare_figures.feature_spectra(comparison),
-                ),
-            ],
+            figures.probes(comparison),
+            figures.feature_spectra(comparison),
             legend=legend,
         ),
-        Section(
+        section(
             "The four curves",
-            curves,
+            figures.loss(arms),
+            figures.knn(arms, comparison.baselines),
+            figures.level(arms),
+            figures.ranks(arms),
             choices=[choice for choice in picker if choice.key == "tap"],
             legend=trained,
         ),
@@ -274,19 +182,9 @@ def _sections(comparison: Comparison) -> list[Section]:
             layout="two" if len(maps) in (2, 4) else "three",
             choices=picker,
         ),
-        Section(
-            "Spectra at the end",
-            legend=trained,
-            cards=[
-                *card(
-                    "Last spectrum of every run",
-                    "Absolute values: a low curve has lost its level, a cliff its rank.",
-                    overlays.last_spectra(arms),
-                )
-            ],
-        ),
+        section("Spectra at the end", figures.last_spectra(arms), legend=trained),
     ]
-    return [section for section in sections if section.cards]
+    return [found for found in sections if found.cards]
 
 
 def _differences(arms: Sequence[Arm]) -> list[tuple[str, str]]:

@@ -19,10 +19,10 @@ from fullrank.features.store import main_tap
 from fullrank.features.subject import Kind as PathKind
 from fullrank.features.subject import StoredSubject, kind_of
 from fullrank.features.subject import open_subject as open_features
+from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
-from fullrank.report.style import Look, count, look_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +59,9 @@ class TapSummary:
     images: str = ""
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Colour, glyph and title of the verdict."""
-        return look_of(self.kind)
+        return style_of(self.kind)
 
     @classmethod
     def of_audit(cls, of: Audit, images: str) -> TapSummary:

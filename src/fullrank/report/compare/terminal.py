@@ -1,13 +1,14 @@
-"""A comparison on the terminal: the same tables as on the page, verdicts with glyph and colour."""
+"""A comparison on the terminal: the same tables as on the page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fullrank.figures.style import GREY
 from fullrank.report.compare.arms import Comparison
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.tables import Grid, TableCell, tables
-from fullrank.report.style import GREY
+from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ __all__ = ["print_comparison"]
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Prints the tables, then what does not compare, then how to learn more."""
+    """Print the tables, then what does not compare, then how to learn more."""
     from rich.text import Text
 
     for grid in tables(comparison):
@@ -32,12 +33,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _table(grid: Grid) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name, numeric in zip(grid.columns, grid.numeric, strict=True):
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
+    numbers = [name for name, numeric in zip(grid.columns, grid.numeric, strict=True) if numeric]
+    table = plain_table(grid.columns, left=set(grid.columns) - set(numbers), wrap=numbers)
     before = None
     for _, name, cells in grid.rows:
         table.add_row(Text("" if name == before else name, "bold"), *map(_words, cells))
@@ -48,8 +47,8 @@ def _table(grid: Grid) -> Table:
 def _words(cell: TableCell) -> Text:
     from rich.text import Text
 
-    if not cell.looks:
+    if not cell.styles:
         return Text(cell.text)
     return Text("\n").join(
-        Text(f"{look.glyph} {look.word} {times}".rstrip(), look.colour) for look, times in cell.looks
+        Text(f"{style.glyph} {style.word} {times}".rstrip(), style.colour) for style, times in cell.styles
     )

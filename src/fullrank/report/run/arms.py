@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, GREEN, GREY, count, number, percent
 from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import epoch_line, is_live, sparkline
-from fullrank.report.style import BLUE, GREEN, GREY, count, number, percent
 from fullrank.training.records import EpochRecord, RunRecord
 
 __all__ = ["LiveArms", "arms_table", "arms_text"]
@@ -130,9 +130,9 @@ def _words(summary: Summary) -> tuple[str, ...]:
     rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
     rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
-    return (summary.name, summary.look.word, *measured)
+    return (summary.name, summary.style.word, *measured)
 
 
 def _cells(summary: Summary) -> tuple[str | Text, ...]:
     name, verdict, *rest = _words(summary)
-    return (Text(name, "bold"), Text(f"{summary.look.glyph} {verdict}", summary.look.colour), *rest)
+    return (Text(name, "bold"), Text(f"{summary.style.glyph} {verdict}", summary.style.colour), *rest)

@@ -1,183 +1,333 @@
-"""The figures of one run, as plotly figures; each is None where the run has nothing to draw in it.
-
-Traces carry in `meta` the tap and the form of spectrum that they belong to; the page shows the chosen ones.
-"""
+"""Figures of one run, for its page and for a paper."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
-from fullrank.report.plot import (
-    band,
-    figure,
-    level_axis,
-    line,
-    log_axis,
-    null_line,
-    reference,
-    spectrum_line,
-    spectrum_map,
+import numpy as np
+
+from fullrank.figures import Figure, Lines, Series, curve
+from fullrank.figures.style import BLUE, GREEN, GREY, OCHRE, PALETTE, PURPLE, along_ramp, count, tap_colour
+from fullrank.report.curves import (
+    INDEX,
+    SHOWN,
+    cumulative,
+    file_name,
+    last_of,
+    noise_curve,
+    picked,
+    spectrum,
+    spectrum_curve,
+    spectrum_over_time,
     thin,
 )
-from fullrank.report.run.reading import Run
+from fullrank.report.run.reading import Point, Run, read_run
 from fullrank.report.run.summary import threshold_of
-from fullrank.report.style import BLUE, GREEN, GREY, OCHRE, PALETTE, PURPLE, count, tap_colour
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-__all__ = ["alignment_uniformity", "knn", "level", "log_spectra", "loss", "ranks", "spectrum_over_time"]
+__all__ = ["LEVEL", "by_form", "by_tap", "level_range", "level_references", "write_run_figures"]
 
 RANKS = (
     ("erank_centred", "erank, centred", BLUE),
     ("rankme_uncentred", "RankMe", OCHRE),
     ("rankme_unit", "RankMe, unit rows", PURPLE),
 )
+OF_CODES = (
+    ("marginal_entropy", "entropy of the mean assignment", BLUE),
+    ("conditional_entropy", "mean entropy of an image's own", PURPLE),
+    ("dead_share", "share of codes nobody prefers", OCHRE),
+)
+MODES = 64  # lines of a picture of trajectories
+
+T = TypeVar("T")
 
 
-def loss(run: Run) -> go.Figure | None:
-    """The loss of every logged step, not smoothed; its terms wait in the legend.
+def by_tap(run: Run, figure: Callable[[Run, str], Lines]) -> dict[tuple[str, ...], Lines]:
+    """A figure of every tap that has one."""
+    return {(tap,): found for tap in run.taps if not (found := figure(run, tap)).empty}
+
+
+def by_form(run: Run, figure: Callable[[Mapping[int, np.ndarray]], T]) -> dict[tuple[str, ...], T]:
+    """A figure of the spectra of every tap, with and without centring."""
+    return {
+        (tap, form): figure(spectra)
+        for tap in run.taps
+        for form in ("centred", "unit")
+        if (spectra := run.spectra(tap, form))
+    }
+
+
+def loss(run: Run) -> Lines:
+    """Loss of every logged step; its terms wait in the legend.
 
     Example:
-        >>> from pathlib import Path
-        >>> loss(Run(Path("runs/a"))) is None
+        >>> loss(Run(Path("runs/a"))).empty
         True
     """
-    if all(row.loss is None for row in run.steps):
-        return None
-    fig = figure("step", "training loss")
     steps = [row.step for row in run.steps]
     xs, ys = thin(steps, [row.loss for row in run.steps])
-    line(fig, xs, ys, "loss", BLUE, "step %{x:,}<br>loss %{y:.5g}", width=1.4, mode=_mode(xs))
+    series = [curve("loss", xs, ys, BLUE, width=1.4)]
     terms = sorted({name for row in run.steps for name in row.terms})
     for index, name in enumerate(terms if len(terms) > 1 else []):
         xs, ys = thin(steps, [row.terms.get(name) for row in run.steps])
-        hover = f"step %{{x:,}}<br>{name} %{{y:.5g}}"
-        line(fig, xs, ys, name, PALETTE[1:][index % 5], hover, width=1, visible="legendonly")
-    return fig
+        series.append(curve(name, xs, ys, PALETTE[1:][index % 5], width=1, hidden=True))
+    note = "Every logged step, not smoothed. A perfect loss is also what collapse looks like."
+    return Lines("Loss", note, "step", "training loss", series)
 
 
-def level(run: Run) -> go.Figure | None:
-    """The level of every tap: a line from training batches, dots from the held-out images."""
-    fig = figure("step", "level (1 = isotropic, 0 = constant)")
+def level(run: Run) -> Lines:
+    """Normalized std (level) of every tap, in batches and on held-out images."""
+    series = []
     for tap in run.taps:
         colour = tap_colour(tap, run.taps)
         rows = [row for row in run.steps if tap in row.level]
         xs, ys = thin([row.step for row in rows], [row.level[tap] for row in rows])
         if xs:
-            hover = f"step %{{x:,}}<br>{tap}, batch: %{{y:.4f}}"
-            line(fig, xs, ys, tap, colour, hover, width=1.6, mode=_mode(xs), legendgroup=tap)
+            series.append(curve(tap, xs, ys, colour, width=1.6, hover=f"{tap}, batch", marker="line"))
         if points := run.measures(tap, "level"):
-            hover = f"step %{{x:,}}, epoch %{{customdata}}<br>{tap}, held-out: %{{y:.4f}}"
-            steps, values = [point.step for point in points], [point.value for point in points]
-            dots = {"mode": "markers", "legendgroup": tap, "showlegend": not xs}
-            line(fig, steps, values, tap, colour, hover, customdata=[point.epoch for point in points], **dots)
-    if not fig.data:
-        return None
-    level_axis(fig, threshold_of(run.verdict))
-    return fig
-
-
-def ranks(run: Run) -> go.Figure | None:
-    """Three effective ranks over epochs, each with its null at the same n and d dashed, and d itself."""
-    fig = figure("epoch", "effective rank (directions in use)", yaxis_rangemode="tozero")
-    for tap in run.taps:
-        n, d = run.size(tap)
-        for name, label, colour in RANKS:
-            points = run.measures(tap, name)
-            epochs = [point.epoch for point in points]
-            if not points:
-                continue
-            hover = f"epoch %{{x}}<br>{label}: %{{y:.2f}} of d = {count(d)}<br>{tap}, n = {count(n)}"
-            more = {"mode": "lines+markers", "meta": {"tap": tap}}
-            line(fig, epochs, [point.value for point in points], label, colour, hover, **more)
-            null_line(fig, points, label, colour, meta={"tap": tap})
-    if not fig.data:
-        return None
-    line(fig, [None], [None], "null", GREY, "", dash="dash", width=1.4)
-    return fig
-
-
-def spectrum_over_time(run: Run) -> go.Figure | None:
-    """Singular values over epochs as a heat map, relative to the largest of each epoch."""
-    fig = figure("epoch", "index of the singular value (1 = largest)", 340)
-    fig.update_yaxes(autorange="reversed")
-    for tap, form in band(run):
-        spectrum_map(fig, run.spectra(tap, form), meta={"tap": tap, "form": form})
-    return fig if fig.data else None
-
-
-def log_spectra(run: Run, most: int = 6) -> go.Figure | None:
-    """Spectra of a few epochs from the first (faint) to the last (strong), the untrained network dotted."""
-    fig = figure("index of the singular value (1 = largest)", "singular value σ", 340)
-    log_axis(fig)
-    for tap, form in band(run):
-        spectra, meta = run.spectra(tap, form), {"tap": tap, "form": form}
-        epochs = sorted(spectra)
-        picked = sorted({epochs[round(index * (len(epochs) - 1) / (most - 1))] for index in range(most)})
-        for place, epoch in enumerate(picked):
-            first = epoch == 0
-            look = {
-                "opacity": 1.0 if first else 0.25 + 0.75 * place / max(1, len(picked) - 1),
-                "dash": "dot" if first else "solid",
-                "width": 2.4 if epoch == picked[-1] else 1.7,
-            }
-            name = "untrained" if first else f"epoch {epoch}"
-            spectrum_line(fig, spectra[epoch], name, GREY if first else BLUE, meta=meta, **look)
-    return fig if fig.data else None
-
-
-def alignment_uniformity(run: Run) -> go.Figure | None:
-    """The path of alignment against uniformity over epochs, a line for each tap; down and left is better."""
-    fig = figure("uniformity (lower: more evenly spread)", "alignment (lower: views agree more)")
-    for tap in run.taps:
-        uniform = {point.epoch: point for point in run.measures(tap, "uniformity")}
-        aligned = {point.epoch: point for point in run.measures(tap, "alignment")}
-        epochs = [e for e in uniform if e in aligned and None not in (uniform[e].value, aligned[e].value)]
-        if not epochs:
-            continue
-        xs, ys = [uniform[epoch].value for epoch in epochs], [aligned[epoch].value for epoch in epochs]
-        hover = f"{tap}, epoch %{{customdata}}<br>uniformity %{{x:.4f}}<br>alignment %{{y:.4f}}"
-        size = [11 if epoch == epochs[-1] else 8 if epoch == 0 else 4 for epoch in epochs]
-        symbol = ["diamond-open" if epoch == 0 else "circle" for epoch in epochs]
-        more = {"mode": "lines+markers", "width": 1.4, "marker": {"size": size, "symbol": symbol}}
-        line(fig, xs, ys, tap, tap_colour(tap, run.taps), hover, customdata=epochs, **more)
-    if not fig.data:
-        return None
-    null = next(
-        (p.null for tap in run.taps for p in run.measures(tap, "uniformity") if p.null is not None), None
+            at, steps = [f"epoch {p.epoch}" for p in points], [p.step for p in points]
+            values, hover = [p.value for p in points], f"{tap}, held-out"
+            series.append(curve(tap, steps, values, colour, "points", size=6, at=at, hover=hover))
+    note = "Lines: training batches. Dots: held-out images. Falling to 0 is complete collapse."
+    threshold = threshold_of(run.verdict)
+    return Lines(
+        "Level", note, "step", LEVEL, series, level_references(threshold), y_range=level_range(series)
     )
-    if null is not None:
-        words = {"annotation_text": "isotropic", "annotation_font": {"size": 11, "color": GREY}}
-        fig.add_vline(x=null, line={"color": GREY, "width": 1.2, "dash": "dot"}, **words)
-    return fig
 
 
-def knn(run: Run) -> go.Figure | None:
-    """k-NN accuracy over epochs, held against the untrained network."""
-    rows = [row for row in run.epochs if row.accuracy("knn") is not None]
-    if not rows:
-        return None
-    about = rows[-1].knn or {}
-    fig = figure("epoch", f"k-NN top-1 (k = {about.get('k')}, {count(about.get('bank'))} images)")
-    fig.update_yaxes(tickformat=".0%", rangemode="tozero")
-    epochs, values = [row.epoch for row in rows], [row.accuracy("knn") or 0.0 for row in rows]
-    symbol = ["diamond-open" if epoch == 0 else "circle" for epoch in epochs]
-    marker = {"symbol": symbol, "size": [10 if epoch == 0 else 6 for epoch in epochs]}
-    hover = "epoch %{x}<br>k-NN top-1 %{y:.2%}"
-    line(fig, epochs, values, "k-NN", GREEN, hover, mode="lines+markers", marker=marker, showlegend=False)
-    probe = [row for row in run.epochs if row.accuracy("probe") is not None]
-    if probe:
-        values_of_probe = [row.accuracy("probe") for row in probe]
-        hover = "epoch %{x}<br>online linear probe %{y:.2%}"
-        where: list[float] = [row.epoch for row in probe]
-        line(fig, where, values_of_probe, "linear, online", BLUE, hover, mode=_mode(where), dash="dash")
-    if epochs[0] == 0:
-        side = "bottom right" if values[-1] > values[0] else "top right"  # away from the curve
-        reference(fig, values[0], f"untrained network: {values[0]:.1%}", side)
-    return fig
+LEVEL = "normalized std (level)"
 
 
-def _mode(points: list[float]) -> str:
-    """A line of one point is invisible: it gets a marker."""
-    return "lines" if len(points) > 1 else "markers"
+def level_references(threshold: float | None) -> dict[str, float]:
+    """Level lines: isotropic rows, and the threshold of complete collapse."""
+    collapse = {} if threshold is None else {f"below {threshold:g}: complete collapse": threshold}
+    return {"isotropic: 1": 1.0, **collapse}
+
+
+def level_range(series: Sequence[Series]) -> tuple[float, float]:
+    """Range of a level axis: from 0 to above 1."""
+    return 0.0, max([1.12, *(1.05 * y for s in series for ys in s.ys for y in ys if y is not None)])
+
+
+def ranks(run: Run, tap: str) -> Lines:
+    """Three effective ranks over epochs, each beside isotropic noise."""
+    n, d = run.size(tap)
+    series: list[Series] = []
+    for name, label, colour in RANKS:
+        points = run.measures(tap, name)
+        hover = f"{label} of d = {count(d)}, n = {count(n)}"
+        series += _measured(points, label, colour, hover=hover)
+    note = "Solid: measured. Dashed: isotropic noise with the same n and d."
+    y = "effective rank (directions in use)"
+    return Lines("Effective ranks", note, "epoch", y, series, y_range=(0, None))
+
+
+def _measured(points: Sequence[Point], name: str, colour: str, hover: str = "") -> Iterator[Series]:
+    """A measure over epochs with its baseline dashed."""
+    if points:
+        epochs = [point.epoch for point in points]
+        yield curve(name, epochs, [p.value for p in points], colour, marker="circle", size=6, hover=hover)
+        yield from noise_curve(epochs, [p.null for p in points], colour, hover=f"isotropic, {name}")
+
+
+def log_spectra(spectra: Mapping[int, np.ndarray], most: int = 6) -> Lines:
+    """Spectra of a few epochs, from the first (faint) to the last (strong)."""
+    shown = picked(sorted(spectra), most)
+    series = []
+    for place, epoch in enumerate(shown):
+        opacity = 1.0 if epoch == 0 else 0.25 + 0.75 * place / max(1, len(shown) - 1)
+        name, colour, dash = ("untrained", GREY, "dot") if epoch == 0 else (f"epoch {epoch}", BLUE, "solid")
+        width = 2.4 if epoch == shown[-1] else 1.7
+        series.append(
+            spectrum_curve(spectra[epoch], name, colour, dash, opacity=opacity, width=width, marker="none")
+        )
+    note = "Faint is early, strong is late, dotted is untrained. A cliff marks dead directions."
+    return Lines("Spectra, first to last", note, INDEX, "singular value σ", series, log_y=True, height=340)
+
+
+def alignment_uniformity(run: Run) -> Lines:
+    """Path of alignment against uniformity over epochs, a line for each tap."""
+    series: list[Series] = []
+    for tap in run.taps:
+        aligned = {point.epoch: point.value for point in run.measures(tap, "alignment")}
+        path = [
+            (point.value, aligned[point.epoch], f"{tap}, epoch {point.epoch}")
+            for point in run.measures(tap, "uniformity")
+            if point.value is not None and aligned.get(point.epoch) is not None
+        ]
+        if path:
+            xs, ys, at = zip(*path, strict=True)
+            colour, untrained = tap_colour(tap, run.taps), at[0].endswith("epoch 0")
+            series += [
+                curve(tap, xs, ys, colour, width=1.4, size=4, at=at, marker="circle"),
+                curve(tap, xs[-1:], ys[-1:], colour, "points", size=11, at=at[-1:], marker="circle"),
+                *[curve(tap, xs[:1], ys[:1], colour, "points", size=8, at=at[:1], marker="diamond")]
+                * untrained,
+            ]
+    isotropic = [p.null for tap in run.taps for p in run.measures(tap, "uniformity") if p.null is not None]
+    note = "From the untrained network (diamond) to the last epoch (large dot). Low and left: good."
+    x, y = "uniformity (lower: more evenly spread)", "alignment (lower: views agree more)"
+    marks = {"isotropic": isotropic[0]} if isotropic else {}
+    return Lines("Alignment and uniformity", note, x, y, series, marks=marks)
+
+
+def accuracies(run: Run, probe: str) -> tuple[list[int], list[float]]:
+    """Epochs and top-1 accuracy of `knn` or of the online `probe`."""
+    known = {row.epoch: top1 for row in run.epochs if (top1 := row.accuracy(probe)) is not None}
+    return list(known), list(known.values())
+
+
+def knn(run: Run) -> Lines:
+    """k-NN and online linear accuracy over epochs, beside the untrained network."""
+    epochs, values = accuracies(run, "knn")
+    about = run.last("knn") or {}
+    series = [curve("k-NN", epochs, values, GREEN, marker="circle", size=6)]
+    if epochs[:1] == [0]:
+        first: dict[str, Any] = {"marker": "diamond", "size": 10, "legend": False, "hover": "untrained"}
+        series.append(curve("k-NN", [0], values[:1], GREEN, "points", **first))
+    where, linear = accuracies(run, "probe")
+    if epochs and where:
+        series.append(curve("linear, online", where, linear, BLUE, "dash"))
+    note = (
+        "What the features are worth. Staying at the dotted line means nothing was learned. "
+        "Dashed: a linear classifier trained beside the method."
+    )
+    y = f"k-NN top-1 (k = {about.get('k')}, {count(about.get('bank'))} images)"
+    references = {f"untrained network: {values[0]:.1%}": values[0]} if epochs[:1] == [0] else {}
+    return Lines(
+        "k-NN and linear accuracy", note, "epoch", y, series, references, percent=True, y_range=(0, None)
+    )
+
+
+def codes(run: Run) -> Lines:
+    """Use of codes over epochs, as shares of ln K; empty for a method without codes.
+
+    Healthy: the upper line near 1, the lower one well below it. Both near 1: every image is assigned to all
+    codes. Both near 0: one code for all.
+    """
+    rows = [(row.epoch, row.usage) for row in run.epochs if row.usage]
+    k = rows[-1][1]["codes"] if rows else None
+    series = [
+        curve(label, [epoch for epoch, _ in rows], [usage.get(key) for _, usage in rows], colour)
+        for key, label, colour in OF_CODES
+    ]
+    note = "Upper line near 1: all codes are in use. Lower line near 1 too: every image uses all."
+    y = f"share of ln K (K = {count(k)})"
+    return Lines("Use of codes", note, "epoch", y, series, {"ln K": 1.0}, y_range=(0, None))
+
+
+def rank_difference(run: Run) -> Lines:
+    """Effective rank of the target less that of the online output."""
+    rows = [row for row in run.epochs if row.rank_difference is not None]
+    values = [row.rank_difference for row in rows]
+    series = [curve("difference", [row.epoch for row in rows], values, BLUE)]
+    note = "Above 0 the target's rank pulls the online branch up, which holds collapse off."
+    y = "rank of target - rank of online"
+    return Lines("Rank difference of the branches", note, "epoch", y, series, {"no difference": 0.0})
+
+
+def predictor(run: Run) -> list[Lines]:
+    """Alignment of the predictor with the projector's eigenvectors, and its filter."""
+    index = "index of the eigenvector (1 = largest)"
+    aligned, passed = (_by_epoch(run.spectra("predictor-map", form)) for form in ("alignment", "filter"))
+    bounds = {"random map": 0.0, "shared eigenvectors": 1.0}
+    alignment = "1: a direction of the projections is an eigenvector of the predictor. Faint is early."
+    low_pass = "What passes of each direction. Falling to the right: a low-pass filter. Faint is early."
+    y = "alignment of predictor and eigenvector"
+    return [
+        Lines("Predictor and eigenvectors", alignment, index, y, aligned, bounds),
+        Lines(
+            "Filter of the predictor", low_pass, index, "spectral filter of the predictor", passed, log_y=True
+        ),
+    ]
+
+
+def _by_epoch(spectra: Mapping[int, np.ndarray]) -> list[Series]:
+    """One line for each epoch with diagnostics, faint to strong."""
+    strengths = np.linspace(0.25, 1.0, len(spectra)) if len(spectra) > 1 else [1.0]
+    return [
+        curve(f"epoch {epoch}", range(1, len(values) + 1), values.tolist(), BLUE, opacity=float(strength))
+        for (epoch, values), strength in zip(spectra.items(), strengths, strict=False)
+    ]
+
+
+def over_epochs(run: Run, metric: str, title: str, note: str) -> Lines:
+    """A metric of the diagnostics over epochs, a line a tap, beside isotropic noise."""
+    series: list[Series] = []
+    for tap in run.taps:
+        points = [point for point in run.measures(tap, metric) if point.value is not None]
+        series += _measured(points, tap, tap_colour(tap, run.taps))
+    return Lines(title, note, "epoch", title, series)
+
+
+def panels(run: Run) -> list[Lines]:
+    """Six metrics of every tap over epochs, each beside isotropic noise."""
+    taps = [tap for tap in run.taps if run.measures(tap, "level")]
+    figures = []
+    for shown in SHOWN if taps else ():
+        measured, noise = [], {}
+        for tap in taps:
+            points, d = run.measures(tap, shown.metric), run.size(tap)[1]
+            epochs, values = [point.epoch for point in points], [shown.over(p.value, d) for p in points]
+            measured.append(curve(tap, epochs, values, tap_colour(tap, run.taps), marker="line"))
+            baselines = tuple(shown.over(p.null, d) for p in points)
+            noise[baselines] = list(noise_curve(epochs, baselines, GREY))  # taps of one shape share it
+        series = [*measured, *(line for lines in noise.values() for line in lines)]
+        figures.append(shown.lines("epoch", "", series, {}))
+    return figures
+
+
+def trajectories(spectra: Mapping[int, np.ndarray], modes: int = MODES) -> Lines:
+    """Eigenvalues of the covariance over epochs, for up to 64 modes."""
+    epochs, series = sorted(spectra), []
+    if len(epochs) > 1:
+        d = min(len(spectra[epoch]) for epoch in epochs)
+        table = np.stack([spectra[epoch][:d] for epoch in epochs]) ** 2
+        kept = np.where(table > 1e-10 * max(float(table.max()), 1e-300), table, np.nan)
+        shown = [int(mode) for mode in np.unique(np.geomspace(1, d, min(d, modes)).round())]
+        named = {shown[round(share * (len(shown) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)}
+        for mode in shown[::-1]:
+            colour = along_ramp(np.log(mode) / np.log(d) if d > 1 else 0.0)
+            values = [None if np.isnan(value) else float(value) for value in kept[:, mode - 1]]
+            name = f"mode {mode}"
+            series.append(curve(name, epochs, values, colour, width=1.2, marker="none", legend=mode in named))
+    note = "Dark: the largest. A mode that falls away has died."
+    return Lines(
+        "Eigenvalues over time", note, "epoch", "eigenvalue of the covariance", series[::-1], log_y=True
+    )
+
+
+def write_run_figures(run_dir: Path | str) -> list[Path]:
+    """Write the figures of a run for a paper into its `figures/`; returns the files.
+
+    Raises:
+        UsageError: it is no run directory.
+
+    Example:
+        >>> write_run_figures("runs/simsiam")  # doctest: +SKIP
+        [PosixPath('runs/simsiam/figures/panels.svg'), ...]
+    """
+    from fullrank.figures.matplotlib import write_figures
+
+    return write_figures(paper_figures(read_run(run_dir)), Path(run_dir) / "figures")
+
+
+def paper_figures(run: Run) -> Iterator[tuple[str, Figure | list[Lines]]]:
+    """The figures of a run by name: panels over time, and of every tap its spectra."""
+    yield "panels", panels(run)
+    for tap in run.taps:
+        spectra, name = run.spectra(tap, "centred"), file_name(tap)
+        yield f"{name}-trajectories", trajectories(spectra)
+        if len(spectra) > 1:
+            yield f"{name}-spectra", spectrum_over_time(spectra)
+        n, d = run.size(tap)
+        if spectra and n and d:
+            last = {
+                form: last_of(run.spectra(tap, form))
+                for form in ("centred", "unit")
+                if run.spectra(tap, form)
+            }
+            yield f"{name}-spectrum", spectrum(last, n, d)
+            ends = {f"epoch {epoch}": spectra[epoch] for epoch in sorted({min(spectra), max(spectra)})}
+            yield f"{name}-cumulative", cumulative(ends, n, d)

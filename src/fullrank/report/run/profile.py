@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from fullrank.figures.style import BLUE, count, percent
 from fullrank.report.run.terminal import bar
-from fullrank.report.style import BLUE, GREY, count, percent
+from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from fullrank.training.profile import Profile
@@ -31,7 +31,7 @@ WORDS = {
 
 
 def profile_table(found: Profile) -> RenderableType:
-    """Every phase in milliseconds and as a share, and the step beside its floor.
+    """Every phase of a training step in milliseconds and as a share.
 
     Example:
         >>> from pathlib import Path
@@ -42,9 +42,7 @@ def profile_table(found: Profile) -> RenderableType:
         >>> Console(width=80).print(profile_table(found))  # doctest: +ELLIPSIS
         one step   100.0 ms, 640 images/s...
     """
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for name in ("Where the time goes", "ms", "Share", ""):
-        table.add_column(name, justify="right" if name in ("ms", "Share") else "left", no_wrap=True)
+    table = plain_table(("Where the time goes", "ms", "Share", ""), left=("Where the time goes", ""))
     total = found.step + found.watching + found.knn
     for name, seconds in (*found.phases.items(), ("watching", found.watching), ("knn", found.knn)):
         filled, _ = bar(seconds / total, 24)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +98,7 @@ class Run:
         return path if path.is_file() else None
 
     def measures(self, tap: str, name: str) -> list[Point]:
-        """Values of a measure at a tap over the epochs; empty where it was never taken.
+        """Values of a measure, of panels or diagnostics, at a tap over the epochs.
 
         Example:
             >>> panel = {"n": 1000, "d": 128, "measures": {"auc": {"value": 0.7, "null": 0.6}}}
@@ -109,8 +108,8 @@ class Run:
         """
         points = []
         for record in self.epochs:
-            found = (record.panels.get(tap) or {}).get("measures", {}).get(name)
-            if found:
+            diagnostics = (record.diagnostics or {}).get("measures", {}).get(tap, {})
+            if found := {**diagnostics, **(record.panels.get(tap) or {}).get("measures", {})}.get(name):
                 points.append(Point(record.epoch, record.step, found.get("value"), found.get("null")))
         return points
 
@@ -171,8 +170,8 @@ def read_run(path: Path | str) -> Run:
     kept, damaged = _read_records(metrics)
     return Run(
         path=path,
-        config=_read_mapping(path / "config.yaml", _parse_yaml),
-        environment=_read_mapping(path / "environment.json", json.loads),
+        config=_read_mapping(path / "config.yaml"),
+        environment=_read_mapping(path / "environment.json"),
         steps=[record for record in kept if isinstance(record, StepRecord)],
         epochs=[record for record in kept if isinstance(record, EpochRecord)],
         end=kept[-1] if kept and isinstance(kept[-1], EndRecord) else None,
@@ -203,18 +202,12 @@ def _overtakes(new: RunRecord, old: RunRecord) -> bool:
     return old.step > new.step or (old.step == new.step and type(old) is type(new))
 
 
-def _parse_yaml(text: str) -> Any:
+def _read_mapping(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
-def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        found = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

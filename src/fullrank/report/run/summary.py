@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Run
-from fullrank.report.style import Look, look_of, plane
 from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
 
 __all__ = ["Summary", "summarise", "what"]
@@ -23,7 +23,7 @@ class Summary:
     Example:
         >>> summary = Summary("simsiam")
         >>> summary.take(StepRecord(step=10, loss=-0.4, level={"projector": 0.9}))
-        >>> summary.loss, summary.level, summary.look.word
+        >>> summary.loss, summary.level, summary.style.word
         (-0.4, 0.9, 'not decidable')
     """
 
@@ -71,14 +71,14 @@ class Summary:
         self.linear = linear if linear is not None else self.linear
 
     @property
-    def look(self) -> Look:
+    def style(self) -> VerdictStyle:
         """Colour, glyph and words of the verdict."""
-        return look_of(str(self.verdict.get("kind", "not decidable")))
+        return style_of(str(self.verdict.get("kind", "not decidable")))
 
     @property
     def constant(self) -> bool:
         """Whether the embedding is constant but for noise, whose rank means nothing."""
-        return self.look.word == "complete"
+        return self.style.word == "complete"
 
     @property
     def why(self) -> str:
@@ -96,11 +96,6 @@ class Summary:
     def loss(self) -> float | None:
         """The last loss."""
         return self.losses[-1] if self.losses else None
-
-    @property
-    def loss_first(self) -> float | None:
-        """The first loss."""
-        return self.losses[0] if self.losses else None
 
     @property
     def level(self) -> float | None:
@@ -155,12 +150,7 @@ def threshold_of(verdict: Mapping[str, Any]) -> float | None:
 
 
 def summarise(run: Run, name: str | None = None) -> Summary:
-    """Sum up a run that was read from disk.
-
-    Args:
-        run: what `read_run` returned.
-        name: what to call it; by default its directory's name.
-    """
+    """Summarise a run that was read from disk, by default under its directory's name."""
     summary = Summary(name or run.name)
     for record in run.records:
         summary.take(record)
@@ -184,4 +174,4 @@ def what(config: Mapping[str, Any]) -> str:
 def _named(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("name") or value
-    return "" if not value else plane(value)
+    return "" if not value else one_line(value)

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live panel on a terminal, a line an epoch elsewhere, or nothing."""
+"""Output of a run while it trains: a live panel, a line an epoch, or nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,35 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from fullrank.errors import UnknownNameError
+from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, what
-from fullrank.report.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
-__all__ = ["MODES", "Listener", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
+__all__ = ["MODES", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
 
 BAR = 18
 MODES = ("auto", "live", "plain", "quiet", "json")
 
 
-class Listener(Protocol):
-    """What the training loop talks to: a context manager that is told of the start and of every record."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-    def start(self, config: Record, total_steps: int) -> None:
-        """Told once, before the first record."""
-
-    def __call__(self, record: RunRecord) -> None:
-        """Told of every record of `metrics.jsonl`."""
-
-
 class Quiet:
-    """Says nothing: for `quiet`, and for `json`, where the command prints its one object itself.
+    """A listener of the training loop that shows nothing, for `quiet` and `json`.
 
     Example:
         >>> with Quiet() as listener:
@@ -60,14 +43,14 @@ class Quiet:
         return None
 
     def start(self, config: Record, total_steps: int) -> None:
-        """Says nothing."""
+        """Take in what is about to run; called once, before the first record."""
 
     def __call__(self, record: RunRecord) -> None:
-        """Says nothing."""
+        """Take in a record of `metrics.jsonl`."""
 
 
 class PlainLines(Quiet):
-    """A plain line at the start, for each epoch and change of verdict, and at the end; no escape codes.
+    """A plain line for each epoch and change of verdict, without escape codes.
 
     Args:
         stream: where to write; standard output by default.
@@ -85,7 +68,7 @@ class PlainLines(Quiet):
         self.epochs: int | None = None
 
     def start(self, config: Record, total_steps: int) -> None:
-        """Writes what is about to run."""
+        """Write what is about to run."""
         self.total_steps, self.epochs = total_steps, config.get("epochs")
         knobs = [
             f"{key.replace('_', ' ')} {config[key]}" for key in ("batch_size", "lr", "seed") if key in config
@@ -95,13 +78,13 @@ class PlainLines(Quiet):
         )
 
     def __call__(self, record: RunRecord) -> None:
-        """Writes a line where the record closes an epoch or the run."""
-        before = self.summary.look.word
+        """Write a line where the record closes an epoch or the run."""
+        before = self.summary.style.word
         self.summary.take(record)
         if isinstance(record, EpochRecord):
             self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
-            if self.summary.look.word != before and self.summary.why:
-                self._write(f"  {self.summary.look.word} ({self.summary.tap}): {self.summary.why}")
+            if self.summary.style.word != before and self.summary.why:
+                self._write(f"  {self.summary.style.word} ({self.summary.tap}): {self.summary.why}")
             for warning in self.summary.warnings:
                 self._write(f"  warning: {warning}")
         elif isinstance(record, RollbackRecord):
@@ -116,7 +99,7 @@ class PlainLines(Quiet):
 
 
 class LivePanel(Quiet):
-    """A panel that keeps itself up to date on a terminal: progress, loss, level, rank, k-NN and the verdict.
+    """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict.
 
     Args:
         console: the rich console to draw on; one on standard output by default.
@@ -143,21 +126,21 @@ class LivePanel(Quiet):
         self._live.stop()  # draws once more, so what stays on the screen is the end
 
     def start(self, config: Record, total_steps: int) -> None:
-        """Takes in what is about to run."""
+        """Take in what is about to run."""
         self.config, self.total_steps = config, total_steps
 
     def __call__(self, record: RunRecord) -> None:
-        """Takes in a record; the next refresh shows it."""
+        """Take in a record; the next refresh shows it."""
         self.summary.take(record)
 
     def __rich__(self) -> RenderableType:
-        look = self.summary.look
+        style = self.summary.style
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(no_wrap=True, style=GREY)
         grid.add_column(ratio=1)
         for label, row in self._rows():
             grid.add_row(label, row)
-        verdict = Text.assemble((f"{look.glyph} {look.title}", f"bold {look.colour}"))
+        verdict = Text.assemble((f"{style.glyph} {style.title}", f"bold {style.colour}"))
         if self.summary.verdict.get("tap"):
             verdict.append(f" at the {self.summary.tap}", GREY)
         why = Text(self.summary.why)
@@ -168,7 +151,7 @@ class LivePanel(Quiet):
             Group(grid, "", verdict, why),
             title=title,
             title_align="left",
-            border_style=look.colour,
+            border_style=style.colour,
             padding=(1, 2),
         )
 
@@ -209,16 +192,11 @@ class LivePanel(Quiet):
     def _level(self, tap: str, value: float | None) -> Text:
         threshold = self.summary.threshold
         low = threshold is not None and value is not None and value < threshold
-        text = Text(f"{number(value):>9}  ", no_wrap=True, overflow="ellipsis")
-        filled, empty = bar(value, BAR)
-        text.append(filled, RED if low else GREEN)
-        text.append(empty, GREY)
-        text.append(f" {tap}")
-        return text
+        return bar_text(value, value, RED if low else GREEN).append(f" {tap}")
 
 
-def make_console(mode: str = "auto") -> Listener:
-    """The listener for a mode of output.
+def make_console(mode: str = "auto") -> Quiet:
+    """Create the listener for a mode of output.
 
     Args:
         mode: "live" for the panel, "plain" for lines, "quiet" and "json" for nothing,
@@ -239,13 +217,13 @@ def make_console(mode: str = "auto") -> Listener:
 
 
 def is_live(mode: str = "auto") -> bool:
-    """Whether a mode means a live display: asked for, or standard output is a terminal that can redraw."""
+    """Whether a mode means a live display, on a terminal that can show one."""
     capable = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
     return mode == "live" or (mode == "auto" and capable)
 
 
 def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
-    """An epoch in one line of plain text."""
+    """Format an epoch in one line of plain text."""
     words = [f"epoch {summary.epoch:>3}" + (f"/{epochs}" if epochs else "")]
     words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
     words.append(f"level {number(summary.level)}")
@@ -261,35 +239,38 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:
         words.append(f"left {duration(left)}")
-    return "  ".join([*words, summary.look.word])
+    return "  ".join([*words, summary.style.word])
 
 
 def closing_lines(summary: Summary) -> list[str]:
-    """How a run ended, and its verdict, in plain text."""
+    """Format how a run ended, and its verdict, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
     share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
     epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
     ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
-    return [ended + share, f"verdict: {summary.look.word}{tap}: {summary.why}"]
+    return [ended + share, f"verdict: {summary.style.word}{tap}: {summary.why}"]
 
 
 def rank_text(summary: Summary, tap: str) -> Text:
-    """The centred effective rank at a tap, beside its null and d."""
+    """Centred effective rank at a tap, beside isotropic noise and d."""
     panel = summary.panels[tap]
     found = (panel.get("measures") or {}).get("erank_centred") or {}
     value, d = found.get("value"), panel.get("d")
+    share = None if value is None or not d else value / d
+    text = bar_text(value, share, GREY if summary.constant else BLUE).append(f" {tap:<10}")
+    return text.append(f" null {number(found.get('null'))}, d {count(d)}", GREY)
+
+
+def bar_text(value: float | None, share: float | None, colour: str) -> Text:
+    """Format a number and a bar of its share."""
     text = Text(f"{number(value):>9}  ", no_wrap=True, overflow="ellipsis")
-    filled, empty = bar(None if value is None or not d else value / d, BAR)
-    text.append(filled, GREY if summary.constant else BLUE)
-    text.append(empty, GREY)
-    text.append(f" {tap:<10}")
-    text.append(f" null {number(found.get('null'))}, d {count(d)}", GREY)
-    return text
+    filled, empty = bar(share, BAR)
+    return text.append(filled, colour).append(empty, GREY)
 
 
 def bar(share: float | None, width: int) -> tuple[str, str]:
-    """A share of 1 as the filled and the empty part of a bar.
+    """Format a share of 1 as the filled and the empty part of a bar.
 
     Example:
         >>> bar(0.5, 8)
@@ -300,7 +281,7 @@ def bar(share: float | None, width: int) -> tuple[str, str]:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """A series as a row of blocks, lowest to highest; a long one is averaged over stretches.
+    """Format a series as a row of blocks; a long one is averaged over stretches.
 
     Example:
         >>> sparkline([3, 2, 1, 0], 8), sparkline([], 8), sparkline([1.0, 1.0], 8)
@@ -308,8 +289,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     """
     if not values:
         return ""
-    parts = min(width, len(values))
-    edges = [len(values) * index // parts for index in range(parts + 1)]
+    blocks_shown = min(width, len(values))
+    edges = [len(values) * index // blocks_shown for index in range(blocks_shown + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, high = min(means), max(means)
     blocks = "▁▂▃▄▅▆▇█"

@@ -1,0 +1,60 @@
+"""Types of an audit: with classes and codes, and against another embedding."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+from fullrank.collapse.advice import Advice
+from fullrank.collapse.audit import Audit
+from fullrank.features.store import main_tap
+from fullrank.figures.style import VerdictStyle, style_of
+
+__all__ = ["Against", "AuditFacts", "main_tap"]
+
+UNTRAINED = "no step taken yet"  # the verdict's word on a network with random weights
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AuditFacts(Audit):
+    """An audit with the classes and codes of its rows.
+
+    Attributes:
+        labels: int64 [m], the class of every row of the sample, -1 where it has none; None without labels.
+        use: float64 [K], the mean share of every code, where the rows are scores over codes.
+    """
+
+    labels: Tensor | None = None
+    use: Tensor | None = None
+
+    @classmethod
+    def of(cls, audit: Audit, labels: Tensor | None = None, use: Tensor | None = None) -> Self:
+        """The same audit with what only pages show."""
+        fields = {field.name: getattr(audit, field.name) for field in dataclasses.fields(Audit)}
+        return cls(**fields, labels=labels, use=use)
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """Likely mechanisms and what to try; none for a network that has taken no step."""
+        return () if self.verdict.why == UNTRAINED else super().advice
+
+    @property
+    def style(self) -> VerdictStyle:
+        """Colour, glyph and title of the verdict."""
+        return style_of(self.verdict.kind)
+
+
+@dataclass(frozen=True)
+class Against:
+    """Another embedding to compare with.
+
+    Attributes:
+        name: what to call it.
+        view: its audit.
+    """
+
+    name: str
+    view: AuditFacts
