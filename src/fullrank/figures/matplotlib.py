@@ -170,7 +170,9 @@ def _scale(axes: Axes, item: Lines) -> None:
     if item.x_range:
         axes.set_xlim(*item.x_range)
     if item.y_range:
-        axes.set_ylim(*item.y_range)
+        low, high = item.y_range
+        top = axes.get_ylim()[1]
+        axes.set_ylim(low, top + 0.05 * (top - low) if high is None else high)
 
 
 def _curve(axes: Axes, series: Series, colour: str, label: str | None) -> None:

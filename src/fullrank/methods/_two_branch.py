@@ -177,7 +177,8 @@ class TwoBranchMethod(Method):
 def with_target(sources: Mapping[int, Taps], targets: Mapping[int, Tensor]) -> Taps:
     """Taps of the first source view, and its target or else the first one."""
     view, taps = next(iter(sources.items()))
-    return {**taps, "target": targets.get(view, next(iter(targets.values())))}
+    target = targets.get(view, next(iter(targets.values()), None))
+    return taps if target is None else {**taps, "target": target}  # without any, `over_pairs` refuses
 
 
 def small_crops(views: Sequence[Tensor]) -> list[int]:

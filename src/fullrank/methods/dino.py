@@ -137,7 +137,6 @@ class DINO(MomentumMethod):
         taps, p, bottlenecks = self.encode_branches(views, "codes")
         with torch.no_grad():
             z = {b: prototype_scores(self.target["prototypes"], y) for b, y in bottlenecks.items()}
-        # the centre moves only after this
         temperatures = {"student_temperature": config.student_temperature, "temperature": self.temperature}
         loss = dino_loss(p, z, self.centre, **temperatures, view_pairs=self.view_pairs())
         if self.training:

@@ -161,7 +161,7 @@ def _probed(arm: Arm, place: int, arms: int, keys: Sequence[str]) -> list[Series
     colour, series = arm_colour(place), []
     if dots:
         xs, ys, at = zip(*dots, strict=True)
-        series.append(curve(arm.name, xs, ys, colour, "points", size=9, opacity=0.8, at=at, **more))
+        series.append(curve(arm.name, xs, ys, colour, "points", size=6, opacity=0.8, at=at, **more))
     if several:
         places, names = [x for x, _, _ in several], [name for _, name, _ in several]
         means, halves = [value.mean for *_, value in several], [value.half or 0 for *_, value in several]
