@@ -123,4 +123,4 @@ def check(commands: Sequence[Sequence[str]]) -> None:
 
     for what, *options in commands:
         method, layers, _ = starting_point(what, options)
-        to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False))
+        to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])
