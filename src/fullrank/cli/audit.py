@@ -60,8 +60,8 @@ def run(words: Sequence[str]) -> int:
     args = with_layers(args)
     out = place(args)
     from fullrank.report.audit.page import as_object, write_audit
-    from fullrank.report.audit.printing import print_audit
     from fullrank.report.audit.subjects import audit_against, audit_subject
+    from fullrank.report.audit.terminal import print_audit
     from fullrank.report.audit.view import Against, main_tap
     from fullrank.training.memory import keep_freed_memory
 

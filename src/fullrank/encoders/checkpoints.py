@@ -95,18 +95,9 @@ def open_checkpoint(
     stem: Stem = "auto",
     image_size: int | None = None,
 ) -> Encoder:
-    """Open the encoder in a checkpoint, whose prefix and architecture are found.
+    """Open the encoder in a checkpoint, whose prefix and architecture are found; see `open_encoder`.
 
-    Args:
-        path: the file; a solo-learn `args.json` beside it is read.
-        arch: the architecture, where its weights do not tell it.
-        prefix: of the backbone's weights, where it is not the one wanted.
-        stem: of a ResNet whose first convolution is 3x3: `cifar` (padding 1) or `cifar-pad2` (solo-learn's).
-        image_size: side in pixels.
-
-    Raises:
-        DataError: damaged, or not openable without running code.
-        UsageError: no backbone is recognised, or the weights do not fit it exactly.
+    A solo-learn `args.json` beside the file is read.
     """
     weights, said = read_weights(path)
     if said.get("format") == OWN_FORMAT:
@@ -192,7 +183,6 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
 
 
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
-    """Records of the training script: `arch`, `method`, `library`."""
     records: dict[str, Any] = {"arch": said.get("arch")}
     arguments = said.get("args")
     if isinstance(arguments, StoredObject):

@@ -105,12 +105,7 @@ def make_encoder(
 
 
 def first_line(error: Exception, most: int = 200) -> str:
-    """The first line of another library's error, or its type.
-
-    Example:
-        >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
-        ('no such option', 'KeyError')
-    """
+    """The first line of another library's error, or its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
 
 
@@ -158,12 +153,7 @@ def find_taps(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def tap_module(network: nn.Module, name: str) -> nn.Module:
-    """The module of a name in a network; an unknown one names the nearest.
-
-    Example:
-        >>> tap_module(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
-        ReLU()
-    """
+    """The module of a name in a network; an unknown one names the nearest."""
     modules = {key: module for key, module in network.named_modules() if key}
     if name not in modules:
         taps = ", ".join(find_taps(network))

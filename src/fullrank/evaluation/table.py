@@ -10,12 +10,12 @@ from typing import Any
 
 from fullrank.encoders.runs import own_run
 from fullrank.errors import DataError
-from fullrank.evaluation.cluster import cluster
-from fullrank.evaluation.knn import knn
+from fullrank.evaluation.cluster import evaluate_cluster
+from fullrank.evaluation.knn import evaluate_knn
 from fullrank.evaluation.labelled import open_features
 from fullrank.evaluation.linear import linear
 from fullrank.evaluation.result import EvaluationResult
-from fullrank.options import EvaluateOptions, OnProgress
+from fullrank.options import ClusterOptions, EvaluateOptions, KnnOptions, OnProgress
 from fullrank.training.records import EpochRecord, parse_record
 from fullrank.training.run_dir import RunDir
 
@@ -47,11 +47,7 @@ class EncoderRow:
 
 
 def encoders(run: RunDir) -> dict[int, Path]:
-    """Find the encoders of a run by epoch: those of `--keep-every`, and the last one.
-
-    Raises:
-        DataError: the run has none yet.
-    """
+    """Find the encoders of a run by epoch: those of `--keep-every`, and the last one."""
     from safetensors import safe_open
 
     files = [*sorted((run.path / "encoders").glob("epoch_*.safetensors")), run.path / "encoder.safetensors"]
@@ -81,15 +77,14 @@ def evaluate_all(
         features = replace(open_features(file, options, on_progress), name=str(what))
         results = {
             "linear": linear(features, seed=seed),
-            "knn": knn(features, seed=seed),
-            "cluster": cluster(features, seed=seed),
+            "knn": evaluate_knn(features, KnnOptions(seed=seed)),
+            "cluster": evaluate_cluster(features, ClusterOptions(seed=seed)),
         }
         rows.append(EncoderRow(epoch, results, logged.get(epoch or 0, {})))
     return rows
 
 
 def _logged(run: RunDir) -> dict[int, dict[str, Any]]:
-    """Loss, verdict and three measures of the judged tap, by epoch."""
     epochs = {}
     for line in run.metrics_path.read_bytes().splitlines():
         record = parse_record(line)

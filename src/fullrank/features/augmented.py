@@ -28,10 +28,6 @@ class Augmentation:
         count: k, views of an image.
         preset: a name of `VIEWS`; its full-sized views take turns, small crops are left out.
         seed: of everything random.
-
-    Raises:
-        UsageError: k is not positive.
-        UnknownNameError: no such preset.
     """
 
     count: int
@@ -44,12 +40,7 @@ class Augmentation:
         VIEWS[self.preset]
 
     def views(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> Views:
-        """The k views of images of this size.
-
-        Example:
-            >>> len(Augmentation(3, "dino-multicrop").views(224, (0.5,) * 3, (0.5,) * 3).recipe)
-            3
-        """
+        """The k views of images of this size."""
         whole = [view for view in VIEWS[self.preset].views if view.size == 1]
         return Views([whole[k % len(whole)] for k in range(self.count)], image_size, mean, std)
 
@@ -68,13 +59,6 @@ def augmented_batches(
     Returns:
         An iterator over (indices int64 [b], k tensors float32 [b, 3, S, S] on the device). Images that cannot
         be decoded are left out.
-
-    Example:
-        >>> from fullrank.images.opening import open_data
-        >>> images, views = open_data("shapes", limit=9).train, Augmentation(2).views(8, (0,) * 3, (1,) * 3)
-        >>> batches = augmented_batches(images, np.arange(9), 4, views, 0, 0, torch.device("cpu"))
-        >>> [(indices.tolist(), len(made), tuple(made[0].shape)) for indices, made in batches][-1]
-        ([8], 2, (1, 3, 8, 8))
     """
     from fullrank.training.setup import CropViews, generator_of
 

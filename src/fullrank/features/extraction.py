@@ -60,15 +60,12 @@ def embed_images(
 
     Args:
         model: the encoder; it is moved to the device, and its modes are as before when the iterator is done.
-        data: the images.
         taps: see `which_taps`; None is `features`, what the network puts out.
-        batch_size: images at once.
         device: None is a GPU where there is one, else the CPU.
         tokens: what becomes of the tokens at a transformer's inner taps; features are as the network has
             them.
         workers: processes that decode lazy images; 0 decodes them in this one.
-        rank: of this process; each rank gets one contiguous part.
-        world_size: number of processes.
+        rank, world_size: of this process and their number; each rank gets one contiguous part.
         skip: so many of this process's images are done already.
         augmentation: k random views of each image; None shows it once, as it is.
 
@@ -153,12 +150,7 @@ def embed_whole(
 
 
 def part_of(n: int, rank: int, world_size: int) -> Indices:
-    """The images of one process, of n in all: a contiguous part.
-
-    Example:
-        >>> part_of(7, 1, 3).tolist()
-        [3, 4]
-    """
+    """The images of one process, of n in all: a contiguous part."""
     return np.array_split(np.arange(n), world_size)[rank]
 
 

@@ -31,8 +31,7 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
         int64 [n], -1 where a row has none (NaN, or missing); texts are numbered in sorted order.
 
     Raises:
-        DataError: missing, unreadable, no labels, or not n of them.
-        UnknownNameError: no array or column is called `key`.
+        DataError, UnknownNameError: missing, unreadable, no such array, no labels, or not n of them.
 
     Example:
         >>> import tempfile
@@ -73,7 +72,6 @@ def _array(path: Path, _: str | None) -> Any:
 
 
 def _chosen(path: Path, names: list[str], key: str | None) -> str:
-    """The one array or column that holds the labels."""
     if key is not None:
         if key not in names:
             raise UnknownNameError("key", key, names, f"in {path}")
@@ -134,7 +132,6 @@ def _text(path: Path) -> str:
 
 
 def _numbers_or_texts(values: list[str]) -> Any:
-    """All as whole numbers where all are, or are missing; else as texts."""
     try:
         return np.array([float("nan") if value in ("", "nan", "NaN") else int(value) for value in values])
     except ValueError:

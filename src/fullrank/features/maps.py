@@ -53,10 +53,6 @@ def read_features(
         tap: which of the features; "" is `features`, or the only one. In a file, the array.
         split: of stored features; "" is test where it is there, else train.
         most: rows to take, chosen by the seed.
-
-    Raises:
-        UsageError: no rows are wanted, an encoder is named, or the subject has no splits.
-        DataError: nothing there, or nothing to map.
     """
     if most < 2:
         raise UsageError(f"a map of {most} points shows nothing: take at least 2")
@@ -101,11 +97,6 @@ def map_features(points: Points, how: Reduction = "pca", seed: int = 0) -> Featu
     Raises:
         UsageError: UMAP's package is not installed.
         DataError: all rows are the same, or some are not finite.
-
-    Example:
-        >>> rows = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 1, 0], [4, 1, 0]])
-        >>> map_features(Points(rows, np.arange(4))).axes
-        ('principal axis 1 (94 % of the variance)', 'principal axis 2 (6 %)')
     """
     rows = points.rows.double().numpy()
     if not np.isfinite(rows).all():
@@ -144,18 +135,7 @@ def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def write_csv(features: FeatureMap, path: Path) -> None:
-    """Write one line a point: index, x, y, and label and class where there are labels.
-
-    Example:
-        >>> import tempfile
-        >>> points = Points(torch.eye(2), np.array([4, 9]), np.array([1, -1]), ["cat", "dog"])
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_csv(FeatureMap(np.eye(2), ("x", "y"), points), Path(folder, "m.csv"))
-        ...     print(Path(folder, "m.csv").read_text().strip())
-        index,x,y,label,class
-        4,1,0,1,dog
-        9,0,1,,
-    """
+    """Write one line a point: index, x, y, and label and class where there are labels."""
     points = features.points
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -62,7 +62,6 @@ def _is_list(kind: Any) -> bool:
 
 
 def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[str]]:
-    """The column of lists, or the columns of numbers, and notes."""
     import pyarrow as pa
 
     def is_number(kind: Any) -> bool:
@@ -110,17 +109,13 @@ def _first(path: Path, column: str) -> Any:
 
 
 class _ParquetTable(Table):
-    """Columns of a parquet file, a batch at a time."""
-
     def __init__(self, path: Path, columns: list[str], n: int, d: int, dtype: Any) -> None:
         self.path, self.columns, self.n, self.d, self.dtype = path, columns, n, d, dtype
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, as tensors [b, d] with b at most `rows`."""
         return self._read(rows, None, 0)
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`; other row groups are not read."""
         import pyarrow.parquet as parquet
 
         out = torch.empty(len(index), self.d, dtype=self.dtype)

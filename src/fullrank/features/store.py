@@ -256,12 +256,7 @@ class Stored:
 
 
 def is_stored(path: Path) -> bool:
-    """Tell whether `fullrank embed` wrote a folder, finished or not.
-
-    Example:
-        >>> is_stored(Path("no such folder"))
-        False
-    """
+    """Tell whether `fullrank embed` wrote a folder, finished or not."""
     return path.is_dir() and read_manifest(path) is not None
 
 
@@ -294,12 +289,7 @@ def open_stored(path: Path) -> dict[str, Stored]:
 
 
 def main_tap(taps: Iterable[str]) -> str:
-    """The tap that stands for all where none is named: the features, else the deepest.
-
-    Example:
-        >>> main_tap({"features": 0, "projector": 1}), main_tap({"layer1": 0, "layer4": 1})
-        ('features', 'layer4')
-    """
+    """The tap that stands for all where none is named: the features, else the deepest."""
     names = list(taps)
     return FEATURES if FEATURES in names else names[-1]
 

@@ -72,12 +72,9 @@ def audit_subject(
 
     Args:
         what: a matrix, a path, a folder that `fullrank embed` wrote, or the name of an encoder.
-        options: how.
+        options: how; UsageError where they do not fit what was named.
         labels: one a row, as an array; None takes those of `options.labels` or beside the rows, if any.
         on_progress: called as it goes on.
-
-    Raises:
-        UsageError: the options do not fit what was named, in one line.
 
     Example:
         >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
@@ -115,7 +112,6 @@ def audit_against(
 
 
 def _check(kind: Kind, what: Any, options: AuditOptions, labels: Any) -> None:
-    """Refuse options that do not belong to what was named."""
     labelled = labels is not None or options.labels
     if kind == "encoder":
         if options.key:
@@ -156,8 +152,6 @@ def _audit_stored(
 
 
 class _Counted:
-    """Rows with their codes counted as they pass by."""
-
     def __init__(self, rows: RowSource, usage: CodeUsage) -> None:
         self.rows, self.usage, self.n, self.d = rows, usage, rows.n, rows.d
 

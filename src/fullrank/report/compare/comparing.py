@@ -46,8 +46,6 @@ def _images(subjects: Sequence[Subject], options: CompareOptions) -> tuple[Image
         raise UsageError(f"{encoders[0].word} needs images, and {which}: add --data")
     if not shared:
         return None, "No k-NN on the same images: the runs were trained on different ones. Add --data."
-    images = choose_images(
-        **shared, bank=options.bank, queries=options.queries, k=options.k, download=options.download
-    )
+    images = choose_images(options=options, **shared)
     source = f"Images: {images.data}, which all runs were trained on; --data takes others."
     return images, "" if options.data else source
