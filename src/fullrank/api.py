@@ -268,7 +268,7 @@ def compare(
         >>> compare(["runs/a", "runs/b", "timm:resnet18"], data="photos").arms  # doctest: +SKIP
     """
     from fullrank.options import CompareOptions
-    from fullrank.report.compare.comparing import compare_subjects
+    from fullrank.report.compare.arms import compare_subjects
     from fullrank.report.compare.page import write_arms
 
     page = Path(out)

@@ -10,22 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.helpers import SMALL, Called, call
-
-
-def refused(*words: str) -> str:
-    """Calls, holds the answer to the promise, and returns its line."""
-    before = sorted(Path.cwd().rglob("*"))
-    called = call(*words)
-    assert_one_line(called)
-    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
-    return called.err
-
-
-def assert_one_line(called: Called) -> None:
-    assert called.code == 2, called
-    assert called.out == ""
-    assert called.err.startswith("fullrank: ") and called.err.count("\n") == 1, called.err
+from cli.helpers import SMALL, Called, call, refused
 
 
 def images(folder: Path, good: int, bad: int) -> Path:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import tyro
@@ -80,53 +81,42 @@ def _recipes() -> dict[str, Any]:
     return {name: load_recipe(name) for name in recipe_names()}
 
 
-Columns = dict[str, str | Callable[[Any], Any]]
+Column = str | tuple[str, Callable[[Any], Any]]
 
-LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], Columns]] = {
+LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], tuple[Column, ...]]] = {
     "methods": (
         "fullrank.methods:METHODS",
-        {
-            "paper": _paper,
-            "year": "year",
-            "mechanism": "mechanism",
-            "taps": lambda method: _taps(method.name),
-        },
+        (("paper", _paper), "year", "mechanism", ("taps", lambda method: _taps(method.name))),
     ),
     "data": (
         "fullrank.images.named:DATA",
-        {
-            "images": "images",
-            "size": lambda data: data.size or "varies",
-            "classes": "classes",
-            "labelled": "labelled",
-            "download": lambda data: "with --download" if data.needs_download else "comes along",
-            "about": "description",
-        },
+        (
+            "images",
+            ("size", lambda data: data.size or "varies"),
+            "classes",
+            "labelled",
+            ("download", lambda data: "with --download" if data.needs_download else "comes along"),
+            ("about", attrgetter("description")),
+        ),
     ),
     "views": (
         "fullrank.views:VIEWS",
-        {"views": lambda preset: len(preset.views), "about": "description", "source": "source"},
+        (("views", lambda preset: len(preset.views)), ("about", attrgetter("description")), "source"),
     ),
-    "backbones": (_backbones, {"from": str}),
-    "recipes": (_recipes, {"about": "about", "aims at": "aims_at", "source": "source"}),
+    "backbones": (_backbones, (("from", str),)),
+    "recipes": (_recipes, ("about", ("aims at", attrgetter("aims_at")), "source")),
     "labs": (
         "fullrank.labs:LABS",
-        {
-            "title": "title",
-            "presets": lambda lab: list(lab.presets),
-            "parts": lambda lab: list(lab.parts),
-            "paper": "paper",
-        },
+        (
+            "title",
+            ("presets", lambda lab: list(lab.presets)),
+            ("parts", lambda lab: list(lab.parts)),
+            "paper",
+        ),
     ),
     "metrics": (
         "fullrank.collapse.metrics:METRICS",
-        {
-            "label": "label",
-            "range": lambda metric: f"{metric.low} to {metric.high}",
-            "better": "better",
-            "sees": "sees",
-            "reference": "reference",
-        },
+        ("label", ("range", lambda metric: f"{metric.low} to {metric.high}"), "better", "sees", "reference"),
     ),
 }
 """Tables by name: where the entries are, and the columns as attributes or functions of an entry."""
@@ -140,10 +130,9 @@ def list_rows(what: str) -> list[Row]:
         entries = getattr(importlib.import_module(module), table)
     else:
         entries = where()
+    getters = dict((column, attrgetter(column)) if isinstance(column, str) else column for column in columns)
     return [
-        {"name": name}
-        | {key: getattr(entry, get) if isinstance(get, str) else get(entry) for key, get in columns.items()}
-        for name, entry in entries.items()
+        {"name": name} | {key: get(entry) for key, get in getters.items()} for name, entry in entries.items()
     ]
 
 

@@ -105,7 +105,12 @@ def make_encoder(
 
 
 def first_line(error: Exception, most: int = 200) -> str:
-    """The first line of another library's error, or its type."""
+    """The first line of another library's error, or its type.
+
+    Example:
+        >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
+        ('no such option', 'KeyError')
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
 
 

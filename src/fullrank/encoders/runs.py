@@ -21,7 +21,15 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.run_dir import RunDir
 
-__all__ = ["METHOD_TAPS", "EveryTap", "encoder_header", "open_with_taps", "own_data", "own_run"]
+__all__ = [
+    "METHOD_TAPS",
+    "EveryTap",
+    "encoder_header",
+    "open_with_taps",
+    "own_data",
+    "own_run",
+    "read_header",
+]
 
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
@@ -121,18 +129,22 @@ def _method(run: RunDir) -> Method:
 
 def encoder_header(run: RunDir) -> dict[str, Any]:
     """The header of a run's encoder: method, data, epoch, step, verdict and more."""
-    from safetensors import safe_open
-
     path = run.path / "encoder.safetensors"
     if not path.is_file():
         raise DataError(f"{run.path} has no encoder.safetensors yet: its first checkpoint writes one")
+    return read_header(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The texts in the header of a safetensors file, parsed where they are JSON."""
+    from safetensors import safe_open
+
+    def value(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
     with safe_open(path, framework="np") as file:
         # the library gives them in an order of chance
-        return {key: _value(text) for key, text in sorted((file.metadata() or {}).items())}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        return {key: value(text) for key, text in sorted((file.metadata() or {}).items())}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fullrank.encoders.runs import own_run
+from fullrank.encoders.runs import own_run, read_header
 from fullrank.errors import DataError
 from fullrank.evaluation.cluster import evaluate_cluster
 from fullrank.evaluation.knn import evaluate_knn
@@ -48,14 +47,8 @@ class EncoderRow:
 
 def encoders(run: RunDir) -> dict[int, Path]:
     """Find the encoders of a run by epoch: those of `--keep-every`, and the last one."""
-    from safetensors import safe_open
-
     files = [*sorted((run.path / "encoders").glob("epoch_*.safetensors")), run.path / "encoder.safetensors"]
-    epochs = {}
-    for file in files:
-        if file.is_file():
-            with safe_open(file, framework="np") as opened:
-                epochs[int(json.loads((opened.metadata() or {}).get("epoch", "0")))] = file
+    epochs = {int(read_header(file).get("epoch", 0)): file for file in files if file.is_file()}
     if not epochs:
         raise DataError(f"{run.path} has no encoder yet: its first checkpoint writes one")
     return dict(sorted(epochs.items()))

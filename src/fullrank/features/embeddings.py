@@ -217,7 +217,16 @@ def _opened_file(path: Path, key: str | None) -> OpenedTable:
 
 
 def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Find the embedding files of a folder in natural order, and its labels."""
+    """Find the embedding files of a folder in natural order, and its labels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("part-10.npy", "part-9.npy", "labels.npy", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [[path.name for path in paths] for paths in shards_in(Path(folder))]
+        [['part-9.npy', 'part-10.npy'], ['labels.npy']]
+    """
     files = [
         path
         for path in folder.iterdir()

@@ -135,7 +135,18 @@ def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def write_csv(features: FeatureMap, path: Path) -> None:
-    """Write one line a point: index, x, y, and label and class where there are labels."""
+    """Write one line a point: index, x, y, and label and class where there are labels.
+
+    Example:
+        >>> import tempfile
+        >>> points = Points(torch.eye(2), np.array([4, 9]), np.array([1, -1]), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_csv(FeatureMap(np.eye(2), ("x", "y"), points), Path(folder, "m.csv"))
+        ...     print(Path(folder, "m.csv").read_text().strip())
+        index,x,y,label,class
+        4,1,0,1,dog
+        9,0,1,,
+    """
     points = features.points
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -289,7 +289,12 @@ def open_stored(path: Path) -> dict[str, Stored]:
 
 
 def main_tap(taps: Iterable[str]) -> str:
-    """The tap that stands for all where none is named: the features, else the deepest."""
+    """The tap that stands for all where none is named: the features, else the deepest.
+
+    Example:
+        >>> main_tap({"features": 0, "projector": 1}), main_tap({"layer1": 0, "layer4": 1})
+        ('features', 'layer4')
+    """
     names = list(taps)
     return FEATURES if FEATURES in names else names[-1]
 

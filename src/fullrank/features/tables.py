@@ -104,7 +104,13 @@ def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
 
 
 def to_rows(part: Any, dtype: torch.dtype) -> Tensor:
-    """A part of an array as a contiguous tensor of its own on the CPU."""
+    """A part of an array as a contiguous tensor of its own on the CPU.
+
+    Example:
+        >>> to_rows(np.arange(4, dtype=">i2").reshape(2, 2), torch.float32)
+        tensor([[0., 1.],
+                [2., 3.]])
+    """
     if isinstance(part, Tensor):
         return part.detach().to("cpu", dtype, copy=True).contiguous()
     return torch.from_numpy(np.array(part, dtype=_NUMPY[dtype], order="C"))

@@ -15,8 +15,7 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
-from fullrank.features.augmented import Augmentation
-from fullrank.features.extraction import embed_images, part_of
+from fullrank.features.extraction import Augmentation, embed_images, part_of
 from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import INDICES, LAYOUTS
 from fullrank.features.subject import open_encoder_subject
