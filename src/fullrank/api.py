@@ -154,9 +154,6 @@ def audit(
     Returns:
         The audit; a notebook and `print` show it, `.write("folder")` leaves a page.
 
-    Raises:
-        UsageError: nothing that can be audited, in one line that says why.
-
     Example:
         >>> import fullrank, torch
         >>> z = torch.randn(1000, 3) @ torch.randn(3, 64)

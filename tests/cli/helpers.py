@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fullrank.cli import main
@@ -65,6 +66,18 @@ def refused(*words: str) -> str:
     assert called.err.startswith("fullrank: ") and called.err.count("\n") == 1, called.err
     assert sorted(Path.cwd().rglob("*")) == before, "something was written"
     return called.err
+
+
+def save_images(folder: Path | str, n: int, size: int = 16) -> Path:
+    """A flat folder of n images of noise, as they come from a camera."""
+    from PIL import Image
+
+    folder, rng = Path(folder), np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        pixels = rng.integers(0, 255, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+    return folder
 
 
 def no_json(constant: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cli.embed_worker import doomed, one_of
-from cli.helpers import Called, answered, call, refused
+from cli.helpers import Called, answered, call, refused, save_images
 from encoders.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 from fullrank.encoders.opening import open_encoder
 from fullrank.features.extraction import embed_images
@@ -170,13 +170,7 @@ def test_an_audit_reads_what_was_written_and_looks_behind_the_projector(trained:
 
 
 def test_images_without_labels_have_none() -> None:
-    import numpy as np
-    from PIL import Image
-
-    Path("photos").mkdir()
-    for k in range(12):
-        noise = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(f"photos/{k}.png")
+    save_images("photos", 12, 32)
     words = ("timm:resnet18", "--untrained", "--image-size", "32", "--data", "photos", "--out", "F")
     assert sum(answered("embed", *words)["rows"].values()) == 12
     assert all(part.labels is None for part in open_stored(Path("F")).values())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.helpers import answered, call, refused
+from cli.helpers import answered, call, refused, save_images
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,8 @@ def test_files_of_anybody_with_labels_are_probed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("probe", ["linear", "knn", "cluster", "finetune", "all"])
 def test_unlabelled_data_is_refused_in_one_line(run: Path, tmp_path: Path, probe: str) -> None:
-    from PIL import Image
-
-    for i in range(24):
-        Image.new("RGB", (32, 32), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    assert "labels" in refused("evaluate", probe, str(run), "--data", str(tmp_path))
+    save_images(tmp_path / "flat", 24, 32)
+    assert "labels" in refused("evaluate", probe, str(run), "--data", str(tmp_path / "flat"))
 
 
 @pytest.mark.parametrize(

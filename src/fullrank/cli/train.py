@@ -68,14 +68,9 @@ def run(words: Sequence[str]) -> int:
     if args.profile:
         return show_profile(config, args)
     notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
+    notes = notes if recipe != words[0] else []
     out = Path(args.out) if args.out else free_name(config)
-    return follow(
-        lambda listeners: api.train_config(config, out, listeners, data),
-        out,
-        config.log,
-        args,
-        notes if recipe != words[0] else (),
-    )
+    return follow(lambda listen: api.train_config(config, out, listen, data), out, config.log, args, notes)
 
 
 def show_profile(config: Any, args: Any) -> int:

@@ -24,11 +24,7 @@ OWN_FORMAT = "fullrank-encoder"
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a checkpoint by name, and its other texts and numbers.
-
-    Raises:
-        DataError: damaged, or not openable without running code.
-    """
+    """Read the tensors of a checkpoint by name, and its other texts and numbers."""
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -48,11 +44,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def open_run_encoder(path: Path, image_size: int | None = None) -> Encoder:
-    """Open the `encoder.safetensors` of a run; its header says everything about it.
-
-    Raises:
-        UsageError: the file is no run's, or does not fit its header.
-    """
+    """Open the `encoder.safetensors` of a run; its header says everything about it."""
     weights, header = read_weights(path)
     origin = f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs"
     return _from_header(path, header, weights, path, origin, image_size)

@@ -70,9 +70,6 @@ def make_encoder(
         mean, std: to normalise with; None means ImageNet's, or with a CIFAR stem those of the images.
         crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
         recorded: mean, std and size are on record, so that nothing is assumed.
-
-    Raises:
-        UsageError: the network cannot take such images, or gives no features [n, d].
     """
     network = built.network.eval().requires_grad_(False)
     size = image_size or built.image_size or (32 if built.small else 224)

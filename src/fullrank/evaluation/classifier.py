@@ -80,10 +80,10 @@ def train_classifier(
     model: Encoder,
     data: Data,
     protocol: Protocol,
-    *,
     seed: int = 0,
     state: Path | None = None,
     on_progress: OnProgress | None = None,
+    *,
     device: torch.device | str | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Trained:
@@ -98,10 +98,6 @@ def train_classifier(
         on_progress: called after every epoch.
         device: None is a GPU where there is one, else the CPU.
         precision: of the encoder's passes.
-
-    Raises:
-        UsageError: no labels, fewer than two classes, or more test classes than training classes.
-        FullrankError: the loss stopped being finite, or frozen weights moved.
     """
     train, test = labelled_only(data.train, "training"), labelled_only(data.held_out, "test")
     classes = max(classes_of(train), classes_of(test))

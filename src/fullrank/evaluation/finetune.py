@@ -56,12 +56,7 @@ def evaluate_finetune(
     for share in sorted(shares):
         part = label_share(data, share, options.seed)
         trained = train_classifier(
-            model,
-            part,
-            protocol,
-            seed=options.seed,
-            on_progress=on_progress,
-            precision=options.precision,
+            model, part, protocol, options.seed, None, on_progress, precision=options.precision
         )
         by_share[f"{share:g}"] = {**trained.results(), "images": trained.images}
     results = {**trained.results(), "by_share": by_share}

@@ -57,10 +57,6 @@ def open_features(
 ) -> Features:
     """Open or compute labelled features; those that are open already are returned as they are.
 
-    Raises:
-        UsageError: there are no labels, or the options do not fit what was named.
-        DataError: not there, or damaged.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -141,11 +141,6 @@ def embed_images(
         skip: so many of this process's images are done already.
         augmentation: k random views of each image; None shows it once, as it is.
 
-    Raises:
-        UnknownNameError: the network has no such tap.
-        UsageError: the batch size makes no sense, or a tap puts out nothing that has rows.
-        DataError: while iterating: more images are corrupt than the source tolerates.
-
     Example:
         >>> from fullrank.encoders.opening import open_encoder
         >>> from fullrank.images.opening import open_data

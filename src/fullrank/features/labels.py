@@ -61,10 +61,13 @@ def label_values(path: Path, key: str | None = None, n: int | None = None) -> An
     if suffix in (".npz", ".safetensors"):
         file = read_npz(path) if suffix == ".npz" else read_safetensors(path)
         return file.values(_chosen(path, list(file.arrays), key))
-    return {".npy": _array, ".parquet": _parquet, ".pt": _torch}[suffix](path, key)
-
-
-def _array(path: Path, _: str | None) -> Any:
+    if suffix == ".pt":
+        content, _ = load_torch_file(path)
+        if isinstance(content, dict):
+            content = content[_chosen(path, [str(name) for name in content], key)]
+        return content.numpy() if hasattr(content, "numpy") else content
+    if suffix == ".parquet":
+        return _parquet(path, key)
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -93,13 +96,6 @@ def _parquet(path: Path, key: str | None) -> Any:
         return parquet.read_table(path, columns=[name])[name].to_pylist()
     except OSError as error:
         raise DataError(f"{path} is no parquet file, or damaged: {str(error).splitlines()[0]}") from error
-
-
-def _torch(path: Path, key: str | None) -> Any:
-    content, _ = load_torch_file(path)
-    if isinstance(content, dict):
-        content = content[_chosen(path, [str(name) for name in content], key)]
-    return content.numpy() if hasattr(content, "numpy") else content
 
 
 def _cells(path: Path, key: str | None, n: int | None) -> Any:

@@ -93,10 +93,6 @@ def map_features(points: Points, how: Reduction = "pca", seed: int = 0) -> Featu
         how: `pca`, the two axes of largest variance; `umap` (McInnes et al. 1802.03426) with its defaults,
             which keeps neighbours and neither distances nor sizes.
         seed: of UMAP.
-
-    Raises:
-        UsageError: UMAP's package is not installed.
-        DataError: all rows are the same, or some are not finite.
     """
     rows = points.rows.double().numpy()
     if not np.isfinite(rows).all():

@@ -44,11 +44,7 @@ class Written:
 
 
 def processes() -> tuple[int, int, int]:
-    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without.
-
-    Raises:
-        UsageError: the environment says nonsense.
-    """
+    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without."""
     try:
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -172,12 +172,7 @@ def _evaluated(subject: Subject) -> Subject:
 
 
 def run_subject(path: Path, word: str | None = None) -> Subject:
-    """Read a run from its log; its encoder is not opened.
-
-    Raises:
-        UsageError: no run directory.
-        DataError: an evaluation beside it is damaged.
-    """
+    """Read a run from its log; its encoder is not opened."""
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
     summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
