@@ -21,7 +21,7 @@ from fullrank.options import (
 HELP = """\
 usage: fullrank evaluate PROBE WHAT [OPTIONS]
 
-What a representation is worth. WHAT is a run, an encoder (a name of timm, torchvision or Hugging Face, a
+Quality of a representation by its labels. WHAT is a run, an encoder (a name of timm, torchvision or Hugging Face, a
 checkpoint) with --data, a folder of `fullrank embed`, or a file of embeddings with labels.
 
 probes:

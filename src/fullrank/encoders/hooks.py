@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -74,13 +75,10 @@ def take_taps(
     """
     rows: dict[str, Tensor] = {}
 
-    def recorder(name: str) -> Any:
-        def record(_: nn.Module, __: Any, output: Any) -> None:
-            rows[name] = pool(output, name, tokens, prefix_tokens, channels_last)
+    def record(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        rows[name] = pool(output, name, tokens, prefix_tokens, channels_last)
 
-        return record
-
-    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
     try:
         yield rows
     finally:

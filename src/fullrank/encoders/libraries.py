@@ -268,7 +268,10 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
             f"hf:{where} lacks {len(missing) + len(unlike)} weights of its architecture ({shown})"
         )
     network = PooledOutput(encoder, dense)
-    seen = _preprocessing(where, download)
+    path: Path | None = Path(where, "preprocessor_config.json")
+    if not Path(where).is_dir():
+        path = _from_hub(where, ["preprocessor_config.json"], download)
+    seen = read_json(path) if path is not None and path.is_file() else {}
     sizes = (seen.get("crop_size"), seen.get("size"), getattr(encoder.config, "image_size", None))
     size = next(filter(None, map(_side, sizes)), None)
     resized = _side(seen.get("size")) or size
@@ -297,13 +300,6 @@ def _quiet(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-
-def _preprocessing(where: str, download: bool) -> Mapping[str, Any]:
-    path: Path | None = Path(where, "preprocessor_config.json")
-    if not Path(where).is_dir():
-        path = _from_hub(where, ["preprocessor_config.json"], download)
-    return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _side(size: Any) -> int | None:

@@ -23,7 +23,7 @@ from fullrank.views import VIEWS, Params, Views, image_ops
 __all__ = ["Augmentation", "Embedded", "augmented_batches", "embed_images", "embed_whole", "part_of"]
 
 
-BLOCK = 256  # images whose chances are drawn together; an image's place in the source decides its block
+BLOCK = 256  # images whose random parameters are sampled together; an image's place in the source decides its block
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def augmented_batches(
     size = source.image_size if isinstance(source, MemorySource) else None
     height, width = size or (views.image_size, views.image_size)
 
-    def drawn(indices: Tensor) -> Params:
+    def params_of(indices: Tensor) -> Params:
         generator = generator_of(seed, 0, int(indices[0]) // BLOCK)
         return views.sample(BLOCK, height, width, generator).rows(indices % BLOCK)
 
@@ -85,13 +85,13 @@ def augmented_batches(
         plan = (Wanted(cut, 0, cut) for cut in cuts)
         for indices, crops in lazy.load(plan):
             if len(indices):
-                yield indices, views.finish([crop.to(device) for crop in crops], drawn(indices))
+                yield indices, views.finish([crop.to(device) for crop in crops], params_of(indices))
         return
     assert isinstance(source, MemorySource)
     for cut in cuts:
         indices = torch.from_numpy(cut)
         images = source.images.index_select(0, indices.to(source.images.device))
-        yield indices, views(images.to(device), drawn(indices))
+        yield indices, views(images.to(device), params_of(indices))
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,9 @@ def embed_images(
                 raise UsageError(f"layer {silent[0]!r} is not run on the way to the features: take another")
             indices = indices.repeat_interleave(len(views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[indices.numpy()])
-            yield Embedded({name: _in_turn([z[name] for z in outputs]) for name in modules}, indices, labels)
+            stacked = (torch.stack([z[name] for z in outputs], 1) for name in modules)  # [b, k, d] each
+            rows_of = {name: z.flatten(0, 1).float().cpu() for name, z in zip(modules, stacked, strict=True)}
+            yield Embedded(rows_of, indices, labels)
 
     return stream()
 
@@ -224,11 +226,6 @@ def part_of(n: int, rank: int, world_size: int) -> Indices:
         [3, 4]
     """
     return np.array_split(np.arange(n), world_size)[rank]
-
-
-def _in_turn(views: list[Tensor]) -> Tensor:
-    """Rows [b, d] of k views as [b * k, d] on the CPU, image by image."""
-    return torch.stack(views, 1).flatten(0, 1).float().cpu()
 
 
 @contextmanager
