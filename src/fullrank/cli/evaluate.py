@@ -21,8 +21,8 @@ from fullrank.options import (
 HELP = """\
 usage: fullrank evaluate PROBE WHAT [OPTIONS]
 
-Quality of a representation by its labels. WHAT is a run, an encoder (a name of timm, torchvision or Hugging Face, a
-checkpoint) with --data, a folder of `fullrank embed`, or a file of embeddings with labels.
+Quality of a representation by its labels. WHAT is a run, an encoder (a name of timm, torchvision or Hugging
+Face, a checkpoint) with --data, a folder of `fullrank embed`, or a file of embeddings with labels.
 
 probes:
   linear    a linear classifier: logistic regression on features, or trained as a paper does it (--protocol)

@@ -23,7 +23,7 @@ from fullrank.views import VIEWS, Params, Views, image_ops
 __all__ = ["Augmentation", "Embedded", "augmented_batches", "embed_images", "embed_whole", "part_of"]
 
 
-BLOCK = 256  # images whose random parameters are sampled together; an image's place in the source decides its block
+BLOCK = 256  # images whose views are sampled together; an image's place in the source decides its block
 
 
 @dataclass(frozen=True)
