@@ -17,9 +17,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from fullrank.views import View, Views, image_ops
-from fullrank.views.randaugment import FILL, GEOMETRIC, OPS, rand_augment, random_ops
+from fullrank.views.randaugment import FILL, OPS, rand_augment, random_ops
 
 LEVELS = (2.5, 5.0, 7.3, 10.0)
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")  # the operations that move pixels
 TIMM = dict(zip(OPS, timm_ops._RAND_TRANSFORMS, strict=True))  # both in one order
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from fullrank.errors import DataError
 from fullrank.images.decoding import fit
-
-if TYPE_CHECKING:
-    from fullrank.images.sources import LazySource
 
 __all__ = ["CentreCrop", "Crop", "LazyLoader", "Loader", "MemoryLoader", "Wanted", "corrupt_line"]
 
@@ -68,6 +65,22 @@ class MemoryLoader:
             yield indices, self.crop(chosen, 0, wanted.epoch, 0)
 
 
+class Encoded(Protocol):
+    """Images that `LazyLoader` can decode: a `LazySource`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tolerance(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> Tensor: ...
+
+    def where(self, i: int) -> str: ...
+
+
 class LazyLoader:
     """Loader that decodes, with workers several batches ahead, kept between calls.
 
@@ -75,7 +88,7 @@ class LazyLoader:
     the place of each, else they are left out. Without `workers`, this process decodes.
     """
 
-    def __init__(self, source: LazySource, crop: Crop, workers: int, replace_corrupt: bool) -> None:
+    def __init__(self, source: Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
         self.source = source
         self.corrupt: set[int] = set()
         self._plan = _Plan()
@@ -131,7 +144,7 @@ class _Decoded(NamedTuple):
 
 
 class _Images(Dataset[_Decoded]):
-    def __init__(self, source: LazySource, crop: Crop, attempts: int) -> None:
+    def __init__(self, source: Encoded, crop: Crop, attempts: int) -> None:
         self.source, self.crop, self.attempts = source, crop, attempts
 
     def __getitem__(self, wanted: tuple[int, int, int]) -> _Decoded:

@@ -80,8 +80,7 @@ class EpochEvaluator:
             every = config.knn_every
             due = bool(every) and (state.epoch % every == 0 or state.epoch == config.epochs)
             accuracies = self.held_out.accuracies(self.probe if trained else None, knn=due)
-        record = {"epoch": state.epoch, "step": state.step, "loss": loss, **accuracies}
-        self._pending = _Pending(report, record)
+        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies})
         self.writer.hold()
         if not self._thread:
             self.finish(state)
