@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,15 +15,6 @@ from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 
 TOLERANCE = 1e-5  # of values in [0, 1]; both sides are float32 and sum in different orders
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches this small only wait for each other's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images(batch: int = 6, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:

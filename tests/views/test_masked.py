@@ -10,14 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fullrank.errors import UsageError
 from fullrank.views import VIEWS, DenseViews, View, Views
 from fullrank.views.params import RandomNumbers
+from views.test_views import pixels
 
 PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
 SIZE, BATCH = 24, 12
 
 
 def photos() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (BATCH, 3, 30, 36), dtype=torch.uint8, generator=generator)
+    return pixels(BATCH, 30, 36)
 
 
 def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
