@@ -127,8 +127,3 @@ def test_what_goes_wrong_beside_is_raised_and_no_step_record_is_lost(
     steps = [r["step"] for r in records(tmp_path / "run") if r["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 4
-
-
-def test_who_decides_between_epochs_looks_between_epochs() -> None:
-    with pytest.raises(UsageError, match="--on-collapse stop decides between epochs: take --panels between"):
-        config(panels="beside", on_collapse="stop")

@@ -118,9 +118,10 @@ def test_records_come_in_order_and_epoch_zero_is_the_untrained_network(tmp_path:
 
 
 def test_accumulation_takes_one_step_for_several_batches(tmp_path: Path) -> None:
-    run(tmp_path / "a", batch_size=32, accumulate=3)
-    last = records(tmp_path / "a")[-1]
-    assert last["step"] == 2 * (192 // 32 // 3)
+    for steps_per_epoch, taken in ((0, 2 * (192 // 32 // 3)), (1, 2)):  # optimiser steps are meant
+        out = tmp_path / str(taken)
+        run(out, batch_size=32, accumulate=3, steps_per_epoch=steps_per_epoch)
+        assert records(out)[-1]["step"] == taken
 
 
 def test_the_encoder_loads_into_its_backbone_and_says_what_it_is(tmp_path: Path) -> None:

@@ -42,11 +42,6 @@ def test_every_order_takes_the_same_number_of_steps_and_its_own_way(tmp_path: Pa
     assert len(set(losses.values())) == 5
 
 
-def test_steps_per_epoch_are_optimiser_steps(tmp_path: Path) -> None:
-    run(tmp_path / "a", **SMALL | {"epochs": 1, "batch_size": 16, "accumulate": 2, "steps_per_epoch": 3})
-    assert records(tmp_path / "a")[-1]["step"] == 3
-
-
 def test_the_ordering_is_on_record_and_another_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ordering.npy"
     np.save(file, np.random.default_rng(0).permutation(192))

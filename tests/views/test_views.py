@@ -81,6 +81,8 @@ def test_a_seed_decides_the_views() -> None:
     first, again, other = (views(images, sampled(views, images, seed)) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], first[1])
+    params = sampled(views, images)
+    assert torch.equal(pickle.loads(pickle.dumps(params)).views[1].crop, params.views[1].crop)  # to workers
 
 
 def test_recipes_share_the_stream() -> None:
@@ -252,11 +254,6 @@ def test_autocast_does_not_reach_the_pixels() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         cast = views(images, params)
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
-
-
-def test_params_travel_to_workers() -> None:
-    params = Views("byol", 8).sample(3, 8, 8, torch.Generator())
-    assert torch.equal(pickle.loads(pickle.dumps(params)).views[1].crop, params.views[1].crop)
 
 
 # -- Pictures and errors -------------------------------------------------------------------------------------

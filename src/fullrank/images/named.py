@@ -30,10 +30,8 @@ class NamedData:
     """Data set that `open_data` knows by name, as `fullrank list data` shows it.
 
     Attributes:
-        description: one line.
         images: number of training images.
         size: height and width in pixels; None where they differ from image to image.
-        classes: number of classes.
         labelled: whether "all" or "some" of the training images have a label.
         mean: per channel, of pixels in [0, 1], as `std`; None is computed of an embedded set's images, and
             ImageNet's of any other.

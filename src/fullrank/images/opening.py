@@ -57,9 +57,6 @@ def open_data(
             test split.
         memory_limit_bytes: for all decoded images together.
 
-    Returns:
-        The training and held-out images, with notes on what was done to them.
-
     Raises:
         UnknownNameError: neither a known name nor a folder.
         DataError: not there, not reachable, empty, or more corrupt than tolerated.

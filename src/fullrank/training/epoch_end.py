@@ -30,10 +30,7 @@ __all__ = ["EpochEvaluator"]
 
 @dataclass
 class _Pending:
-    """Report that is being worked out, with its record and checkpoint.
-
-    Weights are copies of when the epoch ended; the state is None until a checkpoint is asked for.
-    """
+    """Report that is being worked out, with its record and, once asked for, its checkpoint."""
 
     report: Future[Report]
     record: dict[str, Any]

@@ -21,11 +21,8 @@ __all__ = ["Recipe", "load_recipe", "recipe_names"]
 class Recipe:
     """Published or tried setting, as YAML in the package.
 
-    Attributes:
-        name: `<data set>/<method>`, with a suffix where there are several.
-        source: where the numbers come from.
-        aims_at: the result that it should give, and by whom it was reported.
-        settings: keys of TrainConfig, `options` among them.
+    `name` is `<data set>/<method>`, with a suffix where there are several; `aims_at` is the result that it
+    should give, and by whom it was reported; `settings` are keys of TrainConfig, `options` among them.
     """
 
     name: str
@@ -78,6 +75,5 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(values, dict) or "method" not in values:
         raise UsageError(f"{name} must be a mapping with a `method`")
     about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
-    recipe = Recipe(name, **about, settings=values)
     TrainConfig.from_dict(values)
-    return recipe
+    return Recipe(name, **about, settings=values)

@@ -87,8 +87,7 @@ def resample_matrix(
     and never looks outside the box: a crop and then a resize with `antialias=True`, as one linear map.
 
     Args:
-        size_in: pixels of the images along this axis.
-        size_out: pixels wanted.
+        size_in: pixels of the images along this axis, of which `size_out` are wanted.
         start: [B] first pixel of each box, whole numbers from 0 on.
         length: [B] pixels of each box, at least 1; `start + length <= size_in`.
         flip: [B] bool, where to mirror; None mirrors nothing.

@@ -32,8 +32,7 @@ class Views:
     Args:
         recipe: the name of a preset (`VIEWS`), a `ViewSet`, or the views themselves.
         image_size: side S of a view of size 1, in pixels.
-        mean: per channel, subtracted from values in [0, 1].
-        std: per channel, divided by.
+        mean: per channel, subtracted from values in [0, 1]; `std` divides them.
 
     Raises:
         UnknownNameError: no such preset.
@@ -108,8 +107,8 @@ class Views:
             True
         """
         if isinstance(images, Tensor):
-            return self(images, self._params(numbers, images.shape[2], images.shape[3]))
-        return self.finish(images, self._params(numbers, images[0].shape[2], images[0].shape[3]))
+            return self(images, self._params(numbers, *images.shape[2:]))
+        return self.finish(images, self._params(numbers, *images[0].shape[2:]))
 
     def _params(self, numbers: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
         h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(numbers)) for v in (height, width))
