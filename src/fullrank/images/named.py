@@ -19,7 +19,7 @@ from fullrank.images.sources import Channels, MemorySource, Source
 from fullrank.images.torchvision_layout import open_cifar, open_stl10
 from fullrank.registry import Registry
 
-__all__ = ["DATA", "NamedData", "generated_size", "open_folder", "open_named"]
+__all__ = ["DATA", "NamedData", "open_folder", "open_named"]
 
 Split: TypeAlias = tuple[Source, Source | None]
 """Training images, and held-out ones where the data set has such a split."""
@@ -120,16 +120,6 @@ for _name, _data in {
     ),
 }.items():  # fmt: skip
     DATA.register(_name)(_data)
-
-
-def generated_size(name: str, image_size: int) -> int | None:
-    """Size in pixels that a data set is generated at; None for any other.
-
-    Example:
-        >>> generated_size("shapes", 32), generated_size("digits", 32), generated_size("some/folder", 32)
-        (32, None, None)
-    """
-    return (image_size or None) if name in DATA and DATA[name].any_size else None
 
 
 def open_named(
