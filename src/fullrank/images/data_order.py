@@ -42,7 +42,6 @@ class DataOrder:
     by less than the number of epochs share permutations, a different epoch's.
 
     Args:
-        n: images.
         batch_size: images per batch, over all ranks together.
         epochs: of the whole run.
         chunk_size: epochs that a chunk lasts, at most a round.
