@@ -113,7 +113,7 @@ def one_for_each_backbone() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", one_for_each_backbone())
-def test_every_backbone_takes_a_step_on_images_of_its_own_size(name: str) -> None:
+def test_every_backbone_takes_a_step_on_images_as_large_as_its_data(name: str) -> None:
     config = config_of(name)
     trains(config, image_size(config), images=2)
 

@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
 
 
 class MemoryLoader:
-    """Loader of images in one tensor, uint8 [N, 3, H, W], gathered on its device; none is corrupt."""
+    """Loader of images in one tensor, uint8 [N, 3, H, W], gathered on its device."""
 
     def __init__(self, images: Tensor, crop: Crop) -> None:
         self.images, self.crop, self.corrupt = images, crop, set[int]()

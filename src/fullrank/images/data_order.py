@@ -155,7 +155,7 @@ class DataOrder:
 
 
 def batches(order: Indices, batch_size: int, drop_last: bool = True) -> Iterator[Indices]:
-    """Cut an order into batches; with `drop_last`, without a last one that is not full.
+    """Cut an order into batches; `drop_last` leaves out a last one that is not full.
 
     Raises:
         UsageError: the batch size is not positive, or no batch could be filled.

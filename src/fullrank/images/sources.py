@@ -63,7 +63,7 @@ class Source(ABC):
 
     @abstractmethod
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
-        """Loader of batches, see `LazyLoader`; `crop` cuts images in memory a whole batch at once."""
+        """Loader of batches (`LazyLoader`); images in memory are cropped batch by batch."""
 
     def to(self, device: torch.device | str) -> Self:
         """Move images in memory to `device`, so that batches are gathered there."""

@@ -30,7 +30,7 @@ __all__ = ["EpochEvaluator"]
 
 @dataclass
 class _Pending:
-    """Report that is being worked out, with its record and, once asked for, its checkpoint."""
+    """Report that is being worked out, its record and, once asked for, checkpoint."""
 
     report: Future[Report]
     record: dict[str, Any]
