@@ -12,8 +12,6 @@ from fullrank.images.loader import evaluation_batches
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, launch_fabric, prepare, setup
 
-__all__ = ["held_out_batches", "reopen"]
-
 
 def reopen(run: Path, trained: bool = True) -> Setup:
     """Data, views and method of a run, in eval mode, with the last checkpoint's weights (or untrained).

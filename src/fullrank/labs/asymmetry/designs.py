@@ -6,9 +6,7 @@ from fullrank.figures import Dots
 from fullrank.labs._common.claims import Claim, spread
 from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import knn_dots, knn_end, rank_share
-
-__all__ = ["DESIGNS", "ON_SOURCE", "ON_TARGET", "chapters", "claims", "summary"]
+from fullrank.labs._common.selectors import knn_dots, knn_end, rank_share, untrained
 
 DESIGNS = ("multicrop", "scalemix", "aug", "meanenc")
 """Presets of views `asym-NAME`, mirrored as `asym-NAME-target`."""
@@ -37,7 +35,6 @@ def chapters(results: Results) -> list[Chapter]:
     """Variance within an image on either side, and what the designs are worth."""
     sides = ("source", "target")
     variance = {f"{arm}: {side}": results.values(arm, side) for arm in results.arms for side in sides}
-    untrained = {"untrained": results[0].knn[0]} if 0 in results[0].knn else {}
     return [
         Chapter(
             "Designs of Asym-Siam and their mirror images",
@@ -50,7 +47,10 @@ def chapters(results: Results) -> list[Chapter]:
                     {"equal": 1.0},
                 ),
                 knn_dots(
-                    results, "k-NN of each design", "As published, and with the two sides swapped.", untrained
+                    results,
+                    "k-NN of each design",
+                    "As published, and with the two sides swapped.",
+                    untrained(results[:1]),
                 ),
                 Dots(
                     "Variance within an image, each side",

@@ -15,8 +15,6 @@ from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.networks.backbones import features_and_tokens
 from fullrank.training.setup import Setup, generator_of
 
-__all__ = ["encoding_variance", "level_and_shape", "seen_by_the_loss", "softmax_use", "variance_within"]
-
 IMAGES = 512
 
 

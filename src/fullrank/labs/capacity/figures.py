@@ -17,8 +17,6 @@ from fullrank.labs._common.selectors import (
     relative,
 )
 
-__all__ = ["arm_of", "chapters"]
-
 OVER_SHARES: Sequence[tuple[str, str, str, Read]] = (
     ("AUC", "Of the encoder's features; higher is more collapsed.", "AUC", auc_end),
     (

@@ -9,11 +9,8 @@ from fullrank.errors import UsageError
 from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, holds
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.forecast import Forecast
-from fullrank.labs._common.forecast_points import Point, fit_points, points_of
+from fullrank.labs._common.forecast import Forecast, Point, fit_points, points_of
 from fullrank.labs._common.results import Results
-
-__all__ = ["Fitted", "forecast_chapter", "forecast_claims", "forecasts"]
 
 
 @dataclass(frozen=True)

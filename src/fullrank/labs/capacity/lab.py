@@ -9,11 +9,9 @@ from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
-from fullrank.labs._common.selectors import auc_end, comparable, linear_end
+from fullrank.labs._common.selectors import auc_end, linear_end
 from fullrank.labs.capacity.figures import arm_of, chapters
 from fullrank.labs.capacity.forecast import forecast_chapter, forecast_claims, forecasts
-
-__all__ = ["Capacity", "shares_of"]
 
 
 @LABS.register("capacity")
@@ -49,7 +47,7 @@ class Capacity(Lab):
             *(f"No forecast for {encoder}: {why}." for encoder, why in refused.items()),
             *(f"{encoder}: {warning}." for encoder, fit in fits.items() for warning in fit.fit.warnings),
         ]
-        claims = [*_claims(comparable(results), encoders, shares), *forecast_claims(fits)]
+        claims = [*_claims(results.whole(), encoders, shares), *forecast_claims(fits)]
         return Findings(
             [*chapters(results, encoders, shares), *forecast_chapter(fits)],
             claims,

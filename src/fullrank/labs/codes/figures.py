@@ -20,8 +20,6 @@ from fullrank.labs._common.selectors import (
 )
 from fullrank.labs.codes.measures import loss_floor
 
-__all__ = ["agreement", "chapters", "corrected", "sizes_of"]
-
 ISOTROPIC = 0.5 * math.log(2 * math.pi * math.e)  # nats per dimension, of a Gaussian of variance 1
 
 

@@ -17,8 +17,6 @@ from fullrank.errors import UsageError
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.probes.clusters import by_first_choice
 
-__all__ = ["cosines_by_class", "loss_floor", "of_codes", "standardised_covariance"]
-
 IMAGES = 2048
 DRAWS = {"samples": 2000, "repeats": 5}
 

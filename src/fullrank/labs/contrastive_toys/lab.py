@@ -18,8 +18,6 @@ from fullrank.labs.contrastive_toys.toys import (
     train_contrastive,
 )
 
-__all__ = ["ContrastiveToys", "trained_toy"]
-
 STARTS: tuple[Literal["decaying", "uniform"], ...] = ("decaying", "uniform")
 
 

@@ -20,15 +20,6 @@ import numpy.typing as npt
 
 from fullrank.errors import UsageError
 
-__all__ = [
-    "ContrastiveToy",
-    "ContrastiveTrajectory",
-    "implicit_regularisation",
-    "live_dimensions",
-    "strong_augmentation",
-    "train_contrastive",
-]
-
 Matrix: TypeAlias = npt.NDArray[np.floating[Any]]
 Values: TypeAlias = npt.NDArray[np.float64]
 

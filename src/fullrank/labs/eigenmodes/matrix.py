@@ -18,8 +18,6 @@ from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import knn_dots, knn_end, last
 from fullrank.labs.eigenmodes.deep import without_average
 
-__all__ = ["METHODS", "arms", "findings"]
-
 METHODS = {
     "BYOL": "byol",
     "DirectPred": "directpred",

@@ -22,13 +22,12 @@ from fullrank.labs.eigenmodes.toy_networks import (
 )
 from fullrank.labs.eigenmodes.toy_steps import Activation, Distance
 
-__all__ = ["claims", "findings", "jobs", "panel", "two_neurons"]
-
 PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
 RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
 NAMES = {"nosg": "no stop-gradient", "nopred": "no predictor", "base": "DirectPred", "iso": "IsoLoss"}
 FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Figure 6, ReLU"}
 TWO_NEURONS = "two neurons, {}"
+RATES = ("Spread", "Unfinished", "First mode, steps", "Last mode, steps")  # columns, by their first word
 
 
 def jobs(preset: Settings, part: str, seed: int) -> Iterable[Job]:
@@ -190,39 +189,24 @@ def _chapters(results: Results) -> list[Chapter]:
 
 def _eigenvalues(results: Results, arm: str, distance: str, name: str) -> Lines:
     own = results[name]
-    width = len(own[0].numbers["eigenvalues"][0])
-    series = [
+    steps = own[0].numbers["steps"]
+    filled = [_filled(result, steps) for result in own]
+    series = [  # the axis ends above 1e-3
         Series(
-            f"mode {mode + 1}",
-            own[0].numbers["steps"],
-            [[_shown(row[mode]) for row in _filled(r, own[0])] for r in own],
+            f"mode {k + 1}", steps, [[row[k] if row[k] > 1e-3 else None for row in rows] for rows in filled]
         )
-        for mode in range(width)
+        for k in range(len(filled[0][0]))
     ]
-    return Lines(
-        f"Eigenvalues: {name}",
-        "",
-        "step",
-        "eigenvalue",
-        series,
-        {"1": 1.0} if distance == "euclidean" and arm != "nopred" else {},
-        log_y=True,
-        y_range=(1e-2, 10.0),
-    )
+    ends = {"1": 1.0} if distance == "euclidean" and arm != "nopred" else {}
+    title, limits = f"Eigenvalues: {name}", (1e-2, 10.0)
+    return Lines(title, "", "step", "eigenvalue", series, ends, log_y=True, y_range=limits)
 
 
-def _shown(value: float) -> float | None:
-    return value if value > 1e-3 else None  # the axis ends above that
-
-
-def _filled(result: Result, first: Result) -> list[list[float]]:
-    """Records at the places of the first seed's; a network that diverged has fewer."""
-    rows: list[list[float]] = result.numbers["eigenvalues"]
-    places = [
-        result.numbers["steps"].index(s) if s in result.numbers["steps"] else None
-        for s in first.numbers["steps"]
-    ]
-    return [[0.0] * len(rows[0]) if place is None else rows[place] for place in places]
+def _filled(result: Result, steps: list[int]) -> list[list[float]]:
+    """Records at these steps, the first seed's; a network that diverged has fewer."""
+    rows = dict[int, list[float]](zip(result.numbers["steps"], result.numbers["eigenvalues"], strict=True))
+    nothing = [0.0] * len(next(iter(rows.values())))
+    return [rows.get(step, nothing) for step in steps]
 
 
 def _paths(results: Results, name: str) -> Lines:

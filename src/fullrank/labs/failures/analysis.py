@@ -11,9 +11,7 @@ from fullrank.figures import Dots, Lines, Table
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Curve, Result, Results
-from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares
-
-__all__ = ["Exhibit", "findings", "first", "knn_fell", "lasting", "said"]
+from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares, untrained
 
 HEALTHY = ("healthy", "not decidable")
 MARGIN = 0.05  # of accuracy below its own best: more than k-NN wavers by on a thousand images
@@ -208,8 +206,7 @@ def _panel(results: Results, arm: str, exhibit: Exhibit) -> Lines:
         epochs = [epoch for epoch in by_seed if epoch is not None]
         if 2 * len(epochs) > len(found):
             marks[name] = float(median(epochs))
-    untrained = [result.knn[0] for result in found if 0 in result.knn]
-    references = {"k-NN untrained": sum(untrained) / len(untrained)} if untrained else {}
+    references = {f"k-NN {name}": value for name, value in untrained(found).items()}
     note = f"{exhibit.change}." if exhibit.change else "As its recipe has it."
     return Lines(arm, note, "epoch", "share", series, references, marks, y_range=(0.0, 1.1))
 

@@ -17,8 +17,6 @@ from fullrank.networks.soft_targets import sharpen, sinkhorn
 from fullrank.networks.spectral_filter import gain
 from fullrank.training.setup import Setup
 
-__all__ = ["along", "branches", "rank", "spectral_filter"]
-
 IMAGES = 1024
 TRACE = 0.9999  # of the variance lies in the directions that the paper plots
 
