@@ -149,7 +149,6 @@ def forecast(
 
 
 def _checked(given: dict[str, Sequence[float]], accuracy: Sequence[float], groups: Sequence[str]) -> Values:
-    """The predictors as columns, [n, 1 or 2]."""
     lengths = {len(values) for values in (*given.values(), accuracy, groups)}
     if len(lengths) > 1:
         raise UsageError("a forecast needs one AUC, loss, accuracy and group for each run")
@@ -168,7 +167,6 @@ def _checked(given: dict[str, Sequence[float]], accuracy: Sequence[float], group
 
 
 def _enough(features: Values, names: tuple[str, ...]) -> None:
-    """Whether a line through the labelled runs has an error to speak of."""
     least = len(names) + 2  # as many as coefficients, and one more
     if len(features) < least:
         raise UsageError(
@@ -256,7 +254,6 @@ def _points(path: Path, tap: str, accuracy: Accuracy, which: Which) -> list[Poin
 
 
 def _accuracies(run: Run, accuracy: Accuracy) -> dict[int, float]:
-    """By epoch, where they are known."""
     if accuracy == "linear":
         rows = _evaluated(run.path / "evaluations" / "all.json")
         return {row["epoch"]: row["linear"]["top1"] for row in rows if "top1" in (row.get("linear") or {})}

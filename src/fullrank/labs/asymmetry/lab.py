@@ -111,7 +111,6 @@ def _halves(preset: Settings, part: str) -> Arms:
 
 
 def _designs(preset: Settings, part: str) -> Arms:
-    """The two baselines, and each design on either side."""
     suffix = preset["suffix"]
     for arm in ("baseline", "one-sided"):
         yield arm, {"views": f"asym-{arm}{suffix}"}, {}

@@ -134,7 +134,6 @@ def _logits(s: Setup, side: str) -> Tensor:
 
 
 def _distance(s: Setup) -> float:
-    """The distance of the teacher's parameters from the student's, relative to the student's length."""
     method: Any = s.method
     pairs = [
         (own.detach().double(), other.detach().double())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fullrank.figures import Lines, Series
 from fullrank.labs._common.findings import Chapter
@@ -62,19 +63,12 @@ def chapters(results: Results, encoders: Sequence[str], shares: Sequence[float])
     """Over shares of the data, then cumulative curves and spectra of each encoder, then all numbers."""
     arms = {encoder: {100 * share: arm_of(encoder, share) for share in shares} for encoder in encoders}
 
-    def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: object) -> Chapter:
+    def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: Any) -> Chapter:
         """A figure for each encoder, a curve for each share."""
-        items = [
-            Lines(
-                f"{title}, {encoder}",
-                note,
-                "share of the directions",
-                y,
-                [curve(results, arm, name=f"{share:g} %") for share, arm in by_share.items()],
-                **how,  # type: ignore[arg-type]
-            )
-            for encoder, by_share in arms.items()
-        ]
+        items = []
+        for encoder, by_share in arms.items():
+            series = [curve(results, arm, name=f"{share:g} %") for share, arm in by_share.items()]
+            items.append(Lines(f"{title}, {encoder}", note, "share of the directions", y, series, **how))
         return Chapter(title, items, lede="A line for each share of the data.", layout="three")
 
     over = [

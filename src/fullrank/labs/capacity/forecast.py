@@ -22,7 +22,7 @@ class Fitted:
 
 
 def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitted], dict[str, str]]:
-    """Fits each encoder's linear accuracy, over shares and seeds; also which could not be fitted, and why."""
+    """Fit each encoder's linear accuracy, over shares and seeds; also which could not be fitted, and why."""
     fitted: dict[str, Fitted] = {}
     refused: dict[str, str] = {}
     for encoder in encoders:
@@ -38,7 +38,7 @@ def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitt
 
 
 def forecast_claims(fitted: Mapping[str, Fitted]) -> list[Claim]:
-    """Judged over encoders in place of seeds: those are the points of a fit."""
+    """Claims judged over encoders in place of seeds: those are the points of a fit."""
     scores = {name: found.fit.loo_r2 for name, found in fitted.items() if found.fit.loo_r2 is not None}
     claim = holds(
         "AUC and loss forecast the accuracy of a run left out better than the mean of the others does.",
@@ -64,8 +64,15 @@ def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
         Series(name, [x for x, _ in found], [[y for _, y in found]], "points")
         for name, found in known.items()
     ]
+    auc = [
+        Series(name, [p.auc for p in one.points], [[100 * p.accuracy for p in one.points]], "points")
+        for name, one in fitted.items()
+    ]
     ends = [min(every), max(every)]
-    rows = [[name, *_numbers(found.fit)] for name, found in fitted.items()]
+    rows = [
+        [name, fit.labelled, *fit.coefficients.values(), fit.r2, fit.loo_r2, fit.loo_rmse, fit.loo_mae]
+        for name, fit in ((name, one.fit) for name, one in fitted.items())
+    ]
     return [
         Chapter(
             "Accuracy forecast from AUC and loss",
@@ -83,15 +90,7 @@ def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
                     "What there is to forecast from: a point a run.",
                     "AUC of the encoder's features",
                     "linear top-1, %",
-                    [
-                        Series(
-                            name,
-                            [p.auc for p in found.points],
-                            [[100 * p.accuracy for p in found.points]],
-                            "points",
-                        )
-                        for name, found in fitted.items()
-                    ],
+                    auc,
                 ),
                 Table(
                     "Fitted lines",
@@ -114,7 +113,3 @@ def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
             lede="One line for each encoder: neither a loss nor an AUC means the same accuracy in another.",
         )
     ]
-
-
-def _numbers(fit: Forecast) -> list[float | None]:
-    return [fit.labelled, *fit.coefficients.values(), fit.r2, fit.loo_r2, fit.loo_rmse, fit.loo_mae]

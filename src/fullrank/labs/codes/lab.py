@@ -54,7 +54,6 @@ RANK = last("erank_centred")
 
 
 def _claims(results: Results) -> list[Claim]:
-    """The largest dictionary against the smallest, seed by seed, and rank from size to size."""
     if len(sizes := sizes_of(results)) < 2:
         return []
     small, large = sizes[min(sizes)], sizes[max(sizes)]

@@ -118,7 +118,7 @@ def live_dimensions(log_spectrum: Values, margin: float = LIVE_MARGIN) -> int:
 
 
 def train_contrastive(toy: ContrastiveToy) -> ContrastiveTrajectory:
-    """Trains a contrastive toy; 10,000 steps take about two seconds.
+    """Train a contrastive toy; 10,000 steps take about two seconds.
 
     Example:
         >>> trained = train_contrastive(ContrastiveToy(lr=1e-2, noise=2.0, noisy_dims=8, steps=1_000))

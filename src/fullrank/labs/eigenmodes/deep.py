@@ -219,7 +219,6 @@ def _spectra(part: str, results: Results, arm: str) -> Lines:
 
 
 def _range(results: Results) -> tuple[float, float]:
-    """One axis for all panels of a part: from 1e-6 of the largest eigenvalue up."""
     top = max(float(_eigenvalues(result)[1].max()) for result in results)
     low = min(float(np.quantile(_eigenvalues(result)[1], 0.02)) for result in results)
     return 0.7 * max(low, 1e-6 * top), 1.5 * top

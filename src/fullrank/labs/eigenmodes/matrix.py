@@ -92,7 +92,6 @@ def findings(results: Results) -> Findings:
 
 
 def _matched(results: Results, arm: str) -> str:
-    """The arm of the matched comparison, which may be that of the published one."""
     return f"{arm}, matched" if f"{arm}, matched" in results.arms else arm
 
 

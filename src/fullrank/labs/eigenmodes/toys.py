@@ -106,7 +106,6 @@ def findings(results: Results) -> Findings:
 
 
 def _pairs() -> list[tuple[str, str]]:
-    """Arms of DirectPred and IsoLoss that differ in nothing else."""
     return [
         (_arm("base", distance, activation), _arm("iso", distance, activation))
         for activation in FIGURES
@@ -146,7 +145,6 @@ def _ends(result: Result) -> tuple[float, float]:
 
 
 def _chapters(results: Results) -> list[Chapter]:
-    """Figures 2 and 6, eigenvalues and trajectories, Figure 5, and the table of rates."""
     found = []
     for activation, title in FIGURES.items():
         known = [
@@ -218,20 +216,15 @@ def _paths(results: Results, name: str) -> Lines:
 
 def _figure_5(results: Results) -> Chapter:
     items = []
+    starts = ("W", "2 W", "another, standard normal / 2")
     for distance in get_args(Distance):
-        own = results[TWO_NEURONS.format(distance)]
-        if not own:
+        if not (own := results[TWO_NEURONS.format(distance)]):
             continue
-        starts = ("W", "2 W", "another, standard normal / 2")
+        numbers = own[0].numbers
         series = [
-            Series(
-                start,
-                own[0].numbers["steps"],
-                [[row[mode] for row in result.numbers["eigenvalues"][place]] for result in own[:1]],
-                ("solid", "dash")[mode],
-            )
-            for place, start in enumerate(starts)
-            for mode in (0, 1)
+            Series(start, numbers["steps"], [[row[mode] for row in rows]], dash)
+            for start, rows in zip(starts, numbers["eigenvalues"], strict=True)
+            for mode, dash in enumerate(("solid", "dash"))
         ]
         ends = {"1": 1.0} if distance == "euclidean" else {}
         items.append(Lines(f"Two neurons, {distance}", "", "step", "eigenvalue", series, ends))

@@ -131,7 +131,6 @@ def _named(results: Results, arm: str, exhibit: Exhibit) -> Claim:
 
 
 def _kinds(result: Result) -> set[str]:
-    """Verdicts of collapse at the projector and at the codes, at the end."""
     verdicts = result.run.epochs[-1].verdicts
     kinds = {verdicts[tap]["kind"] for tap in ("projector", "codes") if tap in verdicts}
     return kinds - set(HEALTHY)
@@ -145,7 +144,6 @@ def _spared(results: Results, arm: str) -> Claim:
 
 
 def _in_time(results: Results, broken: Sequence[str]) -> list[Claim]:
-    """The monitor's first word against k-NN's fall, over all broken runs of a seed."""
     fell = [result for arm in broken for result in results[arm] if knn_fell(result.knn) is not None]
     late = [result for result in fell if (lead := _lead(result)) is None or lead < 0]
     if not fell:

@@ -92,7 +92,6 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
 
 @torch.no_grad()
 def _compared(s: Setup) -> tuple[Tensor, Tensor]:
-    """Rows of the online and of the target branch, as the method's loss sees them."""
     method: Any = s.method
     rows: dict[str, list[Tensor]] = {}
     for images in held_out_batches(s, IMAGES):
