@@ -26,13 +26,6 @@ def fit(n: int = 12, seed: int = 0, noise: float = 1.0, **options: Any) -> Any:
     return forecast(auc, accuracy, ["simsiam r18"] * n, loss=loss, **options)
 
 
-def test_a_line_without_noise_is_found() -> None:
-    found = fit(noise=0.0)
-    assert found.coefficients == pytest.approx({"intercept": 90, "auc": -60, "loss": -20})
-    assert found.r2 == pytest.approx(1)
-    assert found.loo_rmse == pytest.approx(0, abs=1e-9)
-
-
 def test_least_squares_and_leaving_out_are_those_of_scikit_learn() -> None:
     auc, loss, accuracy = runs(12)
     X, model = np.column_stack([auc, loss]), LinearRegression()

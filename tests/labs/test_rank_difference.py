@@ -107,9 +107,3 @@ def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: P
         assert found is not None and along(found) == {}
         width = 256 if job.arm == "dino" else 300
         assert all(1 <= found.numbers["trained"][side] < width for side in ("online", "target"))
-
-
-def test_every_filter_of_the_laptop_is_a_filter_of_the_paper() -> None:
-    for preset in (LAPTOP, PAPER, TINY):
-        for own in preset["filters"].values():
-            assert set(own["only"]) <= FILTERS.keys()

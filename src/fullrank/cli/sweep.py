@@ -88,11 +88,10 @@ def run(words: Sequence[str]) -> int:
             failed = command.submit_commands(todo, settings, out / "slurm", live)
         else:
             failed = command.run_commands(todo, runs, out / "logs", args.jobs, live)
-    finished = [str(path) for path in runs.values() if command.has_ended(path)]
     if args.json:
         rows = [run_row(name, path, failed.get(name)) for name, path in runs.items()]
         print(json.dumps({"runs": rows, "failed": len(failed)}))
-    elif finished:
+    elif finished := [str(path) for path in runs.values() if command.has_ended(path)]:
         compare.run([*finished, "--out", str(out / "compare.html"), "--no-measure"])
     return 1 if failed else 0
 

@@ -79,13 +79,11 @@ class ContrastiveTrajectory:
     """What a contrastive toy went through.
 
     Attributes:
-        toy: the network.
         steps: int64 [r], updates before each record; the first is 0.
         log_spectra: [r, dim], ln of the singular values of the covariance of the outputs of fresh points,
             largest first.
     """
 
-    toy: ContrastiveToy
     steps: npt.NDArray[np.int64]
     log_spectra: Values
 
@@ -140,7 +138,7 @@ def train_contrastive(toy: ContrastiveToy) -> ContrastiveTrajectory:
         if step % toy.record_every == 0 or step == toy.steps:
             steps.append(step)
             spectra.append(_log_spectrum(weights, fresh))
-    return ContrastiveTrajectory(toy, np.array(steps), np.array(spectra))
+    return ContrastiveTrajectory(np.array(steps), np.array(spectra))
 
 
 def _initial(toy: ContrastiveToy, rng: np.random.Generator) -> Matrix:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fullrank.collapse import effective_rank
 from fullrank.labs._common.results import Result
-from fullrank.labs._common.trained import held_out_batches, reopen
+from fullrank.labs._common.trained import held_out_taps, reopen
 from fullrank.methods._spectral import filtered_pair
 from fullrank.networks.soft_targets import sharpen, sinkhorn
 from fullrank.networks.spectral_filter import gain
@@ -93,12 +93,7 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
 @torch.no_grad()
 def _compared(s: Setup) -> tuple[Tensor, Tensor]:
     method: Any = s.method
-    rows: dict[str, list[Tensor]] = {}
-    for images in held_out_batches(s, IMAGES):
-        taps = method.embed(s.views.clean(images))
-        for name, batch in taps.items():
-            rows.setdefault(name, []).append(batch.float().cpu())
-    taps = {name: torch.cat(batches) for name, batches in rows.items()}
+    taps = held_out_taps(s, IMAGES)
     config, z = method.config, taps["projector"]
     match s.config.method:
         case "dino":
