@@ -10,8 +10,7 @@ from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, linear_end
-from fullrank.labs.capacity.figures import arm_of, chapters
-from fullrank.labs.capacity.forecast import forecast_chapter, forecast_claims, forecasts
+from fullrank.labs.capacity.figures import arm_of, chapters, forecast_chapter, forecast_claims, forecasts
 
 
 @LABS.register("capacity")
