@@ -19,7 +19,7 @@ from fullrank.errors import UsageError
 class ForecastOptions:
     """Fit accuracy to AUC and loss over runs of one method and backbone, and forecast those without labels.
 
-    Every run whose accuracy is known is also forecast from the others: that error is a forecast's worth.
+    Every run whose accuracy is known is also forecast from the others, which gives the error of a forecast.
 
     Example: fullrank lab forecast labs/capacity/cells/*4-channels*/run
 

@@ -41,7 +41,7 @@ class LiveJobs(Generic[S]):
     Args:
         jobs: in the order in which they are shown.
         summarise: makes the summary of a job, by its name; it takes the records of the job's run.
-        table: draws the table, from this object and the width of the console.
+        table: renders the table, from this object and the width of the console.
         line: what one job has come to, for a plain line.
         mode: "live", "plain" or "quiet".
         each: when plain lines are printed: as a "job" ends, or at each "epoch".

@@ -72,7 +72,7 @@ def untrained(results: Sequence[Result]) -> dict[str, float]:
 
 
 def null_end(results: Sequence[Result], measure: str, tap: str) -> float | None:
-    """What a measure reads on isotropic noise of the last panel's size, in the first result that has it."""
+    """Value of a measure on isotropic noise of the last panel's size, in the first result that has it."""
     for result in results:
         points = result.run.measures(tap, measure)
         if points and points[-1].null is not None:
@@ -94,8 +94,8 @@ def _curves(
     results: Results, arm: str, tap: str, name: str, curve: Callable[[np.ndarray], np.ndarray | None]
 ) -> Series:
     found = [result.run.spectra(tap, "centred") for result in results[arm]]
-    drawn = [curve(np.asarray(spectra[max(spectra)])) for spectra in found if spectra]
-    ys = [[float(y) if np.isfinite(y) else None for y in values] for values in drawn if values is not None]
+    known = [curve(np.asarray(spectra[max(spectra)])) for spectra in found if spectra]
+    ys = [[float(y) if np.isfinite(y) else None for y in values] for values in known if values is not None]
     m = min(map(len, ys), default=0)
     d = m - 1 if curve is _from_nothing else m
     return Series(name or arm, [k / d for k in range(1 + d - m, d + 1)], [values[:m] for values in ys])
@@ -134,7 +134,7 @@ def relative_lines(results: Results, title: str, note: str, tap: str = "backbone
 def cumulative_lines(
     results: Results, title: str, note: str, tap: str = "backbone", more: Sequence[Series] = ()
 ) -> Lines:
-    """Cumulative curves of all arms, and of what else is drawn beside them."""
+    """Cumulative curves of all arms, and of further series."""
     series = [*(cumulative(results, arm, tap) for arm in results.arms), *more]
     return Lines(title, note, "share of the directions", "share of the spectrum they hold", series)
 

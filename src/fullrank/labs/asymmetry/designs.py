@@ -31,7 +31,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def chapters(results: Results) -> list[Chapter]:
-    """Variance within an image on either side, and what the designs are worth."""
+    """Variance within an image on either side, and k-NN accuracy of the designs."""
     sides = ("source", "target")
     columns: dict[str, str | Read] = {f"V {side}": side for side in sides}
     columns |= {"Ratio": _ratio, "Rank / d": rank_share(), "k-NN": knn_end}

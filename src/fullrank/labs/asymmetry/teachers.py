@@ -19,6 +19,11 @@ def claims(results: Results) -> list[Claim]:
     levels = results.values(a, _read("student", "logits", "level"))
     entropies = results.values(a, _read("student", "use", "marginal"))
     losses, plateau = (results.values(arm, loss_end) for arm in (a, b))
+    ranks, half = results.values(a, _token_rank), [0.5 * rank for rank in results.values(b, _token_rank)]
+    blind = (
+        "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least half "
+        "of B's rank."
+    )
     found = [
         holds(
             "A, both trained: they agree on one answer (level below 0.1, or entropy of the mean answer below "
@@ -41,14 +46,7 @@ def claims(results: Results) -> list[Claim]:
             "every measure of its panel, at every epoch",
         ),
         *(_survives(results, arm) for arm in (b, c)),
-        above(
-            "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least "
-            "half of B's rank.",
-            results.values(a, _token_rank),
-            [0.5 * rank for rank in results.values(b, _token_rank)],
-            "rank of A's tokens",
-            "half of that of B's",
-        ),
+        above(blind, ranks, half, "rank of A's tokens", "half of that of B's"),
     ]
     for arm in results.arms[3:]:
         if arm.startswith("D:"):

@@ -45,7 +45,7 @@ def arms(own: Settings) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def findings(results: Results) -> Findings:
-    """What the moving average is worth, as published and matched."""
+    """Gain by the moving average, as published and matched."""
     claims: list[Claim] = []
     for ours, other in (("IsoLoss", "DirectPred"), ("IsoCopy", "DirectCopy")):
         arm, against = f"{ours}, no EMA", f"{other}, no EMA"

@@ -1,4 +1,4 @@
-"""The toy networks of implicit variance regularisation: measured, judged and drawn (Figures 2, 5 and 6)."""
+"""The toy networks of implicit variance regularisation: jobs, claims and figures (Figures 2, 5 and 6)."""
 
 from __future__ import annotations
 
@@ -209,9 +209,9 @@ def _filled(result: Result, steps: list[int]) -> list[list[float]]:
 
 def _paths(results: Results, name: str) -> Lines:
     paths = results[name][0].numbers["paths"]
-    drawn = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
+    shown = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
     ends = [Series("end", [path[-1][0]], [[path[-1][1]]], "points") for path in paths]
-    return Lines(f"Trajectories: {name}", "", "output 1", "output 2", [*drawn, *ends])
+    return Lines(f"Trajectories: {name}", "", "output 1", "output 2", [*shown, *ends])
 
 
 def _figure_5(results: Results) -> Chapter:
