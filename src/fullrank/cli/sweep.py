@@ -116,4 +116,4 @@ def _check(what: str, *options: str) -> None:
     from fullrank.cli.train import parse_options, starting_point, to_config
 
     method, layers, _ = starting_point(what, options)
-    to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False))
+    to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])

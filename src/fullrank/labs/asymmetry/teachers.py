@@ -21,8 +21,8 @@ def claims(results: Results) -> list[Claim]:
     losses, plateau = (results.values(arm, loss_end) for arm in (a, b))
     ranks, half = results.values(a, _token_rank), [0.5 * rank for rank in results.values(b, _token_rank)]
     blind = (
-        "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least half "
-        "of B's rank."
+        "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least "
+        "half of B's rank."
     )
     found = [
         holds(
