@@ -149,14 +149,10 @@ def audit(
         thresholds: what the verdict depends on.
         metrics: names as `list_metrics` has them; None takes all that the rows allow, but for three slow
             ones.
-        options: further options of `fullrank audit` with underscores: data, key, codes, sample, limit,
-            split, image_size, untrained, download.
+        options: further ones of `AuditOptions`: data, key, codes, sample, limit, split ...
 
     Returns:
         The audit; a notebook and `print` show it, `.write("folder")` leaves a page.
-
-    Raises:
-        UsageError: nothing that can be audited, in one line that says why.
 
     Example:
         >>> import fullrank, torch
@@ -189,12 +185,8 @@ def embed(
     Args:
         what: a run directory, which has images of its own, or an encoder by name or checkpoint.
         out: the folder, one file a split.
-        options: how.
+        options, changes: see `EmbedOptions`; single ones by name.
         on_progress: called after every batch.
-        changes: single options by name: data, taps, split, views ...
-
-    Raises:
-        UsageError: the folder holds something else, or an option makes no sense here.
 
     Example:
         >>> import tempfile
@@ -222,13 +214,9 @@ def evaluate(
     Args:
         probe: linear, knn, cluster or finetune.
         what: a run, an encoder with `data`, a folder of `fullrank embed`, or a file of embeddings.
-        options: how, of the probe's own class: `LinearOptions`, `KnnOptions` ...
+        options, changes: of the probe's own class (`LinearOptions`, `KnnOptions` ...); single ones by name.
         out: folder for the state of an interrupted protocol; empty: as `result_folder` says.
         on_progress: called as it goes on.
-        changes: single options by name: data, labels, tap, limit ...
-
-    Raises:
-        UsageError: there are no labels, or an option makes no sense here.
 
     Example:
         >>> import numpy as np, tempfile
@@ -269,19 +257,15 @@ def compare(
     Args:
         subjects: run directories, names or checkpoints of encoders, files of embeddings, folders of audits.
             Runs that differ in nothing but their seed are one arm.
-        options: how.
+        options, changes: see `CompareOptions`; single ones by name.
         out: the page.
         on_progress: called as images are embedded.
-        changes: single options by name: data, names, queries, bank, k, measure, download.
-
-    Raises:
-        UsageError: something named cannot be compared, or needs images.
 
     Example:
         >>> compare(["runs/a", "runs/b", "timm:resnet18"], data="photos").arms  # doctest: +SKIP
     """
     from fullrank.options import CompareOptions
-    from fullrank.report.compare.comparing import compare_subjects
+    from fullrank.report.compare.arms import compare_subjects
     from fullrank.report.compare.page import write_arms
 
     page = Path(out)
@@ -300,14 +284,8 @@ def export(
     """Export an encoder for another library, and check its features there.
 
     Args:
-        what: a run directory, or an encoder by name or checkpoint.
-        to: timm, torchvision, torch or onnx.
-        out: the folder to make.
-        options: how.
-        changes: single options by name: image_size, arch, prefix, stem, untrained, download.
-
-    Raises:
-        UsageError: the folder exists, or the format's library has no such network.
+        what, to, out: see `fullrank.encoders.export.writing.export_encoder`.
+        options, changes: see `ExportOptions`; single ones by name.
 
     Example:
         >>> import tempfile

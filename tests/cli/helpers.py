@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fullrank.cli import main
 
 WIDTHS = (
-    "--options.proj-hidden-dim",
-    "32",
-    "--options.proj-output-dim",
-    "32",
-    "--options.pred-hidden-dim",
-    "16",
+    *("--options.proj-hidden-dim", "32", "--options.proj-output-dim", "32"),
+    *("--options.pred-hidden-dim", "16"),
 )
 SMALL = ("--limit", "256", "--backbone", "resnet8-w16", "--batch-size", "64", "--epochs", "2", *WIDTHS)
 
@@ -53,14 +50,44 @@ def call(*words: str) -> Called:
     return Called(code, out.getvalue(), err.getvalue())
 
 
+def answered(*words: str) -> dict[str, Any]:
+    """The one object of strict JSON that --json prints, with nothing on stderr."""
+    called = call(*words, "--json")
+    assert called.code == 0 and called.err == "" and called.out.count("\n") == 1, called
+    found: dict[str, Any] = json.loads(called.out, parse_constant=no_json)
+    return found
+
+
+def refused(*words: str) -> str:
+    """The one line on stderr of a command that exits with 2 and writes nothing."""
+    before = sorted(Path.cwd().rglob("*"))
+    called = call(*words)
+    assert called.code == 2 and called.out == "", called
+    assert called.err.startswith("fullrank: ") and called.err.count("\n") == 1, called.err
+    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
+    return called.err
+
+
+def save_images(folder: Path | str, n: int, size: int = 16) -> Path:
+    """A flat folder of n images of noise, as they come from a camera."""
+    from PIL import Image
+
+    folder, rng = Path(folder), np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        pixels = rng.integers(0, 255, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+    return folder
+
+
+def no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def records(run: Path) -> list[dict[str, Any]]:
     """Every record of `metrics.jsonl` without its `time`; NaN and Infinity are no JSON."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} in metrics.jsonl")
-
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line, parse_constant=refuse) for line in lines]
+    rows = [json.loads(line, parse_constant=no_json) for line in lines]
     return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 

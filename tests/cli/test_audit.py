@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fullrank
-from cli.helpers import Called, call
+from cli.helpers import Called, answered, call, refused
 
 N, D = 600, 32
 QUICK = ("--metrics", "level,erank_centred,rankme_unit,uniformity")
@@ -39,31 +39,9 @@ def saved(name: str, values: Any) -> str:
     return name
 
 
-def refused(*words: str) -> str:
-    """Calls, holds the answer to the promise of one line and nothing written, and returns the line."""
-    before = sorted(Path.cwd().rglob("*"))
-    called = call("audit", *words)
-    assert called.code == 2 and called.out == "", called
-    assert called.err.startswith("fullrank: ") and called.err.count("\n") == 1, called.err
-    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
-    return called.err
-
-
-def answered(*words: str) -> dict[str, Any]:
-    """The one object that --json prints."""
-    called = call("audit", *words, "--json")
-    assert called.err == "" and called.out.count("\n") == 1, called
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
-
-    found: dict[str, Any] = json.loads(called.out, parse_constant=refuse)
-    return found
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_rows_is_named(kind: str) -> None:
-    found = answered(saved("rows.npy", rows(kind)), "--no-page")
+    found = answered("audit", saved("rows.npy", rows(kind)), "--no-page")
     assert found["verdict"] == kind
     assert (found["severity"] > 0) == (kind not in ("healthy", "not decidable"))
     assert (found["n"], found["d"]) == rows(kind).shape
@@ -75,12 +53,12 @@ def test_every_kind_of_rows_is_named(kind: str) -> None:
 def test_every_kind_of_codes_is_named(spread: int, used: int, kind: str) -> None:
     rng = np.random.default_rng(0)
     scores = spread * np.eye(64)[rng.integers(0, used, N)] + 0.01 * rng.standard_normal((N, 64))
-    found = answered(saved("scores.npy", scores), "--codes", "--no-page")
+    found = answered("audit", saved("scores.npy", scores), "--codes", "--no-page")
     assert (found["verdict"], found["tap"]) == (kind, "codes")
 
 
 def test_the_object_has_what_it_promises() -> None:
-    found = answered(saved("rows.npy", rows("dimensional")), "--no-page", "--out", "here")
+    found = answered("audit", saved("rows.npy", rows("dimensional")), "--no-page", "--out", "here")
     assert {"verdict", "severity", "why", "tap", "n", "d", "evidence", "metrics", "advice", "notes"} <= set(
         found
     )
@@ -115,24 +93,24 @@ def test_exit_code_3_is_for_the_kinds_that_are_named(fail_on: str, code: int) ->
 def test_thresholds_of_a_file_and_of_the_command_line() -> None:
     words = (saved("rows.npy", rows("healthy")), "--no-page", *QUICK)
     Path("strict.yaml").write_text("rank_share: 0.99\n")
-    assert answered(*words, "--thresholds", "strict.yaml")["verdict"] == "dimensional"
+    assert answered("audit", *words, "--thresholds", "strict.yaml")["verdict"] == "dimensional"
     own = ("--thresholds", "strict.yaml", "--threshold.rank-share", "0.1")
-    assert answered(*words, *own)["verdict"] == "healthy"
+    assert answered("audit", *words, *own)["verdict"] == "healthy"
 
 
 def test_labels_bring_the_metrics_of_classes() -> None:
     file = saved("rows.npy", rows("cluster"))
     Path("y.csv").write_text("image,label\n" + "\n".join(f"{k},{k % 5}" for k in range(N)))
-    assert "nc1_variability" not in answered(file, "--no-page")["metrics"]
-    assert "nc1_variability" in answered(file, "--labels", "y.csv", "--no-page")["metrics"]
+    assert "nc1_variability" not in answered("audit", file, "--no-page")["metrics"]
+    assert "nc1_variability" in answered("audit", file, "--labels", "y.csv", "--no-page")["metrics"]
     Path("y.csv").write_text("image,label\n" + "\n".join(f"{k},{k % 5 if k else ''}" for k in range(N)))
-    found = answered(file, "--labels", "y.csv", "--no-page")
+    found = answered("audit", file, "--labels", "y.csv", "--no-page")
     assert "nc1_variability" not in found["metrics"] and "1 of 600 rows have no label" in found["notes"][0]
 
 
 def test_against_another_file() -> None:
     one, two = saved("one.npy", rows("healthy")), saved("two.npy", rows("dimensional", d=48))
-    found = answered(one, "--against", two, "--no-page", *QUICK)
+    found = answered("audit", one, "--against", two, "--no-page", *QUICK)
     assert found["verdict"] == "healthy"
     assert (found["against"]["verdict"], found["against"]["name"]) == ("dimensional", "two.npy")
     rank = next(row for row in found["against"]["differences"] if row["name"] == "erank_centred")
@@ -144,7 +122,7 @@ ENCODER = ("timm:resnet10t", "--untrained", "--image-size", "32", "--data", "sha
 
 
 def test_a_profile_over_depth() -> None:
-    found = answered(*ENCODER, "--layers", "all", *QUICK)
+    found = answered("audit", *ENCODER, "--layers", "all", *QUICK)
     assert list(found["taps"]) == ["act1", "layer1", "layer2", "layer3", "layer4", "features"]
     assert (found["tap"], found["n"], found["d"]) == ("features", 80, 512)
     assert [tap["d"] for tap in found["taps"].values()] == [64, 64, 128, 256, 512, 512]
@@ -156,13 +134,13 @@ def test_a_profile_over_depth() -> None:
 
 def test_taps_by_name_against_the_untrained_network() -> None:
     words = ("--taps", "layer3,layer4", "--against", "untrained", "--no-page", *QUICK)
-    found = answered(*ENCODER, *words)
+    found = answered("audit", *ENCODER, *words)
     assert list(found["taps"]) == ["layer3", "layer4"] and found["tap"] == "layer4"
     assert found["against"]["tap"] == "layer4"
 
 
 def test_a_run_brings_its_own_data(trained: tuple[Path, Called]) -> None:
-    found = answered(str(trained[0]), "--no-page", "--out", "here", *QUICK)
+    found = answered("audit", str(trained[0]), "--no-page", "--out", "here", *QUICK)
     assert found["tap"] == "features" and "shapes" in found["origin"]
 
 
@@ -212,7 +190,7 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], said: str) -> None:
     Path("empty.npy").touch()
     Path("short.txt").write_text("1\n2\n")
     Path("odd.yaml").write_text("rank_shar: 1\n")
-    assert said in refused(*words)
+    assert said in refused("audit", *words)
 
 
 def test_help_has_units_and_examples() -> None:

@@ -6,33 +6,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from cli.helpers import SMALL, Called, call
-
-
-def refused(*words: str) -> str:
-    """Calls, holds the answer to the promise, and returns its line."""
-    before = sorted(Path.cwd().rglob("*"))
-    called = call(*words)
-    assert_one_line(called)
-    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
-    return called.err
-
-
-def assert_one_line(called: Called) -> None:
-    assert called.code == 2, called
-    assert called.out == ""
-    assert called.err.startswith("fullrank: ") and called.err.count("\n") == 1, called.err
+from cli.helpers import SMALL, Called, call, refused, save_images
 
 
 def images(folder: Path, good: int, bad: int) -> Path:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(good):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i:03}.png")
+    save_images(folder, good)
     for i in range(bad):
         (folder / f"bad{i}.jpg").write_text("this is no image")
     return folder
@@ -86,11 +66,8 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(words: tuple[str, .
     assert said in refused(*words)
 
 
-def test_data_that_is_not_there_is_not_fetched_but_the_line_says_how_to() -> None:
+def test_data_that_is_not_there_is_not_fetched_and_a_mistake_is_said_before_it_is_looked_for() -> None:
     assert "add --download, or pass a folder: --data DIR" in refused(*TRAIN, "--data", "cifar10")
-
-
-def test_a_mistake_is_said_before_data_is_looked_for() -> None:
     assert "--epochs" in refused(*TRAIN, "--data", "cifar10", "--epochs", "0")
 
 
@@ -98,11 +75,6 @@ def test_more_corrupt_images_than_tolerated_are_named(here: Path) -> None:
     images(here / "mixed", good=20, bad=1)
     line = refused(*TRAIN, "--data", "mixed", "--batch-size", "8")
     assert "1 of 21 images cannot be decoded" in line and "bad0.jpg" in line
-
-
-def test_a_folder_of_nothing_but_corrupt_images_is_told_by_all_of_it_and_the_tolerance_asked_for(
-    here: Path,
-) -> None:
     images(here / "corrupt", good=0, bad=20)
     line = refused(*TRAIN, "--data", "corrupt", "--max-corrupt", "0.25")
     assert "20 of 20 images cannot be decoded" in line and "0.25" in line
@@ -126,13 +98,9 @@ def test_a_run_directory_that_exists_is_left_alone(here: Path) -> None:
     assert "take another --out, or continue it with `fullrank resume run`" in refused(*TRAIN, "--out", "run")
 
 
-def test_a_folder_that_is_no_run_is_not_resumed(here: Path) -> None:
+def test_a_folder_that_is_no_run_is_not_resumed_and_gets_no_page(here: Path) -> None:
     (here / "run").mkdir()
     assert "run is no run directory" in refused("resume", "run")
-
-
-def test_a_folder_that_is_no_run_gets_no_page(here: Path) -> None:
-    (here / "run").mkdir()
     assert "not a run directory" in refused("report", "run")
 
 

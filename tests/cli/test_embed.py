@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cli.embed_worker import doomed, one_of
-from cli.helpers import Called, call
+from cli.helpers import Called, answered, call, refused, save_images
 from encoders.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
 from fullrank.encoders.opening import open_encoder
 from fullrank.features.extraction import embed_images
@@ -25,29 +25,12 @@ FORKSERVER.set_forkserver_preload(["fullrank.features.writing"])  # imports torc
 RUN_TAPS = "features,blocks.0,projector,predictor"
 
 
-def embedded(*words: str) -> dict[str, Any]:
-    """The one object that --json prints."""
-    called = call("embed", *words, "--json")
-    assert called.code == 0 and called.err == "" and called.out.count("\n") == 1, called
-    found: dict[str, Any] = json.loads(called.out)
-    return found
-
-
-def refused(*words: str) -> str:
-    """The one line of a refusal; nothing is written."""
-    before = sorted(Path.cwd().rglob("*"))
-    called = call("embed", *words)
-    assert called.code == 2 and called.out == "" and called.err.count("\n") == 1, called
-    assert sorted(Path.cwd().rglob("*")) == before, "something was written"
-    return called.err
-
-
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_a_run_gives_any_tap_of_its_own_images(
     layout: str, trained: tuple[Path, Called], tmp_path: Path
 ) -> None:
     run = trained[0]
-    found = embedded(str(run), "--taps", RUN_TAPS, "--out", "F", "--format", layout)
+    found = answered("embed", str(run), "--taps", RUN_TAPS, "--out", "F", "--format", layout)
     assert found["taps"] == {"features": 64, "blocks.0": 16, "projector": 32, "predictor": 32}
     assert found["rows"] == {"train": 256, "test": 256}
     stored = open_stored(Path("F"))
@@ -67,22 +50,22 @@ def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(
     trained: tuple[Path, Called],
 ) -> None:
     run = str(trained[0])
-    embedded(run, "--out", "F", "--split", "test")
+    answered("embed", run, "--out", "F", "--split", "test")
     file = Path("F/test.safetensors")
     when = file.stat().st_mtime_ns
-    embedded(run, "--out", "F", "--split", "test")
+    answered("embed", run, "--out", "F", "--split", "test")
     assert file.stat().st_mtime_ns == when
-    embedded(run, "--out", "F")
+    answered("embed", run, "--out", "F")
     assert Path("F/train.safetensors").exists() and file.stat().st_mtime_ns == when, "a split can be added"
-    line = refused(run, "--out", "F", "--taps", "features,projector")
+    line = refused("embed", run, "--out", "F", "--taps", "features,projector")
     assert "F holds the features of another command (taps features, not features,projector)" in line
 
 
 def test_augmented_views_are_the_seeds_and_repeat_the_indices(trained: tuple[Path, Called]) -> None:
     words = (str(trained[0]), "--split", "train", "--limit", "40", "--views", "3")
-    embedded(*words, "--out", "F")
-    embedded(*words, "--out", "G", "--batch-size", "7")
-    embedded(*words, "--out", "H", "--seed", "1")
+    answered("embed", *words, "--out", "F")
+    answered("embed", *words, "--out", "G", "--batch-size", "7")
+    answered("embed", *words, "--out", "H", "--seed", "1")
     first, again, other = (open_stored(Path(name))["train"] for name in "FGH")
     z = first.rows["features"]
     assert z.shape == (120, 64) and first.provenance["views"] == 3
@@ -95,20 +78,20 @@ def test_augmented_views_are_the_seeds_and_repeat_the_indices(trained: tuple[Pat
 
 def test_a_killed_command_goes_on_to_the_same_bytes(trained: tuple[Path, Called]) -> None:
     words = [str(trained[0]), "--batch-size", "50", "--taps", "features,projector"]
-    embedded(*words, "--out", "whole")
+    answered("embed", *words, "--out", "whole")
     process = FORKSERVER.Process(target=doomed, args=(["embed", *words, "--out", "F"], 3))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     assert json.loads(Path("F/.train.partial/part-0-of-1/progress.json").read_text())["rows"] == 150
-    embedded(*words, "--out", "F")
+    answered("embed", *words, "--out", "F")
     for name in ("train.safetensors", "test.safetensors"):
         assert Path("F", name).read_bytes() == Path("whole", name).read_bytes()
 
 
 def test_two_processes_write_what_one_writes(trained: tuple[Path, Called]) -> None:
     words = [str(trained[0]), "--batch-size", "32", "--taps", "features,projector"]
-    embedded(*words, "--out", "one")
+    answered("embed", *words, "--out", "one")
     command = ["embed", *words, "--out", "two"]
     processes = [FORKSERVER.Process(target=one_of, args=(command, rank, 2)) for rank in range(2)]
     for process in processes:
@@ -134,7 +117,7 @@ def test_checkpoints_of_others_are_embedded(name: str) -> None:
     layout, words = CHECKPOINTS[name]
     torch.save(layout(resnet()), name)
     common = ("--data", "shapes", "--split", "test", "--limit", "8", "--image-size", "32")
-    found = embedded(name, *common, *words, "--taps", "layer3,features", "--out", "F")
+    found = answered("embed", name, *common, *words, "--taps", "layer3,features", "--out", "F")
     assert found["taps"] == {"layer3": 256, "features": 512}
     model = open_encoder(name, image_size=32, prefix=words[1] if words else None)
     expected = direct(model.network, model.mean, model.std)
@@ -158,7 +141,7 @@ def test_a_solo_learn_folder_is_embedded_with_its_own_stem() -> None:
     torch.save(solo(network), "solo/cplearn-abc-ep=999.ckpt")
     settings = {"method": "cplearn", "backbone": {"name": "resnet18"}, "data": {"dataset": "cifar10"}}
     Path("solo/args.json").write_text(json.dumps(settings))
-    found = embedded("solo", "--data", "shapes", "--split", "test", "--limit", "8", "--out", "F")
+    found = answered("embed", "solo", "--data", "shapes", "--split", "test", "--limit", "8", "--out", "F")
     assert found["taps"] == {"features": 512}
     rows = open_stored(Path("F"))["test"].rows["features"]
     assert torch.allclose(rows, direct(network, None, None), rtol=1e-4, atol=1e-4)
@@ -167,7 +150,7 @@ def test_a_solo_learn_folder_is_embedded_with_its_own_stem() -> None:
 def test_a_transformer_of_dino_gives_its_class_token() -> None:
     torch.save({"teacher": {f"module.backbone.{k}": v for k, v in vit().state_dict().items()}}, "dino.pth")
     words = ("--data", "shapes", "--split", "test", "--limit", "8", "--out")
-    embedded("dino.pth", *words, "F", "--taps", "blocks.1,features", "--tokens", "class")
+    answered("embed", "dino.pth", *words, "F", "--taps", "blocks.1,features", "--tokens", "class")
     rows = open_stored(Path("F"))["test"].rows
     network: Any = open_encoder("dino.pth").network
     with torch.no_grad():
@@ -176,7 +159,7 @@ def test_a_transformer_of_dino_gives_its_class_token() -> None:
 
 def test_an_audit_reads_what_was_written_and_looks_behind_the_projector(trained: tuple[Path, Called]) -> None:
     run = str(trained[0])
-    embedded(run, "--out", "F", "--taps", "features,projector")
+    answered("embed", run, "--out", "F", "--taps", "features,projector")
     answers = []
     for words in (("F/test.safetensors", "--key", "projector"), (run, "--taps", "projector")):
         called = call("audit", *words, "--no-page", "--json", "--metrics", "level,erank_centred")
@@ -187,15 +170,9 @@ def test_an_audit_reads_what_was_written_and_looks_behind_the_projector(trained:
 
 
 def test_images_without_labels_have_none() -> None:
-    import numpy as np
-    from PIL import Image
-
-    Path("photos").mkdir()
-    for k in range(12):
-        noise = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(f"photos/{k}.png")
+    save_images("photos", 12, 32)
     words = ("timm:resnet18", "--untrained", "--image-size", "32", "--data", "photos", "--out", "F")
-    assert sum(embedded(*words)["rows"].values()) == 12
+    assert sum(answered("embed", *words)["rows"].values()) == 12
     assert all(part.labels is None for part in open_stored(Path("F")).values())
 
 
@@ -228,7 +205,9 @@ def test_the_terminal_says_what_is_where(trained: tuple[Path, Called]) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(words: tuple[str, ...], line: str, trained: tuple[Path, Called]) -> None:
-    assert line in refused(*(str(trained[0]) if word == "RUN" else word for word in words), "--out", "F")
+    assert line in refused(
+        "embed", *(str(trained[0]) if word == "RUN" else word for word in words), "--out", "F"
+    )
 
 
 def test_nonsense_of_a_launcher_is_one_line(
@@ -236,4 +215,4 @@ def test_nonsense_of_a_launcher_is_one_line(
 ) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "RANK 2 is not one of WORLD_SIZE 2 processes" in refused(str(trained[0]), "--out", "F")
+    assert "RANK 2 is not one of WORLD_SIZE 2 processes" in refused("embed", str(trained[0]), "--out", "F")

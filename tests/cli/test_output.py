@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from cli.helpers import SMALL, Called, call, records
+from cli.helpers import SMALL, Called, answered, call, records, save_images
 from fullrank.training.run_dir import RunDir
 
 COLLAPSING = (
@@ -25,17 +22,11 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Called]:
     return run, call(*COLLAPSING, "--on-collapse", "stop", "--out", str(run))
 
 
-def test_a_line_an_epoch_where_there_is_no_terminal(trained: tuple[Path, Called]) -> None:
+def test_plain_lines_where_there_is_no_terminal(trained: tuple[Path, Called]) -> None:
     lines = trained[1].out.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["0/2", "1/2", "2/2"]
-
-
-def test_plain_lines_have_no_escape_codes(trained: tuple[Path, Called]) -> None:
-    assert trained[1].out and "\x1b" not in trained[1].out
-
-
-def test_the_last_lines_tell_verdict_and_page(trained: tuple[Path, Called]) -> None:
-    *_, verdict, page = trained[1].out.splitlines()
+    assert "\x1b" not in trained[1].out
+    *_, verdict, page = lines
     assert verdict.startswith("verdict: ")
     assert page.split() == ["page", str(trained[0] / "report.html")]
 
@@ -44,45 +35,24 @@ def test_quiet_prints_nothing() -> None:
     assert call("train", "simsiam", *SMALL, "--epochs", "1", "--quiet", "--out", "run") == Called(0, "", "")
 
 
-def test_json_is_one_object_on_stdout_and_nothing_else() -> None:
-    called = call("train", "simsiam", *SMALL, "--epochs", "1", "--json", "--out", "run")
-    found = json.loads(called.out)
-    assert called.err == "" and called.out.count("\n") == 1
+def test_json_is_one_object_of_the_last_epoch_that_resume_says_again() -> None:
+    found = answered("train", "simsiam", *SMALL, "--epochs", "1", "--out", "run")
     assert {"run", "page", "verdict", "loss", "level", "rank", "knn"} <= found.keys()
-
-
-def test_json_tells_what_the_last_epoch_record_holds() -> None:
-    found = json.loads(call("train", "simsiam", *SMALL, "--epochs", "1", "--json", "--out", "run").out)
     last = [row for row in records(Path("run")) if row["event"] == "epoch"][-1]
     assert (found["loss"], found["knn"]) == (last["loss"], last["knn"]["top1"])
     assert found["verdict"] == last["verdict"]
+    assert {**answered("resume", "run"), "seconds": 0} == {**found, "seconds": 0}
 
 
-def test_resume_json_of_an_ended_run_is_what_train_said() -> None:
-    first = json.loads(call("train", "simsiam", *SMALL, "--epochs", "1", "--json", "--out", "run").out)
-    again = json.loads(call("resume", "run", "--json").out)
-    assert {**again, "seconds": 0} == {**first, "seconds": 0}
-
-
-def test_a_collapse_that_was_to_stop_the_run_exits_with_3(stopped: tuple[Path, Called]) -> None:
-    assert stopped[1].code == 3
-
-
-def test_a_run_stopped_for_collapse_says_so(stopped: tuple[Path, Called]) -> None:
-    assert "stopped because it collapsed" in stopped[1].out
-
-
-def test_a_run_stopped_for_collapse_ends_before_its_last_epoch(stopped: tuple[Path, Called]) -> None:
-    end = records(stopped[0])[-1]
+def test_a_collapse_that_was_to_stop_the_run_exits_with_3_also_on_resuming(
+    stopped: tuple[Path, Called],
+) -> None:
+    run, called = stopped
+    assert called.code == 3 and "stopped because it collapsed" in called.out
+    end = records(run)[-1]
     assert end["reason"] == "collapsed" and end["epoch"] < 4
-
-
-def test_a_run_stopped_for_collapse_has_its_page(stopped: tuple[Path, Called]) -> None:
-    assert (stopped[0] / "report.html").stat().st_size > 1000
-
-
-def test_resuming_a_run_stopped_for_collapse_exits_with_3_again(stopped: tuple[Path, Called]) -> None:
-    assert call("resume", str(stopped[0])).code == 3
+    assert (run / "report.html").stat().st_size > 1000
+    assert call("resume", str(run)).code == 3
 
 
 def test_a_collapse_exits_with_0_where_only_a_warning_was_asked_for() -> None:
@@ -107,10 +77,7 @@ def test_options_of_the_method_reach_it() -> None:
 
 
 def test_the_methods_defaults_hold_where_nobody_says_otherwise() -> None:
-    Path("images").mkdir()
-    for i in range(80):
-        pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"images/{i}.png")
+    save_images("images", 80)
     words = ("--data", "images", "--epochs", "1", "--quiet", "--image-size", "16", "--out", "run")
     assert call("train", "byol", *SMALL, *words).code == 0
     config = RunDir.open(Path("run")).config()
@@ -137,22 +104,8 @@ def test_tensorboard_gets_a_file() -> None:
     assert list(Path("run", "tensorboard").glob("events.*"))
 
 
-@pytest.fixture
-def unlabelled(here: Path) -> Path:
-    """A flat folder of images, as they come from a camera."""
-    (here / "flat").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(80):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(here / "flat" / f"{i}.png")
-    return here / "flat"
-
-
-def test_unlabelled_images_train_without_knn(unlabelled: Path) -> None:
-    words = ("--data", str(unlabelled), "--batch-size", "32", "--quiet", "--out", "run")
-    assert call("train", "simsiam", *SMALL, *words).code == 0
+def test_unlabelled_images_train_without_knn_which_is_told_once() -> None:
+    words = ("--data", str(save_images("flat", 80)), "--batch-size", "32", "--out", "run")
+    called = call("train", "simsiam", *SMALL, *words)
+    assert called.code == 0 and called.out.count("no k-NN: the images have no labels") == 1
     assert all(row["knn"] is None for row in records(Path("run")) if row["event"] == "epoch")
-
-
-def test_unlabelled_images_are_told_once_to_give_no_knn(unlabelled: Path) -> None:
-    words = ("--data", str(unlabelled), "--batch-size", "32", "--out", "run")
-    assert call("train", "simsiam", *SMALL, *words).out.count("no k-NN: the images have no labels") == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +174,18 @@ LAYOUTS: list[tuple[Callable[[nn.Module], dict[str, Any]], str]] = [
 every_layout = pytest.mark.parametrize(
     ("layout", "prefix"), LAYOUTS, ids=[layout.__name__ for layout, _ in LAYOUTS]
 )
+
+
+class Trap:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "caught"))
+
+
+class ShellTrap(Trap):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, (f"touch {self.path}",))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from encoders.foreign_layouts import (
+    ShellTrap,
     head,
     plain,
     resnet,
@@ -81,17 +81,9 @@ def test_what_is_not_recognised_says_what_to_do(tmp_path: Path) -> None:
     refused(tmp_path / "w.pth", "no backbone is recognised")
 
 
-class Trap:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, (f"touch {self.path}",))
-
-
 @pytest.mark.parametrize("legacy", [False, True])
 def test_no_code_in_a_checkpoint_is_run(legacy: bool, tmp_path: Path) -> None:
-    content = simsiam(resnet()) | {"extra": Trap(tmp_path / "sprung")}
+    content = simsiam(resnet()) | {"extra": ShellTrap(tmp_path / "sprung")}
     torch.save(content, tmp_path / "s.pth.tar", _use_new_zipfile_serialization=not legacy)
     refused(tmp_path / "s.pth.tar", "to be run, which is refused")
     torch.save(resnet(), tmp_path / "whole.pth")

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.features.augmented import BLOCK, Augmentation, augmented_batches
-from fullrank.features.extraction import embed_images
+from fullrank.features.extraction import BLOCK, Augmentation, augmented_batches, embed_images
 from fullrank.images.named import open_folder
 from fullrank.images.opening import open_data
 from fullrank.images.sources import LazySource, Source

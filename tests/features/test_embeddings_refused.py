@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from encoders.foreign_layouts import ShellTrap, Trap
 from features.embedding_writers import (
     N,
     Writer,
@@ -153,23 +154,6 @@ def test_a_wrong_index_is_refused(tmp_path: Path) -> None:
 
 
 # nothing in a file is ever run
-
-
-class Trap:
-    """Writes a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.write_text, (self.path, "caught"))
-
-
-class ShellTrap(Trap):
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return (os.system, (f"touch {self.path}",))
 
 
 @pytest.mark.parametrize("trap", [Trap, ShellTrap])

@@ -22,6 +22,7 @@ from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.result import EvaluationResult, result_folder
 from fullrank.features.extraction import embed_images
 from fullrank.features.shard_writer import StoreWriter
+from fullrank.options import CompareOptions
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.compare.arms import Comparison, gather
@@ -153,7 +154,7 @@ def foreign(tmp_path: Path) -> str:
 
 
 def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign: str) -> None:
-    images: Any = choose_images("shapes", bank=300, queries=120)
+    images: Any = choose_images("shapes", CompareOptions(bank=300, queries=120))
     subject: Any = measure(open_subject(foreign), images)
     sources = (images.queries, images.bank)
     rows = [
@@ -176,7 +177,7 @@ def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign: str
 
 
 def test_raw_pixels_stand_beside_the_encoders(foreign: str) -> None:
-    images: Any = choose_images("shapes", bank=300, queries=120)
+    images: Any = choose_images("shapes", CompareOptions(bank=300, queries=120))
     bank, asked = (source.images.flatten(1).double() for source in (images.bank, images.queries))
     cosine = torch.nn.functional.normalize(asked, dim=1) @ torch.nn.functional.normalize(bank, dim=1).T
     best, places = cosine.topk(20)
@@ -197,7 +198,7 @@ def test_images_without_labels_have_no_knn(foreign: str, tmp_path: Path) -> None
     for i in range(40):
         pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    images = choose_images(str(folder), queries=30)
+    images = choose_images(str(folder), CompareOptions(queries=30))
     subject = measure(open_subject(foreign), images)
     assert subject.judged is not None and subject.values["knn_same"] is None
     assert "the images have no labels" in images.about
@@ -257,7 +258,7 @@ def test_losses_of_several_methods_are_not_compared(fake_run: Any, tmp_path: Pat
 
 
 def test_widths_rows_taps_and_images_that_differ_are_said(fake_run: Any, foreign: str) -> None:
-    images = choose_images("shapes", bank=100, queries=100)
+    images = choose_images("shapes", CompareOptions(bank=100, queries=100))
     subjects = [open_subject(str(fake_run("healthy", epochs=2))), measure(open_subject(foreign), images)]
     said = " ".join(cautions(Comparison(gather(subjects), images)))
     for words in (

@@ -20,7 +20,7 @@ COMMANDS = {
     "resume": "continue a run exactly where it stopped",
     "audit": "judge embeddings or an encoder: has it collapsed, how, and how does one know",
     "embed": "write the features of images, of any tap of a run or a model",
-    "evaluate": "what a representation is worth: linear probe, k-NN, clustering, fine-tuning",
+    "evaluate": "quality of a representation: linear probe, k-NN, clustering, fine-tuning",
     "sweep": "train a grid of settings, here or on a cluster, and compare them",
     "compare": "several runs and models in one table and on one page",
     "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",

@@ -12,7 +12,7 @@ from typing import get_args
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
-from fullrank.report.audit.subjects import AuditOptions
+from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,17 @@ def run(words: Sequence[str]) -> int:
     """Audit, print the verdict, and write it down."""
     args = parse(Audit, words, "fullrank audit")
     if args.thresholds:
-        from fullrank.report.audit.thresholds_file import read_thresholds
-
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
         args = parse(Audit, words, "fullrank audit", default=known)
     failing = kinds(args.fail_on)
-    args = with_layers(args)
+    if args.layers not in ("", "all"):
+        raise UsageError(f"--layers takes all, not {args.layers}; name single ones with --taps")
+    if args.layers and args.taps:
+        raise UsageError("--taps and --layers all exclude each other")
+    args = replace(args, taps="all") if args.layers else args
     out = place(args)
     from fullrank.report.audit.page import as_object, write_audit
-    from fullrank.report.audit.printing import print_audit
-    from fullrank.report.audit.subjects import audit_against, audit_subject
+    from fullrank.report.audit.terminal import print_audit
     from fullrank.report.audit.view import Against, main_tap
     from fullrank.training.memory import keep_freed_memory
 
@@ -105,15 +106,6 @@ def kinds(text: str) -> set[str]:
         else:
             raise UnknownNameError("kind of verdict in --fail-on", name, [*known, "collapsed"])
     return chosen
-
-
-def with_layers(args: Audit) -> Audit:
-    """The same with all taps where --layers all says so."""
-    if args.layers not in ("", "all"):
-        raise UsageError(f"--layers takes all, not {args.layers}; name single ones with --taps")
-    if args.layers and args.taps:
-        raise UsageError("--taps and --layers all exclude each other")
-    return replace(args, taps="all") if args.layers else args
 
 
 def short_name(what: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -52,26 +52,20 @@ def run(words: Sequence[str]) -> int:
     with showing_progress(quiet=args.json) as on_progress:
         comparison = api.compare(args.subjects, args, out=page, on_progress=on_progress)
     if args.json:
-        print(json.dumps(as_object(comparison, page), allow_nan=False))
+        from fullrank.report.compare.cautions import cautions
+        from fullrank.report.render import plain_json
+
+        printed = {
+            "arms": [arm.as_dict() for arm in comparison.arms],
+            "images": comparison.images.as_dict() if comparison.images else None,
+            "cautions": cautions(comparison),
+            "notes": list(comparison.notes),
+            "page": str(page),
+        }
+        print(json.dumps(plain_json(printed), allow_nan=False))
         return 0
     from fullrank.report.compare.terminal import print_comparison
 
     print_comparison(comparison, make_console(150))
     print(f"page    {page}")
     return 0
-
-
-def as_object(comparison: Any, page: Path) -> dict[str, Any]:
-    """All that was found, as JSON has it."""
-    from fullrank.report.compare.cautions import cautions
-    from fullrank.report.render import plain_json
-
-    whole = {
-        "arms": [arm.as_dict() for arm in comparison.arms],
-        "images": comparison.images.as_dict() if comparison.images else None,
-        "cautions": cautions(comparison),
-        "notes": list(comparison.notes),
-        "page": str(page),
-    }
-    cleaned: dict[str, Any] = plain_json(whole)
-    return cleaned

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fullrank import api
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
@@ -19,14 +18,11 @@ from fullrank.options import (
     LinearOptions,
 )
 
-if TYPE_CHECKING:
-    from fullrank.evaluation.result import EvaluationResult
-
 HELP = """\
 usage: fullrank evaluate PROBE WHAT [OPTIONS]
 
-What a representation is worth. WHAT is a run, an encoder (a name of timm, torchvision or Hugging Face, a
-checkpoint) with --data, a folder of `fullrank embed`, or a file of embeddings with labels.
+Quality of a representation by its labels. WHAT is a run, an encoder (a name of timm, torchvision or Hugging
+Face, a checkpoint) with --data, a folder of `fullrank embed`, or a file of embeddings with labels.
 
 probes:
   linear    a linear classifier: logistic regression on features, or trained as a paper does it (--protocol)
@@ -119,47 +115,32 @@ def run(words: Sequence[str]) -> int:
     if probe not in PROBES:
         raise UnknownNameError("probe", probe, PROBES)
     args = parse(PROBES[probe], words[1:], f"fullrank evaluate {probe}")
-    if probe == "all":
-        return run_all(args)
     from fullrank.evaluation.result import result_folder
-    from fullrank.report.evaluation import result_table
+    from fullrank.report.evaluation import epochs_table, result_table
 
-    with showing_progress(quiet=args.json) as on_progress:
-        result = api.evaluate(probe, args.what, args, out=args.out, on_progress=on_progress)
-    path = result.write(result_folder(args.what, args.out))
-    if args.json:
-        print(json.dumps({**result.as_dict(), "written": str(path)}))
-    else:
-        show(result_table(result), [result], path)
-    return 0
-
-
-def run_all(args: All) -> int:
-    """The three probes for every encoder, as a table."""
-    from fullrank.evaluation.result import result_folder
-    from fullrank.evaluation.table import evaluate_all
-    from fullrank.report.evaluation import epochs_table
-    from fullrank.training.run_dir import write_atomically
-
-    with showing_progress(quiet=args.json) as on_progress:
-        rows = evaluate_all(args.what, args, on_progress)
     folder = result_folder(args.what, args.out)
-    for result in rows[-1].results.values():
-        result.write(folder)
-    whole = {"subject": args.what, "rows": [row.as_dict() for row in rows]}
-    path = folder / "all.json"
-    write_atomically(path, json.dumps(whole, indent=2).encode())
+    with showing_progress(quiet=args.json) as on_progress:
+        if probe == "all":
+            from fullrank.evaluation.table import evaluate_all
+
+            rows = evaluate_all(args.what, args, on_progress)
+            results, table = list(rows[-1].results.values()), epochs_table(rows)
+            printed = {"subject": args.what, "rows": [row.as_dict() for row in rows]}
+        else:
+            results = [api.evaluate(probe, args.what, args, out=args.out, on_progress=on_progress)]
+            table, printed = result_table(results[0]), results[0].as_dict()
+    path = [result.write(folder) for result in results][-1]
+    if probe == "all":
+        from fullrank.training.run_dir import write_atomically
+
+        path = folder / "all.json"
+        write_atomically(path, json.dumps(printed, indent=2).encode())
     if args.json:
-        print(json.dumps({**whole, "written": str(path)}))
-    else:
-        show(epochs_table(rows), rows[-1].results.values(), path)
-    return 0
-
-
-def show(table: Any, results: Iterable[EvaluationResult], path: Path) -> None:
-    """Print a table, its notes, and where it is written."""
+        print(json.dumps({**printed, "written": str(path)}))
+        return 0
     console = make_console(130)
     console.print(table)
     for note in dict.fromkeys(note for result in results for note in result.notes):
         console.print(f"note    {note}", markup=False)
     print(f"written {path}")
+    return 0

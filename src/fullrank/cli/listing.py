@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import tyro
@@ -34,24 +36,11 @@ class List:
     filter: str = ""
 
 
-def methods() -> list[Row]:
-    """Every registered method."""
-    from fullrank.methods import METHODS
-
-    return [
-        {
-            "name": name,
-            "paper": f"arXiv {m.paper}" if re.fullmatch(r"\d{4}\.\d{4,5}", m.paper) else m.paper,
-            "year": m.year,
-            "mechanism": m.mechanism,
-            "taps": _taps(name),
-        }
-        for name, m in METHODS.items()
-    ]
+def _paper(method: Any) -> str:
+    return f"arXiv {method.paper}" if re.fullmatch(r"\d{4}\.\d{4,5}", method.paper) else str(method.paper)
 
 
 def _taps(name: str) -> list[str]:
-    """The taps of a method, from a small one."""
     import torch
 
     from fullrank.methods import METHODS, build_method
@@ -80,88 +69,71 @@ def _taps(name: str) -> list[str]:
         return list(method.eval().embed(torch.zeros(2, 3, 2, 2)))
 
 
-def data() -> list[Row]:
-    """Every data set that is known by name."""
-    from fullrank.images.named import DATA
-
-    return [
-        {
-            "name": name,
-            "images": d.images,
-            "size": d.size or "varies",
-            "classes": d.classes,
-            "labelled": d.labelled,
-            "download": "with --download" if d.needs_download else "comes along",
-            "about": d.description,
-        }
-        for name, d in DATA.items()
-    ]
-
-
-def views() -> list[Row]:
-    """Every preset of views."""
-    from fullrank.views import VIEWS
-
-    return [
-        {"name": name, "views": len(v.views), "about": v.description, "source": v.source}
-        for name, v in VIEWS.items()
-    ]
-
-
-def backbones() -> list[Row]:
-    """Our narrow ResNets, then every timm name."""
+def _backbones() -> dict[str, Any]:
     from fullrank.networks.backbones import OWN_BACKBONES, backbone_names
 
-    return [
-        {"name": name, "from": "fullrank" if name in OWN_BACKBONES else "timm"} for name in backbone_names()
-    ]
+    return {name: "fullrank" if name in OWN_BACKBONES else "timm" for name in backbone_names()}
 
 
-def recipes() -> list[Row]:
-    """Every recipe in the package."""
+def _recipes() -> dict[str, Any]:
     from fullrank.training.recipes import load_recipe, recipe_names
 
-    loaded = [load_recipe(name) for name in recipe_names()]
-    return [{"name": r.name, "about": r.about, "aims at": r.aims_at, "source": r.source} for r in loaded]
+    return {name: load_recipe(name) for name in recipe_names()}
 
 
-def labs() -> list[Row]:
-    """Every lab, with its presets and parts."""
-    from fullrank.labs import LABS
+Column = str | tuple[str, Callable[[Any], Any]]
 
+LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], tuple[Column, ...]]] = {
+    "methods": (
+        "fullrank.methods:METHODS",
+        (("paper", _paper), "year", "mechanism", ("taps", lambda method: _taps(method.name))),
+    ),
+    "data": (
+        "fullrank.images.named:DATA",
+        (
+            "images",
+            ("size", lambda data: data.size or "varies"),
+            "classes",
+            "labelled",
+            ("download", lambda data: "with --download" if data.needs_download else "comes along"),
+            ("about", attrgetter("description")),
+        ),
+    ),
+    "views": (
+        "fullrank.views:VIEWS",
+        (("views", lambda preset: len(preset.views)), ("about", attrgetter("description")), "source"),
+    ),
+    "backbones": (_backbones, (("from", str),)),
+    "recipes": (_recipes, ("about", ("aims at", attrgetter("aims_at")), "source")),
+    "labs": (
+        "fullrank.labs:LABS",
+        (
+            "title",
+            ("presets", lambda lab: list(lab.presets)),
+            ("parts", lambda lab: list(lab.parts)),
+            "paper",
+        ),
+    ),
+    "metrics": (
+        "fullrank.collapse.metrics:METRICS",
+        ("label", ("range", lambda metric: f"{metric.low} to {metric.high}"), "better", "sees", "reference"),
+    ),
+}
+"""Tables by name: where the entries are, and the columns as attributes or functions of an entry."""
+
+
+def list_rows(what: str) -> list[Row]:
+    """Entries of one of `LISTS`, each with its name and columns."""
+    where, columns = LISTS[what]
+    if isinstance(where, str):
+        module, _, table = where.partition(":")
+        entries = getattr(importlib.import_module(module), table)
+    else:
+        entries = where()
+    getters = dict((column, attrgetter(column)) if isinstance(column, str) else column for column in columns)
     return [
-        {
-            "name": name,
-            "title": lab.title,
-            "presets": list(lab.presets),
-            "parts": list(lab.parts),
-            "paper": lab.paper,
-        }
-        for name, lab in LABS.items()
+        {"name": name} | {key: get(entry) for key, get in getters.items()} for name, entry in entries.items()
     ]
-
-
-def metrics() -> list[Row]:
-    """Every collapse metric, with what it sees and where it is from."""
-    from fullrank.collapse.metrics import METRICS
-
-    return [
-        {
-            "name": name,
-            "label": metric.label,
-            "range": f"{metric.low} to {metric.high}",
-            "better": metric.better,
-            "sees": metric.sees,
-            "reference": metric.reference,
-        }
-        for name, metric in METRICS.items()
-    ]
-
-
-LISTS: dict[str, Callable[[], list[Row]]] = {
-    "methods": methods, "data": data, "views": views, "backbones": backbones, "recipes": recipes,
-    "labs": labs, "metrics": metrics,
-}  # fmt: skip
 
 
 def run(words: Sequence[str]) -> int:
@@ -169,7 +141,7 @@ def run(words: Sequence[str]) -> int:
     args = parse(List, words, "fullrank list")
     if args.what not in LISTS:
         raise UnknownNameError("list", args.what, LISTS)
-    rows = [row for row in LISTS[args.what]() if args.filter in row["name"]]
+    rows = [row for row in list_rows(args.what) if args.filter in row["name"]]
     if args.json:
         print(json.dumps(rows, indent=2))
     else:

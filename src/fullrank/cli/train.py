@@ -34,6 +34,20 @@ recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each a
 `fullrank train METHOD --help` tells every option with the method's defaults, its own as --options.NAME."""
 
 
+OPTIONS_HELP = """\
+Trains a method on unlabelled images and watches for collapse. Defaults are the method's for large images; \
+for images of up to 64 pixels it may have others (the run's config.yaml tells).
+
+    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first
+
+    Attributes:{attributes}
+        quiet: print nothing but errors.
+        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.
+        profile: train so many steps only, tell where their time goes, and keep but a trace.
+        options: the method's own knobs.
+"""
+
+
 def run(words: Sequence[str]) -> int:
     """Train from the start."""
     from fullrank.methods import METHODS
@@ -54,14 +68,9 @@ def run(words: Sequence[str]) -> int:
     if args.profile:
         return show_profile(config, args)
     notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
+    notes = notes if recipe != words[0] else []
     out = Path(args.out) if args.out else free_name(config)
-    return follow(
-        lambda listeners: api.train_config(config, out, listeners, data),
-        out,
-        config.log,
-        args,
-        notes if recipe != words[0] else (),
-    )
+    return follow(lambda listen: api.train_config(config, out, listen, data), out, config.log, args, notes)
 
 
 def show_profile(config: Any, args: Any) -> int:
@@ -81,12 +90,7 @@ def show_profile(config: Any, args: Any) -> int:
 
 
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
-    """The starting point of a method or recipe on the data of --data."""
-    return api.starting_point(what, _data_of(words))
-
-
-def _data_of(words: Sequence[str]) -> str:
-    """The value of --data, before all options are parsed."""
+    """The starting point of a method or recipe on the data of --data, before all options are parsed."""
     from fullrank.training.config import TrainConfig
 
     data = TrainConfig.data
@@ -95,7 +99,7 @@ def _data_of(words: Sequence[str]) -> str:
             data = following
         elif word.startswith("--data="):
             data = word.removeprefix("--data=")
-    return data
+    return api.starting_point(what, data)
 
 
 def parse_options(
@@ -127,7 +131,6 @@ def parse_options(
 
 
 def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
-    """The command line over these settings."""
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
 
@@ -147,21 +150,9 @@ def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[
         frozen=True,
         namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
     )
-    Args.__doc__ = _options_help(prog, TrainConfig.__doc__ or "")
+    attributes = (TrainConfig.__doc__ or "").split("Attributes:", 1)[1].rstrip()
+    Args.__doc__ = OPTIONS_HELP.format(prog=prog, attributes=attributes)
     return parse(Args, words, prog, default=Args(**known))
-
-
-def _options_help(prog: str, doc: str) -> str:
-    return (
-        "Trains a method on unlabelled images and watches for collapse. Defaults are the method's for large "
-        "images; for images of up to 64 pixels it may have others (the run's config.yaml tells).\n\n"
-        f"    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first\n\n"
-        f"    Attributes:{doc.split('Attributes:', 1)[1].rstrip()}\n"
-        "        quiet: print nothing but errors.\n"
-        "        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.\n"
-        "        profile: train so many steps only, tell where their time goes, and keep but a trace.\n"
-        "        options: the method's own knobs.\n"
-    )
 
 
 def to_config(args: Any) -> Any:
@@ -206,17 +197,12 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
     if args.json:
         print(json.dumps(result(outcome, page)))
     elif not args.quiet:
-        print_end(outcome, page, shown)
+        if not shown:
+            print(f"this run had ended already ({outcome.reason}): nothing is left to train")
+        elif outcome.reason == "collapsed":
+            print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
+        print(f"page    {page}")
     return 3 if outcome.reason == "collapsed" else 0
-
-
-def print_end(outcome: Any, page: Path, epochs: int) -> None:
-    """Print why a run ended, and where its page is."""
-    if not epochs:
-        print(f"this run had ended already ({outcome.reason}): nothing is left to train")
-    elif outcome.reason == "collapsed":
-        print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
-    print(f"page    {page}")
 
 
 def result(outcome: Any, page: Path) -> dict[str, Any]:

@@ -111,10 +111,6 @@ def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
     """Tell whether a ResNet's children were saved without the ReLU of its stem.
 
     lightly's ResNets call their first ReLU as a function, so that a sequence of their children has none.
-
-    Example:
-        >>> stem_lacks_relu(["backbone.0.weight", "backbone.2.0.conv1.weight"], "backbone.")
-        True
     """
     return f"{prefix}0.weight" in weights and f"{prefix}2.0.conv1.weight" in weights
 

@@ -24,11 +24,7 @@ OWN_FORMAT = "fullrank-encoder"
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a checkpoint by name, and its other texts and numbers.
-
-    Raises:
-        DataError: damaged, or not openable without running code.
-    """
+    """Read the tensors of a checkpoint by name, and its other texts and numbers."""
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -48,11 +44,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def open_run_encoder(path: Path, image_size: int | None = None) -> Encoder:
-    """Open the `encoder.safetensors` of a run; its header says everything about it.
-
-    Raises:
-        UsageError: the file is no run's, or does not fit its header.
-    """
+    """Open the `encoder.safetensors` of a run; its header says everything about it."""
     weights, header = read_weights(path)
     origin = f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs"
     return _from_header(path, header, weights, path, origin, image_size)
@@ -95,18 +87,9 @@ def open_checkpoint(
     stem: Stem = "auto",
     image_size: int | None = None,
 ) -> Encoder:
-    """Open the encoder in a checkpoint, whose prefix and architecture are found.
+    """Open the encoder in a checkpoint, whose prefix and architecture are found; see `open_encoder`.
 
-    Args:
-        path: the file; a solo-learn `args.json` beside it is read.
-        arch: the architecture, where its weights do not tell it.
-        prefix: of the backbone's weights, where it is not the one wanted.
-        stem: of a ResNet whose first convolution is 3x3: `cifar` (padding 1) or `cifar-pad2` (solo-learn's).
-        image_size: side in pixels.
-
-    Raises:
-        DataError: damaged, or not openable without running code.
-        UsageError: no backbone is recognised, or the weights do not fit it exactly.
+    A solo-learn `args.json` beside the file is read.
     """
     weights, said = read_weights(path)
     if said.get("format") == OWN_FORMAT:
@@ -192,7 +175,6 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
 
 
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
-    """Records of the training script: `arch`, `method`, `library`."""
     records: dict[str, Any] = {"arch": said.get("arch")}
     arguments = said.get("args")
     if isinstance(arguments, StoredObject):

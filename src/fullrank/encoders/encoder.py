@@ -70,9 +70,6 @@ def make_encoder(
         mean, std: to normalise with; None means ImageNet's, or with a CIFAR stem those of the images.
         crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
         recorded: mean, std and size are on record, so that nothing is assumed.
-
-    Raises:
-        UsageError: the network cannot take such images, or gives no features [n, d].
     """
     network = built.network.eval().requires_grad_(False)
     size = image_size or built.image_size or (32 if built.small else 224)
@@ -158,12 +155,7 @@ def find_taps(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def tap_module(network: nn.Module, name: str) -> nn.Module:
-    """The module of a name in a network; an unknown one names the nearest.
-
-    Example:
-        >>> tap_module(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
-        ReLU()
-    """
+    """The module of a name in a network; an unknown one names the nearest."""
     modules = {key: module for key, module in network.named_modules() if key}
     if name not in modules:
         taps = ", ".join(find_taps(network))

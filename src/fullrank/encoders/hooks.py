@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -64,9 +65,6 @@ def take_taps(
     Returns:
         A context; its value is a mapping that every forward pass fills anew: tap to rows [n, c].
 
-    Raises:
-        UsageError: during the forward pass: a module puts out nothing that has rows.
-
     Example:
         >>> import torch
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
@@ -77,13 +75,10 @@ def take_taps(
     """
     rows: dict[str, Tensor] = {}
 
-    def recorder(name: str) -> Any:
-        def record(_: nn.Module, __: Any, output: Any) -> None:
-            rows[name] = pool(output, name, tokens, prefix_tokens, channels_last)
+    def record(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        rows[name] = pool(output, name, tokens, prefix_tokens, channels_last)
 
-        return record
-
-    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
     try:
         yield rows
     finally:
@@ -94,16 +89,7 @@ def take_taps(
 def pool(
     output: Any, name: str = "", tokens: Tokens = "mean", prefix_tokens: int = 0, channels_last: bool = False
 ) -> Tensor:
-    """The output of a module as rows [n, c]; see `take_taps`.
-
-    Raises:
-        UsageError: it is no tensor with 2 to 4 axes, nor a tuple or output that begins with one.
-
-    Example:
-        >>> import torch
-        >>> [pool(torch.ones(2, *shape)).shape[1] for shape in ((8, 5, 5), (5, 5, 8), (9, 8))]
-        [8, 8, 8]
-    """
+    """The output of a module as rows [n, c], else a UsageError; see `take_taps`."""
     while isinstance(output, Mapping):
         output = next(iter(output.values()), None)
     while isinstance(output, tuple | list):

@@ -111,7 +111,6 @@ def _not_here(what: str) -> DataError:
 
 
 def _from_hub(repository: str, names: list[str], download: bool) -> Path | None:
-    """The first of some files of a Hugging Face repository."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -130,7 +129,6 @@ def _from_hub(repository: str, names: list[str], download: bool) -> Path | None:
 
 
 def _from_url(url: str, download: bool) -> Path | None:
-    """A file in torch's cache, or fetched into it."""
     path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if path.is_file():
         return path
@@ -147,7 +145,12 @@ def _from_url(url: str, download: bool) -> Path | None:
 def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
     """A directory as timm puts it on the Hub: `config.json` and `model.safetensors`."""
     config = read_json(folder / "config.json")
-    weights = _folder_weights(folder)
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise DataError(
+            f"{folder} holds no weights: {' or '.join(WEIGHT_FILES)} is needed beside config.json"
+        )
+    weights = read_weights(file)[0]
     given = config.get("pretrained_cfg") or config
     import timm
 
@@ -162,13 +165,6 @@ def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
             options.setdefault(key, config[key])
     known["num_classes"] = options.get("num_classes", known.get("num_classes", 1000))
     return _timm(architecture, known, options, weights, str(folder), image_size)
-
-
-def _folder_weights(folder: Path) -> dict[str, Tensor]:
-    for name in WEIGHT_FILES:
-        if (folder / name).is_file():
-            return read_weights(folder / name)[0]
-    raise DataError(f"{folder} holds no weights: {' or '.join(WEIGHT_FILES)} is needed beside config.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -272,7 +268,10 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
             f"hf:{where} lacks {len(missing) + len(unlike)} weights of its architecture ({shown})"
         )
     network = PooledOutput(encoder, dense)
-    seen = _preprocessing(where, download)
+    path: Path | None = Path(where, "preprocessor_config.json")
+    if not Path(where).is_dir():
+        path = _from_hub(where, ["preprocessor_config.json"], download)
+    seen = read_json(path) if path is not None and path.is_file() else {}
     sizes = (seen.get("crop_size"), seen.get("size"), getattr(encoder.config, "image_size", None))
     size = next(filter(None, map(_side, sizes)), None)
     resized = _side(seen.get("size")) or size
@@ -301,14 +300,6 @@ def _quiet(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-
-def _preprocessing(where: str, download: bool) -> Mapping[str, Any]:
-    """`preprocessor_config.json` of a model, or nothing."""
-    path: Path | None = Path(where, "preprocessor_config.json")
-    if not Path(where).is_dir():
-        path = _from_hub(where, ["preprocessor_config.json"], download)
-    return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _side(size: Any) -> int | None:

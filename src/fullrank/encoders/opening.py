@@ -96,9 +96,6 @@ def is_encoder(spec: str | Path) -> bool:
     A name, a directory with a model in it, or a file that holds weights: one whose ending no embedding has,
     or whose tensors are in their majority named as weights are.
 
-    Raises:
-        DataError: the file is damaged, or not openable without running code.
-
     Example:
         >>> is_encoder("timm:resnet18"), is_encoder("features.npy")
         (True, False)

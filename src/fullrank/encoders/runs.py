@@ -21,7 +21,15 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.run_dir import RunDir
 
-__all__ = ["METHOD_TAPS", "EveryTap", "encoder_header", "open_with_taps", "own_data", "own_run"]
+__all__ = [
+    "METHOD_TAPS",
+    "EveryTap",
+    "encoder_header",
+    "open_with_taps",
+    "own_data",
+    "own_run",
+    "read_header",
+]
 
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
@@ -36,10 +44,7 @@ def own_run(what: str | Path) -> RunDir | None:
 def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Data:
     """Open the images that a run was trained on, and the ones that it held out.
 
-    Args:
-        config: of the run.
-        limit: only so many of each; 0 is all that the run saw.
-        download: fetch a named data set that is not there.
+    `limit` takes only so many of each; 0 is all that the run saw.
 
     Example:
         >>> data = own_data(TrainConfig(limit=50, seed=3))
@@ -54,10 +59,6 @@ class EveryTap(nn.Module):
     """A method as a network, with a module for the output of each of its taps.
 
     Scores over codes are divided by the method's temperature, as the softmax over them wants it.
-
-    Args:
-        method: with its weights loaded.
-        taps: what its `embed` gives.
     """
 
     def __init__(self, method: Method, taps: Sequence[str]) -> None:
@@ -80,12 +81,7 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
     """Open an encoder; of a run whose method's taps are wanted, the whole method.
 
     The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run
-    kept its last healthy encoder, that one's.
-
-    Args:
-        what: see `open_encoder`.
-        taps: layer outputs; `projector`, `predictor`, `target`, `codes` and `backbone` are a method's.
-        options: of `open_encoder`.
+    kept its last healthy encoder, that one's. `options` are those of `open_encoder`.
 
     Raises:
         UsageError: the method has no such tap, or the run no checkpoint.
@@ -110,9 +106,16 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
 
 
 def _method(run: RunDir) -> Method:
-    """The method of a run in eval mode, with the weights of its encoder."""
-    config = run.config()
-    state = _state(run)
+    config, step = run.config(), encoder_header(run).get("step")
+    for name in ("last", "healthy"):  # the checkpoint that the run's encoder is of
+        state = run.load_checkpoint(name)
+        if state is not None and state["progress"]["step"] == step:
+            break
+    else:
+        raise UsageError(
+            f"{run.path} has no checkpoint of its encoder (step {step}): its features and layers can be had, "
+            f"what its method puts behind them cannot"
+        )
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(config.backbone, config.image_size, stem=config.stem)
         method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
@@ -125,36 +128,23 @@ def _method(run: RunDir) -> Method:
 
 
 def encoder_header(run: RunDir) -> dict[str, Any]:
-    """The header of a run's encoder: method, data, epoch, step, verdict and more.
-
-    Raises:
-        DataError: no encoder is there yet.
-    """
-    from safetensors import safe_open
-
+    """The header of a run's encoder: method, data, epoch, step, verdict and more."""
     path = run.path / "encoder.safetensors"
     if not path.is_file():
         raise DataError(f"{run.path} has no encoder.safetensors yet: its first checkpoint writes one")
+    return read_header(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The texts in the header of a safetensors file, parsed where they are JSON."""
+    from safetensors import safe_open
+
+    def value(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
     with safe_open(path, framework="np") as file:
         # the library gives them in an order of chance
-        return {key: _value(text) for key, text in sorted((file.metadata() or {}).items())}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _state(run: RunDir) -> dict[str, Any]:
-    """The checkpoint that the run's encoder is of."""
-    step = encoder_header(run).get("step")
-    for name in ("last", "healthy"):
-        state = run.load_checkpoint(name)
-        if state is not None and state["progress"]["step"] == step:
-            return state
-    raise UsageError(
-        f"{run.path} has no checkpoint of its encoder (step {step}): its features and layers can be had, "
-        f"what its method puts behind them cannot"
-    )
+        return {key: value(text) for key, text in sorted((file.metadata() or {}).items())}

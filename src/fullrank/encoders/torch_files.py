@@ -30,10 +30,6 @@ class StoredObject:
 
     Attributes:
         fields: what was stored of it, by name; empty where that is not a mapping.
-
-    Example:
-        >>> StoredObject("any", "arguments").fields
-        {}
     """
 
     fields: dict[str, Any]
@@ -205,7 +201,9 @@ def _with_tensors(content: Any, held: list[Tensor]) -> Any:
 def _why(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return f"{path} is empty"
-    if _first_bytes(path) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         return f"{path} is damaged or cut short"
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)|\[<class '([\w.]+)'|class ([\w.]+)", text)
@@ -224,8 +222,3 @@ def _why(path: Path, error: Exception) -> str:
         )
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{path} is damaged or no file of torch.save: {first[:120]}"
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)

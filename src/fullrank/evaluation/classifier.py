@@ -32,11 +32,7 @@ __all__ = ["Trained", "classifier_result", "labelled_only", "open_encoder_and_im
 
 
 def open_encoder_and_images(what: str | Path, options: EvaluateOptions) -> tuple[Encoder, Data]:
-    """Open an encoder and labelled images to train a classifier on.
-
-    Raises:
-        UsageError: no encoder is named, or images are missing.
-    """
+    """Open an encoder and labelled images to train a classifier on."""
     if options.tap not in ("", "features"):
         raise UsageError("a classifier trained on images stands on the encoder's features: leave --tap out")
     if not options.data and kind_of(what) != "encoder":
@@ -84,10 +80,10 @@ def train_classifier(
     model: Encoder,
     data: Data,
     protocol: Protocol,
-    *,
     seed: int = 0,
     state: Path | None = None,
     on_progress: OnProgress | None = None,
+    *,
     device: torch.device | str | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Trained:
@@ -96,18 +92,12 @@ def train_classifier(
     Images without a label are left out. The given encoder is not changed: fine-tuning works on a copy.
 
     Args:
-        model: the encoder.
-        data: labelled images to train on and to measure on.
-        protocol: how.
+        model, data, protocol: what is trained, on which labelled images, and how.
         seed: of initialisation, order and crops.
         state: a file for the state of each epoch, to go on from after a kill.
         on_progress: called after every epoch.
         device: None is a GPU where there is one, else the CPU.
         precision: of the encoder's passes.
-
-    Raises:
-        UsageError: no labels, fewer than two classes, or more test classes than training classes.
-        FullrankError: the loss stopped being finite, or frozen weights moved.
     """
     train, test = labelled_only(data.train, "training"), labelled_only(data.held_out, "test")
     classes = max(classes_of(train), classes_of(test))
@@ -180,8 +170,6 @@ def classifier_result(
 
 @dataclass
 class _Training:
-    """The training of a classifier, and its state on the disk."""
-
     network: nn.Module
     classifier: nn.Linear
     optimizer: Optimizer
@@ -271,12 +259,20 @@ class _Training:
         return Trained(**state["done"])
 
 
-def labelled_only(source: Source, what: str) -> Source:
-    """The labelled ones among `what` images; raises UsageError where there are none."""
+def labelled(source: Source) -> Source | None:
+    """The labelled ones among images, if any."""
     labels = source.labels
     if labels is None or not (labels >= 0).any():
-        raise UsageError(f"the {what} images ({source.name}) have no labels, which a classifier needs")
+        return None
     return source if (labels >= 0).all() else source.subset(np.flatnonzero(labels >= 0))
+
+
+def labelled_only(source: Source, what: str) -> Source:
+    """The labelled ones among `what` images; raises UsageError where there are none."""
+    found = labelled(source)
+    if found is None:
+        raise UsageError(f"the {what} images ({source.name}) have no labels, which a classifier needs")
+    return found
 
 
 def _optimizer(protocol: Protocol, classifier: nn.Linear, network: nn.Module) -> Optimizer:

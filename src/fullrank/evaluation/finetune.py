@@ -23,12 +23,9 @@ __all__ = ["evaluate_finetune", "label_share"]
 
 
 def label_share(data: Data, share: float, seed: int = 0) -> Data:
-    """The data with a share of its training labels, at least one of each class.
+    """The data with a share in (0, 1] of its training labels, at least one of each class.
 
-    Args:
-        data: with labels.
-        share: in (0, 1].
-        seed: of the choice; a smaller share lies within a larger one.
+    A smaller share lies within a larger one of the same seed.
 
     Example:
         >>> from fullrank.images.opening import open_data
@@ -59,12 +56,7 @@ def evaluate_finetune(
     for share in sorted(shares):
         part = label_share(data, share, options.seed)
         trained = train_classifier(
-            model,
-            part,
-            protocol,
-            seed=options.seed,
-            on_progress=on_progress,
-            precision=options.precision,
+            model, part, protocol, options.seed, None, on_progress, precision=options.precision
         )
         by_share[f"{share:g}"] = {**trained.results(), "images": trained.images}
     results = {**trained.results(), "by_share": by_share}

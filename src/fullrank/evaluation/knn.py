@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,21 +13,25 @@ from fullrank.probes.knn import KS, knn_probe
 from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
 from fullrank.probes.neighbours import Metric
 
-__all__ = ["evaluate_knn", "knn", "legacy_knn"]
+__all__ = ["evaluate_knn"]
 
 
-def knn(
-    features: Features,
-    *,
-    metric: Metric = "cosine",
-    ks: Sequence[int] | None = None,
-    temperatures: Sequence[float] | None = None,
-    seed: int = 0,
+def evaluate_knn(
+    what: str | Path | Features,
+    options: KnnOptions,
+    _: str | Path = "",
+    on_progress: OnProgress | None = None,
 ) -> EvaluationResult:
     """k nearest neighbours, k and vote chosen on training rows; see `knn_probe`."""
+    ks = [int(k) for k in split_numbers(options.ks, "--ks", whole=True)] if options.ks else None
+    given: dict[str, Any] = {}
+    if options.temperatures:
+        given = {"temperatures": split_numbers(options.temperatures, "--temperatures")}
+    features = open_features(what, options, on_progress)
+    if options.legacy:
+        return _legacy(features, options.legacy, options.metric)
     started = time.perf_counter()
-    train, test = features.train, features.test
-    given: dict[str, Any] = {} if temperatures is None else {"temperatures": temperatures}
+    train, test, metric, seed = features.train, features.test, options.metric, options.seed
     scan = knn_probe(
         test.rows, test.labels, train.rows, train.labels, ks=ks, metric=metric, seed=seed, **given
     )
@@ -38,30 +41,18 @@ def knn(
     return of_features("knn", features, "vote", results, settings, started)
 
 
-def legacy_knn(features: Features, *, kind: Literal["li", "solo"], metric: Metric = "l2") -> EvaluationResult:
+def _legacy(features: Features, kind: Literal["li", "solo"], metric: Metric) -> EvaluationResult:
     """k-NN as published code scores it: Li's scan, or solo-learn's weights."""
     started = time.perf_counter()
-    train, test = features.train, features.test
+    rows = (features.test.rows, features.test.labels, features.train.rows, features.train.labels)
     settings: dict[str, Any] = {"metric": metric}
     notes = []
     if kind == "li":
-        scan = li_knn_scan(test.rows, test.labels, train.rows, train.labels, metric)
+        scan = li_knn_scan(*rows, metric)
         results = {"top1": scan.best_accuracy, "k": scan.best_k}
         notes = ["k was chosen on the test rows, as the published code does: optimistic"]
     else:
-        top1, top5 = solo_knn(test.rows, test.labels, train.rows, train.labels, metric=metric)
+        top1, top5 = solo_knn(*rows, metric=metric)
         results = {"top1": top1, "top5": top5, "k": 20}
         settings |= {"k": 20, "temperature": 0.07}
     return of_features("knn", features, kind, results, settings, started, notes)
-
-
-def evaluate_knn(
-    what: str | Path, options: KnnOptions, _: str | Path = "", on_progress: OnProgress | None = None
-) -> EvaluationResult:
-    """k nearest neighbours on features."""
-    ks = [int(k) for k in split_numbers(options.ks, "--ks", whole=True)] if options.ks else None
-    temperatures = split_numbers(options.temperatures, "--temperatures") if options.temperatures else None
-    features = open_features(what, options, on_progress)
-    if options.legacy:
-        return legacy_knn(features, kind=options.legacy, metric=options.metric)
-    return knn(features, metric=options.metric, ks=ks, temperatures=temperatures, seed=options.seed)

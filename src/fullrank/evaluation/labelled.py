@@ -53,13 +53,9 @@ class Features:
 
 
 def open_features(
-    what: str | Path, options: EvaluateOptions, on_progress: OnProgress | None = None
+    what: str | Path | Features, options: EvaluateOptions, on_progress: OnProgress | None = None
 ) -> Features:
-    """Open or compute labelled features.
-
-    Raises:
-        UsageError: there are no labels, or the options do not fit what was named.
-        DataError: not there, or damaged.
+    """Open or compute labelled features; those that are open already are returned as they are.
 
     Example:
         >>> import tempfile
@@ -70,6 +66,8 @@ def open_features(
         >>> len(features.train), len(features.test), features.train.rows.shape[1]
         (40, 10, 4)
     """
+    if isinstance(what, Features):
+        return what
     taps = [options.tap] if options.tap else None
     named = options.changed(key=options.key or options.tap)  # of a file, the tap is the array
     subject = open_subject(what, named, taps, more_images=True)

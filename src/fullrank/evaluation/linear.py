@@ -61,14 +61,9 @@ def evaluate_linear(
         raise UnknownNameError("protocol", options.protocol, ["logistic", *PROTOCOLS])
     protocol = PROTOCOLS[options.protocol].changed(options.epochs, options.lr, options.protocol_batch)
     model, data = open_encoder_and_images(what, options)
+    state = result_folder(what, out) / f".linear-{options.protocol}.partial.pt"
     trained = train_classifier(
-        model,
-        data,
-        protocol,
-        seed=options.seed,
-        state=result_folder(what, out) / f".linear-{options.protocol}.partial.pt",
-        on_progress=on_progress,
-        precision=options.precision,
+        model, data, protocol, options.seed, state, on_progress, precision=options.precision
     )
     curve = {"top1": trained.top1, "top5": trained.top5, "loss": trained.loss}
     results = {**trained.results(), "curve": curve}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fullrank.encoders.runs import own_run
+from fullrank.encoders.runs import own_run, read_header
 from fullrank.errors import DataError
-from fullrank.evaluation.cluster import cluster
-from fullrank.evaluation.knn import knn
+from fullrank.evaluation.cluster import evaluate_cluster
+from fullrank.evaluation.knn import evaluate_knn
 from fullrank.evaluation.labelled import open_features
 from fullrank.evaluation.linear import linear
 from fullrank.evaluation.result import EvaluationResult
-from fullrank.options import EvaluateOptions, OnProgress
+from fullrank.options import ClusterOptions, EvaluateOptions, KnnOptions, OnProgress
 from fullrank.training.records import EpochRecord, parse_record
 from fullrank.training.run_dir import RunDir
 
@@ -47,19 +46,9 @@ class EncoderRow:
 
 
 def encoders(run: RunDir) -> dict[int, Path]:
-    """Find the encoders of a run by epoch: those of `--keep-every`, and the last one.
-
-    Raises:
-        DataError: the run has none yet.
-    """
-    from safetensors import safe_open
-
+    """Find the encoders of a run by epoch: those of `--keep-every`, and the last one."""
     files = [*sorted((run.path / "encoders").glob("epoch_*.safetensors")), run.path / "encoder.safetensors"]
-    epochs = {}
-    for file in files:
-        if file.is_file():
-            with safe_open(file, framework="np") as opened:
-                epochs[int(json.loads((opened.metadata() or {}).get("epoch", "0")))] = file
+    epochs = {int(read_header(file).get("epoch", 0)): file for file in files if file.is_file()}
     if not epochs:
         raise DataError(f"{run.path} has no encoder yet: its first checkpoint writes one")
     return dict(sorted(epochs.items()))
@@ -81,15 +70,14 @@ def evaluate_all(
         features = replace(open_features(file, options, on_progress), name=str(what))
         results = {
             "linear": linear(features, seed=seed),
-            "knn": knn(features, seed=seed),
-            "cluster": cluster(features, seed=seed),
+            "knn": evaluate_knn(features, KnnOptions(seed=seed)),
+            "cluster": evaluate_cluster(features, ClusterOptions(seed=seed)),
         }
         rows.append(EncoderRow(epoch, results, logged.get(epoch or 0, {})))
     return rows
 
 
 def _logged(run: RunDir) -> dict[int, dict[str, Any]]:
-    """Loss, verdict and three measures of the judged tap, by epoch."""
     epochs = {}
     for line in run.metrics_path.read_bytes().splitlines():
         record = parse_record(line)

@@ -20,6 +20,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ from fullrank.features.files import (
     ArrayFile,
     OpenedTable,
     existing,
+    read_hdf5,
     read_npy,
     read_npz,
     read_safetensors,
     read_torch,
+    read_zarr,
 )
-from fullrank.features.hdf5_zarr import read_hdf5, read_zarr
 from fullrank.features.keys import as_labels, is_label_name
 from fullrank.features.labels import label_values
 from fullrank.features.parquet_rows import open_parquet_rows
@@ -107,15 +109,8 @@ class Rows:
         return self._scan(rows or max(1, CHUNK_ELEMENTS // self.d))
 
     def _scan(self, rows: int) -> Iterator[Tensor]:
-        blocks = self.table.scan(rows)
-        while True:
-            try:
-                block = next(blocks)
-            except StopIteration:
-                return
-            except _DAMAGE as error:
-                raise self._damaged(error) from error
-            yield block
+        with self._reading():
+            yield from self.table.scan(rows)
 
     def rows(self, index: Any) -> Tensor:
         """The rows [k, d] at `index`: sorted, without repetitions."""
@@ -124,15 +119,18 @@ class Rows:
             raise UsageError(
                 f"rows are taken by a sorted index without repetitions, from 0 to {self.n - 1:,}"
             )
-        try:
+        with self._reading():
             return self.table.take(wanted)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> DataError:
-        if isinstance(error, DataError):
-            return error
-        return DataError(f"{self.origin} is damaged or changed while it was read: {str(error)[:120]}")
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError:
+            raise
+        except _DAMAGE as error:
+            said = str(error)[:120]
+            raise DataError(f"{self.origin} is damaged or changed while it was read: {said}") from error
 
 
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zipfile.BadZipFile)
@@ -150,9 +148,7 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
         key: the array to read, where a file holds several: a name, or a path as `train/features`.
 
     Raises:
-        DataError: missing, empty, damaged, a pickle, several arrays that it could be, or no matrix of real
-            numbers.
-        UnknownNameError: no array is called `key`.
+        DataError, UnknownNameError: missing, damaged, a pickle, or not one matrix of real numbers.
         UsageError: the format needs a package that is not installed.
 
     Example:
@@ -203,7 +199,6 @@ def is_zarr(path: Path) -> bool:
 
 
 def _opened_file(path: Path, key: str | None) -> OpenedTable:
-    """The table of one existing file, or of one zarr directory."""
     suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
     if suffix in (".pkl", ".pickle", ".p", ".joblib"):
         raise DataError(
@@ -278,7 +273,6 @@ def _folder(folder: Path, key: str | None) -> Rows:
 def _folder_labels(
     folder: Path, shards: list[OpenedTable], label_files: list[Path], n: int
 ) -> tuple[Indices | None, list[str]]:
-    """Labels from within the shards, else from files beside them."""
     where = f"the labels in {folder}"
     if all(shard.labels is not None for shard in shards):
         return _labels(where, np.concatenate([np.asarray(shard.labels) for shard in shards]))

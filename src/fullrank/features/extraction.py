@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,13 +14,84 @@ from torch import Tensor, nn
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
 from fullrank.errors import DataError, UsageError
-from fullrank.features.augmented import Augmentation, augmented_batches
+from fullrank.images.batch_loaders import LazyLoader, Wanted
 from fullrank.images.loader import evaluation_batches
-from fullrank.images.sources import Indices, Source
+from fullrank.images.sources import Indices, LazySource, MemorySource, Source
 from fullrank.options import OnProgress
-from fullrank.views import image_ops
+from fullrank.views import VIEWS, Params, Views, image_ops
 
-__all__ = ["Embedded", "embed_images", "embed_whole", "part_of"]
+__all__ = ["Augmentation", "Embedded", "augmented_batches", "embed_images", "embed_whole", "part_of"]
+
+
+BLOCK = 256  # images whose views are sampled together; an image's place in the source decides its block
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How often an image is seen, and how.
+
+    Attributes:
+        count: k, views of an image.
+        preset: a name of `VIEWS`; its full-sized views take turns, small crops are left out.
+        seed: of everything random.
+    """
+
+    count: int
+    preset: str = "simsiam"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"{self.count} augmented views are none: take 1 or more")
+        VIEWS[self.preset]
+
+    def views(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> Views:
+        """The k views of images of this size."""
+        whole = [view for view in VIEWS[self.preset].views if view.size == 1]
+        return Views([whole[k % len(whole)] for k in range(self.count)], image_size, mean, std)
+
+
+def augmented_batches(
+    source: Source,
+    part: Indices,
+    batch_size: int,
+    views: Views,
+    seed: int,
+    workers: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Iterate over a sorted part of the images, each as its k normalised views.
+
+    Returns:
+        An iterator over (indices int64 [b], k tensors float32 [b, 3, S, S] on the device). Images that cannot
+        be decoded are left out.
+    """
+    from fullrank.training.setup import CropViews, generator_of
+
+    cuts = [
+        np.asarray(block[k : k + batch_size])
+        for block in (list(same) for _, same in groupby(part.tolist(), lambda index: index // BLOCK))
+        for k in range(0, len(block), batch_size)
+    ]
+    size = source.image_size if isinstance(source, MemorySource) else None
+    height, width = size or (views.image_size, views.image_size)
+
+    def params_of(indices: Tensor) -> Params:
+        generator = generator_of(seed, 0, int(indices[0]) // BLOCK)
+        return views.sample(BLOCK, height, width, generator).rows(indices % BLOCK)
+
+    if isinstance(source, LazySource):
+        lazy = LazyLoader(source, CropViews(views, seed), workers, replace_corrupt=False)
+        plan = (Wanted(cut, 0, cut) for cut in cuts)
+        for indices, crops in lazy.load(plan):
+            if len(indices):
+                yield indices, views.finish([crop.to(device) for crop in crops], params_of(indices))
+        return
+    assert isinstance(source, MemorySource)
+    for cut in cuts:
+        indices = torch.from_numpy(cut)
+        images = source.images.index_select(0, indices.to(source.images.device))
+        yield indices, views(images.to(device), params_of(indices))
 
 
 @dataclass(frozen=True)
@@ -60,22 +132,14 @@ def embed_images(
 
     Args:
         model: the encoder; it is moved to the device, and its modes are as before when the iterator is done.
-        data: the images.
         taps: see `which_taps`; None is `features`, what the network puts out.
-        batch_size: images at once.
         device: None is a GPU where there is one, else the CPU.
         tokens: what becomes of the tokens at a transformer's inner taps; features are as the network has
             them.
         workers: processes that decode lazy images; 0 decodes them in this one.
-        rank: of this process; each rank gets one contiguous part.
-        world_size: number of processes.
+        rank, world_size: of this process and their number; each rank gets one contiguous part.
         skip: so many of this process's images are done already.
         augmentation: k random views of each image; None shows it once, as it is.
-
-    Raises:
-        UnknownNameError: the network has no such tap.
-        UsageError: the batch size makes no sense, or a tap puts out nothing that has rows.
-        DataError: while iterating: more images are corrupt than the source tolerates.
 
     Example:
         >>> from fullrank.encoders.opening import open_encoder
@@ -121,7 +185,9 @@ def embed_images(
                 raise UsageError(f"layer {silent[0]!r} is not run on the way to the features: take another")
             indices = indices.repeat_interleave(len(views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[indices.numpy()])
-            yield Embedded({name: _in_turn([z[name] for z in outputs]) for name in modules}, indices, labels)
+            stacked = (torch.stack([z[name] for z in outputs], 1) for name in modules)  # [b, k, d] each
+            rows_of = {name: z.flatten(0, 1).float().cpu() for name, z in zip(modules, stacked, strict=True)}
+            yield Embedded(rows_of, indices, labels)
 
     return stream()
 
@@ -160,11 +226,6 @@ def part_of(n: int, rank: int, world_size: int) -> Indices:
         [3, 4]
     """
     return np.array_split(np.arange(n), world_size)[rank]
-
-
-def _in_turn(views: list[Tensor]) -> Tensor:
-    """Rows [b, d] of k views as [b * k, d] on the CPU, image by image."""
-    return torch.stack(views, 1).flatten(0, 1).float().cpu()
 
 
 @contextmanager

@@ -1,26 +1,26 @@
-"""Arrays in npy, npz, torch and safetensors files, never unpickled."""
+"""Arrays in npy, npz, torch, safetensors, HDF5 and zarr files, never unpickled."""
 
 from __future__ import annotations
 
 import difflib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fullrank.encoders.encoder import first_line
 from fullrank.encoders.torch_files import load_torch_file
-from fullrank.errors import DataError
+from fullrank.errors import DataError, UsageError
 from fullrank.features.keys import choose_key, label_key
 from fullrank.features.tables import (
     MemoryTable,
     RangeTable,
-    Read,
     Stored,
     Table,
     check_matrix,
@@ -31,10 +31,12 @@ __all__ = [
     "ArrayFile",
     "OpenedTable",
     "existing",
+    "read_hdf5",
     "read_npy",
     "read_npz",
     "read_safetensors",
     "read_torch",
+    "read_zarr",
 ]
 
 
@@ -82,19 +84,27 @@ class ArrayFile:
         return OpenedTable(table, chosen, values, labels, notes + self.notes)
 
 
-def existing(source: Path | str) -> Path:
-    """The path, expanded; a DataError names the nearest where there is nothing.
+def _sliced(
+    path: Path,
+    arrays: Mapping[str, Stored],
+    opened: Callable[[str], AbstractContextManager[Any]],
+    gaps: Mapping[str, int] | None = None,
+    notes: Sequence[str] = (),
+) -> ArrayFile:
+    """A file whose arrays can be sliced once they are opened by name."""
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "features.npy").touch()
-        ...     try:
-        ...         existing(Path(folder, "feature.npy"))
-        ...     except DataError as error:
-        ...         print(str(error).replace(folder, ""))
-        /feature.npy does not exist; did you mean features.npy?
-    """
+    def table(name: str, dtype: Any) -> Table:
+        return RangeTable(arrays[name].shape, dtype, lambda: opened(name), (gaps or {}).get(name, 8))
+
+    def values(name: str) -> Any:
+        with opened(name) as array:
+            return np.asarray(array[:])
+
+    return ArrayFile(path, arrays, table, values, list(notes))
+
+
+def existing(source: Path | str) -> Path:
+    """The path, expanded; a DataError names the nearest where there is nothing."""
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -125,7 +135,6 @@ def _header(file: IO[bytes], where: str) -> _Header:
 
 
 def _mapped(path: Path, where: str, header: _Header, offset: int) -> Any:
-    """The array whose bytes begin at `offset`, mapped."""
     shape, kind = header.stored.shape, header.stored.dtype
     try:
         return np.memmap(path, kind, "r", offset, shape, "F" if header.fortran else "C")  # type: ignore[call-overload]
@@ -230,18 +239,14 @@ def read_torch(path: Path) -> ArrayFile:
     if not tensors:
         raise DataError(f"{path} holds no tensors: it is a {type(content).__name__}")
 
-    def table(name: str, dtype: Any) -> Table:
-        if str(tensors[name].layout) != "torch.strided":
-            where = f"{path}[{name}]" if name else str(path)
-            raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
-        return MemoryTable(tensors[name].detach(), dtype)
-
-    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
     arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
-    return ArrayFile(path, arrays, table, lambda name: tensors[name].detach().numpy(), notes)
+    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
+    return _sliced(path, arrays, lambda name: nullcontext(tensors[name].detach()), notes=notes)
 
 
 def _stored(tensor: Tensor) -> Stored:
+    if tensor.layout != torch.strided:
+        return Stored(tuple(tensor.shape), "a sparse tensor (save it dense, with .to_dense())")
     return Stored(tuple(tensor.shape), "quantised numbers" if tensor.is_quantized else tensor.dtype)
 
 
@@ -271,7 +276,6 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
 
 def read_safetensors(path: Path) -> ArrayFile:
     """Named tensors, read in slices: costs no memory before rows are read."""
-    import torch
     from safetensors import SafetensorError, safe_open
 
     def dtype_of(name: str) -> np.dtype[Any] | torch.dtype | str:
@@ -287,18 +291,82 @@ def read_safetensors(path: Path) -> ArrayFile:
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
 
-    def table(name: str, dtype: Any) -> Table:
-        @contextmanager
-        def opened() -> Iterator[Read]:
-            with safe_open(path, framework="pt") as file:
-                part = file.get_slice(name)
-                yield lambda start, stop: to_rows(part[start:stop], dtype)
-
-        n, d = arrays[name].shape
-        return RangeTable(n, d, dtype, opened)
-
-    def values(name: str) -> Any:
+    @contextmanager
+    def opened(name: str) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor(name).numpy()
+            yield file.get_slice(name)
 
-    return ArrayFile(path, arrays, table, values)
+    return _sliced(path, arrays, opened)
+
+
+# HDF5 and zarr: ranges of stored chunks
+
+
+def read_hdf5(path: Path) -> ArrayFile:
+    """Datasets of an HDF5 file, read in ranges. Needs h5py."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise UsageError(f"{path}: reading HDF5 needs h5py; pip install 'fullrank[hdf5]'") from error
+    arrays: dict[str, Stored] = {}
+    chunks: dict[str, int] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            text = h5py.check_string_dtype(item.dtype) is not None
+            arrays[name] = Stored(tuple(item.shape), np.dtype("U") if text else item.dtype)
+            chunks[name] = item.chunks[0] if item.chunks else 8
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise DataError(f"{path} is no HDF5 file, or damaged: {first_line(error)}") from error
+
+    @contextmanager
+    def opened(name: str) -> Iterator[Any]:
+        with h5py.File(path, "r") as file:
+            array: Any = file[name]
+            yield array.asstr() if arrays[name].kind == "text" else array
+
+    return _sliced(path, arrays, opened, chunks)
+
+
+def read_zarr(path: Path) -> ArrayFile:
+    """Arrays of a zarr directory, read in ranges of chunks. Needs zarr.
+
+    Arrays whose chunks are pickles are refused.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        raise UsageError(f"{path}: reading zarr needs zarr; pip install 'fullrank[zarr]'") from error
+    try:
+        root: Any = zarr.open(str(path), mode="r")
+    except Exception as error:  # zarr 2 and 3 raise different types, not all of them ValueError or OSError
+        raise DataError(f"{path} is no zarr directory, or damaged: {error}") from error
+    stored: dict[str, Any] = {"": root} if hasattr(root, "shape") else dict(_zarr_arrays(root, ""))
+    arrays = {name: Stored(tuple(array.shape), _zarr_dtype(array)) for name, array in stored.items()}
+    chunks = {name: array.chunks[0] for name, array in stored.items() if array.chunks}
+    return _sliced(path, arrays, lambda name: nullcontext(stored[name]), chunks)
+
+
+def _zarr_arrays(group: Any, within: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
+    for name, array in group.arrays():
+        yield f"{within}{name}", array
+    if depth:
+        for name, inner in group.groups():
+            yield from _zarr_arrays(inner, f"{within}{name}/", depth - 1)
+
+
+def _zarr_dtype(array: Any) -> np.dtype[Any] | str:
+    """The dtype, or what is wrong with it: a codec that unpickles is never run."""
+    metadata = getattr(array, "metadata", array)
+    codecs: list[Any] = []
+    for name in ("filters", "compressor", "codecs"):
+        part = getattr(metadata, name, None)
+        codecs += part if isinstance(part, list | tuple) else [part]
+    if any("pickle" in f"{type(codec).__name__} {codec!r}".lower() for codec in codecs):
+        return "pickles, which can run code and are never opened"
+    dtype: np.dtype[Any] = np.dtype(array.dtype)
+    return dtype

@@ -45,11 +45,8 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
     """The name of the array that holds the embeddings.
 
     The key that was asked for; else the only matrix of numbers that is not named as labels are; else the only
-    such matrix with a usual name (`EMBEDDING_NAMES`).
-
-    Raises:
-        UnknownNameError: there is no array `key`.
-        DataError: no matrix, or several that it could be; the line names them.
+    such matrix with a usual name (`EMBEDDING_NAMES`). Raises UnknownNameError without an array `key`, and
+    DataError for no matrix or several that it could be.
 
     Example:
         >>> arrays = {"z": Stored((9, 4), np.dtype("f4")), "y": Stored((9,), np.dtype("i8"))}
@@ -148,11 +145,6 @@ def as_labels(where: str, values: Any) -> Indices:
 
 
 def listed(arrays: Mapping[str, Stored]) -> str:
-    """The names of arrays with their shapes, the first few of them, for a message.
-
-    Example:
-        >>> listed({"a": Stored((2, 3), np.dtype("f4"))})
-        'a float32 [2, 3]'
-    """
+    """The names of arrays with their shapes, the first few of them, for a message."""
     shown = [f"{name} {stored}" for name, stored in list(arrays.items())[:SHOWN]]
     return ", ".join(shown) + (f", and {len(arrays) - SHOWN} more" if len(arrays) > SHOWN else "")

@@ -31,8 +31,7 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
         int64 [n], -1 where a row has none (NaN, or missing); texts are numbered in sorted order.
 
     Raises:
-        DataError: missing, unreadable, no labels, or not n of them.
-        UnknownNameError: no array or column is called `key`.
+        DataError, UnknownNameError: missing, unreadable, no such array, no labels, or not n of them.
 
     Example:
         >>> import tempfile
@@ -62,10 +61,13 @@ def label_values(path: Path, key: str | None = None, n: int | None = None) -> An
     if suffix in (".npz", ".safetensors"):
         file = read_npz(path) if suffix == ".npz" else read_safetensors(path)
         return file.values(_chosen(path, list(file.arrays), key))
-    return {".npy": _array, ".parquet": _parquet, ".pt": _torch}[suffix](path, key)
-
-
-def _array(path: Path, _: str | None) -> Any:
+    if suffix == ".pt":
+        content, _ = load_torch_file(path)
+        if isinstance(content, dict):
+            content = content[_chosen(path, [str(name) for name in content], key)]
+        return content.numpy() if hasattr(content, "numpy") else content
+    if suffix == ".parquet":
+        return _parquet(path, key)
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -73,7 +75,6 @@ def _array(path: Path, _: str | None) -> Any:
 
 
 def _chosen(path: Path, names: list[str], key: str | None) -> str:
-    """The one array or column that holds the labels."""
     if key is not None:
         if key not in names:
             raise UnknownNameError("key", key, names, f"in {path}")
@@ -95,13 +96,6 @@ def _parquet(path: Path, key: str | None) -> Any:
         return parquet.read_table(path, columns=[name])[name].to_pylist()
     except OSError as error:
         raise DataError(f"{path} is no parquet file, or damaged: {str(error).splitlines()[0]}") from error
-
-
-def _torch(path: Path, key: str | None) -> Any:
-    content, _ = load_torch_file(path)
-    if isinstance(content, dict):
-        content = content[_chosen(path, [str(name) for name in content], key)]
-    return content.numpy() if hasattr(content, "numpy") else content
 
 
 def _cells(path: Path, key: str | None, n: int | None) -> Any:
@@ -134,7 +128,6 @@ def _text(path: Path) -> str:
 
 
 def _numbers_or_texts(values: list[str]) -> Any:
-    """All as whole numbers where all are, or are missing; else as texts."""
     try:
         return np.array([float("nan") if value in ("", "nan", "NaN") else int(value) for value in values])
     except ValueError:

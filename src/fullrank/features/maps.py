@@ -53,10 +53,6 @@ def read_features(
         tap: which of the features; "" is `features`, or the only one. In a file, the array.
         split: of stored features; "" is test where it is there, else train.
         most: rows to take, chosen by the seed.
-
-    Raises:
-        UsageError: no rows are wanted, an encoder is named, or the subject has no splits.
-        DataError: nothing there, or nothing to map.
     """
     if most < 2:
         raise UsageError(f"a map of {most} points shows nothing: take at least 2")
@@ -97,15 +93,6 @@ def map_features(points: Points, how: Reduction = "pca", seed: int = 0) -> Featu
         how: `pca`, the two axes of largest variance; `umap` (McInnes et al. 1802.03426) with its defaults,
             which keeps neighbours and neither distances nor sizes.
         seed: of UMAP.
-
-    Raises:
-        UsageError: UMAP's package is not installed.
-        DataError: all rows are the same, or some are not finite.
-
-    Example:
-        >>> rows = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 1, 0], [4, 1, 0]])
-        >>> map_features(Points(rows, np.arange(4))).axes
-        ('principal axis 1 (94 % of the variance)', 'principal axis 2 (6 %)')
     """
     rows = points.rows.double().numpy()
     if not np.isfinite(rows).all():

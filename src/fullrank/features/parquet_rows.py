@@ -37,16 +37,14 @@ def open_parquet_rows(path: Path, key: str | None = None) -> OpenedTable:
     columns, notes = _columns(path, schema, key)
     if not n:
         raise DataError(f"{path} holds no rows")
-    first = _first(path, columns[0]) if _is_list(schema.field(columns[0]).type) else None
     kinds = [schema.field(name).type for name in columns]
-    if first is not None:
-        kinds = [kinds[0].value_type]
+    where, d, chosen = str(path), len(columns), None
+    if _is_list(kinds[0]):
+        chosen, kinds = columns[0], [kinds[0].value_type]
+        where, d = f"{path}[{chosen}]", _width(path, chosen)
     element = np.result_type(*(np.dtype(kind.to_pandas_dtype()) for kind in kinds))
-    d = len(first) if first is not None else len(columns)
-    where = f"{path}[{columns[0]}]" if first is not None else str(path)
     dtype, more = check_matrix(where, Stored((n, d), element))
-    key = columns[0] if first is not None else None
-    opened = OpenedTable(_ParquetTable(path, columns, n, d, dtype), key, notes=notes + more)
+    opened = OpenedTable(_ParquetTable(path, columns, n, d, dtype), chosen, notes=notes + more)
     labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
     labels = [name for name in labels if name not in columns]
     if len(labels) == 1:
@@ -62,7 +60,6 @@ def _is_list(kind: Any) -> bool:
 
 
 def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[str]]:
-    """The column of lists, or the columns of numbers, and notes."""
     import pyarrow as pa
 
     def is_number(kind: Any) -> bool:
@@ -97,30 +94,24 @@ def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[
     return chosen, notes
 
 
-def _first(path: Path, column: str) -> Any:
+def _width(path: Path, column: str) -> int:
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(1, columns=[column]):
-            cell = batch.column(0)[0].as_py()
-            if cell is None:
-                raise DataError(f"{path}[{column}] row 0 is missing")
-            return cell
-    return None
+        row = next(file.iter_batches(1, columns=[column])).column(0)[0].as_py()
+    if row is None:
+        raise DataError(f"{path}[{column}] row 0 is missing")
+    return len(row)
 
 
 class _ParquetTable(Table):
-    """Columns of a parquet file, a batch at a time."""
-
     def __init__(self, path: Path, columns: list[str], n: int, d: int, dtype: Any) -> None:
         self.path, self.columns, self.n, self.d, self.dtype = path, columns, n, d, dtype
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, as tensors [b, d] with b at most `rows`."""
         return self._read(rows, None, 0)
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`; other row groups are not read."""
         import pyarrow.parquet as parquet
 
         out = torch.empty(len(index), self.d, dtype=self.dtype)

@@ -42,8 +42,6 @@ class StoreWriter:
     """Append rows of one split to a folder; a killed process can go on.
 
     Args:
-        folder: made if need be.
-        split: `train` or `test`.
         settings: whatever decides the rows, as JSON has it. Part of the provenance.
         layout: of the finished file.
         rank, world_size: of the processes that each write a contiguous part.
@@ -88,10 +86,7 @@ class StoreWriter:
                     f"{folder} was begun by {count} processes: go on with as many, or take another --out"
                 )
         self.lock = _locked(self.own / "lock", f"{folder}: another process is writing {split}")
-        self._take_up()
-
-    def _take_up(self) -> None:
-        """Go back to what the last record promises."""
+        # back to what the last record promises
         if record := _record_of(self.own):
             self.rows, self.images = record["rows"], record["images"]
             self.kinds = {name: (kind, width) for name, (kind, width) in record["columns"].items()}
@@ -163,19 +158,17 @@ class StoreWriter:
             if not filled:
                 raise DataError(f"no image of {self.split} can be decoded: there are no features to write")
             self.kinds = _record_of(filled[0])["columns"]
-            self._join(filled, {**self.settings, "split": self.split, **provenance})
+            joined = self.partial / f"joined{self.layout.suffix}"
+            if joined.is_dir():  # of a process that was killed while it joined
+                shutil.rmtree(joined)
+            whole = {**self.settings, "split": self.split, **provenance}
+            self.layout.write(joined, self._columns(filled), whole)
+            for part in joined.iterdir() if joined.is_dir() else [joined]:
+                with part.open("rb") as written:
+                    os.fsync(written.fileno())
+            joined.replace(self.place)
+            shutil.rmtree(self.partial, ignore_errors=True)
             return self.place
-
-    def _join(self, shards: list[Path], provenance: Mapping[str, Any]) -> None:
-        joined = self.partial / f"joined{self.layout.suffix}"
-        if joined.is_dir():  # of a process that was killed while it joined
-            shutil.rmtree(joined)
-        self.layout.write(joined, self._columns(shards), provenance)
-        for file in joined.iterdir() if joined.is_dir() else [joined]:
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        joined.replace(self.place)
-        shutil.rmtree(self.partial, ignore_errors=True)
 
 
 def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -202,7 +195,6 @@ def _short(value: Any) -> str:
 
 
 def _record_of(part: Path) -> dict[str, Any]:
-    """The last record of a process's part, or nothing."""
     record: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         record = json.loads((part / "progress.json").read_text())

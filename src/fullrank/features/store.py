@@ -256,12 +256,7 @@ class Stored:
 
 
 def is_stored(path: Path) -> bool:
-    """Tell whether `fullrank embed` wrote a folder, finished or not.
-
-    Example:
-        >>> is_stored(Path("no such folder"))
-        False
-    """
+    """Tell whether `fullrank embed` wrote a folder, finished or not."""
     return path.is_dir() and read_manifest(path) is not None
 
 

@@ -85,20 +85,13 @@ def open_subject(
     Args:
         what: a matrix; a file or folder of embeddings; a folder that `fullrank embed` wrote; a run; or an
             encoder by name or checkpoint.
-        options: how.
         taps: layer outputs of an encoder that are wanted; None is its features.
         kind: as `kind_of` says, where that was asked already.
         more_images: whether `limit` may take more images than a run was trained on.
 
     Raises:
-        DataError: missing or damaged.
-        UnknownNameError: no such name.
+        DataError, UnknownNameError: missing or damaged; no such name.
         UsageError: the options do not fit what was named.
-
-    Example:
-        >>> import torch
-        >>> open_subject(torch.zeros(4, 2), SubjectOptions())
-        Rows(tensor [4, 2]: 4 x 2 float32)
     """
     kind = kind or kind_of(what, options.data)
     if kind == "encoder":

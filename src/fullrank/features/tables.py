@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -20,7 +20,6 @@ __all__ = [
     "Indices",
     "MemoryTable",
     "RangeTable",
-    "Read",
     "Shards",
     "Stored",
     "Table",
@@ -29,8 +28,6 @@ __all__ = [
 ]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
-Read: TypeAlias = Callable[[int, int], Tensor]
-"""Reads the rows from a start to a stop."""
 
 _MOST_AT_ONCE = 1 << 22  # elements that one reading of wanted rows may span: 16 MB of float32
 _KINDS = {"f": "float", "i": "integer", "u": "integer", "b": "booleans", "c": "complex numbers"}
@@ -47,12 +44,7 @@ class Stored:
 
     @property
     def kind(self) -> str:
-        """`float`, `integer`, or what else the elements are, in words.
-
-        Example:
-            >>> Stored((3, 2), torch.bfloat16).kind, Stored((3,), np.dtype("<U4")).kind
-            ('float', 'text')
-        """
+        """`float`, `integer`, or what else the elements are, in words."""
         if isinstance(self.dtype, torch.dtype):
             if self.dtype.is_complex:
                 return "complex numbers"
@@ -79,10 +71,6 @@ def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
     Example:
         >>> check_matrix("z.npy", Stored((10, 4), np.dtype("int8")))
         (torch.float32, ['z.npy holds integers (int8), read as float32'])
-        >>> check_matrix("z.npy", Stored((10,), np.dtype("float32")))
-        Traceback (most recent call last):
-            ...
-        fullrank.errors.DataError: z.npy has the shape [10]: embeddings are a matrix [n, d], one row per image
     """
     shape = list(stored.shape)
     if stored.kind == "Python objects":
@@ -154,8 +142,9 @@ class RangeTable(Table):
     """A table of which any range of rows can be read alone.
 
     Args:
-        n, d, dtype: see `Table`.
-        opened: opens what the rows are in, for as long as they are read.
+        shape: [n, d].
+        dtype: that the rows are read in.
+        opened: opens what the rows are sliced from, for as long as they are read.
         gap: read on over so many unwanted rows rather than begin anew.
 
     Example:
@@ -167,27 +156,26 @@ class RangeTable(Table):
 
     def __init__(
         self,
-        n: int,
-        d: int,
+        shape: Sequence[int],
         dtype: torch.dtype,
-        opened: Callable[[], AbstractContextManager[Read]],
+        opened: Callable[[], AbstractContextManager[Any]],
         gap: int = 8,
     ) -> None:
-        self.n, self.d, self.dtype, self.opened, self.gap = n, d, dtype, opened, gap
+        (self.n, self.d), self.dtype, self.opened, self.gap = shape, dtype, opened, gap
 
     def scan(self, rows: int) -> Iterator[Tensor]:
         """All rows in order."""
-        with self.opened() as read:
+        with self.opened() as whole:
             for start in range(0, self.n, rows):
-                yield read(start, min(start + rows, self.n))
+                yield to_rows(whole[start : min(start + rows, self.n)], self.dtype)
 
     def take(self, index: Indices) -> Tensor:
         """The rows [k, d] at the sorted `index`, read in few ranges."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
-        with self.opened() as read:
+        with self.opened() as whole:
             for first, last in _ranges(index, self.gap, max(self.gap, _MOST_AT_ONCE // self.d)):
                 start = int(index[first])
-                block = read(start, int(index[last - 1]) + 1)
+                block = to_rows(whole[start : int(index[last - 1]) + 1], self.dtype)
                 out[first:last] = block[torch.from_numpy(index[first:last] - start)]
         return out
 
@@ -205,12 +193,7 @@ class MemoryTable(RangeTable):
     """A table over a tensor or an array that is in memory, or mapped into it."""
 
     def __init__(self, rows: Any, dtype: torch.dtype) -> None:
-        super().__init__(len(rows), rows.shape[1], dtype, self._opened)
-        self.whole = rows
-
-    @contextmanager
-    def _opened(self) -> Iterator[Read]:
-        yield lambda start, stop: to_rows(self.whole[start:stop], self.dtype)
+        super().__init__(rows.shape, dtype, lambda: nullcontext(rows))
 
 
 class Shards(Table):

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,8 +15,7 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
-from fullrank.features.augmented import Augmentation
-from fullrank.features.extraction import embed_images, part_of
+from fullrank.features.extraction import Augmentation, embed_images, part_of
 from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import INDICES, LAYOUTS
 from fullrank.features.subject import open_encoder_subject
@@ -46,11 +44,7 @@ class Written:
 
 
 def processes() -> tuple[int, int, int]:
-    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without.
-
-    Raises:
-        UsageError: the environment says nonsense.
-    """
+    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without."""
     try:
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -64,21 +58,13 @@ def processes() -> tuple[int, int, int]:
 def write_features(
     what: str | Path, folder: Path, options: EmbedOptions, on_progress: OnProgress | None = None
 ) -> Written:
-    """Write features of images into a folder, or go on where that was interrupted.
+    """Write features of images into a folder; see `fullrank.embed`.
 
     Under torchrun each process writes its contiguous part, and the last one joins them.
 
     Raises:
         UsageError: the folder holds something else, or an option makes no sense here.
         DataError: no such images, or none of them can be decoded.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     options = EmbedOptions(data="shapes", split="test", limit=20, untrained=True)
-        ...     written = write_features("resnet18", Path(place, "F"), options)
-        >>> written.rows, written.widths, written.files["test"].name
-        ({'test': 20}, {'features': 512}, 'test.safetensors')
     """
     rank, world_size, local = processes()
     gpus = torch.cuda.device_count()
@@ -86,7 +72,9 @@ def write_features(
     subject = open_encoder_subject(what, options, split_names(options.taps), options.data, options.limit)
     model, data = subject.encoder, subject.data
     taps = list(which_taps(model, split_names(options.taps)))
-    preset = _preset(what, options)
+    run = own_run(what)
+    own = run.config().views if run is not None else options.data
+    preset = options.view_preset or (own if own in VIEWS else "simsiam")
     augmentation = Augmentation(options.views, preset, options.seed) if options.views else None
     settings = {
         "subject": str(what),
@@ -106,19 +94,24 @@ def write_features(
         writer = StoreWriter(folder, split, settings, layout=options.format, rank=rank, world_size=world_size)
         if not writer.finished:
             _stream(model, source, writer, options, augmentation, device, on_progress)
-        file = writer.finish(_provenance(what, model, source))
+        file = writer.finish(
+            {
+                "classes": source.classes,
+                "mean": list(model.mean or source.mean),
+                "std": list(model.std or source.std),
+                "crop_ratio": model.crop_ratio,
+                "images": len(source),
+                "model": model.name,
+                "origin": model.origin,
+                "run": encoder_header(run) if run is not None else None,
+                "fullrank": version("fullrank"),
+            }
+        )
         if file is not None:
             _, _, column = LAYOUTS[options.format].open(file)
             written.files[split], written.rows[split] = file, len(column(INDICES))
             written.widths.update({tap: column(tap).shape[1] for tap in taps})
     return written
-
-
-def _preset(what: str | Path, options: EmbedOptions) -> str:
-    """The preset of views: the named one, the run's or data's own, or SimSiam's."""
-    run = own_run(what)
-    own = run.config().views if run is not None else options.data
-    return options.view_preset or (own if own in VIEWS else "simsiam")
 
 
 def _stream(
@@ -130,7 +123,6 @@ def _stream(
     device: str,
     on_progress: OnProgress | None,
 ) -> None:
-    """This process's part, from where it was interrupted."""
     part = part_of(len(source), writer.rank, writer.world_size)
     labelled = source.labels is not None and bool((source.labels >= 0).any())
     for batch in embed_images(
@@ -152,24 +144,7 @@ def _stream(
             on_progress(f"embedding {writer.split}", done, len(part))
 
 
-def _provenance(what: str | Path, model: Encoder, source: Source) -> dict[str, Any]:
-    """Facts for a reader of the file, besides the options."""
-    run = own_run(what)
-    return {
-        "classes": source.classes,
-        "mean": list(model.mean or source.mean),
-        "std": list(model.std or source.std),
-        "crop_ratio": model.crop_ratio,
-        "images": len(source),
-        "model": model.name,
-        "origin": model.origin,
-        "run": encoder_header(run) if run is not None else None,
-        "fullrank": version("fullrank"),
-    }
-
-
 def _digest(network: nn.Module) -> str:
-    """A text that tells networks with other weights apart."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

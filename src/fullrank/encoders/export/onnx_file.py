@@ -27,10 +27,6 @@ def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
     Returns:
         The largest difference between onnxruntime's features and PyTorch's, as a share of the largest
         feature, over batches of 1 and 3 images.
-
-    Raises:
-        UsageError: the packages are not installed, or PyTorch is older than they can work with.
-        FullrankError: the network cannot be exported, or gives other features there.
     """
     try:
         import onnx

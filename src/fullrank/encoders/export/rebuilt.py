@@ -34,27 +34,14 @@ class Rebuilt:
 
 
 def probe_images(model: Encoder, n: int = 3) -> Tensor:
-    """Random images [n, 3, S, S] that tell networks apart; always the same ones.
-
-    Example:
-        >>> from fullrank.encoders.opening import open_encoder
-        >>> probe_images(open_encoder("timm:resnet18", pretrained=False, image_size=32)).shape
-        torch.Size([3, 3, 32, 32])
-    """
+    """Random images [n, 3, S, S] that tell networks apart; always the same ones."""
     size = model.image_size
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
 def difference(network: nn.Module, model: Encoder) -> float:
-    """The largest difference of features, as a share of the largest feature.
-
-    Example:
-        >>> from fullrank.encoders.opening import open_encoder
-        >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
-        >>> difference(model.network, model)
-        0.0
-    """
+    """The largest difference of features, as a share of the largest feature."""
     images = probe_images(model)
     expected, other = model.network(images), network(images)
     if not isinstance(other, Tensor) or other.shape != expected.shape:

@@ -75,25 +75,23 @@ LOAD = 'net.load_state_dict(torch.load("FOLDER/model.pth", weights_only=True))'
 
 
 def readme(to: str, said: Mapping[str, Any]) -> str:
-    """The README of an exported encoder, in Markdown.
-
-    Args:
-        to: the format.
-        said: contents of `fullrank.json`.
-
-    Example:
-        >>> said = {"architecture": "resnet18", "features": 512, "image_size": 224, "origin": "runs/first"}
-        >>> said |= {"mean": [0.5] * 3, "std": [0.2] * 3, "crop_ratio": 1.0, "options": {}}
-        >>> readme("onnx", said).splitlines()[0]
-        '# resnet18, 512 features'
-    """
+    """The README of an exported encoder in Markdown, from what `fullrank.json` says."""
     resized = round(said["image_size"] / said["crop_ratio"])
-    words = {"resized": resized, "judged": _judged(said), "normalised": _normalised(said)}
+    verdict = said.get("verdict") or {}
+    judged = "Whether it has collapsed was not judged where it comes from: `fullrank audit` judges it."
+    if verdict.get("kind"):
+        judged = (
+            f"Judged {verdict['kind']} after epoch {said.get('epoch', '?')}: {verdict.get('why', '')}".strip()
+        )
+    normalised = "then normalised with the mean and std of your images: nothing is on record."
+    if said["mean"] is not None:
+        mean, std = (", ".join(f"{value:.6g}" for value in said[key]) for key in ("mean", "std"))
+        normalised = f"then minus the mean ({mean}), divided by the std ({std})."
+    words = {"resized": resized, "judged": judged, "normalised": normalised}
     return PAGE.format(**{**said, **words, "code": _code(to, said)})
 
 
 def _code(to: str, said: Mapping[str, Any]) -> str:
-    """The lines of Python that use the encoder."""
     template, stem = {"timm": TIMM, "torchvision": TORCHVISION, "onnx": ONNX}.get(to, STATE), ""
     if to == "torch" and said.get("backbone"):
         template, stem = OWN, f', stem="{said["stem"]}"' if said["stem"] else ""
@@ -105,17 +103,3 @@ def _code(to: str, said: Mapping[str, Any]) -> str:
         )
     made_with = "".join(f", {key}={value!r}" for key, value in said["options"].items())
     return template.format(**{**said, "stem": stem, "made_with": made_with, "load": LOAD})
-
-
-def _judged(said: Mapping[str, Any]) -> str:
-    verdict = said.get("verdict") or {}
-    if not verdict.get("kind"):
-        return "Whether it has collapsed was not judged where it comes from: `fullrank audit` judges it."
-    return f"Judged {verdict['kind']} after epoch {said.get('epoch', '?')}: {verdict.get('why', '')}".strip()
-
-
-def _normalised(said: Mapping[str, Any]) -> str:
-    if said["mean"] is None:
-        return "then normalised with the mean and std of your images: nothing is on record."
-    mean, std = (", ".join(f"{value:.6g}" for value in said[key]) for key in ("mean", "std"))
-    return f"then minus the mean ({mean}), divided by the std ({std})."

@@ -84,7 +84,10 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Exported(folder, (*files, "fullrank.json", "README.md"), said, apart, _caution(said))
+    kind, caution = (said.get("verdict") or {}).get("kind", ""), ""
+    if kind not in ("", "healthy", "not decidable"):
+        caution = f"this encoder was judged to have collapsed ({kind}) after epoch {said.get('epoch', '?')}"
+    return Exported(folder, (*files, "fullrank.json", "README.md"), said, apart, caution)
 
 
 def _rebuilt(model: Encoder, to: Format) -> Rebuilt | None:
@@ -125,14 +128,6 @@ def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str
         **{key: header[key] for key in ("method", "data", "epoch", "step", "verdict") if key in header},
         "fullrank": version("fullrank"),
     }
-
-
-def _caution(said: Mapping[str, Any]) -> str:
-    verdict = said.get("verdict") or {}
-    kind = verdict.get("kind", "")
-    if kind in ("", "healthy", "not decidable"):
-        return ""
-    return f"this encoder was judged to have collapsed ({kind}) after epoch {said.get('epoch', '?')}"
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
@@ -21,7 +22,7 @@ from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import judge
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.opening import is_encoder
-from fullrank.errors import DataError, UsageError
+from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.features.labels import open_labels
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
@@ -29,7 +30,7 @@ from fullrank.options import Names, OnProgress, SubjectOptions, split_names
 from fullrank.report.audit.terminal import AuditView
 from fullrank.report.audit.view import main_tap
 
-__all__ = ["AuditOptions", "audit_against", "audit_subject"]
+__all__ = ["AuditOptions", "audit_against", "audit_subject", "read_thresholds"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,9 @@ def audit_subject(
 
     Args:
         what: a matrix, a path, a folder that `fullrank embed` wrote, or the name of an encoder.
-        options: how.
+        options: how; UsageError where they do not fit what was named.
         labels: one a row, as an array; None takes those of `options.labels` or beside the rows, if any.
         on_progress: called as it goes on.
-
-    Raises:
-        UsageError: the options do not fit what was named, in one line.
 
     Example:
         >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
@@ -115,7 +113,6 @@ def audit_against(
 
 
 def _check(kind: Kind, what: Any, options: AuditOptions, labels: Any) -> None:
-    """Refuse options that do not belong to what was named."""
     labelled = labels is not None or options.labels
     if kind == "encoder":
         if options.key:
@@ -156,8 +153,6 @@ def _audit_stored(
 
 
 class _Counted:
-    """Rows with their codes counted as they pass by."""
-
     def __init__(self, rows: RowSource, usage: CodeUsage) -> None:
         self.rows, self.usage, self.n, self.d = rows, usage, rows.n, rows.d
 
@@ -240,3 +235,29 @@ def _audit_encoder(
             matrix = RowsInMemory(torch.from_numpy(mapped))
             audits[tap] = _audit(matrix, tap, options, classes, origin, notes, on_progress)
         return audits
+
+
+def read_thresholds(file: Path) -> Thresholds:
+    """Read thresholds; what the file does not name keeps its default."""
+    if not file.is_file():
+        raise UsageError(f"there is no file of thresholds {file}")
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is no YAML or JSON: {str(error).splitlines()[0]}") from error
+    if not isinstance(entries, dict):
+        raise UsageError(f"{file} must hold names and numbers, as in rank_share: 0.2")
+    known = {name: type(value) for name, value in vars(Thresholds()).items()}
+    values: dict[str, Any] = {}
+    for name, value in entries.items():
+        key = str(name).replace("-", "_")
+        if key not in known:
+            raise UnknownNameError(f"threshold in {file}", str(name), known)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or (known[key] is int and not float(value).is_integer())
+        ):
+            raise UsageError(f"{file}: {name} takes a {'whole ' * (known[key] is int)}number, not {value!r}")
+        values[key] = known[key](value)
+    return Thresholds(**values)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fullrank.figures.style import GREY, count, duration
+from fullrank.figures.style import GREY, count, duration, number
 from fullrank.report.audit.page import advice_title, write_audit
-from fullrank.report.audit.view import AuditFacts
+from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.evidence import (
     COLUMNS,
     MEANINGS,
     OF_AUDIT,
     EvidenceRow,
     as_sentence,
+    differences,
     evidence_rows,
     severity_of,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
-__all__ = ["AuditView", "evidence_table"]
+__all__ = ["AuditView", "evidence_table", "print_audit"]
 
 WIDTH = 120
 HEADS = ("Measure", *(COLUMNS[name] for name in OF_AUDIT), "Reading")
@@ -99,12 +100,7 @@ class AuditView(AuditFacts):
 
 
 def evidence_table(rows: Sequence[EvidenceRow]) -> Table:
-    """The evidence as a table of rich.
-
-    Example:
-        >>> evidence_table([]).columns[0].header
-        'Measure'
-    """
+    """The evidence as a table of rich."""
     from rich.text import Text
 
     table = plain_table(HEADS, left=("Measure", "Reading"), wrap=("Reading",))
@@ -112,4 +108,43 @@ def evidence_table(rows: Sequence[EvidenceRow]) -> Table:
         style = "" if row.judged else GREY
         says = Text(("▼ " if row.beyond else "") + row.says, "bold" if row.beyond else style)
         table.add_row(Text(row.metric, style), *(Text(value, style) for value in row.numbers(OF_AUDIT)), says)
+    return table
+
+
+def print_audit(views: Mapping[str, AuditView], main: str, against: Against | None, console: Console) -> None:
+    """Print the audit of the main tap, the other taps, and what it is against."""
+    from rich.text import Text
+
+    console.print(views[main])
+    if len(views) > 1:
+        console.print(Text("\nOver the depth", "bold"))
+        console.print(_depth_table(views))
+    if against is not None:
+        console.print(Text(f"\nAgainst {against.name}", "bold"))
+        console.print(f"{against.view.verdict}", markup=False)
+        console.print(_differences_table(views[main], against.view))
+    console.print()
+
+
+def _depth_table(views: Mapping[str, AuditView]) -> Table:
+    from rich.text import Text
+
+    table = plain_table(("Tap", "Width", "Level", "Rank", "RankMe unit", "Verdict"), left=("Tap", "Verdict"))
+    for tap, view in views.items():
+        values = [
+            number(view.panel.value(name)) if view.panel else "–"
+            for name in ("level", "erank_centred", "rankme_unit")
+        ]
+        verdict = Text(f"{view.style.glyph} {view.verdict.kind}", view.style.colour)
+        table.add_row(tap, count(view.d), *values, verdict)
+    return table
+
+
+def _differences_table(view: AuditFacts, other: AuditFacts) -> Table:
+    """Metric by metric, those that were judged."""
+    table = plain_table(("Metric", "This", "Other", "Difference", "Intervals apart"), left=("Metric",))
+    judged = {item.metric for item in view.verdict.evidence}
+    for row in differences(view, other):
+        if row.name in judged or len(view.metrics) < 12:
+            table.add_row(row.name, row.value, row.other, row.difference, row.clear)
     return table

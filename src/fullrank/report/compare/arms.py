@@ -13,12 +13,13 @@ from typing import Any
 
 from fullrank.errors import UsageError
 from fullrank.figures.style import VerdictStyle, style_of
+from fullrank.options import CompareOptions, OnProgress, split_names
 from fullrank.report.compare.estimates import Estimate, estimate
-from fullrank.report.compare.measures import Images
-from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
+from fullrank.report.compare.measures import Images, choose_images, measure, shared_data
+from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary, open_subject
 from fullrank.report.run.reading import Run
 
-__all__ = ["COLLAPSED", "Arm", "Comparison", "gather", "one_each"]
+__all__ = ["COLLAPSED", "Arm", "Comparison", "compare_subjects", "gather", "one_each"]
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
 # none makes another experiment
@@ -222,3 +223,41 @@ def _stem(group: Sequence[Subject]) -> str:
 
 def _below(group: Sequence[Subject]) -> str:
     return f"{Path(group[0].word).expanduser().resolve().parent.name}/{_stem(group)}"
+
+
+def compare_subjects(
+    words: Sequence[str], options: CompareOptions, on_progress: OnProgress | None = None
+) -> Comparison:
+    """Open and measure what was named; see `fullrank.compare`."""
+    subjects = [open_subject(word, download=options.download, measure=options.measure) for word in words]
+    names = list(split_names(options.names)) or None
+    gather(subjects, names)  # names are refused before anything is measured
+    notes = [note for subject in subjects for note in subject.notes]
+    images, note = _images(subjects, options)
+    about = []
+    if images is not None:
+        about = [f"{images.data}: {line}" for line in images.notes]
+        subjects = [measure(subject, images, on_progress) for subject in subjects]
+    lines = [*([note] if note else []), *about, *dict.fromkeys(notes)]
+    return Comparison(gather(subjects, names), images, lines)
+
+
+def _images(subjects: Sequence[Subject], options: CompareOptions) -> tuple[Images | None, str]:
+    """The images that every encoder sees, if any, and a line about them."""
+    encoders = [subject for subject in subjects if subject.kind == "encoder"]
+    if encoders and not options.measure:
+        raise UsageError(f"{encoders[0].word} is an encoder: nothing is known of it without --measure")
+    if not any(subject.model for subject in subjects):
+        return None, ""
+    shared = shared_data(subjects)
+    if options.data and options.data != shared.get("data"):
+        shared = {"data": options.data}
+    if not shared and encoders:
+        runs = any(subject.run for subject in subjects)
+        which = "the runs were trained on different ones" if runs else "no run brings any"
+        raise UsageError(f"{encoders[0].word} needs images, and {which}: add --data")
+    if not shared:
+        return None, "No k-NN on the same images: the runs were trained on different ones. Add --data."
+    images = choose_images(options=options, **shared)
+    source = f"Images: {images.data}, which all runs were trained on; --data takes others."
+    return images, "" if options.data else source

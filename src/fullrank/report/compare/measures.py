@@ -13,18 +13,18 @@ from torch import Tensor
 from fullrank.collapse.audit import audit
 from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import UsageError
+from fullrank.evaluation.classifier import labelled
 from fullrank.features.extraction import embed_whole
 from fullrank.figures.style import count
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
-from fullrank.options import OnProgress
+from fullrank.options import CompareOptions, OnProgress
 from fullrank.probes import knn_predict
 from fullrank.report.compare.subjects import Subject, TapSummary
 
 __all__ = ["Images", "choose_images", "measure", "shared_data"]
 
-BANK, QUERIES, K = 10_000, 2_048, 20
 RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
 
 
@@ -46,7 +46,7 @@ class Images:
     data: str
     queries: Source
     bank: Source | None
-    k: int = K
+    k: int = 20
     raw: float | None = None
     raw_side: int = RAW_SIDE
     seed: int = 0
@@ -99,45 +99,41 @@ def shared_data(subjects: Sequence[Subject]) -> dict[str, Any]:
 
 
 def _one(values: Sequence[Any]) -> Any:
-    """The value that all have, else None."""
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def choose_images(
     data: str,
+    options: CompareOptions | None = None,
     *,
     limit: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
-    bank: int = BANK,
-    queries: int = QUERIES,
-    k: int = K,
-    download: bool = False,
 ) -> Images:
     """Choose the images that every encoder sees: at random, the same on every call.
 
     Args:
         data: a name of `fullrank list data`, or a folder.
+        options: how many, and whether to download; UsageError where a number is not positive.
         limit: of the training images, as a run has it.
         image_size: in pixels, where the data set is drawn at any; None is its own.
         seed: of the run whose held-out images are wanted, where the data set has no such split.
-        bank, queries, k: see `CompareOptions`; UsageError where one is not positive.
-        download: fetch a named data set that is not there.
 
     Example:
-        >>> images = choose_images("shapes", bank=300, queries=100)
+        >>> images = choose_images("shapes", CompareOptions(bank=300, queries=100))
         >>> len(images.queries), len(images.bank), images.raw > 0.2
         (100, 300, True)
     """
-    for name, value in (("--bank", bank), ("--queries", queries), ("--k", k)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
-    opened = open_data(data, image_size=image_size, limit=limit, download=download, seed=seed)
-    asked, among = _labelled(opened.held_out), _labelled(opened.train)
+    options = options or CompareOptions()
+    for name in ("bank", "queries", "k"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}")
+    opened = open_data(data, image_size=image_size, limit=limit, download=options.download, seed=seed)
+    asked, among = labelled(opened.held_out), labelled(opened.train)
     notes = tuple(opened.notes)
     if asked is None or among is None:
-        return Images(data, _some(opened.held_out, queries), None, seed=seed, notes=notes)
-    chosen, asked = _some(among, bank), _some(asked, queries)
+        return Images(data, _some(opened.held_out, options.queries), None, seed=seed, notes=notes)
+    chosen, asked, k = _some(among, options.bank), _some(asked, options.queries), options.k
     own = chosen.image_size
     side = min(*own, RAW_SIDE) if own else RAW_SIDE
     raw = _share_right(_pixels(asked, side), _pixels(chosen, side), k)
@@ -160,7 +156,9 @@ def measure(subject: Subject, images: Images, on_progress: OnProgress | None = N
     audited = audit(rows, tap=FEATURES, metrics=("level",))
     knn = None
     if images.bank is not None and labels is not None:
-        knn = _share_right((rows, labels), embedded(images.bank, "k-NN bank"), images.k)
+        bank, classes = embedded(images.bank, "k-NN bank")
+        assert classes is not None
+        knn = _share_right((rows, labels), (bank, classes), images.k)
     return subject.measured(TapSummary.of_audit(audited, f"held-out {images.data}"), {"knn_same": knn})
 
 
@@ -172,17 +170,8 @@ def _pixels(source: Source, side: int) -> tuple[Tensor, Tensor]:
     return rows, torch.from_numpy(source.labels)[places]
 
 
-def _share_right(asked: tuple[Tensor, Tensor], bank: tuple[Tensor, Tensor | None], k: int) -> float | None:
-    rows, labels = bank
-    if labels is None:
-        return None
-    return float((knn_predict(asked[0], rows, labels, k) == asked[1]).double().mean())
-
-
-def _labelled(source: Source) -> Source | None:
-    if source.labels is None or not (source.labels >= 0).any():
-        return None
-    return source if (source.labels >= 0).all() else source.subset(np.flatnonzero(source.labels >= 0))
+def _share_right(asked: tuple[Tensor, Tensor], bank: tuple[Tensor, Tensor], k: int) -> float:
+    return float((knn_predict(asked[0], *bank, k) == asked[1]).double().mean())
 
 
 def _some(source: Source, most: int) -> Source:

@@ -65,15 +65,7 @@ class TapSummary:
 
     @classmethod
     def of_audit(cls, of: Audit, images: str) -> TapSummary:
-        """Summary of an audit.
-
-        Example:
-            >>> import torch
-            >>> from fullrank.collapse.audit import audit
-            >>> summary = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
-            >>> summary.tap, summary.n, sorted(summary.values)
-            ('embedding', 40, ['erank_centred', 'level', 'rankme_unit', 'uniformity'])
-        """
+        """Summary of an audit."""
         measures = {} if of.panel is None else of.panel.measures
         spectrum = None if of.panel is None else of.panel.spectra["centred"]
         values = {name: measures[name].value for name in SHOWN if name in measures}
@@ -146,16 +138,16 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
             them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
         download: fetch weights that are not in the libraries' caches.
         measure: also open the encoders of runs, so that they can be measured.
-
-    Example:
-        >>> open_subject("features.npy")
-        Traceback (most recent call last):
-            ...
-        fullrank.errors.DataError: features.npy does not exist
     """
     path = Path(word).expanduser()
     if (path / "metrics.jsonl").is_file() or (path / "config.yaml").is_file():
-        return _with_encoder(run_subject(path, word)) if measure else run_subject(path, word)
+        subject = run_subject(path, word)
+        if not measure:
+            return subject
+        if (path / "encoder.safetensors").is_file():
+            return replace(subject, model=open_encoder(path))
+        note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
+        return replace(subject, notes=(*subject.notes, note))
     if (path / "audit.json").is_file() or path.name == "audit.json":
         return _audited(word, path if path.name == "audit.json" else path / "audit.json")
     if path.exists() and (kind := kind_of(path)) != "encoder":
@@ -180,12 +172,7 @@ def _evaluated(subject: Subject) -> Subject:
 
 
 def run_subject(path: Path, word: str | None = None) -> Subject:
-    """Read a run from its log; its encoder is not opened.
-
-    Raises:
-        UsageError: no run directory.
-        DataError: an evaluation beside it is damaged.
-    """
+    """Read a run from its log; its encoder is not opened."""
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
     summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
@@ -237,14 +224,6 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     )
 
 
-def _with_encoder(subject: Subject) -> Subject:
-    assert subject.run is not None
-    if not (subject.run.path / "encoder.safetensors").is_file():
-        note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
-        return replace(subject, notes=(*subject.notes, note))
-    return replace(subject, model=open_encoder(subject.run.path))
-
-
 def _audited(word: str, file: Path) -> Subject:
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
@@ -283,7 +262,6 @@ def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
 
 
 def _evaluations(word: str) -> dict[str, Record]:
-    """Evaluations of a subject by the names of their files."""
     folder, evaluations = result_folder(word), {}
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
     for file in sorted(folder.glob("*.json")):
