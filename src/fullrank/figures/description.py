@@ -76,6 +76,17 @@ class Series:
         return self.dash == "points" or few.get(self.marker, True)
 
 
+def few_whole(places: Iterable[float]) -> bool:
+    """Whether places are whole numbers, so few that ticks could fall between them.
+
+    Example:
+        >>> few_whole([0, 1, 2]), few_whole([0, 100]), few_whole([0.5, 1])
+        (True, False, False)
+    """
+    kept = sorted(places)
+    return bool(kept) and kept[-1] - kept[0] <= 7 and all(float(x).is_integer() for x in kept)
+
+
 def curve(
     name: str, x: Iterable[float], y: Iterable[Number], colour: str, dash: str = "solid", **drawing: Any
 ) -> Series:
@@ -137,6 +148,11 @@ class Lines:
         few = self.log_x and len(places) <= 8
         inside = {name: x for name, x in self.ticks.items() if not self.log_x or places[0] <= x <= places[-1]}
         return inside or ({f"{x:g}": x for x in places} if few else {})
+
+    @property
+    def whole_x(self) -> bool:
+        """Whether ticks of x belong at whole numbers alone, such as a few epochs."""
+        return not self.log_x and not self.percent_x and few_whole(x for s in self.series for x in s.x)
 
     @property
     def narrow(self) -> bool:

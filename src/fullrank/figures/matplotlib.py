@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fullrank.figures.description import Dots, Figure, Heat, Lines, Series
+from fullrank.figures.description import Dots, Figure, Heat, Lines, Series, few_whole
 from fullrank.figures.style import BLUE, GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _scale(axes: Axes, item: Lines) -> None:
         axes.set_xscale("log")
     if item.named_places:
         _name_places(axes, item)
+    elif item.whole_x:
+        axes.locator_params("x", integer=True)
     for share, axis in ((item.percent, axes.yaxis), (item.percent_x, axes.xaxis)):
         if share:
             axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
@@ -270,6 +272,8 @@ def _heat(axes: Axes, item: Heat) -> None:
         rasterized=True,
     )
     axes.invert_yaxis()
+    if few_whole(item.columns):
+        axes.locator_params("x", integer=True)
     assert axes.figure is not None
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=28)
     bar.set_label("" if item.z_ticks else item.z_label)

@@ -187,7 +187,8 @@ def spectrum_over_time(
         z = np.log10(np.maximum(share, 10.0**DECADES)).astype(np.float32)
     ticks = {"σ₁": 0.0, "0.1 σ₁": -1.0, "0.01 σ₁": -2.0, "10⁻³ σ₁": -3.0, "≤ 10⁻⁴ σ₁": -4.0}
     return Heat(
-        title, note, "epoch", INDEX, z, "log₁₀ σ/σ₁", columns=epochs, rows=[row + 1 for row in rows],
+        title, note, "epoch", "index (1 = largest)", z, "log₁₀ σ/σ₁",
+        columns=epochs, rows=[row + 1 for row in rows],
         z_range=(DECADES, 0.0), z_ticks=ticks, height=height,
     )  # fmt: skip
 

@@ -128,7 +128,7 @@ def as_sentence(text: str) -> str:
         ('Rank is low.', 'n = 20 rows.')
     """
     first = text[:1] if text[1:2] == " " else text[:1].upper()
-    return first + text[1:] + ("" if text.endswith(".") else ".")
+    return first + text[1:] + ("" if text.endswith(".") or not text else ".")
 
 
 def label_of(metric: str) -> str:

@@ -58,7 +58,7 @@ def principal(view: AuditFacts) -> Lines:
         series = class_points(places, labels, [held] * len(places))
     if view.labels is not None:
         note += f" Coloured by {len(set(view.labels.tolist()))} classes."
-    return Lines("Principal map", note, "first principal axis", "second", series, height=360)
+    return Lines("Principal map", note, "first principal axis", "second principal axis", series, height=360)
 
 
 def pairwise(view: AuditFacts) -> Lines:

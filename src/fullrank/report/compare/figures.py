@@ -58,7 +58,7 @@ def loss(arms: Arms) -> Lines:
     note = "Not smoothed. The loss alone does not tell learning from collapse."
     note += " Losses of different methods have different scales." if len(methods) > 1 else ""
     note += " A thin line for each seed, and their mean." if any(len(a) > 1 for a in arms.values()) else ""
-    return Lines("Loss", note, "step", "training loss", _curves(arms, losses, marker="none", width=1.6))
+    return Lines("Loss", note, "step", "training loss", _curves(arms, losses, marker="line", width=1.6))
 
 
 def knn(arms: Arms, baselines: Mapping[str, float]) -> Lines:

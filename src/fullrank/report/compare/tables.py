@@ -163,7 +163,7 @@ def _ranks(arms: Sequence[Arm]) -> Grid:
 
 def _training(arms: Sequence[Arm]) -> Grid:
     columns: list[Column] = [
-        ("Seeds", lambda arm, _: TableCell(_seeds(arm))),
+        ("Seed", lambda arm, _: TableCell(_seeds(arm))),
         ("Epochs", lambda arm, _: _whole(arm.value("epochs"))),
         _value("k-NN when untrained", "knn_untrained", as_percent),
         _value("k-NN in training", "knn_logged", as_percent),

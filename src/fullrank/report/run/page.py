@@ -8,7 +8,7 @@ from pathlib import Path
 from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.figures.style import count, duration, number, percent, style_of, typographic
 from fullrank.report.curves import spectrum_over_time
-from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
+from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, as_sentence, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
@@ -49,7 +49,7 @@ def write_page(run_dir: Path | str) -> Path:
         notes=_notes(run),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
-        reasons=[summary.why],
+        reasons=[as_sentence(summary.why)],
         evidence=[logged_row(row) for row in summary.verdict.get("evidence") or []],
         columns=[(name, COLUMNS[name]) for name in OF_RUN],
         others=_others(run, summary),
@@ -105,7 +105,7 @@ def _others(run: Run, summary: Summary) -> list[Other]:
     """Verdicts at the taps that the card does not speak of."""
     verdicts = run.last("verdicts") or {}
     return [
-        Other(tap, style_of(str(found.get("kind"))), found.get("why") or "")
+        Other(tap, style_of(str(found.get("kind"))), as_sentence(found.get("why") or ""))
         for tap, found in verdicts.items()
         if tap != summary.tap
     ]
