@@ -145,11 +145,10 @@ def _numbers(values: Sequence[float | None]) -> np.ndarray:
 def _lines(axes: Axes, item: Lines, colours: Mapping[str, str]) -> None:
     axes.set_xlabel(item.x)
     axes.set_ylabel(item.y)
-    first = {s.name: s for s in reversed(item.series) if s.legend}  # one entry of the legend for each name
     for series in item.series:
         if not series.hidden:
             colour = series.colour or colours.get(series.name, BLUE)
-            _curve(axes, series, colour, series.name if first.get(series.name) is series else None)
+            _curve(axes, series, colour, series.name if item.named.get(series.name) is series else None)
     for text, y in item.references.items():
         axes.axhline(y, color=GREY, linewidth=0.8, linestyle=":", label=text)
     for text, mark in item.marks.items():
@@ -235,10 +234,8 @@ def _legend(axes: Axes) -> None:
 
 
 def _dots(axes: Axes, item: Dots, colours: Mapping[str, str]) -> None:
-    for place, (arm, by_seed) in enumerate(item.values.items()):
-        xs = [x for x in by_seed if x is not None]
-        if not xs:
-            continue
+    for arm, xs in item.known.items():
+        place = list(item.values).index(arm)
         colour = colours.get(arm, PALETTE[0])
         axes.plot([min(xs), max(xs)], [place, place], color=colour)
         axes.plot(xs, [place] * len(xs), "o", color=colour, markersize=3.5, alpha=0.75)

@@ -20,9 +20,8 @@ SYMBOLS = {"diamond": "diamond-open", "bar": "line-ew-open"}
 WORDS = {"size": 11, "color": GREY}
 STEPS = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]  # labels of a short log axis
 NARROW = {"tickvals": STEPS, "ticktext": [f"{step:g}" for step in STEPS]}
-DECADES = {
-    "tickvals": None, "dtick": 1, "exponentformat": "power", "tickfont": {"size": 10},
-}  # fmt: skip
+POWERS = {"exponentformat": "power", "tickfont": {"size": 10}}  # plotly enlarges them
+DECADES = {"tickvals": None, "dtick": 1, **POWERS}
 
 
 def plot(item: Figure, colours: Mapping[str, str] | None = None, legend: bool = True) -> go.Figure:
@@ -77,7 +76,7 @@ def _empty(x: str, y: str, height: int) -> go.Figure:
 
 def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
     fig = _empty(item.x, item.y, item.height)
-    first = {s.name: s for s in reversed(item.series) if s.legend}  # one entry of the legend for each name
+    first = item.named
     legend = legend and (len(first) > 1 or not all(series.legend for series in item.series))
     for series in item.series:
         colour = series.colour or colours.get(series.name, BLUE)
@@ -176,19 +175,14 @@ def _reference(
     words = {"annotation_text": text, "annotation_position": position, "annotation_font": WORDS, **more}
     (fig.add_hline if axis == "y" else fig.add_vline)(**{axis: value}, line=line, **words)
     if log:
-        fig.layout.annotations[-1][axis] = log10(
-            value
-        )  # plotly places lines by value, but words by logarithm
+        fig.layout.annotations[-1][axis] = log10(value)  # plotly places lines by value, words by logarithm
 
 
 def _dots(item: Dots, colours: Mapping[str, str]) -> go.Figure:
     rows = len(item.values)
     fig = _empty(item.x, "", 110 + (ROW if rows < 8 else ROW - 10) * rows)
     value = "%{x:.2%}" if item.percent else "%{x:.4g}"
-    for arm, by_seed in item.values.items():
-        xs = [x for x in by_seed if x is not None]
-        if not xs:
-            continue
+    for arm, xs in item.known.items():
         colour = colours.get(arm, PALETTE[0])
         mean = {"color": colour, "size": 18, "symbol": "line-ns-open", "line": {"width": 3}}
         traces: list[tuple[str, list[float], dict[str, Any]]] = [

@@ -42,10 +42,6 @@ def write_comparison(
 
     Raises:
         UsageError: if there is no run, one of them is no run directory, or two arms share a name.
-
-    Example:
-        >>> write_comparison([Path("runs/a"), Path("runs/b")], Path("demo.html"), "a and b")  # doctest: +SKIP
-        PosixPath('demo.html')
     """
     arms = one_each([run_subject(path) for path in run_dirs], names)
     return write_arms(Comparison(arms, baselines=baselines or {}), out, title, intro)
