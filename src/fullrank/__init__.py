@@ -1,4 +1,4 @@
-"""fullrank: train self-supervised encoders without negatives, and see collapse coming.
+"""fullrank: self-supervised encoders without negatives, watched for collapse.
 
 Example:
     >>> import fullrank, torch
@@ -12,18 +12,29 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["__version__", "audit"]
 __version__ = "0.1.0"
-
-# by name, so that importing the package stays instant and no storey leans on the front door
-_FRONT_DOOR = {"audit": "fullrank.report.audit.call"}
+__all__ = [
+    "__version__",
+    "audit",
+    "compare",
+    "create_method",
+    "embed",
+    "evaluate",
+    "export",
+    "list_methods",
+    "list_metrics",
+    "open_encoder",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FRONT_DOOR:
-        return getattr(importlib.import_module(_FRONT_DOOR[name]), name)
+    """A function of `fullrank.api`, imported when it is first asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module("fullrank.api"), name)
     raise AttributeError(f"module 'fullrank' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FRONT_DOOR])
+    return sorted({*globals(), *__all__})

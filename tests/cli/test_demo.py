@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.helpers import call
-from fullrank.cli import demo
+from fullrank.labs._common import demo
 from fullrank.report.run.summary import Summary
 
 COLLAPSED = {"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"}
@@ -56,11 +56,11 @@ def arms(monkeypatch: pytest.MonkeyPatch) -> list[Summary]:
     """Summaries that the demo closes with, in place of training its arms."""
     summaries: list[Summary] = []
     listed = iter(range(len(demo.ARMS)))
-    monkeypatch.setattr(demo, "_train_all", lambda *_: None)
+    monkeypatch.setattr(demo, "train_arms", lambda *_: None)
     monkeypatch.setattr(demo, "raw_pixel_knn", lambda: 0.5)
-    monkeypatch.setattr("fullrank.report.compare.page.write_comparison", lambda *_, **__: Path("index.html"))
-    monkeypatch.setattr("fullrank.report.run.reading.read_run", lambda path: SimpleNamespace(path=path))
-    monkeypatch.setattr("fullrank.report.run.summary.summarise", lambda run, name: summaries[next(listed)])
+    monkeypatch.setattr(demo, "write_comparison", lambda *_, **__: Path("index.html"))
+    monkeypatch.setattr(demo, "read_run", lambda path: SimpleNamespace(path=path))
+    monkeypatch.setattr(demo, "summarise", lambda run, name: summaries[next(listed)])
     return summaries
 
 

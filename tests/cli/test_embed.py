@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from cli.embed_worker import doomed, one_of
 from cli.helpers import Called, call
 from encoders.foreign_layouts import dino, lightly, moco, resnet, simsiam, solo, vit
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.features.extraction import embed_images
-from fullrank.features.layouts import LAYOUTS
-from fullrank.features.store import open_stored
+from fullrank.features.store import LAYOUTS, open_stored
 from fullrank.images.opening import open_data
 
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -53,7 +52,7 @@ def test_a_run_gives_any_tap_of_its_own_images(
     assert found["rows"] == {"train": 256, "test": 256}
     stored = open_stored(Path("F"))
     held_out = open_data("shapes", limit=256).held_out
-    model = open_model(run)
+    model = open_encoder(run)
     direct = torch.cat([batch.rows["features"] for batch in embed_images(model, held_out, device="cpu")])
     assert torch.allclose(stored["test"].rows["features"], direct, atol=1e-5)
     labels = stored["test"].labels
@@ -137,7 +136,7 @@ def test_checkpoints_of_others_are_embedded(name: str) -> None:
     common = ("--data", "shapes", "--split", "test", "--limit", "8", "--image-size", "32")
     found = embedded(name, *common, *words, "--taps", "layer3,features", "--out", "F")
     assert found["taps"] == {"layer3": 256, "features": 512}
-    model = open_model(name, image_size=32, prefix=words[1] if words else None)
+    model = open_encoder(name, image_size=32, prefix=words[1] if words else None)
     expected = direct(model.network, model.mean, model.std)
     assert torch.allclose(open_stored(Path("F"))["test"].rows["features"], expected, rtol=1e-4, atol=1e-4)
 
@@ -170,7 +169,7 @@ def test_a_transformer_of_dino_gives_its_class_token() -> None:
     words = ("--data", "shapes", "--split", "test", "--limit", "8", "--out")
     embedded("dino.pth", *words, "F", "--taps", "blocks.1,features", "--tokens", "class")
     rows = open_stored(Path("F"))["test"].rows
-    network: Any = open_model("dino.pth").network
+    network: Any = open_encoder("dino.pth").network
     with torch.no_grad():
         assert torch.allclose(network.norm(rows["blocks.1"]), rows["features"], atol=1e-4)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import SMALL, call
-from fullrank.cli import sweep_jobs
-from fullrank.cli.sweep_jobs import Job
+from fullrank.cli import main
+from fullrank.jobs import pool
+from fullrank.jobs.command import submit_commands
+from fullrank.jobs.grid import command_of, grid, has_ended
 
 TINY = (*SMALL, "--limit", "128", "--epochs", "1", "--watch-images", "64", "--accelerator", "cpu")
 
@@ -90,34 +92,40 @@ def test_what_cannot_work_is_said_before_anything_is_trained(here: Path, words: 
 
 def test_a_run_of_the_same_name_with_other_settings_is_not_taken_for_it(here: Path) -> None:
     Path("grid/lr=0.1").mkdir(parents=True)
-    told = ["simsiam", "--momentum", "0.5", "--lr", "0.1"]
-    Path("grid/sweep.json").write_text(json.dumps({"lr=0.1": told}))
+    words = ["simsiam", "--momentum", "0.5", "--lr", "0.1"]
+    Path("grid/sweep.json").write_text(json.dumps({"lr=0.1": words}))
     called = call("sweep", "simsiam", "--over", "lr=0.1", "--out", "grid")
     assert called.code == 2
-    assert f"was trained with `{shlex.join(told)}`: take another --out" in called.err
+    assert f"was trained with `{shlex.join(words)}`: take another --out" in called.err
 
 
 def test_several_at_a_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    shares = [sweep_jobs._share(slot, 3) for slot in range(3)]
+    shares = [pool.share(place, 3) for place in range(3)]
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "6", "4"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"2"}
-    assert sweep_jobs._share(0, 1) == {}
+    assert pool.share(0, 1) == {}
 
 
 @pytest.mark.slow
 def test_a_cluster_runs_them_and_says_which_failed(here: Path) -> None:
     pytest.importorskip("submitit")
-    cells = [
-        Job(f"lr={lr}", ("simsiam", *TINY, "--level-every", "1", "--lr", lr), here / f"lr={lr}")
-        for lr in ("0.1", "1e30")
+    jobs = [
+        command_of(job, here / job.name)
+        for job in grid("simsiam", ["lr=0.1,1e30"], 1, [*TINY, "--level-every", "1"], main)
     ]
-    wait = sweep_jobs.on_slurm(cells, {"timeout_min": 5}, here / "jobs", cluster="local")
-    errors = {ended.cell.name: ended.error for ended in wait()}
-    assert errors["lr=0.1"] == "" and cells[0].ended
-    assert "training has diverged" in errors["lr=1e30"]
+    states: dict[str, str] = {}
+    failed = submit_commands(
+        jobs,
+        {"timeout_min": 5},
+        here / "jobs",
+        lambda job, state, _: states.update({job.name: state}),
+        cluster="local",
+    )
+    assert states == {"lr=0.1": "done", "lr=1e30": "failed"} and has_ended(here / "lr=0.1")
+    assert failed.keys() == {"lr=1e30"} and "training has diverged" in failed["lr=1e30"]
 
 
 def test_where_there_is_no_slurm_that_is_said(here: Path) -> None:

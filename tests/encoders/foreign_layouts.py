@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.opening import Encoder
+from fullrank.encoders.encoder import Encoder
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.torch_version import TorchVersion
 from encoders.foreign_layouts import resnet, shaken, simsiam, vit
 from fullrank.encoders.export.rebuilt import difference, in_timm, in_torchvision, probe_images
 from fullrank.encoders.export.writing import FORMATS, export_encoder
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import UsageError
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import make_train_config
@@ -53,7 +53,7 @@ def cifar_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_timm_makes_the_same_network_of_the_folder(imagenet_run: Path, tmp_path: Path) -> None:
     found = export_encoder(imagenet_run, "timm", tmp_path / "F")
-    model = open_model(imagenet_run)
+    model = open_encoder(imagenet_run)
     create: Any = timm.create_model
     net = create(f"local-dir:{tmp_path / 'F'}", pretrained=True).eval()
     assert difference(net, model) <= 1e-6 and found.difference <= 1e-6
@@ -64,7 +64,7 @@ def test_timm_makes_the_same_network_of_the_folder(imagenet_run: Path, tmp_path:
     assert difference(older, model) <= 1e-6
     tuned = create(f"local-dir:{tmp_path / 'F'}", pretrained=True, num_classes=5)
     assert tuned(probe_images(model)).shape == (3, 5), "a new classifier goes on top"
-    again = open_model(tmp_path / "F")
+    again = open_encoder(tmp_path / "F")
     assert difference(again.network, model) <= 1e-6 and (again.mean, again.image_size) == (
         (0.4, 0.5, 0.6),
         64,
@@ -76,7 +76,7 @@ def test_a_transformer_goes_to_timm_too(tmp_path: Path) -> None:
     export_encoder(run, "timm", tmp_path / "F")
     create: Any = timm.create_model
     net = create(f"local-dir:{tmp_path / 'F'}", pretrained=True).eval()
-    assert difference(net, open_model(run)) <= 1e-6
+    assert difference(net, open_encoder(run)) <= 1e-6
 
 
 def test_torchvision_loads_all_but_its_classifier(imagenet_run: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_torchvision_loads_all_but_its_classifier(imagenet_run: Path, tmp_path: 
     assert loaded.missing_keys == ["fc.weight", "fc.bias"] and not loaded.unexpected_keys
     net.fc = nn.Identity()
     net.load_state_dict(weights, strict=True)
-    assert difference(net.eval(), open_model(imagenet_run)) <= 1e-6
+    assert difference(net.eval(), open_encoder(imagenet_run)) <= 1e-6
 
 
 @pytest.mark.parametrize("to", ["torchvision", "torch"])
@@ -95,7 +95,7 @@ def test_the_readme_beside_a_cifar_stem_gives_the_same_network(
     to: Any, cifar_run: Path, tmp_path: Path
 ) -> None:
     export_encoder(cifar_run, to, tmp_path / "F")
-    assert difference(by_its_readme(tmp_path / "F"), open_model(cifar_run)) <= 1e-6
+    assert difference(by_its_readme(tmp_path / "F"), open_encoder(cifar_run)) <= 1e-6
 
 
 def by_its_readme(folder: Path) -> nn.Module:
@@ -112,7 +112,7 @@ def test_a_simsiam_checkpoint_of_others_is_handed_on(to: Any, tmp_path: Path) ->
     torch.save(simsiam(resnet()), tmp_path / "simsiam.pth.tar")
     found = export_encoder(tmp_path / "simsiam.pth.tar", to, tmp_path / "F", image_size=64)
     assert found.difference <= 1e-6 and found.said["architecture"] == "resnet18"
-    model = open_model(tmp_path / "simsiam.pth.tar", image_size=64)
+    model = open_encoder(tmp_path / "simsiam.pth.tar", image_size=64)
     assert difference(by_its_readme(tmp_path / "F"), model) <= 1e-6
 
 
@@ -135,7 +135,7 @@ def test_onnxruntime_gives_the_same_features_for_batches_of_any_size(
     found = export_encoder(imagenet_run, "onnx", tmp_path / "F")
     assert found.files[0] == "model.onnx" and 0 < found.difference <= 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "F" / "model.onnx"))
-    model = open_model(imagenet_run)
+    model = open_encoder(imagenet_run)
     for n in (1, 7):
         images = probe_images(model, n)
         (features,) = session.run(["features"], {"images": images.numpy()})
@@ -188,5 +188,5 @@ def test_what_a_library_cannot_rebuild_is_one_line_with_the_formats_that_can(
 def test_a_name_is_no_proof(tmp_path: Path) -> None:
     network = vit(num_heads=6)
     torch.save(network.state_dict(), tmp_path / "vit.pth")
-    model = open_model(tmp_path / "vit.pth")  # taken to have 3 heads, which weights do not tell
+    model = open_encoder(tmp_path / "vit.pth")  # taken to have 3 heads, which weights do not tell
     assert in_timm(model) is None and in_torchvision(model) is None, "of a depth that neither has"

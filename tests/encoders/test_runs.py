@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, open_with_taps, own_data, own_run
 from fullrank.errors import UsageError
 from fullrank.features.extraction import embed_images
@@ -57,7 +57,7 @@ def test_every_tap_of_a_method_is_what_its_own_embed_gives(run: Path) -> None:
     parts = list(embed_images(model, source, [*taps, "features", "blocks.0"], 64, "cpu"))
     network: Any = model.network
     method = network.method
-    encoder = open_model(run)
+    encoder = open_encoder(run)
     state = load_file(run / "encoder.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in method.backbone.state_dict().items())
     rows = {tap: torch.cat([part.rows[tap] for part in parts]) for tap in parts[0].rows}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.augmented import BLOCK, Augmentation, augmented_batches
 from fullrank.features.extraction import embed_images
@@ -67,7 +67,7 @@ def test_small_crops_are_left_out_and_full_views_take_turns() -> None:
 
 
 def test_rows_of_the_views_of_an_image_come_one_after_the_other() -> None:
-    model = open_model("resnet18", pretrained=False, image_size=32)
+    model = open_encoder("resnet18", pretrained=False, image_size=32)
     source = open_data("shapes", limit=10).train
     parts = list(embed_images(model, source, None, 4, "cpu", augmentation=Augmentation(2, "simsiam-cifar")))
     rows = torch.cat([part.rows["features"] for part in parts])

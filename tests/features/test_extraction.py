@@ -11,9 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder, finished
+from fullrank.encoders.encoder import Encoder, find_taps, make_encoder
 from fullrank.encoders.hooks import pool, take_taps, which_taps
-from fullrank.encoders.modules import find_taps
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.images.sources import MemorySource
@@ -35,13 +34,13 @@ def resnet(**options: Any) -> Encoder:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(cast(torch.Tensor, module.running_mean))
-    return finished(Built("resnet18", network), origin="here", image_size=32, recorded=True, **options)
+    return make_encoder(Built("resnet18", network), origin="here", image_size=32, recorded=True, **options)
 
 
 def vit(**options: Any) -> Encoder:
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, depth=3, **options)
-    return finished(Built("vit", network, 32), origin="here")
+    return make_encoder(Built("vit", network, 32), origin="here")
 
 
 def normalised(images: Tensor, mean: Any, std: Any) -> Tensor:
@@ -137,7 +136,7 @@ def test_taps_of_a_transformer_are_means_of_patches_or_the_class_token(pooling: 
 
 def test_maps_with_channels_last_are_told() -> None:
     network = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, num_classes=0)
-    model = finished(Built("swin", network, 64), origin="here")
+    model = make_encoder(Built("swin", network, 64), origin="here")
     rows = embedded(model, source(n=2, size=64), taps=list(model.taps))
     assert [part.shape[1] for part in rows.values()] == [96, 192, 384, 768]
     assert pool(torch.zeros(2, 8, 4, 4)).shape == (2, 8)

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.features import shard_writer as parts
+from fullrank.features import shard_writer
 from fullrank.features.embeddings import open_embeddings
-from fullrank.features.layouts import LAYOUTS
-from fullrank.features.store import Stored, StoreWriter, is_stored, open_stored
+from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.store import LAYOUTS, Stored, is_stored, open_stored
 
 N = 5003
 GENERATOR = torch.Generator().manual_seed(0)
 ROWS = {"features": torch.randn(N, 7, generator=GENERATOR), "target": torch.randn(N, 3, generator=GENERATOR)}
 LABELS = torch.arange(N) % 5 - 1
-WISH = {"subject": "noise", "taps": ["features", "target"]}
+SETTINGS = {"subject": "noise", "taps": ["features", "target"]}
 every_layout = pytest.mark.parametrize("layout", list(LAYOUTS))
 
 
@@ -36,7 +36,7 @@ def write(
     labels: bool = True,
 ) -> Path | None:
     """One process's part, from where it was left; `stop` leaves it as a killed process would."""
-    writer = StoreWriter(folder, "train", WISH, layout=layout, rank=rank, world_size=size)
+    writer = StoreWriter(folder, "train", SETTINGS, layout=layout, rank=rank, world_size=size)
     part = torch.from_numpy(np.array_split(np.arange(N), size)[rank])
     for chosen in part[writer.images :].split(400) if writer.images < len(part) else ():
         if int(chosen[-1]) >= stop:
@@ -126,7 +126,7 @@ def test_without_labels_there_are_none(tmp_path: Path) -> None:
 def test_a_part_that_was_cut_at_any_byte_goes_on_to_the_same_file(
     cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(shard_writer, "RECORD_SECONDS", 0.0)
     write(tmp_path / "whole")
     folder = tmp_path / "F"
     write(folder, stop=2500)
@@ -170,46 +170,49 @@ def test_a_finished_split_is_left_alone(tmp_path: Path) -> None:
     file = write(tmp_path / "F")
     assert file is not None
     when = file.stat().st_mtime_ns
-    writer = StoreWriter(tmp_path / "F", "train", WISH)
+    writer = StoreWriter(tmp_path / "F", "train", SETTINGS)
     assert writer.finished and writer.finish({}) == file and file.stat().st_mtime_ns == when
 
 
-def other_wish(folder: Path) -> None:
+def other_settings(folder: Path) -> None:
     write(folder)
-    StoreWriter(folder, "test", WISH | {"taps": ["layer4"]})
+    StoreWriter(folder, "test", SETTINGS | {"taps": ["layer4"]})
 
 
 def other_layout(folder: Path) -> None:
     write(folder)
-    StoreWriter(folder, "test", WISH, layout="npy")
+    StoreWriter(folder, "test", SETTINGS, layout="npy")
 
 
 def other_files(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").touch()
-    StoreWriter(folder, "train", WISH)
+    StoreWriter(folder, "train", SETTINGS)
 
 
 def a_file(folder: Path) -> None:
     folder.touch()
-    StoreWriter(folder, "train", WISH)
+    StoreWriter(folder, "train", SETTINGS)
 
 
 def other_count(folder: Path) -> None:
     write(folder, rank=0, size=2)
-    StoreWriter(folder, "train", WISH, rank=0, world_size=3)
+    StoreWriter(folder, "train", SETTINGS, rank=0, world_size=3)
 
 
 def at_once(folder: Path) -> None:
-    first = StoreWriter(folder, "train", WISH)
-    StoreWriter(folder, "train", WISH)
+    first = StoreWriter(folder, "train", SETTINGS)
+    StoreWriter(folder, "train", SETTINGS)
     del first
 
 
 @pytest.mark.parametrize(
     ("attempt", "line"),
     [
-        (other_wish, r"features of another command \(taps features,target, not layer4\): take another --out"),
+        (
+            other_settings,
+            r"features of another command \(taps features,target, not layer4\): take another --out",
+        ),
         (other_layout, r"another command \(layout safetensors, not npy\)"),
         (other_files, "exists already and holds other files: take another --out"),
         (a_file, "is a file: features go into a folder"),
@@ -233,6 +236,6 @@ def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no features of ours: `fullrank embed"):
         open_stored(tmp_path)
     with pytest.raises(UsageError, match="a tap cannot be called labels"):
-        StoreWriter(tmp_path / "G", "train", WISH).add(
+        StoreWriter(tmp_path / "G", "train", SETTINGS).add(
             {"labels": torch.zeros(1, 2)}, torch.zeros(1), None, images=1
         )

@@ -14,6 +14,7 @@ from cli.helpers import call
 from fullrank.labs import LABS
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.selectors import loss_end
 from fullrank.labs.capacity.lab import shares_of
 from fullrank.training.setup import data_order
 from labs.fake_runs import write_run
@@ -50,7 +51,7 @@ def findings(tmp_path: Path, **more: Any) -> Findings:
 @pytest.mark.parametrize("preset", list(LAB.presets))
 def test_an_encoder_sees_its_share_of_the_images_and_takes_as_many_steps_as_any_other(preset: str) -> None:
     settings, n = LAB.presets[preset], 120_000
-    cells = list(LAB.cells(settings, "", 0))
+    cells = list(LAB.jobs(settings, "", 0))
     shares = list(shares_of(settings)) * len(settings["encoders"])
     orders = [data_order(cell.config(), n) for cell in cells]
     assert [len(order.chunk(0)) for order in orders] == [math.ceil(n * share - 1e-9) for share in shares]
@@ -71,7 +72,7 @@ def test_the_forecast_of_each_encoder_is_that_of_least_squares_without_the_run(t
     results = found(tmp_path)
     series = LAB.analyse(results, PRESET).figures()["Forecast of runs left out"].series  # type: ignore[union-attr]
     small = [result for result in results if result.arm.startswith("small")]
-    X = np.array([[1.0, result.last("auc", "backbone"), result.loss_end] for result in small])
+    X = np.array([[1.0, result.last("auc", "backbone"), loss_end(result)] for result in small])
     y = np.array([result.run.epochs[-1].accuracy("probe") for result in small])
     for i in range(len(y)):
         others = np.arange(len(y)) != i

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
-from fullrank.labs._common.lab import plan_cells
+from fullrank.labs._common.lab import plan_jobs
 from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results
-from fullrank.labs.contrastive_toys.lab import LAPTOP, PAPER, TINY, trained_toy
+from fullrank.labs._common.results import Result, Results, finished
+from fullrank.labs.contrastive_toys.lab import ContrastiveToys, trained_toy
 from fullrank.labs.contrastive_toys.toys import ContrastiveToy, train_contrastive
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+LAPTOP, PAPER, TINY = (ContrastiveToys.presets[name] for name in ("laptop", "paper", "tiny"))
 
 
 def test_a_cell_trains_the_toy_that_its_arguments_name() -> None:
@@ -36,14 +28,14 @@ def test_a_cell_trains_the_toy_that_its_arguments_name() -> None:
 def test_the_published_sizes_are_in_every_preset_but_the_smallest() -> None:
     for preset in (LAPTOP, PAPER):
         for part in ("augmentation", "layers"):
-            for cell in LABS["contrastive-toys"]().cells(preset, part, 0):
+            for cell in LABS["contrastive-toys"]().jobs(preset, part, 0):
                 toy = ContrastiveToy(**cell.arguments["toy"])
                 assert (toy.steps, toy.dim, toy.batch_size, toy.points) == (10_000, 16, 128, 10_000)
                 assert toy.lr == (1e-3 if part == "augmentation" else 1e-2)
 
 
 def test_the_paper_contrasts_360_of_2048_channels_among_others() -> None:
-    found = [cell.config() for cell in LABS["contrastive-toys"]().cells(PAPER, "directclr", 0)]
+    found = [cell.config() for cell in LABS["contrastive-toys"]().jobs(PAPER, "directclr", 0)]
     assert any((c.options["num_channels"], c.batch_size, c.epochs) == (360, 4096, 100) for c in found)
 
 
@@ -65,8 +57,8 @@ def test_the_first_amplitude_that_costs_a_direction_is_found(at_one: int, at_hal
 
 def test_the_smallest_toys_come_to_a_page(tmp_path: Path) -> None:
     lab, parts = LABS["contrastive-toys"](), ["augmentation", "layers", "subvector"]
-    wanted = plan_cells(lab, TINY, parts, [0, 1])
-    assert run_cells(wanted, tmp_path, jobs=1) == {}
+    wanted = plan_jobs(lab, TINY, parts, [0, 1])
+    assert run_once(wanted, tmp_path, at_once=1) == {}
     results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
     plan = {"preset": "tiny", "settings": TINY, "parts": parts, "seeds": [0, 1]}
     told = write_lab("contrastive-toys", lab, plan, results, {}, tmp_path, figures=False)
@@ -80,7 +72,7 @@ def test_the_table_of_the_toys_is_that_of_jing_et_al() -> None:
     """Counts of directions in use, of one seed; 13 and 7 from decaying starts, 8 of 16 under noise of 1.5."""
     found = {}
     for part in ("augmentation", "layers"):
-        for cell in LABS["contrastive-toys"]().cells(LAPTOP, part, 0):
+        for cell in LABS["contrastive-toys"]().jobs(LAPTOP, part, 0):
             if cell.arm in ("noise 0.01", "noise 1.5") or "decaying" in cell.arm:
                 found[cell.arm] = trained_toy(cell.arguments["toy"])
     counts = {arm: numbers["live"][-1] for arm, numbers in found.items()}

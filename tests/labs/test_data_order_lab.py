@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cli.helpers import call
+from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
 from fullrank.labs._common.lab import Job
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Result, Results, finished
 from fullrank.labs.data_order.figures import images_in_use
 from fullrank.training.records import EpochRecord, RunRecord
 from fullrank.training.setup import data_order
@@ -43,7 +43,7 @@ def verdicts(
 
 @pytest.mark.parametrize("preset", list(LAB.presets))
 def test_every_order_is_there_but_in_tiny_and_all_take_the_same_number_of_steps(preset: str) -> None:
-    cells = list(LAB.cells(LAB.presets[preset], "", 0))
+    cells = list(LAB.jobs(LAB.presets[preset], "", 0))
     orders = [data_order(cell.config(), 120_000) for cell in cells]
     assert len({(order.steps, cell.config().epochs) for order, cell in zip(orders, cells, strict=True)}) == 1
     assert preset == "tiny" or {order.kind for order in orders} == set(ORDERS)
@@ -120,14 +120,14 @@ def test_a_killed_single_pass_keeps_its_order_when_it_is_taken_up(tmp_path: Path
     }
     cell = Job("single pass", 2, settings)
 
-    def die(_: Job, __: str, record: RunRecord | None) -> None:
+    def die(_: Job, __: str, record: RunRecord | str | None) -> None:
         if isinstance(record, EpochRecord) and record.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_cells([cell], tmp_path / "cut", jobs=1, told=die)
+        run_once([cell], tmp_path / "cut", at_once=1, notify=die)
     for out in ("cut", "whole"):
-        assert run_cells([cell], tmp_path / out, jobs=1) == {}
+        assert run_once([cell], tmp_path / out, at_once=1) == {}
     cut, whole = (finished(cell, tmp_path / out) for out in ("cut", "whole"))
     assert cut is not None and whole is not None and cut.loss == whole.loss and len(whole.loss) == 3
 

@@ -8,28 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
-from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.lab import Job, plan_jobs
 from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Result, Results, finished
 from fullrank.labs.eigenmodes.deep import half_times, rate_spread
-from fullrank.labs.eigenmodes.lab import LAPTOP, PAPER, TINY
+from fullrank.labs.eigenmodes.lab import Eigenmodes
 from fullrank.labs.eigenmodes.lab import matrix as matrix
 from fullrank.labs.eigenmodes.lab import toys as toys
 from fullrank.labs.eigenmodes.toy_networks import convergence, figure_panels, simulate
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "eigenmodes.ipynb"
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+LAPTOP, PAPER, TINY = (Eigenmodes.presets[name] for name in ("laptop", "paper", "tiny"))
 
 
 def flat(values: Any, under: str = "") -> dict[str, Any]:
@@ -43,8 +36,8 @@ def different(one: Job, other: Job) -> set[str]:
     return {key.strip(".") for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
 
 
-def cells(preset: Any, part: str) -> dict[str, Job]:
-    return {cell.arm: cell for cell in LABS["eigenmodes"]().cells(preset, part, 0)}
+def jobs(preset: Any, part: str) -> dict[str, Job]:
+    return {cell.arm: cell for cell in LABS["eigenmodes"]().jobs(preset, part, 0)}
 
 
 # toys
@@ -81,10 +74,9 @@ def test_the_claim_is_confirmed_where_isoloss_is_more_even_on_every_seed_and_not
 
 
 def test_every_panel_of_the_paper_is_a_cell_and_the_paper_preset_has_its_steps() -> None:
-    found = list(LABS["eigenmodes"]().cells(PAPER, "toys", 0))
+    found = list(LABS["eigenmodes"]().jobs(PAPER, "toys", 0))
     assert len(found) == 2 * 8 + 2
-    settings: dict[str, Any] = PAPER["toys"]  # type: ignore[assignment]
-    assert figure_panels("relu", settings["preset"])[1].steps == 100_000
+    assert figure_panels("relu", PAPER["toys"]["preset"])[1].steps == 100_000
 
 
 # deep networks
@@ -92,7 +84,7 @@ def test_every_panel_of_the_paper_is_a_cell_and_the_paper_preset_has_its_steps()
 
 def test_directpred_and_isoloss_differ_in_nothing_but_the_method() -> None:
     for preset in (LAPTOP, PAPER):
-        found = cells(preset, "deep")
+        found = jobs(preset, "deep")
         for distance in ("euclidean", "cosine"):
             assert different(found[f"DirectPred, {distance}"], found[f"IsoLoss, {distance}"]) <= {
                 "method", "options.eps_inside",
@@ -100,13 +92,13 @@ def test_directpred_and_isoloss_differ_in_nothing_but_the_method() -> None:
 
 
 def test_the_predictor_of_figure_4_is_linear_and_looked_at() -> None:
-    for cell in cells(LAPTOP, "linear").values():
+    for cell in jobs(LAPTOP, "linear").values():
         assert cell.config().options["predictor"] == "linear" and cell.config().diagnostics_every == 3
 
 
 def test_published_pairs_differ_in_optimiser_and_rate_and_matched_ones_in_the_average_alone() -> None:
     for preset in (LAPTOP, PAPER):
-        found = cells(preset, "matrix")
+        found = jobs(preset, "matrix")
         assert len(found) == 16 and sum("matched" in arm for arm in found) == 6
         for name, method in matrix.METHODS.items():
             published = different(found[f"{name}, EMA"], found[f"{name}, no EMA"])
@@ -135,8 +127,8 @@ def test_a_mode_that_jumps_at_once_and_one_that_jumps_late_are_told_apart() -> N
 @pytest.mark.slow
 def test_the_smallest_lab_comes_to_a_page_with_every_part(tmp_path: Path) -> None:
     lab = LABS["eigenmodes"]()
-    wanted = plan_cells(lab, TINY, list(lab.parts), [0])
-    assert run_cells(wanted, tmp_path, jobs=1) == {}
+    wanted = plan_jobs(lab, TINY, list(lab.parts), [0])
+    assert run_once(wanted, tmp_path, at_once=1) == {}
     results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
     assert rate_spread(results.of("deep")[0]) is not None
     plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0]}
@@ -156,4 +148,4 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     names: dict[str, Any] = {"__name__": "notebook"}
     for cell in code:
         exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
-    assert names["told"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()
+    assert names["lab"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()

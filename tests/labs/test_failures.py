@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from fullrank.labs._common.cells import finished, run_cells
-from fullrank.labs._common.lab import plan_cells
-from fullrank.labs._common.results import Result, Results
+from fullrank.jobs.once import run_once
+from fullrank.labs._common.lab import plan_jobs
+from fullrank.labs._common.results import Result, Results, finished
 from fullrank.labs.failures.analysis import findings, first, knn_fell, lasting, said
 from fullrank.labs.failures.lab import GALLERY, Failures
 from fullrank.report.run.reading import Run
@@ -74,9 +74,7 @@ def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_told() 
 
 
 def test_every_exhibit_changes_its_recipe_and_only_in_what_breaks_it() -> None:
-    cells = {
-        cell.arm: cell.config().as_dict() for cell in Failures().cells(Failures.presets["laptop"], "", 0)
-    }
+    cells = {cell.arm: cell.config().as_dict() for cell in Failures().jobs(Failures.presets["laptop"], "", 0)}
     sound = {GALLERY[arm].recipe: arm for arm in GALLERY if not GALLERY[arm].change}
     for arm, exhibit in GALLERY.items():
         if exhibit.change:
@@ -91,8 +89,8 @@ def test_the_tiny_gallery_comes_to_a_panel_for_each_run_and_a_row_in_the_table(t
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     lab, preset = Failures(), Failures.presets["tiny"]
-    cells = plan_cells(lab, preset, [], [0])
-    assert run_cells(cells, tmp_path, jobs=1) == {}
+    cells = plan_jobs(lab, preset, [], [0])
+    assert run_once(cells, tmp_path, at_once=1) == {}
     found = lab.analyse(Results([r for c in cells if (r := finished(c, tmp_path))]), preset)
     torch.set_num_threads(threads)
     assert set(preset["arms"]) <= found.figures().keys()

@@ -19,24 +19,18 @@ from rich.console import Console
 
 from fullrank.errors import UsageError
 from fullrank.figures import Series
+from fullrank.jobs.live import LiveJobs
+from fullrank.jobs.once import jobs_at_once, run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, jobs_at_once, run_cells
 from fullrank.labs._common.claims import above, holds, spread
 from fullrank.labs._common.effects import effects
-from fullrank.labs._common.lab import Job, plan_cells
-from fullrank.labs._common.live import LiveCells
+from fullrank.labs._common.lab import Job, plan_jobs
+from fullrank.labs._common.live import job_line, jobs_table
 from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Result, Results, finished
+from fullrank.report.run.summary import Summary
 from fullrank.training.records import EpochRecord, RunRecord
 from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused, run_sleepers
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def counting(tmp_path: Path, arm: str = "a", value: float = 1.0) -> Job:
@@ -46,25 +40,25 @@ def counting(tmp_path: Path, arm: str = "a", value: float = 1.0) -> Job:
 def test_a_finished_cell_is_never_run_again(tmp_path: Path) -> None:
     cell = counting(tmp_path)
     for _ in range(2):
-        assert run_cells([cell], tmp_path / "out", jobs=1) == {}
+        assert run_once([cell], tmp_path / "out", at_once=1) == {}
     assert (tmp_path / "calls").read_text() == "called\n"
     found = finished(cell, tmp_path / "out")
     assert found is not None and found.numbers == {"value": 1.0}
 
 
 def test_a_cell_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_run(tmp_path: Path) -> None:
-    run_cells([counting(tmp_path)], tmp_path / "out", jobs=1)
+    run_once([counting(tmp_path)], tmp_path / "out", at_once=1)
     with pytest.raises(
         UsageError, match=r"'a, seed 0' with arguments.value 1.0 instead of 2.0: take another"
     ):
-        run_cells([counting(tmp_path, "b"), counting(tmp_path, value=2.0)], tmp_path / "out", jobs=1)
+        run_once([counting(tmp_path, "b"), counting(tmp_path, value=2.0)], tmp_path / "out", at_once=1)
     assert (tmp_path / "calls").read_text() == "called\n"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path, jobs: int) -> None:
     cells = [Job("bad", 0, measure=refused), counting(tmp_path)]
-    assert run_cells(cells, tmp_path / "out", jobs) == {"bad, seed 0": "there is no such thing"}
+    assert run_once(cells, tmp_path / "out", jobs) == {"bad, seed 0": "there is no such thing"}
     assert finished(cells[0], tmp_path / "out") is None and finished(cells[1], tmp_path / "out") is not None
 
 
@@ -73,8 +67,10 @@ def test_a_cell_whose_process_is_killed_is_named_and_done_the_next_time(tmp_path
         Job("doomed", 0, measure=killed_once, arguments={"path": str(tmp_path / "once")}),
         counting(tmp_path),
     ]
-    assert run_cells(cells, tmp_path / "out", jobs=2) == {"doomed, seed 0": "its process ended with code -9"}
-    assert run_cells(cells, tmp_path / "out", jobs=2) == {}
+    assert run_once(cells, tmp_path / "out", at_once=2) == {
+        "doomed, seed 0": "its process ended with code -9"
+    }
+    assert run_once(cells, tmp_path / "out", at_once=2) == {}
 
 
 @pytest.mark.slow
@@ -107,15 +103,15 @@ def alive(process: int) -> bool:
 def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     cell = Job("train", 3, TINY, measure=epochs_of)
 
-    def die(_: Job, __: str, record: RunRecord | None) -> None:
+    def die(_: Job, __: str, record: RunRecord | str | None) -> None:
         if isinstance(record, EpochRecord) and record.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_cells([cell], tmp_path / "cut", jobs=1, told=die)
+        run_once([cell], tmp_path / "cut", at_once=1, notify=die)
     assert finished(cell, tmp_path / "cut") is None
     for out in ("cut", "whole"):
-        assert run_cells([cell], tmp_path / out, jobs=1) == {}
+        assert run_once([cell], tmp_path / out, at_once=1) == {}
     cut, whole = (finished(cell, tmp_path / out) for out in ("cut", "whole"))
     assert cut is not None and whole is not None
     assert cut.loss == whole.loss and cut.knn == whole.knn and cut.numbers == whole.numbers
@@ -127,12 +123,12 @@ def test_a_training_cells_records_reach_who_follows_it_also_from_another_process
     heard: dict[str, list[int]] = {}
     states: dict[str, list[str]] = {}
 
-    def told(cell: Job, state: str, record: RunRecord | None) -> None:
+    def told(cell: Job, state: str, record: RunRecord | str | None) -> None:
         states.setdefault(cell.arm, []).append(state)
         if isinstance(record, EpochRecord):
             heard.setdefault(cell.arm, []).append(record.epoch)
 
-    assert run_cells(cells, tmp_path, jobs=2, told=told) == {}
+    assert run_once(cells, tmp_path, at_once=2, notify=told) == {}
     assert heard == {"a": [0, 1, 2], "b": [0, 1]}
     assert all(found[0] == "running" and found[-1] == "done" for found in states.values())
 
@@ -156,11 +152,11 @@ def test_without_a_gpu_there_is_one_job_for_each_core_and_never_more_than_cells(
 
 def test_two_cells_of_one_name_are_refused() -> None:
     class Twice(Toy):
-        def cells(self, preset: Any, part: str, seed: int) -> Any:
+        def jobs(self, preset: Any, part: str, seed: int) -> Any:
             return [Job("a b", seed), Job("a-b", seed)]
 
-    with pytest.raises(UsageError, match="two cells would lie in one folder, a-b-seed-0"):
-        plan_cells(Twice(), {}, [], [0])
+    with pytest.raises(UsageError, match="two jobs would lie in one folder, a-b-seed-0"):
+        plan_jobs(Twice(), {}, [], [0])
 
 
 @pytest.mark.parametrize("name", list(LABS))
@@ -169,7 +165,7 @@ def test_every_cell_of_every_preset_and_part_of_every_lab_can_be_planned(name: s
     assert {"laptop", "paper"} <= set(lab.presets) and lab.title and lab.paper and lab.says
     for settings in lab.presets.values():
         assert json.loads(json.dumps(settings)) == json.loads(json.dumps(dict(settings)))
-        cells = plan_cells(lab, json.loads(json.dumps(settings)), list(lab.parts), [0, 1])
+        cells = plan_jobs(lab, json.loads(json.dumps(settings)), list(lab.parts), [0, 1])
         plans = [cell.plan() for cell in cells]
         assert plans and {plan["seed"] for plan in plans} == {0, 1}
 
@@ -276,7 +272,7 @@ def test_a_curve_spans_what_its_seeds_span() -> None:
 
 def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
     cells = [Job("a", seed, TINY) for seed in (0, 1, 2)]
-    live = LiveCells(cells, "quiet")
+    live = LiveJobs(cells, Summary, jobs_table, job_line, "quiet")
     epoch = EpochRecord(epoch=1, step=2, knn={"top1": 0.5}, verdict={"kind": "complete"})
     live(cells[0], "running", epoch)
     live(cells[1], "running", epoch)
@@ -285,13 +281,25 @@ def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
     Console(file=drawn, width=140).print(live)
     text = drawn.getvalue()
     assert "seed 2" in text and "complete, k-NN 50.0 %" in text and "epoch 1/2" in text
-    assert "1 of 3 cells" in text
+    assert "1 of 3 jobs" in text
 
 
 def test_where_there_is_no_terminal_a_cell_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [Job("a", 0), Job("b", 0)]
-    with LiveCells(cells, "plain") as live:
+    with LiveJobs(cells, Summary, jobs_table, job_line, "plain") as live:
         live(cells[0], "done", None)  # finished before
         live(cells[1], "running", None)
-        live(cells[1], "failed", None)
+        live(cells[1], "failed", "why")
     assert capsys.readouterr().out == "2/2  b, seed 0  failed\n"
+
+
+def test_where_there_is_no_terminal_a_job_may_have_a_line_for_each_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = [Job("a", 0), Job("longer", 0)]
+    with LiveJobs(jobs, Summary, jobs_table, lambda found: found.state, "plain", each="epoch") as live:
+        live(jobs[0], "running", EpochRecord(epoch=1))
+        live(jobs[0], "done", None)
+        with pytest.raises(KeyError):
+            live(Job("nobody", 0), "running", None)
+    assert capsys.readouterr().out == "a, seed 0       running\n"

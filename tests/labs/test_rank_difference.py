@@ -9,22 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.cells import finished, run_cells
-from fullrank.labs._common.lab import Job, plan_cells
+from fullrank.labs._common.lab import Job, plan_jobs
 from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Result, Results, finished
 from fullrank.labs.rank_difference.branches import along, branches, rank, spectral_filter
-from fullrank.labs.rank_difference.lab import FILTERS, LAPTOP, PAPER, TINY
+from fullrank.labs.rank_difference.lab import FILTERS, RankDifference
 from fullrank.networks.spectral_filter import filter_rows, right_singular
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+LAPTOP, PAPER, TINY = (RankDifference.presets[name] for name in ("laptop", "paper", "tiny"))
 
 
 def rows(n: int = 400, d: int = 6, seed: int = 0) -> torch.Tensor:
@@ -64,7 +58,7 @@ def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values() -> None
 
 
 def test_the_paper_preset_has_the_filters_of_its_script() -> None:
-    cells = {cell.arm: cell.config() for cell in LABS["rank-difference"]().cells(PAPER, "filters", 0)}
+    cells = {cell.arm: cell.config() for cell in LABS["rank-difference"]().jobs(PAPER, "filters", 0)}
     sigmas = {c.options["sigma"] for c in cells.values() if c.options["pred_location"] == "target"}
     kinds = {c.options["pred_type"] for c in cells.values() if c.options["pred_location"] == "online"}
     assert sigmas == {-1.0, -0.7, -0.5, -0.3} and kinds == {"poly", "log", "log_1"}
@@ -78,8 +72,8 @@ WHITENED = "RDM-SimSiam: target, 1 / S"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     out, lab = tmp_path_factory.mktemp("lab"), LABS["rank-difference"]()
     wanted = ("SimSiam", "SimSiam, no predictor", WHITENED)
-    cells = [c for c in plan_cells(lab, TINY, list(lab.parts), [0]) if c.arm in wanted]
-    assert run_cells(cells, out, jobs=1) == {}
+    cells = [c for c in plan_jobs(lab, TINY, list(lab.parts), [0]) if c.arm in wanted]
+    assert run_once(cells, out, at_once=1) == {}
     return {cell.arm: found for cell in cells if (found := finished(cell, out))}
 
 
@@ -108,7 +102,7 @@ def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: P
     settings: Any = TINY["run"]
     base = {**settings, "data": "shapes"}
     cells = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
-    assert run_cells(cells, tmp_path, jobs=1) == {}
+    assert run_once(cells, tmp_path, at_once=1) == {}
     for cell in cells:
         found = finished(cell, tmp_path)
         assert found is not None and along(found) == {}
@@ -119,8 +113,8 @@ def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: P
 @pytest.mark.slow
 def test_the_smallest_lab_comes_to_a_page_with_both_parts(tmp_path: Path) -> None:
     lab = LABS["rank-difference"]()
-    wanted = plan_cells(lab, TINY, list(lab.parts), [0, 1])
-    assert run_cells(wanted, tmp_path, jobs=1) == {}
+    wanted = plan_jobs(lab, TINY, list(lab.parts), [0, 1])
+    assert run_once(wanted, tmp_path, at_once=1) == {}
     results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
     plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0, 1]}
     told = write_lab("rank-difference", lab, plan, results, {}, tmp_path, figures=False)
@@ -130,5 +124,5 @@ def test_the_smallest_lab_comes_to_a_page_with_both_parts(tmp_path: Path) -> Non
 
 def test_every_filter_of_the_laptop_is_a_filter_of_the_paper() -> None:
     for preset in (LAPTOP, PAPER, TINY):
-        for own in preset["filters"].values():  # type: ignore[attr-defined]
+        for own in preset["filters"].values():
             assert set(own["only"]) <= FILTERS.keys()

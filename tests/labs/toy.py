@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from fullrank.errors import DataError
 from fullrank.figures import Dots, Heat, Lines, Series, Table
-from fullrank.labs._common.cells import run_cells
+from fullrank.jobs.once import run_once
 from fullrank.labs._common.claims import above
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Job, Lab, Settings
@@ -53,7 +53,7 @@ def run_sleepers(folder: str) -> None:
     """What a process is killed amid: two cells side by side that do not end."""
     out = Path(folder)
     cells = [Job(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
-    run_cells(cells, out / "out", jobs=2)
+    run_once(cells, out / "out", at_once=2)
 
 
 def epochs_of(run: Path) -> dict[str, float]:
@@ -75,7 +75,7 @@ class Toy(Lab):
     presets: ClassVar = {"laptop": {"bad": ""}, "broken": {"bad": "low"}, "all-broken": {"bad": "both"}}
     parts: ClassVar = {"one": "the first", "two": "the second"}
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         for arm in ("high", "low"):
             bad = arm if preset["bad"] == "both" else preset["bad"]
             yield Job(arm, seed, measure=number, arguments={"arm": arm, "seed": seed, "bad": bad}, part=part)
@@ -89,4 +89,4 @@ class Toy(Lab):
             Heat("Image", "Of two rows.", "column", "row", [[1.0, 0.0], [0.0, None]]),
             Table("Table", "All.", ("Arm", "Value"), [[arm, found] for arm, found in values.items()]),
         ]
-        return Findings([Chapter("Everything", items)], [claim], f"Here {claim.told}.", ["A note."])
+        return Findings([Chapter("Everything", items)], [claim], f"Here {claim.evidence}.", ["A note."])

@@ -14,8 +14,8 @@ import torch
 import fullrank
 from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.features.layouts import LAYOUTS
-from fullrank.features.store import StoreWriter
+from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.store import LAYOUTS
 from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
@@ -120,8 +120,8 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
     taps = {"features": cloud(600), "target": cloud(600)[:, :1].repeat(1, 3)}
     for split in ("train", "test"):
         n = 600 if split == "train" else 300
-        request = {"subject": "noise", "taps": list(taps)}
-        writer = StoreWriter(tmp_path / "F", split, request, layout=layout, rank=0, world_size=1)
+        settings = {"subject": "noise", "taps": list(taps)}
+        writer = StoreWriter(tmp_path / "F", split, settings, layout=layout, rank=0, world_size=1)
         rows = {tap: z[:n] for tap, z in taps.items()}
         writer.add(rows, torch.arange(n), torch.arange(n) % 3, n)
         writer.finish({"classes": ["a", "b", "c"]})

@@ -17,11 +17,11 @@ from rich.console import Console
 from encoders.foreign_layouts import dino, vit
 from expect import known
 from fullrank.collapse.audit import audit
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import FullrankError, UsageError
-from fullrank.evaluation.result import EvaluationResult, place
+from fullrank.evaluation.result import EvaluationResult, result_folder
 from fullrank.features.extraction import embed_images
-from fullrank.features.store import StoreWriter
+from fullrank.features.shard_writer import StoreWriter
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.compare.arms import Comparison, gather
@@ -75,7 +75,7 @@ def evaluated(run: str, probe: Any, protocol: str = "", tap: str = "features", *
     """What `fullrank evaluate` leaves of a run."""
     usual = {"linear": "logistic", "knn": "vote", "cluster": "k-means"}
     said = EvaluationResult(probe, run, tap, "shapes", protocol or usual[probe], found, {}, 9, 9, 2, 8, 0.1)
-    return said.write(place(run))
+    return said.write(result_folder(run))
 
 
 @pytest.mark.parametrize("n", [3, 4, 7, 30])
@@ -158,7 +158,8 @@ def test_knn_and_the_audit_are_of_the_same_images_for_every_encoder(foreign: str
     subject: Any = measure(open_subject(foreign), images)
     sources = (images.queries, images.bank)
     rows = [
-        next(embed_images(open_model(foreign), source, batch_size=300)).rows["features"] for source in sources
+        next(embed_images(open_encoder(foreign), source, batch_size=300)).rows["features"]
+        for source in sources
     ]
     asked, bank = (torch.nn.functional.normalize(part, dim=1).numpy() for part in rows)
     assert asked.std(0).max() > 1e-3

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from fullrank.errors import UnknownNameError
 from fullrank.report import read_run, summarise
-from fullrank.report.run.arms import LiveArms, arms_table, arms_text
+from fullrank.report.run.arms import arms_table, arms_text
+from fullrank.report.run.summary import Summary
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
 from fullrank.training.records import StepRecord
 
@@ -124,20 +125,9 @@ def test_the_closing_table(fake_run: Any, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_live_arms(fake_records: Any, width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), force_terminal=True)
-    with LiveArms(["simsiam", "no stop-gradient"], 93, mode="live", console=console) as arms:
-        for record in fake_records("complete", epochs=3):
-            arms.update("no stop-gradient", record)
-        lines = drawn(arms, width)
-    assert len([line for line in lines if line.strip()]) == 3
-    with pytest.raises(KeyError):
-        arms.update("nobody", StepRecord())
-
-
-def test_arms_in_plain_lines(fake_records: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with LiveArms(["simsiam", "byol"], 31, mode="plain") as arms:
-        for record in fake_records(epochs=1):
-            arms.update("byol", record)
-    written = capsys.readouterr().out.splitlines()
-    assert len(written) == 2 and all(line.startswith("byol     epoch   ") for line in written)
+def test_the_live_table_has_a_bar_and_where_it_is_wide_the_loss_so_far(fake_records: Any, width: int) -> None:
+    summaries = [Summary("simsiam"), Summary("no stop-gradient")]
+    for record in fake_records("complete", epochs=3):
+        summaries[1].take(record)
+    lines = [line for line in drawn(arms_table(summaries, 93, width), width) if line.strip()]
+    assert len(lines) == 3 and "Progress" in lines[0] and ("Loss so far" in lines[0]) == (width == 120)

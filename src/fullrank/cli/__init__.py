@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed (with --on-collapse stop,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code.
+    """Run a command and return its exit code.
 
     Args:
         argv: the words after `fullrank`; None takes them from the process.

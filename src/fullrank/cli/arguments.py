@@ -1,24 +1,49 @@
-"""tyro over dataclasses, with every mistake in one line."""
+"""Options of commands by tyro, and their output on the terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.options import Names, Numbers, OnProgress
 
-__all__ = ["parse"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["What", "make_console", "parse", "showing_progress"]
 
 T = TypeVar("T")
+What: TypeAlias = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
+
+_RULES = ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _listed(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Names and numbers with commas between are one word, which stays as it is."""
+    if info.type not in (Names, Numbers):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str | tuple),
+        str_from_instance=lambda value: [value if isinstance(value, str) else ",".join(map(str, value))],
+    )
 
 
 def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Parses options into a dataclass; `--help` prints and exits with 0.
+    """Parse options into a dataclass; `--help` prints and exits with 0.
 
     Raises:
         UsageError: an unknown option or a value that does not fit, in one line, with the nearest real option.
@@ -26,7 +51,7 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     errors = io.StringIO()
     extra: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), _RULES:
             parsed: T = tyro.cli(
                 kind, args=list(words), prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra
             )
@@ -38,7 +63,7 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
 
 
 def _one_line(box: str, prog: str) -> str:
-    """The first message of one of tyro's boxes in our words, and the option that it suggests."""
+    """The message in one of tyro's boxes, in one line."""
     rows = [row for line in box.splitlines() if (row := line.strip("│ ")) and not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
     for row in rows:
@@ -49,8 +74,8 @@ def _one_line(box: str, prog: str) -> str:
     # where standard output is not Unicode the box has no frame, and its title stands in a section of its own
     message = " ".join(sections[0] if "╭" in box else sections[1])
     for pattern, words in IN_OUR_WORDS:
-        if found := re.fullmatch(pattern, message):
-            message = words(*found.groups())
+        if match := re.fullmatch(pattern, message):
+            message = words(*match.groups())
             break
     near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", " ".join(rows))
     return message + (f"; did you mean {near[1]}?" if near else "") + f" (see {prog} --help)"
@@ -70,12 +95,44 @@ IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
     (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
-    (
-        r"Error parsing (?:options|threshold): (.+)",
-        "{}".format,
-    ),  # a method's own validation, in its own words
+    (r"Error parsing (?:options|threshold|[A-Z]\w+): (.+)", "{}".format),  # a dataclass's own validation
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", "{} needs a value".format),
     (r"Missing value for argument '(\S+)'\. Expected (\d+) values\.", "{} needs {} values".format),
     (r"Missing from [^:]*: (\S+) (.*?)\.? \(required\)", "{} is missing: {}".format),
 )
+
+
+@contextlib.contextmanager
+def showing_progress(quiet: bool) -> Iterator[OnProgress | None]:
+    """A bar on the terminal while the context lasts; None where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(task: str, done: int, total: int) -> None:
+            if total and task not in tasks:
+                tasks[task] = bar.add_task(task, total=total)
+            if total:
+                bar.update(tasks[task], completed=done)
+
+        yield update
+
+
+def make_console(width: int) -> Console:
+    """Standard output for tables; where it is no terminal, of a fixed width."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(width=width, highlight=False)

@@ -1,26 +1,22 @@
-"""`fullrank export WHAT --to FORMAT`: hands an encoder on, or draws features on a plane."""
+"""`fullrank export WHAT --to FORMAT`: an encoder for another library."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from fullrank.cli.arguments import parse
-from fullrank.errors import UsageError
-
-if TYPE_CHECKING:
-    from fullrank.encoders.export.writing import Format
+from fullrank import api
+from fullrank.cli.arguments import What, parse
+from fullrank.options import ExportOptions, new_folder
 
 
 @dataclass(frozen=True)
-class Export:
-    """Writes an encoder for another library, and checks that it gives the same features there.
+class Export(ExportOptions):
+    """Export an encoder for another library, and check its features there.
 
     WHAT is a run directory, or an encoder: a name of timm, torchvision or Hugging Face, a directory, a
     checkpoint. For --to map it is features: a folder of `fullrank embed`, or a file of embeddings.
@@ -35,41 +31,19 @@ class Export:
             (the state dict as it is), onnx (batches of any size), or map (features on a plane: a page, SVG,
             PDF, PNG and CSV).
         out: the folder to make.
-        image_size: side in pixels that the encoder is fed with; 0: its own.
-        arch: architecture of a checkpoint that does not tell it.
-        prefix: of the encoder's weights in a checkpoint that holds several.
-        stem: of a ResNet with a 3x3 stem, which checkpoints do not tell: cifar, cifar-pad2 (solo-learn's).
-        untrained: an encoder of that name with random weights.
-        download: fetch weights that are not there.
-        map: how features come on a plane: pca, or umap (needs its package).
-        tap: which features; empty: what the encoder puts out.
-        split: train or test, of a folder of features; empty: test where it is there.
-        limit: points on the map, at most, chosen at random.
-        seed: of that choice, and of UMAP.
         json: print one object.
     """
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
-    to: Literal["timm", "torchvision", "torch", "onnx", "map"]
-    out: str
-    image_size: int = 0
-    arch: str = ""
-    prefix: str = ""
-    stem: Literal["auto", "imagenet", "cifar", "cifar-pad2"] = "auto"
-    untrained: bool = False
-    download: bool = False
-    map: Literal["pca", "umap"] = "pca"
-    tap: str = ""
-    split: str = ""
-    limit: int = 5000
-    seed: int = 0
+    what: What = field(kw_only=True)
+    to: Literal["timm", "torchvision", "torch", "onnx", "map"] = field(kw_only=True)
+    out: str = field(kw_only=True)
     json: bool = False
 
 
 def run(words: Sequence[str]) -> int:
-    """Exports, and prints what was written."""
+    """Export, and print the files."""
     args = parse(Export, words, "fullrank export")
-    written = draw_map(args) if args.to == "map" else write_encoder(args, args.to)
+    written = write_map(args) if args.to == "map" else write_encoder(args)
     if args.json:
         print(json.dumps(written))
         return 0
@@ -84,53 +58,29 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def write_encoder(args: Export, to: Format) -> dict[str, Any]:
+def write_encoder(args: Export) -> dict[str, Any]:
     """The encoder for another library; what --json prints."""
-    from fullrank.encoders.export.writing import export_encoder
-    from fullrank.features.store import is_stored
-
-    if is_stored(Path(args.what)):
-        raise UsageError(f"{args.what} holds features, not an encoder: --to map draws them")
-    if args.image_size < 0:
-        raise UsageError(f"--image-size is in pixels, and is {args.image_size}")
-    found = export_encoder(
-        args.what,
-        to,
-        Path(args.out),
-        arch=args.arch or None,
-        prefix=args.prefix or None,
-        stem=args.stem,
-        image_size=args.image_size or None,
-        pretrained=not args.untrained,
-        download=args.download,
-    )
+    to: Any = args.to
+    exported = api.export(args.what, to, args.out, args)
     return {
         "out": args.out,
-        "files": list(found.files),
-        "difference": found.difference,
-        "caution": found.caution,
-        "notes": found.said["notes"],
-        "verdict": found.said.get("verdict") or {},
+        "files": list(exported.files),
+        "difference": exported.difference,
+        "caution": exported.caution,
+        "notes": exported.said["notes"],
+        "verdict": exported.said.get("verdict") or {},
     }
 
 
-def draw_map(args: Export) -> dict[str, Any]:
+def write_map(args: Export) -> dict[str, Any]:
     """Features on a plane; what --json prints."""
-    from fullrank.encoders.opening import is_model
     from fullrank.features.maps import map_features, read_features, write_csv
-    from fullrank.features.store import is_stored
     from fullrank.report.feature_map import write_maps
 
-    if not is_stored(Path(args.what)) and is_model(args.what):
-        raise UsageError(
-            f"{args.what} is an encoder: write its features with `fullrank embed`, then map those"
-        )
-    folder = Path(args.out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already: take another --out")
+    folder = new_folder(args.out)
     points = read_features(args.what, args.tap, args.split, args.limit, args.seed)
-    found = map_features(points, args.map, args.seed)
+    features = map_features(points, args.map, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(found, folder / "map.csv")
-    files = [path.name for path in write_maps(found, folder)]
-    return {"out": args.out, "files": [*files, "map.csv"], "points": len(found.places), "notes": []}
+    write_csv(features, folder / "map.csv")
+    files = [path.name for path in write_maps(features, folder)]
+    return {"out": args.out, "files": [*files, "map.csv"], "points": len(features.places), "notes": []}

@@ -54,20 +54,12 @@ class ForecastOptions:
 def run(words: Sequence[str]) -> int:
     """Fits, forecasts and prints."""
     args = parse(ForecastOptions, words, "fullrank lab forecast")
-    from fullrank.labs._common.forecast import forecast
-    from fullrank.labs._common.forecast_points import points_of
+    from fullrank.labs._common.forecast_points import fit_points, points_of
 
     if not args.runs:
         raise UsageError("name the runs to forecast from, as labs/capacity/cells/*/run")
     points = points_of(args.runs, args.tap, args.accuracy, args.points)
-    fit = forecast(
-        [point.auc for point in points],
-        [point.accuracy for point in points],
-        [point.group for point in points],
-        loss=[point.loss for point in points] if args.loss else None,
-        ridge=args.ridge,
-        level=args.level,
-    )
+    fit = fit_points(points, args.loss, args.ridge, args.level)
     warnings = list(fit.warnings)
     if len({point.run for point in points}) < len(points):
         warnings.append("epochs of one run are alike, so that the errors left out are flattered")

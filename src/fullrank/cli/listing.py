@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class List:
-    """Lists what there is by name.
+    """List methods, data, views, backbones, recipes or labs.
 
     Example: fullrank list methods
 
@@ -51,7 +51,7 @@ def methods() -> list[Row]:
 
 
 def _taps(name: str) -> list[str]:
-    """What a method's `embed` names, found out by building it small."""
+    """The taps of a method, from a small one."""
     import torch
 
     from fullrank.methods import METHODS, build_method
@@ -165,7 +165,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def run(words: Sequence[str]) -> int:
-    """Prints a list."""
+    """Print a list."""
     args = parse(List, words, "fullrank list")
     if args.what not in LISTS:
         raise UnknownNameError("list", args.what, LISTS)

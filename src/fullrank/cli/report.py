@@ -14,7 +14,7 @@ from fullrank.cli.arguments import parse
 
 @dataclass(frozen=True)
 class Report:
-    """Writes RUN/report.html from what the run has logged so far.
+    """Write RUN/report.html from the log of a run, finished or not.
 
     Example: fullrank report runs/first
 
@@ -28,7 +28,7 @@ class Report:
 
 
 def run(words: Sequence[str]) -> int:
-    """Writes the page and prints where it is."""
+    """Write the page and print where it is."""
     args = parse(Report, words, "fullrank report")
     from fullrank.report.run.page import write_page
 

@@ -1,4 +1,4 @@
-"""`fullrank resume RUN`: continues a run exactly where its last checkpoint left it."""
+"""`fullrank resume RUN`: continue a run exactly from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 
 import tyro
 
+from fullrank import api
 from fullrank.cli.arguments import parse
 from fullrank.cli.train import follow
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Continues a run from its last checkpoint; its metrics become those of an uninterrupted run.
+    """Continue a run from its last checkpoint, as if it had not been interrupted.
 
     Example: fullrank resume runs/first
 
@@ -31,11 +32,10 @@ class Resume:
 
 
 def run(words: Sequence[str]) -> int:
-    """Continues a run."""
+    """Continue a run."""
     args = parse(Resume, words, "fullrank resume")
-    from fullrank.training.loop import resume
     from fullrank.training.run_dir import RunDir
 
     path = Path(args.run)
-    config = RunDir.open(path).config()
-    return follow(lambda listeners: resume(path, listeners), path, config.log, args)
+    logs = RunDir.open(path).config().log
+    return follow(lambda listeners: api.resume(path, listeners=listeners), path, logs, args)

@@ -13,8 +13,11 @@ from typing import Any
 
 import tyro
 
+from fullrank import api
 from fullrank.cli.arguments import parse
-from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.errors import UsageError
+
+LARGE = 224  # pixels: the size of the images that a method's help tells its defaults for
 
 USAGE = """\
 usage: fullrank train METHOD|RECIPE [OPTIONS]
@@ -32,7 +35,7 @@ recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each a
 
 
 def run(words: Sequence[str]) -> int:
-    """Trains from the start."""
+    """Train from the start."""
     from fullrank.methods import METHODS
     from fullrank.training.recipes import recipe_names
 
@@ -43,16 +46,17 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(
             f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
         )
+    from fullrank.training.run_dir import free_name
+
     method, layers, recipe = starting_point(words[0], words[1:])
-    args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
-    notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
+    args, data = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
     if args.profile:
         return show_profile(config, args)
-    name = Path(config.data).expanduser().resolve().name
-    out = Path(args.out) if args.out else _free_name(f"runs/{config.method}-{name}")
+    notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
+    out = Path(args.out) if args.out else free_name(config)
     return follow(
-        lambda listeners: _train(config, out, listeners),
+        lambda listeners: api.train_config(config, out, listeners, data),
         out,
         config.log,
         args,
@@ -67,37 +71,22 @@ def show_profile(config: Any, args: Any) -> int:
     from fullrank.report.run.profile import profile_table
     from fullrank.training.profile import profile
 
-    found = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))
+    measured = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))
     if args.json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(measured.as_dict()))
         return 0
-    Console(highlight=False).print(profile_table(found))
-    print(f"trace   {found.trace} (for chrome://tracing or ui.perfetto.dev)")
+    Console(highlight=False).print(profile_table(measured))
+    print(f"trace   {measured.trace} (for chrome://tracing or ui.perfetto.dev)")
     return 0
 
 
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
-    """A method's name, the settings that a method or recipe starts from, and the recipe's name.
-
-    A method on an embedded data set starts from the recipe that was tried on it, where there is one:
-    published settings are for larger images and hundreds of epochs.
-    """
-    from fullrank.methods import METHODS
-    from fullrank.training.recipes import load_recipe, recipe_names
-
-    name = what
-    if what in METHODS:
-        name = f"{_data_of(words)}/{what}"
-        if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
-            return what, [], what
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        recipe = load_recipe(name)
-        return str(recipe.settings["method"]), [recipe.settings], name
-    raise UnknownNameError("method or recipe", what, [*METHODS, *recipe_names()])
+    """The starting point of a method or recipe on the data of --data."""
+    return api.starting_point(what, _data_of(words))
 
 
 def _data_of(words: Sequence[str]) -> str:
-    """What `--data` says, before all options are parsed."""
+    """The value of --data, before all options are parsed."""
     from fullrank.training.config import TrainConfig
 
     data = TrainConfig.data
@@ -111,56 +100,55 @@ def _data_of(words: Sequence[str]) -> str:
 
 def parse_options(
     method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
-) -> Any:
-    """Parses the command line over the defaults of method and recipe.
+) -> tuple[Any, Any]:
+    """Parse the command line; also the data, where it had to be opened for that.
 
     The method's defaults depend on the size of the images, which the data decides; so they are applied to
     what neither the recipe nor the command line names. Without `sized` they are those for large images, and
     no data is opened.
     """
-    from fullrank.images.opening import open_data
     from fullrank.methods import METHODS
-    from fullrank.training.config import TrainConfig, make_train_config
-    from fullrank.training.setup import default_image_size
 
     cls = METHODS[method]
-
-    def parsed(*settings: Mapping[str, Any]) -> Any:
-        config = make_train_config(method, *settings)
-        known = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
-        known["options"] = cls.Config(**config.options)
-        Args = dataclasses.make_dataclass(
-            "Args",
-            [
-                ("method", tyro.conf.Suppress[str], dataclasses.field(default=method, kw_only=True)),
-                ("options", cls.Config, dataclasses.field(default=known["options"], kw_only=True)),
-                ("quiet", bool, dataclasses.field(default=False, kw_only=True)),
-                ("json", bool, dataclasses.field(default=False, kw_only=True)),
-                ("profile", int, dataclasses.field(default=0, kw_only=True)),
-            ],
-            bases=(TrainConfig,),
-            frozen=True,
-            namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
-        )
-        Args.__doc__ = _options_help(prog, TrainConfig.__doc__ or "")
-        return parse(Args, words, prog, default=Args(**known))
 
     def defaults(size: int) -> Mapping[str, Any]:
         return {key: value for key, value in cls.defaults(size).items() if key != "views"}
 
-    # once for what the user says (and --help), then over the method's defaults for images of that size
-    first = parsed(defaults(224), *layers)
-    to_config(first)  # whatever is wrong is said before data is opened, let alone fetched
-    size = first.image_size
+    large = defaults(LARGE)
+    args = _parsed(method, (large, *layers), words, prog)
+    config = to_config(args)  # whatever is wrong is said before data is opened, let alone fetched
     if not sized:
-        return first
-    if not size:
-        try:
-            data = open_data(first.data, limit=8, download=first.download, max_corrupt=0.9)
-        except DataError:  # bad luck with those few, or bad data: all of it says which
-            data = open_data(first.data, download=first.download, max_corrupt=first.max_corrupt)
-        size = default_image_size(data.train)
-    return parsed(defaults(size), *layers)
+        return args, None
+    from fullrank.training.setup import size_and_data
+
+    size, data = size_and_data(config)
+    own = defaults(size)
+    return (args if own == large else _parsed(method, (own, *layers), words, prog)), data
+
+
+def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
+    """The command line over these settings."""
+    from fullrank.methods import METHODS
+    from fullrank.training.config import TrainConfig, make_train_config
+
+    config = make_train_config(method, *settings)
+    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+    known["options"] = METHODS[method].Config(**config.options)
+    Args = dataclasses.make_dataclass(
+        "Args",
+        [
+            ("method", tyro.conf.Suppress[str], dataclasses.field(default=method, kw_only=True)),
+            ("options", METHODS[method].Config, dataclasses.field(default=known["options"], kw_only=True)),
+            ("quiet", bool, dataclasses.field(default=False, kw_only=True)),
+            ("json", bool, dataclasses.field(default=False, kw_only=True)),
+            ("profile", int, dataclasses.field(default=0, kw_only=True)),
+        ],
+        bases=(TrainConfig,),
+        frozen=True,
+        namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
+    )
+    Args.__doc__ = _options_help(prog, TrainConfig.__doc__ or "")
+    return parse(Args, words, prog, default=Args(**known))
 
 
 def _options_help(prog: str, doc: str) -> str:
@@ -185,8 +173,7 @@ def to_config(args: Any) -> Any:
 
 
 def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
-    """Runs `start(listeners)` before the chosen terminal and loggers, writes the page, prints the result."""
-    from fullrank.report.run.page import write_page
+    """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
@@ -199,36 +186,41 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             make_console("json" if args.json else "quiet" if args.quiet else "auto")
         )
         opened: list[Any] = []
-        told = 0
+        shown = 0
 
         def listen(record: RunRecord) -> None:
-            nonlocal told
+            nonlocal shown
             if isinstance(record, StartRecord):  # the run directory exists from now on
                 opened.extend(open_log(kind, out) for kind in logs)
                 for note in [] if args.quiet or args.json else [*notes, *record.notes]:
                     print(f"note    {note}")
                 console.start(record.config, record.total_steps)
             else:
-                told += 1
+                shown += 1
                 console(record)
             for log in opened:
                 log(record)
 
         outcome = start([listen])
-    page = write_page(out)
+    page = outcome.path / "report.html"
     if args.json:
         print(json.dumps(result(outcome, page)))
     elif not args.quiet:
-        if not told:
-            print(f"this run had ended already ({outcome.reason}): nothing is left to train")
-        elif outcome.reason == "collapsed":
-            print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
-        print(f"page    {page}")
+        print_end(outcome, page, shown)
     return 3 if outcome.reason == "collapsed" else 0
 
 
+def print_end(outcome: Any, page: Path, epochs: int) -> None:
+    """Print why a run ended, and where its page is."""
+    if not epochs:
+        print(f"this run had ended already ({outcome.reason}): nothing is left to train")
+    elif outcome.reason == "collapsed":
+        print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
+    print(f"page    {page}")
+
+
 def result(outcome: Any, page: Path) -> dict[str, Any]:
-    """What --json prints of a run."""
+    """The result of a run as JSON."""
     from fullrank.report.run.reading import read_run
     from fullrank.report.run.summary import summarise
 
@@ -245,16 +237,3 @@ def result(outcome: Any, page: Path) -> dict[str, Any]:
         "linear": summary.linear,
         "seconds": dict(outcome.seconds),
     }
-
-
-def _train(config: Any, out: Path, listeners: Sequence[Any]) -> Any:
-    from fullrank.training.loop import train
-
-    return train(config, out, listeners)
-
-
-def _free_name(stem: str) -> Path:
-    path, number = Path(stem), 2
-    while path.exists():
-        path, number = Path(f"{stem}-{number}"), number + 1
-    return path

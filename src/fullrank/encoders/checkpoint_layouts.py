@@ -1,4 +1,4 @@
-"""Which of a checkpoint's weights are the backbone's: the prefix that they stand under, and what is a head.
+"""Backbones in checkpoints: the prefix of their weights, and what is a head.
 
 A checkpoint holds more than an encoder: projectors, predictors, a momentum copy of it all, an optimiser. The
 backbone is found by the names that its first layers have in every library:
@@ -16,9 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-from fullrank.errors import UsageError
-
-__all__ = ["backbone_weights", "find_prefix", "find_prefixes", "stem_lacks_relu"]
+__all__ = ["backbone_weights", "find_prefixes", "stem_lacks_relu"]
 
 _ANCHORS = (
     ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),  # ResNets, of torchvision, timm and their copies
@@ -47,41 +45,16 @@ _HEADS = {
 }
 
 
-def find_prefix(keys: Iterable[str]) -> str:
-    """The prefix of the backbone's weights among the names of a checkpoint.
+def find_prefixes(keys: Iterable[str], expected: Collection[str] = ()) -> list[str]:
+    """Prefixes of backbones, the best first, by `expected` or usual names.
 
-    Where a network and its momentum copy are both there, it is the network that is trained; of DINO's
+    Where a network and its momentum copy are both there, the network that is trained comes first; of DINO's
     `teacher` and `student` it is the teacher, which is what DINO evaluates.
-
-    Args:
-        keys: names of weights, with the names of the mappings that they are nested in.
-
-    Raises:
-        UsageError: no known backbone is among them.
 
     Example:
         >>> names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
-        >>> find_prefix([f"module.encoder_{which}.{name}" for which in "kq" for name in names])
-        'module.encoder_q.'
-    """
-    keys = set(keys)
-    found = find_prefixes(keys)
-    if not found:
-        shown = ", ".join(sorted(keys)[:4])
-        raise UsageError(
-            f"no backbone is recognised among {len(keys)} weights ({shown}, ...): name it, as --arch resnet50"
-        )
-    return found[0]
-
-
-def find_prefixes(keys: Iterable[str], expected: Collection[str] = ()) -> list[str]:
-    """All prefixes that backbones stand under, the best first.
-
-    Args:
-        keys: names of weights.
-        expected: names of the backbone's weights, where it is known; else usual ones are looked for.
-
-    Example:
+        >>> find_prefixes([f"module.encoder_{which}.{name}" for which in "kq" for name in names])
+        ['module.encoder_q.', 'module.encoder_k.']
         >>> find_prefixes(["net.a.weight", "net.b.weight", "ema.a.weight"], ["a.weight", "b.weight"])
         ['net.']
     """
@@ -106,7 +79,6 @@ def _under(keys: set[str], first: str, anchors: Iterable[str]) -> list[str]:
 
 
 def _rank(prefix: str) -> tuple[bool, int, str]:
-    """Copies that are not trained come behind, except for DINO's teacher; then the shorter comes first."""
     words = set(re.split(r"[._]", prefix.lower()))
     dino = prefix.startswith("teacher.")
     return not dino and (bool(words & _SECOND) or prefix.startswith("student.")), prefix.count("."), prefix
@@ -115,15 +87,10 @@ def _rank(prefix: str) -> tuple[bool, int, str]:
 def backbone_weights(
     weights: Mapping[str, Tensor], prefix: str, own: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The weights under a prefix by their names in the backbone: heads dropped, names made torchvision's.
+    """The weights of a backbone under a prefix, by torchvision's names.
 
     An `nn.Sequential` of a ResNet's children (lightly's examples) gets a ResNet's names, and `shortcut`
-    becomes `downsample`.
-
-    Args:
-        weights: all weights of a checkpoint.
-        prefix: as `find_prefix` says.
-        own: names that the backbone has, and that are thus no head's.
+    becomes `downsample`. Names of `own`, which the backbone has, are no head's.
 
     Example:
         >>> import torch
@@ -141,7 +108,7 @@ def backbone_weights(
 
 
 def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
-    """Whether a ResNet was saved as a sequence of its children that has nothing between `bn1` and `layer1`.
+    """Tell whether a ResNet's children were saved without the ReLU of its stem.
 
     lightly's ResNets call their first ReLU as a function, so that a sequence of their children has none.
 
@@ -153,16 +120,14 @@ def stem_lacks_relu(weights: Collection[str], prefix: str) -> bool:
 
 
 def _resnet_names(under: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet's names for a sequence of its children; `downsample` for `shortcut`."""
     start = next((k for k in (2, 3, 4) if f"{k}.0.conv1.weight" in under), None)
+    names: dict[str, str] = {}
+    if start is not None and "0.weight" in under and "1.running_mean" in under:
+        names = {"0": "conv1", "1": "bn1"} | {str(start + k): f"layer{k + 1}" for k in range(4)}
     renamed: dict[str, Tensor] = {}
-    sequential = start is not None and "0.weight" in under and "1.running_mean" in under
     for key, value in under.items():
-        new = key
-        if sequential and start is not None:
-            child, _, rest = key.partition(".")
-            names = {"0": "conv1", "1": "bn1"} | {str(start + k): f"layer{k + 1}" for k in range(4)}
-            new = f"{names[child]}.{rest}" if child in names else key
-        if new.startswith("layer"):
-            new = new.replace(".shortcut.", ".downsample.")
-        renamed[new] = value
+        child, dot, rest = key.partition(".")
+        new = names.get(child, child) + dot + rest
+        renamed[new.replace(".shortcut.", ".downsample.") if new.startswith("layer") else new] = value
     return renamed

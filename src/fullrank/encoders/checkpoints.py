@@ -1,4 +1,4 @@
-"""Encoders from checkpoints: our runs', other libraries', plain state dicts; no code in them is run."""
+"""Encoders from checkpoints of any library; no code in them is run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from fullrank.encoders.checkpoint_layouts import backbone_weights, find_prefixes, stem_lacks_relu
-from fullrank.encoders.encoder import Encoder, finished
+from fullrank.encoders.encoder import Encoder, make_encoder
 from fullrank.encoders.torch_files import StoredObject, load_torch_file, named_tensors
 from fullrank.errors import DataError, UsageError
 from fullrank.networks.architecture import Built, build_by_name, build_by_shapes, load_strictly
 from fullrank.networks.backbones import Stem, build_backbone
 
-__all__ = ["CHECKPOINT_SUFFIXES", "open_checkpoint", "open_encoder", "open_solo_folder", "read_weights"]
+__all__ = ["CHECKPOINT_SUFFIXES", "open_checkpoint", "open_run_encoder", "open_solo_folder", "read_weights"]
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".pth.tar", ".tar", ".bin", ".safetensors")
 OWN_FORMAT = "fullrank-encoder"
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a checkpoint by name, and what else it says of itself.
+    """Read the tensors of a checkpoint by name, and its other texts and numbers.
 
     Raises:
         DataError: damaged, or not openable without running code.
@@ -47,37 +47,44 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return named_tensors(content), said
 
 
-def open_encoder(path: Path, image_size: int | None = None) -> Encoder:
-    """The encoder that one of our runs left, `encoder.safetensors`; its header says everything about it.
+def open_run_encoder(path: Path, image_size: int | None = None) -> Encoder:
+    """Open the `encoder.safetensors` of a run; its header says everything about it.
 
     Raises:
-        UsageError: the file is none of ours, or does not fit its header.
+        UsageError: the file is no run's, or does not fit its header.
     """
     weights, header = read_weights(path)
-    built, size = _own(path, header)
-    load_strictly(built, weights, str(path))
-    return finished(
-        built,
-        origin=f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs",
-        image_size=image_size or size,
-        mean=json.loads(header["mean"]),
-        std=json.loads(header["std"]),
-        crop_ratio=1.0,
-        recorded=True,
-    )
+    origin = f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs"
+    return _from_header(path, header, weights, path, origin, image_size)
 
 
-def _own(path: Path, header: Mapping[str, Any]) -> tuple[Built, int]:
-    """The untrained network that a header of ours names, and its image size."""
+def _from_header(
+    file: Path,
+    header: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    path: Path,
+    origin: str,
+    image_size: int | None,
+    prefix: str = "",
+) -> Encoder:
+    """The encoder that the header of `file` describes, with weights of `path`."""
     try:
         name, size = header["backbone"], int(header["image_size"])
         stem: Stem = header["stem"]
         backbone = build_backbone(name, size, stem=stem)
     except KeyError as error:
-        raise UsageError(f"{path} is damaged: its header does not say {error}") from error
+        raise UsageError(f"{file} is damaged: its header does not say {error}") from error
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return Built(name, backbone.network, size, small="cifar" in backbone.stem), size
+        raise UsageError(f"{file}: {error}") from error
+    built = Built(name, backbone.network, size, small="cifar" in backbone.stem)
+    if prefix:
+        weights = backbone_weights(weights, prefix, built.network.state_dict())
+    load_strictly(built, weights, str(path))
+    mean, std = json.loads(header["mean"]), json.loads(header["std"])
+    size = image_size or size
+    return make_encoder(
+        built, origin=origin, image_size=size, mean=mean, std=std, crop_ratio=1.0, recorded=True
+    )
 
 
 def open_checkpoint(
@@ -88,7 +95,7 @@ def open_checkpoint(
     stem: Stem = "auto",
     image_size: int | None = None,
 ) -> Encoder:
-    """The encoder in a checkpoint of any library: its prefix and its architecture are found.
+    """Open the encoder in a checkpoint, whose prefix and architecture are found.
 
     Args:
         path: the file; a solo-learn `args.json` beside it is read.
@@ -103,13 +110,14 @@ def open_checkpoint(
     """
     weights, said = read_weights(path)
     if said.get("format") == OWN_FORMAT:
-        return open_encoder(path, image_size)
+        return open_run_encoder(path, image_size)
     if not weights:
         raise DataError(f"{path} holds no weights")
     if "method.backbone" in {".".join(key.split(".")[:2]) for key in weights}:
-        ours = _own_checkpoint(path, weights, image_size)
-        if ours is not None:
-            return ours
+        encoder = path.parent.parent / "encoder.safetensors"  # of the run whose checkpoint this is
+        if encoder.is_file():
+            header = read_weights(encoder)[1]
+            return _from_header(encoder, header, weights, path, str(path), image_size, "method.backbone.")
     settings = _settings(path, said)
     named = arch or settings.get("arch")
     known = None if arch is None else build_by_name(arch, _bare(weights), image_size)
@@ -120,10 +128,8 @@ def open_checkpoint(
     if padding is None and settings.get("library") == "solo-learn":
         padding = 2
 
-    built = known
-    under = backbone_weights(weights, chosen, () if built is None else built.network.state_dict())
-    if built is None:
-        built = build_by_shapes(under, padding)
+    under = backbone_weights(weights, chosen, () if known is None else known.network.state_dict())
+    built = known or build_by_shapes(under, padding)
     if built is None and named:
         built = build_by_name(named, _bare(weights), image_size)
         under = backbone_weights(weights, chosen, built.network.state_dict())
@@ -131,22 +137,20 @@ def open_checkpoint(
         raise UsageError(
             f"{path}: the architecture of {chosen or 'its'}* is not recognised: name it, as --arch resnet50"
         )
-    load_strictly(
-        built, _converted(built, under, known is not None), f"{path}[{chosen}*]" if chosen else str(path)
-    )
+    origin = f"{path}[{chosen}*]" if chosen else str(path)
+    load_strictly(built, _converted(built, under, known is not None), origin)
     if stem_lacks_relu(weights, chosen) and hasattr(built.network, "relu"):
         built.network.relu = nn.Identity()
         built.notes.append("no ReLU follows the stem: the ResNet was saved as a sequence of its children")
     if len(prefixes) > 1 and prefix is None:
         others = ", ".join(f"{other}*" for other in prefixes if other != chosen)
         built.notes.append(f"read from {chosen}*; also there, for --prefix: {others}")
-    origin = f"{path}[{chosen}*]" if chosen else str(path)
     method = settings.get("method")
-    return finished(built, origin=f"{origin}, {method}" if method else origin, image_size=image_size)
+    return make_encoder(built, origin=f"{origin}, {method}" if method else origin, image_size=image_size)
 
 
 def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with every ending of each name, so that names fit whatever the prefix is."""
+    """The weights by every ending of their names, whatever the prefix is."""
     return {
         ".".join(key.split(".")[k:]): value
         for key, value in weights.items()
@@ -171,7 +175,7 @@ def _chosen_prefix(path: Path, weights: Mapping[str, Tensor], prefixes: list[str
 
 
 def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str, Tensor]:
-    """The weights as the network's library would take them up from elsewhere (position grids, old names)."""
+    """The weights as the network's library converts them: position grids, names."""
     import sys
 
     own = built.network.state_dict()
@@ -182,36 +186,17 @@ def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str,
         return under
     try:
         converted = convert(dict(under), built.network)
-    except (
-        Exception
-    ):  # made for other weights than these: what does not fit is said of the weights as they are
+    except Exception:  # made for other weights: what does not fit is said of the weights as they are
         return under
     return {key: value for key, value in converted.items() if key in own or key in under}
 
 
-def _own_checkpoint(path: Path, weights: Mapping[str, Tensor], image_size: int | None) -> Encoder | None:
-    """The backbone in a run's `checkpoints/last.pt`; the run's encoder beside it says what it is."""
-    encoder = path.parent.parent / "encoder.safetensors"
-    if not encoder.is_file():
-        return None
-    _, header = read_weights(encoder)
-    built, size = _own(encoder, header)
-    load_strictly(built, backbone_weights(weights, "method.backbone.", built.network.state_dict()), str(path))
-    mean, std = json.loads(header["mean"]), json.loads(header["std"])
-    size = image_size or size
-    return finished(
-        built, origin=str(path), image_size=size, mean=mean, std=std, crop_ratio=1.0, recorded=True
-    )
-
-
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
-    """What the training script recorded of itself: `arch`, `method`, `library`."""
-    found: dict[str, Any] = {}
-    if isinstance(said.get("arch"), str):
-        found["arch"] = said["arch"]
+    """Records of the training script: `arch`, `method`, `library`."""
+    records: dict[str, Any] = {"arch": said.get("arch")}
     arguments = said.get("args")
     if isinstance(arguments, StoredObject):
-        found["arch"] = arguments.fields.get("arch") or found.get("arch")
+        records["arch"] = arguments.fields.get("arch") or records["arch"]
     beside = path.parent / "args.json"
     if path.suffix == ".ckpt" and beside.is_file():
         try:
@@ -220,13 +205,13 @@ def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
             values = None
         if isinstance(values, dict):
             backbone = values.get("backbone", values.get("encoder"))
-            found["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
-            found["method"], found["library"] = values.get("method"), "solo-learn"
-    return {key: value for key, value in found.items() if isinstance(value, str)}
+            records["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
+            records["method"], records["library"] = values.get("method"), "solo-learn"
+    return {key: value for key, value in records.items() if isinstance(value, str)}
 
 
 def open_solo_folder(folder: Path, **options: Any) -> Encoder:
-    """The last checkpoint in a folder of solo-learn, which holds `args.json` and `.ckpt` files."""
+    """Open the last `.ckpt` file in a folder of solo-learn."""
     files = sorted(
         folder.glob("*.ckpt"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)][-1:]
     )

@@ -1,4 +1,4 @@
-"""Somebody's encoder, ready to be fed: the network, what to feed it with, and where to look into it."""
+"""An encoder: the network, its input, and the layers that can be measured."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.modules import find_taps
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.architecture import Built
 
-__all__ = ["IMAGENET", "Channels", "Encoder", "finished"]
+__all__ = ["IMAGENET", "Channels", "Encoder", "find_taps", "first_line", "make_encoder", "tap_module"]
 
 Channels: TypeAlias = tuple[float, float, float]
 IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,8 +26,8 @@ class Encoder:
         network: in eval mode; images [n, 3, S, S] to features [n, d].
         feature_dim: d.
         image_size: S in pixels.
-        mean: per channel, of pixels in [0, 1], subtracted from them; None where nobody recorded it, which
-            means that of the images that it is fed with.
+        mean: per channel, of pixels in [0, 1], subtracted from them; None where it is not on record, which
+            means that of the images at hand.
         std: per channel, likewise; what they are divided by.
         crop_ratio: share of the resized image that the centre crop keeps per side: 0.875 is 256 to 224.
         taps: modules by name in the order of their depth, for a profile.
@@ -52,7 +51,7 @@ class Encoder:
         return f"Encoder({self.name}, {sizes}, {self.origin})"
 
 
-def finished(
+def make_encoder(
     built: Built,
     *,
     origin: str,
@@ -62,15 +61,13 @@ def finished(
     crop_ratio: float | None = None,
     recorded: bool = False,
 ) -> Encoder:
-    """A built network, tried on one image, as a `Encoder`.
+    """Try a built network on one image and describe it as an `Encoder`.
 
     Args:
         built: with its weights loaded.
         origin: where they are from.
-        image_size: side in pixels that the user wants; None is the network's own, else 32 with a CIFAR stem
-            and 224 without.
-        mean: to normalise with; None means ImageNet's, or with a CIFAR stem that of the images.
-        std: likewise.
+        image_size: side in pixels; None is the network's own, else 32 with a CIFAR stem and 224 without.
+        mean, std: to normalise with; None means ImageNet's, or with a CIFAR stem those of the images.
         crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
         recorded: mean, std and size are on record, so that nothing is assumed.
 
@@ -89,8 +86,7 @@ def finished(
         with torch.no_grad():
             features: Tensor = network(torch.zeros(1, 3, size, size))
     except Exception as error:  # whatever a network of another library trips over
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{built.name} cannot take {size}-pixel images: {first[:160]}") from error
+        raise UsageError(f"{built.name} cannot take {size}-pixel images: {first_line(error, 160)}") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise UsageError(f"{built.name} gives {shape} for one image, not features [n, d]")
@@ -108,8 +104,69 @@ def finished(
     )
 
 
+def first_line(error: Exception, most: int = 200) -> str:
+    """The first line of another library's error, or its type.
+
+    Example:
+        >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
+        ('no such option', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def _channels(values: Any) -> Channels | None:
     if values is None:
         return None
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def find_taps(network: nn.Module) -> dict[str, nn.Module]:
+    """Find the stages or blocks of a network, by name in the order of their depth.
+
+    For timm what it calls the network's features (stages of a convolutional network, blocks of a
+    transformer); else the children of the largest sequence of modules that the network has.
+
+    Example:
+        >>> import timm
+        >>> list(find_taps(timm.create_model("resnet18")))
+        ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    modules = dict(network.named_modules())
+    info: Any = getattr(network, "feature_info", None)
+    if isinstance(info, list):
+        names = [part.get("module", "") for part in info if isinstance(part, dict)]
+        if len(names) > 1 and all(name in modules for name in names):
+            return {name: modules[name] for name in names}
+    if hasattr(network, "layer1"):
+        names = ["relu", *(f"layer{k}" for k in range(1, 6))]
+        return {name: modules[name] for name in names if name in modules}
+
+    def size(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    sequences = {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, nn.Sequential | nn.ModuleList) and sum(size(part) > 0 for part in module) > 1
+    }
+    if not sequences:
+        return {}
+    largest = max(sequences, key=lambda name: (size(sequences[name]), len(sequences[name])))
+    parts = sequences[largest].named_children()
+    return {f"{largest}.{name}".lstrip("."): part for name, part in parts if size(part)}
+
+
+def tap_module(network: nn.Module, name: str) -> nn.Module:
+    """The module of a name in a network; an unknown one names the nearest.
+
+    Example:
+        >>> tap_module(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
+        ReLU()
+    """
+    modules = {key: module for key, module in network.named_modules() if key}
+    if name not in modules:
+        taps = ", ".join(find_taps(network))
+        raise UnknownNameError("layer", name, modules, f"usual ones here are {taps}" if taps else "")
+    module: nn.Module = modules[name]
+    return module

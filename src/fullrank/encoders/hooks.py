@@ -1,4 +1,4 @@
-"""Rows from the inside of a network: forward hooks that pool what its modules put out."""
+"""Forward hooks that pool the outputs of a network's modules to rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.modules import tap_module
+from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.errors import UsageError
 
 __all__ = ["FEATURES", "Tokens", "pool", "take_taps", "which_taps"]
@@ -21,19 +20,14 @@ Tokens: TypeAlias = Literal["mean", "class"]
 
 
 def which_taps(model: Encoder, wanted: Sequence[str] | None) -> dict[str, nn.Module]:
-    """The modules to look behind, by their taps' names; the whole network is `features`.
+    """Modules whose outputs are taken, by tap; `features` is the network.
 
-    Args:
-        model: the encoder.
-        wanted: names of taps; `all` is every one of `model.taps` and the features. Also the name of any other
-            module of the network, as `layer3.1`. None is the features alone.
-
-    Raises:
-        UnknownNameError: the network has no such module.
+    `all` is every one of `model.taps` and the features; any other module of the network can be named, as
+    `layer3.1`; None is the features alone. Raises UnknownNameError where there is no such module.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> model = open_model("timm:resnet18", pretrained=False)
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> model = open_encoder("timm:resnet18", pretrained=False)
         >>> list(which_taps(model, None)), list(which_taps(model, ["layer4", "layer3.1"]))
         (['features'], ['layer4', 'layer3.1'])
     """
@@ -59,7 +53,7 @@ def take_taps(
     prefix_tokens: int = 0,
     channels_last: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
-    """Records what modules put out, pooled to rows, while the context lasts.
+    """Record outputs of modules, pooled to rows, while the context lasts.
 
     Args:
         modules: by the names of their taps. A module that runs several times leaves what it put out last.
@@ -100,7 +94,7 @@ def take_taps(
 def pool(
     output: Any, name: str = "", tokens: Tokens = "mean", prefix_tokens: int = 0, channels_last: bool = False
 ) -> Tensor:
-    """What a module puts out as rows [n, c]: maps and tokens become their mean; see `take_taps`.
+    """The output of a module as rows [n, c]; see `take_taps`.
 
     Raises:
         UsageError: it is no tensor with 2 to 4 axes, nor a tuple or output that begins with one.

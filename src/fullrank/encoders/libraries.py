@@ -1,4 +1,4 @@
-"""Encoders of timm, torchvision and Hugging Face transformers, by name or from a directory.
+"""Encoders of timm, torchvision and Hugging Face transformers.
 
 Nothing is fetched unless the user asks for it: weights come from what these libraries have in their caches.
 """
@@ -6,7 +6,8 @@ Nothing is fetched unless the user asks for it: weights come from what these lib
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,33 +16,38 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.encoders.checkpoints import read_weights
-from fullrank.encoders.encoder import IMAGENET, Encoder, finished
+from fullrank.encoders.encoder import IMAGENET, Encoder, first_line, make_encoder
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
 
-__all__ = ["from_hugging_face", "from_timm", "from_timm_folder", "from_torchvision", "torchvision_names"]
+__all__ = [
+    "from_hugging_face",
+    "from_timm",
+    "from_timm_folder",
+    "from_torchvision",
+    "read_json",
+    "torchvision_names",
+]
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def from_timm(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> Encoder:
-    """A timm model by name, with a tag of its weights or without: as `vit_small_patch16_224.dino`."""
+    """A timm model by name, with or without a tag of its weights."""
     import timm
 
     if not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
     try:
-        config = timm.get_pretrained_cfg(name)
+        config: Any = timm.get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag
         config = None
     if config is None:
         raise UnknownNameError(
             "weights of a timm model", name, timm.list_pretrained(f"{name.split('.')[0]}*")
         )
-    weights = None
-    if pretrained:
-        weights = _timm_weights(name, config, download)
-    return _timm(name, _as_dict(config), {}, weights, f"timm:{name}", image_size)
+    weights = _timm_weights(name, config, download) if pretrained else None
+    return _timm(name, config.to_dict(), {}, weights, f"timm:{name}", image_size)
 
 
 def _timm(
@@ -52,7 +58,7 @@ def _timm(
     origin: str,
     image_size: int | None,
 ) -> Encoder:
-    """Builds it with its classifier, so that timm loads every weight, and takes the classifier off then."""
+    """Build a model with a classifier, so that every weight fits, and take it off."""
     import timm
 
     if image_size and config.get("fixed_input_size"):
@@ -67,7 +73,7 @@ def _timm(
     except Exception as error:  # of timm and torch, on weights that do not fit or options that it has not
         first = (str(error).strip() or type(error).__name__).replace("\n", " ")
         raise UsageError(f"{origin} cannot be built: {first[:200]}") from error
-    return finished(
+    return make_encoder(
         Built(name, network, config["input_size"][1], notes=[] if weights is not None else [UNTRAINED]),
         origin=origin,
         image_size=image_size,
@@ -76,11 +82,6 @@ def _timm(
         crop_ratio=config["crop_pct"],
         recorded=True,
     )
-
-
-def _as_dict(config: Any) -> dict[str, Any]:
-    values: dict[str, Any] = config.to_dict()
-    return values
 
 
 UNTRAINED = "untrained: the weights are random, as they were asked to be"
@@ -110,7 +111,7 @@ def _not_here(what: str) -> DataError:
 
 
 def _from_hub(repository: str, names: list[str], download: bool) -> Path | None:
-    """The first of some files of a Hugging Face repository: from the cache, or fetched."""
+    """The first of some files of a Hugging Face repository."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -124,7 +125,7 @@ def _from_hub(repository: str, names: list[str], download: bool) -> Path | None:
         except EntryNotFoundError:
             continue
         except Exception as error:  # of the hub's client and of the network below it
-            raise DataError(f"{repository} cannot be fetched: {str(error).splitlines()[0][:160]}") from error
+            raise DataError(f"{repository} cannot be fetched: {first_line(error, 160)}") from error
     return None
 
 
@@ -145,7 +146,7 @@ def _from_url(url: str, download: bool) -> Path | None:
 
 def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
     """A directory as timm puts it on the Hub: `config.json` and `model.safetensors`."""
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     weights = _folder_weights(folder)
     given = config.get("pretrained_cfg") or config
     import timm
@@ -153,8 +154,8 @@ def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
     architecture = str(config["architecture"])
     if not timm.is_model(architecture.split(".")[0]):
         raise UnknownNameError("timm model", architecture, timm.list_models(), f"in {folder / 'config.json'}")
-    defaults = timm.get_pretrained_cfg(architecture.split(".")[0], allow_unregistered=True)
-    known = {**(_as_dict(defaults) if defaults else {}), **given}
+    defaults: Any = timm.get_pretrained_cfg(architecture.split(".")[0], allow_unregistered=True)
+    known = {**(defaults.to_dict() if defaults else {}), **given}
     options = dict(config.get("model_args") or {})
     for key in ("num_classes", "global_pool"):
         if config.get(key) is not None:
@@ -170,7 +171,8 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
     raise DataError(f"{folder} holds no weights: {' or '.join(WEIGHT_FILES)} is needed beside config.json")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a mapping; raises DataError where the file holds none."""
     try:
         values = json.loads(path.read_text())
     except ValueError as error:
@@ -203,7 +205,7 @@ def from_torchvision(name: str, pretrained: bool, download: bool, image_size: in
             raise _not_here(f"torchvision:{name}")
         load_strictly(Built(name, network), read_weights(path)[0], str(path))
     size = int(preset.crop_size[0])
-    return finished(
+    return make_encoder(
         Built(name, without_head(network, name), size, notes=[] if pretrained else [UNTRAINED]),
         origin=f"torchvision:{name}, {weights}" if pretrained else f"torchvision:{name}",
         image_size=image_size,
@@ -215,7 +217,7 @@ def from_torchvision(name: str, pretrained: bool, download: bool, image_size: in
 
 
 class PooledOutput(nn.Module):
-    """A transformers encoder as a map of images to features [n, d]: what it gives as its pooled output.
+    """A transformers encoder as a map of images to its pooled output [n, d].
 
     Where that comes from a dense layer behind the class token (BERT's pooler in ViT), it is the class token.
 
@@ -240,7 +242,7 @@ class PooledOutput(nn.Module):
 
 
 def from_hugging_face(where: str, download: bool, image_size: int | None = None) -> Encoder:
-    """An encoder of transformers, by its name on the Hub or from a directory with `config.json` and weights.
+    """An encoder of transformers, by its name on the Hub or from a directory.
 
     Code that comes with a model is never run. Needs transformers.
     """
@@ -252,17 +254,14 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
     auto: Any = transformers.AutoModel
     if not Path(where).is_dir() and not download and _from_hub(where, ["config.json"], False) is None:
         raise _not_here(f"hf:{where}")
-    quiet = _quiet(transformers)
     try:
-        encoder, loaded = auto.from_pretrained(where, output_loading_info=True, **options)
+        with _quiet(transformers):
+            encoder, loaded = auto.from_pretrained(where, output_loading_info=True, **options)
     except Exception as error:  # of the hub, the configuration, the weights
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"hf:{where} cannot be opened: {first[:200]}") from error
-    finally:
-        quiet()
-    prefix, encoder = (
-        ("vision_model.", encoder.vision_model) if hasattr(encoder, "vision_model") else ("", encoder)
-    )
+        raise DataError(f"hf:{where} cannot be opened: {first_line(error)}") from error
+    prefix = ""
+    if hasattr(encoder, "vision_model"):
+        prefix, encoder = "vision_model.", encoder.vision_model
     missing = [key for key in loaded["missing_keys"] if key.startswith(prefix)]
     dense = hasattr(getattr(encoder, "pooler", None), "dense")
     missing = [key for key in missing if not (dense and key.startswith(f"{prefix}pooler."))]
@@ -274,14 +273,11 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
         )
     network = PooledOutput(encoder, dense)
     seen = _preprocessing(where, download)
-    size = (
-        _side(seen.get("crop_size"))
-        or _side(seen.get("size"))
-        or _side(getattr(encoder.config, "image_size", None))
-    )
+    sizes = (seen.get("crop_size"), seen.get("size"), getattr(encoder.config, "image_size", None))
+    size = next(filter(None, map(_side, sizes)), None)
     resized = _side(seen.get("size")) or size
     notes = ["features are the class token, not the dense layer behind it"] if dense else []
-    return finished(
+    return make_encoder(
         Built(str(encoder.config.model_type), network, size, notes=notes),
         origin=f"hf:{where}",
         image_size=image_size,
@@ -292,20 +288,19 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
     )
 
 
-def _quiet(transformers: Any) -> Callable[[], None]:
-    """Silences transformers' reports on loading, which are read and judged here; returns what undoes it."""
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Silence transformers' reports on loading, which are read and judged here."""
     logging: Any = transformers.utils.logging
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-    def undo() -> None:
+    try:
+        yield
+    finally:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-    return undo
 
 
 def _preprocessing(where: str, download: bool) -> Mapping[str, Any]:
@@ -313,7 +308,7 @@ def _preprocessing(where: str, download: bool) -> Mapping[str, Any]:
     path: Path | None = Path(where, "preprocessor_config.json")
     if not Path(where).is_dir():
         path = _from_hub(where, ["preprocessor_config.json"], download)
-    return _json(path) if path is not None and path.is_file() else {}
+    return read_json(path) if path is not None and path.is_file() else {}
 
 
 def _side(size: Any) -> int | None:

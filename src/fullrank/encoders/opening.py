@@ -1,18 +1,19 @@
-"""Opens anybody's encoder: a name of timm, torchvision or Hugging Face, a run of ours, a checkpoint."""
+"""Opening an encoder by a library's name, from a run, or from a checkpoint."""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from fullrank.encoders.checkpoint_layouts import find_prefix
 from fullrank.encoders.checkpoints import (
     CHECKPOINT_SUFFIXES,
     open_checkpoint,
-    open_encoder,
+    open_run_encoder,
     open_solo_folder,
+    read_weights,
 )
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.libraries import (
@@ -20,15 +21,16 @@ from fullrank.encoders.libraries import (
     from_timm,
     from_timm_folder,
     from_torchvision,
+    read_json,
     torchvision_names,
 )
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 
-__all__ = ["Encoder", "find_prefix", "is_model", "open_model"]
+__all__ = ["is_encoder", "open_encoder"]
 
 
-def open_model(
+def open_encoder(
     spec: str | Path,
     *,
     arch: str | None = None,
@@ -38,7 +40,7 @@ def open_model(
     pretrained: bool = True,
     download: bool = False,
 ) -> Encoder:
-    """Opens an encoder, strictly: every weight of its backbone is loaded, and none is left over.
+    """Open an encoder; every weight of its backbone is loaded, none left over.
 
     Args:
         spec: one of
@@ -64,7 +66,7 @@ def open_model(
         UsageError: the weights do not fit the architecture exactly, or it is not recognised.
 
     Example:
-        >>> model = open_model("timm:resnet18", pretrained=False)
+        >>> model = open_encoder("timm:resnet18", pretrained=False)
         >>> model.feature_dim, model.image_size, list(model.taps)
         (512, 224, ['act1', 'layer1', 'layer2', 'layer3', 'layer4'])
     """
@@ -80,7 +82,7 @@ def open_model(
             return from_hugging_face(name, download, image_size)
         path = Path(spec).expanduser()
         if path.is_dir():
-            return _from_folder(path, arch=arch, prefix=prefix, stem=stem, image_size=image_size)
+            return _from_folder(path, image_size, arch=arch, prefix=prefix, stem=stem)
         if path.is_file():
             if not path.name.endswith(CHECKPOINT_SUFFIXES):
                 raise UsageError(f"{path} has no ending of a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
@@ -88,8 +90,8 @@ def open_model(
         return _by_name(str(spec), pretrained, download, image_size)
 
 
-def is_model(spec: str | Path) -> bool:
-    """Whether a text means an encoder, not a file of embeddings: for commands that take both.
+def is_encoder(spec: str | Path) -> bool:
+    """Tell whether an encoder is named, and not a file of embeddings.
 
     A name, a directory with a model in it, or a file that holds weights: one whose ending no embedding has,
     or whose tensors are in their majority named as weights are.
@@ -98,11 +100,9 @@ def is_model(spec: str | Path) -> bool:
         DataError: the file is damaged, or not openable without running code.
 
     Example:
-        >>> is_model("timm:resnet18"), is_model("features.npy")
+        >>> is_encoder("timm:resnet18"), is_encoder("features.npy")
         (True, False)
     """
-    from fullrank.encoders.checkpoints import read_weights
-
     if str(spec).partition(":")[0] in ("timm", "torchvision", "hf"):
         return True
     path = Path(spec).expanduser()
@@ -118,13 +118,9 @@ def is_model(spec: str | Path) -> bool:
             return True
         named = [key for key in weights if key.rpartition(".")[2] in ("weight", "bias", "running_mean")]
         return len(named) > len(weights) / 2
-    return _looks_like_a_name(str(spec))
-
-
-def _looks_like_a_name(spec: str) -> bool:
     import timm
 
-    return timm.is_model(spec) or spec in torchvision_names() or spec in OWN_BACKBONES
+    return timm.is_model(str(spec)) or spec in torchvision_names() or spec in OWN_BACKBONES
 
 
 def _kind_of_folder(folder: Path) -> str:
@@ -136,24 +132,16 @@ def _kind_of_folder(folder: Path) -> str:
     return "solo-learn" if (folder / "args.json").is_file() else ""
 
 
-def _from_folder(
-    folder: Path, *, arch: str | None, prefix: str | None, stem: Stem, image_size: int | None
-) -> Encoder:
+def _from_folder(folder: Path, image_size: int | None, **layout: Any) -> Encoder:
     kind = _kind_of_folder(folder)
     if kind == "run":
         if not (folder / "encoder.safetensors").is_file():
             raise DataError(f"{folder} has no encoder.safetensors yet: its first checkpoint writes one")
-        return open_encoder(folder / "encoder.safetensors", image_size)
+        return open_run_encoder(folder / "encoder.safetensors", image_size)
     if kind == "solo-learn":
-        return open_solo_folder(folder, arch=arch, prefix=prefix, stem=stem, image_size=image_size)
+        return open_solo_folder(folder, image_size=image_size, **layout)
     if kind == "config":
-        import json
-
-        try:
-            config = json.loads((folder / "config.json").read_text())
-        except ValueError as error:
-            raise DataError(f"{folder / 'config.json'} is no JSON: {error}") from error
-        if isinstance(config, dict) and "architecture" in config:
+        if "architecture" in read_json(folder / "config.json"):
             return from_timm_folder(folder, image_size)
         return from_hugging_face(str(folder), download=False, image_size=image_size)
     raise DataError(

@@ -1,4 +1,4 @@
-"""A run of ours as an encoder with every tap of its method, and the images that it was trained on."""
+"""A run as an encoder with every tap of its method, and its images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.modules import tap_module
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.encoder import Encoder, tap_module
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
 from fullrank.methods import Method, build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
+from fullrank.training.data import open_run_data
 from fullrank.training.run_dir import RunDir
 
 __all__ = ["METHOD_TAPS", "EveryTap", "encoder_header", "open_with_taps", "own_data", "own_run"]
@@ -27,14 +27,14 @@ METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
 
 def own_run(what: str | Path) -> RunDir | None:
-    """The run directory that was named, by itself or by its `encoder.safetensors`; None where it is none."""
+    """The run directory of a path to it or to its `encoder.safetensors`; else None."""
     path = Path(what).expanduser()
     folder = path.parent if path.name == "encoder.safetensors" else path
     return RunDir.open(folder) if (folder / "config.yaml").is_file() else None
 
 
 def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Data:
-    """The images that a run was trained on, and the ones that it held out.
+    """Open the images that a run was trained on, and the ones that it held out.
 
     Args:
         config: of the run.
@@ -46,20 +46,12 @@ def own_data(config: TrainConfig, limit: int = 0, download: bool = False) -> Dat
         >>> len(data.train), len(data.held_out)
         (50, 50)
     """
-    from fullrank.images.opening import open_data
-
-    return open_data(
-        config.data,
-        image_size=config.image_size or None if config.data == "shapes" else None,
-        limit=min(filter(None, (limit, config.limit)), default=None),
-        download=download,
-        max_corrupt=config.max_corrupt,
-        seed=config.seed,
-    )
+    most = min(filter(None, (limit, config.limit)), default=0)
+    return open_run_data(replace(config, limit=most, download=download))
 
 
 class EveryTap(nn.Module):
-    """A method as a network: images to backbone features, with a module that puts out each of its taps.
+    """A method as a network, with a module for the output of each of its taps.
 
     Scores over codes are divided by the method's temperature, as the softmax over them wants it.
 
@@ -85,21 +77,20 @@ class EveryTap(nn.Module):
 
 
 def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> Encoder:
-    """Opens an encoder; a run of ours whose method's taps are wanted comes as its whole method.
+    """Open an encoder; of a run whose method's taps are wanted, the whole method.
 
     The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run
     kept its last healthy encoder, that one's.
 
     Args:
-        what: see `open_model`.
-        taps: what is to be looked at; `projector`, `predictor`, `target`, `codes` and `backbone` are a
-            method's.
-        options: of `open_model`.
+        what: see `open_encoder`.
+        taps: layer outputs; `projector`, `predictor`, `target`, `codes` and `backbone` are a method's.
+        options: of `open_encoder`.
 
     Raises:
         UsageError: the method has no such tap, or the run no checkpoint.
     """
-    model = open_model(what, **options)
+    model = open_encoder(what, **options)
     run = own_run(what)
     wanted = [tap for tap in taps or () if tap in METHOD_TAPS]
     if run is None or not wanted:
@@ -119,7 +110,7 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
 
 
 def _method(run: RunDir) -> Method:
-    """The method of a run in eval mode, with the weights that its encoder was written with."""
+    """The method of a run in eval mode, with the weights of its encoder."""
     config = run.config()
     state = _state(run)
     with torch.random.fork_rng(devices=[]):
@@ -134,7 +125,7 @@ def _method(run: RunDir) -> Method:
 
 
 def encoder_header(run: RunDir) -> dict[str, Any]:
-    """What the header of a run's `encoder.safetensors` says: method, data, epoch, step, verdict and more.
+    """The header of a run's encoder: method, data, epoch, step, verdict and more.
 
     Raises:
         DataError: no encoder is there yet.

@@ -26,7 +26,7 @@ __all__ = ["StoredObject", "load_torch_file", "named_tensors"]
 
 
 class StoredObject:
-    """Stands in for an object that a file holds beside its tensors: settings of the script that wrote it.
+    """A stand-in for an object beside tensors: settings of a script.
 
     Attributes:
         fields: what was stored of it, by name; empty where that is not a mapping.
@@ -66,7 +66,7 @@ class _StoredDtype(StoredObject):
 
 
 class _StoredArray(StoredObject):
-    """A numpy array: shape, dtype and bytes as stored, decoded only if they are plain numbers."""
+    """A numpy array as stored, decoded only if it is plain numbers."""
 
     state: Any = None
 
@@ -129,7 +129,7 @@ _NOT_A_MODEL = re.compile(
 
 
 def load_torch_file(path: Path) -> tuple[Any, bool]:
-    """What `torch.save` wrote, with tensors on the CPU, mapped from the file where its format allows that.
+    """Load a file of `torch.save` on the CPU, mapped where its format allows it.
 
     Args:
         path: `.pt`, `.pth`, `.pth.tar`, `.ckpt`, `.bin`, of any PyTorch since 0.4.
@@ -168,7 +168,7 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
 
 
 def named_tensors(content: Any, within: str = "") -> dict[str, Tensor]:
-    """The tensors in nested mappings and lists, each named by its path with dots; no optimiser's state.
+    """Tensors in nested mappings by dotted path, without optimisers' state.
 
     Example:
         >>> one = torch.ones(1)

@@ -1,1 +1,1 @@
-"""What a representation is worth: the probes on a run's, a model's or a file's features."""
+"""Linear probes, k-NN, clusters and fine-tuning of an encoder or features."""

@@ -1,32 +1,36 @@
-"""The outcome of an evaluation, as it is printed and as it lies beside the run that it is of."""
+"""The result of an evaluation, printed and kept beside its run."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
+
 import fullrank
 from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.runs import own_run
+from fullrank.evaluation.labelled import Features
 from fullrank.training.run_dir import write_atomically
 
-__all__ = ["EvaluationResult", "Probe", "place"]
+__all__ = ["EvaluationResult", "Probe", "of_features", "result_folder"]
 
 Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a representation is worth by one evaluation.
+    """Quality of a representation by one evaluation.
 
     Attributes:
         probe: which evaluation.
         subject: what was evaluated.
-        tap: where its rows were taken.
+        tap: layer whose output was taken.
         data: the images or rows.
         protocol: how, in a word: logistic, simsiam, vote, k-means ...
         results: numbers; accuracies are shares in [0, 1].
@@ -55,7 +59,7 @@ class EvaluationResult:
 
     @property
     def name(self) -> str:
-        """What its file is called, without the ending.
+        """The name of its file, without the ending.
 
         Example:
             >>> names = ("linear", "run", "projector", "shapes", "simsiam")
@@ -75,17 +79,45 @@ class EvaluationResult:
         return {**vars(self), "notes": list(self.notes), "fullrank": fullrank.__version__}
 
     def write(self, folder: Path) -> Path:
-        """Writes `<folder>/<name>.json`, and returns where that is."""
+        """Write `<folder>/<name>.json`, and return where that is."""
         path = folder / f"{self.name}.json"
         write_atomically(path, json.dumps(self.as_dict(), indent=2).encode())
         return path
 
 
-def place(what: str, out: str = "") -> Path:
-    """The folder that the evaluations of a subject belong into: a run's own, else `evaluations/<name>`.
+def of_features(
+    probe: Probe,
+    features: Features,
+    protocol: str,
+    results: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    started: float,
+    notes: Sequence[str] = (),
+) -> EvaluationResult:
+    """The result of a probe on features that began at `started`, a perf_counter."""
+    labels = features.train.labels
+    return EvaluationResult(
+        probe,
+        features.name,
+        features.tap,
+        features.data,
+        protocol,
+        results,
+        settings,
+        len(features.train),
+        len(features.test),
+        len(torch.unique(labels[labels >= 0])),
+        features.train.rows.shape[1],
+        time.perf_counter() - started,
+        (*features.notes, *notes),
+    )
+
+
+def result_folder(what: str | Path, out: str | Path = "") -> Path:
+    """The folder of a subject's evaluations: a run's own, else `evaluations/<name>`.
 
     Example:
-        >>> place("timm:resnet18").as_posix()
+        >>> result_folder("timm:resnet18").as_posix()
         'evaluations/timm-resnet18'
     """
     if out:
@@ -96,5 +128,5 @@ def place(what: str, out: str = "") -> Path:
     path = Path(what).expanduser()
     if path.is_dir():
         return path / "evaluations"
-    stem = path.stem if path.exists() else what
+    stem = path.stem if path.exists() else str(what)
     return Path("evaluations") / (re.sub(r"[^\w.+-]+", "-", stem).strip("-.") or "subject")

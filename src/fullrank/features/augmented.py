@@ -1,4 +1,4 @@
-"""Several augmented views of each image, the same ones whatever the batches, the processes, or a restart."""
+"""Augmented views of each image, whatever the batches and processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Augmentation:
         VIEWS[self.preset]
 
     def views(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> Views:
-        """What makes the k views.
+        """The k views of images of this size.
 
         Example:
             >>> len(Augmentation(3, "dino-multicrop").views(224, (0.5,) * 3, (0.5,) * 3).recipe)
@@ -63,16 +63,7 @@ def augmented_batches(
     workers: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Iterates over some images in order, each as its k normalised views.
-
-    Args:
-        source: the images.
-        part: which of them, sorted.
-        batch_size: images at once, at most.
-        views: see `Augmentation.views`.
-        seed: of everything random.
-        workers: processes that decode lazy images.
-        device: where the views are made.
+    """Iterate over a sorted part of the images, each as its k normalised views.
 
     Returns:
         An iterator over (indices int64 [b], k tensors float32 [b, 3, S, S] on the device). Images that cannot

@@ -1,4 +1,4 @@
-"""Embeddings that somebody saved: rows [n, d] of any usual file, handed out a chunk at a time.
+"""Saved embeddings: rows [n, d] of any usual file, read a chunk at a time.
 
     rows = open_embeddings("features.npy")
     for z in rows:                    # tensors [b, d], as often as wanted
@@ -16,7 +16,6 @@ What a format costs:
 
 from __future__ import annotations
 
-import difflib
 import re
 import zipfile
 import zlib
@@ -29,30 +28,40 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UsageError
-from fullrank.features.files import OpenedTable, open_npy, open_npz, open_safetensors, open_torch
-from fullrank.features.hdf5_zarr import open_hdf5, open_parquet_rows, open_zarr
+from fullrank.features.files import (
+    ArrayFile,
+    OpenedTable,
+    existing,
+    read_npy,
+    read_npz,
+    read_safetensors,
+    read_torch,
+)
+from fullrank.features.hdf5_zarr import read_hdf5, read_zarr
 from fullrank.features.keys import as_labels, is_label_name
+from fullrank.features.labels import label_values
+from fullrank.features.parquet_rows import open_parquet_rows
 from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
 
-__all__ = ["EMBEDDING_SUFFIXES", "Rows", "existing", "is_zarr", "open_embeddings", "opened_file", "shards_in"]
+__all__ = ["EMBEDDING_SUFFIXES", "Rows", "is_zarr", "open_embeddings", "shards_in"]
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
-_OPENERS: dict[str, Callable[[Path, str | None], OpenedTable]] = {
-    ".npy": open_npy,
-    ".npz": open_npz,
-    **dict.fromkeys((".pt", ".pth"), open_torch),
-    ".safetensors": open_safetensors,
-    **dict.fromkeys((".parquet", ".pq"), open_parquet_rows),
-    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), open_hdf5),
-    ".zarr": open_zarr,
+_PARQUET = (".parquet", ".pq")
+_READERS: dict[str, Callable[[Path], ArrayFile]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    **dict.fromkeys((".pt", ".pth"), read_torch),
+    ".safetensors": read_safetensors,
+    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), read_hdf5),
+    ".zarr": read_zarr,
 }
-EMBEDDING_SUFFIXES = tuple(_OPENERS)
+EMBEDDING_SUFFIXES = (*_READERS, *_PARQUET)
 """Endings of files, and of one kind of directory, that `open_embeddings` reads."""
 
 
 class Rows:
-    """Rows of an embedding, read anew on every pass: a source that can be iterated over as often as wanted.
+    """Rows of an embedding, read anew on every pass, as often as wanted.
 
     Rows that are not finite are handed out as they are.
 
@@ -90,39 +99,26 @@ class Rows:
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
         """All rows in order, as contiguous tensors [b, d] of their own on the CPU.
 
-        Args:
-            rows: at most so many at once; None is as many as make 8 MB of float32. Chunks may be shorter
-                where a file or a row group ends.
-
-        Raises:
-            UsageError: `rows` is not positive.
-            DataError: while iterating: the file is damaged further on.
+        A chunk has at most `rows` rows; None is as many as make 8 MB of float32. It may be shorter where a
+        file or a row group ends. Raises DataError where the file is damaged further on.
         """
         if rows is not None and rows < 1:
             raise UsageError(f"chunks of {rows} rows cannot be read; take at least 1")
         return self._scan(rows or max(1, CHUNK_ELEMENTS // self.d))
 
     def _scan(self, rows: int) -> Iterator[Tensor]:
-        parts = self.table.scan(rows)
+        blocks = self.table.scan(rows)
         while True:
             try:
-                part = next(parts)
+                block = next(blocks)
             except StopIteration:
                 return
             except _DAMAGE as error:
                 raise self._damaged(error) from error
-            yield part
+            yield block
 
     def rows(self, index: Any) -> Tensor:
-        """The rows [k, d] at `index`, in its order.
-
-        Args:
-            index: sorted int [k], without repetitions, from 0 to n - 1.
-
-        Raises:
-            UsageError: the index is not sorted, or reaches beyond the rows.
-            DataError: the file is damaged there.
-        """
+        """The rows [k, d] at `index`: sorted, without repetitions."""
         wanted: Indices = np.asarray(index, np.int64).reshape(-1)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n or (np.diff(wanted) <= 0).any()):
             raise UsageError(
@@ -143,7 +139,7 @@ _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zi
 
 
 def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | None = None) -> Rows:
-    """Opens embeddings: a file, a folder of shards, or what is in memory.
+    """Open embeddings: a file, a folder of shards, or a matrix in memory.
 
     A folder is read as one matrix: its files of one kind in natural order (`part-9` before `part-10`), all of
     one width and, where they have names within, one name. Files named as labels (`labels.npy`) give the
@@ -152,9 +148,6 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
     Args:
         source: a path (see `EMBEDDING_SUFFIXES`), or a matrix [n, d].
         key: the array to read, where a file holds several: a name, or a path as `train/features`.
-
-    Returns:
-        The rows, with labels where the file has them.
 
     Raises:
         DataError: missing, empty, damaged, a pickle, several arrays that it could be, or no matrix of real
@@ -177,18 +170,18 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
     path = existing(source)
     if path.is_dir() and not is_zarr(path):
         return _folder(path, key)
-    found = opened_file(path, key)
-    origin = f"{path}[{found.key}]" if found.key else str(path)
-    labels, notes = None, found.notes
-    if found.labels is not None:
-        labels, more = _labels(f"{path}[{found.label_key}]", found.labels)
+    opened = _opened_file(path, key)
+    origin = f"{path}[{opened.key}]" if opened.key else str(path)
+    labels, notes = None, opened.notes
+    if opened.labels is not None:
+        labels, more = _labels(f"{path}[{opened.label_key}]", opened.labels)
         notes = notes + more
-        origin += "" if labels is None else f", labels from {found.label_key}"
-    return Rows(found.table, origin, labels, notes)
+        origin += "" if labels is None else f", labels from {opened.label_key}"
+    return Rows(opened.table, origin, labels, notes)
 
 
 def _labels(where: str, values: Any) -> tuple[Indices | None, list[str]]:
-    """Labels that were found beside the rows; what cannot be read as such is left out, with a note."""
+    """Labels beside the rows; what cannot be read as such is left out, with a note."""
     try:
         return as_labels(where, values), []
     except DataError as error:
@@ -204,54 +197,32 @@ def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
     return Rows(MemoryTable(source, dtype), origin, None, notes)
 
 
-def existing(source: Path | str) -> Path:
-    """The path, expanded; raises DataError with the nearest existing names where there is nothing.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "features.npy").touch()
-        ...     try:
-        ...         existing(Path(folder, "feature.npy"))
-        ...     except DataError as error:
-        ...         print(str(error).replace(folder, ""))
-        /feature.npy does not exist; did you mean features.npy?
-    """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if not path.parent.is_dir():
-        raise DataError(f"{path} does not exist: there is no folder {path.parent}")
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
-    raise DataError(f"{path} does not exist" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-
-
 def is_zarr(path: Path) -> bool:
-    """Whether a directory is a zarr store."""
+    """Tell whether a directory is a zarr store."""
     return path.is_dir() and any((path / name).is_file() for name in (".zarray", ".zgroup", "zarr.json"))
 
 
-def opened_file(path: Path, key: str | None) -> OpenedTable:
-    """What one existing file, or one zarr directory, holds; see `open_embeddings` for what is raised."""
+def _opened_file(path: Path, key: str | None) -> OpenedTable:
+    """The table of one existing file, or of one zarr directory."""
     suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
     if suffix in (".pkl", ".pickle", ".p", ".joblib"):
         raise DataError(
             f"{path} is a pickle, which can run code and is never opened: save .npy or .safetensors"
         )
-    if suffix not in _OPENERS:
+    if suffix not in EMBEDDING_SUFFIXES:
         raise DataError(
             f"{path} has no ending of an embedding file: {', '.join(EMBEDDING_SUFFIXES)}, or a folder of them"
         )
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is empty")
     try:
-        return _OPENERS[suffix](path, key)
+        return open_parquet_rows(path, key) if suffix in _PARQUET else _READERS[suffix](path).choose(key)
     except PermissionError as error:
         raise DataError(f"{path} may not be read") from error
 
 
 def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The embedding files of a folder in natural order, and those of its files that are named as labels.
+    """Find the embedding files of a folder in natural order, and its labels.
 
     Example:
         >>> import tempfile
@@ -262,7 +233,9 @@ def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
         [['part-9.npy', 'part-10.npy'], ['labels.npy']]
     """
     files = [
-        path for path in folder.iterdir() if path.suffix.lower() in _OPENERS and path.name[0] not in "._"
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EMBEDDING_SUFFIXES and path.name[0] not in "._"
     ]
     files.sort(
         key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
@@ -282,17 +255,17 @@ def _folder(folder: Path, key: str | None) -> Rows:
         )
     shards: list[OpenedTable] = []
     for path in files:
-        found = opened_file(path, key)
-        if shards and found.table.d != shards[0].table.d:
+        opened = _opened_file(path, key)
+        if shards and opened.table.d != shards[0].table.d:
             raise DataError(
-                f"{path} has rows of width {found.table.d}, {files[0].name} of {shards[0].table.d}: "
+                f"{path} has rows of width {opened.table.d}, {files[0].name} of {shards[0].table.d}: "
                 f"the shards of a folder have one width"
             )
-        if shards and key is None and found.key != shards[0].key:
+        if shards and key is None and opened.key != shards[0].key:
             raise DataError(
-                f"{path} holds {found.key!r}, {files[0].name} {shards[0].key!r}: choose one with --key"
+                f"{path} holds {opened.key!r}, {files[0].name} {shards[0].key!r}: choose one with --key"
             )
-        shards.append(found)
+        shards.append(opened)
     table = Shards([shard.table for shard in shards])
     notes = shards[0].notes[:]
     if len({shard.table.dtype for shard in shards}) > 1:
@@ -306,8 +279,6 @@ def _folder_labels(
     folder: Path, shards: list[OpenedTable], label_files: list[Path], n: int
 ) -> tuple[Indices | None, list[str]]:
     """Labels from within the shards, else from files beside them."""
-    from fullrank.features.labels import label_values
-
     where = f"the labels in {folder}"
     if all(shard.labels is not None for shard in shards):
         return _labels(where, np.concatenate([np.asarray(shard.labels) for shard in shards]))

@@ -1,4 +1,4 @@
-"""Streams images through an encoder in eval mode and hands out rows of any of its taps."""
+"""Images through an encoder in eval mode: rows of any of its layer outputs (taps)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
-from fullrank.errors import UsageError
+from fullrank.errors import DataError, UsageError
 from fullrank.features.augmented import Augmentation, augmented_batches
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Indices, Source
+from fullrank.options import OnProgress
 from fullrank.views import image_ops
 
-__all__ = ["Embedded", "embed_images", "part_of"]
+__all__ = ["Embedded", "embed_images", "embed_whole", "part_of"]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The rows of one batch of images.
+    """Rows of one batch of images.
 
     Attributes:
         rows: by tap, float32 [b, d] on the CPU; with k augmented views [b * k, d], the views of an image in
@@ -51,7 +52,7 @@ def embed_images(
     skip: int = 0,
     augmentation: Augmentation | None = None,
 ) -> Iterator[Embedded]:
-    """Iterates over the rows of all images once, in order: eval mode, without gradients.
+    """Iterate over the rows of all images in order: eval mode, no gradients.
 
     Images are resized to the model's size (centre crop of its ratio) and normalised with the model's mean and
     std, or with the source's where the model has none on record. An image that cannot be decoded is left out,
@@ -71,13 +72,19 @@ def embed_images(
         skip: so many of this process's images are done already.
         augmentation: k random views of each image; None shows it once, as it is.
 
-    Returns:
-        An iterator over `Embedded`.
-
     Raises:
         UnknownNameError: the network has no such tap.
         UsageError: the batch size makes no sense, or a tap puts out nothing that has rows.
         DataError: while iterating: more images are corrupt than the source tolerates.
+
+    Example:
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> from fullrank.images.opening import open_data
+        >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
+        >>> images = open_data("shapes", limit=10).train
+        >>> for batch in embed_images(model, images, taps=["layer2", "features"], device="cpu"):
+        ...     {tap: tuple(rows.shape) for tap, rows in batch.rows.items()}
+        {'layer2': (10, 128), 'features': (10, 512)}
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is not positive")
@@ -104,19 +111,45 @@ def embed_images(
         last = getattr(model.network, "output_fmt", "") == "NHWC"
         network = model.network.to(where)
         for indices, views in batches():
-            found: list[dict[str, Tensor]] = []
+            outputs: list[dict[str, Tensor]] = []
             with _eval_mode(network), take_taps(inner, tokens, prefix, last) as rows:
                 for images in views:
                     features = network(images)
-                    found.append({**rows, FEATURES: features})
-            silent = [name for name in modules if name not in found[0]]
+                    outputs.append({**rows, FEATURES: features})
+            silent = [name for name in modules if name not in outputs[0]]
             if silent:
                 raise UsageError(f"layer {silent[0]!r} is not run on the way to the features: take another")
             indices = indices.repeat_interleave(len(views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[indices.numpy()])
-            yield Embedded({name: _in_turn([z[name] for z in found]) for name in modules}, indices, labels)
+            yield Embedded({name: _in_turn([z[name] for z in outputs]) for name in modules}, indices, labels)
 
     return stream()
+
+
+def embed_whole(
+    model: Encoder,
+    source: Source,
+    tap: str = FEATURES,
+    batch_size: int = 256,
+    on_progress: OnProgress | None = None,
+    task: str = "embedding",
+) -> tuple[Tensor, Tensor | None]:
+    """Rows float32 [n, d] of all images at one tap, and their labels int64 [n].
+
+    `task` is what `on_progress` is called with. Raises DataError where no image can be decoded.
+    """
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    done = 0
+    for batch in embed_images(model, source, [tap], batch_size):
+        rows.append(batch.rows[tap])
+        labels += [] if batch.labels is None else [batch.labels]
+        done += len(batch.indices)
+        if on_progress:
+            on_progress(task, done, len(source))
+    if not rows:
+        raise DataError(f"{source.name} has no image that can be decoded")
+    return torch.cat(rows), torch.cat(labels) if labels else None
 
 
 def part_of(n: int, rank: int, world_size: int) -> Indices:
@@ -130,7 +163,7 @@ def part_of(n: int, rank: int, world_size: int) -> Indices:
 
 
 def _in_turn(views: list[Tensor]) -> Tensor:
-    """Rows [b, d] of each of k views as [b * k, d] on the CPU, the views of an image one after the other."""
+    """Rows [b, d] of k views as [b * k, d] on the CPU, image by image."""
     return torch.stack(views, 1).flatten(0, 1).float().cpu()
 
 

@@ -1,17 +1,19 @@
-"""Embeddings in `.npy`, `.npz`, `.pt` and `.safetensors`: mapped or streamed, never unpickled."""
+"""Arrays in npy, npz, torch and safetensors files, never unpickled."""
 
 from __future__ import annotations
 
+import difflib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from torch import Tensor
 
+from fullrank.encoders.encoder import first_line
 from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError
 from fullrank.features.keys import choose_key, label_key
@@ -25,20 +27,20 @@ from fullrank.features.tables import (
     to_rows,
 )
 
-__all__ = ["OpenedTable", "found_in", "open_npy", "open_npz", "open_safetensors", "open_torch"]
+__all__ = [
+    "ArrayFile",
+    "OpenedTable",
+    "existing",
+    "read_npy",
+    "read_npz",
+    "read_safetensors",
+    "read_torch",
+]
 
 
 @dataclass
 class OpenedTable:
-    """What a file holds.
-
-    Attributes:
-        table: the embeddings.
-        key: the name of their array in the file, or None where the file is one array.
-        labels: values as stored, one a row, or None.
-        label_key: their name in the file.
-        notes: one line each, for a report.
-    """
+    """Embeddings of a file and the labels beside them, with their names."""
 
     table: Table
     key: str | None = None
@@ -47,30 +49,59 @@ class OpenedTable:
     notes: list[str] = field(default_factory=list)
 
 
-def found_in(
-    path: Path,
-    arrays: Mapping[str, Stored],
-    key: str | None,
-    table: Callable[[str, Any], Table],
-    values: Callable[[str], Any],
-) -> OpenedTable:
-    """Chooses embeddings and labels among the arrays of a file.
+@dataclass(frozen=True)
+class ArrayFile:
+    """The arrays of a file, and how each is read.
 
-    Args:
-        path: of the file.
-        arrays: what it holds.
-        key: the array that is wanted, or None.
+    Attributes:
+        arrays: by name; a file that is one array has it under "".
         table: makes the table of an array, given its name and the dtype of its rows.
         values: reads an array whole.
     """
-    chosen = choose_key(str(path), arrays, key)
-    where = f"{path}[{chosen}]"
-    dtype, notes = check_matrix(where, arrays[chosen])
-    found = OpenedTable(table(chosen, dtype), chosen, notes=notes)
-    found.label_key = label_key(arrays, chosen, found.table.n)
-    if found.label_key is not None:
-        found.labels = values(found.label_key)
-    return found
+
+    path: Path
+    arrays: Mapping[str, Stored]
+    table: Callable[[str, Any], Table]
+    values: Callable[[str], Any]
+    notes: list[str] = field(default_factory=list)
+
+    def choose(self, key: str | None) -> OpenedTable:
+        """Choose embeddings and labels among the arrays; `key` names the wanted one.
+
+        Raises:
+            DataError, UnknownNameError: as `choose_key` and `check_matrix`.
+        """
+        if list(self.arrays) == [""]:
+            dtype, notes = check_matrix(str(self.path), self.arrays[""])
+            return OpenedTable(self.table("", dtype), notes=self.notes + notes)
+        chosen = choose_key(str(self.path), self.arrays, key)
+        dtype, notes = check_matrix(f"{self.path}[{chosen}]", self.arrays[chosen])
+        table = self.table(chosen, dtype)
+        labels = label_key(self.arrays, chosen, table.n)
+        values = None if labels is None else self.values(labels)
+        return OpenedTable(table, chosen, values, labels, notes + self.notes)
+
+
+def existing(source: Path | str) -> Path:
+    """The path, expanded; a DataError names the nearest where there is nothing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "features.npy").touch()
+        ...     try:
+        ...         existing(Path(folder, "feature.npy"))
+        ...     except DataError as error:
+        ...         print(str(error).replace(folder, ""))
+        /feature.npy does not exist; did you mean features.npy?
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if not path.parent.is_dir():
+        raise DataError(f"{path} does not exist: there is no folder {path.parent}")
+    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
+    raise DataError(f"{path} does not exist" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
 # numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive
@@ -89,39 +120,32 @@ def _header(file: IO[bytes], where: str) -> _Header:
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = reader[version](file)
     except (ValueError, KeyError, EOFError) as error:
-        raise DataError(
-            f"{where} is no array of numpy, or damaged: {str(error).splitlines()[0][:120]}"
-        ) from error
+        raise DataError(f"{where} is no array of numpy, or damaged: {first_line(error, 120)}") from error
     return _Header(Stored(shape, dtype), fortran and len(shape) > 1, file.tell())
 
 
-def _mapped(path: Path, where: str, header: _Header, offset: int, dtype: Any) -> RangeTable:
-    """A table over the array whose bytes begin at `offset`; mapped only while it is read."""
-    stored = header.stored
-    n, d = stored.shape
-    kind: Any = stored.dtype
-    if offset + n * d * kind.itemsize > path.stat().st_size:
-        raise DataError(f"{where} is cut short: its header promises {stored}")
-
-    @contextmanager
-    def opened() -> Iterator[Read]:
-        order: Any = "F" if header.fortran else "C"
-        array = np.memmap(path, kind, "r", offset, (n, d), order)
-        yield lambda start, stop: to_rows(array[start:stop], dtype)
-
-    return RangeTable(n, d, dtype, opened)
+def _mapped(path: Path, where: str, header: _Header, offset: int) -> Any:
+    """The array whose bytes begin at `offset`, mapped."""
+    shape, kind = header.stored.shape, header.stored.dtype
+    try:
+        return np.memmap(path, kind, "r", offset, shape, "F" if header.fortran else "C")  # type: ignore[call-overload]
+    except ValueError as error:
+        raise DataError(f"{where} is cut short: its header promises {header.stored}") from error
 
 
-def open_npy(path: Path, key: str | None = None) -> OpenedTable:
-    """One array, mapped, in either order: costs no memory and no time before rows are read."""
+def read_npy(path: Path) -> ArrayFile:
+    """One array, mapped, in either order."""
     with path.open("rb") as file:
         header = _header(file, str(path))
-    dtype, notes = check_matrix(str(path), header.stored)
-    return OpenedTable(_mapped(path, str(path), header, header.length, dtype), notes=notes)
+
+    def table(_: str, dtype: Any) -> Table:
+        return MemoryTable(_mapped(path, str(path), header, header.length), dtype)
+
+    return ArrayFile(path, {"": header.stored}, table, lambda _: np.load(path, allow_pickle=False))
 
 
-def open_npz(path: Path, key: str | None = None) -> OpenedTable:
-    """Named arrays: mapped where `np.savez` wrote them; else decompressed anew on every pass.
+def read_npz(path: Path) -> ArrayFile:
+    """Named arrays, mapped where `np.savez` wrote them, else decompressed.
 
     A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
     Fortran order has to be decompressed whole.
@@ -147,7 +171,7 @@ def open_npz(path: Path, key: str | None = None) -> OpenedTable:
         header = headers[name]
         if not compressed[name]:
             offset = _member_start(path, members[name]) + header.length
-            return _mapped(path, f"{path}[{name}]", header, offset, dtype)
+            return MemoryTable(_mapped(path, f"{path}[{name}]", header, offset), dtype)
         if header.fortran:
             notes.append(f"{path}[{name}] is compressed and in Fortran order: read whole into memory")
             return MemoryTable(_whole(path, members[name]), dtype)
@@ -155,13 +179,11 @@ def open_npz(path: Path, key: str | None = None) -> OpenedTable:
         return _Compressed(path, members[name], header, dtype)
 
     arrays = {name: header.stored for name, header in headers.items()}
-    found = found_in(path, arrays, key, table, lambda name: _whole(path, members[name]))
-    found.notes += notes
-    return found
+    return ArrayFile(path, arrays, table, lambda name: _whole(path, members[name]), notes)
 
 
 def _member_start(path: Path, member: str) -> int:
-    """Where the bytes of an uncompressed member begin: behind its local header, whose length is in itself."""
+    """Where an uncompressed member begins: behind its local header."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         start = archive.getinfo(member).header_offset
         file.seek(start + 26)
@@ -178,68 +200,49 @@ def _whole(path: Path, member: str) -> Any:
 
 
 class _Compressed(Table):
-    """An array that is decompressed from its beginning, a part at a time."""
+    """An array that is decompressed from its beginning, a block at a time."""
 
     def __init__(self, path: Path, member: str, header: _Header, dtype: Any) -> None:
         self.path, self.member, self.header, self.dtype = path, member, header, dtype
         self.n, self.d = header.stored.shape
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, as tensors [b, d] with b at most `rows`."""
         stored: Any = self.header.stored.dtype
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
             file.read(self.header.length)
             for start in range(0, self.n, rows):
-                count = min(rows, self.n - start)
-                part = np.empty((count, self.d), stored)
-                _fill(part, file)
-                yield to_rows(part, self.dtype)
-
-
-def _fill(part: np.ndarray, file: IO[bytes]) -> None:
-    """Reads on until the array is full; a megabyte at a time, for a zip member copies what it has read."""
-    flat = part.reshape(-1).view(np.uint8)
-    at = 0
-    while at < len(flat):
-        read = file.read(min(1 << 20, len(flat) - at))
-        if not read:
-            raise EOFError("the archive ends too early")
-        flat[at : at + len(read)] = np.frombuffer(read, np.uint8)
-        at += len(read)
+                block = np.empty((min(rows, self.n - start), self.d), stored)
+                flat, at, member = block.reshape(-1).view(np.uint8), 0, cast(Any, file)
+                while at < len(flat):
+                    at += (read := member.readinto(flat[at:]))
+                    if not read:
+                        raise EOFError("the archive ends too early")
+                yield to_rows(block, self.dtype)
 
 
 # torch
 
 
-def open_torch(path: Path, key: str | None = None) -> OpenedTable:
-    """A tensor, or nested mappings of them, mapped; loaded whole where PyTorch before 1.6 wrote the file."""
+def read_torch(path: Path) -> ArrayFile:
+    """A tensor or nested mappings of them, mapped but for files of old PyTorch."""
     content, mapped = load_torch_file(path)
     tensors = _flat(content)
     if not tensors:
         raise DataError(f"{path} holds no tensors: it is a {type(content).__name__}")
-    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
 
     def table(name: str, dtype: Any) -> Table:
+        if str(tensors[name].layout) != "torch.strided":
+            where = f"{path}[{name}]" if name else str(path)
+            raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
         return MemoryTable(tensors[name].detach(), dtype)
 
-    if list(tensors) == [""]:
-        _check_layout(str(path), tensors[""])
-        dtype, more = check_matrix(str(path), _stored(tensors[""]))
-        return OpenedTable(table("", dtype), notes=notes + more)
+    notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
     arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
-    found = found_in(path, arrays, key, table, lambda name: tensors[name].detach().numpy())
-    _check_layout(f"{path}[{found.key}]", tensors[found.key or ""])
-    found.notes += notes
-    return found
+    return ArrayFile(path, arrays, table, lambda name: tensors[name].detach().numpy(), notes)
 
 
 def _stored(tensor: Tensor) -> Stored:
     return Stored(tuple(tensor.shape), "quantised numbers" if tensor.is_quantized else tensor.dtype)
-
-
-def _check_layout(where: str, tensor: Tensor) -> None:
-    if str(tensor.layout) != "torch.strided":
-        raise DataError(f"{where} is a sparse tensor: save it dense, with .to_dense()")
 
 
 def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
@@ -248,11 +251,11 @@ def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
         return {within: content}
     if isinstance(content, list | tuple):
         content = {str(i): part for i, part in enumerate(content)}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
         for name, part in content.items():
-            found |= _flat(part, f"{within}/{name}" if within else str(name))
-    return found
+            tensors |= _flat(part, f"{within}/{name}" if within else str(name))
+    return tensors
 
 
 # safetensors
@@ -266,7 +269,7 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
 }
 
 
-def open_safetensors(path: Path, key: str | None = None) -> OpenedTable:
+def read_safetensors(path: Path) -> ArrayFile:
     """Named tensors, read in slices: costs no memory before rows are read."""
     import torch
     from safetensors import SafetensorError, safe_open
@@ -298,4 +301,4 @@ def open_safetensors(path: Path, key: str | None = None) -> OpenedTable:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(name).numpy()
 
-    return found_in(path, arrays, key, table, values)
+    return ArrayFile(path, arrays, table, values)

@@ -1,4 +1,4 @@
-"""Which of a file's arrays are the embeddings, and which the labels."""
+"""Names of arrays: which of a file's are the embeddings, and which the labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = 8  # arrays that a message names
 
 
 def is_label_name(name: str) -> bool:
-    """Whether an array or a file of this name holds labels by its name.
+    """Tell whether an array or a file is named as labels are.
 
     Example:
         >>> [name for name in ("labels", "val/targets", "y", "features") if is_label_name(name)]
@@ -46,11 +46,6 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
 
     The key that was asked for; else the only matrix of numbers that is not named as labels are; else the only
     such matrix with a usual name (`EMBEDDING_NAMES`).
-
-    Args:
-        where: the file, for messages.
-        arrays: what it holds.
-        key: the array that is wanted, or None.
 
     Raises:
         UnknownNameError: there is no array `key`.
@@ -94,7 +89,7 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
 
 
 def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
-    """The name of the labels beside the embeddings `chosen`, one for each of n rows; None without such.
+    """The name of the labels beside the embeddings `chosen`, or None.
 
     Example:
         >>> arrays = {"z": Stored((9, 4), np.dtype("f4")), "y": Stored((9,), np.dtype("i8"))}
@@ -111,12 +106,12 @@ def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
         and stored.kind in LABEL_KINDS
     ]
     beside = [name for name in fitting if name.rpartition("/")[0] == parent]
-    found = beside or fitting
-    return found[0] if len(found) == 1 else None
+    chosen_labels = beside or fitting
+    return chosen_labels[0] if len(chosen_labels) == 1 else None
 
 
 def as_labels(where: str, values: Any) -> Indices:
-    """Labels as int64 [n]: whole numbers stay, texts are numbered in sorted order, NaN and missing become -1.
+    """Labels as int64 [n]: texts numbered in sorted order, missing ones -1.
 
     Raises:
         DataError: not one value a row, or values that are no labels.

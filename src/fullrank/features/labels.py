@@ -10,7 +10,7 @@ import numpy as np
 
 from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError, UnknownNameError
-from fullrank.features.files import _whole
+from fullrank.features.files import existing, read_npz, read_safetensors
 from fullrank.features.keys import LABEL_NAMES, as_labels, is_label_name
 from fullrank.features.tables import Indices
 
@@ -20,7 +20,7 @@ LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".s
 
 
 def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
-    """Reads labels for n rows.
+    """Read labels for n rows.
 
     Args:
         path: a file with one of `LABEL_SUFFIXES`: an array, a column, or one label a line.
@@ -41,8 +41,6 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
         ...     open_labels(Path(folder, "y.csv"), 2).tolist()
         [1, 0]
     """
-    from fullrank.features.embeddings import existing
-
     path = existing(path)
     labels = as_labels(str(path), label_values(path, key, n))
     if len(labels) != n:
@@ -51,23 +49,23 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
 
 
 def label_values(path: Path, key: str | None = None, n: int | None = None) -> Any:
-    """The labels in an existing file as stored; n + 1 lines mean that the first one is a heading."""
+    """Labels of a file as stored; n + 1 lines mean that the first is a heading."""
     suffix = path.suffix.lower()
     if suffix not in LABEL_SUFFIXES:
         raise DataError(f"{path} has no ending of a label file: {', '.join(LABEL_SUFFIXES)}")
     if not path.stat().st_size:
         raise DataError(f"{path} is empty")
-    if suffix == ".npy":
-        return _array(path)
     if suffix == ".txt":
-        return _lines(path)
+        return _numbers_or_texts([line.strip() for line in _text(path).rstrip().splitlines()])
     if suffix in (".csv", ".tsv"):
         return _cells(path, key, n)
-    named = {".npz": _npz, ".parquet": _parquet, ".pt": _torch, ".safetensors": _safetensors}[suffix]
-    return named(path, key)
+    if suffix in (".npz", ".safetensors"):
+        file = read_npz(path) if suffix == ".npz" else read_safetensors(path)
+        return file.values(_chosen(path, list(file.arrays), key))
+    return {".npy": _array, ".parquet": _parquet, ".pt": _torch}[suffix](path, key)
 
 
-def _array(path: Path) -> Any:
+def _array(path: Path, _: str | None) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -89,17 +87,6 @@ def _chosen(path: Path, names: list[str], key: str | None) -> str:
     )
 
 
-def _npz(path: Path, key: str | None) -> Any:
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is no archive of numpy, or damaged") from error
-    return _whole(path, _chosen(path, names, key) + ".npy")
-
-
 def _parquet(path: Path, key: str | None) -> Any:
     import pyarrow.parquet as parquet
 
@@ -115,21 +102,6 @@ def _torch(path: Path, key: str | None) -> Any:
     if isinstance(content, dict):
         content = content[_chosen(path, [str(name) for name in content], key)]
     return content.numpy() if hasattr(content, "numpy") else content
-
-
-def _safetensors(path: Path, key: str | None) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.get_tensor(_chosen(path, list(file.keys()), key))
-    except SafetensorError as error:
-        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
-
-
-def _lines(path: Path) -> Any:
-    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
-    return _numbers_or_texts(lines)
 
 
 def _cells(path: Path, key: str | None, n: int | None) -> Any:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.features.embeddings import open_embeddings
-from fullrank.features.store import is_stored, open_stored
+from fullrank.errors import DataError, UsageError
+from fullrank.features.embeddings import Rows
+from fullrank.features.subject import StoredSubject, kind_of, open_subject
+from fullrank.options import SubjectOptions
 
 __all__ = ["FeatureMap", "Points", "Reduction", "map_features", "read_features", "write_csv"]
 
@@ -24,15 +25,7 @@ Reduction: TypeAlias = Literal["pca", "umap"]
 
 @dataclass(frozen=True)
 class Points:
-    """Features to be drawn.
-
-    Attributes:
-        rows: float32 [m, d].
-        indices: int64 [m], which images or rows they are of.
-        labels: int64 [m], -1 where there is none; None where no row has one.
-        classes: names of the labels, or None.
-        name: for a title.
-    """
+    """Features for a map: rows [m, d] with their images and labels."""
 
     rows: Tensor
     indices: np.ndarray
@@ -43,13 +36,7 @@ class Points:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Features on a plane.
-
-    Attributes:
-        places: float [m, 2].
-        axes: what the two axes are called.
-        points: whose places they are.
-    """
+    """Places [m, 2] of features on a plane, and the names of its axes."""
 
     places: np.ndarray
     axes: tuple[str, str]
@@ -59,45 +46,43 @@ class FeatureMap:
 def read_features(
     what: str | Path, tap: str = "", split: str = "", most: int = 5000, seed: int = 0
 ) -> Points:
-    """Some of the features that somebody saved, a random choice.
+    """Read a random choice of saved features.
 
     Args:
         what: a folder that `fullrank embed` wrote, or a file or folder of embeddings.
         tap: which of the features; "" is `features`, or the only one. In a file, the array.
-        split: of a folder of ours; "" is test where it is there, else train.
-        most: rows to take.
-        seed: of the choice.
+        split: of stored features; "" is test where it is there, else train.
+        most: rows to take, chosen by the seed.
 
     Raises:
-        UsageError: no rows are wanted, or the subject has no splits.
+        UsageError: no rows are wanted, an encoder is named, or the subject has no splits.
         DataError: nothing there, or nothing to map.
     """
     if most < 2:
         raise UsageError(f"a map of {most} points shows nothing: take at least 2")
     rng = np.random.default_rng(seed)
-    path = Path(what).expanduser()
-    if is_stored(path):
-        stored = open_stored(path)
-        chosen = split or ("test" if "test" in stored else "train")
-        if chosen not in stored:
-            raise UnknownNameError("split", chosen, stored, f"in {path}")
-        part = stored[chosen]
-        name = tap or ("features" if "features" in part.rows else next(iter(part.rows)))
-        matrix = part.rows[name]
+    kind = kind_of(what)
+    if kind == "encoder":
+        raise UsageError(f"{what} is an encoder: write its features with `fullrank embed`, then map those")
+    subject = open_subject(what, SubjectOptions(key=tap), kind=kind)
+    if isinstance(subject, StoredSubject):
+        chosen, stored = subject.split(split)
+        name = tap or ("features" if "features" in stored.rows else next(iter(stored.rows)))
+        matrix = stored.rows[name]
         kept = torch.from_numpy(_choice(rng, len(matrix), most))
         return Points(
             matrix[kept],
-            part.indices[kept].numpy(),
-            None if part.labels is None else part.labels[kept].numpy(),
-            part.provenance.get("classes"),
-            f"{name} of {part.provenance['subject']}, {chosen} images",
+            stored.indices[kept].numpy(),
+            None if stored.labels is None else stored.labels[kept].numpy(),
+            stored.provenance.get("classes"),
+            f"{name} of {stored.provenance['subject']}, {chosen} images",
         )
     if split:
         raise UsageError(f"--split is for folders that `fullrank embed` wrote, and {what} is none")
-    rows = open_embeddings(what, tap or None)
-    index = _choice(rng, rows.n, most)
-    labels = None if rows.labels is None or (rows.labels < 0).all() else rows.labels[index]
-    return Points(rows.rows(index).float(), index, labels, None, path.name)
+    assert isinstance(subject, Rows)
+    index = _choice(rng, subject.n, most)
+    labels = None if subject.labels is None or (subject.labels < 0).all() else subject.labels[index]
+    return Points(subject.rows(index).float(), index, labels, None, Path(what).name)
 
 
 def _choice(rng: np.random.Generator, n: int, most: int) -> np.ndarray:
@@ -105,7 +90,7 @@ def _choice(rng: np.random.Generator, n: int, most: int) -> np.ndarray:
 
 
 def map_features(points: Points, how: Reduction = "pca", seed: int = 0) -> FeatureMap:
-    """Puts rows on a plane.
+    """Place rows on a plane.
 
     Args:
         points: the rows.
@@ -158,8 +143,8 @@ def _umap(rows: np.ndarray, seed: int) -> np.ndarray:
     return places
 
 
-def write_csv(found: FeatureMap, path: Path) -> None:
-    """One line a point: index, x, y, and label and class where there are labels.
+def write_csv(features: FeatureMap, path: Path) -> None:
+    """Write one line a point: index, x, y, and label and class where there are labels.
 
     Example:
         >>> import tempfile
@@ -171,11 +156,11 @@ def write_csv(found: FeatureMap, path: Path) -> None:
         4,1,0,1,dog
         9,0,1,,
     """
-    points = found.points
+    points = features.points
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["index", "x", "y", *(["label", "class"] if points.labels is not None else [])])
-        for k, (x, y) in enumerate(found.places):
+        for k, (x, y) in enumerate(features.places):
             line = [str(points.indices[k]), f"{x:.6g}", f"{y:.6g}"]
             if points.labels is not None:
                 label = int(points.labels[k])

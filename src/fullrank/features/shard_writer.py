@@ -1,4 +1,4 @@
-"""Features on their way to the disk: each process appends its part, and the last one joins them.
+"""Writing features: each process appends its part, the last one joins them.
 
     F/.train.partial/part-0-of-2/    one file of raw numbers a column, and progress.json
 
@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,74 +22,58 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UsageError
-from fullrank.features.layouts import INDICES, LABELS, LAYOUTS, Column, LayoutName
+from fullrank.features.store import (
+    INDICES,
+    LABELS,
+    LAYOUTS,
+    MANIFEST,
+    SPLITS,
+    Column,
+    partial_folder,
+    read_manifest,
+)
 
-__all__ = ["SPLITS", "StoreWriter", "read_manifest", "unfinished"]
+__all__ = ["StoreWriter"]
 
-SPLITS = ("train", "test")
-MANIFEST = "embed.json"
 RECORD_SECONDS = 1.0  # between two records of the progress: each waits for the disk
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What a folder of features says that it is, or None where it is none."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("layout") in LAYOUTS else None
-
-
-def unfinished(folder: Path, split: str) -> bool:
-    """Whether a split was begun and is not there yet."""
-    return _partial(folder, split).exists() and not _layout_of(folder).place(folder, split).exists()
-
-
-def _layout_of(folder: Path) -> Any:
-    return LAYOUTS[(read_manifest(folder) or {"layout": "safetensors"})["layout"]]
-
-
-def _partial(folder: Path, split: str) -> Path:
-    return folder / f".{split}.partial"
-
-
 class StoreWriter:
-    """Streams the rows of one split into a folder; a writer with the same wish goes on where one was killed.
+    """Append rows of one split to a folder; a killed process can go on.
 
     Args:
         folder: made if need be.
         split: `train` or `test`.
-        wish: what is being embedded, as JSON has it: what decides the rows. Part of the provenance.
+        settings: whatever decides the rows, as JSON has it. Part of the provenance.
         layout: of the finished file.
-        rank: of this process.
-        world_size: processes that each write a contiguous part.
+        rank, world_size: of the processes that each write a contiguous part.
 
     Attributes:
         finished: whether the whole split is there already, so that nothing is to be done.
         images: how many of this process's images are done.
 
     Raises:
-        UsageError: the folder holds something else, features of another wish, or a part that another process
-            is writing.
+        UsageError: the folder holds something else, features of other settings, or a part that another
+            process is writing.
     """
 
     def __init__(
         self,
         folder: Path,
         split: str,
-        wish: Mapping[str, Any],
+        settings: Mapping[str, Any],
         *,
-        layout: LayoutName = "safetensors",
+        layout: str = "safetensors",
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f"a split is train or test, not {split}")
-        self.folder, self.split, self.wish = folder, split, dict(wish)
+        self.folder, self.split, self.settings = folder, split, dict(settings)
         self.layout, self.rank, self.world_size = LAYOUTS[layout], rank, world_size
-        _claim(folder, {"layout": layout, **self.wish})
+        _claim(folder, {"layout": layout, **self.settings})
         self.place = self.layout.place(folder, split)
-        self.partial = _partial(folder, split)
+        self.partial = partial_folder(folder, split)
         self.finished, self.images, self.rows = self.place.exists(), 0, 0
         self.kinds: dict[str, tuple[str, int]] = {}  # dtype and width of each column
         self.files: dict[str, IO[bytes]] = {}
@@ -107,9 +91,8 @@ class StoreWriter:
         self._take_up()
 
     def _take_up(self) -> None:
-        """Goes back to what the last record promises."""
-        with suppress(OSError, ValueError):
-            record = json.loads((self.own / "progress.json").read_text())
+        """Go back to what the last record promises."""
+        if record := _record_of(self.own):
             self.rows, self.images = record["rows"], record["images"]
             self.kinds = {name: (kind, width) for name, (kind, width) in record["columns"].items()}
         for name, column in self._columns([self.own]).items():
@@ -118,14 +101,14 @@ class StoreWriter:
             self.files[name].seek(0, os.SEEK_END)
         self.recorded = time.monotonic()
 
-    def _columns(self, parts: list[Path]) -> dict[str, Column]:
+    def _columns(self, shards: list[Path]) -> dict[str, Column]:
         return {
-            name: Column([part / f"{k}.raw" for part in parts], np.dtype(kind), width)
+            name: Column([part / f"{k}.raw" for part in shards], np.dtype(kind), width)
             for k, (name, (kind, width)) in enumerate(self.kinds.items())
         }
 
     def add(self, rows: Mapping[str, Tensor], indices: Tensor, labels: Tensor | None, images: int) -> None:
-        """Appends rows.
+        """Append rows.
 
         Args:
             rows: by tap, [b, d].
@@ -159,41 +142,35 @@ class StoreWriter:
         self.recorded = time.monotonic()
 
     def finish(self, provenance: Mapping[str, Any]) -> Path | None:
-        """Ends this process's part; whoever ends last joins all parts to the finished file.
+        """End this process's part; whoever ends last joins all parts to the finished file.
 
-        Args:
-            provenance: what to write beside the wish.
-
-        Returns:
-            The finished file, or None where other processes are still at work.
-
-        Raises:
-            DataError: no process has a row.
+        Returns that file, or None where other processes are still at work. Raises DataError where no process
+        has a row. `provenance` is written beside the settings.
         """
         if self.finished:
             return self.place
         self._record(done=True)
         for file in self.files.values():
             file.close()
-        with self.lock, _waiting(self.folder / f".{self.split}.lock"):
+        with self.lock, _locked(self.folder / f".{self.split}.lock"):
             if self.place.exists():  # another process was as quick
                 return self.place
-            parts = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
-            records = [_record_of(part) for part in parts]
+            shards = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
+            records = [_record_of(part) for part in shards]
             if not all(record.get("done") for record in records):
                 return None
-            filled = [part for part, record in zip(parts, records, strict=True) if record["rows"]]
+            filled = [part for part, record in zip(shards, records, strict=True) if record["rows"]]
             if not filled:
                 raise DataError(f"no image of {self.split} can be decoded: there are no features to write")
             self.kinds = _record_of(filled[0])["columns"]
-            self._join(filled, {**self.wish, "split": self.split, **provenance})
+            self._join(filled, {**self.settings, "split": self.split, **provenance})
             return self.place
 
-    def _join(self, parts: list[Path], provenance: Mapping[str, Any]) -> None:
+    def _join(self, shards: list[Path], provenance: Mapping[str, Any]) -> None:
         joined = self.partial / f"joined{self.layout.suffix}"
         if joined.is_dir():  # of a process that was killed while it joined
             shutil.rmtree(joined)
-        self.layout.write(joined, self._columns(parts), provenance)
+        self.layout.write(joined, self._columns(shards), provenance)
         for file in joined.iterdir() if joined.is_dir() else [joined]:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
@@ -202,7 +179,7 @@ class StoreWriter:
 
 
 def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Makes the folder this wish's; raises where it is another's."""
+    """Make the folder of these settings; raises where it is of others."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: features go into a folder")
     known = read_manifest(folder)
@@ -225,15 +202,15 @@ def _short(value: Any) -> str:
 
 
 def _record_of(part: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((part / "progress.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
+    """The last record of a process's part, or nothing."""
+    record: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        record = json.loads((part / "progress.json").read_text())
+    return record
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old one or the new one; each process has its own draft."""
+    """Replace a file at once; each process has its own draft."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -242,27 +219,15 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _locked(path: Path, busy: str) -> IO[bytes]:
-    """A file that this process holds until it is closed, or the process ends."""
+def _locked(path: Path, busy: str = "") -> IO[bytes]:
+    """A file locked until it is closed; waits where no refusal is given."""
     file = path.open("wb")
-    try:
+    with suppress(ImportError):  # not on Windows, where nobody guards against two at once
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # not on Windows, where nobody guards against two at once
-        pass
-    except OSError as error:
-        file.close()
-        raise UsageError(busy) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except OSError as error:
+            file.close()
+            raise UsageError(busy) from error
     return file
-
-
-@contextmanager
-def _waiting(path: Path) -> Iterator[None]:
-    """Holds a lock, waiting for it."""
-    with path.open("wb") as file:
-        with suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""A table is one matrix of rows somewhere: in memory, in a file, in several files; read a part at a time."""
+"""Matrices of rows in memory or in files, read a block at a time."""
 
 from __future__ import annotations
 
@@ -33,17 +33,14 @@ Read: TypeAlias = Callable[[int, int], Tensor]
 """Reads the rows from a start to a stop."""
 
 _MOST_AT_ONCE = 1 << 22  # elements that one reading of wanted rows may span: 16 MB of float32
+_KINDS = {"f": "float", "i": "integer", "u": "integer", "b": "booleans", "c": "complex numbers"}
+_KINDS |= {"U": "text", "S": "text", "T": "text", "O": "Python objects", "M": "dates", "m": "durations"}
 _NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file says of one of its arrays.
-
-    Attributes:
-        shape: of the array.
-        dtype: as numpy or torch have it, or the format's own name for what neither has.
-    """
+    """Shape and dtype of an array; a format's own name for a foreign dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] | torch.dtype | str
@@ -64,16 +61,7 @@ class Stored:
             return "booleans" if self.dtype is torch.bool else "integer"
         if isinstance(self.dtype, str):
             return self.dtype
-        kinds = {"f": "float", "i": "integer", "u": "integer", "b": "booleans", "c": "complex numbers"}
-        kinds |= {
-            "U": "text",
-            "S": "text",
-            "T": "text",
-            "O": "Python objects",
-            "M": "dates",
-            "m": "durations",
-        }
-        return kinds.get(self.dtype.kind, f"elements of type {self.dtype}")
+        return _KINDS.get(self.dtype.kind, f"elements of type {self.dtype}")
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -81,7 +69,7 @@ class Stored:
 
 
 def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
-    """The dtype that rows are handed out in, and notes; raises where the array is no matrix of rows.
+    """Check that an array is a matrix; the dtype that it is read in, and notes.
 
     Floating point stays as it is. Integers of up to 16 bits become float32, wider ones float64, with a note.
 
@@ -128,7 +116,7 @@ def check_matrix(where: str, stored: Stored) -> tuple[torch.dtype, list[str]]:
 
 
 def to_rows(part: Any, dtype: torch.dtype) -> Tensor:
-    """A part of an array or a tensor as a tensor of its own: contiguous, on the CPU, in native byte order.
+    """A part of an array as a contiguous tensor of its own on the CPU.
 
     Example:
         >>> to_rows(np.arange(4, dtype=">i2").reshape(2, 2), torch.float32)
@@ -141,13 +129,7 @@ def to_rows(part: Any, dtype: torch.dtype) -> Tensor:
 
 
 class Table(ABC):
-    """A matrix [n, d] that is read a part at a time, from its beginning or at some rows.
-
-    Attributes:
-        n: rows.
-        d: width of a row.
-        dtype: of the tensors that it hands out.
-    """
+    """A matrix [n, d] that is read a block at a time, as tensors of `dtype`."""
 
     n: int
     d: int
@@ -158,7 +140,7 @@ class Table(ABC):
         """All rows in order, as tensors [b, d] with b at most `rows`."""
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`; this default reads all rows and keeps those."""
+        """The rows [k, d] at the sorted `index`; this default reads all rows."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
         start = 0
         for part in self.scan(max(1, _MOST_AT_ONCE // self.d)):
@@ -172,9 +154,7 @@ class RangeTable(Table):
     """A table of which any range of rows can be read alone.
 
     Args:
-        n: rows.
-        d: width of a row.
-        dtype: of the tensors that it hands out.
+        n, d, dtype: see `Table`.
         opened: opens what the rows are in, for as long as they are read.
         gap: read on over so many unwanted rows rather than begin anew.
 
@@ -196,24 +176,24 @@ class RangeTable(Table):
         self.n, self.d, self.dtype, self.opened, self.gap = n, d, dtype, opened, gap
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        """All rows in order, as tensors [b, d] with b at most `rows`."""
+        """All rows in order."""
         with self.opened() as read:
             for start in range(0, self.n, rows):
                 yield read(start, min(start + rows, self.n))
 
     def take(self, index: Indices) -> Tensor:
-        """The rows [k, d] at the sorted `index`, read in as few ranges as their distances allow."""
+        """The rows [k, d] at the sorted `index`, read in few ranges."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
         with self.opened() as read:
             for first, last in _ranges(index, self.gap, max(self.gap, _MOST_AT_ONCE // self.d)):
                 start = int(index[first])
-                found = read(start, int(index[last - 1]) + 1)
-                out[first:last] = found[torch.from_numpy(index[first:last] - start)]
+                block = read(start, int(index[last - 1]) + 1)
+                out[first:last] = block[torch.from_numpy(index[first:last] - start)]
         return out
 
 
 def _ranges(index: Indices, gap: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Cuts a sorted index where its rows lie far apart, and where they would span too many rows."""
+    """Cut a sorted index where rows lie far apart or would span too many."""
     first = 0
     for k in range(1, len(index) + 1):
         if k == len(index) or index[k] - index[k - 1] > gap or index[k] - index[first] >= longest:

@@ -1,11 +1,10 @@
-"""Embeds the images of a data set and writes their features down, split by split."""
+"""Writing the features of a data set into a folder, split by split."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,75 +13,24 @@ import torch
 from torch import nn
 
 from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.hooks import FEATURES, Tokens, which_taps
-from fullrank.encoders.runs import encoder_header, open_with_taps, own_data, own_run
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.encoders.hooks import which_taps
+from fullrank.encoders.runs import encoder_header, own_run
+from fullrank.errors import UsageError
 from fullrank.features.augmented import Augmentation
 from fullrank.features.extraction import embed_images, part_of
-from fullrank.features.layouts import INDICES, LAYOUTS, LayoutName
-from fullrank.features.shard_writer import SPLITS, StoreWriter
-from fullrank.images.sources import Data, Source
+from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.store import INDICES, LAYOUTS
+from fullrank.features.subject import open_encoder_subject
+from fullrank.images.sources import Source
+from fullrank.options import EmbedOptions, OnProgress, split_names
 from fullrank.views import VIEWS
 
-__all__ = ["EmbedOptions", "Written", "processes", "write_features"]
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How features are wanted.
-
-    Attributes:
-        data: images: a name or a folder; "" is a run's own.
-        splits: `train`, `test`.
-        taps: where to look into the encoder; `all` is every layer.
-        views: augmented views of each image; 0 shows it once, as it is.
-        view_preset: how they are augmented; "" is the run's or the data's way, else SimSiam's.
-        seed: of the augmentation.
-        layout: of the files.
-        tokens: what becomes of the tokens at a transformer's inner taps.
-        limit: images of a split, at most; 0 is all.
-        batch_size: images at once.
-        workers: processes that decode images.
-        device: where the network runs; None is a GPU where there is one.
-        untrained: the network of a name with random weights.
-        download: fetch weights or data that are not there.
-        opening: further options of `open_model`.
-    """
-
-    data: str = ""
-    splits: tuple[str, ...] = SPLITS
-    taps: tuple[str, ...] = (FEATURES,)
-    views: int = 0
-    view_preset: str = ""
-    seed: int = 0
-    layout: LayoutName = "safetensors"
-    tokens: Tokens = "mean"
-    limit: int = 0
-    batch_size: int = 256
-    workers: int = 0
-    device: str | None = None
-    untrained: bool = False
-    download: bool = False
-    opening: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for split in self.splits:
-            if split not in SPLITS:
-                raise UnknownNameError("split", split, SPLITS)
-        if not self.splits:
-            raise UsageError("no split is named; take train, test or both")
-        for name in ("views", "limit", "seed", "workers"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{name} must not be negative, and is {getattr(self, name)}")
-        if self.batch_size < 1:
-            raise UsageError(f"batch size {self.batch_size} is not positive")
-        if self.view_preset and not self.views:
-            raise UsageError("--view-preset says how to augment: add --views with a number of views")
+__all__ = ["Written", "processes", "write_features"]
 
 
 @dataclass(frozen=True)
 class Written:
-    """What lies in the folder now.
+    """The features that lie in a folder.
 
     Attributes:
         files: by split; without those that other processes are still at work on.
@@ -98,7 +46,7 @@ class Written:
 
 
 def processes() -> tuple[int, int, int]:
-    """Rank, number of processes and rank on this machine, as torchrun says them; (0, 1, 0) without it.
+    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without.
 
     Raises:
         UsageError: the environment says nonsense.
@@ -114,23 +62,11 @@ def processes() -> tuple[int, int, int]:
 
 
 def write_features(
-    what: str | Path,
-    folder: Path,
-    wishes: EmbedOptions,
-    progress: Callable[[str, int, int], None] | None = None,
+    what: str | Path, folder: Path, options: EmbedOptions, on_progress: OnProgress | None = None
 ) -> Written:
-    """Writes the features of images into a folder, or goes on where the same wishes were interrupted.
+    """Write features of images into a folder, or go on where that was interrupted.
 
     Under torchrun each process writes its contiguous part, and the last one joins them.
-
-    Args:
-        what: a run of ours, or an encoder as `open_model` takes it.
-        folder: see `fullrank.features.store`.
-        wishes: how.
-        progress: told what is done, how far it is, and how far it goes.
-
-    Returns:
-        What was written.
 
     Raises:
         UsageError: the folder holds something else, or an option makes no sense here.
@@ -139,88 +75,72 @@ def write_features(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     wishes = EmbedOptions("shapes", ("test",), limit=20, untrained=True)
-        ...     written = write_features("resnet18", Path(place, "F"), wishes)
+        ...     options = EmbedOptions(data="shapes", split="test", limit=20, untrained=True)
+        ...     written = write_features("resnet18", Path(place, "F"), options)
         >>> written.rows, written.widths, written.files["test"].name
         ({'test': 20}, {'features': 512}, 'test.safetensors')
     """
     rank, world_size, local = processes()
     gpus = torch.cuda.device_count()
-    device = wishes.device or (f"cuda:{local % gpus}" if gpus else "cpu")
-    model, data, preset = _opened(what, wishes)
-    taps = list(which_taps(model, wishes.taps))
-    augmentation = Augmentation(wishes.views, preset, wishes.seed) if wishes.views else None
-    wish = {
+    device = options.device or (f"cuda:{local % gpus}" if gpus else "cpu")
+    subject = open_encoder_subject(what, options, split_names(options.taps), options.data, options.limit)
+    model, data = subject.encoder, subject.data
+    taps = list(which_taps(model, split_names(options.taps)))
+    preset = _preset(what, options)
+    augmentation = Augmentation(options.views, preset, options.seed) if options.views else None
+    settings = {
         "subject": str(what),
-        "data": wishes.data or data.name,
-        "limit": wishes.limit,
+        "data": options.data or data.name,
+        "limit": options.limit,
         "taps": taps,
-        "tokens": wishes.tokens,
-        "views": wishes.views,
-        "view_preset": preset if wishes.views else "",
-        "seed": wishes.seed if wishes.views else 0,
+        "tokens": options.tokens,
+        "views": options.views,
+        "view_preset": preset if options.views else "",
+        "seed": options.seed if options.views else 0,
         "image_size": model.image_size,
         "weights": _digest(model.network),  # last: a folder is refused for what the user said, if for that
     }
     written = Written({}, {}, {}, (*model.notes, *data.notes))
-    for split in wishes.splits:
+    for split in split_names(options.split):
         source = data.train if split == "train" else data.held_out
-        writer = StoreWriter(folder, split, wish, layout=wishes.layout, rank=rank, world_size=world_size)
+        writer = StoreWriter(folder, split, settings, layout=options.format, rank=rank, world_size=world_size)
         if not writer.finished:
-            _stream(model, source, writer, wishes, augmentation, device, progress)
+            _stream(model, source, writer, options, augmentation, device, on_progress)
         file = writer.finish(_provenance(what, model, source))
         if file is not None:
-            _, _, column = LAYOUTS[wishes.layout].open(file)
+            _, _, column = LAYOUTS[options.format].open(file)
             written.files[split], written.rows[split] = file, len(column(INDICES))
             written.widths.update({tap: column(tap).shape[1] for tap in taps})
     return written
 
 
-def _opened(what: str | Path, wishes: EmbedOptions) -> tuple[Encoder, Data, str]:
-    """The encoder, the images, and how they would be augmented."""
-    from fullrank.images.opening import open_data
-
+def _preset(what: str | Path, options: EmbedOptions) -> str:
+    """The preset of views: the named one, the run's or data's own, or SimSiam's."""
     run = own_run(what)
-    if run is None and not wishes.data:
-        raise UsageError(
-            "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
-        )
-    if wishes.untrained and Path(what).expanduser().exists():
-        raise UsageError(f"--untrained is for encoders by name; {what} brings its weights along")
-    options = {**wishes.opening, "download": wishes.download, "pretrained": not wishes.untrained}
-    model = open_with_taps(what, wishes.taps, **options)
-    if wishes.data:
-        data = open_data(wishes.data, limit=wishes.limit or None, download=wishes.download)
-    else:
-        assert run is not None
-        data = own_data(run.config(), wishes.limit, wishes.download)
-    own = run.config().views if run is not None else wishes.data
-    return model, data, wishes.view_preset or (own if own in VIEWS else "simsiam")
+    own = run.config().views if run is not None else options.data
+    return options.view_preset or (own if own in VIEWS else "simsiam")
 
 
 def _stream(
     model: Encoder,
     source: Source,
     writer: StoreWriter,
-    wishes: EmbedOptions,
+    options: EmbedOptions,
     augmentation: Augmentation | None,
     device: str,
-    progress: Callable[[str, int, int], None] | None,
+    on_progress: OnProgress | None,
 ) -> None:
     """This process's part, from where it was interrupted."""
     part = part_of(len(source), writer.rank, writer.world_size)
-    what, labelled = (
-        f"embedding {writer.split}",
-        source.labels is not None and bool((source.labels >= 0).any()),
-    )
+    labelled = source.labels is not None and bool((source.labels >= 0).any())
     for batch in embed_images(
         model,
         source,
-        wishes.taps,
-        wishes.batch_size,
+        split_names(options.taps),
+        options.batch_size,
         device,
-        tokens=wishes.tokens,
-        workers=wishes.workers,
+        tokens=options.tokens,
+        workers=options.workers,
         rank=writer.rank,
         world_size=writer.world_size,
         skip=writer.images,
@@ -228,12 +148,12 @@ def _stream(
     ):
         done = int(batch.indices[-1]) - int(part[0]) + 1
         writer.add(batch.rows, batch.indices, batch.labels if labelled else None, done)
-        if progress:
-            progress(what, done, len(part))
+        if on_progress:
+            on_progress(f"embedding {writer.split}", done, len(part))
 
 
 def _provenance(what: str | Path, model: Encoder, source: Source) -> dict[str, Any]:
-    """What a reader of the file should know besides what was wished for."""
+    """Facts for a reader of the file, besides the options."""
     run = own_run(what)
     return {
         "classes": source.classes,
@@ -249,7 +169,7 @@ def _provenance(what: str | Path, model: Encoder, source: Source) -> dict[str, A
 
 
 def _digest(network: nn.Module) -> str:
-    """Tells networks with other weights apart."""
+    """A text that tells networks with other weights apart."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

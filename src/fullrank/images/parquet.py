@@ -36,8 +36,13 @@ class ParquetRows:
         if sum(file.stat().st_size for file in files) <= READ_AT_ONCE_BYTES:
             self._cells: Any = _read(files, column)
         else:
-            from datasets import Dataset
-
+            try:
+                from datasets import Dataset
+            except ImportError as error:
+                raise DataError(
+                    f"{files[0].parent} holds more parquet than is read into memory, which needs datasets: "
+                    f"pip install 'fullrank[hub]'"
+                ) from error
             paths = [str(file) for file in files]
             self._cells = Dataset.from_parquet(paths, columns=[column]).data.column(column)
 

@@ -132,7 +132,7 @@ def _plain(
 
 
 def _by_faiss(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Products or squared distances [m, k] and rows, by the flat index, which is exact."""
+    """Products or squared distances [m, k] and rows, by the exact flat index."""
     try:
         import faiss
     except ImportError as error:

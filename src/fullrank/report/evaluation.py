@@ -14,7 +14,7 @@ from fullrank.report.tables import plain_table
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
-    from fullrank.evaluation.table import Row
+    from fullrank.evaluation.table import EncoderRow
 
 __all__ = ["epochs_table", "result_table"]
 
@@ -54,7 +54,7 @@ def result_table(result: EvaluationResult) -> RenderableType:
     return Group(head, table, *([_shares(by_share)] if by_share is not None else []))
 
 
-def epochs_table(rows: Sequence[Row]) -> RenderableType:
+def epochs_table(rows: Sequence[EncoderRow]) -> RenderableType:
     """One line an encoder: what the run logged, and what each probe found."""
     heads = ("Epoch", "Loss", "Level", "Rank", "AUC", "Linear", "k-NN", "NMI", "ARI", "Verdict")
     table = plain_table(heads, left=("Verdict",))

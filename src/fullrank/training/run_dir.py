@@ -22,7 +22,7 @@ from torch import Tensor
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
-__all__ = ["RunDir", "write_atomically"]
+__all__ = ["RunDir", "free_name", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -175,3 +175,17 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def free_name(config: TrainConfig) -> Path:
+    """A run directory that is not there yet, called after method and data.
+
+    Example:
+        >>> free_name(TrainConfig(data="photos")).as_posix()
+        'runs/simsiam-photos'
+    """
+    stem = f"runs/{config.method}-{Path(config.data).expanduser().resolve().name}"
+    path, number = Path(stem), 2
+    while path.exists():
+        path, number = Path(f"{stem}-{number}"), number + 1
+    return path

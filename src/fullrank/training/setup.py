@@ -15,21 +15,21 @@ from torch.optim import Optimizer
 from fullrank.errors import UsageError
 from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
-from fullrank.images.named import DATA, generated_size
-from fullrank.images.opening import open_data
+from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
 from fullrank.networks.sync_bn import synchronise_batch_norm
 from fullrank.training.compiling import compile_networks
 from fullrank.training.config import TrainConfig
+from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 from fullrank.views import VIEWS, DenseViews, Views
 
 __all__ = [
     "CropViews", "Setup", "data_order", "default_image_size", "generator_of", "launch_fabric", "prepare",
-    "resolve", "setup",
+    "resolve", "setup", "size_and_data",
 ]  # fmt: skip
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
@@ -153,18 +153,19 @@ def default_image_size(source: Source) -> int:
     return size if source.in_memory and size <= LARGEST_OWN_SIZE else 224
 
 
+def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
+    """The size of the views, and the images where they had to be opened to know it."""
+    if config.image_size:
+        return config.image_size, None
+    data = open_run_data(config)
+    return default_image_size(data.train), data
+
+
 def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
     """Open the data, unless it is open, and resolve the configuration."""
     if data is None:
         with fabric.rank_zero_first():
-            data = open_data(
-                config.data,
-                image_size=generated_size(config.data, config.image_size),
-                limit=config.limit or None,
-                download=config.download,
-                max_corrupt=config.max_corrupt,
-                seed=config.seed,
-            )
+            data = open_run_data(config)
     return resolve(config, data), data
 
 

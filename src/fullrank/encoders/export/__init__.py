@@ -1,1 +1,1 @@
-"""An encoder handed on to timm, torchvision, plain PyTorch and ONNX; features handed on as a map."""
+"""Encoders exported for timm, torchvision, plain PyTorch and ONNX."""

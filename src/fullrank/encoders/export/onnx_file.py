@@ -1,4 +1,4 @@
-"""An encoder as an ONNX file with any number of images a batch, checked against onnxruntime."""
+"""An encoder as an ONNX file, checked against onnxruntime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.encoder import Encoder, first_line
 from fullrank.encoders.export.rebuilt import probe_images
 from fullrank.errors import FullrankError, UsageError
 
@@ -22,12 +22,7 @@ ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GB, beyond it weights lie 
 
 
 def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
-    """Writes images [n, 3, S, S], normalised, to features [n, d]; n is free.
-
-    Args:
-        model: the encoder.
-        path: of the file.
-        said: about it, for the file's properties.
+    """Write images [n, 3, S, S], normalised, to features [n, d]; n is free.
 
     Returns:
         The largest difference between onnxruntime's features and PyTorch's, as a share of the largest
@@ -65,8 +60,7 @@ def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
                 verbose=False,
             )
     except Exception as error:  # whatever a network of another library trips over on its way through
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FullrankError(f"{model.name} cannot be exported to ONNX: {first[:200]}") from error
+        raise FullrankError(f"{model.name} cannot be exported to ONNX: {first_line(error)}") from error
     proto = onnx.load(str(path), load_external_data=False)
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in said.items()})
     onnx.save(proto, str(path))
@@ -74,10 +68,10 @@ def write_onnx(model: Encoder, path: Path, said: Mapping[str, Any]) -> float:
     worst = 0.0
     for n in (1, 3):
         images = probe_images(model, n)
-        (found,) = session.run(["features"], {"images": images.numpy()})
+        (features,) = session.run(["features"], {"images": images.numpy()})
         with torch.no_grad():
             expected = network(images)
-        worst = max(worst, float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()))
+        worst = max(worst, float((torch.from_numpy(features) - expected).abs().max() / expected.abs().max()))
     if not worst <= LARGEST_DIFFERENCE:
         raise FullrankError(
             f"{model.name} gives other features under onnxruntime: they differ by {worst:.1e} of their size"

@@ -1,4 +1,4 @@
-"""The same network in another library, where it has one: proven by equal features, not by a name."""
+"""The same network in another library, proven by equal features."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ SAME = 1e-4  # of the features' size: the arithmetic of another library may orde
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A network as another library builds it.
+    """A network as timm or torchvision builds it, with the encoder's weights.
 
     Attributes:
-        library: timm or torchvision.
-        architecture: the name that the library knows it by.
-        network: with the encoder's weights, in eval mode, without classifier.
         options: of the library's maker, besides the name.
         cifar_padding: of a 3x3 stem without pooling, which the library's own network has not; else None.
     """
@@ -40,8 +37,8 @@ def probe_images(model: Encoder, n: int = 3) -> Tensor:
     """Random images [n, 3, S, S] that tell networks apart; always the same ones.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> probe_images(open_model("timm:resnet18", pretrained=False, image_size=32)).shape
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> probe_images(open_encoder("timm:resnet18", pretrained=False, image_size=32)).shape
         torch.Size([3, 3, 32, 32])
     """
     size = model.image_size
@@ -50,27 +47,27 @@ def probe_images(model: Encoder, n: int = 3) -> Tensor:
 
 @torch.no_grad()
 def difference(network: nn.Module, model: Encoder) -> float:
-    """The largest difference of the features of two networks, as a share of the largest feature.
+    """The largest difference of features, as a share of the largest feature.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> model = open_model("timm:resnet18", pretrained=False, image_size=32)
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> model = open_encoder("timm:resnet18", pretrained=False, image_size=32)
         >>> difference(model.network, model)
         0.0
     """
     images = probe_images(model)
-    expected, found = model.network(images), network(images)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+    expected, other = model.network(images), network(images)
+    if not isinstance(other, Tensor) or other.shape != expected.shape:
         return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return float((other - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def in_timm(model: Encoder) -> Rebuilt | None:
-    """The encoder as timm builds it, or None where timm has no network with these weights and features.
+    """The encoder as timm builds it, or None where timm has no such network.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> in_timm(open_model("torchvision:resnet18", pretrained=False, image_size=64)).architecture
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> in_timm(open_encoder("torchvision:resnet18", pretrained=False, image_size=64)).architecture
         'resnet18'
     """
     import timm
@@ -93,11 +90,11 @@ def in_timm(model: Encoder) -> Rebuilt | None:
 
 
 def in_torchvision(model: Encoder) -> Rebuilt | None:
-    """The encoder as torchvision builds it, or None; a ResNet with a CIFAR stem counts.
+    """The encoder as torchvision builds it, or None; a CIFAR stem is put in.
 
     Example:
-        >>> from fullrank.encoders.opening import open_model
-        >>> in_torchvision(open_model("timm:resnet18", pretrained=False, image_size=64)).architecture
+        >>> from fullrank.encoders.opening import open_encoder
+        >>> in_torchvision(open_encoder("timm:resnet18", pretrained=False, image_size=64)).architecture
         'resnet18'
     """
     import torchvision
@@ -118,7 +115,7 @@ def in_torchvision(model: Encoder) -> Rebuilt | None:
 
 
 def _takes_over(network: nn.Module, model: Encoder) -> bool:
-    """Loads the encoder's weights, all of them, and says whether the features are the same then."""
+    """Load the encoder's weights; tell whether the features are the same then."""
     try:
         load_strictly(Built("", network), model.network.state_dict(), "")
         return difference(network.eval().requires_grad_(False), model) < SAME

@@ -1,4 +1,4 @@
-"""The README beside an exported encoder: what it is, and the lines of Python that use it."""
+"""The README beside an exported encoder, with the Python that uses it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,78 @@ from typing import Any
 __all__ = ["readme"]
 
 
+PAGE = """\
+# {architecture}, {features:,} features
+
+Weights from {origin}.
+{judged}
+
+## What it takes
+
+Images of {image_size} by {image_size} pixels: resized (bilinear, antialiased) so that the short side is \
+{resized} pixels, the centre cropped, pixels scaled to [0, 1], {normalised}
+
+## How to use it
+
+```python
+{code}
+```
+
+`fullrank.json` says all of this to a program.
+"""
+
+TIMM = """\
+import timm
+
+net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
+# a timm that does not know local-dir yet:
+net = timm.create_model("{architecture}", num_classes=0, \
+checkpoint_path="FOLDER/model.safetensors"{made_with}).eval()"""
+
+TORCHVISION = """\
+import torch, torchvision
+from torch import nn
+
+net = torchvision.models.get_model("{architecture}", weights=None)
+{stem}net.fc = nn.Identity()  # or keep it, load with strict=False, and train it
+{load}"""
+
+OWN = """\
+import torch
+from fullrank.networks.backbones import build_backbone
+
+net = build_backbone("{backbone}", {image_size}{stem}).network
+{load}"""
+
+STATE_OF_TIMM = """\
+import timm, torch
+
+net = timm.create_model("{architecture}", num_classes=0{made_with})
+{load}"""
+
+STATE = """\
+import torch
+
+# names of parameters and buffers of {architecture} to tensors
+weights = torch.load("FOLDER/model.pth", weights_only=True)"""
+
+ONNX = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+(features,) = session.run(["features"], {{"images": images}})  \
+# float32 [n, 3, {image_size}, {image_size}] to [n, {features}]"""
+
+LOAD = 'net.load_state_dict(torch.load("FOLDER/model.pth", weights_only=True))'
+
+
 def readme(to: str, said: Mapping[str, Any]) -> str:
-    """A page in Markdown.
+    """The README of an exported encoder, in Markdown.
 
     Args:
         to: the format.
-        said: what `fullrank.json` holds.
+        said: contents of `fullrank.json`.
 
     Example:
         >>> said = {"architecture": "resnet18", "features": 512, "image_size": 224, "origin": "runs/first"}
@@ -21,28 +87,24 @@ def readme(to: str, said: Mapping[str, Any]) -> str:
         >>> readme("onnx", said).splitlines()[0]
         '# resnet18, 512 features'
     """
-    size = said["image_size"]
-    lines = [
-        f"# {said['architecture']}, {said['features']:,} features",
-        "",
-        f"Weights from {said['origin']}.",
-        _judged(said),
-        "",
-        "## What it takes",
-        "",
-        f"Images of {size} by {size} pixels: resized (bilinear, antialiased) so that the short side is "
-        f"{round(size / said['crop_ratio'])} pixels, the centre cropped, pixels scaled to [0, 1], "
-        + _normalised(said),
-        "",
-        "## How to use it",
-        "",
-        "```python",
-        *_CODE[to](said),
-        "```",
-        "",
-        "`fullrank.json` says all of this to a program.",
-    ]
-    return "\n".join(lines) + "\n"
+    resized = round(said["image_size"] / said["crop_ratio"])
+    words = {"resized": resized, "judged": _judged(said), "normalised": _normalised(said)}
+    return PAGE.format(**{**said, **words, "code": _code(to, said)})
+
+
+def _code(to: str, said: Mapping[str, Any]) -> str:
+    """The lines of Python that use the encoder."""
+    template, stem = {"timm": TIMM, "torchvision": TORCHVISION, "onnx": ONNX}.get(to, STATE), ""
+    if to == "torch" and said.get("backbone"):
+        template, stem = OWN, f', stem="{said["stem"]}"' if said["stem"] else ""
+    elif to == "torch":
+        template = {"torchvision": TORCHVISION, "timm": STATE_OF_TIMM}.get(str(said.get("library")), STATE)
+    if template is TORCHVISION and (padding := said.get("cifar_padding")) is not None:
+        stem = (
+            f"net.conv1 = nn.Conv2d(3, 64, 3, padding={padding}, bias=False)\nnet.maxpool = nn.Identity()\n"
+        )
+    made_with = "".join(f", {key}={value!r}" for key, value in said["options"].items())
+    return template.format(**{**said, "stem": stem, "made_with": made_with, "load": LOAD})
 
 
 def _judged(said: Mapping[str, Any]) -> str:
@@ -57,75 +119,3 @@ def _normalised(said: Mapping[str, Any]) -> str:
         return "then normalised with the mean and std of your images: nothing is on record."
     mean, std = (", ".join(f"{value:.6g}" for value in said[key]) for key in ("mean", "std"))
     return f"then minus the mean ({mean}), divided by the std ({std})."
-
-
-def _options(said: Mapping[str, Any]) -> str:
-    return "".join(f", {key}={value!r}" for key, value in said["options"].items())
-
-
-def _timm(said: Mapping[str, Any]) -> list[str]:
-    return [
-        "import timm",
-        "",
-        'net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))",
-        "# a timm that does not know local-dir yet:",
-        f'net = timm.create_model("{said["architecture"]}", num_classes=0, '
-        f'checkpoint_path="FOLDER/model.safetensors"{_options(said)}).eval()',
-    ]
-
-
-def _torchvision(said: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "import torch, torchvision",
-        "from torch import nn",
-        "",
-        f'net = torchvision.models.get_model("{said["architecture"]}", weights=None)',
-    ]
-    if said.get("cifar_padding") is not None:
-        lines += [
-            f"net.conv1 = nn.Conv2d(3, 64, 3, padding={said['cifar_padding']}, bias=False)",
-            "net.maxpool = nn.Identity()",
-        ]
-    return [
-        *lines,
-        "net.fc = nn.Identity()  # or keep it, load with strict=False, and train it",
-        'net.load_state_dict(torch.load("FOLDER/model.pth", weights_only=True))',
-    ]
-
-
-def _torch(said: Mapping[str, Any]) -> list[str]:
-    load = 'net.load_state_dict(torch.load("FOLDER/model.pth", weights_only=True))'
-    if said.get("backbone"):
-        stem = f', stem="{said["stem"]}"' if said["stem"] else ""
-        return [
-            "import torch",
-            "from fullrank.networks.backbones import build_backbone",
-            "",
-            f'net = build_backbone("{said["backbone"]}", {said["image_size"]}{stem}).network',
-            load,
-        ]
-    if said.get("library") == "torchvision":
-        return _torchvision(said)
-    if said.get("library") == "timm":
-        made = f'net = timm.create_model("{said["architecture"]}", num_classes=0{_options(said)})'
-        return ["import timm, torch", "", made, load]
-    return [
-        "import torch",
-        "",
-        f"# names of parameters and buffers of {said['architecture']} to tensors",
-        'weights = torch.load("FOLDER/model.pth", weights_only=True)',
-    ]
-
-
-def _onnx(said: Mapping[str, Any]) -> list[str]:
-    return [
-        "import onnxruntime",
-        "",
-        'session = onnxruntime.InferenceSession("FOLDER/model.onnx")',
-        '(features,) = session.run(["features"], {"images": images})  '
-        f"# float32 [n, 3, {said['image_size']}, {said['image_size']}] to [n, {said['features']}]",
-    ]
-
-
-_CODE = {"timm": _timm, "torchvision": _torchvision, "torch": _torch, "onnx": _onnx}

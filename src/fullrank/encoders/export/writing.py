@@ -1,4 +1,4 @@
-"""Writes an encoder for others: a folder with its weights, what it is, and how to use it."""
+"""An encoder exported to a folder: its weights, what it is, and how to use it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.export.usage import readme
-from fullrank.encoders.opening import open_model
+from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
+from fullrank.options import new_folder
 
 __all__ = ["FORMATS", "Exported", "Format", "export_encoder"]
 
@@ -29,12 +30,11 @@ FORMATS: tuple[Format, ...] = ("timm", "torchvision", "torch", "onnx")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The files of an exported encoder.
 
     Attributes:
-        folder: with the weights, `fullrank.json` and `README.md`.
-        files: their names, the weights first.
-        said: what `fullrank.json` holds: architecture, sizes, how to normalise, where from, the verdict.
+        files: names in the folder, the weights first.
+        said: contents of `fullrank.json`: architecture, sizes, normalisation, origin, verdict.
         difference: between the features of what was written, opened anew, and the encoder's, as a share of
             the largest feature.
         caution: one line where the run was judged collapsed, else "".
@@ -48,18 +48,15 @@ class Exported:
 
 
 def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -> Exported:
-    """Writes an encoder as a folder that another library opens, and opens it again to compare.
+    """Write an encoder for another library, and open it again to compare.
 
     Args:
-        what: a run of ours, or an encoder as `open_model` takes it.
+        what: a run of ours, or an encoder as `open_encoder` takes it.
         to: `timm`: config.json and model.safetensors as on the Hub. `torchvision`: a state dict that loads
             into torchvision's network, all but its classifier. `torch`: the state dict as it is. `onnx`: a
             graph that takes batches of any size.
         folder: to be made.
-        opening: options of `open_model`.
-
-    Returns:
-        What was written.
+        opening: options of `open_encoder`.
 
     Raises:
         UsageError: the folder exists, or the format's library has no such network; one line says which
@@ -69,20 +66,19 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     found = export_encoder("timm:resnet18", "torchvision", Path(place, "F"), pretrained=False)
-        ...     found.files, sorted(path.name for path in found.folder.iterdir())
+        ...     exported = export_encoder("timm:resnet18", "torchvision", Path(place, "F"), pretrained=False)
+        ...     exported.files, sorted(path.name for path in exported.folder.iterdir())
         (('model.pth', 'fullrank.json', 'README.md'), ['README.md', 'fullrank.json', 'model.pth'])
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already: take another --out")
-    model = open_model(what, **opening)
+    new_folder(folder)
+    model = open_encoder(what, **opening)
     rebuilt = _rebuilt(model, to)
     said = _said(what, model, rebuilt)
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        files, apart = _WRITERS[to](model, rebuilt, draft, said)
+        files, apart = _write(to, model, rebuilt, draft, said)
         (draft / "fullrank.json").write_text(json.dumps(said, indent=2, ensure_ascii=False))
         (draft / "README.md").write_text(readme(to, said))
         draft.replace(folder)
@@ -98,14 +94,14 @@ def _rebuilt(model: Encoder, to: Format) -> Rebuilt | None:
     }
     if to not in makers:
         return in_torchvision(model) or in_timm(model)  # for the instructions
-    found = makers[to](model)
-    if found is None:
+    exported = makers[to](model)
+    if exported is None:
         others = [name for name, maker in makers.items() if name != to and maker(model)]
         *most, last = [*others, "torch", "onnx"]
         raise UsageError(
             f"{to} cannot rebuild {model.name} as it is here: export it --to {', '.join(most)} or {last}"
         )
-    return found
+    return exported
 
 
 def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str, Any]:
@@ -139,25 +135,31 @@ def _caution(said: Mapping[str, Any]) -> str:
     return f"this encoder was judged to have collapsed ({kind}) after epoch {said.get('epoch', '?')}"
 
 
-def _header(said: Mapping[str, Any]) -> dict[str, str]:
-    """For a safetensors header; `format` tells transformers and timm whose tensors these are."""
-    return {"format": "pt", "fullrank": json.dumps(said)}
-
-
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
-_Wrote: TypeAlias = tuple[tuple[str, ...], float]
-_Said: TypeAlias = Mapping[str, Any]
+def _write(
+    to: Format, model: Encoder, rebuilt: Rebuilt | None, folder: Path, said: Mapping[str, Any]
+) -> tuple[tuple[str, ...], float]:
+    """Write the weights; names of their files, and the difference of features."""
+    if to == "onnx":
+        apart = write_onnx(model, folder / "model.onnx", said)
+        return tuple(sorted((file.name for file in folder.iterdir()), key=len)), apart
+    if to == "timm":
+        assert rebuilt is not None
+        return ("model.safetensors", "config.json"), _write_timm(model, rebuilt, folder, said)
+    network = rebuilt.network if to == "torchvision" and rebuilt is not None else model.network
+    torch.save(_tensors(network), folder / "model.pth")
+    network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
+    return ("model.pth",), difference(network, model)
 
 
-def _write_timm(model: Encoder, rebuilt: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
+def _write_timm(model: Encoder, rebuilt: Rebuilt, folder: Path, said: Mapping[str, Any]) -> float:
     """`config.json` and `model.safetensors`, as timm puts them on the Hub."""
     import timm
     from safetensors.torch import save_file
 
-    assert rebuilt is not None
     network: Any = rebuilt.network
     pooled = getattr(network, "global_pool", "")
     known: Any = network.pretrained_cfg
@@ -183,37 +185,11 @@ def _write_timm(model: Encoder, rebuilt: Rebuilt | None, folder: Path, said: _Sa
         "fullrank": said,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
-    save_file(_tensors(network), folder / "model.safetensors", _header(said))
+    # `format` tells transformers and timm whose tensors these are
+    header = {"format": "pt", "fullrank": json.dumps(said)}
+    save_file(_tensors(network), folder / "model.safetensors", header)
     create: Any = timm.create_model
     again = create(
         rebuilt.architecture, num_classes=0, checkpoint_path=folder / "model.safetensors", **rebuilt.options
     )
-    return ("model.safetensors", "config.json"), difference(again.eval(), model)
-
-
-def _write_torchvision(model: Encoder, rebuilt: Rebuilt | None, folder: Path, _: _Said) -> _Wrote:
-    assert rebuilt is not None
-    return _write_state(model, rebuilt.network, folder)
-
-
-def _write_torch(model: Encoder, _: Rebuilt | None, folder: Path, __: _Said) -> _Wrote:
-    return _write_state(model, model.network, folder)
-
-
-def _write_state(model: Encoder, network: nn.Module, folder: Path) -> _Wrote:
-    torch.save(_tensors(network), folder / "model.pth")
-    network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
-    return ("model.pth",), difference(network, model)
-
-
-def _write_onnx(model: Encoder, _: Rebuilt | None, folder: Path, said: _Said) -> _Wrote:
-    apart = write_onnx(model, folder / "model.onnx", said)
-    return tuple(sorted((file.name for file in folder.iterdir()), key=len)), apart
-
-
-_WRITERS: dict[Format, Callable[[Encoder, Rebuilt | None, Path, _Said], _Wrote]] = {
-    "timm": _write_timm,
-    "torchvision": _write_torchvision,
-    "torch": _write_torch,
-    "onnx": _write_onnx,
-}
+    return difference(again.eval(), model)

@@ -25,24 +25,22 @@ class Claim:
     Attributes:
         text: the claim.
         verdict: see `RULE`.
-        told: the numbers, in a sentence.
+        evidence: the numbers, in a sentence.
         numbers: the numbers.
     """
 
     text: str
     verdict: Literal["confirmed", "not confirmed", "not decidable"]
-    told: str
+    evidence: str
     numbers: Mapping[str, Any]
 
+    def as_dict(self) -> dict[str, Any]:
+        """A claim as JSON holds it."""
+        return {"text": self.text, "verdict": self.verdict, "told": self.evidence, "numbers": self.numbers}
 
-def holds(text: str, found: Sequence[bool], told: str, **numbers: Any) -> Claim:
-    """A claim that each seed bears out or does not.
 
-    Args:
-        text: the claim.
-        found: by seed, whether it was seen.
-        told: the numbers, in a sentence; the count of seeds is put behind it.
-        numbers: for `lab.json`.
+def holds(text: str, found: Sequence[bool], evidence: str, **numbers: Any) -> Claim:
+    """A claim that each seed bears out (`found`) or does not; the count of seeds is put behind the evidence.
 
     Example:
         >>> holds("It collapses.", [True, True, False], "level 0.03").verdict
@@ -53,37 +51,23 @@ def holds(text: str, found: Sequence[bool], told: str, **numbers: Any) -> Claim:
     if of > 1 and seen in (0, of):
         verdict = "confirmed" if seen else "not confirmed"
     count = f"{seen} of {of} seed{'s' * (of != 1)}"
-    return Claim(
-        text, verdict, f"{told} ({count})" if of else "no seed has it", {**numbers, "seen": seen, "of": of}
-    )
+    evidence = f"{evidence} ({count})" if of else "no seed has it"
+    return Claim(text, verdict, evidence, {**numbers, "seen": seen, "of": of})
 
 
 def above(
-    text: str,
-    these: Sequence[float],
-    those: Sequence[float],
-    this: str,
-    that: str,
-    margin: float = 0.0,
+    text: str, these: Sequence[float], those: Sequence[float], this: str, that: str, margin: float = 0.0
 ) -> Claim:
-    """A claim that one value exceeds another by more than `margin`, seed by seed.
-
-    Args:
-        text: the claim.
-        these: by seed, what ought to be higher.
-        those: by seed, what ought to be lower; the same seeds.
-        this: what `these` are.
-        that: what `those` are.
-        margin: what the difference must exceed.
+    """A claim that one value (`this`) exceeds another (`that`) by more than `margin`, seed by seed.
 
     Example:
-        >>> above("A beats B.", [0.7, 0.8], [0.5, 0.6], "k-NN of A", "of B").told
+        >>> above("A beats B.", [0.7, 0.8], [0.5, 0.6], "k-NN of A", "of B").evidence
         'k-NN of A 0.750 ± 0.071, of B 0.550 ± 0.071 (2 of 2 seeds)'
     """
     pairs = list(zip(these, those, strict=False))
-    told = f"{this} {spread(these)}, {that} {spread(those)}"
+    evidence = f"{this} {spread(these)}, {that} {spread(those)}"
     found = [high - low > margin for high, low in pairs]
-    return holds(text, found, told, these=list(these), those=list(those), margin=margin)
+    return holds(text, found, evidence, these=list(these), those=list(those), margin=margin)
 
 
 def spread(values: Sequence[float | None]) -> str:

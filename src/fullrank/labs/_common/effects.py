@@ -17,22 +17,18 @@ Levels = TypeVar("Levels", bound="tuple[bool, ...]")
 
 
 def effects(factors: Sequence[str], values: Mapping[Levels, Sequence[float]]) -> dict[str, list[float]]:
-    """Main effects and pairwise interactions of a full factorial design, by seed.
+    """Main effects and pairwise interactions of a full factorial design of k factors, by seed.
 
-    The effect of a factor is the mean of all cells where it is on less the mean of all where it is off. The
+    The effect of a factor is the mean of all arms where it is on less the mean of all where it is off. The
     interaction of two is half of what turning the second on adds to the effect of the first; both are the
-    contrasts of Yates.
-
-    Args:
-        factors: k names.
-        values: for each of the 2^k combinations of levels, what was measured, by seed, in one order.
+    contrasts of Yates. `values` has what was measured, by seed, for each of the 2^k combinations.
 
     Raises:
         UsageError: a combination is missing, or has other seeds.
 
     Example:
-        >>> cells = {(a, b): [1.0 * (a and b)] for a in (False, True) for b in (False, True)}
-        >>> effects(["a", "b"], cells)  # a logical and: each matters only with the other
+        >>> arms = {(a, b): [1.0 * (a and b)] for a in (False, True) for b in (False, True)}
+        >>> effects(["a", "b"], arms)  # a logical and: each matters only with the other
         {'a': [0.5], 'b': [0.5], 'a × b': [0.5]}
     """
     counts = {len(found) for found in values.values()}

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from fullrank.errors import UsageError
 from fullrank.evaluation.table import encoders
+from fullrank.labs._common.forecast import Forecast, forecast
 from fullrank.report.run.reading import Run, read_run
 from fullrank.training.run_dir import RunDir
 
-__all__ = ["Accuracy", "Point", "Which", "points_of"]
+__all__ = ["Accuracy", "Point", "Which", "fit_points", "points_of"]
 
 Accuracy = Literal["probe", "knn", "linear"]
 Which = Literal["runs", "encoders", "epochs"]
@@ -41,25 +42,33 @@ class Point:
 
 
 def points_of(
-    runs: Sequence[str | Path],
-    tap: str = "backbone",
-    accuracy: Accuracy = "probe",
-    which: Which = "runs",
+    runs: Sequence[str | Path], tap: str = "backbone", accuracy: Accuracy = "probe", which: Which = "runs"
 ) -> list[Point]:
-    """AUC, loss and accuracy of runs.
+    """AUC (at a tap; the paper's is of the pooled features), loss and accuracy of runs.
 
     Args:
-        runs: run directories.
-        tap: where the AUC is taken; the paper's are of the pooled features.
         accuracy: `probe` (the linear classifier trained beside the method) or `knn`, from the run's log, or
             `linear`, from what `fullrank evaluate all` wrote.
-        which: `runs` takes each run's last epoch, `encoders` those whose encoders are kept, `epochs` all, of
-            those that have an AUC and a loss.
+        which: each run's last epoch, the epochs whose `encoders` are kept, or all `epochs`.
 
     Raises:
         UsageError: no such run, or one without any AUC and loss at that tap.
     """
     return [point for path in runs for point in _points(Path(path), tap, accuracy, which)]
+
+
+def fit_points(
+    points: Sequence[Point], loss: bool = True, ridge: float = 0.0, level: float = 0.95
+) -> Forecast:
+    """The forecast of accuracy from the AUC, and the loss, of these points."""
+    return forecast(
+        [point.auc for point in points],
+        [point.accuracy for point in points],
+        [point.group for point in points],
+        [point.loss for point in points] if loss else None,
+        ridge,
+        level,
+    )
 
 
 def _points(path: Path, tap: str, accuracy: Accuracy, which: Which) -> list[Point]:

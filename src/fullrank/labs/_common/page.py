@@ -19,9 +19,10 @@ from fullrank.figures.style import (
     number,
     typographic,
 )
+from fullrank.jobs.job import Settings, slug
 from fullrank.labs._common.claims import RULE, Claim, spread
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.lab import Lab, Settings, slug
+from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 from fullrank.report.render import Section, card, data_uri, pairs, plain_json, render, write
 
@@ -67,7 +68,7 @@ def write_lab(
         **plan,
         "seen": findings.seen,
         "notes": list(findings.notes),
-        "claims": [vars(claim) for claim in findings.claims],
+        "claims": [claim.as_dict() for claim in findings.claims],
         "figures": {slug(title): numbers_of(item) for title, item in findings.figures().items()},
         "tables": {slug(title): numbers_of(item) for title, item in findings.tables().items()},
         "cells": [

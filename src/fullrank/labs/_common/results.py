@@ -1,30 +1,37 @@
-"""What finished cells left, gathered by arm and seed."""
+"""Results of finished jobs by arm and seed, and the claims, curves and tables that are made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fullrank.figures import Series
+from fullrank.figures import Dots, Lines, Series, Table
+from fullrank.jobs.job import Job
+from fullrank.jobs.once import folder_of, result_of
+from fullrank.labs._common.claims import Claim, above, spread
+from fullrank.labs._common.findings import Findings
 from fullrank.report.run.reading import Run, read_run
 
-__all__ = ["Result", "Results"]
+__all__ = ["Curve", "Read", "Result", "Results", "finished", "joined"]
 
 Read = Callable[["Result"], "float | None"]
+"""One value of a result; see `selectors`."""
 Curve = Callable[["Result"], Mapping[int, "float | None"]]
+"""Values of a result by epoch."""
+References: TypeAlias = "Mapping[str, float] | None"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell.
+    """A finished job.
 
     Attributes:
-        part, arm, seed: of the cell.
+        part, arm, seed: of the job.
         folder: where it lies; `run` in it is the training run's directory.
         numbers: what its `measure` returned.
         seconds: that it took.
@@ -39,31 +46,21 @@ class Result:
 
     @cached_property
     def run(self) -> Run:
-        """The training run; raises UsageError where the cell trained nothing."""
+        """Training run; raises UsageError where the job trained nothing."""
         return read_run(self.folder / "run")
 
     def along(self, measure: str, tap: str = "projector") -> dict[int, float | None]:
-        """A measure of the panel on held-out images, by epoch; 0 is the untrained network."""
+        """Metric of the panel on held-out images, by epoch; 0 is the untrained network."""
         return {point.epoch: point.value for point in self.run.measures(tap, measure)}
 
-    @property
-    def collapsed(self) -> bool:
-        """Whether the monitor's last verdict is a collapse."""
-        return self.verdict not in ("healthy", "not decidable")
-
     def last(self, measure: str, tap: str = "projector") -> float | None:
-        """The measure at the end."""
+        """Metric of the panel at the end."""
         points = self.run.measures(tap, measure)
         return points[-1].value if points else None
 
     def width(self, tap: str = "projector") -> int:
-        """d of a tap; 0 where it was never measured."""
+        """Width d of a layer output (tap); 0 where it was never measured."""
         return self.run.size(tap)[1] or 0
-
-    def rank_share(self, tap: str = "projector") -> float | None:
-        """The centred effective rank at the end over d."""
-        rank = self.last("erank_centred", tap)
-        return None if rank is None else rank / self.width(tap)
 
     @cached_property
     def knn(self) -> dict[int, float]:
@@ -73,41 +70,39 @@ class Result:
 
     @cached_property
     def loss(self) -> dict[int, float]:
-        """The mean training loss, by epoch."""
+        """Mean training loss, by epoch."""
         return {row.epoch: row.loss for row in self.run.epochs if row.loss is not None}
-
-    @property
-    def knn_end(self) -> float | None:
-        """k-NN accuracy at the end."""
-        return self.knn[max(self.knn)] if self.knn else None
-
-    @property
-    def knn_gain(self) -> float | None:
-        """The same less that of the untrained network."""
-        return self.knn[max(self.knn)] - self.knn[0] if 0 in self.knn else None
-
-    @property
-    def loss_end(self) -> float | None:
-        """The mean training loss of the last epoch."""
-        return self.loss[max(self.loss)] if self.loss else None
 
     @cached_property
     def verdicts(self) -> dict[int, str]:
-        """The monitor's main verdict, by epoch, of the trained network."""
+        """Main verdict of the monitor, by epoch, of the trained network."""
         return {row.epoch: row.verdict["kind"] for row in self.run.epochs if row.epoch > 0}
 
     @property
     def verdict(self) -> str:
-        """The monitor's last verdict."""
+        """Last verdict of the monitor."""
         return str(self.run.verdict["kind"])
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last verdict is a collapse."""
+        return self.verdict not in ("healthy", "not decidable")
+
+
+def finished(job: Job, out: Path) -> Result | None:
+    """Result of a job of a lab in the folder `out`; None where it has not ended."""
+    found = result_of(job, out)
+    if not found:
+        return None
+    return Result(job.part, job.arm, job.seed or 0, folder_of(job, out), found["numbers"], found["seconds"])
 
 
 class Results(Sequence[Result]):
     """All results of a lab, or of a part of it.
 
     Example:
-        >>> cells = [(arm, seed) for seed in (0, 1) for arm in "ab"]
-        >>> found = Results([Result("", arm, seed, Path(), {"x": float(seed)}) for arm, seed in cells])
+        >>> jobs = [(arm, seed) for seed in (0, 1) for arm in "ab"]
+        >>> found = Results([Result("", arm, seed, Path(), {"x": float(seed)}) for arm, seed in jobs])
         >>> found.arms, found.values("a", "x"), [r.seed for r in found["b"]]
         (['a', 'b'], [0.0, 1.0], [0, 1])
     """
@@ -131,9 +126,13 @@ class Results(Sequence[Result]):
         """Those of one part."""
         return Results([result for result in self if result.part == part])
 
+    def parts(self, names: Iterable[str]) -> Iterator[tuple[str, Results]]:
+        """The parts of these names that have results, with them."""
+        return ((part, own) for part in names if len(own := self.of(part)))
+
     @property
     def arms(self) -> list[str]:
-        """Names of the arms, in the order of the cells."""
+        """Names of the arms, in the order of the jobs."""
         return list(dict.fromkeys(result.arm for result in self))
 
     @property
@@ -161,6 +160,16 @@ class Results(Sequence[Result]):
             return different[0]
         return ", ".join(f"{found.count(kind)} {kind}" for kind in different)
 
+    def spreads(self, arm: str, columns: Mapping[str, str | Read]) -> str:
+        """Values of an arm in words, as "AUC 0.61 ± 0.02, k-NN 0.55 ± 0.01"."""
+        return ", ".join(f"{name} {spread(self.values(arm, what))}" for name, what in columns.items())
+
+    def over(self, arms: Mapping[float, str], name: str, what: Read, dash: str = "solid") -> Series:
+        """A value over a setting, by which the arms are named: of every seed, where it has that arm."""
+        found = [{r.seed: what(r) for r in self[arm]} for arm in arms.values()]
+        seeds = sorted({seed for by_seed in found for seed in by_seed})
+        return Series(name, list(arms), [[by_seed.get(seed) for by_seed in found] for seed in seeds], dash)
+
     def curve(self, arm: str, what: Curve, name: str = "", dash: str = "solid") -> Series:
         """An arm's curve over epochs, of all of its seeds."""
         found = [dict(what(result)) for result in self[arm]]
@@ -170,6 +179,48 @@ class Results(Sequence[Result]):
     def curves(self, what: Curve) -> list[Series]:
         """Every arm's curve."""
         return [self.curve(arm, what) for arm in self.arms]
+
+    def lines(
+        self, title: str, note: str, y: str, what: Curve, references: References = None, **how: Any
+    ) -> Lines:
+        """Every arm's curve over epochs; `how` are further fields of `Lines`."""
+        return Lines(title, note, "epoch", y, self.curves(what), references or {}, **how)
+
+    def dots(
+        self,
+        title: str,
+        note: str,
+        x: str,
+        what: str | Read,
+        references: References = None,
+        percent: bool = False,
+    ) -> Dots:
+        """A dot for each arm and seed."""
+        return Dots(title, note, x, self.by_arm(what), references or {}, percent)
+
+    def table(
+        self,
+        title: str,
+        note: str,
+        columns: Mapping[str, str | Read],
+        head: str = "Arm",
+        verdict: bool = True,
+        arms: Iterable[str] | None = None,
+    ) -> Table:
+        """A row for each arm (all, or `arms`): its name, the verdicts on its seeds, and values by seed."""
+        rows: list[list[Any]] = [
+            [
+                arm,
+                *([self.kinds(arm)] if verdict else []),
+                *(self.values(arm, what) for what in columns.values()),
+            ]
+            for arm in (self.arms if arms is None else arms)
+        ]
+        return Table(title, note, (head, *["Verdict"] * verdict, *columns), rows)
+
+    def above(self, text: str, what: str | Read, arm: str, other: str, this: str, that: str) -> Claim:
+        """A claim that a value of one arm exceeds that of another, seed by seed."""
+        return above(text, self.values(arm, what), self.values(other, what), this, that)
 
     def spectrum(self, arm: str, form: str = "centred", tap: str = "projector", name: str = "") -> Series:
         """An arm's last singular values by their index, as many as are positive on every seed.
@@ -181,3 +232,18 @@ class Results(Sequence[Result]):
         d = min((int((values > 0).sum()) for values in last), default=0)
         ys = [values[:d].tolist() for values in last]
         return Series(name or arm, list(range(1, d + 1)), ys)
+
+    def spectra(self, form: str = "centred", tap: str = "projector") -> list[Series]:
+        """Every arm's spectrum."""
+        return [self.spectrum(arm, form, tap) for arm in self.arms]
+
+
+def joined(parts: Iterable[Findings], notes: Sequence[str] = ()) -> Findings:
+    """Findings of several parts as one: chapters, claims, sentences and notes in their order."""
+    found = list(parts)
+    return Findings(
+        [chapter for one in found for chapter in one.chapters],
+        [claim for one in found for claim in one.claims],
+        " ".join(one.seen for one in found),
+        [*(note for one in found for note in one.notes), *notes],
+    )

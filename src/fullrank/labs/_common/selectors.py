@@ -1,29 +1,22 @@
-"""What labs read off their runs besides what a `Result` tells: linear accuracy, and spectra to compare."""
+"""Selectors: values and curves that labs take from results, and the figures that several labs show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import numpy as np
 
 from fullrank.collapse import cumulative_curve
-from fullrank.figures import Series
-from fullrank.labs._common.results import Result, Results
-
-__all__ = ["auc_end", "comparable", "cumulative", "linear", "linear_end", "null_end", "relative", "untrained"]
+from fullrank.figures import Dots, Lines, Series
+from fullrank.labs._common.results import Curve, Read, References, Result, Results
 
 FLOOR = 1e-5  # of the largest singular value: below is rounding
 
-
-def comparable(results: Results) -> Results:
-    """The results of those seeds that have every arm."""
-    seeds = results.whole_seeds
-    return Results([result for result in results if result.seed in seeds])
-
-
-def auc_end(result: Result) -> float | None:
-    """AUC of the encoder's features at the end (Li et al., 2209.15007): higher is more collapsed."""
-    return result.last("auc", "backbone")
+loss: Curve = attrgetter("loss")
+"""Mean training loss, by epoch."""
+knn: Curve = attrgetter("knn")
+"""k-NN accuracy, by epoch; 0 is the untrained network."""
 
 
 def linear(result: Result) -> dict[int, float]:
@@ -32,10 +25,50 @@ def linear(result: Result) -> dict[int, float]:
     return {epoch: top1 for epoch, top1 in rows if top1 is not None}
 
 
-def linear_end(result: Result) -> float | None:
-    """The same at the end."""
-    found = linear(result)
-    return found[max(found)] if found else None
+def along(measure: str, tap: str = "projector") -> Curve:
+    """A metric of the panel, by epoch."""
+    return lambda result: result.along(measure, tap)
+
+
+def _end(curve: Curve) -> Read:
+    def end(result: Result) -> float | None:
+        found = curve(result)
+        return found[max(found)] if found else None
+
+    return end
+
+
+loss_end, knn_end, linear_end = _end(loss), _end(knn), _end(linear)
+
+
+def knn_gain(result: Result) -> float | None:
+    """k-NN accuracy at the end less that of the untrained network."""
+    return result.knn[max(result.knn)] - result.knn[0] if 0 in result.knn else None
+
+
+def last(measure: str, tap: str = "projector") -> Read:
+    """A metric of the panel at the end."""
+    return lambda result: result.last(measure, tap)
+
+
+auc_end = last("auc", "backbone")
+"""AUC of the encoder's features at the end (Li et al., 2209.15007): higher is more collapsed."""
+
+
+def rank_share(tap: str = "projector") -> Read:
+    """Centred effective rank at the end over d."""
+
+    def share(result: Result) -> float | None:
+        rank = result.last("erank_centred", tap)
+        return None if rank is None else rank / result.width(tap)
+
+    return share
+
+
+def comparable(results: Results) -> Results:
+    """Results of those seeds that have every arm."""
+    seeds = results.whole_seeds
+    return Results([result for result in results if result.seed in seeds])
 
 
 def untrained(results: Sequence[Result]) -> dict[str, float]:
@@ -86,3 +119,33 @@ def _over_the_largest(sigma: np.ndarray) -> np.ndarray | None:
         return None
     share: np.ndarray = sigma / sigma[0]
     return np.where(share > FLOOR, share, np.nan)
+
+
+def knn_lines(results: Results, title: str, note: str, references: References = None) -> Lines:
+    """Curves of k-NN accuracy over epochs."""
+    return results.lines(title, note, "k-NN top-1", knn, references, percent=True)
+
+
+def knn_dots(results: Results, title: str, note: str, references: References = None) -> Dots:
+    """k-NN accuracy at the end."""
+    return results.dots(title, note, "k-NN top-1", knn_end, references, percent=True)
+
+
+def relative_lines(results: Results, title: str, note: str, tap: str = "backbone") -> Lines:
+    """Spectra of all arms, each over its largest value."""
+    series = [relative(results, arm, tap) for arm in results.arms]
+    return Lines(title, note, "share of the directions", "singular value, relative", series, log_y=True)
+
+
+def cumulative_lines(
+    results: Results, title: str, note: str, tap: str = "backbone", more: Sequence[Series] = ()
+) -> Lines:
+    """Cumulative curves of all arms, and of what else is drawn beside them."""
+    series = [*(cumulative(results, arm, tap) for arm in results.arms), *more]
+    return Lines(title, note, "share of the directions", "share of the spectrum they hold", series)
+
+
+def rank_shares(result: Result) -> dict[int, float | None]:
+    """Centred effective rank of the projector's output over its width, by epoch."""
+    d = max(1, result.width())
+    return {e: None if rank is None else rank / d for e, rank in result.along("erank_centred").items()}

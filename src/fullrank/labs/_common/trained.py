@@ -16,11 +16,7 @@ __all__ = ["held_out_batches", "reopen"]
 
 
 def reopen(run: Path, trained: bool = True) -> Setup:
-    """The run's data, views and method, in eval mode, with the last checkpoint's weights.
-
-    Args:
-        run: the run's directory.
-        trained: False leaves the weights as they were before the first step.
+    """Data, views and method of a run, in eval mode, with the last checkpoint's weights (or untrained).
 
     Raises:
         UsageError: there is no run, or its data is not where it was.

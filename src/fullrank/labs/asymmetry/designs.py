@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fullrank.figures import Dots, Table
-from fullrank.labs._common.claims import Claim, above, spread
+from fullrank.figures import Dots
+from fullrank.labs._common.claims import Claim, spread
 from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.selectors import knn_dots, knn_end, rank_share
 
-__all__ = ["DESIGNS", "ON_SOURCE", "ON_TARGET", "chapters", "claims", "words"]
+__all__ = ["DESIGNS", "ON_SOURCE", "ON_TARGET", "chapters", "claims", "summary"]
 
 DESIGNS = ("multicrop", "scalemix", "aug", "meanenc")
 """Presets of views `asym-NAME`, mirrored as `asym-NAME-target`."""
@@ -23,49 +22,35 @@ def claims(results: Results) -> list[Claim]:
     for design in DESIGNS:
         arm, mirror = ON_SOURCE.format(design), ON_TARGET.format(design)
         base = "baseline" if design == "multicrop" else "one-sided"
-        knn, less, other = (results.values(name, lambda r: r.knn_end) for name in (arm, base, mirror))
-        more, even = (results.values(name, _ratio) for name in (arm, base))
+        varies = f"{design}: the source varies more for it."
         found += [
-            above(f"{design}: the source varies more for it.", more, even, "source over target", base),
-            above(f"{design}: k-NN gains.", knn, less, "k-NN", base),
-            above(f"{design}: better than its mirror image.", knn, other, "k-NN", "mirrored"),
+            results.above(varies, _ratio, arm, base, "source over target", base),
+            results.above(f"{design}: k-NN gains.", knn_end, arm, base, "k-NN", base),
+            results.above(
+                f"{design}: better than its mirror image.", knn_end, arm, mirror, "k-NN", "mirrored"
+            ),
         ]
     return found
 
 
-def chapters(part: str, results: Results) -> list[Chapter]:
+def chapters(results: Results) -> list[Chapter]:
     """Variance within an image on either side, and what the designs are worth."""
     sides = ("source", "target")
     variance = {f"{arm}: {side}": results.values(arm, side) for arm in results.arms for side in sides}
     untrained = {"untrained": results[0].knn[0]} if 0 in results[0].knn else {}
-    rows: list[list[Any]] = [
-        [
-            arm,
-            results.kinds(arm),
-            *(results.values(arm, read) for read in (*sides, _ratio)),
-            results.values(arm, lambda r: r.rank_share()),
-            results.values(arm, lambda r: r.knn_end),
-        ]
-        for arm in results.arms
-    ]
     return [
         Chapter(
             "Designs of Asym-Siam and their mirror images",
             [
-                Dots(
+                results.dots(
                     "Variance within an image, source over target",
                     "Above 1 the source varies more, as it should.",
                     "variance of source / of target",
-                    results.by_arm(_ratio),
+                    _ratio,
                     {"equal": 1.0},
                 ),
-                Dots(
-                    "k-NN of each design",
-                    "As published, and with the two sides swapped.",
-                    "k-NN top-1",
-                    results.by_arm(lambda r: r.knn_end),
-                    untrained,
-                    percent=True,
+                knn_dots(
+                    results, "k-NN of each design", "As published, and with the two sides swapped.", untrained
                 ),
                 Dots(
                     "Variance within an image, each side",
@@ -73,22 +58,27 @@ def chapters(part: str, results: Results) -> list[Chapter]:
                     "variance within an image",
                     variance,
                 ),
-                Table(
+                results.table(
                     "Sides",
                     "Multi-crop is held against the baseline, the others against the one-sided arm, which "
                     "sees as many views. V: variance within an image.",
-                    ("Arm", "Verdict", "V source", "V target", "Ratio", "Rank / d", "k-NN"),
-                    rows,
+                    {
+                        "V source": "source",
+                        "V target": "target",
+                        "Ratio": _ratio,
+                        "Rank / d": rank_share(),
+                        "k-NN": knn_end,
+                    },
                 ),
             ],
         )
     ]
 
 
-def words(results: Results) -> str:
+def summary(results: Results) -> str:
     """A sentence about all designs."""
     more = [arm for arm in results.arms if all(_ratio(result) > 1 for result in results[arm])]
-    means = {arm: results.values(arm, lambda r: r.knn_end) for arm in results.arms}
+    means = results.by_arm(knn_end)
     ordered = sorted(means, key=lambda arm: sum(means[arm]) / max(1, len(means[arm])))
     low, high = ordered[0], ordered[-1]
     return (

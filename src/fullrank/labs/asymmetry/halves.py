@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.figures import Dots, Lines, Table
-from fullrank.labs._common.claims import Claim, above, holds, spread
+from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.effects import effects
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Read, Results
+from fullrank.labs._common.selectors import (
+    along,
+    knn_end,
+    knn_gain,
+    knn_lines,
+    last,
+    loss,
+    loss_end,
+    rank_share,
+)
 
 __all__ = ["HALVES", "chapters", "claims"]
 
@@ -27,98 +36,75 @@ AGREED = -0.95  # a mean cosine above 0.95 between views: "the loss runs to -1"
 
 def claims(results: Results) -> list[Claim]:
     """SimSiam holds; with a half taken away it collapses, its loss runs to -1 and k-NN suffers."""
-    whole = results.values("SimSiam", lambda r: r.knn_end)
-    found = [
-        holds(
-            "SimSiam is judged healthy.",
-            [r.verdict == "healthy" for r in results["SimSiam"]],
-            f"{results.kinds('SimSiam')}, k-NN {spread(whole)}",
-        )
-    ]
+    whole = spread(results.values("SimSiam", knn_end))
+    healthy = [result.verdict == "healthy" for result in results["SimSiam"]]
+    found = [holds("SimSiam is judged healthy.", healthy, f"{results.kinds('SimSiam')}, k-NN {whole}")]
     for arm in [arm for arm in results.arms if arm != "SimSiam"]:
-        losses, name = results.values(arm, lambda r: r.loss_end), arm.capitalize()
-        judged = [r.collapsed for r in results[arm]]
-        knn = results.values(arm, lambda r: r.knn_end)
+        losses, name = results.values(arm, loss_end), arm.capitalize()
+        below = f"{name}: k-NN ends below SimSiam's."
         found += [
-            holds(f"{name}: judged collapsed.", judged, results.kinds(arm)),
+            holds(f"{name}: judged collapsed.", [r.collapsed for r in results[arm]], results.kinds(arm)),
             holds(
                 f"{name}: the loss runs to −1 (below −0.95).",
                 [loss < AGREED for loss in losses],
                 f"loss {spread(losses)}",
                 losses=losses,
             ),
-            above(f"{name}: k-NN ends below SimSiam's.", whole, knn, "k-NN of SimSiam", "of this arm"),
+            results.above(below, knn_end, "SimSiam", arm, "k-NN of SimSiam", "of this arm"),
         ]
     return found
 
 
-def chapters(part: str, results: Results) -> list[Chapter]:
+def chapters(results: Results) -> list[Chapter]:
     """Curves and spectra of the four arms, then main effects and interaction."""
     level = Thresholds().level
-    reads: tuple[Callable[[Result], float | None], ...] = (
-        lambda r: r.loss_end,
-        _level,
-        _rank,
-        lambda r: r.knn_end,
-        lambda r: r.knn_gain,
-    )
-    rows: list[list[Any]] = [
-        [arm, results.kinds(arm), *(results.values(arm, read) for read in reads)] for arm in results.arms
-    ]
     first = Chapter(
         "Stop-gradient and predictor",
         [
-            Lines(
-                "Loss (2x2)",
-                "−1 is perfect agreement, which a constant has, too.",
-                "epoch",
-                "negative cosine",
-                results.curves(lambda r: r.loss),
+            results.lines(
+                "Loss (2x2)", "−1 is perfect agreement, which a constant has, too.", "negative cosine", loss
             ),
-            Lines(
-                "k-NN accuracy (2x2)",
-                "On backbone features; epoch 0 is the untrained network.",
-                "epoch",
-                "k-NN top-1",
-                results.curves(lambda r: r.knn),
-                percent=True,
+            knn_lines(
+                results, "k-NN accuracy (2x2)", "On backbone features; epoch 0 is the untrained network."
             ),
-            Lines(
+            results.lines(
                 "Level (2x2)",
                 "Of the projector's output on held-out images.",
-                "epoch",
                 "level (1 = isotropic)",
-                results.curves(lambda r: r.along("level")),
+                along("level"),
                 {f"below {level:g}: complete": level},
             ),
-            Lines(
+            results.lines(
                 "Effective rank (2x2)",
                 "Of the projector's output, centred.",
-                "epoch",
                 "directions",
-                results.curves(lambda r: r.along("erank_centred")),
+                along("erank_centred"),
             ),
-            Lines(
-                "Spectrum, centred (2x2)",
-                "Of the projector's output. A cliff is a lost rank, a low curve a lost level.",
-                "index (1 = largest)",
-                "singular value",
-                [results.spectrum(arm) for arm in results.arms],
-                log_y=True,
+            *(
+                Lines(title, note, "index (1 = largest)", "singular value", results.spectra(form), log_y=True)
+                for form, title, note in (
+                    (
+                        "centred",
+                        "Spectrum, centred (2x2)",
+                        "Of the projector's output. A cliff is a lost rank, a low curve a lost level.",
+                    ),
+                    (
+                        "unit",
+                        "Spectrum of unit rows, not centred (2x2)",
+                        "Of the same; the first value is the mean direction where there is one.",
+                    ),
+                )
             ),
-            Lines(
-                "Spectrum of unit rows, not centred (2x2)",
-                "Of the same; the first value is the mean direction where there is one.",
-                "index (1 = largest)",
-                "singular value",
-                [results.spectrum(arm, "unit") for arm in results.arms],
-                log_y=True,
-            ),
-            Table(
+            results.table(
                 "SimSiam taken apart",
                 "At the last epoch; level and rank at the projector.",
-                ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN", "k-NN less untrained"),
-                rows,
+                {
+                    "Loss": loss_end,
+                    "Level": last("level"),
+                    "Rank / d": rank_share(),
+                    "k-NN": knn_end,
+                    "k-NN less untrained": knn_gain,
+                },
             ),
         ],
     )
@@ -130,11 +116,7 @@ def _effects(results: Results) -> list[Chapter]:
     seeds = results.whole_seeds
     if not seeds or set(results.arms) != set(HALVES):
         return []
-    measured: dict[str, Callable[[Result], float | None]] = {
-        "k-NN": lambda r: r.knn_end,
-        "level": _level,
-        "rank / d": _rank,
-    }
+    measured: dict[str, Read] = {"k-NN": knn_end, "level": last("level"), "rank / d": rank_share()}
     found = {}
     for name, read in measured.items():
         values = {
@@ -154,11 +136,3 @@ def _effects(results: Results) -> list[Chapter]:
         for name, values in found.items()
     ]
     return [Chapter("Main effects and their interaction", [*dots, table], layout="three")]
-
-
-def _level(result: Result) -> float | None:
-    return result.last("level")
-
-
-def _rank(result: Result) -> float | None:
-    return result.rank_share()

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from fullrank.labs._common.claims import Claim, spread
-from fullrank.labs._common.findings import Chapter, Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
-from fullrank.labs._common.results import Results
+from fullrank.labs._common.claims import spread
+from fullrank.labs._common.findings import Findings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.results import Results, joined
+from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry import designs as designs
 from fullrank.labs.asymmetry import halves as halves
 from fullrank.labs.asymmetry import measures as measures
@@ -35,53 +36,6 @@ AVERAGED: Mapping[str, Settings] = {
 """What `tutorial-fixed` adds: DINO's teacher alone, and with DINO's two remedies."""
 
 TUTORIAL = {"method": "teacher_student", "views": "tutorial"}
-PUBLISHED = {
-    "backbone": "vit-tutorial", "epochs": 10, "batch_size": 128,
-    "options": {"proj_hidden_dim": 2048, "proj_output_dim": 128, "dropout": 0.1},
-}  # fmt: skip
-PAPER = {
-    "parts": ["tutorial", "tutorial-fixed", "simsiam-2x2", "asym-siam"],
-    "data": "cifar10",
-    "tutorial": PUBLISHED,
-    "tutorial-fixed": PUBLISHED,
-    "simsiam-2x2": {
-        "method": "simsiam", "backbone": "resnet18", "stem": "cifar", "epochs": 800, "batch_size": 512,
-        "lr": 0.03, "weight_decay": 5e-4, "views": "simsiam-cifar", "knn_every": 20, "watch_every": 10,
-        "options": {"proj_layers": 2},
-    },
-    "asym-siam": {
-        "method": "mocov3", "backbone": "resnet50", "epochs": 100, "batch_size": 256, "optimizer": "sgd",
-        "lr": 0.03, "weight_decay": 1e-4, "knn_every": 10, "watch_every": 10,
-        "options": {"tau_base": 0.999, "tau_final": 0.999, "temperature": 0.2, "proj_output_dim": 128},
-    },
-    "suffix": "",
-    "averaging": {"tau_base": 0.996},
-}  # fmt: skip
-LAPTOP = {
-    "parts": ["simsiam-2x2", "tutorial-fixed"],
-    "data": "shapes",
-    "tutorial": {
-        **PUBLISHED, "limit": 512, "epochs": 6, "knn_every": 3, "knn_bank": 256, "watch_images": 256,
-        "options": {"proj_hidden_dim": 256, "proj_output_dim": 128, "dropout": 0.1},
-    },
-    "tutorial-fixed": {
-        "backbone": "resnet8-w16", "epochs": 8, "batch_size": 128, "weight_decay": 1e-4, "knn_every": 2,
-        "options": {"proj_hidden_dim": 128, "proj_output_dim": 64},
-    },
-    "simsiam-2x2": {"recipe": "shapes/simsiam"},
-    "asym-siam": {"recipe": "shapes/mocov3", "epochs": 5, "knn_every": 5},
-    "suffix": "-cifar",
-    "averaging": {"tau_base": 0.99},
-}  # fmt: skip
-TINY_RUN = {"backbone": "resnet8-w16", "epochs": 2, "limit": 128, "batch_size": 64}
-TINY_TEACHER = {**TINY_RUN, "options": {"proj_hidden_dim": 32, "proj_output_dim": 16}}
-TINY = {
-    **LAPTOP,
-    "tutorial": TINY_TEACHER,
-    "tutorial-fixed": TINY_TEACHER,
-    "simsiam-2x2": {"recipe": "shapes/simsiam", **TINY_RUN},
-    "asym-siam": {"recipe": "shapes/mocov3", **TINY_RUN},
-}
 
 Arms = Iterable[tuple[str, dict[str, Any], dict[str, Any]]]
 """Names of arms, with their settings and the method's options."""
@@ -101,7 +55,7 @@ class Asymmetry(Lab):
         "(frozen, copied, averaged) prevents it; so do SimSiam's stop-gradient and predictor, but only "
         "together. Where one side is to vary more than the other, it must be the source."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
     parts: ClassVar = {
         "tutorial": "the tutorial's three regimes as published",
         "tutorial-fixed": "the same without dropout in the teacher, with averaged teachers added",
@@ -109,7 +63,7 @@ class Asymmetry(Lab):
         "asym-siam": "designs that make one side vary more, on the source and on the target",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """The cells of one part and one seed."""
         base = {**preset[part], "data": preset["data"]}
         own = base.pop("options", {})
@@ -121,31 +75,31 @@ class Asymmetry(Lab):
             yield Job(arm, seed, {**base, **settings, "options": {**own, **options}}, measure, part=part)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
-        """Claims, figures and words, part by part."""
-        chapters: list[Chapter] = []
-        claims: list[Claim] = []
-        words, notes = [], []
-        for part in self.parts:
-            own = results.of(part)
-            if not len(own):
-                continue
-            if part == "simsiam-2x2":
-                claims, chapters = claims + halves.claims(own), chapters + halves.chapters(part, own)
-            elif part == "asym-siam":
-                claims, chapters = claims + designs.claims(own), chapters + designs.chapters(part, own)
-                notes.append(
-                    "AsymBN is left out: its BN statistics differ between devices, and a cell runs on one. "
-                    "The baseline is MoCo v3, with a predictor and the batch's negatives, instead of MoCo v2."
-                )
-            else:
-                claims, chapters = claims + teachers.claims(own), chapters + teachers.chapters(part, own)
-                notes.append(
-                    f"Unlike the tutorial, {part} draws two views of one image instead of running two "
-                    "loaders in step, shuffles batches anew each epoch, and starts every regime from "
-                    "fresh networks."
-                )
-            words.append(f"{part}: {_words(part, own)}")
-        return Findings(chapters, claims, " ".join(words), notes)
+        """Claims, figures and sentences, part by part."""
+        return joined(_findings(part, own) for part, own in results.parts(self.parts))
+
+
+def _findings(part: str, results: Results) -> Findings:
+    """Findings of one part."""
+    if part == "asym-siam":
+        note = (
+            "AsymBN is left out: its BN statistics differ between devices, and a cell runs on one. "
+            "The baseline is MoCo v3, with a predictor and the batch's negatives, instead of MoCo v2."
+        )
+        words = f"{part}: {designs.summary(results)}"
+        return Findings(designs.chapters(results), designs.claims(results), words, [note])
+    untrained = spread([result.knn[0] for result in results if 0 in result.knn])
+    arms = [
+        f"{arm} – {results.kinds(arm)}, k-NN {spread(results.values(arm, knn_end))}" for arm in results.arms
+    ]
+    words = f"{part}: {'; '.join(arms)}; untrained {untrained}."
+    if part == "simsiam-2x2":
+        return Findings(halves.chapters(results), halves.claims(results), words)
+    note = (
+        f"Unlike the tutorial, {part} draws two views of one image instead of running two loaders in step, "
+        "shuffles batches anew each epoch, and starts every regime from fresh networks."
+    )
+    return Findings(teachers.chapters(part, results), teachers.claims(results), words, [note])
 
 
 def _regimes(preset: Settings, part: str) -> Arms:
@@ -172,14 +126,3 @@ def _designs(preset: Settings, part: str) -> Arms:
         for name, side, mean in ((designs.ON_SOURCE, "", "target"), (designs.ON_TARGET, "-target", "source")):
             options = {"mean_encoding": mean} if design == "meanenc" else {}
             yield name.format(design), {"views": f"asym-{design}{side}{suffix}"}, options
-
-
-def _words(part: str, results: Results) -> str:
-    if part == "asym-siam":
-        return designs.words(results)
-    told = [
-        f"{arm} – {results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
-        for arm in results.arms
-    ]
-    untrained = spread([result.knn[0] for result in results if 0 in result.knn])
-    return f"{'; '.join(told)}; untrained {untrained}."

@@ -85,9 +85,6 @@ def seen_by_the_loss(run: Path) -> dict[str, Any]:
     An image's row is its mean over patch tokens, which takes the positions' own share out: of the logits, as
     the tutorial draws them, and of the softmax, which is what the loss sees. `tokens` are the tutorial's own
     rows, every token by itself.
-
-    Args:
-        run: the directory of a run of `teacher_student`.
     """
     found: dict[str, Any] = {}
     for time in ("untrained", "trained"):
@@ -155,8 +152,7 @@ def _distance(s: Setup) -> float:
 def variance_within(encodings: Tensor) -> float:
     """V = mean over images and views of |u_iv - mean_v u_iv|^2, u of length one, in [0, 1] (2204.00613).
 
-    Args:
-        encodings: [views, n, d].
+    Of encodings [views, n, d].
 
     Example:
         >>> variance_within(torch.stack([torch.eye(3), -torch.eye(3)]))
@@ -168,13 +164,7 @@ def variance_within(encodings: Tensor) -> float:
 
 @torch.no_grad()
 def encoding_variance(run: Path, views: int = 8, images: int = 256) -> dict[str, float]:
-    """How much an image's encoding varies with its view, on either side, as that side sees it in the loss.
-
-    Args:
-        run: the directory of a run with two branches.
-        views: drawn of each image, for each side.
-        images: held out.
-    """
+    """Variance of held-out images' encodings over `views` of each, on either side as the loss sees it."""
     s = reopen(run)
     method: Any = s.method
     mean_of = getattr(method.config, "mean_encoding", "none")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.figures import Image, Lines, Series, Table
+from fullrank.figures import Image, Lines, Series
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Read, Result, Results
+from fullrank.labs._common.selectors import along, knn_end, knn_lines, last, loss, loss_end
 
 __all__ = ["chapters", "claims"]
 
@@ -22,7 +21,7 @@ def claims(results: Results) -> list[Claim]:
     a, b, c = results.arms[:3]
     levels = results.values(a, _read("student", "logits", "level"))
     entropies = results.values(a, _read("student", "use", "marginal"))
-    losses, plateau = (results.values(arm, lambda r: r.loss_end) for arm in (a, b))
+    losses, plateau = (results.values(arm, loss_end) for arm in (a, b))
     found = [
         holds(
             "A, both trained: they agree on one answer (level below 0.1, or entropy of the mean answer below "
@@ -58,8 +57,9 @@ def claims(results: Results) -> list[Claim]:
         if arm.startswith("D:"):
             found.append(_survives(results, arm))
             continue
-        told = f"{results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
-        found.append(holds(f"{arm}: judged healthy.", [r.verdict == "healthy" for r in results[arm]], told))
+        evidence = f"{results.kinds(arm)}, k-NN {spread(results.values(arm, knn_end))}"
+        healthy = [result.verdict == "healthy" for result in results[arm]]
+        found.append(holds(f"{arm}: judged healthy.", healthy, evidence))
     return found
 
 
@@ -69,7 +69,7 @@ def chapters(part: str, results: Results) -> list[Chapter]:
 
 
 def _survives(results: Results, arm: str) -> Claim:
-    level = spread(results.values(arm, lambda r: r.last("level")))
+    level = spread(results.values(arm, last("level")))
     return holds(
         f"{arm}: no complete collapse of the student.",
         [r.verdict != "complete" for r in results[arm]],
@@ -77,12 +77,8 @@ def _survives(results: Results, arm: str) -> Claim:
     )
 
 
-def _read(side: str, of: str, key: str, time: str = "trained") -> Callable[[Result], float | None]:
-    def read(result: Result) -> float | None:
-        found: float | None = result.numbers[f"{time} {side}"][of][key]
-        return found
-
-    return read
+def _read(side: str, of: str, key: str) -> Read:
+    return lambda result: result.numbers[f"trained {side}"][of][key]
 
 
 def _unchanged(result: Result) -> bool:
@@ -102,79 +98,60 @@ def _token_rank(result: Result) -> float:
 def _course(part: str, results: Results) -> Chapter:
     level = Thresholds().level
     threshold = {f"below {level:g}: complete": level}
-    shape = (
-        lambda r: r.loss_end,
-        _read("student", "logits", "level"),
-        _read("student", "softmax", "centred_share"),
-        _read("student", "softmax", "rank"),
-        lambda r: r.knn_end,
-    )
-    use = (
-        _read("student", "use", "marginal"),
-        _read("student", "use", "conditional"),
-        _read("teacher", "use", "marginal"),
-        _read("teacher", "use", "conditional"),
-        lambda r: r.numbers["trained distance"],
-    )
     tables = [
-        Table(
+        results.table(
             f"Level and shape at the end ({part})",
             "Of the student on held-out images. Level: of logits. Share: variance between images over the "
             "second moment, of the softmax, which the loss sees; so the rank. Verdict: the monitor's.",
-            ("Regime", "Verdict", "Loss", "Level", "Share", "Rank", "k-NN"),
-            [
-                [arm, results.kinds(arm), *(results.values(arm, read) for read in shape)]
-                for arm in results.arms
-            ],
+            {
+                "Loss": loss_end,
+                "Level": _read("student", "logits", "level"),
+                "Share": _read("student", "softmax", "centred_share"),
+                "Rank": _read("student", "softmax", "rank"),
+                "k-NN": knn_end,
+            },
+            head="Regime",
         ),
-        Table(
+        results.table(
             f"Answers at the end ({part})",
             "Entropy over ln K of the mean answer, H(mean), and of an image's own, mean H: 0 and 0 is one "
             "answer for all, 1 and 1 is no answer. Distance: of the teacher's parameters from the student's, "
             "relative to their length.",
-            (
-                "Regime",
-                "H(mean), student",
-                "mean H, student",
-                "H(mean), teacher",
-                "mean H, teacher",
-                "Distance",
-            ),
-            [[arm, *(results.values(arm, read) for read in use)] for arm in results.arms],
+            {
+                "H(mean), student": _read("student", "use", "marginal"),
+                "mean H, student": _read("student", "use", "conditional"),
+                "H(mean), teacher": _read("teacher", "use", "marginal"),
+                "mean H, teacher": _read("teacher", "use", "conditional"),
+                "Distance": "trained distance",
+            },
+            head="Regime",
+            verdict=False,
         ),
     ]
     return Chapter(
         f"Teacher and student: {part}",
         [
-            Lines(
+            results.lines(
                 f"Loss ({part})",
                 "It says nothing by itself: at zero nothing was learned.",
-                "epoch",
                 "cross-entropy, nats",
-                results.curves(lambda r: r.loss),
+                loss,
             ),
-            Lines(
+            results.lines(
                 f"Level of the student's output ({part})",
                 "Of logits, mean over tokens. Falling to 0 is complete collapse.",
-                "epoch",
                 "level (1 = isotropic)",
-                results.curves(lambda r: r.along("level")),
+                along("level"),
                 threshold,
             ),
-            Lines(
-                f"k-NN accuracy ({part})",
-                "On backbone features; epoch 0 is the untrained network.",
-                "epoch",
-                "k-NN top-1",
-                results.curves(lambda r: r.knn),
-                percent=True,
+            knn_lines(
+                results, f"k-NN accuracy ({part})", "On backbone features; epoch 0 is the untrained network."
             ),
-            Lines(
+            results.lines(
                 f"Level of the teacher's output ({part})",
                 "A frozen teacher's is constant to the last bit.",
-                "epoch",
                 "level (1 = isotropic)",
-                results.curves(lambda r: r.along("level", "target")),
+                along("level", "target"),
             ),
             *tables,
         ],

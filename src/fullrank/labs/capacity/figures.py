@@ -1,22 +1,57 @@
-"""What the lab of capacity shows: measures over shares of the data, and curves for each encoder."""
+"""Figures of the lab of capacity: measures over shares of the data, and curves for each encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from fullrank.figures import Lines, Series, Table
+from fullrank.figures import Lines, Series
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import auc_end, cumulative, linear_end, relative
+from fullrank.labs._common.results import Read, Results
+from fullrank.labs._common.selectors import (
+    auc_end,
+    cumulative,
+    knn_end,
+    linear_end,
+    loss_end,
+    rank_share,
+    relative,
+)
 
-__all__ = ["Read", "arm_of", "chapters"]
+__all__ = ["arm_of", "chapters"]
 
-Read = Callable[[Result], "float | None"]
+OVER_SHARES: Sequence[tuple[str, str, str, Read]] = (
+    ("AUC", "Of the encoder's features; higher is more collapsed.", "AUC", auc_end),
+    (
+        "Effective rank",
+        "Of the same, over the number of directions.",
+        "effective rank / d",
+        rank_share("backbone"),
+    ),
+    ("Loss", "Of the last epoch, on the images that it was trained on.", "negative cosine", loss_end),
+    (
+        "Linear accuracy",
+        "Of a linear classifier trained beside the encoder, on the same images.",
+        "linear top-1",
+        linear_end,
+    ),
+    (
+        "k-NN accuracy",
+        "With all training images as neighbours, whatever share the encoder saw.",
+        "k-NN top-1",
+        knn_end,
+    ),
+    (
+        "Effective rank of the projector",
+        "What the loss sees, over its directions.",
+        "effective rank / d",
+        rank_share(),
+    ),
+)
+"""Title, note, label and value of each figure over shares of the data."""
 
 
 def arm_of(encoder: str, share: float) -> str:
-    """How the arm of an encoder and a share is called.
+    """Name of the arm of an encoder and a share.
 
     Example:
         >>> arm_of("ResNet-18", 0.05)
@@ -27,123 +62,68 @@ def arm_of(encoder: str, share: float) -> str:
 
 def chapters(results: Results, encoders: Sequence[str], shares: Sequence[float]) -> list[Chapter]:
     """Over shares of the data, then cumulative curves and spectra of each encoder, then all numbers."""
-    return [
-        _over_shares(results, encoders, shares),
-        _per_encoder(
-            results,
-            encoders,
-            shares,
-            "Cumulative curves",
-            cumulative,
-            "share of the spectrum they hold",
-            "The mean height of a curve is the AUC: the higher, the more collapsed.",
-        ),
-        _per_encoder(
-            results,
-            encoders,
-            shares,
-            "Spectra",
-            relative,
-            "singular value, relative",
-            "Centred singular values over the largest.",
-        ),
-        _table(results, encoders, shares),
-    ]
+    arms = {encoder: {100 * share: arm_of(encoder, share) for share in shares} for encoder in encoders}
 
+    def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: object) -> Chapter:
+        """A figure for each encoder, a curve for each share."""
+        items = [
+            Lines(
+                f"{title}, {encoder}",
+                note,
+                "share of the directions",
+                y,
+                [curve(results, arm, name=f"{share:g} %") for share, arm in by_share.items()],
+                **how,  # type: ignore[arg-type]
+            )
+            for encoder, by_share in arms.items()
+        ]
+        return Chapter(title, items, lede="A line for each share of the data.", layout="three")
 
-def _over_shares(results: Results, encoders: Sequence[str], shares: Sequence[float]) -> Chapter:
-    def over(title: str, note: str, y: str, read: Read, percent: bool = False) -> Lines:
-        series = [_series(results, encoder, shares, read) for encoder in encoders]
-        return Lines(title, note, "share of the data, %", y, series, log_x=True, percent=percent)
-
-    return Chapter(
-        "From a small share of the data to all of it",
-        [
-            over("AUC", "Of the encoder's features; higher is more collapsed.", "AUC", auc_end),
-            over(
-                "Effective rank",
-                "Of the same, over the number of directions.",
-                "effective rank / d",
-                lambda r: r.rank_share("backbone"),
-            ),
-            over(
-                "Loss",
-                "Of the last epoch, on the images that it was trained on.",
-                "negative cosine",
-                lambda r: r.loss_end,
-            ),
-            over(
-                "Linear accuracy",
-                "Of a linear classifier trained beside the encoder, on the same images.",
-                "linear top-1",
-                linear_end,
-                percent=True,
-            ),
-            over(
-                "k-NN accuracy",
-                "With all training images as neighbours, whatever share the encoder saw.",
-                "k-NN top-1",
-                lambda r: r.knn_end,
-                percent=True,
-            ),
-            over(
-                "Effective rank of the projector",
-                "What the loss sees, over its directions.",
-                "effective rank / d",
-                lambda r: r.rank_share(),
-            ),
-        ],
-        lede="A line for each encoder, the smallest first. The band is from the lowest seed to the highest.",
-        layout="three",
-    )
-
-
-def _series(results: Results, encoder: str, shares: Sequence[float], read: Read) -> Series:
-    """A value of an encoder over shares, of all its seeds."""
-    found = [{r.seed: read(r) for r in results[arm_of(encoder, share)]} for share in shares]
-    seeds = sorted({seed for by_seed in found for seed in by_seed})
-    ys = [[by_seed.get(seed) for by_seed in found] for seed in seeds]
-    return Series(encoder, [100 * share for share in shares], ys)
-
-
-def _per_encoder(
-    results: Results,
-    encoders: Sequence[str],
-    shares: Sequence[float],
-    title: str,
-    curve: Callable[..., Series],
-    y: str,
-    note: str,
-) -> Chapter:
-    items = [
+    over = [
         Lines(
-            f"{title}, {encoder}",
+            title,
             note,
-            "share of the directions",
+            "share of the data, %",
             y,
-            [curve(results, arm_of(encoder, share), name=f"{100 * share:g} %") for share in shares],
-            log_y=title == "Spectra",
-            y_range=(0.0, 1.02) if title == "Cumulative curves" else None,
+            [results.over(by_share, encoder, what) for encoder, by_share in arms.items()],
+            log_x=True,
+            percent=y.endswith("top-1"),
         )
-        for encoder in encoders
+        for title, note, y, what in OVER_SHARES
     ]
-    return Chapter(title, items, lede="A line for each share of the data.", layout="three")
-
-
-def _table(results: Results, encoders: Sequence[str], shares: Sequence[float]) -> Chapter:
-    reads: tuple[Read, ...] = (
-        auc_end,
-        lambda r: r.rank_share("backbone"),
-        lambda r: r.loss_end,
-        linear_end,
-        lambda r: r.knn_end,
+    table = results.table(
+        "Encoders and shares",
+        "At the last epoch; AUC and rank of the encoder's features on held-out images.",
+        {
+            "AUC": auc_end,
+            "Rank / d": rank_share("backbone"),
+            "Loss": loss_end,
+            "Linear": linear_end,
+            "k-NN": knn_end,
+        },
+        head="Encoder and share",
+        arms=[arm for by_share in arms.values() for arm in by_share.values() if len(results[arm])],
     )
-    rows: list[list[Any]] = [
-        [arm, results.kinds(arm), *(results.values(arm, read) for read in reads)]
-        for encoder in encoders
-        for share in shares
-        if len(results[arm := arm_of(encoder, share)])
+    return [
+        Chapter(
+            "From a small share of the data to all of it",
+            over,
+            "A line for each encoder, the smallest first. The band is from the lowest seed to the highest.",
+            layout="three",
+        ),
+        each(
+            "Cumulative curves",
+            "The mean height of a curve is the AUC: the higher, the more collapsed.",
+            "share of the spectrum they hold",
+            cumulative,
+            y_range=(0.0, 1.02),
+        ),
+        each(
+            "Spectra",
+            "Centred singular values over the largest.",
+            "singular value, relative",
+            relative,
+            log_y=True,
+        ),
+        Chapter("All numbers", [table]),
     ]
-    columns = ("Encoder and share", "Verdict", "AUC", "Rank / d", "Loss", "Linear", "k-NN")
-    note = "At the last epoch; AUC and rank of the encoder's features on held-out images."
-    return Chapter("All numbers", [Table("Encoders and shares", note, columns, rows)])

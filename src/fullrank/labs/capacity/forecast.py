@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fullrank.errors import UsageError
 from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, holds
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.forecast import Forecast, forecast
-from fullrank.labs._common.forecast_points import Point, points_of
+from fullrank.labs._common.forecast import Forecast
+from fullrank.labs._common.forecast_points import Point, fit_points, points_of
 from fullrank.labs._common.results import Results
 
 __all__ = ["Fitted", "forecast_chapter", "forecast_claims", "forecasts"]
@@ -32,12 +32,7 @@ def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitt
         runs = [result.folder / "run" for result in results if result.arm.startswith(f"{encoder}, ")]
         try:
             points = points_of(runs)
-            fit = forecast(
-                [point.auc for point in points],
-                [point.accuracy for point in points],
-                [point.group for point in points],
-                loss=[point.loss for point in points],
-            )
+            fit = fit_points(points)
         except UsageError as error:
             refused[encoder] = str(error)
         else:
@@ -54,8 +49,8 @@ def forecast_claims(fitted: Mapping[str, Fitted]) -> list[Claim]:
         "R² of runs left out: " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()),
         scores=scores,
     )
-    told = claim.told.replace(" seed", " encoder") if scores else "no encoder has runs enough"
-    return [Claim(claim.text, claim.verdict, told, claim.numbers)]
+    evidence = claim.evidence.replace(" seed", " encoder") if scores else "no encoder has runs enough"
+    return [replace(claim, evidence=evidence)]
 
 
 def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
@@ -125,11 +120,4 @@ def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
 
 
 def _numbers(fit: Forecast) -> list[float | None]:
-    return [
-        fit.labelled,
-        *fit.coefficients.values(),
-        fit.r2,
-        fit.loo_r2,
-        fit.loo_rmse,
-        fit.loo_mae,
-    ]
+    return [fit.labelled, *fit.coefficients.values(), fit.r2, fit.loo_r2, fit.loo_rmse, fit.loo_mae]

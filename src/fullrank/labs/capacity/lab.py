@@ -7,32 +7,13 @@ from typing import ClassVar
 
 from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
-from fullrank.labs._common.results import Results
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, comparable, linear_end
-from fullrank.labs.capacity.figures import Read, arm_of, chapters
+from fullrank.labs.capacity.figures import arm_of, chapters
 from fullrank.labs.capacity.forecast import forecast_chapter, forecast_claims, forecasts
 
 __all__ = ["Capacity", "shares_of"]
-
-LAPTOP = {
-    "data": "shapes",
-    "run": {"recipe": "shapes/simsiam", "limit": 2048, "epochs": 10, "knn_every": 5, "diagnostics_every": 0},
-    "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8", "16 channels": "resnet8-w16"},
-    "chunks": [1, 3, 10],
-}
-PAPER = {
-    "data": "imagenet",
-    "run": {"recipe": "imagenet/simsiam-resnet18", "epochs": 100, "knn_every": 50, "watch_every": 10},
-    "encoders": {"ResNet-18": "resnet18", "ResNet-34": "resnet34", "ResNet-50": "resnet50"},
-    "chunks": [1, 5, 10, 20, 50, 100],
-}
-TINY = {
-    "data": "shapes",
-    "run": {**LAPTOP["run"], "limit": 192, "batch_size": 32, "epochs": 4, "warmup_epochs": 0},  # type: ignore[dict-item]
-    "encoders": {"4 channels": "resnet8-w4", "8 channels": "resnet8-w8"},
-    "chunks": [1, 4],
-}
 
 
 @LABS.register("capacity")
@@ -46,9 +27,9 @@ class Capacity(Lab):
         "the cumulative singular values rises with the share of the data that the encoder is to hold, and "
         "accuracy falls. AUC and loss together forecast accuracy without labels."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each encoder and share; a share is the last chunk of the seed's ordering."""
         for name, backbone in preset["encoders"].items():
             for share, chunk in shares_of(preset).items():
@@ -72,7 +53,7 @@ class Capacity(Lab):
         return Findings(
             [*chapters(results, encoders, shares), *forecast_chapter(fits)],
             claims,
-            _words(results, encoders, shares),
+            _summary(results, encoders, shares),
             notes,
         )
 
@@ -90,27 +71,28 @@ def shares_of(preset: Settings) -> Mapping[float, int]:
 
 def _claims(results: Results, encoders: list[str], shares: list[float]) -> list[Claim]:
     """Of the smallest encoder against the largest, and of all data against the smallest share."""
-    small, large, few, every = encoders[0], encoders[-1], shares[0], shares[-1]
-    auc, accuracy = (
-        {(name, share): results.values(arm_of(name, share), read) for name in encoders for share in shares}
-        for read in (auc_end, linear_end)
-    )
+    (small, large), (few, every) = (encoders[0], encoders[-1]), (shares[0], shares[-1])
+    percent = {share: f"{100 * share:g} %" for share in (few, every)}
+    small_few, small_every = arm_of(small, few), arm_of(small, every)
 
     def rise(encoder: str) -> list[float]:
-        return [b - a for a, b in zip(auc[encoder, few], auc[encoder, every], strict=True)]
+        ends = [results.values(arm_of(encoder, share), auc_end) for share in (few, every)]
+        return [b - a for a, b in zip(*ends, strict=True)]
 
     return [
-        above(
+        results.above(
             "The small encoder collapses more when it is to hold all of the data.",
-            auc[small, every],
-            auc[small, few],
-            f"AUC with {100 * every:g} %",
-            f"with {100 * few:g} %",
+            auc_end,
+            small_every,
+            small_few,
+            f"AUC with {percent[every]}",
+            f"with {percent[few]}",
         ),
-        above(
+        results.above(
             "On all of the data, the small encoder is more collapsed than the large one.",
-            auc[small, every],
-            auc[large, every],
+            auc_end,
+            small_every,
+            arm_of(large, every),
             f"AUC of {small}",
             f"of {large}",
         ),
@@ -118,24 +100,25 @@ def _claims(results: Results, encoders: list[str], shares: list[float]) -> list[
             "More data collapses a small encoder more than a large one.",
             rise(small),
             rise(large),
-            f"rise of the AUC from {100 * few:g} % to {100 * every:g} %, {small}",
+            f"rise of the AUC from {percent[few]} to {percent[every]}, {small}",
             f"of {large}",
         ),
-        above(
+        results.above(
             "The small encoder's accuracy falls with more data.",
-            accuracy[small, few],
-            accuracy[small, every],
-            f"linear with {100 * few:g} %",
-            f"with {100 * every:g} %",
+            linear_end,
+            small_few,
+            small_every,
+            f"linear with {percent[few]}",
+            f"with {percent[every]}",
         ),
     ]
 
 
-def _words(results: Results, encoders: list[str], shares: list[float]) -> str:
+def _summary(results: Results, encoders: list[str], shares: list[float]) -> str:
     few, every = shares[0], shares[-1]
 
     def ends(encoder: str, read: Read) -> str:
         return " to ".join(spread(results.values(arm_of(encoder, share), read)) for share in (few, every))
 
-    told = [f"{name}: AUC {ends(name, auc_end)}, linear {ends(name, linear_end)}" for name in encoders]
-    return f"From {100 * few:g} % to {100 * every:g} % of the data – {'; '.join(told)}."
+    arms = [f"{name}: AUC {ends(name, auc_end)}, linear {ends(name, linear_end)}" for name in encoders]
+    return f"From {100 * few:g} % to {100 * every:g} % of the data – {'; '.join(arms)}."

@@ -1,32 +1,39 @@
-"""What the lab of codes shows: measures over the size of the dictionary, curves, and images."""
+"""Figures of the lab of codes: measures over the size of the dictionary, curves, and images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from fullrank.figures import Heat, Lines, Series, Table
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import cumulative, linear_end, relative
+from fullrank.labs._common.results import Read, Result, Results
+from fullrank.labs._common.selectors import (
+    cumulative_lines,
+    knn_end,
+    last,
+    linear_end,
+    loss,
+    loss_end,
+    rank_share,
+    relative_lines,
+)
 from fullrank.labs.codes.measures import loss_floor
 
-__all__ = ["Read", "agreed", "chapters", "corrected", "sizes_of"]
+__all__ = ["agreement", "chapters", "corrected", "sizes_of"]
 
-Read = Callable[[Result], "float | None"]
 ISOTROPIC = 0.5 * math.log(2 * math.pi * math.e)  # nats per dimension, of a Gaussian of variance 1
 
 
-def sizes_of(results: Results) -> dict[int, str]:
-    """Size of the dictionary to the name of its arm."""
-    return {int(results[arm][0].run.config["options"]["num_codes"]): arm for arm in results.arms}
+def sizes_of(results: Results) -> dict[float, str]:
+    """Size of the dictionary to the name of its arm, smallest first."""
+    sizes = {int(results[arm][0].run.config["options"]["num_codes"]): arm for arm in results.arms}
+    return dict(sorted(sizes.items()))
 
 
-def agreed(result: Result, what: str) -> float | None:
+def agreement(what: str) -> Read:
     """A number of the agreement of codes with classes; None without labels."""
-    found: float | None = (result.numbers["agreement"] or {}).get(what)
-    return found
+    return lambda result: (result.numbers["agreement"] or {}).get(what)
 
 
 def corrected(result: Result) -> float | None:
@@ -44,33 +51,10 @@ def chapters(results: Results) -> list[Chapter]:
 def _over_sizes(results: Results) -> Chapter:
     sizes = sizes_of(results)
 
-    def series(name: str, read: Read, dash: str = "solid") -> Series:
-        xs = sorted(sizes)
-        found = [{r.seed: read(r) for r in results[sizes[size]]} for size in xs]
-        seeds = sorted({seed for by_seed in found for seed in by_seed})
-        return Series(name, xs, [[by_seed.get(seed) for by_seed in found] for seed in seeds], dash)
+    def over(title: str, note: str, y: str, values: dict[str, Read], percent: bool = False) -> Lines:
+        series = [results.over(sizes, name, what) for name, what in values.items()]
+        return Lines(title, note, "codes in the dictionary", y, series, log_x=True, percent=percent)
 
-    def over(title: str, note: str, y: str, *lines: Series, percent: bool = False) -> Lines:
-        return Lines(title, note, "codes in the dictionary", y, lines, log_x=True, percent=percent)
-
-    rows: list[list[Any]] = [
-        [
-            arm,
-            results.kinds(arm),
-            *(
-                results.values(arm, read)
-                for read in (
-                    lambda r: r.last("erank_centred"),
-                    lambda r: r.numbers["usage"]["perplexity"],
-                    lambda r: agreed(r, "nmi"),
-                    lambda r: agreed(r, "ami"),
-                    linear_end,
-                    lambda r: r.knn_end,
-                )
-            ),
-        ]
-        for arm in (sizes[size] for size in sorted(sizes))
-    ]
     return Chapter(
         "Over the size of the dictionary",
         [
@@ -78,29 +62,34 @@ def _over_sizes(results: Results) -> Chapter:
                 "Effective rank",
                 "Centred, on held-out images; over the number of directions.",
                 "effective rank / d",
-                series("embedding", lambda r: r.rank_share()),
-                series("encoder's features", lambda r: r.rank_share("backbone")),
+                {"embedding": rank_share(), "encoder's features": rank_share("backbone")},
             ),
             over(
                 "Clusters against classes",
                 "An image belongs to its first code. AMI is NMI less what chance gives.",
                 "agreement",
-                series("NMI", lambda r: agreed(r, "nmi")),
-                series("AMI", lambda r: agreed(r, "ami")),
+                {"NMI": agreement("nmi"), "AMI": agreement("ami")},
             ),
             over(
                 "Accuracy",
                 "On the encoder's features.",
                 "top-1",
-                series("linear", linear_end),
-                series("k-NN", lambda r: r.knn_end),
+                {"linear": linear_end, "k-NN": knn_end},
                 percent=True,
             ),
-            Table(
+            results.table(
                 "Dictionaries",
                 "Rank of the embedding, centred. In use: codes, the exponential of the entropy of their use.",
-                ("Dictionary", "Verdict", "Rank", "In use", "NMI", "AMI", "Linear", "k-NN"),
-                rows,
+                {
+                    "Rank": last("erank_centred"),
+                    "In use": lambda result: result.numbers["usage"]["perplexity"],
+                    "NMI": agreement("nmi"),
+                    "AMI": agreement("ami"),
+                    "Linear": linear_end,
+                    "k-NN": knn_end,
+                },
+                head="Dictionary",
+                arms=sizes.values(),
             ),
         ],
         lede="The band is from the lowest seed to the highest.",
@@ -112,20 +101,14 @@ def _spectra(results: Results) -> Chapter:
     return Chapter(
         "Spectra of the embedding",
         [
-            Lines(
-                "Spectrum of the embedding",
-                "Centred singular values over the largest.",
-                "share of the directions",
-                "singular value, relative",
-                [relative(results, arm, "projector") for arm in results.arms],
-                log_y=True,
+            relative_lines(
+                results, "Spectrum of the embedding", "Centred singular values over the largest.", "projector"
             ),
-            Lines(
+            cumulative_lines(
+                results,
                 "Cumulative curve of the embedding",
                 "Its mean height is the AUC: the higher, the more collapsed.",
-                "share of the directions",
-                "share of the spectrum they hold",
-                [cumulative(results, arm, "projector") for arm in results.arms],
+                "projector",
             ),
         ],
     )
@@ -162,24 +145,23 @@ def _mixtures(results: Results) -> Chapter:
 
 def _images(results: Results) -> list[Chapter]:
     """One seed's, since images have no mean."""
-    shown = [("covariance", "dimension", "correlation"), ("adjacency", "image, by class", "cosine")]
-    titles = {"covariance": "Covariance", "adjacency": "Adjacency"}
     ledes = {
-        "covariance": "Of the first 64 dimensions, each scaled to a variance of 1; one seed. Decorrelated "
+        "Covariance": "Of the first 64 dimensions, each scaled to a variance of 1; one seed. Decorrelated "
         "dimensions show a diagonal alone.",
-        "adjacency": "Cosines between centred embeddings of held-out images, class after class; one seed. "
+        "Adjacency": "Cosines between centred embeddings of held-out images, class after class; one seed. "
         "Blocks are images that are told apart no more.",
     }
+    axes = {"Covariance": ("dimension", "correlation"), "Adjacency": ("image, by class", "cosine")}
     return [
         Chapter(
-            f"{titles[what]} of the embedding",
+            f"{title} of the embedding",
             [
-                Heat(f"{titles[what]}, {arm}", "", place, place, results[arm][0].numbers[what], label, True)
+                Heat(f"{title}, {arm}", "", place, place, results[arm][0].numbers[title.lower()], label, True)
                 for arm in results.arms
             ],
-            lede=ledes[what],
+            lede=ledes[title],
         )
-        for what, place, label in shown
+        for title, (place, label) in axes.items()
     ]
 
 
@@ -189,14 +171,14 @@ def _loss(results: Results) -> Chapter:
         return loss_floor(int(config["options"]["num_codes"]), int(config["batch_size"]))
 
     def above(result: Result) -> dict[int, float]:
-        return {epoch: loss - floor(result) for epoch, loss in result.loss.items()}
+        return {epoch: value - floor(result) for epoch, value in result.loss.items()}
 
     rows: list[list[Any]] = [
         [
             arm,
             math.log(results[arm][0].run.config["options"]["num_codes"]),
             floor(results[arm][0]),
-            results.values(arm, lambda r: r.loss_end),
+            results.values(arm, loss_end),
             results.values(arm, lambda r: above(r)[max(r.loss)]),
         ]
         for arm in results.arms
@@ -204,20 +186,15 @@ def _loss(results: Results) -> Chapter:
     return Chapter(
         "The loss and its floor",
         [
-            Lines(
+            results.lines(
                 "Loss above its floor",
                 "Less log(c / n), below which no batch of n images can be.",
-                "epoch",
                 "nats",
-                results.curves(above),
+                above,
                 {"floor": 0.0},
             ),
-            Lines(
-                "Loss",
-                "As it is logged: dictionaries of different sizes do not compare.",
-                "epoch",
-                "nats",
-                results.curves(lambda r: r.loss),
+            results.lines(
+                "Loss", "As it is logged: dictionaries of different sizes do not compare.", "nats", loss
             ),
             Table(
                 "Floors",

@@ -24,14 +24,10 @@ DRAWS = {"samples": 2000, "repeats": 5}
 
 
 def loss_floor(codes: int, rows: int) -> float:
-    """The least that CPLearn's loss can be with beta 1: `log(c / n)`, and 0 for no more codes than rows.
+    """Least value of CPLearn's loss with beta 1, c codes and batches of n rows: `log(c / n)`, and at least 0.
 
     Prior and invariance come to at least `log c - I(image; code)`, and n images hold at most log n of
     information (2410.04959).
-
-    Args:
-        codes: c, of the dictionary.
-        rows: n, of a batch.
 
     Example:
         >>> round(loss_floor(16384, 64), 3), loss_floor(10, 64)
@@ -42,10 +38,6 @@ def loss_floor(codes: int, rows: int) -> float:
 
 def of_codes(run: Path, components: Sequence[int]) -> dict[str, Any]:
     """Clusters by code, mixture entropies and images of covariance and adjacency, on held-out images.
-
-    Args:
-        run: the directory of a run of a method with codes.
-        components: of the mixtures; those above the number of images are left out.
 
     Returns:
         `agreement` and `usage` of the codes (None for `agreement` without labels); `mixture` and `legacy`,
@@ -101,11 +93,6 @@ def standardised_covariance(rows: Tensor) -> Tensor:
 
 def cosines_by_class(rows: Tensor, labels: Tensor | None, most: int = 100) -> Tensor:
     """Cosines between centred rows, as many of each class, one class after the other: [m, m], m <= most.
-
-    Args:
-        rows: [n, d].
-        labels: integers [n]; None takes the first rows as they come.
-        most: rows of the image.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])

@@ -1,30 +1,37 @@
-"""Claims, figures and words of the contrastive toys and of DirectCLR."""
+"""Findings of the contrastive toys and of DirectCLR, part by part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from fullrank.figures import Dots, Lines, Series, Table
+from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.results import Read, Result, Results
+from fullrank.labs._common.selectors import knn_dots, knn_end, last, rank_share
 from fullrank.labs.contrastive_toys.toys import LIVE_MARGIN
 
 __all__ = ["PARTS"]
 
 WEAK, STRONG = "noise 0.01", "noise 1.5"
+RANK = last("erank_centred", "backbone")
 
 
 def _live(result: Result) -> int:
     return int(result.numbers["live"][-1])
 
 
-def _last(result: Result) -> list[float]:
-    return list(result.numbers["log_spectra"][-1])
+def _ln_sigma(index: int) -> Read:
+    """A value of the last spectrum, in ln, counted from 1."""
+    return lambda result: float(result.numbers["log_spectra"][-1][index - 1])
+
+
+def _cliff(result: Result) -> float:
+    eighth, ninth = result.numbers["log_spectra"][-1][7:9]
+    return float(eighth - ninth)
 
 
 def _short(arm: str) -> str:
@@ -32,39 +39,29 @@ def _short(arm: str) -> str:
 
 
 def _spectra(results: Results, arms: Sequence[str], title: str, note: str) -> Lines:
-    series = [
-        Series(_short(arm), list(range(1, 17)), [_last(result) for result in results[arm]]) for arm in arms
-    ]
+    found = {arm: [list(result.numbers["log_spectra"][-1]) for result in results[arm]] for arm in arms}
+    series = [Series(_short(arm), list(range(1, 17)), ys) for arm, ys in found.items()]
     return Lines(title, note, "index (1 = largest)", "ln singular value", series)
 
 
 def _along(results: Results, arms: Sequence[str], title: str, note: str) -> Lines:
-    series = [
-        Series(_short(arm), results[arm][0].numbers["steps"], [r.numbers["live"] for r in results[arm]])
-        for arm in arms
-    ]
+    steps = {arm: results[arm][0].numbers["steps"] for arm in arms}
+    series = [Series(_short(arm), steps[arm], [r.numbers["live"] for r in results[arm]]) for arm in arms]
     return Lines(title, note, "step", "directions in use", series)
 
 
 def _table(results: Results, title: str, note: str) -> Table:
     """Live directions, and the ends of the spectrum on either side of the eighth value."""
-    rows: list[list[Any]] = [
-        [
-            arm,
-            results.values(arm, _live),
-            *([_last(r)[place] for r in results[arm]] for place in (0, 7, 8, 15)),
-        ]
-        for arm in results.arms
-    ]
-    return Table(title, note, ("Toy", "In use", "ln σ 1", "ln σ 8", "ln σ 9", "ln σ 16"), rows)
+    columns: dict[str, Read] = {"In use": _live, **{f"ln σ {k}": _ln_sigma(k) for k in (1, 8, 9, 16)}}
+    return results.table(title, note, columns, head="Toy", verdict=False)
 
 
-def _augmentation(results: Results) -> tuple[list[Claim], list[Chapter], str]:
+def _augmentation(results: Results) -> Findings:
     """Strong augmentation, over its amplitude."""
-    amplitudes = {arm: float(arm.removeprefix("noise ")) for arm in results.arms}
+    amplitudes = {float(arm.removeprefix("noise ")): arm for arm in results.arms}
     claims = []
-    if {WEAK, STRONG} <= amplitudes.keys():
-        ends = [(_last(result)[7], _last(result)[8]) for result in results[STRONG]]
+    if {WEAK, STRONG} <= set(results.arms):
+        eighth, ninth = (spread(results.values(STRONG, _ln_sigma(k))) for k in (8, 9))
         claims = [
             holds(
                 f"{WEAK.capitalize()} leaves all 16 directions in use.",
@@ -74,13 +71,11 @@ def _augmentation(results: Results) -> tuple[list[Claim], list[Chapter], str]:
             holds(
                 f"{STRONG.capitalize()} on 8 coordinates leaves 8 in use.",
                 [_live(result) == 8 for result in results[STRONG]],
-                f"in use {spread(results.values(STRONG, _live))}; ln σ of the 8th "
-                f"{spread([eighth for eighth, _ in ends])}, of the 9th "
-                f"{spread([ninth for _, ninth in ends])}",
+                f"in use {spread(results.values(STRONG, _live))}; ln σ of the 8th {eighth}, "
+                f"of the 9th {ninth}",
             ),
         ]
-    onsets = _onsets(results, amplitudes)
-    if onsets:
+    if onsets := _onsets(results, amplitudes):
         claims.append(
             holds(
                 "Directions die once their noise is as large as the data, and not at half of that.",
@@ -89,15 +84,8 @@ def _augmentation(results: Results) -> tuple[list[Claim], list[Chapter], str]:
                 onsets=onsets,
             )
         )
-    by_seed = [
-        [float(_live(result)) for arm in amplitudes for result in results[arm] if result.seed == seed]
-        for seed in results.whole_seeds
-    ]
-    xs = list(amplitudes.values())
-    gap = [
-        [_last(r)[7] - _last(r)[8] for arm in amplitudes for r in results[arm] if r.seed == seed]
-        for seed in results.whole_seeds
-    ]
+    whole = Results([result for result in results if result.seed in results.whole_seeds])
+    large = {"as large as the data": 1.0}
     chapters = [
         Chapter(
             "Strong augmentation: one linear layer",
@@ -122,78 +110,56 @@ def _augmentation(results: Results) -> tuple[list[Claim], list[Chapter], str]:
                     "Noise is on 8 of 16 coordinates; the data's deviation is 1.",
                     "amplitude of the noise",
                     "directions in use",
-                    [Series("in use", xs, by_seed)],
+                    [whole.over(amplitudes, "in use", lambda result: float(_live(result)))],
                     {"free of noise": 8.0},
-                    {"as large as the data": 1.0},
+                    large,
                 ),
                 Lines(
                     "The cliff between the halves",
                     "The 8th value less the 9th, in ln: it opens gradually.",
                     "amplitude of the noise",
                     "ln σ 8 less ln σ 9",
-                    [Series("cliff", xs, gap)],
+                    [whole.over(amplitudes, "cliff", _cliff)],
                     {"not in use": LIVE_MARGIN},
-                    {"as large as the data": 1.0},
+                    large,
                 ),
             ],
             "The gap opens gradually; what counts as in use decides when the rank drops.",
         ),
     ]
     first = f"the first direction is lost at {spread(onsets)}" if onsets else "no direction is lost"
-    return claims, chapters, f"Strong augmentation: {first}."
+    return Findings(chapters, claims, f"Strong augmentation: {first}.")
 
 
-def _onsets(results: Results, amplitudes: Mapping[str, float]) -> list[float]:
+def _onsets(results: Results, amplitudes: Mapping[float, str]) -> list[float]:
     """By seed, the least amplitude that costs a direction; seeds that lose none are left out."""
     found = []
     for seed in results.whole_seeds:
-        lost = [
-            amplitudes[result.arm]
-            for result in results
-            if result.seed == seed and _live(result) < len(_last(result))
-        ]
+        one = Results([result for result in results if result.seed == seed])
+        lost = [amplitude for amplitude, arm in amplitudes.items() if min(one.values(arm, _live)) < 16]
         found += [min(lost)] if lost else []
     return found
 
 
-def _layers(results: Results) -> tuple[list[Claim], list[Chapter], str]:
+def _layers(results: Results) -> Findings:
     """Implicit regularisation, over layers and starts."""
     decaying, uniform = (
         [arm for arm in results.arms if arm.endswith(f"{init} start")] for init in ("decaying", "uniform")
     )
     claims = []
     for shallow, deep in pairwise(decaying):
-        claims.append(
-            above(
-                f"{deep.partition(',')[0]} keep fewer directions than {shallow.partition(',')[0]}.",
-                results.values(shallow, _live),
-                results.values(deep, _live),
-                f"in use with {shallow.partition(',')[0]}",
-                f"with {deep.partition(',')[0]}",
-            )
-        )
+        few, many = shallow.partition(",")[0], deep.partition(",")[0]
+        text = f"{many} keep fewer directions than {few}."
+        claims.append(results.above(text, _live, shallow, deep, f"in use with {few}", f"with {many}"))
     for ours, other in list(zip(decaying, uniform, strict=True))[1:2]:
-        claims.append(
-            above(
-                "The decaying start is what it takes: two layers from a uniform start keep more.",
-                results.values(other, _live),
-                results.values(ours, _live),
-                "in use, uniform start",
-                "decaying start",
-            )
-        )
+        text = "The decaying start is what it takes: two layers from a uniform start keep more."
+        claims.append(results.above(text, _live, other, ours, "in use, uniform start", "decaying start"))
+    weights = "Singular values exp(−0.35 i) in each layer.", "PyTorch's usual weights, within ±1/4."
     chapter = Chapter(
         "Implicit regularisation: several linear layers",
         [
-            _spectra(
-                results,
-                decaying,
-                "Spectra from decaying starts",
-                "Singular values exp(−0.35 i) in each layer.",
-            ),
-            _spectra(
-                results, uniform, "Spectra from uniform starts", "PyTorch's usual weights, within ±1/4."
-            ),
+            _spectra(results, decaying, "Spectra from decaying starts", weights[0]),
+            _spectra(results, uniform, "Spectra from uniform starts", weights[1]),
             _along(
                 results, decaying, "Directions in use from decaying starts", "They are recruited one by one."
             ),
@@ -205,20 +171,20 @@ def _layers(results: Results) -> tuple[list[Claim], list[Chapter], str]:
         "Hardly any noise (0.001): nothing but depth can cost a direction.",
         ordered=True,
     )
-    counts = ", ".join(f"{arm} {spread(results.values(arm, _live))}" for arm in results.arms)
-    return claims, [chapter], f"Directions in use of 16: {counts}."
+    counts = ", ".join(results.spreads(arm, {arm: _live}) for arm in results.arms)
+    return Findings([chapter], claims, f"Directions in use of 16: {counts}.")
 
 
-def _subvector(results: Results) -> tuple[list[Claim], list[Chapter], str]:
+def _subvector(results: Results) -> Findings:
     """The loss on a part of the outputs, without layers above."""
-    weakest = results.by_arm(lambda r: _last(r)[-1])
+    weakest = _ln_sigma(16)
     chapter = Chapter(
         "The sub-vector on the toy",
         [
             _spectra(
                 results, results.arms, "Spectra of all outputs", "Outputs that the loss does not see stay."
             ),
-            Dots("The weakest direction", "Of 16.", "ln singular value", weakest),
+            results.dots("The weakest direction", "Of 16.", "ln singular value", weakest),
             _table(
                 results,
                 "Sub-vector",
@@ -230,47 +196,28 @@ def _subvector(results: Results) -> tuple[list[Claim], list[Chapter], str]:
         "reaches the other channels: what is seen here is the bare sub-vector.",
         ordered=True,
     )
-    told = ", ".join(f"{arm} {spread(found)}" for arm, found in weakest.items())
-    return [], [chapter], f"Sub-vector on the toy, ln σ of the weakest direction: {told}."
+    ends = ", ".join(results.spreads(arm, {arm: weakest}) for arm in results.arms)
+    return Findings([chapter], [], f"Sub-vector on the toy, ln σ of the weakest direction: {ends}.")
 
 
-def _directclr(results: Results) -> tuple[list[Claim], list[Chapter], str]:
+def _directclr(results: Results) -> Findings:
     """DirectCLR on images."""
-
-    def share(result: Result) -> float | None:
-        return result.rank_share("backbone")
-
     *some, every = results.arms
     claims: list[Claim] = []
     if some:
-        best = max(some, key=lambda arm: float(np.mean(results.values(arm, lambda r: r.knn_end) or [0.0])))
+        best = max(some, key=lambda arm: float(np.mean(results.values(arm, knn_end) or [0.0])))
+        text = f"A sub-vector does better than all channels (the best, {best})."
         claims = [
-            above(
-                f"A sub-vector does better than all channels (the best, {best}).",
-                results.values(best, lambda r: r.knn_end),
-                results.values(every, lambda r: r.knn_end),
-                "k-NN",
-                f"with {every}",
-            ),
+            results.above(text, knn_end, best, every, "k-NN", f"with {every}"),
             above(
                 f"All channels keep a rank above that of the channels contrasted ({some[0]}).",
-                results.values(some[0], lambda r: r.last("erank_centred", "backbone")),
-                results.values(some[0], lambda r: float(r.width("projector"))),
+                results.values(some[0], RANK),
+                results.values(some[0], lambda result: float(result.width("projector"))),
                 "rank of the features",
                 "channels contrasted",
             ),
         ]
     untrained = {"untrained": results[0].knn[0]} if 0 in results[0].knn else {}
-    rows: list[list[Any]] = [
-        [
-            arm,
-            results.kinds(arm),
-            results.values(arm, lambda r: r.last("erank_centred", "backbone")),
-            results.values(arm, share),
-            results.values(arm, lambda r: r.knn_end),
-        ]
-        for arm in results.arms
-    ]
     chapter = Chapter(
         "DirectCLR: contrasting some channels of the features",
         [
@@ -279,34 +226,27 @@ def _directclr(results: Results) -> tuple[list[Claim], list[Chapter], str]:
                 "Of all channels, centred.",
                 "index (1 = largest)",
                 "singular value",
-                [results.spectrum(arm, "centred", "backbone") for arm in results.arms],
+                results.spectra("centred", "backbone"),
                 log_y=True,
             ),
-            Dots(
-                "k-NN (DirectCLR)",
-                "On all features, whatever the loss saw.",
-                "k-NN top-1",
-                results.by_arm(lambda r: r.knn_end),
-                untrained,
-                percent=True,
-            ),
-            Table(
+            knn_dots(results, "k-NN (DirectCLR)", "On all features, whatever the loss saw.", untrained),
+            results.table(
                 "DirectCLR over its channels",
                 "At the last epoch; rank of all features.",
-                ("Contrasted", "Verdict", "Rank", "Rank / d", "k-NN"),
-                rows,
+                {"Rank": RANK, "Rank / d": rank_share("backbone"), "k-NN": knn_end},
+                head="Contrasted",
             ),
         ],
         ordered=True,
     )
-    told = ", ".join(f"{arm} {spread(results.values(arm, lambda r: r.knn_end))}" for arm in results.arms)
-    return claims, [chapter], f"DirectCLR's k-NN by what it contrasts: {told}."
+    ends = ", ".join(results.spreads(arm, {arm: knn_end}) for arm in results.arms)
+    return Findings([chapter], claims, f"DirectCLR's k-NN by what it contrasts: {ends}.")
 
 
-PARTS: Mapping[str, Callable[[Results], tuple[list[Claim], list[Chapter], str]]] = {
+PARTS: Mapping[str, Callable[[Results], Findings]] = {
     "augmentation": _augmentation,
     "layers": _layers,
     "subvector": _subvector,
     "directclr": _directclr,
 }
-"""What each part comes to: claims, chapters, a sentence."""
+"""Part to what makes its findings."""

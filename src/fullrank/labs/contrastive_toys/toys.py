@@ -42,17 +42,11 @@ class ContrastiveToy:
 
     Attributes:
         layers: bias-free layers, each dim x dim.
-        lr: learning rate.
         noise: amplitude of the standard normal noise that each view adds.
         noisy_dims: coordinates that get it, the last ones; the others are the same in both views.
         init: uniform in (-1/4, 1/4) (more generally 1/sqrt(dim)), or `decaying`: random singular vectors and
             singular values `exp(-decay * i)`, i = 0 .. dim-1.
-        decay: of the decaying start.
         subvector: the loss sees only that many of the outputs, the first (DirectCLR); 0: all.
-        dim: of points and outputs.
-        points: standard normal training points.
-        batch_size: points per step; the other points of a batch are the negatives.
-        steps: updates.
         temperature: of InfoNCE on the outputs as they are, not normalised.
         seed: of points, weights, batches and noise.
         record_every: updates between spectra.

@@ -1,4 +1,4 @@
-"""What the lab of data orders shows."""
+"""Figures of the lab of data orders."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import numpy as np
 from fullrank.figures import Lines, Series, Table
 from fullrank.images.data_order import DataOrder
 from fullrank.labs._common.findings import Chapter
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
+    along,
     auc_end,
-    cumulative,
+    cumulative_lines,
+    knn_end,
+    knn_lines,
     linear,
     linear_end,
+    loss,
+    loss_end,
     null_end,
-    relative,
+    rank_share,
+    relative_lines,
     untrained,
 )
 
@@ -57,74 +63,48 @@ def images_in_use(config: Mapping[str, Any]) -> tuple[dict[int, float], dict[int
 
 
 def chapters(results: Results, switch: int | None) -> list[Chapter]:
-    """Orders, what they do along training, hybrid against multi-epoch, and the end.
-
-    Args:
-        results: of all arms.
-        switch: epochs of the hybrid's single pass.
-    """
+    """Orders, curves along training, hybrid (`switch` epochs of a single pass) against iid, and the end."""
     return [_orders(results), _along(results), _hybrid(results, switch), _end(results)]
 
 
 def _orders(results: Results) -> Chapter:
-    def share(place: int, arm: str) -> Series:
-        return results.curve(arm, lambda r: images_in_use(r.run.config)[place])
+    def share(title: str, note: str, place: int) -> Lines:
+        used = lambda result: images_in_use(result.run.config)[place]  # noqa: E731
+        return results.lines(title, note, "share of the images", used, percent=True)
 
     return Chapter(
         "Which images when",
         [
-            Lines(
-                "Images in use",
-                "Share of the training images that an epoch draws its batches from.",
-                "epoch",
-                "share of the images",
-                [share(0, arm) for arm in results.arms],
-                percent=True,
-            ),
-            Lines(
-                "Images seen so far",
-                "Share that some epoch until then drew from.",
-                "epoch",
-                "share of the images",
-                [share(1, arm) for arm in results.arms],
-                percent=True,
-            ),
+            share("Images in use", "Share of the training images that an epoch draws its batches from.", 0),
+            share("Images seen so far", "Share that some epoch until then drew from.", 1),
         ],
     )
 
 
 def _along(results: Results) -> Chapter:
-    def measured(title: str, note: str, y: str, measure: str, null: str = "") -> Lines:
-        level = null_end(results, measure, "backbone") if null else None
-        curves = results.curves(lambda r: r.along(measure, "backbone"))
-        return Lines(title, note, "epoch", y, curves, {null: level} if level is not None else {})
+    def measured(title: str, note: str, y: str, metric: str, baseline: str = "") -> Lines:
+        level = null_end(results, metric, "backbone") if baseline else None
+        references = {baseline: level} if level is not None else {}
+        return results.lines(title, note, y, along(metric, "backbone"), references)
 
     return Chapter(
         "Along training",
         [
-            Lines(
+            results.lines(
                 "Linear accuracy",
                 "Of a linear classifier trained beside the encoder.",
-                "epoch",
                 "linear top-1",
-                results.curves(linear),
+                linear,
                 percent=True,
             ),
-            Lines(
+            knn_lines(
+                results,
                 "k-NN accuracy",
                 "On the encoder's features; epoch 0 is the untrained network.",
-                "epoch",
-                "k-NN top-1",
-                results.curves(lambda r: r.knn),
                 untrained(results),
-                percent=True,
             ),
-            Lines(
-                "Loss",
-                "On the images in use: collapse need not show here.",
-                "epoch",
-                "negative cosine",
-                results.curves(lambda r: r.loss),
+            results.lines(
+                "Loss", "On the images in use: collapse need not show here.", "negative cosine", loss
             ),
             measured("AUC", "Higher is more collapsed; 1 is rank one.", "AUC", "auc", "isotropic"),
             measured(
@@ -143,26 +123,24 @@ def _along(results: Results) -> Chapter:
 
 
 def _hybrid(results: Results, switch: int | None) -> Chapter:
-    arms = [arm for arm in HYBRID if arm in results.arms]
+    some = Results([result for result in results if result.arm in HYBRID])
     marks = {"hybrid goes over to all images": float(switch)} if switch else {}
     return Chapter(
         "Hybrid against multi-epoch",
         [
-            Lines(
+            some.lines(
                 "Linear accuracy, hybrid against multi-epoch",
                 "The hybrid is the single pass until the mark, and iid from there on.",
-                "epoch",
                 "linear top-1",
-                [results.curve(arm, linear) for arm in arms],
+                linear,
                 marks=marks,
                 percent=True,
             ),
-            Lines(
+            some.lines(
                 "AUC, hybrid against multi-epoch",
                 "Of the encoder's features; higher is more collapsed.",
-                "epoch",
                 "AUC",
-                [results.curve(arm, lambda r: r.along("auc", "backbone")) for arm in arms],
+                along("auc", "backbone"),
                 marks=marks,
             ),
         ],
@@ -173,53 +151,41 @@ def _end(results: Results) -> Chapter:
     def used(result: Result) -> float:
         return images_in_use(result.run.config)[1][int(result.run.config["epochs"])]
 
+    columns: dict[str, Read] = {
+        "AUC": auc_end,
+        "Rank / d": rank_share("backbone"),
+        "Linear": linear_end,
+        "k-NN": knn_end,
+        "Loss": loss_end,
+    }
     rows: list[list[Any]] = [
         [
             arm,
             results.kinds(arm),
             f"{used(results[arm][0]):.0%}",
-            *(
-                results.values(arm, read)
-                for read in (
-                    auc_end,
-                    lambda r: r.rank_share("backbone"),
-                    linear_end,
-                    lambda r: r.knn_end,
-                    lambda r: r.loss_end,
-                )
-            ),
+            *(results.values(arm, read) for read in columns.values()),
             results[arm][0].run.epochs[-1].step,
         ]
         for arm in results.arms
     ]
+    straight = Series("isotropic", [0.0, 1.0], [[0.0, 1.0]], "dot")  # of equal singular values
     return Chapter(
         "At the end",
         [
-            Lines(
-                "Spectrum",
-                "Of the encoder's features, centred, over the largest value.",
-                "share of the directions",
-                "singular value, relative",
-                [relative(results, arm) for arm in results.arms],
-                log_y=True,
+            relative_lines(
+                results, "Spectrum", "Of the encoder's features, centred, over the largest value."
             ),
-            Lines(
+            cumulative_lines(
+                results,
                 "Cumulative curve",
                 "Its mean height is the AUC; the straight line has none collapsed.",
-                "share of the directions",
-                "share of the spectrum they hold",
-                [*(cumulative(results, arm) for arm in results.arms), _straight()],
+                more=[straight],
             ),
             Table(
                 "Orders",
                 "At the last epoch, on held-out images; AUC and rank of the encoder's features.",
-                ("Order", "Verdict", "Images seen", "AUC", "Rank / d", "Linear", "k-NN", "Loss", "Steps"),
+                ("Order", "Verdict", "Images seen", *columns, "Steps"),
                 rows,
             ),
         ],
     )
-
-
-def _straight() -> Series:
-    """The cumulative curve of equal singular values."""
-    return Series("isotropic", [0.0, 1.0], [[0.0, 1.0]], "dot")

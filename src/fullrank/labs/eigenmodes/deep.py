@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fullrank.figures import Dots, Lines, Series, Table
+from fullrank.figures import Lines, Series
 from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Settings
 from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.selectors import knn_dots, knn_end, knn_gain, knn_lines, last, untrained
 
-__all__ = ["arms", "chapters", "claims", "half_times", "rate_spread", "words"]
+__all__ = ["arms", "findings", "half_times", "rate_spread", "without_average"]
 
 METHODS = {"DirectPred": "directpred", "IsoLoss": "isoloss", "BYOL": "byol"}
 DISTANCES = ("euclidean", "cosine")
@@ -110,35 +111,39 @@ def _eigenvalues(result: Result) -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(found)), np.array([values**2 for values in found.values()])
 
 
-def claims(part: str, results: Results) -> list[Claim]:
-    """What the paper says about a part."""
+def findings(part: str, results: Results) -> Findings:
+    """Findings of a part."""
+    return Findings(_chapters(part, results), _claims(part, results), _summary(part, results))
+
+
+def _claims(part: str, results: Results) -> list[Claim]:
     if part == "deep":
         return [claim for distance in DISTANCES for claim in _compared(results, distance)]
     if part == "linear":
-        found = []
-        for arm in results.arms:
-            ends = [_mean_alignment(result) for result in results[arm]]
-            found.append(
-                above(
-                    f"{arm}: its eigenvectors come to be those of the correlation.",
-                    [last for _, last in ends],
-                    [first for first, _ in ends],
-                    "mean alignment at the end",
-                    "after the first epoch",
-                )
-            )
-        return found
-    if part == "no-ema":
-        arm = "IsoLoss, no EMA"
-        return [
-            holds(
-                "IsoLoss trains without a moving average.",
-                [r.verdict == "healthy" and (r.knn_gain or 0.0) > 0 for r in results[arm]],
-                f"{results.kinds(arm)}, k-NN {spread(results.values(arm, lambda r: r.knn_end))}, "
-                f"above untrained by {spread(results.values(arm, lambda r: r.knn_gain))}",
-            )
-        ] if results[arm] else []  # fmt: skip
-    return []
+        return [_aligned(results, arm) for arm in results.arms]
+    return [without_average(results, "IsoLoss")] if results["IsoLoss, no EMA"] else []
+
+
+def without_average(results: Results, method: str) -> Claim:
+    """A claim that a method trains without a moving average: healthy, and better than untrained."""
+    arm = f"{method}, no EMA"
+    gain = spread(results.values(arm, knn_gain))
+    return holds(
+        f"{method} trains without a moving average.",
+        [result.verdict == "healthy" and (knn_gain(result) or 0.0) > 0 for result in results[arm]],
+        f"{results.kinds(arm)}, {results.spreads(arm, {'k-NN': knn_end})}, above untrained by {gain}",
+    )
+
+
+def _aligned(results: Results, arm: str) -> Claim:
+    ends = [_mean_alignment(result) for result in results[arm]]
+    return above(
+        f"{arm}: its eigenvectors come to be those of the correlation.",
+        [after for _, after in ends],
+        [before for before, _ in ends],
+        "mean alignment at the end",
+        "after the first epoch",
+    )
 
 
 def _compared(results: Results, distance: str) -> list[Claim]:
@@ -147,17 +152,19 @@ def _compared(results: Results, distance: str) -> list[Claim]:
     if not {iso, base} <= set(results.arms):
         return []
     return [
-        above(
+        results.above(
             f"deep, {distance}: IsoLoss's modes converge at more equal rates than DirectPred's.",
-            results.values(base, rate_spread),
-            results.values(iso, rate_spread),
+            rate_spread,
+            base,
+            iso,
             "spread of ln half times, DirectPred",
             "IsoLoss",
         ),
-        above(
+        results.above(
             f"deep, {distance}: IsoLoss learns faster early on.",
-            results.values(iso, _early),
-            results.values(base, _early),
+            _early,
+            iso,
+            base,
             f"k-NN after {EARLY:.0%} of the epochs, IsoLoss",
             "DirectPred",
         ),
@@ -182,52 +189,33 @@ def _mean_alignment(result: Result) -> tuple[float, float]:
     return means[0], means[-1]
 
 
-def chapters(part: str, results: Results) -> list[Chapter]:
+def _chapters(part: str, results: Results) -> list[Chapter]:
     """A part's small multiples, then what the arms are worth."""
-    if part == "linear":
-        items: list[Any] = [_alignment(results, arm) for arm in results.arms]
-    else:
-        items = [_spectra(part, results, arm) for arm in results.arms]
-    reads: tuple[Any, ...] = (
-        rate_spread,
-        lambda r: r.last("erank_centred"),
-        lambda r: r.last("participation_ratio"),
-        _early,
-        lambda r: r.knn_end,
-    )
-    rows: list[list[Any]] = [
-        [arm, results.kinds(arm), *(results.values(arm, read) for read in reads)] for arm in results.arms
-    ]
-    untrained = [result.knn[0] for result in results if 0 in result.knn]
-    worth: list[Any] = [
-        Lines(
+    linear = part == "linear"
+    items = [_alignment(results, arm) if linear else _spectra(part, results, arm) for arm in results.arms]
+    outcome: list[Any] = [
+        knn_lines(
+            results,
             f"k-NN along training ({part})",
             "On backbone features; epoch 0 is the untrained network.",
-            "epoch",
-            "k-NN top-1",
-            results.curves(lambda r: r.knn),
-            percent=True,
         ),
-        Dots(
-            f"k-NN at the end ({part})",
-            "On backbone features.",
-            "k-NN top-1",
-            results.by_arm(lambda r: r.knn_end),
-            {"untrained": float(np.mean(untrained))} if untrained else {},
-            percent=True,
-        ),
-        Table(
+        knn_dots(results, f"k-NN at the end ({part})", "On backbone features.", untrained(results)),
+        results.table(
             f"Modes and what they are worth ({part})",
             "Spread: standard deviation over modes of ln half time. Rank and participation at the projector, "
             f"at the end; early: after {EARLY:.0%} of the epochs.",
-            ("Arm", "Verdict", "Spread", "Effective rank", "Participation", "k-NN early", "k-NN"),
-            rows,
+            {
+                "Spread": rate_spread,
+                "Effective rank": last("erank_centred"),
+                "Participation": last("participation_ratio"),
+                "k-NN early": _early,
+                "k-NN": knn_end,
+            },
         ),
     ]
-    layout = "two" if part == "linear" else "three"
     return [
-        Chapter(TITLES[part], items, LEDES[part], layout, ordered=True),
-        Chapter(f"What the modes are worth ({part})", worth),
+        Chapter(TITLES[part], items, LEDES[part], "two" if linear else "three", ordered=True),
+        Chapter(f"What the modes are worth ({part})", outcome),
     ]
 
 
@@ -279,19 +267,15 @@ def _alignment(results: Results, arm: str) -> Lines:
     )
 
 
-def words(part: str, results: Results) -> str:
-    """A sentence about a part."""
+def _summary(part: str, results: Results) -> str:
     if part == "linear":
-        told = [
-            f"{arm} {spread([_mean_alignment(r)[0] for r in results[arm]])} after the first epoch, "
-            f"{spread([_mean_alignment(r)[1] for r in results[arm]])} at the end"
-            for arm in results.arms
+        ends = {arm: [_mean_alignment(result) for result in results[arm]] for arm in results.arms}
+        arms = [
+            f"{arm} {spread([before for before, _ in found])} after the first epoch, "
+            f"{spread([after for _, after in found])} at the end"
+            for arm, found in ends.items()
         ]
-        return f"Mean alignment: {'; '.join(told)}."
-    told = [
-        f"{arm} – {results.kinds(arm)}, "
-        f"rank {spread(results.values(arm, lambda r: r.last('erank_centred')))}, "
-        f"k-NN {spread(results.values(arm, lambda r: r.knn_end))}"
-        for arm in results.arms
-    ]
-    return f"{part.capitalize()}: {'; '.join(told)}."
+        return f"Mean alignment: {'; '.join(arms)}."
+    columns = {"rank": last("erank_centred"), "k-NN": knn_end}
+    arms = [f"{arm} – {results.kinds(arm)}, {results.spreads(arm, columns)}" for arm in results.arms]
+    return f"{part.capitalize()}: {'; '.join(arms)}."

@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from fullrank.figures import Dots, Table
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.claims import Claim, spread
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Settings
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Results
+from fullrank.labs._common.selectors import knn_dots, knn_end, last
+from fullrank.labs.eigenmodes.deep import without_average
 
-__all__ = ["METHODS", "arms", "chapters", "claims", "words"]
+__all__ = ["METHODS", "arms", "findings"]
 
 METHODS = {
     "BYOL": "byol",
@@ -44,103 +46,61 @@ def arms(own: Settings) -> Iterable[tuple[str, dict[str, Any]]]:
             yield f"{name}, {average}, matched", {**run, **MATCHED, "options": {**heads, **memory}}
 
 
-def _matched(results: Results, name: str, average: str) -> str:
-    """The arm of the matched comparison, which may be that of the published one."""
-    arm = f"{name}, {average}, matched"
-    return arm if arm in results.arms else f"{name}, {average}"
-
-
-def claims(results: Results) -> list[Claim]:
-    """IsoLoss and IsoCopy train without a moving average, and better than their counterparts."""
-    found = []
+def findings(results: Results) -> Findings:
+    """What the moving average is worth, as published and matched."""
+    claims: list[Claim] = []
     for ours, other in (("IsoLoss", "DirectPred"), ("IsoCopy", "DirectCopy")):
         arm, against = f"{ours}, no EMA", f"{other}, no EMA"
-        knn = results.values(arm, _knn)
-        found += [
-            holds(
-                f"{ours} trains without a moving average.",
-                [r.verdict == "healthy" and (r.knn_gain or 0.0) > 0 for r in results[arm]],
-                f"{results.kinds(arm)}, k-NN {spread(knn)}, above untrained by "
-                f"{spread(results.values(arm, lambda r: r.knn_gain))}",
-            ),
-            above(
-                f"Without a moving average {ours} does better than {other}.",
-                knn,
-                results.values(against, _knn),
-                f"k-NN, {ours}",
-                other,
-            ),
+        text = f"Without a moving average {ours} does better than {other}."
+        claims += [
+            without_average(results, ours),
+            results.above(text, knn_end, arm, against, f"k-NN, {ours}", other),
         ]
-    return found
-
-
-def chapters(results: Results) -> list[Chapter]:
-    """What the average is worth, confounded and matched."""
-    rows: list[list[Any]] = []
     gaps: dict[str, list[float | None]] = {}
+    rows, sentences = list[list[Any]](), []
     for name in METHODS:
-        row: list[Any] = [name]
-        for told, pair in (
-            ("as published", (f"{name}, EMA", f"{name}, no EMA")),
-            ("matched", tuple(_matched(results, name, average) for average in ("EMA", "no EMA"))),
-        ):
-            gap = _gap(results, *pair)
-            gaps[f"{name}, {told}"] = gap
-            row += [results.values(pair[0], _knn), results.values(pair[1], _knn), gap]
-        rows.append(row)
-    by_arm = results.by_arm(_knn)
-    kinds: list[list[Any]] = [
-        [
-            arm,
-            results.kinds(arm),
-            results.values(arm, lambda r: r.last("erank_centred")),
-            results.values(arm, _knn),
+        published = f"{name}, EMA", f"{name}, no EMA"
+        pairs = {"as published": published, "matched": tuple(_matched(results, arm) for arm in published)}
+        own = {kind: _gap(results, *pair) for kind, pair in pairs.items()}
+        gaps |= {f"{name}, {kind}": gap for kind, gap in own.items()}
+        values = [
+            [*(results.values(arm, knn_end) for arm in pair), own[kind]] for kind, pair in pairs.items()
         ]
-        for arm in results.arms
+        rows.append([name, *values[0], *values[1]])
+        sentences.append(f"{name} " + ", ".join(f"{spread(gap)} {kind}" for kind, gap in own.items()))
+    items: list[Any] = [
+        Dots(
+            "What the moving average is worth",
+            "k-NN with it less k-NN without it, seed by seed.",
+            "change of k-NN",
+            gaps,
+            {"none": 0.0},
+            percent=True,
+        ),
+        knn_dots(results, "k-NN of all runs", "On backbone features."),
+        Table(
+            "With and without a moving average",
+            "As published: LARS with it, SGD without; other rates, other memory of the correlation. "
+            "Matched: SGD at 0.1, decay 1e-4, memory 0.5 for all.",
+            ("Method", "EMA", "No EMA", "Gap", "EMA, matched", "No EMA, matched", "Gap, matched"),
+            rows,
+        ),
+        results.table(
+            "All runs", "At the end.", {"Effective rank": last("erank_centred"), "k-NN": knn_end}, head="Run"
+        ),
     ]
-    return [
-        Chapter(
-            "The ten runs, as published and matched",
-            [
-                Dots(
-                    "What the moving average is worth",
-                    "k-NN with it less k-NN without it, seed by seed.",
-                    "change of k-NN",
-                    gaps,
-                    {"none": 0.0},
-                    percent=True,
-                ),
-                Dots("k-NN of all runs", "On backbone features.", "k-NN top-1", by_arm, percent=True),
-                Table(
-                    "With and without a moving average",
-                    "As published: LARS with it, SGD without; other rates, other memory of the correlation. "
-                    "Matched: SGD at 0.1, decay 1e-4, memory 0.5 for all.",
-                    ("Method", "EMA", "No EMA", "Gap", "EMA, matched", "No EMA, matched", "Gap, matched"),
-                    rows,
-                ),
-                Table("All runs", "At the end.", ("Run", "Verdict", "Effective rank", "k-NN"), kinds),
-            ],
-        )
-    ]  # fmt: skip
+    seen = f"k-NN that the moving average adds: {'; '.join(sentences)}."
+    return Findings([Chapter("The ten runs, as published and matched", items)], claims, seen)
+
+
+def _matched(results: Results, arm: str) -> str:
+    """The arm of the matched comparison, which may be that of the published one."""
+    return f"{arm}, matched" if f"{arm}, matched" in results.arms else arm
 
 
 def _gap(results: Results, with_it: str, without: str) -> list[float | None]:
     """By seed that has both."""
-    knn = {arm: {r.seed: _knn(r) for r in results[arm]} for arm in (with_it, without)}
+    knn = {arm: {r.seed: knn_end(r) for r in results[arm]} for arm in (with_it, without)}
     seeds = sorted(knn[with_it].keys() & knn[without].keys())
     pairs = [(knn[with_it][seed], knn[without][seed]) for seed in seeds]
     return [None if a is None or b is None else a - b for a, b in pairs]
-
-
-def _knn(result: Result) -> float | None:
-    return result.knn_end
-
-
-def words(results: Results) -> str:
-    """What the average is worth in either comparison."""
-    told = []
-    for name in METHODS:
-        confounded = _gap(results, f"{name}, EMA", f"{name}, no EMA")
-        matched = _gap(results, *(_matched(results, name, average) for average in ("EMA", "no EMA")))
-        told.append(f"{name} {spread(confounded)} as published, {spread(matched)} matched")
-    return f"k-NN that the moving average adds: {'; '.join(told)}."

@@ -53,16 +53,10 @@ class Toy:
     """A toy network and how it is trained: fresh inputs x1 ~ N(0, I) and x2 = x1 + noise at every step.
 
     Attributes:
-        setting: arm, distance and activation.
-        in_dim: inputs.
-        out_dim: outputs.
-        lr: learning rate.
-        steps: updates.
         samples: inputs drawn for each step. Fewer than the published 50,000 leave the expected step as it is
             and make single steps noisier.
         noise: standard deviation of what view 2 adds.
         alpha: exponent of the predictor's eigenvalues.
-        weight_decay: L2 coefficient.
         predictor: from the weights in closed form, or from the outputs of as many samples of its own.
         gradient: `reference`, the published notebook's, or `exact`.
         guard: of norms, in the reference's cosine settings.
@@ -128,17 +122,9 @@ def simulate(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Trajectory:
-    """Trains a toy network.
+    """Train a toy network from `weights`, [out_dim, in_dim], or its own initial ones.
 
-    Args:
-        toy: what and how.
-        weights: initial, [out_dim, in_dim]; None: `toy.initial_weights()`.
-        probes: inputs whose outputs are recorded, [in_dim, k].
-        dtype: of everything.
-        device: where to compute; other devices draw other samples.
-
-    Returns:
-        Its records, from before the first update to after the last.
+    `probes` are inputs whose outputs are recorded, [in_dim, k]. Other devices draw other samples.
 
     Example:
         >>> toy = Toy(Setting("iso", "euclidean"), in_dim=6, out_dim=2, lr=0.1, steps=60, samples=500)
@@ -234,11 +220,7 @@ def figure_panels(activation: Activation = "identity", preset: Preset = "laptop"
 
 
 def figure_5(preset: Preset = "laptop", seed: int = 2) -> Iterator[tuple[Toy, Tensor]]:
-    """Two neurons, Euclidean and cosine, from three initial weights each: W, 2 W, and standard normal over 2.
-
-    Returns:
-        An iterator over the network and its initial weights, float32 [2, 6].
-    """
+    """Networks and initial weights [2, 6] of Figure 5: either distance, from W, 2 W and a fresh W times 2."""
     for distance in ("euclidean", "cosine"):
         toy = Toy(
             Setting("base", distance), 6, 2, lr=0.01, steps=STEPS[preset], samples=SAMPLES[preset], seed=seed
@@ -267,14 +249,10 @@ class Convergence:
 
 
 def convergence(trajectory: Trajectory, share: float = 0.5) -> Convergence:
-    """How evenly the modes converge: what IsoLoss is said to improve on DirectPred.
+    """Measure how evenly modes converge, once `share` in (0, 1) of their initial distance is gone.
 
     A mode ends at 1 (Euclidean), or where all are equal (cosine, which leaves the scale free), so its
     distance is `|lambda - 1|`, or `|lambda / mean(lambda) - 1|`.
-
-    Args:
-        trajectory: recorded at every step, or nearly.
-        share: of the initial distance that is to be gone, in (0, 1).
 
     Raises:
         UsageError: the share is not in (0, 1), or no mode had any way to go.

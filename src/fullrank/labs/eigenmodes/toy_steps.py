@@ -81,14 +81,9 @@ def closed_form_predictor(W: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def predictor_from_samples(Z1: Tensor, Z2: Tensor, alpha: float = 1.0) -> Tensor:
-    """The predictor from the eigenvalues of the outputs' correlation `Z1 Z2^T / n`, [out, out].
+    """Predictor [out, out] from the correlation `Z1 Z2^T / n` of the outputs of two views, [out, n] each.
 
     That matrix is not symmetric: as in the reference its right eigenvectors and their inverse are taken.
-
-    Args:
-        Z1: outputs of one view, [out, n].
-        Z2: outputs of the other.
-        alpha: exponent of the eigenvalues.
 
     Raises:
         UsageError: complex eigenvalues, of which the reference would keep half.
@@ -113,17 +108,6 @@ def reference_descent(
     the norms of the first branch; `nopred` cosine has no guard, so that one sample without any output makes
     the whole direction NaN (which `nan_to_num` then turns into no step). Elsewhere it is the exact gradient
     but for the guard.
-
-    Args:
-        setting: arm, distance and activation.
-        W: weights, [out, in].
-        X1: inputs, [in, n].
-        X2: their other views.
-        Wp: the predictor, [out, out].
-        guard: added to norms; with 1e-8, samples of hardly any output make single very large steps.
-
-    Returns:
-        [out, in]; NaN as described.
 
     Example:
         >>> W, X = torch.tensor([[0.5]]), torch.ones(1, 4)

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from fullrank.figures import Lines, Series, Table
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.figures import Lines, Series
+from fullrank.labs._common.claims import Claim, holds, spread
+from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Job, Settings
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.eigenmodes.toy_networks import (
@@ -22,33 +22,23 @@ from fullrank.labs.eigenmodes.toy_networks import (
 )
 from fullrank.labs.eigenmodes.toy_steps import Activation, Distance
 
-__all__ = ["cells", "chapters", "claims", "panel", "two_neurons", "words"]
+__all__ = ["claims", "findings", "jobs", "panel", "two_neurons"]
 
 PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
 RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
-NAMES = {
-    "nosg": "no stop-gradient",
-    "nopred": "no predictor",
-    "base": "DirectPred",
-    "iso": "IsoLoss",
-}
+NAMES = {"nosg": "no stop-gradient", "nopred": "no predictor", "base": "DirectPred", "iso": "IsoLoss"}
 FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Figure 6, ReLU"}
 TWO_NEURONS = "two neurons, {}"
 
 
-def cells(preset: Settings, part: str, seed: int) -> Iterable[Job]:
-    """One cell for each network of Figures 2 and 6, and for each distance of Figure 5."""
+def jobs(preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    """One job for each network of Figures 2 and 6, and for each distance of Figure 5."""
     own = preset["toys"]
     for activation in FIGURES:
         for place, toy in enumerate(figure_panels(activation, own["preset"])):
+            arm = _arm(toy.setting.arm, toy.setting.distance, activation)
             arguments = {"activation": activation, "place": place, "seed": seed, **own}
-            yield Job(
-                _arm(toy.setting.arm, toy.setting.distance, activation),
-                seed,
-                measure=panel,
-                arguments=arguments,
-                part=part,
-            )
+            yield Job(arm, seed, measure=panel, arguments=arguments, part=part)
     for distance in get_args(Distance):
         arguments = {"distance": distance, "seed": seed, **own}
         yield Job(TWO_NEURONS.format(distance), seed, measure=two_neurons, arguments=arguments, part=part)
@@ -59,14 +49,7 @@ def _arm(arm: str, distance: str, activation: str) -> str:
 
 
 def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
-    """Trains one network of Figure 2 or 6, and its companion of two neurons for the trajectories.
-
-    Args:
-        activation: identity (Figure 2) or relu (6).
-        place: of the panel, 0 to 7.
-        seed: added to the published one.
-        preset: `laptop` or `paper`; see `figure_panels`.
-        steps: instead of the preset's; 0 keeps those.
+    """Train one network of Figure 2 or 6, and its companion of two neurons for the trajectories.
 
     Returns:
         `steps` and `eigenvalues`, at 100 places along training; `spread`, `unfinished` and the `first` and
@@ -92,7 +75,7 @@ def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int
 
 
 def two_neurons(distance: Distance, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
-    """Trains the networks of Figure 5: `steps`, and `eigenvalues` [3 starts, places, 2]."""
+    """Train the networks of Figure 5: `steps`, and `eigenvalues` [3 starts, places, 2]."""
     found = []
     for toy, weights in figure_5(preset, PUBLISHED_SEED + seed):
         if toy.setting.distance == distance:
@@ -113,28 +96,38 @@ def _rounded(values: np.ndarray) -> list[Any]:
     return np.vectorize(lambda value: float(f"{value:.4g}"), otypes=[float])(values).tolist()  # type: ignore[no-any-return]
 
 
+def findings(results: Results) -> Findings:
+    """Figures 2, 5 and 6, and how evenly modes converge in every setting."""
+    sentences = []
+    for base, iso in _pairs():
+        spreads = [spread(results.values(arm, "spread")) for arm in (base, iso)]
+        sentences.append(f"{iso.partition(', ')[2]}: DirectPred {spreads[0]}, IsoLoss {spreads[1]}")
+    seen = f"Toys, spread of ln steps over modes: {'; '.join(sentences)}."
+    return Findings(_chapters(results), claims(results), seen)
+
+
+def _pairs() -> list[tuple[str, str]]:
+    """Arms of DirectPred and IsoLoss that differ in nothing else."""
+    return [
+        (_arm("base", distance, activation), _arm("iso", distance, activation))
+        for activation in FIGURES
+        for distance in get_args(Distance)
+    ]
+
+
 def claims(results: Results) -> list[Claim]:
     """IsoLoss converges more evenly; without a stop-gradient modes decay, without a predictor they stay."""
     found = []
-    for activation in FIGURES:
-        for distance in get_args(Distance):
-            base, iso = (_arm(arm, distance, activation) for arm in ("base", "iso"))
-            if not {base, iso} <= set(results.arms):
-                continue
-            left = [results.values(arm, "unfinished") for arm in (base, iso)]
-            claim = above(
-                f"{iso.partition(', ')[2]}: IsoLoss's modes converge at more equal rates than DirectPred's.",
-                results.values(base, "spread"),
-                results.values(iso, "spread"),
-                "spread of ln steps, DirectPred",
-                "IsoLoss",
-            )
-            more = (
-                f"; modes unfinished {spread(left[0])} and {spread(left[1])} of 10"
-                if any(map(any, left))
-                else ""
-            )
-            found.append(Claim(claim.text, claim.verdict, claim.told + more, claim.numbers))
+    for base, iso in _pairs():
+        if not {base, iso} <= set(results.arms):
+            continue
+        text = f"{iso.partition(', ')[2]}: IsoLoss's modes converge at more equal rates than DirectPred's."
+        claim = results.above(text, "spread", base, iso, "spread of ln steps, DirectPred", "IsoLoss")
+        left = [results.values(arm, "unfinished") for arm in (base, iso)]
+        if any(map(any, left)):
+            more = f"; modes unfinished {spread(left[0])} and {spread(left[1])} of 10"
+            claim = replace(claim, evidence=claim.evidence + more)
+        found.append(claim)
     for arm, text, most in (
         ("nosg", "without a stop-gradient the mean eigenvalue halves or worse", 0.5),
         ("nopred", "without a predictor modes do not grow", 1.1),
@@ -142,13 +135,9 @@ def claims(results: Results) -> list[Claim]:
         ends = [_ends(result) for result in results[_arm(arm, "euclidean", "identity")]]
         if ends:
             before, after = ([pair[place] for pair in ends] for place in (0, 1))
-            found.append(
-                holds(
-                    f"linear, euclidean: {text}.",
-                    [end < most * start for start, end in ends],
-                    f"mean eigenvalue {spread(before)} before, {spread(after)} after",
-                )
-            )
+            evidence = f"mean eigenvalue {spread(before)} before, {spread(after)} after"
+            smaller = [end < most * start for start, end in ends]
+            found.append(holds(f"linear, euclidean: {text}.", smaller, evidence))
     return found
 
 
@@ -157,48 +146,46 @@ def _ends(result: Result) -> tuple[float, float]:
     return float(np.mean(eigenvalues[0])), float(np.mean(eigenvalues[-1]))
 
 
-def chapters(results: Results) -> list[Chapter]:
+def _chapters(results: Results) -> list[Chapter]:
     """Figures 2 and 6, eigenvalues and trajectories, Figure 5, and the table of rates."""
     found = []
     for activation, title in FIGURES.items():
-        arms = [
-            (arm, distance, _arm(arm, distance, activation))
+        known = [
+            (arm, distance, name)
             for arm in NAMES
             for distance in get_args(Distance)
+            if (name := _arm(arm, distance, activation)) in results.arms
         ]
-        known = [(arm, distance, name) for arm, distance, name in arms if name in results.arms]
-        found.append(
+        found += [
             Chapter(
                 f"{title}: eigenvalues",
                 [_eigenvalues(results, arm, distance, name) for arm, distance, name in known],
                 "Of W Wᵀ along training, ten modes. Left: the Euclidean distance; right: the cosine.",
                 ordered=True,
-            )
-        )
-        found.append(
+            ),
             Chapter(
                 f"{title}: trajectories of outputs",
-                [_paths(results, distance, name) for _, distance, name in known],
+                [_paths(results, name) for _, _, name in known],
                 "The 20 largest of 5,000 inputs through two neurons, first seed; the mark is the end. "
-                "The laptop's 2,000 "
-                "samples a step make the cosine's paths unsteady.",
+                "The laptop's 2,000 samples a step make the cosine's paths unsteady.",
                 ordered=True,
-            )
-        )
-    found.append(_figure_5(results))
-    rows: list[list[Any]] = [
-        [arm, *(results.values(arm, what) for what in ("spread", "unfinished", "first", "last"))]
-        for arm in results.arms
-        if not arm.startswith("two neurons")
-    ]
-    table = Table(
+            ),
+        ]
+    table = results.table(
         "How evenly modes converge",
         "Spread: standard deviation over modes of ln(steps until half of the way is gone); 0 is one rate for "
         "all. Modes that never got there count as if they had at the end, so that it is a lower bound.",
-        ("Network", "Spread", "Unfinished", "First mode, steps", "Last mode, steps"),
-        rows,
+        {
+            "Spread": "spread",
+            "Unfinished": "unfinished",
+            "First mode, steps": "first",
+            "Last mode, steps": "last",
+        },
+        head="Network",
+        verdict=False,
+        arms=[arm for arm in results.arms if not arm.startswith("two neurons")],
     )
-    return [*found, Chapter("Rates of convergence", [table])]
+    return [*found, _figure_5(results), Chapter("Rates of convergence", [table])]
 
 
 def _eigenvalues(results: Results, arm: str, distance: str, name: str) -> Lines:
@@ -238,7 +225,7 @@ def _filled(result: Result, first: Result) -> list[list[float]]:
     return [[0.0] * len(rows[0]) if place is None else rows[place] for place in places]
 
 
-def _paths(results: Results, distance: str, name: str) -> Lines:
+def _paths(results: Results, name: str) -> Lines:
     paths = results[name][0].numbers["paths"]
     drawn = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
     ends = [Series("end", [path[-1][0]], [[path[-1][1]]], "points") for path in paths]
@@ -270,16 +257,3 @@ def _figure_5(results: Results) -> Chapter:
         "DirectPred, linear, first seed; the second eigenvalue is dashed. Euclidean modes end at 1, the "
         "cosine's meet anywhere.",
     )
-
-
-def words(results: Results) -> str:
-    """How the two compare in every setting."""
-    told = []
-    for activation in FIGURES:
-        for distance in get_args(Distance):
-            base, iso = (_arm(arm, distance, activation) for arm in ("base", "iso"))
-            told.append(
-                f"{iso.partition(', ')[2]}: DirectPred {spread(results.values(base, 'spread'))}, "
-                f"IsoLoss {spread(results.values(iso, 'spread'))}"
-            )
-    return f"Toys, spread of ln steps over modes: {'; '.join(told)}."

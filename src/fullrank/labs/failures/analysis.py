@@ -1,27 +1,39 @@
-"""What the gallery of failures comes to: who saw what, and when."""
+"""Findings of the gallery of failures: who saw what, and when."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
-from fullrank.figures import Dots, Lines, Series, Table
+from fullrank.figures import Dots, Lines, Table
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Curve, Result, Results
+from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares
 
-__all__ = ["findings", "first", "knn_fell", "lasting", "said"]
+__all__ = ["Exhibit", "findings", "first", "knn_fell", "lasting", "said"]
 
 HEALTHY = ("healthy", "not decidable")
 MARGIN = 0.05  # of accuracy below its own best: more than k-NN wavers by on a thousand images
 
 
-class _Exhibit(Protocol):
-    @property
-    def change(self) -> str: ...
-    @property
-    def kinds(self) -> tuple[str, ...]: ...
+@dataclass(frozen=True)
+class Exhibit:
+    """One arm of the gallery.
+
+    Attributes:
+        recipe: on the generated shapes, that it starts from.
+        change: what is broken, in words; empty for a run that is to be healthy.
+        kinds: verdicts that would name the failure right; empty where it is no collapse.
+        settings: what breaks it.
+    """
+
+    recipe: str
+    change: str = ""
+    kinds: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def first(flags: Mapping[int, bool]) -> int | None:
@@ -62,10 +74,7 @@ def warned(result: Result) -> int | None:
 def knn_fell(knn: Mapping[int, float]) -> int | None:
     """The epoch from which on k-NN lay below the untrained network, or `MARGIN` below its best until then.
 
-    In hindsight: a fall that is made good does not count.
-
-    Args:
-        knn: accuracy by epoch, 0 the untrained network.
+    In hindsight: a fall that is made good does not count. Epoch 0 is the untrained network.
 
     Example:
         >>> knn_fell({0: 0.4, 1: 0.3, 2: 0.5, 3: 0.44, 4: 0.2}), knn_fell({0: 0.4, 1: 0.3, 2: 0.5})
@@ -79,7 +88,7 @@ def knn_fell(knn: Mapping[int, float]) -> int | None:
     )
 
 
-def findings(results: Results, gallery: Mapping[str, _Exhibit]) -> Findings:
+def findings(results: Results, gallery: Mapping[str, Exhibit]) -> Findings:
     """Claims, the table of who saw what when, and a panel for each arm."""
     broken = [arm for arm in results.arms if gallery[arm].kinds]
     sound = [arm for arm in results.arms if not gallery[arm].change]
@@ -87,7 +96,6 @@ def findings(results: Results, gallery: Mapping[str, _Exhibit]) -> Findings:
     claims += [_spared(results, arm) for arm in sound]
     claims += _in_time(results, broken)
     lead = {arm: leads for arm in broken if (leads := results.values(arm, _lead))}
-    panels = [_panel(results, arm, gallery[arm]) for arm in results.arms]
     table = Table(
         "Who saw what, and when",
         "Epochs; a list of seeds where they differ, – where it never came. First said: the first verdict of "
@@ -107,22 +115,21 @@ def findings(results: Results, gallery: Mapping[str, _Exhibit]) -> Findings:
         Chapter("The monitor against k-NN", [table, dots]),
         Chapter(
             "Every run",
-            panels,
+            [_panel(results, arm, gallery[arm]) for arm in results.arms],
             "Mean over seeds, with their range. Upright lines: the median epochs at which the monitor first "
             "said so and k-NN fell.",
             layout="three",
         ),
     ]
-    return Findings(
-        chapters, claims, _seen(results, gallery, broken, sound), _notes(results, gallery, broken)
-    )
+    seen, notes = _seen(results, gallery, broken, sound), _notes(results, gallery, broken)
+    return Findings(chapters, claims, seen, notes)
 
 
-def _named(results: Results, arm: str, exhibit: _Exhibit) -> Claim:
+def _named(results: Results, arm: str, exhibit: Exhibit) -> Claim:
     """A verdict counts at either tap: the projector may be low in rank while the codes are uniform."""
     found = [bool(set(exhibit.kinds) & _kinds(result)) for result in results[arm]]
-    told = "; ".join(f"seed {r.seed}: {', '.join(sorted(_kinds(r))) or 'healthy'}" for r in results[arm])
-    return holds(f"{exhibit.change}: {' or '.join(exhibit.kinds)} collapse.", found, told)
+    seeds = [f"seed {r.seed}: {', '.join(sorted(_kinds(r))) or 'healthy'}" for r in results[arm]]
+    return holds(f"{exhibit.change}: {' or '.join(exhibit.kinds)} collapse.", found, "; ".join(seeds))
 
 
 def _kinds(result: Result) -> set[str]:
@@ -133,32 +140,24 @@ def _kinds(result: Result) -> set[str]:
 
 
 def _spared(results: Results, arm: str) -> Claim:
-    accused = [sum(said(result).values()) for result in results[arm]]
-    ends = [result.verdict for result in results[arm]]
-    told = (
-        f"at the end {results.kinds(arm)}; epochs with a verdict of collapse on the way: {_listed(accused)}"
-    )
-    return holds(f"{arm} as it should be: not accused at the end.", [e == "healthy" for e in ends], told)
+    accused = _listed([sum(said(result).values()) for result in results[arm]])
+    evidence = f"at the end {results.kinds(arm)}; epochs with a verdict of collapse on the way: {accused}"
+    healthy = [result.verdict == "healthy" for result in results[arm]]
+    return holds(f"{arm} as it should be: not accused at the end.", healthy, evidence)
 
 
 def _in_time(results: Results, broken: Sequence[str]) -> list[Claim]:
     """The monitor's first word against k-NN's fall, over all broken runs of a seed."""
-    late = dict.fromkeys(sorted({r.seed for r in results}), 0)
-    both = dict(late)
-    for arm in broken:
-        for result in results[arm]:
-            fell = knn_fell(result.knn)
-            if fell is not None:
-                both[result.seed] += 1
-                spoke = first(said(result))
-                late[result.seed] += spoke is None or spoke > fell
-    if not any(both.values()):
+    fell = [result for arm in broken for result in results[arm] if knn_fell(result.knn) is not None]
+    late = [result for result in fell if (lead := _lead(result)) is None or lead < 0]
+    if not fell:
         return []
+    seeds = sorted({result.seed for result in fell})
     return [
         holds(
             "Where k-NN falls, the monitor has said so no later.",
-            [late[seed] == 0 for seed in late if both[seed]],
-            f"later or never in {sum(late.values())} of {sum(both.values())} runs in which k-NN fell",
+            [all(result.seed != seed for result in late) for seed in seeds],
+            f"later or never in {len(late)} of {len(fell)} runs in which k-NN fell",
         )
     ]
 
@@ -168,7 +167,7 @@ def _lead(result: Result) -> float | None:
     return None if spoke is None or fell is None else float(fell - spoke)
 
 
-def _row(results: Results, arm: str, exhibit: _Exhibit) -> list[Any]:
+def _row(results: Results, arm: str, exhibit: Exhibit) -> list[Any]:
     def epochs(read: Callable[[Result], int | None]) -> str:
         return _listed([read(result) for result in results[arm]])
 
@@ -177,10 +176,10 @@ def _row(results: Results, arm: str, exhibit: _Exhibit) -> list[Any]:
         exhibit.change or "nothing",
         results.kinds(arm),
         epochs(warned),
-        epochs(lambda r: first(said(r))),
-        epochs(lambda r: lasting(said(r))),
-        results.values(arm, lambda r: r.knn_end),
-        epochs(lambda r: knn_fell(r.knn)),
+        epochs(lambda result: first(said(result))),
+        epochs(lambda result: lasting(said(result))),
+        results.values(arm, knn_end),
+        epochs(lambda result: knn_fell(result.knn)),
     ]
 
 
@@ -195,35 +194,24 @@ def _listed(values: Sequence[int | None]) -> str:
     return words[0] if len(set(words)) == 1 else ", ".join(words)
 
 
-def _panel(results: Results, arm: str, exhibit: _Exhibit) -> Lines:
-    def share(
-        measure: Callable[[Result], Mapping[int, float | None]], name: str, dash: str = "solid"
-    ) -> Series:
-        return results.curve(arm, measure, name, dash)
-
-    series = [
-        share(lambda r: dict(r.knn), "k-NN top-1"),
-        share(lambda r: r.along("level"), "level"),
-        share(_rank_shares, "effective rank / d"),
-        share(_code_shares, "codes in use / K"),
-    ]
-    marks: dict[str, float] = {}
-    found = results[arm]
+def _panel(results: Results, arm: str, exhibit: Exhibit) -> Lines:
+    shares: dict[str, Curve] = {
+        "k-NN top-1": knn,
+        "level": along("level"),
+        "effective rank / d": rank_shares,
+        "codes in use / K": _code_shares,
+    }
+    series = [curve for name, what in shares.items() if (curve := results.curve(arm, what, name)).x]
+    marks, found = dict[str, float](), results[arm]
     moments = {"monitor": [first(said(r)) for r in found], "k-NN fell": [knn_fell(r.knn) for r in found]}
     for name, by_seed in moments.items():
         epochs = [epoch for epoch in by_seed if epoch is not None]
         if 2 * len(epochs) > len(found):
             marks[name] = float(median(epochs))
-    untrained = [result.knn[0] for result in results[arm] if 0 in result.knn]
+    untrained = [result.knn[0] for result in found if 0 in result.knn]
     references = {"k-NN untrained": sum(untrained) / len(untrained)} if untrained else {}
     note = f"{exhibit.change}." if exhibit.change else "As its recipe has it."
-    shown = [s for s in series if s.x]
-    return Lines(arm, note, "epoch", "share", shown, references, marks, y_range=(0.0, 1.1))
-
-
-def _rank_shares(result: Result) -> dict[int, float | None]:
-    d = max(1, result.width())
-    return {e: None if rank is None else rank / d for e, rank in result.along("erank_centred").items()}
+    return Lines(arm, note, "epoch", "share", series, references, marks, y_range=(0.0, 1.1))
 
 
 def _code_shares(result: Result) -> dict[int, float | None]:
@@ -232,7 +220,7 @@ def _code_shares(result: Result) -> dict[int, float | None]:
 
 
 def _seen(
-    results: Results, gallery: Mapping[str, _Exhibit], broken: Sequence[str], sound: Sequence[str]
+    results: Results, gallery: Mapping[str, Exhibit], broken: Sequence[str], sound: Sequence[str]
 ) -> str:
     runs = [result for arm in broken for result in results[arm]]
     right = sum(bool(set(gallery[r.arm].kinds) & _kinds(r)) for r in runs)
@@ -257,11 +245,11 @@ def _seen(
     return text
 
 
-def _notes(results: Results, gallery: Mapping[str, _Exhibit], broken: Sequence[str]) -> list[str]:
+def _notes(results: Results, gallery: Mapping[str, Exhibit], broken: Sequence[str]) -> list[str]:
     notes = []
     for arm in broken:
         if not any(set(gallery[arm].kinds) & _kinds(result) for result in results[arm]):
-            end = spread(results.values(arm, lambda r: r.knn_end))
+            end = spread(results.values(arm, knn_end))
             notes.append(f"Not induced: “{arm}” ended {results.kinds(arm)}, k-NN {end}.")
     for arm in results.arms:
         exhibit = gallery[arm]

@@ -26,9 +26,6 @@ TRACE = 0.9999  # of the variance lies in the directions that the paper plots
 def branches(run: Path) -> dict[str, Any]:
     """Online and target branch on held-out images, of the untrained network and of the trained one.
 
-    Args:
-        run: the directory of a run with two branches.
-
     Returns:
         `untrained` and `trained`, each with `online`, `target` (effective ranks, centred; None for a
         constant), `difference`, and, where trained, `eigenvalues`, `filter` and `tilt` of `spectral_filter`.

@@ -1,14 +1,16 @@
-"""Claims, figures and words of the rank difference."""
+"""Findings of the rank difference: claims, figures and sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
-from fullrank.labs._common.results import Result, Results
+from fullrank.labs._common.results import Results
+from fullrank.labs._common.selectors import knn_end, knn_gain, knn_lines, rank_share, rank_shares
 from fullrank.labs.rank_difference.branches import along
 
 __all__ = ["findings"]
@@ -18,67 +20,62 @@ LEDES = {
     "methods": "Both branches as the loss compares them, on held-out images.",
     "filters": "RDM's filters of a batch's singular values S, on the online branch or on the target.",
 }
+NOTES = (
+    "Ranks are of centred rows, like those of every panel. Filters are ratios of standard deviations "
+    "on the eigenvectors of both branches' covariances together, clean images in both.",
+    "DINO's branches are the student's distribution over prototypes and the teacher's, centred and "
+    "sharpened; SwAV's target is the balanced assignment. They have no panels, and so no "
+    "curve along training.",
+)
 
 
 def findings(results: Results, collapsing: Sequence[str]) -> Findings:
-    """What all arms come to.
-
-    Args:
-        results: of both parts.
-        collapsing: arms that are known to collapse.
-    """
+    """Findings of all arms."""
     claims: list[Claim] = []
-    chapters: list[Chapter] = []
-    for part in TITLES:
-        own = results.of(part)
-        if not len(own):
-            continue
-        holding = [arm for arm in own.arms if arm not in collapsing]
-        claims += [_higher(own, arm) for arm in holding]
+    for part, own in results.parts(TITLES):
+        claims += [_higher(own, arm) for arm in own.arms if arm not in collapsing]
         if part == "methods":
             claims += [_difference(own, arm) for arm in collapsing if arm in own.arms]
             claims += [_low_pass(own, arm) for arm in ("SimSiam", "BYOL") if arm in own.arms]
-        chapters.append(_chapter(part, own))
-    return Findings(
-        chapters,
-        claims,
-        _words(results),
-        [
-            "Ranks are of centred rows, like those of every panel. Filters are ratios of standard deviations "
-            "on the eigenvectors of both branches' covariances together, clean images in both.",
-            "DINO's branches are the student's distribution over prototypes and the teacher's, centred and "
-            "sharpened; SwAV's target is the balanced assignment. They have no panels, and so no "
-            "curve along training.",
-        ],
-    )
+    chapters = [_chapter(part, own) for part, own in results.parts(TITLES)]
+    ends = [
+        f"{arm} {spread(_trained(results, arm, 'difference'))} ({results.kinds(arm)})" for arm in results.arms
+    ]
+    return Findings(chapters, claims, f"Target less online, at the end: {'; '.join(ends)}.", NOTES)
 
 
-def _read(side: str) -> Any:
-    return lambda result: result.numbers["trained"][side]
+def _trained(results: Results, arm: str, what: str) -> list[float | None]:
+    """A measure of the trained branches, by seed; None for a constant."""
+    return [result.numbers["trained"][what] for result in results[arm]]
+
+
+def _ranks(results: Results, arm: str, side: str) -> list[float]:
+    """A constant counts as rank 1: it has one value."""
+    return [float(rank or 1.0) for rank in _trained(results, arm, side)]
 
 
 def _higher(results: Results, arm: str) -> Claim:
-    """Target above online, for an arm that is to work; the verdict is told beside it."""
+    """Target above online, for an arm that is to work, with the verdict beside it."""
+    text = f"{arm}: the target's rank exceeds the online branch's."
     target, online = (_ranks(results, arm, side) for side in ("target", "online"))
-    claim = above(
-        f"{arm}: the target's rank exceeds the online branch's.", target, online, "target", "online"
-    )
-    return Claim(claim.text, claim.verdict, f"{claim.told}; {_worth(results, arm)}", claim.numbers)
+    claim = above(text, target, online, "target", "online")
+    return replace(claim, evidence=f"{claim.evidence}; {_outcome(results, arm)}")
 
 
-def _worth(results: Results, arm: str) -> str:
-    gain = results.values(arm, lambda r: r.knn_gain)
+def _outcome(results: Results, arm: str) -> str:
+    gain = results.values(arm, knn_gain)
     return f"judged {results.kinds(arm)}, k-NN above untrained by {spread(gain)}"
 
 
 def _difference(results: Results, arm: str) -> Claim:
     """Of an arm that collapses: no difference worth the name, measured against that of SimSiam itself."""
-    own = [float(d or 0.0) for d in (_read("difference")(r) for r in results[arm])]
-    whole = [float(d or 0.0) for d in (_read("difference")(r) for r in results["SimSiam"])]
+    own, whole = (
+        [float(value or 0.0) for value in _trained(results, name, "difference")] for name in (arm, "SimSiam")
+    )
     return holds(
         f"{arm}: the difference is less than a quarter of SimSiam's.",
         [abs(a) < 0.25 * b for a, b in zip(own, whole, strict=False)],
-        f"difference {spread(own)}, SimSiam's {spread(whole)}; {_worth(results, arm)}",
+        f"difference {spread(own)}, SimSiam's {spread(whole)}; {_outcome(results, arm)}",
         these=own,
         those=whole,
     )
@@ -86,8 +83,7 @@ def _difference(results: Results, arm: str) -> Claim:
 
 def _low_pass(results: Results, arm: str) -> Claim:
     found, plain = (
-        [tilt for r in results[arm] if (tilt := r.numbers["trained"][name]) is not None]
-        for name in ("tilt", "plain_tilt")
+        [tilt for tilt in _trained(results, arm, name) if tilt is not None] for name in ("tilt", "plain_tilt")
     )
     # the weighted slope was thought of after the plain one had read about zero: neither decides alone
     return holds(
@@ -99,28 +95,21 @@ def _low_pass(results: Results, arm: str) -> Claim:
     )
 
 
-def _ranks(results: Results, arm: str, side: str) -> list[float]:
-    """A constant counts as rank 1: it has one value."""
-    return [float(_read(side)(result) or 1.0) for result in results[arm]]
-
-
 def _chapter(part: str, results: Results) -> Chapter:
-    name = f"({part})"
-    both = {
-        f"{arm}: {side}": _ranks(results, arm, side) for arm in results.arms for side in ("online", "target")
-    }
+    name, arms = f"({part})", results.arms
+    both = {f"{arm}: {side}": _ranks(results, arm, side) for arm in arms for side in ("online", "target")}
     rows: list[list[Any]] = [
         [
             arm,
             results.kinds(arm),
             _ranks(results, arm, "online"),
             _ranks(results, arm, "target"),
-            [_read("difference")(r) for r in results[arm]],
-            [_read("tilt")(r) for r in results[arm]],
-            results.values(arm, lambda r: r.rank_share()),
-            results.values(arm, lambda r: r.knn_end),
+            _trained(results, arm, "difference"),
+            _trained(results, arm, "tilt"),
+            results.values(arm, rank_share()),
+            results.values(arm, knn_end),
         ]
-        for arm in results.arms
+        for arm in arms
     ]
     return Chapter(
         TITLES[part],
@@ -130,15 +119,14 @@ def _chapter(part: str, results: Results) -> Chapter:
                 "Effective rank of the target less that of the online branch, where both have panels.",
                 "epoch",
                 "directions",
-                [curve for arm in results.arms if (curve := results.curve(arm, along)).x],
+                [curve for curve in results.curves(along) if curve.x],
                 {"equal": 0.0},
             ),
-            Lines(
+            results.lines(
                 f"Effective rank of the projection {name}",
                 "What the difference is to hold up: the projector's output, over its width.",
-                "epoch",
                 "rank / d",
-                results.curves(_share),
+                rank_shares,
                 percent=True,
             ),
             Lines(
@@ -146,26 +134,19 @@ def _chapter(part: str, results: Results) -> Chapter:
                 "Online over target on common eigenvectors, first one set to 1. Falling: a low pass online.",
                 "eigenvector (1 = largest)",
                 "filter",
-                [_filter_line(results, arm) for arm in results.arms],
+                [_filter_line(results, arm) for arm in arms],
                 {"no filter": 1.0},
                 log_x=True,
                 log_y=True,
             ),
-            Lines(
-                f"k-NN accuracy {name}",
-                "On backbone features.",
-                "epoch",
-                "k-NN top-1",
-                results.curves(lambda r: r.knn),
-                percent=True,
-            ),
+            knn_lines(results, f"k-NN accuracy {name}", "On backbone features."),
             Dots(
                 f"Rank difference before and after {name}",
                 "Of all methods, as the loss compares the branches.",
                 "target less online, directions",
                 {
                     f"{arm}, {time}": [result.numbers[time]["difference"] for result in results[arm]]
-                    for arm in results.arms
+                    for arm in arms
                     for time in ("untrained", "trained")
                 },
                 {"equal": 0.0},
@@ -188,22 +169,8 @@ def _chapter(part: str, results: Results) -> Chapter:
     )
 
 
-def _share(result: Result) -> dict[int, float | None]:
-    width = result.width()
-    return {e: None if v is None else v / width for e, v in result.along("erank_centred").items()}
-
-
 def _filter_line(results: Results, arm: str) -> Series:
-    found = [result.numbers["trained"]["filter"] for result in results[arm]]
-    known = [values for values in found if values]
+    known = [values for result in results[arm] if (values := result.numbers["trained"]["filter"])]
     d = min(map(len, known), default=0)
     ys = [[value if value > 0 else None for value in values[:d]] for values in known]
     return Series(arm, list(range(1, d + 1)), ys)
-
-
-def _words(results: Results) -> str:
-    told = []
-    for arm in results.arms:
-        difference = [_read("difference")(r) for r in results[arm]]
-        told.append(f"{arm} {spread(difference)} ({results.kinds(arm)})")
-    return f"Target less online, at the end: {'; '.join(told)}."

@@ -3,75 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Results
-from fullrank.labs.rank_difference import figures as figures
 from fullrank.labs.rank_difference.branches import branches
+from fullrank.labs.rank_difference.figures import findings
 
 __all__ = ["COLLAPSING", "FILTERS", "METHODS", "RankDifference"]
 
-METHODS: Mapping[str, tuple[str, Settings]] = {
-    "SimSiam": ("simsiam", {}),
-    "BYOL": ("byol", {}),
-    "DINO": ("dino", {}),
-    "SwAV": ("swav", {}),
+METHODS = {"SimSiam": "simsiam", "BYOL": "byol", "DINO": "dino", "SwAV": "swav"}
+"""Arm to recipe: what holds without a filter."""
+
+COLLAPSING: Mapping[str, Settings] = {
+    "SimSiam, no stop-gradient": {"stop_gradient": False},
+    "SimSiam, no predictor": {"predictor": "none"},
 }
-"""Arm to recipe and options: what holds without a filter."""
-
-COLLAPSING: Mapping[str, tuple[str, Settings]] = {
-    "SimSiam, no stop-gradient": ("simsiam", {"stop_gradient": False}),
-    "SimSiam, no predictor": ("simsiam", {"predictor": "none"}),
-}
-"""The same of what is known to collapse."""
-
-
-def _filter(location: str, sigma: float = 1.0, kind: str = "poly") -> dict[str, Any]:
-    return {"pred_location": location, "sigma": sigma, "pred_type": kind}
-
+"""Arm to options of SimSiam: what is known to collapse."""
 
 FILTERS: Mapping[str, Settings] = {
-    "online, S": _filter("online", 1.0),
-    "online, S²": _filter("online", 2.0),
-    "online, log S": _filter("online", kind="log"),
-    "online, log (S + 1)": _filter("online", kind="log_1"),
-    "target, S^−0.3": _filter("target", -0.3),
-    "target, S^−0.5": _filter("target", -0.5),
-    "target, S^−0.7": _filter("target", -0.7),
-    "target, 1 / S": _filter("target", -1.0),
+    f"{place}, {name}": {"pred_location": place, "sigma": sigma, "pred_type": kind}
+    for place, name, sigma, kind in (
+        ("online", "S", 1.0, "poly"),
+        ("online", "S²", 2.0, "poly"),
+        ("online", "log S", 1.0, "log"),
+        ("online", "log (S + 1)", 1.0, "log_1"),
+        ("target", "S^−0.3", -0.3, "poly"),
+        ("target", "S^−0.5", -0.5, "poly"),
+        ("target", "S^−0.7", -0.7, "poly"),
+        ("target", "1 / S", -1.0, "poly"),
+    )
 }
 """The filters of RDM's ImageNet script, and its default."""
-
-RUN = {"backbone": "resnet8-w16", "limit": 2000, "epochs": 10, "knn_every": 5, "probe": "off"}
-LAPTOP = {
-    "data": "shapes",
-    "recipe": "shapes/{}",
-    "run": RUN,
-    "filters": {
-        "RDM-SimSiam": {
-            "recipe": "rdm_simsiam",
-            "only": ["online, S", "online, log (S + 1)", "target, S^−0.5", "target, 1 / S"],
-        },
-        "RDM-BYOL": {"recipe": "rdm_byol", "only": ["online, S", "target, S^−0.5"]},
-    },
-}
-PAPER = {
-    "data": "cifar10",
-    "recipe": "cifar10/{}",
-    "run": {"epochs": 400, "knn_every": 20, "watch_every": 5},
-    "filters": {
-        "RDM-SimSiam": {"recipe": "rdm_simsiam", "only": list(FILTERS)},
-        "RDM-BYOL": {"recipe": "rdm_byol", "only": list(FILTERS)},
-    },
-}
-TINY = {
-    "data": "shapes",
-    "recipe": "shapes/{}",
-    "run": {**RUN, "limit": 128, "batch_size": 64, "epochs": 2},
-    "filters": {"RDM-SimSiam": {"recipe": "rdm_simsiam", "only": ["target, 1 / S"]}},
-}
 
 
 @LABS.register("rank-difference")
@@ -86,16 +50,18 @@ class RankDifference(Lab):
         "so that following it raises the rank. The predictor is a low-pass filter; a fixed filter of "
         "the spectrum, low pass online or high pass on the target, does in its place."
     )
-    presets: ClassVar = {"laptop": LAPTOP, "paper": PAPER, "tiny": TINY}
+    presets: ClassVar = read_presets(__file__)
     parts: ClassVar = {
         "methods": "SimSiam, BYOL, DINO and SwAV beside SimSiam without stop-gradient or predictor",
         "filters": "RDM-SimSiam and RDM-BYOL over type, place and power of the filter",
     }
 
-    def cells(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
+    def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
         """A training run for each arm, then both branches measured."""
+        arms: dict[str, tuple[str, Settings]]
         if part == "methods":
-            arms = {**METHODS, **COLLAPSING}
+            arms = {arm: (recipe, {}) for arm, recipe in METHODS.items()}
+            arms |= {arm: ("simsiam", options) for arm, options in COLLAPSING.items()}
         else:
             arms = {
                 f"{name}: {which}": (own["recipe"], FILTERS[which])
@@ -108,4 +74,4 @@ class RankDifference(Lab):
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
         """The difference where methods work and where they do not, and the filters."""
-        return figures.findings(results, list(COLLAPSING))
+        return findings(results, list(COLLAPSING))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fullrank.collapse.advice import Advice
 from fullrank.collapse.audit import Audit
+from fullrank.features.store import main_tap
 from fullrank.figures.style import VerdictStyle, style_of
 
 __all__ = ["Against", "AuditFacts", "main_tap"]
@@ -53,9 +53,3 @@ class Against:
 
     name: str
     view: AuditFacts
-
-
-def main_tap(taps: Iterable[str]) -> str:
-    """The tap that the verdict is about: the features, else the deepest."""
-    names = list(taps)
-    return "features" if "features" in names else names[-1]

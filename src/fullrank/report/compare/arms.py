@@ -67,7 +67,7 @@ class Arm:
 
     def summaries(self, tap: str) -> list[TapSummary]:
         """Summaries of one embedding, over the subjects."""
-        return [found for subject in self.subjects if (found := subject.reading(tap))]
+        return [found for subject in self.subjects if (found := subject.summary(tap))]
 
     def value(self, name: str) -> Estimate:
         """A number of the training or of a probe, over the subjects."""
@@ -83,7 +83,7 @@ class Arm:
 
     def null(self, tap: str, name: str) -> float | None:
         """Baseline of isotropic noise of the same n and d, the mean over the subjects."""
-        return estimate(summary.nulls.get(name) for summary in self.summaries(tap)).mean
+        return estimate(summary.baselines.get(name) for summary in self.summaries(tap)).mean
 
     def size(self, tap: str) -> tuple[int | None, int | None]:
         """n and d of one embedding."""

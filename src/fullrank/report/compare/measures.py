@@ -1,8 +1,8 @@
-"""The same images through every encoder: their features are audited, and k-NN is asked for the labels."""
+"""The same images through every encoder: an audit of their features, and k-NN."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.audit import audit
-from fullrank.encoders.encoder import Encoder
-from fullrank.errors import DataError, UsageError
+from fullrank.encoders.hooks import FEATURES
+from fullrank.errors import UsageError
+from fullrank.features.extraction import embed_whole
 from fullrank.figures.style import count
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
+from fullrank.options import OnProgress
 from fullrank.probes import knn_predict
-from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary
+from fullrank.report.compare.subjects import Subject, TapSummary
 
 __all__ = ["Images", "choose_images", "measure", "shared_data"]
 
 BANK, QUERIES, K = 10_000, 2_048, 20
 RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Images:
 
     @property
     def split_by_seed(self) -> bool:
-        """Whether another seed holds out other images: the data set has no such split."""
+        """Another seed holds out other images: the data set has no such split."""
         return any("no val or test split" in note for note in self.notes)
 
     @property
     def about(self) -> str:
-        """What was measured on which images, in a sentence."""
+        """Which images were measured, in a sentence."""
         text = f"{count(len(self.queries))} held-out images of {self.data}, the same for every encoder"
         if self.bank is None:
             return f"{text}; no k-NN: the images have no labels."
@@ -81,13 +81,9 @@ class Images:
 
 
 def shared_data(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """The data set that all runs among the subjects were trained on, as `choose_images` takes it.
+    """The data set that all runs were trained on, as `choose_images` takes it.
 
-    Args:
-        subjects: those that are no runs do not count.
-
-    Returns:
-        data, and limit, image_size and seed where all runs have the same; empty without shared data.
+    Limit, image size and seed are those that all runs have; empty without shared data.
     """
     configs = [subject.run.config for subject in subjects if subject.run]
     data = _one([config.get("data") for config in configs])
@@ -118,21 +114,15 @@ def choose_images(
     k: int = K,
     download: bool = False,
 ) -> Images:
-    """The images that every encoder is to see: a fixed random choice, the same on every call.
+    """Choose the images that every encoder sees: at random, the same on every call.
 
     Args:
         data: a name of `fullrank list data`, or a folder.
         limit: of the training images, as a run has it.
         image_size: in pixels, where the data set is drawn at any; None is its own.
         seed: of the run whose held-out images are wanted, where the data set has no such split.
-        bank: training images among which neighbours are sought, at most.
-        queries: held-out images, at most.
-        k: neighbours.
+        bank, queries, k: see `CompareOptions`; UsageError where one is not positive.
         download: fetch a named data set that is not there.
-
-    Raises:
-        UsageError: a number that makes no sense.
-        UnknownNameError, DataError: no such data.
 
     Example:
         >>> images = choose_images("shapes", bank=300, queries=100)
@@ -154,44 +144,24 @@ def choose_images(
     return Images(data, asked, chosen, min(k, len(chosen)), raw, side, seed, notes)
 
 
-def measure(subject: Subject, images: Images, progress: OnProgress | None = None) -> Subject:
-    """The subject with the audit of its features and, where there are labels, its k-NN accuracy.
+def measure(subject: Subject, images: Images, on_progress: OnProgress | None = None) -> Subject:
+    """Audit a subject's features and, where there are labels, measure its k-NN.
 
-    Args:
-        subject: with an encoder, else it is returned as it is.
-        images: what every encoder sees.
-        progress: told how far it is.
-
-    Raises:
-        DataError: no image can be decoded.
+    A subject without an encoder is returned as it is. Raises DataError where no image can be decoded.
     """
     if subject.model is None:
         return subject
-    rows, labels = _features(subject.model, images.queries, f"{subject.short}: features", progress)
-    found = audit(rows, tap=FEATURES, metrics=("level",))
+
+    def embedded(source: Source, task: str) -> tuple[Tensor, Tensor | None]:
+        assert subject.model is not None
+        return embed_whole(subject.model, source, on_progress=on_progress, task=f"{subject.short}: {task}")
+
+    rows, labels = embedded(images.queries, "features")
+    audited = audit(rows, tap=FEATURES, metrics=("level",))
     knn = None
     if images.bank is not None and labels is not None:
-        bank = _features(subject.model, images.bank, f"{subject.short}: k-NN bank", progress)
-        knn = _share_right((rows, labels), bank, images.k)
-    return subject.measured(TapSummary.of_audit(found, f"held-out {images.data}"), {"knn_same": knn})
-
-
-def _features(
-    model: Encoder, source: Source, told: str, progress: OnProgress | None
-) -> tuple[Tensor, Tensor | None]:
-    from fullrank.features.extraction import embed_images
-
-    rows, labels, done = [], [], 0
-    for batch in embed_images(model, source, [FEATURES]):
-        rows.append(batch.rows[FEATURES])
-        labels.append(batch.labels)
-        done += len(batch.indices)
-        if progress:
-            progress(told, done, len(source))
-    if not rows:
-        raise DataError(f"{source.name} has no image that can be decoded")
-    known = [part for part in labels if part is not None]
-    return torch.cat(rows), torch.cat(known) if known else None
+        knn = _share_right((rows, labels), embedded(images.bank, "k-NN bank"), images.k)
+    return subject.measured(TapSummary.of_audit(audited, f"held-out {images.data}"), {"knn_same": knn})
 
 
 def _pixels(source: Source, side: int) -> tuple[Tensor, Tensor]:

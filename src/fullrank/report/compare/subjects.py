@@ -1,4 +1,4 @@
-"""What may be compared: runs, encoders of anybody, saved embeddings, audits; each read into one shape."""
+"""Subjects of a comparison: runs, encoders, saved embeddings and audits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
+from fullrank.collapse.audit import audit as audit_rows
+from fullrank.encoders.hooks import FEATURES
+from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError
+from fullrank.evaluation.result import result_folder
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.features.store import main_tap
+from fullrank.features.subject import Kind as PathKind
+from fullrank.features.subject import StoredSubject, kind_of
+from fullrank.features.subject import open_subject as open_features
 from fullrank.figures.style import VerdictStyle, count, style_of
+from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
 
@@ -24,21 +33,17 @@ __all__ = ["FEATURES", "Kind", "Subject", "TapSummary", "open_subject", "run_sub
 
 Kind: TypeAlias = Literal["run", "encoder", "embeddings", "audit"]
 
-FEATURES = "features"
 SHOWN = ("level", "erank_centred", "rankme_unit", "alignment", "uniformity")
 
 
 @dataclass(frozen=True)
 class TapSummary:
-    """What is known of one embedding of a subject.
+    """Measures and verdict of one embedding of a subject.
 
     Attributes:
-        tap: which embedding.
-        n, d: rows and their width.
-        kind: of the verdict.
-        why: its reason, in a line.
+        kind, why: of the verdict.
         values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
-        nulls: what isotropic noise of the same n and d reads.
+        baselines: what isotropic noise of the same n and d reads.
         spectrum: centred singular values, descending; None where they are not on record.
         images: which images the rows are of, for people.
     """
@@ -49,7 +54,7 @@ class TapSummary:
     kind: str
     why: str
     values: Mapping[str, float | None] = field(default_factory=dict)
-    nulls: Mapping[str, float | None] = field(default_factory=dict)
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
     spectrum: np.ndarray | None = field(default=None, compare=False)
     images: str = ""
 
@@ -59,32 +64,31 @@ class TapSummary:
         return style_of(self.kind)
 
     @classmethod
-    def of_audit(cls, found: Audit, images: str) -> TapSummary:
-        """What an audit found.
+    def of_audit(cls, of: Audit, images: str) -> TapSummary:
+        """Summary of an audit.
 
         Example:
             >>> import torch
             >>> from fullrank.collapse.audit import audit
-            >>> reading = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
-            >>> reading.tap, reading.n, sorted(reading.values)
+            >>> summary = TapSummary.of_audit(audit(torch.eye(40), metrics=["level"]), "noise")
+            >>> summary.tap, summary.n, sorted(summary.values)
             ('embedding', 40, ['erank_centred', 'level', 'rankme_unit', 'uniformity'])
         """
-        measures = {} if found.panel is None else found.panel.measures
-        spectrum = None if found.panel is None else found.panel.spectra["centred"]
+        measures = {} if of.panel is None else of.panel.measures
+        spectrum = None if of.panel is None else of.panel.spectra["centred"]
         values = {name: measures[name].value for name in SHOWN if name in measures}
-        nulls = {name: measures[name].null for name in values}
-        verdict = found.verdict
-        return cls(found.tap, found.n, found.d, verdict.kind, verdict.why, values, nulls, spectrum, images)
+        baselines = {name: measures[name].null for name in values}
+        verdict = of.verdict
+        return cls(of.tap, of.n, of.d, verdict.kind, verdict.why, values, baselines, spectrum, images)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that was named.
+    """One subject of a comparison.
 
     Attributes:
         word: as it was named.
-        kind: a run, an encoder, embeddings or an audit.
-        what: what it is, in a few words.
+        what: a few words about it.
         judged: the embedding that its verdict is about.
         others: further embeddings by tap.
         run: where it is one.
@@ -107,7 +111,7 @@ class Subject:
 
     @property
     def method(self) -> str:
-        """What a run was trained with; what anything else is."""
+        """The method of a run; a few words about anything else."""
         return str(self.run.config.get("method") or "–") if self.run else self.what
 
     @property
@@ -122,31 +126,26 @@ class Subject:
         path = Path(self.word).expanduser()
         return path.resolve().name if path.exists() else self.word
 
-    def reading(self, tap: str) -> TapSummary | None:
-        """What is known of one tap."""
+    def summary(self, tap: str) -> TapSummary | None:
+        """Summary of one tap."""
         return self.judged if self.judged is not None and self.judged.tap == tap else self.others.get(tap)
 
-    def measured(self, reading: TapSummary, values: Mapping[str, float | None]) -> Subject:
-        """The same with an embedding that was looked at, which has the verdict where none was."""
+    def measured(self, summary: TapSummary, values: Mapping[str, float | None]) -> Subject:
+        """The subject with a measured embedding, judged by it where there is no verdict."""
         values = {**self.values, **values}
         if self.judged is None:
-            return replace(self, judged=reading, values=values)
-        return replace(self, others={**self.others, reading.tap: reading}, values=values)
+            return replace(self, judged=summary, values=values)
+        return replace(self, others={**self.others, summary.tap: summary}, values=values)
 
 
 def open_subject(word: str, *, download: bool = False, measure: bool = True) -> Subject:
-    """Opens whatever was named.
+    """Open one subject of a comparison.
 
     Args:
-        word: a run directory; an encoder as `open_model` takes it; embeddings as `open_embeddings` takes
+        word: a run directory; an encoder as `open_encoder` takes it; embeddings as `open_embeddings` takes
             them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
         download: fetch weights that are not in the libraries' caches.
         measure: also open the encoders of runs, so that they can be measured.
-
-    Raises:
-        DataError: missing or damaged.
-        UnknownNameError: no such name.
-        UsageError: it cannot be read as any of these.
 
     Example:
         >>> open_subject("features.npy")
@@ -159,28 +158,29 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
         return _with_encoder(run_subject(path, word)) if measure else run_subject(path, word)
     if (path / "audit.json").is_file() or path.name == "audit.json":
         return _audited(word, path if path.name == "audit.json" else path / "audit.json")
-    if path.exists() and not _is_model(path):
-        return _embeddings(word, path)
+    if path.exists() and (kind := kind_of(path)) != "encoder":
+        return _embeddings(word, path, kind)
     if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
         raise DataError(f"{word} does not exist")
-    from fullrank.encoders.opening import open_model
+    model = open_encoder(word, download=download)
+    notes = [f"{word}: {note}" for note in model.notes]
+    return _evaluated(Subject(word, "encoder", model.name, None, model=model, notes=tuple(notes)))
 
-    model = open_model(word, download=download)
-    evaluations = _evaluations(word)
-    return Subject(
-        word,
-        "encoder",
-        model.name,
-        None,
-        model=model,
-        evaluations=evaluations,
-        values=_probed(evaluations),
-        notes=tuple(f"{word}: {note}" for note in model.notes),
-    )
+
+def _evaluated(subject: Subject) -> Subject:
+    """The same with what `fullrank evaluate` left of it."""
+    evaluations = _evaluations(subject.word)
+    probed = {
+        f"{probe}_{name}": float(value)
+        for probe, result in evaluations.items()
+        for name, value in result["results"].items()
+        if isinstance(value, int | float)
+    }
+    return replace(subject, evaluations=evaluations, values={**subject.values, **probed})
 
 
 def run_subject(path: Path, word: str | None = None) -> Subject:
-    """A run as its log tells it; its encoder is not opened.
+    """Read a run from its log; its encoder is not opened.
 
     Raises:
         UsageError: no run directory.
@@ -188,11 +188,10 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     """
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
-    readings = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
+    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
         summary.tap: _logged(run, summary, summary.tap)
     }
-    judged = readings.pop(summary.tap, None) or _logged(run, summary, summary.tap)
-    evaluations = _evaluations(word)
+    judged = summaries.pop(summary.tap, None) or _logged(run, summary, summary.tap)
     time = summary.end.time if summary.end else {}
     values = {
         "loss": summary.loss,
@@ -210,27 +209,18 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
         notes.append(f"{run.name} stands at epoch {summary.epoch} of {wanted}")
     if run.damaged:
         notes.append(f"{run.name}: {run.damaged} damaged lines of metrics.jsonl are left out")
-    return Subject(
-        word,
-        "run",
-        " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run",
-        judged,
-        readings,
-        run,
-        evaluations=evaluations,
-        values=values | _probed(evaluations),
-        notes=tuple(notes),
-    )
+    what = " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run"
+    return _evaluated(Subject(word, "run", what, judged, summaries, run, values=values, notes=tuple(notes)))
 
 
 def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     panel = summary.panels.get(tap) or {}
-    measures = {name: found for name, found in (panel.get("measures") or {}).items() if name in SHOWN}
+    measures = {name: value for name, value in (panel.get("measures") or {}).items() if name in SHOWN}
     verdict = summary.verdict
     if tap != summary.tap:
         rows = [row for row in run.epochs if tap in row.verdicts]
         verdict = rows[-1].verdicts[tap] if rows else {}
-    values = {name: found.get("value") for name, found in measures.items()}
+    values = {name: measure.get("value") for name, measure in measures.items()}
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]
     spectra = run.spectra(tap, "centred")
@@ -241,98 +231,66 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
         str(verdict.get("kind") or "not decidable"),
         str(verdict.get("why") or ""),
         values,
-        {name: found.get("null") for name, found in measures.items()},
+        {name: measure.get("null") for name, measure in measures.items()},
         spectra[max(spectra)] if spectra else None,
         f"held-out {run.config.get('data') or 'images'}",
     )
 
 
 def _with_encoder(subject: Subject) -> Subject:
-    from fullrank.encoders.opening import open_model
-
     assert subject.run is not None
     if not (subject.run.path / "encoder.safetensors").is_file():
         note = f"{subject.short} has no encoder.safetensors yet: its features are not measured"
         return replace(subject, notes=(*subject.notes, note))
-    return replace(subject, model=open_model(subject.run.path))
+    return replace(subject, model=open_encoder(subject.run.path))
 
 
 def _audited(word: str, file: Path) -> Subject:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        metrics = {name: found["metrics"][name] for name in SHOWN if name in found["metrics"]}
-        reading = TapSummary(
-            str(found["tap"]),
-            int(found["n"]),
-            int(found["d"]),
-            str(found["verdict"]),
-            str(found["why"]),
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        metrics = {name: whole["metrics"][name] for name in SHOWN if name in whole["metrics"]}
+        summary = TapSummary(
+            str(whole["tap"]),
+            int(whole["n"]),
+            int(whole["d"]),
+            str(whole["verdict"]),
+            str(whole["why"]),
             {name: metric["value"] for name, metric in metrics.items()},
             {name: metric["null"] for name, metric in metrics.items()},
-            images=str(found.get("origin") or "rows of its own"),
+            images=str(whole.get("origin") or "rows of its own"),
         )
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is damaged, or not what `fullrank audit` writes: {error}") from error
-    return Subject(word, "audit", f"audit of {count(reading.n)} x {count(reading.d)}", reading)
+    return Subject(word, "audit", f"audit of {count(summary.n)} x {count(summary.d)}", summary)
 
 
-def _embeddings(word: str, path: Path) -> Subject:
-    from fullrank.collapse.audit import audit
-    from fullrank.features.store import is_stored, open_stored
-    from fullrank.report.audit.subjects import AuditOptions, audit_subject
-
-    if is_stored(path):
-        stored = open_stored(path)
-        split = "test" if "test" in stored else next(iter(stored))
-        rows = stored[split].rows
-        tap = FEATURES if FEATURES in rows else list(rows)[-1]
-        found: Audit = audit(rows[tap], tap=tap, metrics=("level",))
-        origin = f"{split} of {stored[split].provenance['data']}"
+def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
+    options = AuditOptions(metrics="level")
+    subject = open_features(path, options, kind=kind)
+    if isinstance(subject, StoredSubject):
+        split, stored = subject.split()
+        tap = main_tap(stored.rows)
+        audit: Audit = audit_rows(stored.rows[tap], tap=tap, metrics=("level",))
+        origin = f"{split} of {stored.provenance['data']}"
     else:
-        (found,) = audit_subject(path, AuditOptions(metrics=("level",))).values()
+        (audit,) = audit_subject(subject, options).values()
         origin = "rows of its own"
-    evaluations = _evaluations(word)
-    what = f"embeddings {count(found.n)} x {count(found.d)}"
-    return Subject(
-        word,
-        "embeddings",
-        what,
-        TapSummary.of_audit(found, origin),
-        evaluations=evaluations,
-        values=_probed(evaluations),
-        notes=tuple(f"{word}: {note}" for note in found.notes),
-    )
-
-
-def _is_model(path: Path) -> bool:
-    from fullrank.encoders.opening import is_model
-    from fullrank.features.store import is_stored
-
-    return not is_stored(path) and is_model(path)
+    what = f"embeddings {count(audit.n)} x {count(audit.d)}"
+    notes = tuple(f"{word}: {note}" for note in audit.notes)
+    return _evaluated(Subject(word, "embeddings", what, TapSummary.of_audit(audit, origin), notes=notes))
 
 
 def _evaluations(word: str) -> dict[str, Record]:
-    """What `fullrank evaluate` left of a subject, by the names of its files: `linear`, `knn-projector`."""
-    from fullrank.evaluation.result import place
-
-    folder, found = place(word), {}
+    """Evaluations of a subject by the names of their files."""
+    folder, evaluations = result_folder(word), {}
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
     for file in sorted(folder.glob("*.json")):
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
             if "probe" in said and (beside or said.get("subject") == word):
-                found[file.stem] = {**said, "results": dict(said["results"])}
+                evaluations[file.stem] = {**said, "results": dict(said["results"])}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
-    return found
-
-
-def _probed(evaluations: Mapping[str, Record]) -> dict[str, float | None]:
-    return {
-        f"{probe}_{name}": float(value)
-        for probe, said in evaluations.items()
-        for name, value in said["results"].items()
-        if isinstance(value, int | float)
-    }
+    return evaluations

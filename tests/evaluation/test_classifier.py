@@ -13,7 +13,9 @@ from torch import nn
 
 from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
-from fullrank.evaluation.supervised import FINETUNING, PROTOCOLS, Protocol, label_share, train_classifier
+from fullrank.evaluation.classifier import train_classifier
+from fullrank.evaluation.finetune import label_share
+from fullrank.evaluation.protocols import FINETUNING, PROTOCOLS, Protocol
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
 
@@ -101,7 +103,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(
 
     file = tmp_path / "probe.pt"
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(encoder(), data, protocol, state=file, progress=stop)
+        train_classifier(encoder(), data, protocol, state=file, on_progress=stop)
     resumed = train_classifier(encoder(), data, protocol, state=file)
     assert (resumed.top1, resumed.loss) == (whole.top1, whole.loss)
     assert not file.exists()
@@ -113,7 +115,7 @@ def test_a_state_of_another_protocol_is_not_taken_up(data: Data, tmp_path: Path)
 
     file = tmp_path / "probe.pt"
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(encoder(), data, QUICK, state=file, progress=stop)
+        train_classifier(encoder(), data, QUICK, state=file, on_progress=stop)
     other = train_classifier(encoder(), data, QUICK.changed(lr=0.1), state=file)
     assert len(other.top1) == 3
     assert other.loss == train_classifier(encoder(), data, QUICK.changed(lr=0.1)).loss

@@ -1,0 +1,67 @@
+"""k nearest neighbours among training rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from fullrank.evaluation.labelled import Features, open_features
+from fullrank.evaluation.result import EvaluationResult, of_features
+from fullrank.options import KnnOptions, OnProgress, split_numbers
+from fullrank.probes.knn import KS, knn_probe
+from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
+from fullrank.probes.neighbours import Metric
+
+__all__ = ["evaluate_knn", "knn", "legacy_knn"]
+
+
+def knn(
+    features: Features,
+    *,
+    metric: Metric = "cosine",
+    ks: Sequence[int] | None = None,
+    temperatures: Sequence[float] | None = None,
+    seed: int = 0,
+) -> EvaluationResult:
+    """k nearest neighbours, k and vote chosen on training rows; see `knn_probe`."""
+    started = time.perf_counter()
+    train, test = features.train, features.test
+    given: dict[str, Any] = {} if temperatures is None else {"temperatures": temperatures}
+    scan = knn_probe(
+        test.rows, test.labels, train.rows, train.labels, ks=ks, metric=metric, seed=seed, **given
+    )
+    table = [row.as_dict() for row in scan.table]
+    results = {**scan.best.as_dict(), "held_out_top1": scan.held_out.top1, "table": table}
+    settings = {"metric": metric, "ks": list(ks or KS), "seed": seed, "chosen_on": scan.chosen_on}
+    return of_features("knn", features, "vote", results, settings, started)
+
+
+def legacy_knn(features: Features, *, kind: Literal["li", "solo"], metric: Metric = "l2") -> EvaluationResult:
+    """k-NN as published code scores it: Li's scan, or solo-learn's weights."""
+    started = time.perf_counter()
+    train, test = features.train, features.test
+    settings: dict[str, Any] = {"metric": metric}
+    notes = []
+    if kind == "li":
+        scan = li_knn_scan(test.rows, test.labels, train.rows, train.labels, metric)
+        results = {"top1": scan.best_accuracy, "k": scan.best_k}
+        notes = ["k was chosen on the test rows, as the published code does: optimistic"]
+    else:
+        top1, top5 = solo_knn(test.rows, test.labels, train.rows, train.labels, metric=metric)
+        results = {"top1": top1, "top5": top5, "k": 20}
+        settings |= {"k": 20, "temperature": 0.07}
+    return of_features("knn", features, kind, results, settings, started, notes)
+
+
+def evaluate_knn(
+    what: str | Path, options: KnnOptions, _: str | Path = "", on_progress: OnProgress | None = None
+) -> EvaluationResult:
+    """k nearest neighbours on features."""
+    ks = [int(k) for k in split_numbers(options.ks, "--ks", whole=True)] if options.ks else None
+    temperatures = split_numbers(options.temperatures, "--temperatures") if options.temperatures else None
+    features = open_features(what, options, on_progress)
+    if options.legacy:
+        return legacy_knn(features, kind=options.legacy, metric=options.metric)
+    return knn(features, metric=options.metric, ks=ks, temperatures=temperatures, seed=options.seed)

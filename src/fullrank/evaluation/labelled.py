@@ -1,0 +1,202 @@
+"""Labelled features of training and test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fullrank.encoders.hooks import FEATURES
+from fullrank.errors import UsageError
+from fullrank.features.embeddings import Rows, open_embeddings
+from fullrank.features.extraction import embed_whole
+from fullrank.features.labels import open_labels
+from fullrank.features.store import Stored
+from fullrank.features.subject import EncoderSubject, StoredSubject, open_subject
+from fullrank.images.sources import Source
+from fullrank.options import EvaluateOptions, OnProgress
+
+__all__ = ["Features", "Labelled", "open_features"]
+
+HELD_OUT = 0.2  # of one file without a test file
+LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms take their statistics from them
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows float32 [n, d] and their labels int64 [n], -1 where a row has none."""
+
+    rows: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Labelled features for a probe, with the names of encoder or file, tap and data."""
+
+    name: str
+    tap: str
+    data: str
+    train: Labelled
+    test: Labelled
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_features(
+    what: str | Path, options: EvaluateOptions, on_progress: OnProgress | None = None
+) -> Features:
+    """Open or compute labelled features.
+
+    Raises:
+        UsageError: there are no labels, or the options do not fit what was named.
+        DataError: not there, or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "z.npz"
+        ...     np.savez(file, features=np.random.randn(50, 4), labels=np.arange(50) % 5)
+        ...     features = open_features(file, EvaluateOptions())
+        >>> len(features.train), len(features.test), features.train.rows.shape[1]
+        (40, 10, 4)
+    """
+    taps = [options.tap] if options.tap else None
+    named = options.changed(key=options.key or options.tap)  # of a file, the tap is the array
+    subject = open_subject(what, named, taps, more_images=True)
+    if isinstance(subject, EncoderSubject):
+        features = _of_encoder(what, subject, options, on_progress)
+    elif isinstance(subject, StoredSubject):
+        features = _of_store(what, subject, options)
+    else:
+        features = _of_files(what, subject, options)
+    for part in (features.train, features.test):
+        if not bool((part.labels >= 0).any()):
+            raise _unlabelled(what, images=isinstance(subject, EncoderSubject), data=options.data)
+    return features
+
+
+def _unlabelled(what: str | Path, images: bool, data: str = "", option: str = "labels") -> UsageError:
+    if images:
+        return UsageError(
+            f"the images of {data or what} have no labels, which this evaluation needs: take labelled ones "
+            f"with --data, or `fullrank audit`, which needs none"
+        )
+    return UsageError(
+        f"{what} comes without labels, which this evaluation needs: add them with --{option} FILE, or take "
+        f"`fullrank audit`, which needs none"
+    )
+
+
+def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions) -> Features:
+    folder, splits = subject.folder, subject.splits
+    if options.data or options.labels or options.test:
+        raise UsageError(
+            f"{folder} brings its images, labels and test rows along: leave --data, --labels, --test out"
+        )
+    if set(splits) != {"train", "test"}:
+        raise UsageError(
+            f"{folder} holds the split {' '.join(splits)} only, and train and test are needed: "
+            f"`fullrank embed ... --split train,test`"
+        )
+    train, about = splits["train"], splits["train"].provenance
+    tap = options.tap or (FEATURES if FEATURES in train.rows else next(iter(train.rows)))
+
+    def labelled(stored: Stored) -> Labelled:
+        if stored.labels is None:
+            raise _unlabelled(what, images=False)
+        return _limited(Labelled(stored.rows[tap].float(), stored.labels.long()), options.limit)
+
+    classes = about.get("classes")
+    return Features(
+        str(about.get("subject", folder.name)),
+        tap,
+        str(about.get("data", folder)),
+        labelled(train),
+        labelled(splits["test"]),
+        tuple(classes) if classes else None,
+        (f"train rows are of {about['views']} augmented views",) if int(about.get("views") or 0) > 1 else (),
+    )
+
+
+def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Features:
+    train = _labelled_rows(what, rows, options.labels, "labels")
+    more: tuple[str, ...] = ()
+    if options.test:
+        other = open_embeddings(options.test, options.key or options.tap or None)
+        test = _labelled_rows(options.test, other, options.test_labels, "test-labels")
+        more = tuple(other.notes)
+        if rows.d != other.d:
+            raise UsageError(
+                f"{what} has {rows.d} dimensions and {options.test} has {other.d}: "
+                f"they must be of one encoder"
+            )
+        if options.labels and not options.labels.endswith((".npy", ".npz", ".pt", ".safetensors")):
+            more = (*more, "names of classes are numbered in sorted order in each file")
+    else:
+        order = torch.from_numpy(np.random.default_rng(options.seed).permutation(len(train)))
+        cut = max(1, round(HELD_OUT * len(train)))
+        test = Labelled(train.rows[order[:cut]], train.labels[order[:cut]])
+        train = Labelled(train.rows[order[cut:]], train.labels[order[cut:]])
+        more = (f"no --test: {len(test):,} random rows are held out",)
+    train, test = _limited(train, options.limit), _limited(test, options.limit)
+    return Features(Path(what).name, "embedding", str(what), train, test, notes=(*rows.notes, *more))
+
+
+def _labelled_rows(what: str | Path, rows: Rows, file: str, option: str) -> Labelled:
+    labels = open_labels(file, rows.n) if file else rows.labels
+    if labels is None:
+        raise _unlabelled(what, images=False, option=option)
+    return Labelled(torch.cat([chunk.float() for chunk in rows.chunks()]), torch.from_numpy(labels).long())
+
+
+def _of_encoder(
+    what: str | Path, subject: EncoderSubject, options: EvaluateOptions, on_progress: OnProgress | None
+) -> Features:
+    model, data = subject.encoder, subject.data
+    tap = options.tap or FEATURES
+    for source in (data.train, data.held_out):
+        if source.labels is None or not bool((source.labels >= 0).any()):
+            raise _unlabelled(what, images=True, data=options.data)
+    batch = LEGACY_BATCH if options.legacy_batchnorm else options.batch_size
+
+    def embedded(source: Source) -> Labelled:
+        task = f"embedding {source.name}"
+        with _batch_statistics(model.network if options.legacy_batchnorm else nn.Identity()):
+            rows, labels = embed_whole(model, source, tap, batch, on_progress, task)
+        assert labels is not None
+        return Labelled(rows, labels)
+
+    classes = tuple(data.train.classes) if data.train.classes else None
+    notes = (*model.notes, *data.notes)
+    return Features(str(what), tap, data.name, embedded(data.train), embedded(data.held_out), classes, notes)
+
+
+@contextmanager
+def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Use the statistics of each batch in BatchNorms, although in eval mode."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(m.running_mean, m.running_var) for m in norms]
+    for m in norms:
+        m.running_mean = m.running_var = None
+    try:
+        yield
+    finally:
+        for m, (mean, var) in zip(norms, kept, strict=True):
+            m.running_mean, m.running_var = mean, var
+
+
+def _limited(part: Labelled, limit: int) -> Labelled:
+    if not limit or len(part) <= limit:
+        return part
+    chosen = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(part))[:limit]))
+    return replace(part, rows=part.rows[chosen], labels=part.labels[chosen])

@@ -1,0 +1,136 @@
+"""Opening an encoder with its images, stored features, or embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.opening import is_encoder
+from fullrank.encoders.runs import open_with_taps, own_data, own_run
+from fullrank.errors import UnknownNameError, UsageError
+from fullrank.features.embeddings import Rows, open_embeddings
+from fullrank.features.store import SPLITS, Stored, is_stored, open_stored
+from fullrank.images.opening import open_data
+from fullrank.images.sources import Data
+from fullrank.options import EncoderOptions, SubjectOptions
+
+__all__ = ["EncoderSubject", "Kind", "StoredSubject", "kind_of", "open_encoder_subject", "open_subject"]
+
+Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
+
+
+@dataclass(frozen=True)
+class EncoderSubject:
+    """An encoder and its images; `own` tells whether its run was trained on these."""
+
+    encoder: Encoder
+    data: Data
+    own: bool
+
+
+@dataclass(frozen=True)
+class StoredSubject:
+    """Stored features; `named` is the split of a path like FOLDER/train, else ""."""
+
+    folder: Path
+    named: str
+    splits: Mapping[str, Stored]
+
+    def split(self, wanted: str = "") -> tuple[str, Stored]:
+        """The wanted split, else the named one, else test images where they are there."""
+        name = wanted or self.named or list(self.splits)[-1]
+        if name not in self.splits:
+            raise UnknownNameError("split", name, self.splits, f"in {self.folder}")
+        return name, self.splits[name]
+
+
+def kind_of(what: Any, data: str = "") -> Kind:
+    """Tell an encoder, a folder of stored features and embeddings apart.
+
+    With `data`, the images for an encoder, a path where nothing is was meant as a name.
+
+    Example:
+        >>> kind_of("timm:resnet18"), kind_of("features.npy"), kind_of("resnet10tt", data="shapes")
+        ('encoder', 'embeddings', 'encoder')
+    """
+    if not isinstance(what, str | Path):
+        return "embeddings"
+    path = Path(what).expanduser()
+    if _stored_at(path) is not None:
+        return "stored"
+    return "encoder" if is_encoder(what) or (data and not path.exists()) else "embeddings"
+
+
+def _stored_at(path: Path) -> tuple[Path, str] | None:
+    """A folder of stored features, and the split that the path names in it."""
+    if is_stored(path):
+        return path, ""
+    inside = path.is_dir() and path.name in SPLITS and is_stored(path.parent)
+    return (path.parent, path.name) if inside else None
+
+
+def open_subject(
+    what: Any,
+    options: SubjectOptions,
+    taps: Sequence[str] | None = None,
+    *,
+    kind: Kind | None = None,
+    more_images: bool = False,
+) -> EncoderSubject | StoredSubject | Rows:
+    """Open whatever was named.
+
+    Args:
+        what: a matrix; a file or folder of embeddings; a folder that `fullrank embed` wrote; a run; or an
+            encoder by name or checkpoint.
+        options: how.
+        taps: layer outputs of an encoder that are wanted; None is its features.
+        kind: as `kind_of` says, where that was asked already.
+        more_images: whether `limit` may take more images than a run was trained on.
+
+    Raises:
+        DataError: missing or damaged.
+        UnknownNameError: no such name.
+        UsageError: the options do not fit what was named.
+
+    Example:
+        >>> import torch
+        >>> open_subject(torch.zeros(4, 2), SubjectOptions())
+        Rows(tensor [4, 2]: 4 x 2 float32)
+    """
+    kind = kind or kind_of(what, options.data)
+    if kind == "encoder":
+        return open_encoder_subject(what, options, taps, options.data, options.limit, more_images=more_images)
+    if kind == "stored":
+        folder, named = _stored_at(Path(what).expanduser()) or (Path(), "")
+        return StoredSubject(folder, named, open_stored(folder))
+    return open_embeddings(what, options.key or None)
+
+
+def open_encoder_subject(
+    what: str | Path,
+    options: EncoderOptions,
+    taps: Sequence[str] | None,
+    data: str,
+    limit: int,
+    *,
+    more_images: bool = False,
+) -> EncoderSubject:
+    """Open an encoder and images: those of `data`, else those of its run."""
+    run = own_run(what)
+    if run is None and not data:
+        raise UsageError(
+            "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
+        )
+    if options.untrained and Path(what).expanduser().exists():
+        raise UsageError(f"--untrained is for encoders by name; {what} brings its weights along")
+    encoder = open_with_taps(what, taps, **options.opening())
+    if run is None or data:
+        images = open_data(data, limit=limit or None, download=options.download)
+        return EncoderSubject(encoder, images, own=False)
+    config = run.config()
+    if more_images and limit:
+        config = replace(config, limit=limit)
+    return EncoderSubject(encoder, own_data(config, limit, options.download), own=True)

@@ -1,0 +1,128 @@
+"""The live table of jobs: redrawn on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from fullrank.jobs.job import Job
+from fullrank.training.records import EpochRecord, RunRecord
+
+__all__ = ["LiveJobs", "Standing"]
+
+
+class _Summary(Protocol):
+    def take(self, record: RunRecord, /) -> None: ...
+
+
+S = TypeVar("S", bound=_Summary)
+ENDED = ("done", "failed")
+
+
+@dataclass
+class Standing(Generic[S]):
+    """Where a job stands: `waiting`, `running`, `done` or `failed`, and what its records come to."""
+
+    job: Job
+    summary: S
+    state: str = "waiting"
+    error: str = ""
+
+
+class LiveJobs(Generic[S]):
+    """Table of several jobs that keeps itself up to date: call it as the pool notifies.
+
+    Args:
+        jobs: in the order in which they are shown.
+        summarise: makes the summary of a job, by its name; it takes the records of the job's run.
+        table: draws the table, from this object and the width of the console.
+        line: what one job has come to, for a plain line.
+        mode: "live", "plain" or "quiet".
+        each: when plain lines are printed: as a "job" ends, or at each "epoch".
+        console: the rich console to draw on; one on standard output by default.
+
+    Attributes:
+        standings: of every job, by its name.
+
+    Example:
+        >>> class Epochs(list):
+        ...     take = list.append
+        >>> job = Job("SimSiam", 0)
+        >>> with LiveJobs([job], lambda _: Epochs(), lambda *_: "", lambda s: s.state, "plain") as live:
+        ...     live(job, "running", EpochRecord(epoch=1))
+        ...     live(job, "done", None)
+        1/1  SimSiam, seed 0  done
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        summarise: Callable[[str], S],
+        table: Callable[[LiveJobs[S], int], RenderableType],
+        line: Callable[[Standing[S]], str],
+        mode: str,
+        each: str = "job",
+        console: Console | None = None,
+    ) -> None:
+        self.standings = {job.name: Standing(job, summarise(job.name)) for job in jobs}
+        self.table, self.line, self.mode, self.each = table, line, mode, each
+        self.console = console or Console(force_terminal=mode == "live" or None)
+        self.begun, self.ready = time.perf_counter(), 0
+        self.width = max(map(len, self.standings), default=0)
+        self._live = Live(self, console=self.console, refresh_per_second=4) if mode == "live" else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, job: Job, state: str, detail: RunRecord | str | None) -> None:
+        """Take in what a job is doing.
+
+        Raises:
+            KeyError: there is no such job.
+        """
+        found = self.standings[job.name]
+        if detail is not None and not isinstance(detail, str) and detail.event != "start":
+            found.summary.take(detail)
+        earlier = found.state == "waiting" and state == "done"
+        self.ready += earlier  # done before we came
+        found.state, found.error = state, detail if isinstance(detail, str) else ""
+        if self.mode != "plain" or earlier:
+            return
+        if self.each == "epoch" and isinstance(detail, EpochRecord):
+            print(f"{job.name:<{self.width}}  {self.line(found)}", flush=True)
+        elif self.each == "job" and state in ENDED:
+            place = f"{self.ended:>{len(str(len(self.standings)))}}/{len(self.standings)}"
+            print(f"{place}  {job.name:<{self.width}}  {self.line(found)}", flush=True)
+
+    @property
+    def ended(self) -> int:
+        """How many jobs have ended, well or not."""
+        return sum(found.state in ENDED for found in self.standings.values())
+
+    @property
+    def seconds(self) -> float:
+        """Since the table was made."""
+        return time.perf_counter() - self.begun
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the jobs that have ended since; None before one has."""
+        fresh = self.ended - self.ready
+        return self.seconds / fresh * (len(self.standings) - self.ended) if fresh else None
+
+    def __rich__(self) -> RenderableType:
+        return self.table(self, self.console.width)

@@ -1,0 +1,129 @@
+"""One folder of a lab: its plan, which later calls add to, and a run of what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fullrank.errors import FullrankError, UnknownNameError, UsageError
+from fullrank.jobs.live import LiveJobs
+from fullrank.jobs.once import run_once
+from fullrank.labs._common.lab import LABS, Job, Lab, Settings, plan_jobs
+from fullrank.labs._common.live import job_line, jobs_table
+from fullrank.labs._common.page import write_lab
+from fullrank.labs._common.results import Results, finished
+from fullrank.report.run.summary import Summary
+from fullrank.training.run_dir import write_atomically
+
+__all__ = ["Plan", "make_plan", "run_lab"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder of a lab holds, or is to hold.
+
+    Attributes:
+        lab: the experiment.
+        values: `lab` (its name), `preset` (its name), `settings` (the preset's), `parts` and `seeds`.
+        jobs: all of them.
+        wanted: those that are asked for now.
+    """
+
+    lab: Lab
+    values: Settings
+    jobs: Sequence[Job]
+    wanted: Sequence[Job]
+
+
+def make_plan(
+    name: str,
+    out: Path,
+    preset: str = "",
+    parts: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    data: str = "",
+) -> Plan:
+    """Plan of a folder with what is asked for; what is left empty is the folder's, or the preset's.
+
+    Raises:
+        UsageError: no such lab, preset or part; or the folder holds something else.
+    """
+    lab, before = LABS[name](), _read(out)
+    preset = preset or before.get("preset", "laptop")
+    if preset not in lab.presets:
+        raise UnknownNameError("preset", preset, lab.presets)
+    settings = dict(lab.presets[preset])
+    if data and "data" not in settings:
+        raise UsageError(f"the lab {name} needs no data: leave --data out")
+    if data := data or before.get("settings", {}).get("data"):
+        settings["data"] = data
+    settings = json.loads(json.dumps(settings))
+    if before and (before["lab"], before["preset"], before["settings"]) != (name, preset, settings):
+        raise UsageError(
+            f"{out} holds the lab {before['lab']} with the preset {before['preset']} and its settings of "
+            f"then: take another --out"
+        )
+    for part in parts:
+        if part not in lab.parts:
+            raise UnknownNameError(f"part of {name}", part, lab.parts)
+    parts = list(parts) or list(before.get("parts", settings.get("parts", lab.parts)))
+    seeds = list(seeds) or list(before.get("seeds", [0, 1, 2]))
+    known = {
+        key: list(dict.fromkeys([*before.get(key, []), *now]))
+        for key, now in (("parts", parts), ("seeds", seeds))
+    }
+    return Plan(
+        lab,
+        {"lab": name, "preset": preset, "settings": settings, **known},
+        plan_jobs(lab, settings, known["parts"], sorted(known["seeds"])),
+        plan_jobs(lab, settings, parts, seeds),
+    )
+
+
+def _read(out: Path) -> dict[str, Any]:
+    path = out / "plan.json"
+    if out.exists() and not path.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already and holds no lab: take another --out")
+    try:
+        found: dict[str, Any] = (
+            json.loads(path.read_text().replace("study_every", "diagnostics_every")) if path.exists() else {}
+        )
+    except ValueError:
+        raise UsageError(f"{path} is damaged: take another --out") from None
+    return found
+
+
+def run_lab(
+    plan: Plan,
+    out: Path,
+    at_once: int = 0,
+    report_only: bool = False,
+    figures: bool = True,
+    mode: str = "quiet",
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the wanted jobs that have no result, then write `lab.json`, the page and the figures.
+
+    `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet".
+    Returns what `lab.json` holds, and what failed: a job's name to one line.
+
+    Raises:
+        FullrankError: no job is finished.
+    """
+    if report_only and not (out / "plan.json").exists():
+        raise UsageError(f"{out} holds no lab: leave --report-only out to run it")
+    failed: dict[str, str] = {}
+    if not report_only:
+        write_atomically(out / "plan.json", json.dumps(plan.values, indent=2).encode())
+        with LiveJobs(plan.wanted, Summary, jobs_table, job_line, mode) as live:
+            failed = run_once(plan.wanted, out, at_once, live)
+    found = {job.name: finished(job, out) for job in plan.jobs}
+    results = Results([result for result in found.values() if result is not None])
+    if not results:
+        why = next(iter(failed.items()), None)
+        raise FullrankError(f"no job of {out} is finished" + (f"; {why[0]}: {why[1]}" if why else ""))
+    missing = {name: failed.get(name, "not run yet") for name, result in found.items() if result is None}
+    written = write_lab(plan.values["lab"], plan.lab, plan.values, results, missing, out, figures)
+    return written, failed
