@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from cli.helpers import call
+from fullrank.errors import FullrankError
+from fullrank.jobs.job import Job, Notify
 from fullrank.labs._common import demo
 from fullrank.report.run.summary import Summary
 
@@ -70,16 +72,23 @@ def arm(name: str, loss: float, kind: str) -> Summary:
     return summary
 
 
-def test_the_closing_line_does_not_claim_that_a_collapsed_arm_has_the_best_loss_where_none_has(
-    arms: list[Summary],
+@pytest.mark.parametrize(
+    ("kind", "line"), [("healthy", "No arm collapsed"), ("complete", "A collapsed run has the best loss")]
+)
+def test_the_closing_line_says_whether_a_collapsed_arm_has_the_best_loss(
+    arms: list[Summary], kind: str, line: str
 ) -> None:
-    arms += [arm(name, -0.1 * i, "healthy") for i, name in enumerate(demo.ARMS)]
+    arms += [arm(name, -0.1 * i, kind if i else "healthy") for i, name in enumerate(demo.ARMS)]
     called = call("demo", "--out", "out", "--quiet")
-    assert called.code == 0 and "No arm collapsed" in called.out and "best loss" not in called.out
+    assert called.code == 0 and line in called.out
+    assert ("best loss" in called.out) is (kind == "complete")
 
 
-def test_the_closing_line_says_that_a_collapsed_arm_has_the_best_loss_where_one_has(
-    arms: list[Summary],
-) -> None:
-    arms += [arm(name, -0.1 * i, "complete" if i else "healthy") for i, name in enumerate(demo.ARMS)]
-    assert "A collapsed run has the best loss" in call("demo", "--out", "out", "--quiet").out
+def test_a_failing_arm_is_reported_at_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_commands(jobs: list[Job], runs: Any, logs: Any, at_once: int, notify: Notify) -> None:
+        notify(jobs[1], "failed", "it diverged")
+        raise AssertionError("the others were waited for")
+
+    monkeypatch.setattr(demo, "run_commands", run_commands)
+    with pytest.raises(FullrankError, match=r"^the arm 'no predictor' failed: it diverged$"):
+        demo.train_arms(demo.make_room(here / "out", True), 0, 1, "quiet", int)

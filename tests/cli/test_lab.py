@@ -51,32 +51,30 @@ def test_json_is_one_object_with_claims_and_the_page(here: Path) -> None:
 def test_seeds_and_parts_may_be_added_and_the_page_shows_them_all(here: Path) -> None:
     toys("--seeds", "0", "--parts", "one")
     toys("--seeds", "1", "--parts", "two")
-    cells = json.loads((here / "labs/toy/lab.json").read_text())["cells"]
-    done = {(cell["part"], cell["seed"]) for cell in cells}
+    jobs = json.loads((here / "labs/toy/lab.json").read_text())["cells"]
+    done = {(job["part"], job["seed"]) for job in jobs}
     assert done == {("one", 0), ("two", 1)}
     toys()
     assert len(json.loads((here / "labs/toy/lab.json").read_text())["cells"]) == 8
 
 
-def test_a_failing_cell_is_named_in_one_line_and_the_exit_code_is_1(here: Path) -> None:
-    called = toys("--preset", "broken", "--seeds", "0", "--parts", "one")
-    assert called.code == 1 and called.err == "fullrank: one: low, seed 0 failed: this arm is broken\n"
-    assert "this arm is broken" in (here / "labs/toy/report.html").read_text()
-
-
-def test_where_every_cell_fails_there_is_no_page(here: Path) -> None:
-    called = toys("--preset", "all-broken", "--seeds", "0", "--parts", "one")
-    assert called.code == 1 and called.err.count("\n") == 1 and "this arm is broken" in called.err
-    assert not (here / "labs/toy/report.html").exists()
+def test_a_failing_job_is_named_in_one_line_and_where_all_fail_there_is_no_page(here: Path) -> None:
+    for preset in ("all-broken", "broken"):
+        called = toys("--preset", preset, "--seeds", "0", "--parts", "one", "--out", f"labs/{preset}")
+        page = here / "labs" / preset / "report.html"
+        assert called.code == 1 and called.err.count("\n") == 1 and "this arm is broken" in called.err
+        assert page.exists() is (preset == "broken")
+    assert called.err == "fullrank: one: low, seed 0 failed: this arm is broken\n"
+    assert "this arm is broken" in page.read_text()
 
 
 def test_the_page_is_written_again_without_running_anything(here: Path) -> None:
     toys("--seeds", "0", "--parts", "one")
     page = here / "labs/toy/report.html"
     page.unlink()
-    stamp = {p: p.stat().st_mtime_ns for p in (here / "labs/toy/cells").rglob("*")}
+    stamp = {p: p.stat().st_mtime_ns for p in (here / "labs/toy/jobs").rglob("*")}
     assert toys("--report-only").code == 0 and page.is_file()
-    assert stamp == {p: p.stat().st_mtime_ns for p in (here / "labs/toy/cells").rglob("*")}
+    assert stamp == {p: p.stat().st_mtime_ns for p in (here / "labs/toy/jobs").rglob("*")}
 
 
 def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:

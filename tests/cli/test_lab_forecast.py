@@ -11,8 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cli.helpers import call
-from fullrank.labs._common.forecast import forecast
-from fullrank.labs._common.forecast_points import points_of
+from fullrank.labs._common.forecast import forecast, points_of
 from labs.fake_runs import write_run
 
 

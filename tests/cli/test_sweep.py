@@ -11,8 +11,7 @@ import pytest
 from cli.helpers import SMALL, call
 from fullrank.cli import main
 from fullrank.jobs import pool
-from fullrank.jobs.command import submit_commands
-from fullrank.jobs.grid import command_of, grid, has_ended
+from fullrank.jobs.command import command_of, grid, has_ended, submit_commands
 
 TINY = (*SMALL, "--limit", "128", "--epochs", "1", "--watch-images", "64", "--accelerator", "cpu")
 

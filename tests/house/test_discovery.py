@@ -56,7 +56,6 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "fullrank" / "collapse" / "metrics" / "signs.py").write_text(METRIC)
     lab = copy / "fullrank" / "labs" / "bias"
     lab.mkdir()
-    (lab / "__init__.py").touch()
     (lab / "lab.py").write_text(_lab_of_the_docs())
     return copy
 
@@ -86,6 +85,12 @@ def test_a_metric_is_in_the_table_of_the_docs(grown: Path) -> None:
 @pytest.mark.parametrize(("what", "name"), [("metrics", "positive_share"), ("labs", "bias")])
 def test_it_is_listed(grown: Path, what: str, name: str) -> None:
     assert name in {row["name"] for row in json.loads(_run(grown, "-m", "fullrank", "list", what, "--json"))}
+
+
+def test_a_lab_is_run(grown: Path, tmp_path: Path) -> None:
+    words = ("--out", str(tmp_path / "out"), "--seeds", "0,1", "--jobs", "1", "--no-figures", "--json")
+    ran = json.loads(_run(grown, "-m", "fullrank", "lab", "bias", *words))
+    assert ran["seeds"] == [0, 1] and not ran["missing"] and (tmp_path / "out" / "report.html").is_file()
 
 
 def test_all_are_held_to_what_their_kind_promises(grown: Path) -> None:

@@ -3,17 +3,13 @@ import numpy as np
 from fullrank.images.shapes import SHAPES, shapes
 
 
-def test_size_type_and_balance() -> None:
-    images, labels = shapes(200, seed=3, size=20)
+def test_size_type_and_balance_and_the_seed_decides() -> None:
+    (images, labels), (again, labels_again) = (shapes(200, seed=3, size=20) for _ in range(2))
     assert images.shape == (200, 3, 20, 20) and images.dtype == np.uint8
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == [20] * len(SHAPES)
-
-
-def test_the_seed_decides() -> None:
-    (images, labels), (again, labels_again) = shapes(50, 0), shapes(50, 0)
     assert (images == again).all() and (labels == labels_again).all()
-    assert (images != shapes(50, 1)[0]).any()
+    assert (images != shapes(200, 4, size=20)[0]).any()
 
 
 def test_dark_ground_bright_shape() -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from cli.helpers import call
-from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.lab import Job
-from fullrank.labs._common.results import Result, Results, finished
+from fullrank.labs._common.results import Result, Results
 from fullrank.labs.data_order.figures import images_in_use
-from fullrank.training.records import EpochRecord, RunRecord
 from fullrank.training.setup import data_order
 from labs.fake_runs import CONFIG, write_run
 
@@ -43,9 +37,9 @@ def verdicts(
 
 @pytest.mark.parametrize("preset", list(LAB.presets))
 def test_every_order_is_there_but_in_tiny_and_all_take_the_same_number_of_steps(preset: str) -> None:
-    cells = list(LAB.jobs(LAB.presets[preset], "", 0))
-    orders = [data_order(cell.config(), 120_000) for cell in cells]
-    assert len({(order.steps, cell.config().epochs) for order, cell in zip(orders, cells, strict=True)}) == 1
+    jobs = list(LAB.jobs(LAB.presets[preset], "", 0))
+    orders = [data_order(job.config(), 120_000) for job in jobs]
+    assert len({(order.steps, job.config().epochs) for order, job in zip(orders, jobs, strict=True)}) == 1
     assert preset == "tiny" or {order.kind for order in orders} == set(ORDERS)
     assert preset == "tiny" or {order.n_rounds for order in orders} == {1, 2}
 
@@ -57,10 +51,10 @@ def test_the_hybrid_switches_where_the_paper_does_after_two_fifths_of_the_epochs
 
 
 @pytest.mark.parametrize("kind", ORDERS)
-def test_which_images_are_in_use_is_told_by_epoch(kind: str) -> None:
+def test_which_images_are_in_use_is_known_by_epoch(kind: str) -> None:
     config = {**CONFIG, "epochs": 5, "order": kind, "switch_epoch": 2}
     now, so_far = images_in_use(config)
-    told = {
+    expected = {
         "iid": ([1.0] * 5, [1.0] * 5),
         "single-pass": ([0.2] * 5, [0.2, 0.4, 0.6, 0.8, 1.0]),
         "hybrid": ([0.2, 0.2, 1.0, 1.0, 1.0], [0.2, 0.4, 1.0, 1.0, 1.0]),
@@ -68,7 +62,7 @@ def test_which_images_are_in_use_is_told_by_epoch(kind: str) -> None:
         "last-fraction": ([0.2] * 5, [0.2] * 5),
     }[kind]
     assert list(now) == [1, 2, 3, 4, 5]
-    assert (list(now.values()), list(so_far.values())) == told
+    assert (list(now.values()), list(so_far.values())) == expected
 
 
 def test_orders_that_keep_rank_and_gain_accuracy_on_every_seed_confirm_the_paper(tmp_path: Path) -> None:
@@ -77,7 +71,7 @@ def test_orders_that_keep_rank_and_gain_accuracy_on_every_seed_confirm_the_paper
     assert verdicts(tmp_path, auc, accuracy) == ["confirmed"] * 4
 
 
-def test_orders_that_lose_rank_are_told_as_not_confirmed_and_seeds_at_odds_decide_nothing(
+def test_orders_that_lose_rank_are_not_confirmed_and_seeds_at_odds_decide_nothing(
     tmp_path: Path,
 ) -> None:
     auc = {"iid": [0.7, 0.8], "single pass": [0.8, 0.9], "hybrid": [0.6, 0.9]}
@@ -107,39 +101,3 @@ def test_the_figures_hold_accuracy_and_auc_along_training_and_where_the_hybrid_s
     assert figures["AUC"].references == {"isotropic": 0.6}
     assert list(figures["AUC, hybrid against multi-epoch"].marks.values()) == [1.0]
     assert figures["Cumulative curve"].series[0].ys[0] == pytest.approx([0, 3 / 6.5, 5 / 6.5, 6 / 6.5, 1])
-
-
-def test_a_killed_single_pass_keeps_its_order_when_it_is_taken_up(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    settings = {
-        **LAB.presets["tiny"]["run"],
-        "order": "single-pass",
-        "limit": 96,
-        "batch_size": 16,
-        "watch_images": 64,
-    }
-    cell = Job("single pass", 2, settings)
-
-    def die(_: Job, __: str, record: RunRecord | str | None) -> None:
-        if isinstance(record, EpochRecord) and record.epoch == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_once([cell], tmp_path / "cut", at_once=1, notify=die)
-    for out in ("cut", "whole"):
-        assert run_once([cell], tmp_path / out, at_once=1) == {}
-    cut, whole = (finished(cell, tmp_path / out) for out in ("cut", "whole"))
-    assert cut is not None and whole is not None and cut.loss == whole.loss and len(whole.loss) == 3
-
-
-@pytest.mark.slow
-def test_the_whole_lab_on_its_smallest_preset_writes_page_numbers_and_figures(tmp_path: Path) -> None:
-    out = tmp_path / "lab"
-    called = call(
-        "lab", "data-order", "--preset", "tiny", "--seeds", "0", "--jobs", "1", "--out", str(out), "--quiet"
-    )
-    assert called.code == 0, called.err
-    told = json.loads((out / "lab.json").read_text())
-    assert len(told["cells"]) == 3 and not told["missing"]
-    assert {"auc", "linear-accuracy", "auc-hybrid-against-multi-epoch"} <= told["figures"].keys()
-    assert "Hybrid against multi-epoch" in (out / "report.html").read_text()

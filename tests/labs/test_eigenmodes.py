@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.lab import Job, plan_jobs
-from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results, finished
-from fullrank.labs.eigenmodes.deep import half_times, rate_spread
+from fullrank.labs._common.lab import Job
+from fullrank.labs._common.results import Result, Results
+from fullrank.labs.eigenmodes.deep import half_times
 from fullrank.labs.eigenmodes.lab import Eigenmodes
 from fullrank.labs.eigenmodes.lab import matrix as matrix
 from fullrank.labs.eigenmodes.lab import toys as toys
@@ -37,13 +34,13 @@ def different(one: Job, other: Job) -> set[str]:
 
 
 def jobs(preset: Any, part: str) -> dict[str, Job]:
-    return {cell.arm: cell for cell in LABS["eigenmodes"]().jobs(preset, part, 0)}
+    return {job.arm: job for job in LABS["eigenmodes"]().jobs(preset, part, 0)}
 
 
 # toys
 
 
-def test_seed_zero_is_the_published_seed_and_the_cell_measures_what_the_toy_does() -> None:
+def test_seed_zero_is_the_published_seed_and_the_job_measures_what_the_toy_does() -> None:
     found = toys.panel("identity", 2, 0, "laptop", steps=100)
     toy = figure_panels("identity", "laptop", 2)[2]
     trained = simulate(type(toy)(**{**vars(toy), "steps": 100}))
@@ -73,7 +70,7 @@ def test_the_claim_is_confirmed_where_isoloss_is_more_even_on_every_seed_and_not
         assert claim.verdict == verdict and "cosine, ReLU" in claim.text
 
 
-def test_every_panel_of_the_paper_is_a_cell_and_the_paper_preset_has_its_steps() -> None:
+def test_every_panel_of_the_paper_is_a_job_and_the_paper_preset_has_its_steps() -> None:
     found = list(LABS["eigenmodes"]().jobs(PAPER, "toys", 0))
     assert len(found) == 2 * 8 + 2
     assert figure_panels("relu", PAPER["toys"]["preset"])[1].steps == 100_000
@@ -92,8 +89,8 @@ def test_directpred_and_isoloss_differ_in_nothing_but_the_method() -> None:
 
 
 def test_the_predictor_of_figure_4_is_linear_and_looked_at() -> None:
-    for cell in jobs(LAPTOP, "linear").values():
-        assert cell.config().options["predictor"] == "linear" and cell.config().diagnostics_every == 3
+    for job in jobs(LAPTOP, "linear").values():
+        assert job.config().options["predictor"] == "linear" and job.config().diagnostics_every == 3
 
 
 def test_published_pairs_differ_in_optimiser_and_rate_and_matched_ones_in_the_average_alone() -> None:
@@ -119,33 +116,3 @@ def test_a_mode_that_jumps_at_once_and_one_that_jumps_late_are_told_apart() -> N
     early = np.array([0.0, 2.0, 2.0, 2.0, 2.0])
     late = np.array([0.0, 0.0, 0.0, 0.0, 2.0])
     assert half_times(np.arange(5), np.exp(np.stack([early, late], axis=1))) == pytest.approx([0.5, 3.5])
-
-
-# the whole
-
-
-@pytest.mark.slow
-def test_the_smallest_lab_comes_to_a_page_with_every_part(tmp_path: Path) -> None:
-    lab = LABS["eigenmodes"]()
-    wanted = plan_jobs(lab, TINY, list(lab.parts), [0])
-    assert run_once(wanted, tmp_path, at_once=1) == {}
-    results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
-    assert rate_spread(results.of("deep")[0]) is not None
-    plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0]}
-    told = write_lab("eigenmodes", lab, plan, results, {}, tmp_path, figures=False)
-    titles = set(told["figures"])
-    assert {"directpred-cosine-deep", "byol-linear-predictor-cosine", "two-neurons-euclidean"} <= titles
-    assert "what-the-moving-average-is-worth" in titles
-    assert len(told["tables"]["with-and-without-a-moving-average"]["rows"]) == 5
-
-
-@pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    notebook = json.loads(NOTEBOOK.read_text())
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)
-    names: dict[str, Any] = {"__name__": "notebook"}
-    for cell in code:
-        exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), names)
-    assert names["lab"]["claims"] and (tmp_path / "labs" / "eigenmodes" / "report.html").exists()

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from fullrank.jobs.once import run_once
-from fullrank.labs._common.lab import plan_jobs
-from fullrank.labs._common.results import Result, Results, finished
+from fullrank.labs._common.results import Result, Results
 from fullrank.labs.failures.analysis import findings, first, knn_fell, lasting, said
 from fullrank.labs.failures.lab import GALLERY, Failures
 from fullrank.report.run.reading import Run
@@ -55,7 +51,7 @@ def test_how_much_earlier_the_monitor_was_is_counted_in_epochs() -> None:
     assert verdicts["Where k-NN falls, the monitor has said so no later."] == "confirmed"
 
 
-def test_a_late_monitor_and_a_falsely_accused_run_are_told() -> None:
+def test_a_late_monitor_and_a_falsely_accused_run_are_reported() -> None:
     late = [run_of("no centring", ["healthy", "healthy", "cluster"], [0.5, 0.4, 0.3, 0.2], s) for s in (0, 1)]
     accused = [
         run_of("SimSiam", ["healthy", "healthy", "dimensional"], [0.5, 0.6, 0.7, 0.7], s) for s in (0, 1)
@@ -65,7 +61,7 @@ def test_a_late_monitor_and_a_falsely_accused_run_are_told() -> None:
     assert verdicts["SimSiam as it should be: not accused at the end."] == "not confirmed"
 
 
-def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_told() -> None:
+def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_reported() -> None:
     silent = run_of("no predictor", ["dimensional"] * 2, [0.5, 0.6, 0.7])
     whole = run_of("ten codes", ["healthy"] * 2, [0.5, 0.6, 0.7])
     found = findings(Results([silent, whole]), GALLERY)
@@ -74,26 +70,12 @@ def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_told() 
 
 
 def test_every_exhibit_changes_its_recipe_and_only_in_what_breaks_it() -> None:
-    cells = {cell.arm: cell.config().as_dict() for cell in Failures().jobs(Failures.presets["laptop"], "", 0)}
+    jobs = {job.arm: job.config().as_dict() for job in Failures().jobs(Failures.presets["laptop"], "", 0)}
     sound = {GALLERY[arm].recipe: arm for arm in GALLERY if not GALLERY[arm].change}
     for arm, exhibit in GALLERY.items():
         if exhibit.change:
-            own, base = cells[arm], cells[sound[exhibit.recipe]]
+            own, base = jobs[arm], jobs[sound[exhibit.recipe]]
             changed = {key for key in own if key != "options" and own[key] != base[key]}
             options = {key for key in own["options"] if own["options"][key] != base["options"][key]}
             named = set(exhibit.settings) - {"options"}
             assert changed == named and options == set(exhibit.settings.get("options", {}))
-
-
-def test_the_tiny_gallery_comes_to_a_panel_for_each_run_and_a_row_in_the_table(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    lab, preset = Failures(), Failures.presets["tiny"]
-    cells = plan_jobs(lab, preset, [], [0])
-    assert run_once(cells, tmp_path, at_once=1) == {}
-    found = lab.analyse(Results([r for c in cells if (r := finished(c, tmp_path))]), preset)
-    torch.set_num_threads(threads)
-    assert set(preset["arms"]) <= found.figures().keys()
-    assert [row[0] for row in found.tables()["Who saw what, and when"].rows] == preset["arms"]
-    dino = {series.name for series in found.figures()["DINO"].series}  # type: ignore[union-attr]
-    assert dino == {"k-NN top-1", "level", "effective rank / d", "codes in use / K"}

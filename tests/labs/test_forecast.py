@@ -26,13 +26,6 @@ def fit(n: int = 12, seed: int = 0, noise: float = 1.0, **options: Any) -> Any:
     return forecast(auc, accuracy, ["simsiam r18"] * n, loss=loss, **options)
 
 
-def test_a_line_without_noise_is_found() -> None:
-    found = fit(noise=0.0)
-    assert found.coefficients == pytest.approx({"intercept": 90, "auc": -60, "loss": -20})
-    assert found.r2 == pytest.approx(1)
-    assert found.loo_rmse == pytest.approx(0, abs=1e-9)
-
-
 def test_least_squares_and_leaving_out_are_those_of_scikit_learn() -> None:
     auc, loss, accuracy = runs(12)
     X, model = np.column_stack([auc, loss]), LinearRegression()
@@ -84,40 +77,22 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 
 def test_runs_of_unknown_accuracy_are_forecast_and_change_nothing_else() -> None:
     auc, loss, accuracy = runs(12)
-    more = forecast(
-        [*auc, 0.6, 2.0],
-        [*accuracy, np.nan, np.nan],
-        ["simsiam r18"] * 14,
-        loss=[*loss, -0.9, -0.8],
-    )
-    found = fit()
+    unknown, losses = [*accuracy, np.nan, np.nan], [*loss, -0.9, -0.85]
+    more, found = forecast([*auc, 0.6, 2.0], unknown, ["simsiam r18"] * 14, loss=losses), fit()
     assert more.labelled == 12
     assert more.coefficients == pytest.approx(found.coefficients)
     assert more.loo_rmse == pytest.approx(found.loo_rmse)
     assert np.isnan(more.left_out[12:]).all()
+    assert more.extrapolates.tolist() == [False] * 13 + [True]  # further out than all others
     line = found.coefficients
     assert more.predicted[12] == pytest.approx(line["intercept"] + 0.6 * line["auc"] - 0.9 * line["loss"])
 
 
-def test_a_run_further_out_than_all_others_is_told() -> None:
-    auc, loss, accuracy = runs(12)
-    found = forecast(
-        [*auc, 0.7, 2.0],
-        [*accuracy, np.nan, np.nan],
-        ["a"] * 14,
-        loss=[*loss, -0.85, -0.85],
-    )
-    assert found.extrapolates.tolist() == [False] * 13 + [True]
-
-
 def test_several_methods_are_refused_in_one_line() -> None:
     auc, loss, accuracy = runs(10)
-    with pytest.raises(UsageError) as refused:
-        forecast(auc, accuracy, ["simsiam resnet18"] * 6 + ["byol resnet18"] * 4, loss=loss)
-    says = (
-        "a forecast holds for one method and backbone; these runs are of 2: byol resnet18, simsiam resnet18"
-    )
-    assert str(refused.value) == says
+    says = "^a forecast holds for one method and backbone; these runs are of 2: byol r18, simsiam r18$"
+    with pytest.raises(UsageError, match=says):
+        forecast(auc, accuracy, ["simsiam r18"] * 6 + ["byol r18"] * 4, loss=loss)
 
 
 @pytest.mark.parametrize(("n", "warned"), [(7, True), (8, False)])

@@ -1,4 +1,4 @@
-"""Cells are run once, taken up where they were killed, and come to a page, a JSON and figures."""
+"""Jobs are run once, taken up where they were killed, and come to a page, a JSON and figures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fullrank.jobs.live import LiveJobs
 from fullrank.jobs.once import jobs_at_once, run_once
 from fullrank.labs import LABS
 from fullrank.labs._common.claims import above, holds, spread
-from fullrank.labs._common.effects import effects
 from fullrank.labs._common.lab import Job, plan_jobs
-from fullrank.labs._common.live import job_line, jobs_table
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Result, Results, finished
+from fullrank.labs._common.run import job_line, jobs_table
+from fullrank.labs.asymmetry.halves import effects
 from fullrank.report.run.summary import Summary
 from fullrank.training.records import EpochRecord, RunRecord
 from labs.toy import TINY, Toy, epochs_of, killed_once, noted, refused, run_sleepers
@@ -37,16 +37,16 @@ def counting(tmp_path: Path, arm: str = "a", value: float = 1.0) -> Job:
     return Job(arm, 0, measure=noted, arguments={"path": str(tmp_path / "calls"), "value": value})
 
 
-def test_a_finished_cell_is_never_run_again(tmp_path: Path) -> None:
-    cell = counting(tmp_path)
+def test_a_finished_job_is_never_run_again(tmp_path: Path) -> None:
+    job = counting(tmp_path)
     for _ in range(2):
-        assert run_once([cell], tmp_path / "out", at_once=1) == {}
+        assert run_once([job], tmp_path / "out", at_once=1) == {}
     assert (tmp_path / "calls").read_text() == "called\n"
-    found = finished(cell, tmp_path / "out")
+    found = finished(job, tmp_path / "out")
     assert found is not None and found.numbers == {"value": 1.0}
 
 
-def test_a_cell_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_run(tmp_path: Path) -> None:
+def test_a_job_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_run(tmp_path: Path) -> None:
     run_once([counting(tmp_path)], tmp_path / "out", at_once=1)
     with pytest.raises(
         UsageError, match=r"'a, seed 0' with arguments.value 1.0 instead of 2.0: take another"
@@ -55,27 +55,25 @@ def test_a_cell_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_
     assert (tmp_path / "calls").read_text() == "called\n"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path, jobs: int) -> None:
-    cells = [Job("bad", 0, measure=refused), counting(tmp_path)]
-    assert run_once(cells, tmp_path / "out", jobs) == {"bad, seed 0": "there is no such thing"}
-    assert finished(cells[0], tmp_path / "out") is None and finished(cells[1], tmp_path / "out") is not None
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_failing_job_is_named_and_the_others_go_on(tmp_path: Path, at_once: int) -> None:
+    jobs = [Job("bad", 0, measure=refused), counting(tmp_path)]
+    assert run_once(jobs, tmp_path / "out", at_once) == {"bad, seed 0": "there is no such thing"}
+    assert finished(jobs[0], tmp_path / "out") is None and finished(jobs[1], tmp_path / "out") is not None
 
 
-def test_a_cell_whose_process_is_killed_is_named_and_done_the_next_time(tmp_path: Path) -> None:
-    cells = [
+def test_a_job_whose_process_is_killed_is_named_and_done_the_next_time(tmp_path: Path) -> None:
+    jobs = [
         Job("doomed", 0, measure=killed_once, arguments={"path": str(tmp_path / "once")}),
         counting(tmp_path),
     ]
-    assert run_once(cells, tmp_path / "out", at_once=2) == {
-        "doomed, seed 0": "its process ended with code -9"
-    }
-    assert run_once(cells, tmp_path / "out", at_once=2) == {}
+    assert run_once(jobs, tmp_path / "out", at_once=2) == {"doomed, seed 0": "its process ended with code -9"}
+    assert run_once(jobs, tmp_path / "out", at_once=2) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
-def test_cells_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+def test_jobs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     starter = multiprocessing.get_context("spawn").Process(target=run_sleepers, args=(str(tmp_path),))
     starter.start()
     wait_until(lambda: all((tmp_path / arm).exists() and (tmp_path / arm).read_text() for arm in "ab"), 120)
@@ -100,40 +98,47 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_a_killed_training_cell_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    cell = Job("train", 3, TINY, measure=epochs_of)
+SINGLE_PASS = {"epochs": 3, "order": "single-pass", "limit": 96, "batch_size": 16, "watch_images": 64}
+
+
+@pytest.mark.parametrize("order", [{}, SINGLE_PASS], ids=["iid", "single-pass"])
+def test_a_killed_training_job_ends_as_an_uninterrupted_one_in_its_order(
+    tmp_path: Path, order: dict[str, Any]
+) -> None:
+    job = Job("train", 3, {**TINY, **order}, measure=epochs_of)
 
     def die(_: Job, __: str, record: RunRecord | str | None) -> None:
         if isinstance(record, EpochRecord) and record.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_once([cell], tmp_path / "cut", at_once=1, notify=die)
-    assert finished(cell, tmp_path / "cut") is None
+        run_once([job], tmp_path / "cut", at_once=1, notify=die)
+    assert finished(job, tmp_path / "cut") is None
     for out in ("cut", "whole"):
-        assert run_once([cell], tmp_path / out, at_once=1) == {}
-    cut, whole = (finished(cell, tmp_path / out) for out in ("cut", "whole"))
+        assert run_once([job], tmp_path / out, at_once=1) == {}
+    cut, whole = (finished(job, tmp_path / out) for out in ("cut", "whole"))
     assert cut is not None and whole is not None
     assert cut.loss == whole.loss and cut.knn == whole.knn and cut.numbers == whole.numbers
-    assert set(whole.loss) == {1, 2} and set(whole.knn) == {0, 2}
+    epochs = order.get("epochs", 2)
+    assert set(whole.loss) == set(range(1, epochs + 1)) and {0, epochs} <= set(whole.knn)
 
 
-def test_a_training_cells_records_reach_who_follows_it_also_from_another_process(tmp_path: Path) -> None:
-    cells = [Job("a", 0, TINY), Job("b", 0, {**TINY, "epochs": 1})]
+def test_a_training_jobs_records_reach_who_follows_it_also_from_another_process(tmp_path: Path) -> None:
+    jobs = [Job("a", 0, TINY), Job("b", 0, {**TINY, "epochs": 1})]
     heard: dict[str, list[int]] = {}
     states: dict[str, list[str]] = {}
 
-    def told(cell: Job, state: str, record: RunRecord | str | None) -> None:
-        states.setdefault(cell.arm, []).append(state)
+    def follow(job: Job, state: str, record: RunRecord | str | None) -> None:
+        states.setdefault(job.arm, []).append(state)
         if isinstance(record, EpochRecord):
-            heard.setdefault(cell.arm, []).append(record.epoch)
+            heard.setdefault(job.arm, []).append(record.epoch)
 
-    assert run_once(cells, tmp_path, at_once=2, notify=told) == {}
+    assert run_once(jobs, tmp_path, at_once=2, notify=follow) == {}
     assert heard == {"a": [0, 1, 2], "b": [0, 1]}
     assert all(found[0] == "running" and found[-1] == "done" for found in states.values())
 
 
-def test_what_a_cell_is_tells_method_recipe_and_data_apart() -> None:
+def test_what_a_job_is_tells_method_recipe_and_data_apart() -> None:
     assert Job("a", 1, {"method": "byol", "data": "cifar10"}).config().weight_decay == 1e-5
     config = Job("a", 1, {"recipe": "shapes/simsiam", "options": {"stop_gradient": False}}).config()
     options = config.as_dict()["options"]
@@ -143,14 +148,14 @@ def test_what_a_cell_is_tells_method_recipe_and_data_apart() -> None:
     assert Job("a", 1, TINY).plan() != Job("a", 1, {**TINY, "lr": 0.1}).plan()
 
 
-def test_without_a_gpu_there_is_one_job_for_each_core_and_never_more_than_cells() -> None:
+def test_without_a_gpu_there_is_one_job_for_each_core_and_never_more_than_jobs() -> None:
     if torch.cuda.is_available():
         assert jobs_at_once(9) == 1
     else:
         assert jobs_at_once(1) == 1 and jobs_at_once(10**6) >= 1
 
 
-def test_two_cells_of_one_name_are_refused() -> None:
+def test_two_jobs_of_one_name_are_refused() -> None:
     class Twice(Toy):
         def jobs(self, preset: Any, part: str, seed: int) -> Any:
             return [Job("a b", seed), Job("a-b", seed)]
@@ -160,13 +165,13 @@ def test_two_cells_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", list(LABS))
-def test_every_cell_of_every_preset_and_part_of_every_lab_can_be_planned(name: str) -> None:
+def test_every_job_of_every_preset_and_part_of_every_lab_can_be_planned(name: str) -> None:
     lab = LABS[name]()
     assert {"laptop", "paper"} <= set(lab.presets) and lab.title and lab.paper and lab.says
     for settings in lab.presets.values():
         assert json.loads(json.dumps(settings)) == json.loads(json.dumps(dict(settings)))
-        cells = plan_jobs(lab, json.loads(json.dumps(settings)), list(lab.parts), [0, 1])
-        plans = [cell.plan() for cell in cells]
+        jobs = plan_jobs(lab, json.loads(json.dumps(settings)), list(lab.parts), [0, 1])
+        plans = [job.plan() for job in jobs]
         assert plans and {plan["seed"] for plan in plans} == {0, 1}
 
 
@@ -255,7 +260,7 @@ def test_effects_are_twice_the_coefficients_of_a_regression_on_signs() -> None:
 
 
 def test_effects_of_a_design_with_a_hole_are_refused() -> None:
-    with pytest.raises(UsageError, match="4 cells"):
+    with pytest.raises(UsageError, match="4 jobs"):
         effects(["a", "b"], {(True, True): [1.0], (True, False): [1.0], (False, True): [1.0]})
 
 
@@ -270,13 +275,13 @@ def test_a_curve_spans_what_its_seeds_span() -> None:
 # what is shown meanwhile
 
 
-def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
-    cells = [Job("a", seed, TINY) for seed in (0, 1, 2)]
-    live = LiveJobs(cells, Summary, jobs_table, job_line, "quiet")
+def test_the_table_of_jobs_shows_arms_by_seeds_and_what_each_is_at() -> None:
+    jobs = [Job("a", seed, TINY) for seed in (0, 1, 2)]
+    live = LiveJobs(jobs, Summary, jobs_table, job_line, "quiet")
     epoch = EpochRecord(epoch=1, step=2, knn={"top1": 0.5}, verdict={"kind": "complete"})
-    live(cells[0], "running", epoch)
-    live(cells[1], "running", epoch)
-    live(cells[0], "done", None)
+    live(jobs[0], "running", epoch)
+    live(jobs[1], "running", epoch)
+    live(jobs[0], "done", None)
     drawn = io.StringIO()
     Console(file=drawn, width=140).print(live)
     text = drawn.getvalue()
@@ -284,12 +289,12 @@ def test_the_table_of_cells_shows_arms_by_seeds_and_what_each_is_at() -> None:
     assert "1 of 3 jobs" in text
 
 
-def test_where_there_is_no_terminal_a_cell_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [Job("a", 0), Job("b", 0)]
-    with LiveJobs(cells, Summary, jobs_table, job_line, "plain") as live:
-        live(cells[0], "done", None)  # finished before
-        live(cells[1], "running", None)
-        live(cells[1], "failed", "why")
+def test_where_there_is_no_terminal_a_job_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [Job("a", 0), Job("b", 0)]
+    with LiveJobs(jobs, Summary, jobs_table, job_line, "plain") as live:
+        live(jobs[0], "done", None)  # finished before
+        live(jobs[1], "running", None)
+        live(jobs[1], "failed", "why")
     assert capsys.readouterr().out == "2/2  b, seed 0  failed\n"
 
 

@@ -12,8 +12,7 @@ import torch
 from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
 from fullrank.labs._common.lab import Job, plan_jobs
-from fullrank.labs._common.page import write_lab
-from fullrank.labs._common.results import Result, Results, finished
+from fullrank.labs._common.results import Result, finished
 from fullrank.labs.rank_difference.branches import along, branches, rank, spectral_filter
 from fullrank.labs.rank_difference.lab import FILTERS, RankDifference
 from fullrank.networks.spectral_filter import filter_rows, right_singular
@@ -58,11 +57,11 @@ def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values() -> None
 
 
 def test_the_paper_preset_has_the_filters_of_its_script() -> None:
-    cells = {cell.arm: cell.config() for cell in LABS["rank-difference"]().jobs(PAPER, "filters", 0)}
-    sigmas = {c.options["sigma"] for c in cells.values() if c.options["pred_location"] == "target"}
-    kinds = {c.options["pred_type"] for c in cells.values() if c.options["pred_location"] == "online"}
+    jobs = {job.arm: job.config() for job in LABS["rank-difference"]().jobs(PAPER, "filters", 0)}
+    sigmas = {c.options["sigma"] for c in jobs.values() if c.options["pred_location"] == "target"}
+    kinds = {c.options["pred_type"] for c in jobs.values() if c.options["pred_location"] == "online"}
     assert sigmas == {-1.0, -0.7, -0.5, -0.3} and kinds == {"poly", "log", "log_1"}
-    assert len(cells) == 2 * len(FILTERS) and {c.epochs for c in cells.values()} == {400}
+    assert len(jobs) == 2 * len(FILTERS) and {c.epochs for c in jobs.values()} == {400}
 
 
 WHITENED = "RDM-SimSiam: target, 1 / S"
@@ -72,9 +71,9 @@ WHITENED = "RDM-SimSiam: target, 1 / S"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     out, lab = tmp_path_factory.mktemp("lab"), LABS["rank-difference"]()
     wanted = ("SimSiam", "SimSiam, no predictor", WHITENED)
-    cells = [c for c in plan_jobs(lab, TINY, list(lab.parts), [0]) if c.arm in wanted]
-    assert run_once(cells, out, at_once=1) == {}
-    return {cell.arm: found for cell in cells if (found := finished(cell, out))}
+    jobs = [c for c in plan_jobs(lab, TINY, list(lab.parts), [0]) if c.arm in wanted]
+    assert run_once(jobs, out, at_once=1) == {}
+    return {job.arm: found for job in jobs if (found := finished(job, out))}
 
 
 def test_without_a_predictor_there_is_no_difference(trained: dict[str, Result]) -> None:
@@ -101,28 +100,10 @@ def test_a_whitened_target_has_the_full_rank(trained: dict[str, Result]) -> None
 def test_dino_and_swav_are_compared_as_distributions_over_prototypes(tmp_path: Path) -> None:
     settings: Any = TINY["run"]
     base = {**settings, "data": "shapes"}
-    cells = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
-    assert run_once(cells, tmp_path, at_once=1) == {}
-    for cell in cells:
-        found = finished(cell, tmp_path)
+    jobs = [Job(name, 0, {"recipe": f"shapes/{name}", **base}, branches) for name in ("dino", "swav")]
+    assert run_once(jobs, tmp_path, at_once=1) == {}
+    for job in jobs:
+        found = finished(job, tmp_path)
         assert found is not None and along(found) == {}
-        width = 256 if cell.arm == "dino" else 300
+        width = 256 if job.arm == "dino" else 300
         assert all(1 <= found.numbers["trained"][side] < width for side in ("online", "target"))
-
-
-@pytest.mark.slow
-def test_the_smallest_lab_comes_to_a_page_with_both_parts(tmp_path: Path) -> None:
-    lab = LABS["rank-difference"]()
-    wanted = plan_jobs(lab, TINY, list(lab.parts), [0, 1])
-    assert run_once(wanted, tmp_path, at_once=1) == {}
-    results = Results([found for cell in wanted if (found := finished(cell, tmp_path))])
-    plan = {"preset": "tiny", "settings": TINY, "parts": list(lab.parts), "seeds": [0, 1]}
-    told = write_lab("rank-difference", lab, plan, results, {}, tmp_path, figures=False)
-    assert {f"rank-difference-along-training-{part}" for part in lab.parts} <= told["figures"].keys()
-    assert len(told["tables"]["branches-methods"]["rows"]) == 6
-
-
-def test_every_filter_of_the_laptop_is_a_filter_of_the_paper() -> None:
-    for preset in (LAPTOP, PAPER, TINY):
-        for own in preset["filters"].values():
-            assert set(own["only"]) <= FILTERS.keys()

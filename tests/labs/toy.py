@@ -1,4 +1,4 @@
-"""A lab that takes a moment, and cells that misbehave: of a module, so that other processes find them."""
+"""A lab that takes a moment, and jobs that misbehave: of a module, so that other processes find them."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def sleeps(path: str) -> dict[str, float]:
 
 
 def run_sleepers(folder: str) -> None:
-    """What a process is killed amid: two cells side by side that do not end."""
+    """What a process is killed amid: two jobs side by side that do not end."""
     out = Path(folder)
-    cells = [Job(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
-    run_once(cells, out / "out", at_once=2)
+    jobs = [Job(a, 0, measure=sleeps, arguments={"path": str(out / a)}) for a in ("a", "b")]
+    run_once(jobs, out / "out", at_once=2)
 
 
 def epochs_of(run: Path) -> dict[str, float]:

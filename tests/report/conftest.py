@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fullrank.training.records import RunRecord, parse_record
 
@@ -47,10 +48,8 @@ def spectrum(kind: str, d: int, t: float, rng: np.random.Generator) -> tuple[np.
     if kind == "healthy":
         goal, level = index**-0.25, 0.35 + 0.55 * (1 - np.exp(-5 * t))
     elif kind == "dimensional":
-        goal, level = (
-            np.where(index <= 7, 1.0, 10.0 ** (-3 * (1 - np.exp(-8 * t)))),
-            0.35 + 0.5 * (1 - np.exp(-5 * t)),
-        )
+        goal = np.where(index <= 7, 1.0, 10.0 ** (-3 * (1 - np.exp(-8 * t))))
+        level = 0.35 + 0.5 * (1 - np.exp(-5 * t))
     else:
         goal, level = index**-0.4, 0.35 * np.exp(-9 * t) + 2e-4
     weight = 1 - np.exp(-6 * t)
@@ -114,8 +113,10 @@ def records(
     kind: str, epochs: int, per_epoch: int, labels: bool
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """The records of a run, each with the spectra that go beside it (for epochs)."""
-    rng = np.random.default_rng(7)
-    clock, floor = 0.0, {"healthy": -0.91, "complete": -0.9997, "dimensional": -0.955}[kind]
+    rng, clock = np.random.default_rng(7), 0.0
+    floor, speed, goal = {
+        "healthy": (-0.91, 4, 0.78), "complete": (-0.9997, 14, 0.11), "dimensional": (-0.955, 6, 0.52)
+    }[kind]  # fmt: skip
     for epoch in range(epochs + 1):
         t = epoch / max(1, epochs)
         panels, verdicts = {}, {}
@@ -124,39 +125,23 @@ def records(
         for inner in range(1, per_epoch + 1) if epoch else []:
             step, now = (epoch - 1) * per_epoch + inner, ((epoch - 1) + inner / per_epoch) / epochs
             clock += 0.09
-            speed = {"complete": 14, "healthy": 4, "dimensional": 6}[kind]
-            loss = floor * (1 - np.exp(-speed * now)) + rng.normal() * 0.012 * (
-                np.exp(-3 * now) if kind == "complete" else 1
-            )
+            swing = 0.012 * (np.exp(-3 * now) if kind == "complete" else 1)
+            loss = floor * (1 - np.exp(-speed * now)) + rng.normal() * swing
             if step % 5 == 0:
                 levels = {
                     tap: spectrum(kind, d, now, rng)[1] * rng.uniform(0.96, 1.04)
                     for tap, d in {**TAPS, "predictor": 128}.items()
                 }
                 levels["predictor"] *= 0.85
-                yield (
-                    {
-                        "event": "step",
-                        "epoch": epoch - 1,
-                        "step": step,
-                        "loss": loss,
-                        "terms": {"p1z2": loss * 1.01, "p2z1": loss * 0.99},
-                        "lr": 0.03,
-                        "level": levels,
-                        "time": {"elapsed": clock, "images_per_second": 812 + 30 * rng.normal()},
-                    },
-                    {},
-                )
+                row = {"event": "step", "epoch": epoch - 1, "step": step, "loss": loss, "lr": 0.03}
+                time = {"elapsed": clock, "images_per_second": 812 + 30 * rng.normal()}
+                terms = {"p1z2": loss * 1.01, "p2z1": loss * 0.99}
+                yield row | {"terms": terms, "level": levels, "time": time}, {}
         for tap in TAPS:
             panels[tap], found = panel(kind, tap, t, rng)
             spectra |= found
-            verdicts[tap] = verdict(
-                "healthy" if kind == "dimensional" and tap == "backbone" else kind,
-                tap,
-                panels[tap]["measures"],
-                epoch,
-            )
-        goal = {"healthy": 0.78, "complete": 0.11, "dimensional": 0.52}[kind]
+            here = "healthy" if kind == "dimensional" and tap == "backbone" else kind
+            verdicts[tap] = verdict(here, tap, panels[tap]["measures"], epoch)
         top1 = 0.46 + (goal - 0.46) * (1 - np.exp(-4 * t)) + rng.normal() * 0.005
         yield (
             {
@@ -172,32 +157,16 @@ def records(
             },
             spectra,
         )
-    yield (
-        {
-            "event": "end",
-            "reason": "finished",
-            "step": epochs * per_epoch,
-            "epoch": epochs,
-            "time": {"total": clock + 1.1, "watching": 0.9, "share_watching": 0.0098},
-        },
-        {},
-    )
+    time = {"total": clock + 1.1, "watching": 0.9, "share_watching": 0.0098}
+    end = {"event": "end", "reason": "finished", "step": epochs * per_epoch, "epoch": epochs, "time": time}
+    yield end, {}
 
 
 def config(kind: str, epochs: int) -> dict[str, Any]:
     options = {"stop_gradient": kind != "complete", "predictor": kind != "dimensional", "width": 128}
-    return {
-        "method": "simsiam",
-        "options": options,
-        "data": "shapes",
-        "backbone": "resnet18",
-        "epochs": epochs,
-        "batch_size": 128,
-        "lr": 0.03,
-        "seed": 0,
-        "views": {"crop": [0.3, 1.0], "flip": True},
-        "notes": None,
-    }
+    names = {"method": "simsiam", "options": options, "data": "shapes", "backbone": "resnet18"}
+    numbers = {"epochs": epochs, "batch_size": 128, "lr": 0.03, "seed": 0}
+    return {**names, **numbers, "views": {"crop": [0.3, 1.0], "flip": True}, "notes": None}
 
 
 def make_run(
@@ -223,27 +192,17 @@ def make_run(
         (path / "spectra").rmdir()
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     pairs = config(kind, epochs)
-    (path / "config.yaml").write_text(
-        "".join(f"{key}: {json.dumps(value)}\n" for key, value in pairs.items())
-    )
-    (path / "environment.json").write_text(
-        json.dumps(
-            {
-                "versions": {"fullrank": "0.1.0", "torch": "2.6.0", "numpy": "2.1.0"},
-                "device": "cpu",
-                "machine": "x86_64, 2 cores",
-            }
-        )
-    )
+    (path / "config.yaml").write_text("".join(f"{key}: {json.dumps(pairs[key])}\n" for key in pairs))
+    (path / "environment.json").write_text('{"versions": {"torch": "2.6.0"}, "device": "cpu"}')
     if picture:
-        from PIL import Image
-
         (path / "figures").mkdir()
-        pixels = np.random.default_rng(1).integers(0, 255, (4, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((768, 192), Image.Resampling.BICUBIC).save(
-            path / "figures" / "views.png"
-        )
+        noise(1).resize((768, 192)).save(path / "figures" / "views.png")
     return path
+
+
+def noise(seed: int) -> Image.Image:
+    """A small photo of nothing."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16, 3), dtype=np.uint8))
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""The audit's page: complete in one file, true to the numbers, and drawn in a browser without network."""
+"""The audit's page: complete in one file, and true to the numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
 from fullrank.report.audit.view import Against
-from report.test_browser import ARGUMENTS, CHROMIUM, visit
 from report.test_page import figures, without_scripts
 
 QUICK = ["level", "erank_centred", "rankme_unit", "two_nn"]
@@ -144,22 +142,3 @@ def test_stored_features_are_audited_tap_by_tap_with_their_labels(tmp_path: Path
         audit_subject(tmp_path / "F", options, np.zeros(300))
     with pytest.raises(UnknownNameError, match="unknown tap 'feature'"):
         audit_subject(tmp_path / "F", replace(options, taps=("feature",)))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
-@pytest.mark.parametrize("width", [390, 1440])
-def test_the_page_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None:
-    found = view(labels=torch.arange(300) % 3)
-    other = Against("other", view(cloud(seed=1)))
-    write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)
-    assert visit(browser, tmp_path / "audit.html", width) == 6 + 4 + 1

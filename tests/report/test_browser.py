@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cli.helpers import SMALL, call
+from encoders.foreign_layouts import dino, vit
 from fullrank.report import write_comparison, write_page
+from fullrank.report.audit.page import write_audit
+from fullrank.report.audit.view import Against
+from report.test_audit_page import cloud, view
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
@@ -96,3 +102,41 @@ def test_choosing_a_tap(browser: Any, fake_run: Any) -> None:
         assert page.get_attribute("button[data-value=backbone]", "aria-pressed") == "true"
 
     visit(browser, write_page(fake_run("dimensional", epochs=3)), 1440, inspect)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_of_an_audit(browser: Any, tmp_path: Path, width: int) -> None:
+    found = view(labels=torch.arange(300) % 3)
+    other = Against("other", view(cloud(seed=1)))
+    write_audit({"early": view(), "features": found}, tmp_path, against=other, figures=False)
+    assert visit(browser, tmp_path / "audit.html", width) == 6 + 4 + 1
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page over two runs of ours, of different settings, and a checkpoint of DINO's."""
+    folder = tmp_path_factory.mktemp("compare")
+    runs = [folder / "simsiam", folder / "no-predictor"]
+    for run, words in zip(runs, ((), ("--options.predictor", "none")), strict=True):
+        assert call("train", "simsiam", *SMALL, *words, "--out", str(run)).code == 0
+    torch.save(dino(vit()), folder / "dino.pth")
+    words = (*map(str, runs), str(folder / "dino.pth"), "--queries", "250", "--bank", "200")
+    called = call("compare", *words, "--out", str(folder / "compare.html"))
+    assert called.code == 0, called.err
+    return folder / "compare.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 900, 1440])
+def test_a_comparison_with_a_foreign_checkpoint(
+    browser: Any, compared: Path, width: int, scheme: str
+) -> None:
+    def inspect(tab: Any) -> None:
+        rows = tab.locator("table.arms").first.locator("tbody tr").all_inner_texts()
+        assert len(rows) == 4 and "dino.pth" in rows[2] and "raw pixels" in rows[3]
+        inside = "[...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth <= box.clientWidth)"
+        assert all(tab.evaluate(inside)) or width == 900
+
+    assert (
+        visit(browser, compared, width, inspect, scheme) == 2 + 4 + 2 + 1
+    )  # probes, curves, maps, last spectra

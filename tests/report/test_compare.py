@@ -34,6 +34,7 @@ from fullrank.report.compare.page import write_arms
 from fullrank.report.compare.subjects import open_subject
 from fullrank.report.compare.tables import tables
 from fullrank.report.compare.terminal import print_comparison
+from report.conftest import noise
 
 
 def with_config(run: Path, **changes: Any) -> Path:
@@ -191,13 +192,10 @@ def test_raw_pixels_stand_beside_the_encoders(foreign: str) -> None:
 
 
 def test_images_without_labels_have_no_knn(foreign: str, tmp_path: Path) -> None:
-    from PIL import Image
-
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(40):
-        pixels = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        noise(i).save(folder / f"{i}.png")
     images = choose_images(str(folder), CompareOptions(queries=30))
     subject = measure(open_subject(foreign), images)
     assert subject.judged is not None and subject.values["knn_same"] is None
@@ -239,12 +237,8 @@ def test_probes_that_were_run_are_columns_and_the_others_are_hinted_at(seeds: An
     comparison = compared(*words)
     found = next(grid for grid in tables(comparison) if grid.title == "Probes")
     cells = dict(zip(found.columns[1:], (cell.text for cell in found.rows[0][2]), strict=True))
-    assert cells == {
-        "Linear top-1": "61.0 ± 2.5 %",
-        "top-5": "90.0 ± 0.0 %",
-        "NMI": "0.400 ± 0",
-        "AMI": "0.300 ± 0",
-    }
+    shares = {"Linear top-1": "61.0 ± 2.5 %", "top-5": "90.0 ± 0.0 %"}
+    assert cells == {**shares, "NMI": "0.400 ± 0", "AMI": "0.300 ± 0"}
     assert hints(comparison) == []
 
 
@@ -261,13 +255,8 @@ def test_widths_rows_taps_and_images_that_differ_are_said(fake_run: Any, foreign
     images = choose_images("shapes", CompareOptions(bank=100, queries=100))
     subjects = [open_subject(str(fake_run("healthy", epochs=2))), measure(open_subject(foreign), images)]
     said = " ".join(cautions(Comparison(gather(subjects), images)))
-    for words in (
-        "projector and features",
-        "d = 128 and 192",
-        "100 and 1,000 rows",
-        "dino.pth: no more rows",
-    ):
-        assert words in said
+    parts = ("projector and features", "d = 128 and 192", "100 and 1,000 rows", "dino.pth: no more rows")
+    assert all(words in said for words in parts)
 
 
 def test_probes_of_different_data_are_said(seeds: Any) -> None:
@@ -301,13 +290,10 @@ def test_evaluations_of_a_checkpoint_are_found_where_evaluate_puts_them(
 
 
 def test_runs_that_saw_what_is_held_out_here_are_said(seeds: Any, tmp_path: Path) -> None:
-    from PIL import Image
-
     for label in range(2):
         (tmp_path / "photos" / str(label)).mkdir(parents=True)
         for i in range(20):
-            pixels = np.random.default_rng(20 * label + i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / str(label) / f"{i}.png")
+            noise(20 * label + i).save(tmp_path / "photos" / str(label) / f"{i}.png")
     data = str(tmp_path / "photos")
     words = [with_config(Path(word), data=data) for word in seeds("healthy", "healthy")]
     opened = [open_subject(str(word)) for word in words]

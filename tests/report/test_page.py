@@ -47,22 +47,19 @@ def test_nothing_is_fetched(fake_run: Any) -> None:
     assert "@import" not in text and "url(" not in text
 
 
-def test_no_labels_no_spectra_no_picture(fake_run: Any) -> None:
-    page = write_page(fake_run(epochs=3, labels=False, spectra=False, picture=False)).read_text()
-    assert len(figures(page)) == 4
+@pytest.mark.parametrize(
+    ("settings", "drawn", "words"),
+    [
+        ({"epochs": 3, "labels": False, "spectra": False, "picture": False}, 4, "no labels"),
+        ({"epochs": 3, "ended": False}, 7, "No closing record"),
+        ({"epochs": 0, "ended": False}, 6, "Not decidable"),  # there is no loss yet
+    ],
+)
+def test_a_run_of_which_parts_are_missing(fake_run: Any, settings: Any, drawn: int, words: str) -> None:
+    page = write_page(fake_run(**settings)).read_text()
     text = without_scripts(page)
-    assert "no labels" in text and "What the network saw" not in text
-
-
-def test_a_run_still_going_on(fake_run: Any) -> None:
-    text = without_scripts(write_page(fake_run(epochs=3, ended=False)).read_text())
-    assert "No closing record" in text
-
-
-def test_only_the_untrained_network(fake_run: Any) -> None:
-    page = write_page(fake_run(epochs=0, ended=False)).read_text()
-    assert "Not decidable" in without_scripts(page)
-    assert len(figures(page)) == 6  # there is no loss yet
+    assert len(figures(page)) == drawn and words in text
+    assert ("What the network saw" in text) == settings.get("picture", True)
 
 
 def test_nothing_but_a_config(tmp_path: Path) -> None:
@@ -71,12 +68,9 @@ def test_nothing_but_a_config(tmp_path: Path) -> None:
 
 
 def test_values_that_are_undefined(tmp_path: Path) -> None:
-    measures = {
-        name: {"value": None, "null": None} for name in ("level", "erank_centred", "uniformity", "alignment")
-    }
-    evidence = [
-        {"metric": "level", "value": None, "null": None, "threshold": None, "trend": None, "says": None}
-    ]
+    names = ("level", "erank_centred", "uniformity", "alignment")
+    measures = {name: {"value": None, "null": None} for name in names}
+    evidence = [{"metric": "level", **dict.fromkeys(("value", "null", "threshold", "trend", "says"))}]
     verdict = {"kind": "not decidable", "tap": "projector", "why": "n is too small.", "evidence": evidence}
     row = {"event": "epoch", "epoch": 0, "step": 0, "loss": None, "verdict": verdict, "knn": None}
     row["panels"] = {"projector": {"n": 3, "d": 128, "measures": measures}}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import fullrank
-from fullrank.figures.matplotlib import FORMATS, plot, save
+from fullrank.figures.matplotlib import FORMATS, plot, save, write_figures
 from fullrank.report.audit import figures as of_audit
 from fullrank.report.audit.view import Against
 from fullrank.report.curves import compared_spectra, cumulative, spectrum, spectrum_over_time
@@ -35,7 +35,7 @@ def assert_drawn(stem: Path) -> None:
 def test_the_figures_of_an_audit(tmp_path: Path) -> None:
     view = fullrank.audit(cloud(), metrics=["level"])
     other = fullrank.audit(cloud(d=8), metrics=["level"])
-    written = of_audit.write_audit_figures({"embedding": view}, tmp_path, Against("other", other))
+    written = write_figures(of_audit.paper_figures({"embedding": view}, Against("other", other)), tmp_path)
     names = {path.stem for path in written}
     assert names == {"spectrum", "cumulative", "covariance", "adjacency", "against"}
     assert len(written) == 3 * len(names) and {p.name for p in tmp_path.iterdir()} == {
@@ -49,7 +49,7 @@ def test_the_figures_of_a_depth(tmp_path: Path) -> None:
     views = {
         name: fullrank.audit(cloud(d=d), metrics=["level"]) for name, d in (("a/b", 8), ("features", 16))
     }
-    names = {path.stem for path in of_audit.write_audit_figures(views, tmp_path)}
+    names = {path.stem for path in write_figures(of_audit.paper_figures(views), tmp_path)}
     assert {"a-b-spectrum", "features-spectrum", "features-covariance", "depth"} <= names
     assert "a-b-covariance" not in names
     assert_drawn(tmp_path / "depth")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,11 +28,6 @@ MIRRORED = [f"{name}-target" for name in DESIGNS[2:]]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def config(name: str, **changes: Any) -> TrainConfig:
     """256 generated shapes of 16 pixels: one step an epoch."""
     values: dict[str, Any] = {
@@ -54,34 +47,33 @@ def one_step(out: Path, name: str, **changes: Any) -> dict[str, Any]:
     return steps[0]
 
 
-@pytest.mark.parametrize("name", ["simsiam", "byol", "mocov3"])
+MAIN, SMALL = ("simsiam", "byol", "mocov3"), {"limit": 64, "batch_size": 64}
+OTHERS = ("nnsiam", "directpred", "directcopy", "isoloss", "rdm_simsiam", "rdm_byol")
+
+
 @pytest.mark.parametrize(
-    "design", [*DESIGNS, *(pytest.param(name, marks=pytest.mark.slow) for name in MIRRORED)]
+    ("name", "design", "changes"),
+    [
+        *((name, design, SMALL) for name in MAIN for design in DESIGNS),
+        *((name, "multicrop", SMALL) for name in OTHERS),
+        *(pytest.param(name, each, SMALL, marks=pytest.mark.slow) for name in MAIN for each in MIRRORED),
+        *(
+            pytest.param(name, "multicrop", {"image_size": size}, marks=pytest.mark.slow)
+            for name in MAIN
+            for size in (16, 32)
+        ),
+    ],
 )
-def test_every_design_trains_a_step(tmp_path: Path, name: str, design: str) -> None:
-    record = one_step(tmp_path / "run", name, views=f"asym-{design}-cifar", limit=64, batch_size=64)
-    assert math.isfinite(record["loss"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [16, 32])
-@pytest.mark.parametrize("name", ["simsiam", "byol", "mocov3"])
-def test_multicrop_trains_a_step_of_256_images_at_either_size(tmp_path: Path, name: str, size: int) -> None:
-    record = one_step(tmp_path / "run", name, views="asym-multicrop-cifar", image_size=size)
-    assert math.isfinite(record["loss"])
-
-
-@pytest.mark.parametrize("name", ["nnsiam", "directpred", "directcopy", "isoloss", "rdm_simsiam", "rdm_byol"])
-def test_every_other_method_with_two_branches_takes_small_crops_too(tmp_path: Path, name: str) -> None:
-    record = one_step(tmp_path / "run", name, views="asym-multicrop-cifar", limit=64, batch_size=64)
+def test_a_design_trains_a_step(tmp_path: Path, name: str, design: str, changes: dict[str, Any]) -> None:
+    record = one_step(tmp_path / "run", name, views=f"asym-{design}-cifar", **changes)
     assert math.isfinite(record["loss"])
 
 
 @pytest.mark.parametrize("side", ["source", "target", "both"])
 def test_a_mean_encoding_trains_a_step(tmp_path: Path, side: str) -> None:
     changes = {"views": "asym-meanenc-cifar", "options": {"mean_encoding": side}}
-    plain = one_step(tmp_path / "a", "byol", views="asym-meanenc-cifar", limit=64, batch_size=64)
-    averaged = one_step(tmp_path / "b", "byol", limit=64, batch_size=64, **changes)
+    plain = one_step(tmp_path / "a", "byol", views="asym-meanenc-cifar", **SMALL)
+    averaged = one_step(tmp_path / "b", "byol", **SMALL, **changes)
     # one source: its own mean changes nothing, the targets' does
     assert (averaged["loss"] == pytest.approx(plain["loss"], abs=1e-6)) == (side == "source")
 
@@ -99,19 +91,22 @@ def test_the_method_is_told_the_presets_roles(design: str) -> None:
     assert prepared("simsiam", views=preset).method.roles == roles
 
 
-@pytest.mark.parametrize("design", DESIGNS[2:])
-def test_the_mirrored_design_swaps_source_and_target(design: str) -> None:
-    roles = [[view.role for view in VIEWS[f"asym-{design}{suffix}"].views] for suffix in ("", "-target")]
-    swap = {"source": "target", "target": "source", "both": "both"}
-    assert [swap[role] for role in roles[0]] == roles[1]
-
-
-@pytest.mark.parametrize("name", [n for n in METHODS if not METHODS[n].two_branches])
-def test_a_method_with_one_branch_refuses_a_design_in_one_line_and_writes_nothing(
-    tmp_path: Path, name: str
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        *(
+            (name, {"views": "asym-aug-cifar"}, f"made for two branches.*which {name} does not have")
+            for name in METHODS
+            if not METHODS[name].two_branches
+        ),
+        *(("simsiam", {"sync_bn": side}, "needs a target network") for side in ("source", "target")),
+    ],
+)
+def test_a_branch_that_a_method_has_not_is_refused_in_one_line_and_nothing_is_written(
+    tmp_path: Path, name: str, changes: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"made for two branches.*which {name} does not have") as raised:
-        train(config(name, views="asym-aug-cifar"), tmp_path / "run")
+    with pytest.raises(UsageError, match=says) as raised:
+        train(config(name, **changes), tmp_path / "run")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
 
@@ -165,33 +160,12 @@ def test_a_method_without_a_target_network_refuses_to_synchronise_one_side(
         synchronised(name, sync_bn, processes)
 
 
-@pytest.mark.parametrize("sync_bn", ["source", "target"])
-def test_a_run_without_a_target_network_is_refused_before_anything_is_written(
-    tmp_path: Path, sync_bn: str
-) -> None:
-    with pytest.raises(UsageError, match="needs a target network") as raised:
-        train(config("simsiam", sync_bn=sync_bn), tmp_path / "run")
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
-def test_in_two_processes_only_the_chosen_branch_has_common_statistics(tmp_path: Path) -> None:
-    running = []
-    for rank in range(2):
-        command = [
-            sys.executable,
-            str(WORKER),
-            str(rank),
-            "2",
-            str(tmp_path / "meet"),
-            str(tmp_path / f"{rank}"),
-        ]
-        env = os.environ | {"PYTHONPATH": str(WORKER.parents[1])}
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env))
-    for process in running:
-        errors = process.communicate(timeout=180)[1]
-        assert process.returncode == 0, errors
+def test_in_two_processes_only_the_chosen_branch_has_common_statistics(
+    tmp_path: Path, processes: Callable[[Path, list[list[str]]], None]
+) -> None:
+    calls = [[str(rank), "2", str(tmp_path / "meet"), str(tmp_path / f"{rank}")] for rank in range(2)]
+    processes(WORKER, calls)
     first, second = (torch.load(tmp_path / f"{rank}", weights_only=True) for rank in range(2))
     for sync_bn, branches in first.items():
         for branch, moments in branches.items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,19 @@ WORKER = Path(__file__).parent / "gloo_worker.py"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results(
+    tmp_path_factory: pytest.TempPathFactory, processes: Callable[[Path, list[list[str]]], None]
+) -> list[dict[str, Any]]:
     """What one process computes, then each of two."""
     folder = tmp_path_factory.mktemp("gloo")
-    processes = []
-    for world, rank in ((1, 0), (2, 0), (2, 1)):
-        output = folder / f"{world}-{rank}.pt"
-        command = [sys.executable, str(WORKER), str(rank), str(world), str(folder / "meet"), str(output)]
-        env = os.environ | {"PYTHONPATH": str(WORKER.parents[1])}
-        processes.append((output, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)))
-    loaded = []
-    for output, process in processes:
-        errors = process.communicate(timeout=180)[1]
-        assert process.returncode == 0, errors
-        loaded.append(torch.load(output, weights_only=True))
-    return loaded
+    places = [(0, 1), (0, 2), (1, 2)]
+    outputs = [folder / f"{world}-{rank}.pt" for rank, world in places]
+    calls = [
+        [str(rank), str(world), str(folder / "meet"), str(output)]
+        for (rank, world), output in zip(places, outputs, strict=True)
+    ]
+    processes(WORKER, calls)
+    return [torch.load(output, weights_only=True) for output in outputs]
 
 
 @pytest.mark.parametrize("name", list(METHODS))

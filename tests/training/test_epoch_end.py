@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume, train
-from fullrank.training.records import Listener, RunRecord
+from training.test_loop import Interrupted, records, stop_at
 
 SETTINGS: dict[str, Any] = {
     "limit": 128, "batch_size": 32, "epochs": 4, "backbone": "resnet8-w16", "views": "shapes",
@@ -25,19 +24,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**SETTINGS, **changes})
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    """All of them, in their order, without times."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
 
 def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
@@ -82,45 +70,36 @@ def test_a_run_leaves_the_same_whether_panels_come_beside_or_between(
     assert headers[0] == headers[1]
 
 
-class Interrupted(Exception):
-    pass
-
-
-def stop_after(step: int) -> Listener:
-    def listener(record: RunRecord) -> None:
-        if record.event == "step" and record.step == step:
-            raise Interrupted
-
-    return listener
-
-
 @pytest.mark.parametrize("step", [5, 6, 9])
 def test_a_run_cut_anywhere_resumes_to_the_same_end(step: int, tmp_path: Path) -> None:
     train(config(panels="between"), tmp_path / "whole")
     with pytest.raises(Interrupted):
-        train(config(panels="beside"), tmp_path / "cut", [stop_after(step)])
+        train(config(panels="beside"), tmp_path / "cut", [stop_at(step)])
     resume(tmp_path / "cut")
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
     assert same(checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "whole"))
 
 
-def slow_until(event: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Panels of trained networks wait for the event."""
+def before_trained_panels(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
     close = CollapseMonitor.close
 
-    def waiting(self: CollapseMonitor, trained: bool = True) -> Report:
+    def slow(self: CollapseMonitor, trained: bool = True) -> Report:
         if trained:
-            assert event.wait(60), "training waits for the panel"
+            do()
         return close(self, trained)
 
-    monkeypatch.setattr(CollapseMonitor, "close", waiting)
+    monkeypatch.setattr(CollapseMonitor, "close", slow)
 
 
 def test_training_goes_on_while_a_panel_is_worked_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event, steps = threading.Event(), 128 // 32
-    slow_until(event, monkeypatch)
+
+    def wait() -> None:
+        assert event.wait(60), "training waits for the panel"
+
+    before_trained_panels(monkeypatch, wait)
     from fullrank.training import loop as module
 
     class Watched(module.Loop):
@@ -138,21 +117,13 @@ def test_training_goes_on_while_a_panel_is_worked_out(
 def test_what_goes_wrong_beside_is_raised_and_no_step_record_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = CollapseMonitor.close
 
-    def broken(self: CollapseMonitor, trained: bool = True) -> Report:
-        if trained:
-            raise UsageError("rows are not finite")
-        return close(self, trained)
+    def fail() -> None:
+        raise UsageError("rows are not finite")
 
-    monkeypatch.setattr(CollapseMonitor, "close", broken)
+    before_trained_panels(monkeypatch, fail)
     with pytest.raises(UsageError, match="rows are not finite"):
         train(config(panels="beside"), tmp_path / "run")
     steps = [r["step"] for r in records(tmp_path / "run") if r["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 4
-
-
-def test_who_decides_between_epochs_looks_between_epochs() -> None:
-    with pytest.raises(UsageError, match="--on-collapse stop decides between epochs: take --panels between"):
-        config(panels="beside", on_collapse="stop")

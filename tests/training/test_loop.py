@@ -30,11 +30,6 @@ HEADS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def config(**changes: Any) -> TrainConfig:
     values = TINY | {"method": "simsiam"} | changes
     return TrainConfig(**{"options": HEADS[values["method"]], **values})
@@ -45,22 +40,36 @@ def run(out: Path, listeners: Sequence[Listener] = (), **changes: Any) -> Outcom
 
 
 def records(out: Path) -> list[dict[str, Any]]:
+    """All of them, in their order, without times."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("time")
-    return lines
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
 
 class Interrupted(Exception):
     pass
 
 
-def stop_at(step: int) -> Listener:
+def stop_at(step: int, event: str = "step") -> Listener:
     def listener(record: RunRecord) -> None:
-        if record.event == "step" and record.step == step:
+        if record.event == event and record.step == step:
             raise Interrupted
 
     return listener
+
+
+def cut_run(out: Path, step: int, event: str = "step", **changes: Any) -> None:
+    with pytest.raises(Interrupted):
+        run(out, [stop_at(step, event)], **changes)
+
+
+def ends_as_if_never_cut(folder: Path, step: int, event: str = "step", **changes: Any) -> None:
+    """A run that is cut at a step resumes to the last bit."""
+    run(folder / "whole", **changes)
+    cut_run(folder / "cut", step, event, **changes)
+    resume(folder / "cut")
+    assert records(folder / "cut") == records(folder / "whole")
+    weights = [torch.load(folder / name / "checkpoints/last.pt")["method"] for name in ("cut", "whole")]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
 
 
 @pytest.mark.parametrize("method", ["simsiam", "byol"])
@@ -68,32 +77,16 @@ def stop_at(step: int) -> Listener:
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(
     tmp_path: Path, method: str, checkpoint_every: int
 ) -> None:
-    changes: dict[str, Any] = {"method": method, "checkpoint_every": checkpoint_every}
-    run(tmp_path / "whole", **changes)
-    with pytest.raises(Interrupted):
-        run(tmp_path / "cut", [stop_at(5)], **changes)
-    resume(tmp_path / "cut")
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
-    weights = [torch.load(tmp_path / name / "checkpoints/last.pt")["method"] for name in ("cut", "whole")]
-    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+    ends_as_if_never_cut(tmp_path, 5, method=method, checkpoint_every=checkpoint_every)
 
 
 def test_a_run_cut_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    def stop(record: RunRecord) -> None:
-        if record.event == "epoch":
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        run(tmp_path / "cut", [stop])
-    resume(tmp_path / "cut")
-    run(tmp_path / "whole")
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    ends_as_if_never_cut(tmp_path, 0, "epoch")
 
 
 def test_a_half_written_line_and_a_leftover_partial_file_do_no_harm(tmp_path: Path) -> None:
     run(tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        run(tmp_path / "cut", [stop_at(4)])
+    cut_run(tmp_path / "cut", 4)
     with (tmp_path / "cut/metrics.jsonl").open("a") as file:
         file.write('{"event": "st')
     (tmp_path / "cut/checkpoints/.last.pt.partial").write_bytes(b"half")
@@ -125,9 +118,10 @@ def test_records_come_in_order_and_epoch_zero_is_the_untrained_network(tmp_path:
 
 
 def test_accumulation_takes_one_step_for_several_batches(tmp_path: Path) -> None:
-    run(tmp_path / "a", batch_size=32, accumulate=3)
-    last = records(tmp_path / "a")[-1]
-    assert last["step"] == 2 * (192 // 32 // 3)
+    for steps_per_epoch, taken in ((0, 2 * (192 // 32 // 3)), (1, 2)):  # optimiser steps are meant
+        out = tmp_path / str(taken)
+        run(out, batch_size=32, accumulate=3, steps_per_epoch=steps_per_epoch)
+        assert records(out)[-1]["step"] == taken
 
 
 def test_the_encoder_loads_into_its_backbone_and_says_what_it_is(tmp_path: Path) -> None:
@@ -170,18 +164,15 @@ def folder_of_images(folder: Path, labelled: bool) -> Path:
     return folder
 
 
+ON_DISK: dict[str, Any] = {"limit": 0, "batch_size": 16, "image_size": 16, "workers": 0}
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: Path, labelled: bool) -> None:
     folder = folder_of_images(tmp_path / "images", labelled)
     notes: list[str] = []
-    changes: dict[str, Any] = {
-        "data": str(folder),
-        "limit": 0,
-        "batch_size": 16,
-        "image_size": 16,
-        "workers": 0,
-    }
-    run(tmp_path / "a", [lambda r: notes.extend(getattr(r, "notes", []))], views="simsiam-cifar", **changes)
+    changes = ON_DISK | {"data": str(folder), "views": "simsiam-cifar"}
+    run(tmp_path / "a", [lambda r: notes.extend(getattr(r, "notes", []))], **changes)
     last = records(tmp_path / "a")[-2]
     assert (last["knn"] is not None) == labelled
     assert ("no k-NN: the images have no labels" in notes) != labelled
@@ -189,18 +180,7 @@ def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: 
 
 def test_a_lazy_run_resumes_to_the_last_bit_too(tmp_path: Path) -> None:
     folder = folder_of_images(tmp_path / "images", True)
-    changes: dict[str, Any] = {
-        "data": str(folder),
-        "limit": 0,
-        "batch_size": 16,
-        "image_size": 16,
-        "views": "simsiam",
-    }
-    run(tmp_path / "whole", workers=0, **changes)
-    with pytest.raises(Interrupted):
-        run(tmp_path / "cut", [stop_at(3)], workers=0, checkpoint_every=1, **changes)
-    resume(tmp_path / "cut")
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    ends_as_if_never_cut(tmp_path, 3, data=str(folder), views="simsiam", checkpoint_every=1, **ON_DISK)
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
@@ -214,11 +194,16 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-def test_bf16_and_clipping_train(tmp_path: Path) -> None:
-    outcome = run(tmp_path / "a", precision="bf16", clip_grad=0.5, epochs=1)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16", "clip_grad": 0.5},
+        {"optimizer": "lars", "lr": 1e-3},
+        {"optimizer": "adamw", "lr": 1e-3},
+    ],
+    ids=["bf16, clipped", "lars", "adamw"],
+)
+def test_other_precisions_and_optimisers_train(tmp_path: Path, changes: dict[str, Any]) -> None:
+    outcome = run(tmp_path / "a", epochs=1, **changes)
+    assert outcome.reason == "finished"
     assert known(outcome.record.loss) < 1
-
-
-def test_lars_and_adamw_train(tmp_path: Path) -> None:
-    for optimizer in ("lars", "adamw"):
-        assert run(tmp_path / optimizer, optimizer=optimizer, epochs=1, lr=1e-3).reason == "finished"

@@ -24,53 +24,44 @@ def expect(p: Tensor, values: list[Any]) -> None:
     torch.testing.assert_close(p.detach(), torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
-def test_lars_takes_the_step_worked_out_by_hand() -> None:
-    # |p| = 5, |g| = 1: r = 0.1 * 5 / (1 + 0.1 * 5) = 1/3; g + 0.1 p = (0.9, 1.2)
-    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
-    expect(p, [[3 - 0.5 * 0.3, 4 - 0.5 * 0.4]])
+ONE_D = ([3.0, 4.0], [0.6, 0.8])
+PLAIN = ([[3.0, 4.0]], [[0.6, 0.8]])  # norms 5 and 1
+MOCO = 0.1 * 5 / 1.25**0.5  # g orthogonal to p: |g + 0.1 p| = sqrt(1.25), where the other variant has 1.5
 
 
-def test_the_moco_variant_divides_by_the_norm_of_the_decayed_gradient() -> None:
-    # g is orthogonal to p: |g + 0.1 p| = sqrt(1.25), where the other variant has 1.5
-    p = parameter([[3.0, 4.0]], [[-0.8, 0.6]])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1, variant="moco").step()
-    ratio = 0.1 * 5 / 1.25**0.5
-    expect(p, [[3 - 0.5 * ratio * -0.5, 4 - 0.5 * ratio * 1.0]])
+@pytest.mark.parametrize(
+    ("tensors", "settings", "moved"),
+    [
+        # r = 0.1 * 5 / (1 + 0.1 * 5) = 1/3; g + 0.1 p = (0.9, 1.2)
+        (PLAIN, {}, [0.15, 0.2]),
+        (([[3.0, 4.0]], [[-0.8, 0.6]]), {"variant": "moco"}, [0.5 * MOCO * -0.5, 0.5 * MOCO]),
+        (PLAIN, {"lr": 1.0, "weight_decay": 0.0, "clip": True}, [0.5 * 0.6, 0.5 * 0.8]),
+        (PLAIN, {"lr": 0.2, "weight_decay": 0.0, "clip": True}, [0.2 * 0.6, 0.2 * 0.8]),
+        (ONE_D, {"exclude_1d": True}, [0.3, 0.4]),
+        (ONE_D, {"exclude_1d": False}, [0.15, 0.2]),
+        (([[0.0, 0.0]], [[0.6, 0.8]]), {}, [0.3, 0.4]),
+        (([[3.0, 4.0]], [[0.0, 0.0]]), {}, [0.0, 0.0]),
+    ],
+    ids=[
+        "solo", "moco", "clipped, r is smaller", "clipped, lr is smaller", "excluded vector", "vector",
+        "zeros move by the plain gradient", "a zero gradient moves nothing, not even by decay",
+    ],
+)  # fmt: skip
+def test_lars_takes_the_step_worked_out_by_hand(
+    tensors: tuple[list[Any], list[Any]], settings: dict[str, Any], moved: list[float]
+) -> None:
+    p = parameter(*tensors)
+    before = p.detach().clone()
+    LARS([p], **{"lr": 0.5, "weight_decay": 0.1, "eta": 0.1, **settings}).step()
+    expect(p, (before - torch.tensor(moved, dtype=torch.float64)).tolist())
 
 
 def test_momentum_adds_the_last_steps_up() -> None:
-    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
+    p = parameter(*PLAIN)
     optimizer = LARS([p], lr=0.5, momentum=0.9, eta=0.1)
     optimizer.step()  # r = 0.5; buffer (0.3, 0.4); p = (2.85, 3.8), whose norm is 4.75
     optimizer.step()  # r = 0.475; buffer 0.9 * (0.3, 0.4) + 0.475 * (0.6, 0.8)
     expect(p, [[2.85 - 0.5 * (0.27 + 0.285), 3.8 - 0.5 * (0.36 + 0.38)]])
-
-
-@pytest.mark.parametrize(("lr", "rate"), [(1.0, 0.5), (0.2, 0.2)], ids=["r is smaller", "lr is smaller"])
-def test_clipping_takes_the_smaller_of_the_two_rates(lr: float, rate: float) -> None:
-    p = parameter([[3.0, 4.0]], [[0.6, 0.8]])
-    LARS([p], lr=lr, eta=0.1, clip=True).step()
-    expect(p, [[3 - rate * 0.6, 4 - rate * 0.8]])
-
-
-@pytest.mark.parametrize(("exclude", "moved"), [(True, [0.3, 0.4]), (False, [0.15, 0.2])])
-def test_excluded_vectors_get_neither_ratio_nor_decay(exclude: bool, moved: list[float]) -> None:
-    p = parameter([3.0, 4.0], [0.6, 0.8])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1, exclude_1d=exclude).step()
-    expect(p, [3 - moved[0], 4 - moved[1]])
-
-
-def test_a_tensor_of_zeros_moves_by_its_plain_gradient() -> None:
-    p = parameter([[0.0, 0.0]], [[0.6, 0.8]])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
-    expect(p, [[-0.3, -0.4]])
-
-
-def test_a_zero_gradient_moves_nothing_not_even_by_decay() -> None:
-    p = parameter([[3.0, 4.0]], [[0.0, 0.0]])
-    LARS([p], lr=0.5, weight_decay=0.1, eta=0.1).step()
-    expect(p, [[3.0, 4.0]])
 
 
 def test_a_parameter_without_gradient_stays_and_gets_no_state() -> None:
@@ -111,10 +102,7 @@ def test_vectors_are_spared_the_decay_where_that_is_asked_for() -> None:
     assert decay == {
         ("backbone", flat): 0.0, ("backbone", deep): 0.1, ("predictor", flat): 0.0, ("predictor", deep): 0.1,
     }  # fmt: skip
-
-
-def test_every_parameter_is_decayed_otherwise() -> None:
-    optimizer = build_optimizer(groups(), TrainConfig(weight_decay=0.1))
+    optimizer = build_optimizer(groups(), TrainConfig(weight_decay=0.1))  # all are decayed otherwise
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.1]
 
 
@@ -143,16 +131,13 @@ def test_a_fixed_group_keeps_the_base_rate_while_the_others_fall() -> None:
     assert scheduled == sorted(scheduled, reverse=True)
     assert 0 < scheduled[-1] < 0.01
     assert fixed == [0.5] * 40
+    assert set(rates(schedule="constant")[0]) == {0.5}
 
 
-def test_step_0_of_a_warm_up_takes_every_group_at_the_warm_ups_start() -> None:
-    scheduled, fixed = rates(warmup_epochs=1, warmup_lr=0.003)
-    assert scheduled[0] == fixed[0] == 0.003
+def test_a_warm_up_takes_every_group_at_its_start_and_rises_by_equal_steps_to_the_base_rate() -> None:
+    scheduled, fixed = rates(warmup_epochs=1, warmup_lr=0.05)
+    assert scheduled[0] == fixed[0] == 0.05
     assert fixed[1:] == [0.5] * 39
-
-
-def test_the_warm_up_rises_by_equal_steps_to_the_base_rate() -> None:
-    scheduled, _ = rates(warmup_epochs=1, warmup_lr=0.05)
     assert scheduled[:11] == pytest.approx([0.05 * k for k in range(1, 11)] + [0.5])
     assert scheduled[11] < 0.5
 
@@ -168,7 +153,3 @@ def test_the_final_rate_is_scaled_like_the_base_rate() -> None:
     scheduled, _ = rates(lr_scaling="linear", batch_size=512, final_lr=0.1, steps_per_epoch=1000, epochs=1)
     assert scheduled[0] == pytest.approx(1.0)
     assert scheduled[-1] == pytest.approx(0.2, abs=1e-5)
-
-
-def test_a_constant_schedule_is_constant() -> None:
-    assert set(rates(schedule="constant")[0]) == {0.5}

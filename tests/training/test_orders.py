@@ -15,7 +15,7 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume
 from fullrank.training.optim import build_optimizer, set_learning_rates
 from fullrank.training.run_dir import RunDir
-from training.test_loop import Interrupted, records, run, stop_at
+from training.test_loop import cut_run, ends_as_if_never_cut, records, run
 
 SMALL: dict[str, Any] = {"batch_size": 32, "epochs": 4, "steps_per_epoch": 2, "knn_every": 0}
 ORDERS: dict[str, dict[str, Any]] = {
@@ -29,14 +29,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("order", ["single-pass", "hybrid"])
 @pytest.mark.parametrize("step", [3, 6])
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(tmp_path: Path, order: str, step: int) -> None:
-    changes = SMALL | ORDERS[order] | {"checkpoint_every": 1}
-    run(tmp_path / "whole", **changes)
-    with pytest.raises(Interrupted):
-        run(tmp_path / "cut", [stop_at(step)], **changes)
-    resume(tmp_path / "cut")
-    assert records(tmp_path / "cut") == records(tmp_path / "whole")
-    weights = [torch.load(tmp_path / name / "checkpoints/last.pt")["method"] for name in ("cut", "whole")]
-    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+    ends_as_if_never_cut(tmp_path, step, **SMALL | ORDERS[order] | {"checkpoint_every": 1})
 
 
 def test_every_order_takes_the_same_number_of_steps_and_its_own_way(tmp_path: Path) -> None:
@@ -49,17 +42,11 @@ def test_every_order_takes_the_same_number_of_steps_and_its_own_way(tmp_path: Pa
     assert len(set(losses.values())) == 5
 
 
-def test_steps_per_epoch_are_optimiser_steps(tmp_path: Path) -> None:
-    run(tmp_path / "a", **SMALL | {"epochs": 1, "batch_size": 16, "accumulate": 2, "steps_per_epoch": 3})
-    assert records(tmp_path / "a")[-1]["step"] == 3
-
-
 def test_the_ordering_is_on_record_and_another_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ordering.npy"
     np.save(file, np.random.default_rng(0).permutation(192))
     changes = SMALL | ORDERS["single-pass"] | {"ordering": str(file)}
-    with pytest.raises(Interrupted):
-        run(tmp_path / "a", [stop_at(3)], **changes)
+    cut_run(tmp_path / "a", 3, **changes)
     hashed = RunDir.open(tmp_path / "a").config().ordering_sha256
     assert len(hashed) == 64
     np.save(file, np.arange(192))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,6 @@ RECIPES = recipe_names()
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 recipe_of = functools.cache(load_recipe)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small convolutions on several threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache
@@ -123,7 +113,7 @@ def one_for_each_backbone() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", one_for_each_backbone())
-def test_every_backbone_takes_a_step_on_images_of_its_own_size(name: str) -> None:
+def test_every_backbone_takes_a_step_on_images_as_large_as_its_data(name: str) -> None:
     config = config_of(name)
     trains(config, image_size(config), images=2)
 
@@ -148,22 +138,12 @@ def test_every_method_has_a_recipe(method: str) -> None:
 
 
 @every_recipe
-def test_a_recipe_says_in_a_line_each_what_it_is_whence_and_what_it_aims_at(name: str) -> None:
-    recipe = recipe_of(name)
+def test_a_recipe_says_what_it_is_lies_in_the_folder_of_its_data_and_has_views_that_suit(name: str) -> None:
+    recipe, config = recipe_of(name), config_of(name)
     for line in (recipe.about, recipe.source, recipe.aims_at):
         assert line and "\n" not in line and len(line) < 160
-
-
-@every_recipe
-def test_a_recipe_lies_in_the_folder_of_its_data(name: str) -> None:
-    settings = recipe_of(name).settings
-    assert settings["data"] in DATA
-    assert name.split("/")[0] == settings["data"]
-
-
-@every_recipe
-def test_the_views_of_a_recipe_suit_its_method(name: str) -> None:
-    config = config_of(name)
+    assert config.data in DATA
+    assert name.split("/")[0] == config.data
     assert config.views in VIEWS
     assert roles_of(config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from fullrank.collapse import Report, Verdict
 from fullrank.report.run.reading import read_run
 from fullrank.training.held_out import HeldOutEvaluator
-from training.test_loop import run
+from training.test_loop import records, run
 
 
 def judged(kinds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,10 +28,6 @@ def judged(kinds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HeldOutEvaluator, "panel", panel)
 
 
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 OPTIONS: dict[str, Any] = {"on_collapse": "rollback", "patience": 1, "epochs": 4, "schedule": "constant"}
 
 
@@ -42,13 +37,16 @@ def test_it_goes_back_to_the_healthy_epoch_and_on_at_a_tenth_of_the_rate(
     judged(["healthy", "complete", "healthy"], monkeypatch)
     outcome = run(tmp_path / "a", **OPTIONS)
     assert outcome.reason == "finished"
-    rows = lines(tmp_path / "a")
+    rows = records(tmp_path / "a")
     at = next(index for index, row in enumerate(rows) if row["event"] == "rollback")
     assert rows[at]["epoch"] == 1
     before = [row["lr"] for row in rows[:at] if row["event"] == "step"]
     after = [row["lr"] for row in rows[at:] if row["event"] == "step"]
     assert after[0] == pytest.approx(0.1 * before[-1])
     assert [row["epoch"] for row in rows[at:] if row["event"] == "epoch"] == [2, 3, 4]
+    seen = read_run(tmp_path / "a")  # as the page shows it
+    assert [row.epoch for row in seen.epochs] == [0, 1, 2, 3, 4]
+    assert seen.damaged == 0
 
 
 def test_it_goes_back_once_and_stops_when_it_collapses_again(
@@ -57,18 +55,10 @@ def test_it_goes_back_once_and_stops_when_it_collapses_again(
     judged(["healthy", "complete"], monkeypatch)
     outcome = run(tmp_path / "a", **OPTIONS)
     assert outcome.reason == "collapsed"
-    assert [row["event"] for row in lines(tmp_path / "a")].count("rollback") == 1
+    assert [row["event"] for row in records(tmp_path / "a")].count("rollback") == 1
 
 
 def test_without_a_healthy_checkpoint_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged(["complete"], monkeypatch)
     assert run(tmp_path / "a", **OPTIONS).reason == "collapsed"
-    assert not any(row["event"] == "rollback" for row in lines(tmp_path / "a"))
-
-
-def test_the_page_shows_the_run_as_it_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged(["healthy", "complete", "healthy"], monkeypatch)
-    run(tmp_path / "a", **OPTIONS)
-    seen = read_run(tmp_path / "a")
-    assert [row.epoch for row in seen.epochs] == [0, 1, 2, 3, 4]
-    assert seen.damaged == 0
+    assert not any(row["event"] == "rollback" for row in records(tmp_path / "a"))

@@ -23,9 +23,12 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "run", TrainConfig(epochs=3, betas=(0.8, 0.9)))
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
+def test_a_write_that_fails_leaves_the_old_file_and_the_last_checkpoint(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run.path / "file"
     write_atomically(path, b"old")
+    run.save_checkpoint({"step": 1})
 
     def fail(_: int) -> None:
         raise OSError("disk full")
@@ -33,7 +36,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new and longer")
+    with pytest.raises(OSError, match="disk full"):
+        run.save_checkpoint({"step": 2})
     assert path.read_bytes() == b"old"
+    assert run.load_checkpoint() == {"step": 1}
 
 
 def test_a_write_replaces_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -43,66 +49,39 @@ def test_a_write_replaces_what_a_killed_one_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_checkpoint_that_fails_leaves_the_last_one(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.save_checkpoint({"step": 1})
-
-    def fail(_: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        run.save_checkpoint({"step": 2})
-    assert run.load_checkpoint() == {"step": 1}
-
-
-def test_there_is_no_checkpoint_before_the_first(run: RunDir) -> None:
-    assert run.load_checkpoint() is None
-
-
 def test_a_checkpoint_that_carries_code_is_not_executed(run: RunDir) -> None:
+    assert run.load_checkpoint() is None  # before the first
     torch.save({"surprise": Path("x")}, run.checkpoint_path())  # an object, as an attacker's would be
     with pytest.raises(FullrankError, match="is damaged and cannot be resumed"):
         run.load_checkpoint()
 
 
-def test_truncating_drops_exactly_what_came_after(run: RunDir) -> None:
+def test_truncating_drops_exactly_what_came_after_and_no_broken_line_is_written(run: RunDir) -> None:
     run.append({"step": 1})
     size = run.metrics_size()
     run.append({"step": 2})
     run.truncate_metrics(size)
     run.append({"step": 3})
+    with pytest.raises(ValueError, match="JSON"):
+        run.append({"loss": float("nan")})
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 3]
 
 
-def test_a_record_that_is_no_json_is_an_error_not_a_broken_line(run: RunDir) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        run.append({"loss": float("nan")})
-    assert run.metrics_size() == 0
-
-
-def test_the_configuration_comes_back_as_it_was(run: RunDir) -> None:
+def test_the_configuration_comes_back_as_it_was_beside_the_versions(run: RunDir) -> None:
     assert RunDir.open(run.path).config().as_dict() == TrainConfig(epochs=3, betas=(0.8, 0.9)).as_dict()
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
-def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
+def test_an_empty_folder_may_be_taken_and_no_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"it has no config\.yaml"):
+        RunDir.open(tmp_path)
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
         RunDir.create(tmp_path, TrainConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
-
-
-def test_an_empty_folder_may_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").unlink()
     assert RunDir.create(tmp_path, TrainConfig()).config().epochs == TrainConfig().epochs
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"it has no config\.yaml"):
-        RunDir.open(tmp_path)
-
-
-def test_the_environment_names_the_versions(run: RunDir) -> None:
-    environment = json.loads((run.path / "environment.json").read_text())
-    assert environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 def test_spectra_come_back_as_arrays(run: RunDir) -> None:

@@ -10,14 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fullrank.errors import UsageError
 from fullrank.views import VIEWS, DenseViews, View, Views
 from fullrank.views.params import RandomNumbers
+from views.test_views import pixels
 
 PLAIN_RECIPES = [name for name in VIEWS if not any(view.randaugment for view in VIEWS[name].views)]
 SIZE, BATCH = 24, 12
 
 
 def photos() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (BATCH, 3, 30, 36), dtype=torch.uint8, generator=generator)
+    return pixels(BATCH, 30, 36)
 
 
 def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
@@ -33,31 +33,26 @@ def drawn(views: Views, seed: int = 1) -> RandomNumbers:
 
 
 @pytest.mark.parametrize("name", PLAIN_RECIPES)
-def test_every_preset_gives_the_same_views_from_whole_images(name: str) -> None:
-    plain, dense = Views(name, SIZE), DenseViews(name, SIZE)
-    images, draws = photos(), drawn(plain)
+def test_every_preset_gives_the_same_views_from_images_and_from_crops_of_workers(name: str) -> None:
+    plain = Views(name, SIZE)
+    dense, images, draws = DenseViews(plain), photos(), drawn(plain)
     close(dense.make(images, draws), plain.make(images, draws))
-
-
-@pytest.mark.parametrize("name", PLAIN_RECIPES)
-def test_every_preset_gives_the_same_views_from_crops_that_workers_cut(name: str) -> None:
-    plain, dense = Views(name, SIZE), DenseViews(name, SIZE)
-    draws = drawn(plain)
     cut = plain.sample(BATCH, 30, 36, torch.Generator().manual_seed(2))
-    rows = [plain.crop_in_worker(image, cut, row) for row, image in enumerate(photos())]
+    rows = [plain.crop_in_worker(image, cut, row) for row, image in enumerate(images)]
     crops = [torch.stack(crop) for crop in zip(*rows, strict=True)]
     close(dense.make(crops, draws), plain.make(crops, draws))
 
 
 def test_the_views_of_some_rows_are_those_rows_of_the_views() -> None:
-    dense = DenseViews("simsiam", SIZE)
+    dense = DenseViews(Views("simsiam", SIZE))
     images, draws = photos(), drawn(dense)
     close(dense.make(images[4:8], draws.rows(slice(4, 8))), [v[4:8] for v in dense.make(images, draws)])
 
 
 @pytest.mark.slow
 def test_compiled_views_are_the_same() -> None:
-    plain, compiled = Views("simsiam", SIZE), DenseViews("simsiam", SIZE, compiled="default")
+    plain = Views("simsiam", SIZE)
+    compiled = DenseViews(plain, compiled="default")
     images, draws = photos(), drawn(plain)
     close(compiled.make(images, draws), plain.make(images, draws))
 
@@ -75,7 +70,8 @@ class Counted(TorchDispatchMode):
 
 
 def test_two_equal_recipes_go_through_together() -> None:
-    one, two = (DenseViews([View(crop=(0.2, 1.0), jitter_p=0.8, hue=0.1)] * n, SIZE) for n in (1, 2))
+    view = View(crop=(0.2, 1.0), jitter_p=0.8, hue=0.1)
+    one, two = (DenseViews(Views([view] * n, SIZE)) for n in (1, 2))
     asked = []
     for views in (one, two):
         with Counted() as counted:
@@ -86,7 +82,7 @@ def test_two_equal_recipes_go_through_together() -> None:
 
 def test_what_cannot_be_made_is_said() -> None:
     with pytest.raises(UsageError, match="RandAugment are made by `Views`"):
-        DenseViews("asym-aug", SIZE)
-    views = DenseViews("simsiam", SIZE)
+        DenseViews(Views("asym-aug", SIZE))
+    views = DenseViews(Views("simsiam", SIZE))
     with pytest.raises(UsageError, match=r"images are \(3, 3, 30, 36\); give \[12, 3, height, width\]"):
         views.make(photos()[:3], drawn(views))

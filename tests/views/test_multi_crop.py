@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fullrank.images.loader import Batches
 from fullrank.images.sources import LazySource
-from fullrank.views import VIEWS, View, Views, save_sheet, sheet
+from fullrank.views import VIEWS, Role, View, Views
+from views.test_views import pixels, sampled
 
 ASYMMETRIC = [name for name in VIEWS if name.startswith("asym-")]
 FULL = View(crop=(0.2, 1.0), flip_p=0.5, blur_p=1.0, erase_p=1.0)
 SMALL = replace(FULL, crop=(0.05, 0.14), size=0.5, role="source")
 
 
-def pixels(batch: int, height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
-
-
 def test_each_view_has_its_own_side() -> None:
     views, images = Views([FULL, SMALL], 32), pixels(4, 40, 48)
-    made = views(images, views.sample(4, 40, 48, torch.Generator().manual_seed(0)))
+    made = views(images, sampled(views, images))
     assert [tuple(view.shape) for view in made] == [(4, 3, 32, 32), (4, 3, 16, 16)]
 
 
 def test_a_small_view_is_the_full_view_of_a_small_recipe_bitwise() -> None:
     images = pixels(4, 40, 48)
     small, full = Views([SMALL], 32), Views([replace(SMALL, size=1.0)], 16)
-    made, expected = (
-        v(images, v.sample(4, 40, 48, torch.Generator().manual_seed(0)))[0] for v in (small, full)
-    )
+    made, expected = (v(images, sampled(v, images))[0] for v in (small, full))
     assert torch.equal(made, expected)
 
 
@@ -50,16 +42,6 @@ def test_a_side_is_rounded_and_not_below_8(size: float, image_size: int, side: i
 
 def test_the_clean_view_has_the_full_size() -> None:
     assert Views([SMALL], 32).clean(pixels(2, 40, 48)).shape == (2, 3, 32, 32)
-
-
-def test_workers_cut_what_the_device_would_have_cut() -> None:
-    smooth = torch.nn.functional.avg_pool2d(pixels(3, 64, 64).float(), 5, 1).round().byte()
-    views = Views([replace(view, erase_p=0.0) for view in (FULL, SMALL)], 32)
-    params = views.sample(3, 60, 60, torch.Generator().manual_seed(0))
-    rows = [views.crop_in_worker(image, params, row) for row, image in enumerate(smooth)]
-    finished = views.finish([torch.stack(crops) for crops in zip(*rows, strict=True)], params)
-    for made, expected in zip(finished, views(smooth, params), strict=True):
-        assert (made - expected).abs().mean() < 2.5 / 255  # the worker rounds to uint8
 
 
 class Noise:
@@ -98,29 +80,6 @@ def test_the_loader_collates_crops_of_several_sizes(workers: int) -> None:
     assert [view.shape[-1] for view in made] == [32, 16]
 
 
-# -- The sheet -----------------------------------------------------------------------------------------------
-
-
-def test_small_views_are_enlarged_to_whole_cells(tmp_path: Path) -> None:
-    views, images = Views([View(), View(size=0.5)], 32), pixels(2, 32, 32)
-    params = views.sample(2, 32, 32, torch.Generator())
-    picture = sheet(images, views, params)
-    assert picture.shape == (2 * 66, 3 * 66, 3)
-    small = (views(images, params)[1][0] * 0.5 + 0.5).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-    assert (picture[1:65:4, 133:197:4] == small.numpy()).all()
-    save_sheet(tmp_path / "views.png", images, views, params)
-    with Image.open(tmp_path / "views.png") as written:
-        assert written.size == (198, 132)
-
-
-def test_small_views_that_do_not_fill_a_cell_lie_in_its_middle() -> None:
-    views, images = Views([View(size=96 / 224)], 224), torch.zeros(1, 3, 32, 32)
-    picture = sheet(images, views, views.sample(1, 32, 32, torch.Generator()))
-    cell = picture[1:225, 227:451, 0]
-    assert picture.shape == (226, 452, 3) and (cell[16:208, 16:208] == 0).all()
-    assert (cell == 0).sum() == 192**2 and (cell == 255).sum() == 224**2 - 192**2
-
-
 # -- Presets -------------------------------------------------------------------------------------------------
 
 
@@ -145,11 +104,8 @@ def test_sizes_and_roles_of_the_presets(name: str, sizes: tuple[int, ...], roles
 @pytest.mark.parametrize("name", [name for name in ASYMMETRIC if "-target" in name])
 def test_a_mirrored_preset_swaps_the_sides_and_nothing_else(name: str) -> None:
     plain, mirrored = VIEWS[name.replace("-target", "")].views, VIEWS[name].views
-    other = {"source": "target", "target": "source", "both": "both"}
-    assert (
-        [other[view.role] for view in mirrored] == [view.role for view in plain] != [v.role for v in mirrored]
-    )
-    assert [replace(view, role="both") for view in mirrored] == [replace(view, role="both") for view in plain]
+    other: dict[Role, Role] = {"source": "target", "target": "source", "both": "both"}
+    assert plain == tuple(replace(view, role=other[view.role]) for view in mirrored) != mirrored
 
 
 @pytest.mark.parametrize("name", [name for name in ASYMMETRIC if name.endswith("-cifar")])

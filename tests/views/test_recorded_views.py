@@ -9,10 +9,8 @@ import torch
 
 from fullrank.views import VIEWS, Views
 
-DRAWN = (
-    *("crop", "flip", "jitter", "order", "factors", "gray"),
-    *("blur", "sigma", "solarize", "degrees", "erase"),
-)
+DRAWN = ["crop", "flip", "jitter", "order", "factors", "gray", "blur", "sigma", "solarize", "degrees"]
+DRAWN += ["erase"]
 
 # Name: digest of all draws and of the generator's next number; mean square of each view. Recorded at 89ba4b8.
 RECORDED = {

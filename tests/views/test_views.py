@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,19 @@ from torchvision.transforms import v2
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.views import VIEWS, Params, View, Views, save_sheet, sheet
 
+PRESETS = [
+    "simsiam",
+    "symmetric",
+    "byol",
+    "tutorial",
+    "digits",
+    "shapes",
+    "swav-multicrop",
+    "asym-scalemix",
+    "asym-aug",
+]
+SIZES = [View((0.2, 1.0), flip_p=0.5, blur_p=1.0), View((0.05, 0.14), flip_p=0.5, blur_p=1.0, size=0.5)]
 NO_NORM = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches this small only wait for each other's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def pixels(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -62,24 +64,7 @@ def test_every_preset_yields_finite_views(name: str, shape: tuple[int, int, int,
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.sampled_from(
-        [
-            "simsiam",
-            "symmetric",
-            "byol",
-            "tutorial",
-            "digits",
-            "shapes",
-            "swav-multicrop",
-            "asym-scalemix",
-            "asym-aug",
-        ]
-    ),
-    st.integers(2, 37),
-    st.sampled_from([8, 15, 31, 32]),
-    st.data(),
-)
+@given(st.sampled_from(PRESETS), st.integers(2, 37), st.sampled_from([8, 15, 31, 32]), st.data())
 def test_rows_are_bitwise_those_of_the_whole_batch(
     name: str, batch: int, size: int, data: st.DataObject
 ) -> None:
@@ -96,6 +81,8 @@ def test_a_seed_decides_the_views() -> None:
     first, again, other = (views(images, sampled(views, images, seed)) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], first[1])
+    params = sampled(views, images)
+    assert torch.equal(pickle.loads(pickle.dumps(params)).views[1].crop, params.views[1].crop)  # to workers
 
 
 def test_recipes_share_the_stream() -> None:
@@ -149,12 +136,8 @@ def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
     reference = v2.RandomResizedCrop(32, scale=(0.08, 1.0))
     image = torch.zeros(3, *shape)
     theirs = torch.tensor([[*map(float, reference.make_params([image]).values())] for _ in range(1500)])
-    ours = (
-        Views([View(crop=(0.08, 1.0))], 32)
-        .sample(6000, *shape, torch.Generator().manual_seed(0))
-        .views[0]
-        .crop
-    )
+    views = Views([View(crop=(0.08, 1.0))], 32)
+    ours = views.sample(6000, *shape, torch.Generator().manual_seed(0)).views[0].crop
     spread = theirs.std(0) + 0.05
     assert ((ours.float().mean(0) - theirs.mean(0)).abs() < 5 * spread / 1500**0.5).all()
     assert ((ours.float().std(0) - theirs.std(0)).abs() < 0.1 * spread + 0.05).all()
@@ -166,12 +149,9 @@ def test_no_crop_fits_so_the_largest_centred_one_is_taken() -> None:
 
 
 def test_probabilities_zero_and_one() -> None:
-    off, on = (
-        View(),
-        View(None, flip_p=1.0, jitter_p=1.0, gray_p=1.0, blur_p=1.0, solarize_p=1.0, erase_p=1.0),
-    )
+    on = View(None, flip_p=1.0, jitter_p=1.0, gray_p=1.0, blur_p=1.0, solarize_p=1.0, erase_p=1.0)
     generator = torch.Generator().manual_seed(0)
-    never, always = Views([off, on], 32).sample(500, 32, 32, generator).views
+    never, always = Views([View(), on], 32).sample(500, 32, 32, generator).views
     for name in ("flip", "jitter", "gray", "blur", "solarize"):
         assert not getattr(never, name).any() and getattr(always, name).all()
     assert not never.erase.any() and (always.erase[:, 2:] > 0).all()
@@ -243,13 +223,14 @@ def test_clean_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int]) ->
     assert torch.equal(views.clean(images), views(images, sampled(views, images))[0])
 
 
-def test_workers_crop_what_the_device_would_have_cropped() -> None:
+@pytest.mark.parametrize("recipe", ["tutorial", SIZES], ids=["tutorial", "two sizes"])
+def test_workers_crop_what_the_device_would_have_cropped(recipe: str | list[View]) -> None:
     sizes = [(40, 40), (30, 47), (61, 32)]
     smooth = [
         torch.nn.functional.avg_pool2d(pixels(1, h + 4, w + 4).float(), 5, 1)[0].round().byte()
         for h, w in sizes
     ]
-    views = Views("tutorial", 16)
+    views = Views(recipe, 16)
     height, width = (torch.tensor(side) for side in zip(*sizes, strict=True))
     params = views.sample(3, height, width, torch.Generator().manual_seed(0))
     rows = [views.crop_in_worker(image, params, row) for row, image in enumerate(smooth)]
@@ -275,54 +256,44 @@ def test_autocast_does_not_reach_the_pixels() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
-def test_params_travel_to_workers() -> None:
-    params = Views("byol", 8).sample(3, 8, 8, torch.Generator())
-    assert torch.equal(pickle.loads(pickle.dumps(params)).views[1].crop, params.views[1].crop)
-
-
 # -- Pictures and errors -------------------------------------------------------------------------------------
 
 
 def test_contact_sheet(tmp_path: Path) -> None:
-    views, images = Views("simsiam", 16), pixels(3, 16, 16)
+    views, images = Views([View(crop=(0.2, 1.0)), View(size=0.5)], 32), pixels(2, 32, 32)
     params = sampled(views, images)
     picture = sheet(images, views, params)
-    assert picture.shape == (3 * 66, 3 * 66, 3)
-    assert (picture[1:65:4, 1:65:4] == images[0].permute(1, 2, 0).numpy()).all()
+    assert picture.shape == (2 * 66, 3 * 66, 3)
+    assert (picture[1:65:2, 1:65:2] == images[0].permute(1, 2, 0).numpy()).all()
+    small = (views(images, params)[1][0] * 0.5 + 0.5).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    assert (picture[1:65:4, 133:197:4] == small.numpy()).all()  # enlarged to a whole cell
     save_sheet(tmp_path / "views.png", images, views, params)
     with Image.open(tmp_path / "views.png") as written:
-        assert written.size == (198, 198)
+        assert written.size == (198, 132)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("crop", (0.0, 1.0)),
-        ("crop", (0.5, 1.5)),
-        ("crop", (0.8, 0.2)),
-        ("ratio", (0.0, 1.0)),
-        ("hue", 0.6),
-        ("brightness", -0.1),
-        ("blur_sigma", (0.0, 1.0)),
-        ("erase_area", (0.1, 2.0)),
-        ("rotation", 181.0),
-        ("gray_p", 1.1),
-        ("jitter_p", float("nan")),
-        ("interpolation", "nearest"),
-        ("rotation_interpolation", "bicubic"),
-        ("size", 0.0),
-        ("size", 1.1),
-        ("role", "teacher"),
-        ("randaugment", -1),
-        ("randaugment", 1.5),
-        ("randaugment_magnitude", 10.5),
-        ("randaugment_std", -0.1),
-        ("randaugment_p", 2.0),
-    ],
-)
-def test_a_recipe_checks_itself(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=name):
-        View(**{name: value})  # type: ignore[arg-type]
+def test_small_views_that_do_not_fill_a_cell_lie_in_its_middle() -> None:
+    views, images = Views([View(size=96 / 224)], 224), torch.zeros(1, 3, 32, 32)
+    picture = sheet(images, views, views.sample(1, 32, 32, torch.Generator()))
+    cell = picture[1:225, 227:451, 0]
+    assert picture.shape == (226, 452, 3) and (cell[16:208, 16:208] == 0).all()
+    assert (cell == 0).sum() == 192**2 and (cell == 255).sum() == 224**2 - 192**2
+
+
+WRONG: dict[str, list[Any]] = {
+    "crop": [(0.0, 1.0), (0.5, 1.5), (0.8, 0.2)], "ratio": [(0.0, 1.0)], "hue": [0.6], "brightness": [-0.1],
+    "blur_sigma": [(0.0, 1.0)], "erase_area": [(0.1, 2.0)], "rotation": [181.0], "gray_p": [1.1],
+    "jitter_p": [float("nan")], "interpolation": ["nearest"], "rotation_interpolation": ["bicubic"],
+    "size": [0.0, 1.1], "role": ["teacher"], "randaugment": [-1, 1.5], "randaugment_magnitude": [10.5],
+    "randaugment_std": [-0.1], "randaugment_p": [2.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_recipe_checks_itself(name: str) -> None:
+    for value in WRONG[name]:
+        with pytest.raises(UsageError, match=name):
+            View(**{name: value})
 
 
 def test_what_cannot_be_used_is_said() -> None:

@@ -27,7 +27,7 @@ Run a paper's experiment, and write its page, its numbers and its figures.
 labs:
 {labs}
 
-`fullrank lab NAME --help` tells every option."""
+`fullrank lab NAME --help` lists every option."""
 
 PRINTED = ("lab", "preset", "parts", "seeds", "seen", "claims", "missing", "seconds")
 
@@ -41,7 +41,7 @@ class LabOptions:
     Example: fullrank lab asymmetry --preset laptop --seeds 0,1,2
 
     Attributes:
-        name: of the lab; `fullrank list labs` tells them.
+        name: of the lab; see `fullrank list labs`.
         preset: laptop (minutes on two cores) or paper (as published; wants a GPU and the data); empty: the
             folder's, or laptop.
         seeds: comma-separated; empty: those of the folder, or 0,1,2.

@@ -7,25 +7,19 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
 
-if TYPE_CHECKING:
-    from fullrank.labs._common.forecast import Forecast
-    from fullrank.labs._common.forecast_points import Point
-
-__all__ = ["ForecastOptions", "run"]
-
 
 @dataclass(frozen=True)
 class ForecastOptions:
-    """Fits accuracy to AUC and loss over runs of one method and backbone, and forecasts those without labels.
+    """Fit accuracy to AUC and loss over runs of one method and backbone, and forecast those without labels.
 
-    Every run whose accuracy is known is also forecast from the others: that error is a forecast's worth.
+    Every run whose accuracy is known is also forecast from the others, which gives the error of a forecast.
 
     Example: fullrank lab forecast labs/capacity/cells/*4-channels*/run
 
@@ -52,9 +46,9 @@ class ForecastOptions:
 
 
 def run(words: Sequence[str]) -> int:
-    """Fits, forecasts and prints."""
+    """Fit, forecast and print."""
     args = parse(ForecastOptions, words, "fullrank lab forecast")
-    from fullrank.labs._common.forecast_points import fit_points, points_of
+    from fullrank.labs._common.forecast import fit_points, points_of
 
     if not args.runs:
         raise UsageError("name the runs to forecast from, as labs/capacity/cells/*/run")
@@ -63,13 +57,24 @@ def run(words: Sequence[str]) -> int:
     warnings = list(fit.warnings)
     if len({point.run for point in points}) < len(points):
         warnings.append("epochs of one run are alike, so that the errors left out are flattered")
+    columns = {name: getattr(fit, name) for name in ("left_out", "predicted", "low", "high")}
+    rows = [
+        asdict(point)
+        | {"accuracy": _plain(point.accuracy)}
+        | {name: _plain(values[i]) for name, values in columns.items()}
+        | {"extrapolates": bool(fit.extrapolates[i])}
+        for i, point in enumerate(points)
+    ]
     if args.json:
-        print(json.dumps(_as_dict(args, points, fit, warnings), indent=2))
+        names = ("coefficients", "labelled", "r2", "loo_r2", "loo_rmse", "loo_mae", "level")
+        found = {"accuracy": args.accuracy, "tap": args.tap, "group": points[0].group}
+        found |= {name: getattr(fit, name) for name in names}
+        print(json.dumps({**found, "points": rows, "warnings": warnings}, indent=2))
         return 0
     from rich.console import Console
 
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=130, highlight=False)
-    console.print(_table(args, points, fit))
+    console.print(_table(rows, args.level))
     slopes = " ".join(f"{value:+.4g} {name}" for name, value in list(fit.coefficients.items())[1:])
     print(f"line      {args.accuracy} = {fit.coefficients['intercept']:.4g} {slopes}, {points[0].group}")
     print(f"fit       {fit.labelled} points, R² {_r2(fit.r2)}")
@@ -82,61 +87,27 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _table(args: ForecastOptions, points: Sequence[Point], fit: Forecast) -> Any:
+def _table(rows: Sequence[dict[str, Any]], level: float) -> Any:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("Run", overflow="fold")
-    interval = f"{100 * args.level:g} % interval"
+    interval = f"{100 * level:g} % interval"
     for column in ("Epoch", "AUC", "Loss", "Measured", "Left out", "On the line", interval, ""):
         table.add_column(column, justify="right", no_wrap=True)
-    for i, point in enumerate(points):
-        table.add_row(
-            point.run,
-            str(point.epoch),
-            f"{point.auc:.3f}",
-            f"{point.loss:.3f}",
-            _percent(point.accuracy),
-            _percent(fit.left_out[i]),
-            _percent(fit.predicted[i]),
-            f"{_percent(fit.low[i])} to {_percent(fit.high[i])}",
-            "extrapolated" if fit.extrapolates[i] else "",
-        )
+    for row in rows:
+        shares = [
+            "–" if row[name] is None else f"{100 * row[name]:.1f} %"
+            for name in ("accuracy", "left_out", "predicted", "low", "high")
+        ]
+        place = row["run"], str(row["epoch"]), f"{row['auc']:.3f}", f"{row['loss']:.3f}"
+        table.add_row(*place, *shares[:3], " to ".join(shares[3:]), "extrapolated" * row["extrapolates"])
     return table
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _r2(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _as_dict(
-    args: ForecastOptions, points: Sequence[Point], fit: Forecast, warnings: Sequence[str]
-) -> dict[str, Any]:
-    def plain(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
-    rows = [
-        {
-            **asdict(point),
-            "accuracy": plain(point.accuracy),
-            "left_out": plain(fit.left_out[i]),
-            "predicted": float(fit.predicted[i]),
-            "low": float(fit.low[i]),
-            "high": float(fit.high[i]),
-            "extrapolates": bool(fit.extrapolates[i]),
-        }
-        for i, point in enumerate(points)
-    ]
-    names = ("coefficients", "labelled", "r2", "loo_r2", "loo_rmse", "loo_mae", "level")
-    return {
-        "accuracy": args.accuracy,
-        "tap": args.tap,
-        "group": points[0].group,
-        **{name: getattr(fit, name) for name in names},
-        "points": rows,
-        "warnings": list(warnings),
-    }

@@ -38,8 +38,7 @@ class Sweep:
         seeds: every combination with the seeds 0 to N - 1.
         out: folder of the runs and of compare.html; empty: sweeps/WHAT.
         jobs: runs at a time on this machine; they share its cores, and take a GPU each if there are several.
-        slurm: KEY=VALUE, submitit's settings of a job, as timeout_min=600 gpus_per_node=1; with any of them
-            the runs are submitted as one job array and waited for.
+        slurm: KEY=VALUE, submitit's settings; with any the runs are one job array, which is waited for.
         dry_run: print the commands and train nothing.
         json: print one object.
     """
@@ -61,41 +60,38 @@ def run(words: Sequence[str]) -> int:
     if args.seeds < 1 or args.jobs < 1:
         raise UsageError(f"--seeds and --jobs are at least 1, not {args.seeds} and {args.jobs}")
     from fullrank.cli import compare, main
-    from fullrank.jobs.command import run_commands, slurm_settings, submit_commands
-    from fullrank.jobs.grid import command_of, grid, has_ended, remember
+    from fullrank.jobs import command
     from fullrank.jobs.live import LiveJobs
     from fullrank.report.run.arms import run_line, run_row
     from fullrank.report.run.summary import Summary
 
     out = Path(args.out or f"sweeps/{re.sub(r'[^A-Za-z0-9,.-]+', '-', args.what)}")
-    jobs = list(grid(args.what, args.over, args.seeds, common, main))
+    jobs = list(command.grid(args.what, args.over, args.seeds, common, main))
     runs = {job.name: out / job.name for job in jobs}
-    check([job.arguments["argv"] for job in jobs])
-    settings = slurm_settings(args.slurm)
+    for job in jobs:  # what is wrong is said before the first is trained
+        _check(*job.arguments["argv"])
+    settings = command.slurm_settings(args.slurm)
     if args.dry_run:
         for job in jobs:
-            print(shlex.join(["fullrank", *command_of(job, runs[job.name]).arguments["argv"]]))
+            print(shlex.join(["fullrank", *command.command_of(job, runs[job.name]).arguments["argv"]]))
         return 0
-    remember(jobs, runs, out)
-    todo = [command_of(job, runs[job.name]) for job in jobs if not has_ended(runs[job.name])]
+    command.remember(jobs, runs, out)
+    todo = [command.command_of(job, runs[job.name]) for job in jobs if not command.has_ended(runs[job.name])]
     if not args.json:
         before = f", {len(jobs) - len(todo)} of them ended before" if len(todo) < len(jobs) else ""
         print(f"{len(jobs)} runs in {out}{before}")
-    failed: dict[str, str] = {}
-    if todo:
-        mode = "quiet" if args.json else "plain"
-        with LiveJobs(
-            todo, Summary, lambda *_: "", lambda found: run_line(runs[found.job.name], found.error), mode
-        ) as live:
-            if settings:
-                failed = submit_commands(todo, settings, out / "slurm", live)
-            else:
-                failed = run_commands(todo, runs, out / "logs", args.jobs, live)
-    finished = [str(path) for path in runs.values() if has_ended(path)]
+    mode = "quiet" if args.json else "plain"
+    with LiveJobs(
+        todo, Summary, lambda *_: "", lambda found: run_line(runs[found.job.name], found.error), mode
+    ) as live:
+        if settings and todo:
+            failed = command.submit_commands(todo, settings, out / "slurm", live)
+        else:
+            failed = command.run_commands(todo, runs, out / "logs", args.jobs, live)
     if args.json:
         rows = [run_row(name, path, failed.get(name)) for name, path in runs.items()]
         print(json.dumps({"runs": rows, "failed": len(failed)}))
-    elif finished:
+    elif finished := [str(path) for path in runs.values() if command.has_ended(path)]:
         compare.run([*finished, "--out", str(out / "compare.html"), "--no-measure"])
     return 1 if failed else 0
 
@@ -107,8 +103,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         >>> split(["simsiam", "--over", "lr=0.1,0.2", "--epochs", "5", "--seeds=3"])
         (['simsiam', '--over', 'lr=0.1,0.2', '--seeds=3'], ['--epochs', '5'])
     """
-    own: list[str] = []
-    common: list[str] = []
+    own, common = list[str](), list[str]()
     kept = own  # WHAT comes first
     for word in words:
         if word.startswith("-"):
@@ -117,10 +112,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, common
 
 
-def check(commands: Sequence[Sequence[str]]) -> None:
-    """Parse the options of every run, so that what is wrong is said before the first is trained."""
+def _check(what: str, *options: str) -> None:
     from fullrank.cli.train import parse_options, starting_point, to_config
 
-    for what, *options in commands:
-        method, layers, _ = starting_point(what, options)
-        to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])
+    method, layers, _ = starting_point(what, options)
+    to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])

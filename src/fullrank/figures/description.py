@@ -76,6 +76,17 @@ class Series:
         return self.dash == "points" or few.get(self.marker, True)
 
 
+def few_whole(places: Iterable[float]) -> bool:
+    """Whether places are whole numbers, so few that ticks could fall between them.
+
+    Example:
+        >>> few_whole([0, 1, 2]), few_whole([0, 100]), few_whole([0.5, 1])
+        (True, False, False)
+    """
+    kept = sorted(places)
+    return bool(kept) and kept[-1] - kept[0] <= 7 and all(float(x).is_integer() for x in kept)
+
+
 def curve(
     name: str, x: Iterable[float], y: Iterable[Number], colour: str, dash: str = "solid", **drawing: Any
 ) -> Series:
@@ -89,12 +100,23 @@ def curve(
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Curves.
+class Titled:
+    """Anything with a heading.
 
     Attributes:
         title: unique on a page; names the files for a paper where nothing else does.
         note: how to read it, in a sentence.
+    """
+
+    title: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Lines(Titled):
+    """Curves.
+
+    Attributes:
         x: label with unit.
         y: label with unit.
         series: curves; a figure without any is not drawn.
@@ -109,8 +131,6 @@ class Lines:
         height: in pixels.
     """
 
-    title: str
-    note: str
     x: str
     y: str
     series: Sequence[Series]
@@ -139,6 +159,16 @@ class Lines:
         return inside or ({f"{x:g}": x for x in places} if few else {})
 
     @property
+    def named(self) -> dict[str, Series]:
+        """Series that the legend names: the first of each name."""
+        return {series.name: series for series in reversed(self.series) if series.legend}
+
+    @property
+    def whole_x(self) -> bool:
+        """Whether ticks of x belong at whole numbers alone, such as a few epochs."""
+        return not self.log_x and not self.percent_x and few_whole(x for s in self.series for x in s.x)
+
+    @property
     def narrow(self) -> bool:
         """Whether a logarithmic axis needs more labels than the powers of ten."""
         values = [y for s in self.series for ys in s.ys for y in ys if y is not None and y > 0]
@@ -146,36 +176,39 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Dots:
+class Dots(Titled):
     """One value for each arm and seed: a dot a seed, a bar at their mean.
 
     Attributes:
-        title, note: as in `Lines`.
         x: label of the values, with unit.
         values: arm to values by seed.
         references: upright lines, by what they mean.
         percent: the values are shares.
     """
 
-    title: str
-    note: str
     x: str
     values: Mapping[str, Sequence[Number]]
     references: Mapping[str, float] = field(default_factory=dict)
     percent: bool = False
 
     @property
+    def known(self) -> dict[str, list[float]]:
+        """Values that are there, of arms that have any."""
+        known = {arm: [y for y in values if y is not None] for arm, values in self.values.items()}
+        return {arm: values for arm, values in known.items() if values}
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
-        return not any(y is not None for values in self.values.values() for y in values)
+        return not self.known
 
 
 @dataclass(frozen=True)
-class Heat:
+class Heat(Titled):
     """A matrix as an image.
 
     Attributes:
-        title, note, x, y: as in `Lines`.
+        x, y: as in `Lines`.
         z: rows, top to bottom, of values from left to right.
         z_label: what they are.
         diverging: colours around zero.
@@ -185,8 +218,6 @@ class Heat:
         height: in pixels.
     """
 
-    title: str
-    note: str
     x: str
     y: str
     z: Sequence[Sequence[Number]]
@@ -205,32 +236,22 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Titled):
     """A table; numbers by seed are shown as mean ± standard deviation.
 
     Attributes:
-        title, note: as in `Lines`.
         columns: heads; the first is that of the row's name.
         rows: cells: text, a number, or numbers by seed.
     """
 
-    title: str
-    note: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Number | Sequence[Number]]]
 
 
 @dataclass(frozen=True)
-class Image:
-    """A PNG file, such as a sheet of views.
+class Image(Titled):
+    """A PNG file, such as a sheet of views."""
 
-    Attributes:
-        title, note: as in `Lines`.
-        path: of the file.
-    """
-
-    title: str
-    note: str
     path: Path
 
     @property

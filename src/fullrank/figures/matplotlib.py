@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fullrank.figures.description import Dots, Figure, Heat, Lines, Series
+from fullrank.figures.description import Dots, Figure, Heat, Lines, Series, few_whole
 from fullrank.figures.style import BLUE, GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -145,11 +145,10 @@ def _numbers(values: Sequence[float | None]) -> np.ndarray:
 def _lines(axes: Axes, item: Lines, colours: Mapping[str, str]) -> None:
     axes.set_xlabel(item.x)
     axes.set_ylabel(item.y)
-    first = {s.name: s for s in reversed(item.series) if s.legend}  # one entry of the legend for each name
     for series in item.series:
         if not series.hidden:
             colour = series.colour or colours.get(series.name, BLUE)
-            _curve(axes, series, colour, series.name if first.get(series.name) is series else None)
+            _curve(axes, series, colour, series.name if item.named.get(series.name) is series else None)
     for text, y in item.references.items():
         axes.axhline(y, color=GREY, linewidth=0.8, linestyle=":", label=text)
     for text, mark in item.marks.items():
@@ -164,6 +163,8 @@ def _scale(axes: Axes, item: Lines) -> None:
         axes.set_xscale("log")
     if item.named_places:
         _name_places(axes, item)
+    elif item.whole_x:
+        axes.locator_params("x", integer=True)
     for share, axis in ((item.percent, axes.yaxis), (item.percent_x, axes.xaxis)):
         if share:
             axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
@@ -233,10 +234,8 @@ def _legend(axes: Axes) -> None:
 
 
 def _dots(axes: Axes, item: Dots, colours: Mapping[str, str]) -> None:
-    for place, (arm, by_seed) in enumerate(item.values.items()):
-        xs = [x for x in by_seed if x is not None]
-        if not xs:
-            continue
+    for arm, xs in item.known.items():
+        place = list(item.values).index(arm)
         colour = colours.get(arm, PALETTE[0])
         axes.plot([min(xs), max(xs)], [place, place], color=colour)
         axes.plot(xs, [place] * len(xs), "o", color=colour, markersize=3.5, alpha=0.75)
@@ -270,6 +269,8 @@ def _heat(axes: Axes, item: Heat) -> None:
         rasterized=True,
     )
     axes.invert_yaxis()
+    if few_whole(item.columns):
+        axes.locator_params("x", integer=True)
     assert axes.figure is not None
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=28)
     bar.set_label("" if item.z_ticks else item.z_label)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from fullrank.figures.description import Dots, Figure, Heat, Lines, Series
+from fullrank.figures.description import Dots, Figure, Heat, Lines, Series, few_whole
 from fullrank.figures.style import BLUE, GREY, PALETTE
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ __all__ = ["plot", "plot_choices"]
 ROW = 34  # pixels that an arm takes among dots
 SYMBOLS = {"diamond": "diamond-open", "bar": "line-ew-open"}
 WORDS = {"size": 11, "color": GREY}
+STEPS = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]  # labels of a short log axis
+NARROW = {"tickvals": STEPS, "ticktext": [f"{step:g}" for step in STEPS]}
+POWERS = {"exponentformat": "power", "tickfont": {"size": 10}}  # plotly enlarges them
+DECADES = {"tickvals": None, "dtick": 1, **POWERS}
 
 
 def plot(item: Figure, colours: Mapping[str, str] | None = None, legend: bool = True) -> go.Figure:
@@ -44,7 +49,11 @@ def plot_choices(items: Mapping[tuple[str, ...], Figure]) -> go.Figure:
         for key, item in items.items()
     ]
     first, *others = figures
-    return first.add_traces([trace for other in others for trace in other.data])
+    fig = first.add_traces([trace for other in others for trace in other.data])
+    lines = [item for item in items.values() if isinstance(item, Lines)]
+    if lines:
+        _axes(fig, replace(lines[0], series=[series for item in lines for series in item.series]))
+    return fig
 
 
 def _empty(x: str, y: str, height: int) -> go.Figure:
@@ -67,7 +76,7 @@ def _empty(x: str, y: str, height: int) -> go.Figure:
 
 def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
     fig = _empty(item.x, item.y, item.height)
-    first = {s.name: s for s in reversed(item.series) if s.legend}  # one entry of the legend for each name
+    first = item.named
     legend = legend and (len(first) > 1 or not all(series.legend for series in item.series))
     for series in item.series:
         colour = series.colour or colours.get(series.name, BLUE)
@@ -77,7 +86,10 @@ def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
     for text, y in item.references.items():
         means = [[y for y in series.summary()[0] if y is not None] for series in item.series]
         ends = [known[-1] for known in means if known]
-        below = sum(end > y for end in ends) > len(ends) / 2  # the words go where the curves are not
+        low, high = item.y_range or (None, None)
+        at_foot = low is not None and high is not None and not item.log_y and y < low + (high - low) / 10
+        # the words go where the curves are not, and not onto the axis
+        below = sum(end > y for end in ends) > len(ends) / 2 and not at_foot
         _reference(fig, "y", y, text, item.log_y, "bottom right" if below else "top right")
     for place, (text, x) in enumerate(item.marks.items()):
         _reference(fig, "x", x, text, item.log_x, "top right", annotation_yshift=-15 * place)
@@ -87,12 +99,14 @@ def _lines(item: Lines, colours: Mapping[str, str], legend: bool) -> go.Figure:
 
 def _axes(fig: go.Figure, item: Lines) -> None:
     if item.log_y:
-        narrow = {"dtick": "D2", "exponentformat": "none"}
-        fig.update_yaxes(type="log", **(narrow if item.narrow else {"dtick": 1, "exponentformat": "power"}))
+        fig.update_yaxes(type="log", **(NARROW if item.narrow else DECADES))
     if item.log_x:
         fig.update_xaxes(type="log", tickformat="~g")
     if item.named_places:
-        fig.update_xaxes(tickvals=list(item.named_places.values()), ticktext=list(item.named_places))
+        words = [name.replace(" ", "<br>") for name in item.named_places]
+        fig.update_xaxes(tickvals=list(item.named_places.values()), ticktext=words)
+    else:
+        fig.update_xaxes(dtick=1 if item.whole_x else None)
     for share, update in ((item.percent, fig.update_yaxes), (item.percent_x, fig.update_xaxes)):
         if share:
             update(tickformat=".0%")
@@ -161,19 +175,14 @@ def _reference(
     words = {"annotation_text": text, "annotation_position": position, "annotation_font": WORDS, **more}
     (fig.add_hline if axis == "y" else fig.add_vline)(**{axis: value}, line=line, **words)
     if log:
-        fig.layout.annotations[-1][axis] = log10(
-            value
-        )  # plotly places lines by value, but words by logarithm
+        fig.layout.annotations[-1][axis] = log10(value)  # plotly places lines by value, words by logarithm
 
 
 def _dots(item: Dots, colours: Mapping[str, str]) -> go.Figure:
     rows = len(item.values)
     fig = _empty(item.x, "", 110 + (ROW if rows < 8 else ROW - 10) * rows)
     value = "%{x:.2%}" if item.percent else "%{x:.4g}"
-    for arm, by_seed in item.values.items():
-        xs = [x for x in by_seed if x is not None]
-        if not xs:
-            continue
+    for arm, xs in item.known.items():
         colour = colours.get(arm, PALETTE[0])
         mean = {"color": colour, "size": 18, "symbol": "line-ns-open", "line": {"width": 3}}
         traces: list[tuple[str, list[float], dict[str, Any]]] = [
@@ -213,5 +222,6 @@ def _heat(item: Heat) -> go.Figure:
         zmax=high,
         hovertemplate=f"{item.x} %{{x}}, {item.y.split(' (')[0]} %{{y}}: %{{z:.3f}}<extra></extra>",
     )
+    fig.update_xaxes(dtick=1 if few_whole(item.columns) else None)
     fig.update_yaxes(autorange="reversed")
     return fig

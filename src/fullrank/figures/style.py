@@ -14,7 +14,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#2b7bba", "#d9730d", "#12997a", "#b0569b"
 OCHRE, CYAN, RED, GREY = "#b58900", "#2f9fb3", "#d1495b", "#7f8a96"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, OCHRE, CYAN)
 ARM_COLOURS = (*PALETTE, "#6b7fd7", "#8c6d46", "#7c9a2e", "#c26d8f")  # also of classes; then they come again
-RAMP = ("#1d2f6f", "#2f8a86", "#e0a030")  # dark to light: readable in grey, and by the colour-blind
+RAMP = ("#4a5fd0", "#2f8a86", "#e0a030")  # dark to light: readable in grey, and by the colour-blind
 TAP_COLOURS = {"backbone": BLUE, "projector": PURPLE, "predictor": OCHRE, "target": CYAN, "codes": GREY}
 
 

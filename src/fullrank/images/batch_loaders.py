@@ -51,26 +51,6 @@ class Wanted(NamedTuple):
     positions: npt.NDArray[np.int64]
 
 
-class Loader(Protocol):
-    """Loader of batches; `corrupt` are images met so far that cannot be decoded."""
-
-    corrupt: set[int]
-
-    def load(self, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Load one batch after another.
-
-        Args:
-            plan: the images of each batch.
-
-        Returns:
-            An iterator over (indices int64 [b] on the CPU, views uint8 [b, 3, s, s] each, where the images
-            live); no views where b is 0.
-
-        Raises:
-            DataError: while iterating: more images are corrupt than the source tolerates.
-        """
-
-
 class MemoryLoader:
     """Loader of images in one tensor, uint8 [N, 3, H, W], gathered on its device."""
 
@@ -78,7 +58,7 @@ class MemoryLoader:
         self.images, self.crop, self.corrupt = images, crop, set[int]()
 
     def load(self, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """See `Loader.load`; nothing is corrupt."""
+        """Load one batch after another, as `LazyLoader.load` does."""
         for wanted in plan:
             indices = torch.from_numpy(wanted.images)
             chosen = self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
@@ -104,12 +84,8 @@ class Encoded(Protocol):
 class LazyLoader:
     """Loader that decodes, with workers several batches ahead, kept between calls.
 
-    Args:
-        source: the images.
-        crop: cuts the views of each.
-        workers: processes that decode; 0 decodes in this one.
-        replace_corrupt: put the next image that can be decoded in the place of one that cannot; else leave
-            it out.
+    `corrupt` are the images met so far that cannot be decoded; `replace_corrupt` puts the next that can be in
+    the place of each, else they are left out. Without `workers`, this process decodes.
     """
 
     def __init__(self, source: Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
@@ -126,7 +102,15 @@ class LazyLoader:
         )
 
     def load(self, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """See `Loader.load`."""
+        """Load one batch after another.
+
+        Yields:
+            Indices int64 [b] on the CPU, and views uint8 [b, 3, s, s] each, where the images live; no views
+            where b is 0.
+
+        Raises:
+            DataError: more images are corrupt than the source tolerates.
+        """
         self._plan.batches = plan
         for indices, views, corrupt in self._loader:
             self.corrupt.update(corrupt)
@@ -137,6 +121,9 @@ class LazyLoader:
                     f"{self.source.name}: {line}; that is too many: remove them, or raise --max-corrupt"
                 )
             yield indices, views
+
+
+Loader: TypeAlias = MemoryLoader | LazyLoader
 
 
 class _Plan:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,6 @@ __all__ = ["DataOrder", "OrderKind", "batches", "load_ordering"]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 OrderKind: TypeAlias = Literal["iid", "single-pass", "cumulative", "last-fraction", "hybrid"]
-
-
-class _Permutes(Protocol):
-    def permutation(self, x: Indices, /) -> Indices: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +42,11 @@ class DataOrder:
     by less than the number of epochs share permutations, a different epoch's.
 
     Args:
-        n: images.
         batch_size: images per batch, over all ranks together.
         epochs: of the whole run.
-        kind: see above.
         chunk_size: epochs that a chunk lasts, at most a round.
         n_rounds: sweeps over the ordering; chunks are as many times larger.
         repeat_batch: how often each batch is taken in a row.
-        steps_per_epoch: batches in an epoch; 0: `n // batch_size`.
-        switch_epoch: first iid epoch of `hybrid`.
-        seed: not negative.
         ordering: int64 [n], each of 0 .. n-1 once; None: a random one that the seed decides.
 
     Raises:
@@ -148,7 +139,7 @@ class DataOrder:
 
     def __call__(self, epoch: int) -> Indices:
         """The images of one epoch, batch after batch: int64 [steps * batch_size]."""
-        generator: _Permutes
+        generator: np.random.Generator | np.random.RandomState
         if self._is_iid(epoch):
             generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         else:
@@ -164,9 +155,7 @@ class DataOrder:
 
 
 def batches(order: Indices, batch_size: int, drop_last: bool = True) -> Iterator[Indices]:
-    """Cut an order into batches.
-
-    With `drop_last`, a last batch that is not full is left out.
+    """Cut an order into batches; `drop_last` leaves out a last one that is not full.
 
     Raises:
         UsageError: the batch size is not positive, or no batch could be filled.

@@ -25,16 +25,13 @@ ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap height and width
 
 
 def decode(encoded: Encoded) -> Tensor:
-    """Decode one image to RGB.
+    """Decode one image to RGB, uint8 [3, h, w], contiguous, on the CPU.
 
     Grey is copied to three channels, palettes and CMYK are converted, alpha is dropped, the EXIF orientation
-    is applied, and 16-bit grey keeps its upper 8 bits.
-
-    Arrays are passed through. The result is uint8 [3, h, w], contiguous, on the CPU.
+    is applied, and 16-bit grey keeps its upper 8 bits. Arrays are passed through.
 
     Raises:
-        Exception: of whatever type PIL's parser for the format stumbles with; see `LazySource.load` for one
-            type.
+        Exception: whatever PIL's parser for the format stumbles with; `LazySource.load` has one type.
 
     Example:
         >>> buffer = io.BytesIO()
@@ -70,14 +67,9 @@ def header_size(encoded: Encoded) -> tuple[int, int]:
 def fit(images: Tensor, height: int, width: int, crop_ratio: float = 1.0) -> Tensor:
     """Resize to just cover the target, antialiased, then crop the centre.
 
-    Args:
-        images: uint8 [..., 3, h, w], on any device.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        crop_ratio: share of the covering resize that the crop keeps per side; 0.875 is ImageNet's 256 to 224.
-
-    Returns:
-        uint8 [..., 3, height, width]; the input itself where nothing is to be done.
+    From uint8 [..., 3, h, w] on any device to [..., 3, height, width], the input itself where nothing is to
+    be done. `crop_ratio` is the share of the covering resize that the crop keeps per side; 0.875 is
+    ImageNet's 256 to 224.
 
     Example:
         >>> fit(torch.zeros(5, 3, 40, 30, dtype=torch.uint8), 16, 16).shape

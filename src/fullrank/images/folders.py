@@ -19,13 +19,7 @@ HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 
 
 class Files:
-    """Image files as items of a `LazySource`.
-
-    Example:
-        >>> files = Files([Path("a.jpg"), Path("b.jpg")])
-        >>> len(files), files.where(1)
-        (2, 'b.jpg')
-    """
+    """Image files as items of a `LazySource`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths

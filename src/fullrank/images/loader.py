@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.images.batch_loaders import Crop, Loader, Wanted
 from fullrank.images.data_order import DataOrder, batches
+from fullrank.images.prefetch import Batch
 from fullrank.images.sources import Indices, Source
 
 __all__ = ["Batches", "Crop", "evaluation_batches"]
@@ -26,8 +26,7 @@ class Batches:
         source: the images. From memory they are gathered on the device they live on, without workers or crop.
         batch_size: images per step, over all ranks together.
         seed: of the order, not negative.
-        rank: of this process.
-        world_size: number of processes.
+        rank: of this process, of `world_size`.
         workers: processes that decode lazy images; 0 decodes them in this one.
         crop: cuts the views of each lazy image where it is decoded; None resizes and centre crops it to the
             source's `image_size`. Must survive pickling where worker processes are spawned, not forked.
@@ -80,14 +79,8 @@ class Batches:
         """Images met so far, on this rank, that could not be decoded."""
         return self._loader.corrupt
 
-    def epoch(
-        self, epoch: int, start_step: int = 0
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Iterate over an epoch from `start_step` on; earlier batches are not decoded.
-
-        Args:
-            epoch: from 0.
-            start_step: from 0 to `len(self)`, where nothing is left.
 
         Returns:
             An iterator over (step, (indices, images)): indices int64 [b] on the CPU, of the images that are
@@ -103,14 +96,8 @@ class Batches:
         mine = [Wanted(i[self._first : self._last], epoch, at[self._first : self._last]) for i, at in cut]
         if not 0 <= start_step <= len(mine):
             raise UsageError(f"there is no step {start_step} in an epoch of {len(mine)} steps")
-        return self._loaded(mine, start_step)
-
-    def _loaded(
-        self, mine: list[Wanted], start: int
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor | list[Tensor]]]]:
-        loaded = self._loader.load(islice(mine, start, None))
-        for step, (indices, views) in zip(range(start, len(mine)), loaded, strict=True):
-            yield step, (indices, views if self._apart else views[0])
+        loaded = zip(range(start_step, len(mine)), self._loader.load(mine[start_step:]), strict=True)
+        return ((step, (indices, views if self._apart else views[0])) for step, (indices, views) in loaded)
 
 
 def evaluation_batches(
@@ -131,11 +118,10 @@ def evaluation_batches(
         source: the images; `rank`, `world_size` and `workers` are as of `Batches`.
         batch_size: images per batch, on this rank.
         image_size: height and width in pixels; None is the source's `image_size`.
-        crop_ratio: share of the resized image that the crop keeps per side; 0.875 is ImageNet's 256 to 224.
+        crop_ratio: see `fit`.
 
     Returns:
-        An iterator over (indices int64 [b] on the CPU, images uint8 [b, 3, h, w] where the source's images
-        live).
+        An iterator over (indices int64 [b] on the CPU, images uint8 [b, 3, h, w] on the source's device).
 
     Raises:
         UsageError: neither `image_size` nor the source says what size to cut.

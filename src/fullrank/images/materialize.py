@@ -35,8 +35,8 @@ def materialize(
 ) -> tuple[Source, Source, list[str]]:
     """Decode both sources into memory where they fit; else check headers.
 
-    Arguments are as of `open_data`; held-out images get the size of the training images. Returned are both
-    sources, in memory or both lazy, without the corrupt images found so far, and notes.
+    Arguments are as of `open_data`; held-out images get the size of the training images. Returned are the
+    sources, both in memory or lazy, without the corrupt images found so far, and notes.
 
     Raises:
         DataError: more images are corrupt than tolerated, or none are left.

@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import torch
+
 from fullrank.errors import DataError
-from fullrank.images.embedded import digits_data, shapes_data
 from fullrank.images.folders import open_image_folder
 from fullrank.images.parquet import find_parquet, open_parquet
-from fullrank.images.sources import IMAGENET_MEAN, IMAGENET_STD, Channels, MemorySource, Source
+from fullrank.images.shapes import SHAPES, shapes
+from fullrank.images.sources import Channels, MemorySource, Source
 from fullrank.images.torchvision_layout import open_cifar, open_stl10
 from fullrank.registry import Registry
 
-__all__ = ["DATA", "NamedData", "generated_size", "open_folder", "open_named"]
+__all__ = ["DATA", "NamedData", "open_folder", "open_named"]
 
 Split: TypeAlias = tuple[Source, Source | None]
 """Training images, and held-out ones where the data set has such a split."""
@@ -27,13 +30,11 @@ class NamedData:
     """Data set that `open_data` knows by name, as `fullrank list data` shows it.
 
     Attributes:
-        description: one line.
         images: number of training images.
         size: height and width in pixels; None where they differ from image to image.
-        classes: number of classes.
         labelled: whether "all" or "some" of the training images have a label.
-        mean: per channel, of pixels in [0, 1]; None is computed from the images.
-        std: per channel, likewise.
+        mean: per channel, of pixels in [0, 1], as `std`; None is computed of an embedded set's images, and
+            ImageNet's of any other.
         make: makes an embedded set at an image size (None: its own); such a set needs no files.
         any_size: whether `make` heeds that size.
         read: reads a layout of its own from a folder, downloading it first if told to; None where it is not
@@ -64,14 +65,36 @@ class NamedData:
         return self.make is None
 
 
+def _shapes(size: int | None) -> Split:
+    """4,000 training and 1,000 held-out shapes of `size` (16) pixels."""
+    train, held_out = (
+        MemorySource(name="shapes", images=torch.from_numpy(images), labels=labels, classes=list(SHAPES))
+        for images, labels in (shapes(4000, 0, size or 16), shapes(1000, 1, size or 16))
+    )
+    return train, held_out
+
+
+def _digits(_: int | None) -> Split:
+    """Scikit-learn's 1,797 digits, doubled to 16 by 16; a fifth is held out."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8))
+    images = grey.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].repeat(1, 3, 1, 1)
+    labels = digits.target.astype(np.int64)
+    every = MemorySource(name="digits", images=images, labels=labels, classes=[str(i) for i in range(10)])
+    order = np.random.default_rng(0).permutation(len(every))
+    return every.subset(np.sort(order[359:])), every.subset(np.sort(order[:359]))
+
+
 DATA: Registry[NamedData] = Registry("data set", group="fullrank.data")
 
 for _name, _data in {
     "shapes": NamedData(
-        "ten bright shapes on dark ground, generated", 4_000, 16, 10, make=shapes_data, any_size=True
+        "ten bright shapes on dark ground, generated", 4_000, 16, 10, make=_shapes, any_size=True
     ),
     "digits": NamedData(
-        "scikit-learn's handwritten digits, doubled in size", 1_438, 16, 10, make=lambda size: digits_data()
+        "scikit-learn's handwritten digits, doubled in size", 1_438, 16, 10, make=_digits
     ),
     "cifar10": NamedData(
         "small photographs of ten kinds of things", 50_000, 32, 10,
@@ -86,41 +109,27 @@ for _name, _data in {
         mean=(0.4914, 0.4823, 0.4466), std=(0.247, 0.243, 0.261), read=open_stl10,
     ),
     "tiny-imagenet": NamedData(
-        "200 classes of ImageNet at 64 by 64 pixels", 100_000, 64, 200,
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="zh-plus/tiny-imagenet",
+        "200 classes of ImageNet at 64 by 64 pixels", 100_000, 64, 200, hub="zh-plus/tiny-imagenet"
     ),
     "imagenet100": NamedData(
-        "a hundred classes of ImageNet", 126_689, None, 100,
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="clane9/imagenet-100",
+        "a hundred classes of ImageNet", 126_689, None, 100, hub="clane9/imagenet-100"
     ),
     "imagenet": NamedData(
         "ImageNet (ILSVRC 2012); needs an account that accepted its terms", 1_281_167, None, 1000,
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, hub="ILSVRC/imagenet-1k",
+        hub="ILSVRC/imagenet-1k",
     ),
 }.items():  # fmt: skip
     DATA.register(_name)(_data)
 
 
-def generated_size(name: str, image_size: int) -> int | None:
-    """Size in pixels that a data set is generated at; None for any other.
-
-    Example:
-        >>> generated_size("shapes", 32), generated_size("digits", 32), generated_size("some/folder", 32)
-        (32, None, None)
-    """
-    return (image_size or None) if name in DATA and DATA[name].any_size else None
-
-
 def open_named(
     name: str, root: Path, download: bool = False, image_size: int | None = None
 ) -> tuple[Source, Source | None, list[str]]:
-    """Open a data set of the registry.
+    """Open a data set of the registry: training images, held-out ones or None, notes.
 
     A folder `root/name` with parquet files or with `train/` in it serves for every name; CIFAR and STL-10
-    are also read as torchvision stores them, in `root/name` or in `root`.
-
-    `image_size` is what a generated set is drawn at. Returned are the training images, the held-out ones or
-    None, and notes.
+    are also read as torchvision stores them, in `root/name` or in `root`. `image_size` is what a generated
+    set is drawn at.
 
     Raises:
         UnknownNameError: there is no such name.
@@ -149,7 +158,11 @@ def open_named(
         raise DataError(f"{name} is not under {root}; add --download, or pass a folder: --data DIR")
 
     train, held_out = split
-    mean, std = (known.mean, known.std) if known.mean and known.std else _statistics(train)
+    mean, std = train.mean, train.std
+    if known.mean and known.std:
+        mean, std = known.mean, known.std
+    elif isinstance(train, MemorySource):  # an embedded set
+        mean, std = _statistics(train.images)
     train = replace(train, name=f"{name}/train", mean=mean, std=std)
     if held_out is not None:
         held_out = replace(held_out, name=f"{name}/held out", mean=mean, std=std)
@@ -211,9 +224,8 @@ def _download(name: str, known: NamedData, root: Path) -> tuple[Split | None, li
         ) from error
 
 
-def _statistics(source: Source) -> tuple[Channels, Channels]:
+def _statistics(images: torch.Tensor) -> tuple[Channels, Channels]:
     """Mean and standard deviation per channel of pixels in [0, 1]."""
-    assert isinstance(source, MemorySource)  # only an embedded set comes without known ones
-    pixels = source.images.double().div(255).transpose(0, 1).flatten(1)
+    pixels = images.double().div(255).transpose(0, 1).flatten(1)
     (r, g, b), (r_std, g_std, b_std) = pixels.mean(1).tolist(), pixels.std(1).tolist()
     return (r, g, b), (r_std, g_std, b_std)

@@ -10,7 +10,7 @@ import numpy as np
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.images.materialize import materialize
 from fullrank.images.named import DATA, open_folder, open_named
-from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
+from fullrank.images.sources import Data, LazySource, MemorySource, Source
 
 __all__ = ["data_root", "open_data"]
 
@@ -57,9 +57,6 @@ def open_data(
             test split.
         memory_limit_bytes: for all decoded images together.
 
-    Returns:
-        The training and held-out images, with notes on what was done to them.
-
     Raises:
         UnknownNameError: neither a known name nor a folder.
         DataError: not there, not reachable, empty, or more corrupt than tolerated.
@@ -85,7 +82,9 @@ def open_data(
     if held_out is None or not len(held_out):
         train, held_out = _split_off(train, seed)
         notes.append(f"{len(held_out):,} random images are held out: there is no val or test split")
-    train, held_out = _limited(train, held_out, limit, seed, notes)
+    if limit is not None and limit < len(train):
+        notes.append(f"a random {limit:,} of {len(train):,} training images")
+    train, held_out = _limited(train, limit, seed), _limited(held_out, limit, seed)
 
     if isinstance(train, LazySource) and isinstance(held_out, LazySource):
         train, held_out, more = materialize(train, held_out, image_size, max_corrupt, memory_limit_bytes)
@@ -118,16 +117,7 @@ def _split_off(train: Source, seed: int) -> tuple[Source, Source]:
     return train.subset(rest), train.subset(chosen, train.name.removesuffix("/train") + "/held out")
 
 
-def _limited(
-    train: Source, held_out: Source, limit: int | None, seed: int, notes: list[str]
-) -> tuple[Source, Source]:
-    if limit is not None and limit < len(train):
-        notes.append(f"a random {limit:,} of {len(train):,} training images")
-        train = train.subset(_choice(len(train), limit, seed))
-    if limit is not None and limit < len(held_out):
-        held_out = held_out.subset(_choice(len(held_out), limit, seed))
-    return train, held_out
-
-
-def _choice(n: int, size: int, seed: int) -> Indices:
-    return np.sort(np.random.default_rng([seed, 2]).permutation(n)[:size])
+def _limited(source: Source, limit: int | None, seed: int) -> Source:
+    if limit is None or limit >= len(source):
+        return source
+    return source.subset(np.sort(np.random.default_rng([seed, 2]).permutation(len(source))[:limit]))

@@ -23,12 +23,8 @@ LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 class ParquetRows:
     """Encoded images in one column of some parquet files, as items of a `LazySource`.
 
-    Args:
-        files: read in this order.
-        column: holds bytes, or structs of `bytes` and `path` as `datasets.Image` stores them.
-
-    Raises:
-        DataError: on construction, where the files cannot be read.
+    The column holds bytes, or structs of `bytes` and `path` as `datasets.Image` stores them. DataError says
+    that the files cannot be read.
     """
 
     def __init__(self, files: list[Path], column: str) -> None:
@@ -158,14 +154,10 @@ def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None
     features = hub.get("info", {}).get("features", {})
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
-    with_bytes = {
-        name for name, kind in stored.items() if types.is_binary(kind) or types.is_large_binary(kind)
-    }
-    structs = {
-        name for name, kind in stored.items() if types.is_struct(kind) and "bytes" in {f.name for f in kind}
-    }
-    images = [name for name in stored if kinds.get(name) == "Image" or name in structs]
-    images += [name for name in IMAGE_NAMES if name in with_bytes]
+    structs = {name: {f.name for f in kind} for name, kind in stored.items() if types.is_struct(kind)}
+    images = [name for name in stored if kinds.get(name) == "Image" or "bytes" in structs.get(name, ())]
+    binary = types.is_binary, types.is_large_binary
+    images += [name for name in IMAGE_NAMES if name in stored and any(is_(stored[name]) for is_ in binary)]
     if not images:
         raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
     labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]

@@ -19,13 +19,8 @@ OVERSAMPLING = 3  # drawn at this many times the size per side, then averaged: s
 def shapes(n: int, seed: int, size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Draw `n` images of one shape each, of random hue, size, place and turn.
 
-    Args:
-        n: number of images; the ten classes are equally frequent, in random order.
-        seed: the same seed draws the same images.
-        size: height and width in pixels.
-
-    Returns:
-        Images, uint8 [n, 3, size, size], and labels, int64 [n], which index `SHAPES`.
+    The ten classes are equally frequent, in random order. Returned are images, uint8 [n, 3, size, size], and
+    labels, int64 [n], which index `SHAPES`.
 
     Example:
         >>> images, labels = shapes(20, seed=0)

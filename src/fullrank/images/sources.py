@@ -63,13 +63,7 @@ class Source(ABC):
 
     @abstractmethod
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
-        """Loader of batches of the images.
-
-        Args:
-            crop: cuts the views of each image; of images in memory, a whole batch at once.
-            workers: processes that decode.
-            replace_corrupt: put another image in the place of one that cannot be decoded.
-        """
+        """Loader of batches (`LazyLoader`); images in memory are cropped batch by batch."""
 
     def to(self, device: torch.device | str) -> Self:
         """Move images in memory to `device`, so that batches are gathered there."""
@@ -101,10 +95,7 @@ class Source(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MemorySource(Source):
-    """Images of one size, decoded, in one tensor.
-
-    Attributes:
-        images: uint8 [N, 3, H, W].
+    """Images of one size, decoded, in one tensor, uint8 [N, 3, H, W].
 
     Example:
         >>> source = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))

@@ -21,10 +21,8 @@ def open_cifar(
 ) -> tuple[MemorySource, MemorySource] | None:
     """Open CIFAR's training and test images from the checksummed batches in `folder`.
 
-    With `download`, they are put there first where they are missing; else None is returned.
-
-    Raises:
-        DataError: files are missing or their checksums are wrong.
+    With `download`, they are put there first where they are missing; else None is returned. DataError says
+    that files are missing or their checksums are wrong.
 
     Example:
         >>> open_cifar("CIFAR10", Path("nowhere"), download=False) is None
@@ -54,14 +52,7 @@ def open_stl10(folder: Path, download: bool) -> tuple[LazySource, LazySource] | 
     """Open STL-10: 105,000 training images, 5,000 labelled, and 8,000 test images.
 
     Unlabelled images have the label -1. With `download`, the files are put into the folder first (2.6 GB)
-    where they are missing; else None is returned.
-
-    Raises:
-        DataError: files are missing.
-
-    Example:
-        >>> open_stl10(Path("nowhere"), download=False) is None
-        True
+    where they are missing; else None is returned. DataError says that some are missing.
     """
     from torchvision.datasets import STL10
 

@@ -18,7 +18,7 @@ from fullrank.training.records import RunRecord
 __all__ = ["Job", "Notify", "Settings", "slug"]
 
 Settings = Mapping[str, Any]
-LARGE = 224  # pixels of images whose size no name tells
+LARGE = 224  # pixels of images of unknown size
 
 
 @dataclass(frozen=True)

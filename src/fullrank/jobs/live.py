@@ -41,11 +41,10 @@ class LiveJobs(Generic[S]):
     Args:
         jobs: in the order in which they are shown.
         summarise: makes the summary of a job, by its name; it takes the records of the job's run.
-        table: draws the table, from this object and the width of the console.
+        table: renders the table, from this object and the width of the console.
         line: what one job has come to, for a plain line.
         mode: "live", "plain" or "quiet".
         each: when plain lines are printed: as a "job" ends, or at each "epoch".
-        console: the rich console to draw on; one on standard output by default.
 
     Attributes:
         standings: of every job, by its name.
@@ -68,11 +67,10 @@ class LiveJobs(Generic[S]):
         line: Callable[[Standing[S]], str],
         mode: str,
         each: str = "job",
-        console: Console | None = None,
     ) -> None:
         self.standings = {job.name: Standing(job, summarise(job.name)) for job in jobs}
         self.table, self.line, self.mode, self.each = table, line, mode, each
-        self.console = console or Console(force_terminal=mode == "live" or None)
+        self.console = Console(force_terminal=mode == "live" or None)
         self.begun, self.ready = time.perf_counter(), 0
         self.width = max(map(len, self.standings), default=0)
         self._live = Live(self, console=self.console, refresh_per_second=4) if mode == "live" else None

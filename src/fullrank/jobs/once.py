@@ -83,7 +83,6 @@ def _log(job: Job, out: Path) -> Path:
 
 
 def _claim(job: Job, out: Path) -> None:
-    """Writes what the job is, or makes sure that it is what it was."""
     path, plan = folder_of(job, out) / "cell.json", job.plan()
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=2).encode())
@@ -107,7 +106,6 @@ def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
 
 
 def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
-    """Runs a job in this process, from where it stands; returns what failed, in one line, or nothing."""
     folder = folder_of(job, out)
     (folder / "error.txt").unlink(missing_ok=True)
     try:

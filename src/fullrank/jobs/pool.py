@@ -67,8 +67,6 @@ def run_pool(
 
 
 class _Running:
-    """A job in a process of its own."""
-
     def __init__(
         self, context: Any, job: Job, work: Work, share: dict[str, str], log: Callable[[Job], Path]
     ) -> None:

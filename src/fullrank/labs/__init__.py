@@ -33,13 +33,12 @@ page, `lab.json` and the figures are the same for all. A whole `lab.py`:
 'not decidable'
 """
 
-import pkgutil
 from importlib import import_module
+from pathlib import Path
 
 from fullrank.labs._common.lab import LABS, Job, Lab
 
 __all__ = ["LABS", "Job", "Lab"]
 
-for _found in pkgutil.iter_modules(__path__):  # a folder with a lab.py is enough
-    if not _found.name.startswith("_"):
-        import_module(f"fullrank.labs.{_found.name}.lab")
+for _lab in sorted(Path(__file__).parent.glob("[!_]*/lab.py")):
+    import_module(f"fullrank.labs.{_lab.parent.name}.lab")

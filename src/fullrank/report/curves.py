@@ -75,23 +75,11 @@ def references(n: int, d: int) -> dict[str, np.ndarray]:
     return {name: values for name, values in spectra.items() if values is not None}
 
 
-def ceiling(n: int, d: int) -> int | None:
-    """The most directions that n centred rows can show, where that is less than d."""
-    return n - 1 if n - 1 < d else None
-
-
-def share_curve(singular_values: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Share of the spectrum in each share of the directions, from 0 to 1.
-
-    Its mean height is the AUC of Li, Efros and Pathak (2022).
-    """
-    shares = cumulative_curve(singular_values, d)
-    return None if shares is None else (np.arange(d + 1) / d, np.concatenate([[0.0], shares[:d]]))
-
-
-def spectrum_curve(values: np.ndarray, name: str, colour: str, dash: str = "solid", **drawing: Any) -> Series:
-    """One spectrum over its index, without zeros."""
-    kept = [float(value) if value > 0 else None for value in values]
+def spectrum_curve(
+    values: np.ndarray, name: str, colour: str, dash: str = "solid", floor: float = 0.0, **drawing: Any
+) -> Series:
+    """One spectrum over its index, without what is not above the floor."""
+    kept = [float(value) if value > floor else None for value in values]
     return curve(name, range(1, len(kept) + 1), kept, colour, dash, **drawing)
 
 
@@ -108,19 +96,18 @@ def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
         ['centred', 'isotropic', 'eigenvalues 1/k']
     """
     shown = [
-        spectrum_curve(_above(values), name, colour)
+        spectrum_curve(values, name, colour, floor=FLOOR)
         for form, name, colour in FORMS
         if form in spectra and (values := relative(spectra[form])) is not None
     ]
     if shown:
         shown += [
-            spectrum_curve(_above(values), name, GREY, DASHES[name], width=1.4, marker="none")
+            spectrum_curve(values, name, GREY, DASHES[name], FLOOR, width=1.4, marker="none")
             for name, values in references(n, d).items()
         ]
-        if limit := ceiling(n, d):
-            ends = [10 * FLOOR, 1.0]
-            hover = f"{count(n)} rows show at most {count(limit)} directions"
-            shown.append(curve(f"n - 1 = {count(limit)}", [limit] * 2, ends, ORANGE, width=1.4, hover=hover))
+        if 1 < n <= d:
+            name, hover = f"n - 1 = {count(n - 1)}", f"{count(n)} rows show at most {count(n - 1)} directions"
+            shown.append(curve(name, [n - 1] * 2, [10 * FLOOR, 1.0], ORANGE, width=1.4, hover=hover))
     note = (
         "Squares sum to 1: only shapes compare. A cliff marks directions that are lost; a first value that "
         "stands alone without centring is a common mean."
@@ -128,25 +115,20 @@ def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
     return Lines("Log spectrum", note, INDEX, "singular value, relative", shown, log_y=True, height=360)
 
 
-def _above(values: np.ndarray) -> np.ndarray:
-    above: np.ndarray = np.where(values > FLOOR, values, 0)
-    return above
-
-
 def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Cumulative curves of centred spectra with their AUC, beside references."""
+    """Cumulative curves of centred spectra with their AUC (Li, Efros and Pathak 2022), beside references."""
     arms = dict(zip(spectra, ARM_COLOURS, strict=False))
     shown = []
     for name, values in {**spectra, **references(n, d)}.items():
-        found = share_curve(values, d)
-        if found is None:
+        shares = cumulative_curve(values, d)
+        if shares is None:
             continue
+        heights = np.concatenate([[0.0], shares[:d]])
         kept = np.unique(np.linspace(0, d, min(d + 1, MOST_PLACES)).round().astype(int))
-        area = f"{name}, AUC {number(float(found[1][1:].mean()))}"
-        width = 2.2 if name in arms else 1.4
+        area = f"{name}, AUC {number(float(heights[1:].mean()))}"
+        drawing = {"width": 2.2 if name in arms else 1.4, "hover": name, "marker": "none"}
         colour, dash = arms.get(name, GREY), DASHES.get(name, "solid")
-        xs, ys = short(found[0][kept]), short(found[1][kept])
-        shown.append(curve(area, xs, ys, colour, dash, width=width, hover=name, marker="none"))
+        shown.append(curve(area, short(kept / d), short(heights[kept]), colour, dash, **drawing))
     note = "Near the dashed line: directions are used alike. Near the upper left corner: few hold everything."
     return Lines(
         "Cumulative curve", note, "share of the directions", "share of the spectrum they hold",
@@ -187,7 +169,8 @@ def spectrum_over_time(
         z = np.log10(np.maximum(share, 10.0**DECADES)).astype(np.float32)
     ticks = {"σ₁": 0.0, "0.1 σ₁": -1.0, "0.01 σ₁": -2.0, "10⁻³ σ₁": -3.0, "≤ 10⁻⁴ σ₁": -4.0}
     return Heat(
-        title, note, "epoch", INDEX, z, "log₁₀ σ/σ₁", columns=epochs, rows=[row + 1 for row in rows],
+        title, note, "epoch", "index (1 = largest)", z, "log₁₀ σ/σ₁",
+        columns=epochs, rows=[row + 1 for row in rows],
         z_range=(DECADES, 0.0), z_ticks=ticks, height=height,
     )  # fmt: skip
 
@@ -208,9 +191,7 @@ def class_points(
     """Rows on a plane [m, 2], a cloud for each class; unlabelled ones lie below."""
     groups = np.zeros(len(places), int) if labels is None else labels
     clouds = []
-    few = (
-        len(np.unique(groups)) <= len(ARM_COLOURS) + 1
-    )  # beyond it colours repeat, and a legend says nothing
+    few = len(np.unique(groups)) <= len(ARM_COLOURS) + 1  # beyond it colours repeat: no legend
     for label in np.unique(groups):
         rows = np.flatnonzero(groups == label)
         named = names is not None and 0 <= label < len(names)
@@ -228,11 +209,6 @@ def class_points(
 def short(values: np.ndarray) -> list[float]:
     """Numbers of five digits: a page need not carry more."""
     return [float(f"{value:.5g}") for value in values]
-
-
-def last_of(spectra: Mapping[int, np.ndarray]) -> np.ndarray:
-    """The spectrum of the last epoch."""
-    return spectra[max(spectra)]
 
 
 def file_name(tap: str) -> str:

@@ -61,10 +61,9 @@ class EvidenceRow:
     """One line of the evidence, formatted.
 
     Attributes:
-        metric: what it is called in words.
+        metric: its label.
         says: how it is read.
-        judged: whether it has a threshold.
-        beyond: whether it is on the wrong side of it.
+        judged, beyond: whether it has a threshold, and is on the wrong side of it.
         value, interval, null, power_law, threshold, trend: as numbers, a dash where there is none.
     """
 
@@ -100,15 +99,10 @@ class Tile(NamedTuple):
     below: str
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One metric of two embeddings.
+class Difference(NamedTuple):
+    """One metric of two embeddings, with what isotropic rows of the sizes of each read.
 
-    Attributes:
-        name: of the metric.
-        value, other, difference: as numbers.
-        null, other_null: what isotropic rows of the sizes of each read.
-        clear: "yes" where the two 95 % intervals do not meet, "no" where they do, a dash without intervals.
+    It is clear ("yes") where the two 95 % intervals do not meet; a dash without intervals.
     """
 
     name: str
@@ -128,7 +122,7 @@ def as_sentence(text: str) -> str:
         ('Rank is low.', 'n = 20 rows.')
     """
     first = text[:1] if text[1:2] == " " else text[:1].upper()
-    return first + text[1:] + ("" if text.endswith(".") else ".")
+    return first + text[1:] + ("" if text.endswith(".") or not text else ".")
 
 
 def label_of(metric: str) -> str:

@@ -26,13 +26,9 @@ __all__ = ["Checkpoints", "TrainState"]
 class TrainState:
     """State of a run besides weights, optimiser and monitor.
 
-    Attributes:
-        loss_sum: of this epoch's batches so far; stays on the device until somebody reads it.
-        loss_count: how many batches those are.
-        collapsed_in_a_row: panels that said so, up to the last one.
-        last: the last epoch record; None before there is one.
-        ended: why the run is over, or "".
-        rate_factor: on the learning rate; below 1 after a rollback.
+    `loss_sum` is of the `loss_count` batches of this epoch so far, and stays on the device until it is read;
+    `collapsed_in_a_row` counts panels up to the last one, whose record is `last`; `ended` says why the run is
+    over; `rate_factor` multiplies the learning rate, below 1 after a rollback.
     """
 
     step: int = 0
@@ -55,6 +51,11 @@ class TrainState:
         start = time.perf_counter()
         yield
         self.seconds[what] += time.perf_counter() - start
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Epochs and steps done, as records have them."""
+        return {"epoch": self.epoch, "step": self.step}
 
     @property
     def verdict(self) -> Mapping[str, Any]:
@@ -153,8 +154,7 @@ class Checkpoints:
             "std": list(s.views.std),
             "method": s.config.method,
             "data": s.data.name,
-            "epoch": state.epoch,
-            "step": state.step,
+            **state.place,
             "verdict": state.verdict,
         }
         self.run.save_encoder(backbone, header, name)

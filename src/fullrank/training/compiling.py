@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 
 from fullrank.errors import UsageError
 from fullrank.methods import Method
 
-__all__ = ["compile_networks", "new_step", "uncompiled"]
+__all__ = ["compile_networks"]
 
 
 def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
@@ -35,19 +32,3 @@ def compile_networks(method: Method, device: torch.device, mode: str = "default"
     for network in (*method.children(), *(target.children() if target is not None else ())):
         if network is not target and any(True for _ in network.parameters()):
             network.compile(mode=mode)
-
-
-def new_step() -> None:
-    """Begin a step: what CUDA graphs put out in the step before may be overwritten."""
-    torch.compiler.cudagraph_mark_step_begin()
-
-
-@contextlib.contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run nothing compiled within: batches of an evaluation come in many shapes.
-
-    It also keeps what an evaluation collects from being overwritten, as the outputs of a replayed CUDA graph
-    are by the next replay.
-    """
-    with torch.compiler.set_stance("force_eager"):
-        yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fullrank.images.named import generated_size
+from fullrank.images.named import DATA
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
@@ -18,9 +18,10 @@ def open_run_data(config: TrainConfig) -> Data:
         >>> len(data.train), len(data.held_out)
         (50, 50)
     """
+    generated = config.data in DATA and DATA[config.data].any_size
     return open_data(
         config.data,
-        image_size=generated_size(config.data, config.image_size),
+        image_size=(config.image_size or None) if generated else None,
         limit=config.limit or None,
         download=config.download,
         max_corrupt=config.max_corrupt,

@@ -30,10 +30,7 @@ __all__ = ["EpochEvaluator"]
 
 @dataclass
 class _Pending:
-    """Report that is being worked out, with its record and checkpoint.
-
-    Weights are copies of when the epoch ended; the state is None until a checkpoint is asked for.
-    """
+    """Report that is being worked out, its record and, once asked for, checkpoint."""
 
     report: Future[Report]
     record: dict[str, Any]
@@ -80,8 +77,7 @@ class EpochEvaluator:
             every = config.knn_every
             due = bool(every) and (state.epoch % every == 0 or state.epoch == config.epochs)
             accuracies = self.held_out.accuracies(self.probe if trained else None, knn=due)
-        record = {"epoch": state.epoch, "step": state.step, "loss": loss, **accuracies}
-        self._pending = _Pending(report, record)
+        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies})
         self.writer.hold()
         if not self._thread:
             self.finish(state)

@@ -15,7 +15,6 @@ from fullrank.collapse.monitor import CODES
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Source
 from fullrank.probes import knn_predict
-from fullrank.training.compiling import uncompiled
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
@@ -23,6 +22,9 @@ __all__ = ["HeldOutEvaluator"]
 
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
+
+Rows: TypeAlias = tuple[list[Tensor], list[Tensor]]
+"""Backbone features and indices of images, chunk by chunk."""
 
 Taps: TypeAlias = dict[str, Tensor]
 Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -40,9 +42,7 @@ class HeldOutEvaluator:
         if s.config.knn_every and len(labelled) and len(self.held_out.labelled):
             train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
             self.bank = _some(train, s.config.knn_bank, rng)
-        self._seen: tuple[list[Tensor], list[Tensor]] | None = (
-            None  # backbone rows and indices of the held-out images
-        )
+        self._seen: Rows | None = None  # of the held-out images
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
@@ -64,7 +64,7 @@ class HeldOutEvaluator:
 
     def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
         """Embed chunk by chunk; `accuracies` will want the features again."""
-        seen: tuple[list[Tensor], list[Tensor]] = [], []
+        seen: Rows = [], []
         with self._eval_mode():
             for indices, images in self._chunks(self.held_out):
                 paired = indices < PAIRED_IMAGES
@@ -96,13 +96,14 @@ class HeldOutEvaluator:
         found: dict[str, Any] = {}
         if self._seen is None or not len(self.held_out.labelled):
             return found
-        queries, labels = self._labelled_rows(*self._seen, self.held_out)
+        queries, labels = self._labelled_rows(self._seen, self.held_out)
         if knn and self.bank is not None:
-            with self._eval_mode():
-                chunks = [
-                    (i, self._backbone(self.s.views.clean(images))) for i, images in self._chunks(self.bank)
-                ]
-            bank, bank_labels = self._labelled_rows([z for _, z in chunks], [i for i, _ in chunks], self.bank)
+            rows: Rows = [], []
+            with self._eval_mode(), self.s.fabric.autocast():
+                for indices, images in self._chunks(self.bank):
+                    rows[0].append(self.s.method.backbone(self.s.views.clean(images)).float())
+                    rows[1].append(indices)
+            bank, bank_labels = self._labelled_rows(rows, self.bank)
             k = min(self.s.config.knn_k, len(bank))
             right = knn_predict(queries, bank, bank_labels, k) == labels
             top1 = right.double().mean().item()
@@ -111,12 +112,10 @@ class HeldOutEvaluator:
             found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
         return found
 
-    def _labelled_rows(
-        self, features: list[Tensor], found: list[Tensor], source: Source
-    ) -> tuple[Tensor, Tensor]:
+    def _labelled_rows(self, found: Rows, source: Source) -> tuple[Tensor, Tensor]:
         """Features and labels of the images that have one, from all processes."""
         none = torch.empty(0, self.s.backbone.feature_dim, device=self.s.fabric.device)
-        rows, indices = torch.cat([none, *features]), torch.cat([torch.empty(0, dtype=torch.long), *found])
+        rows, indices = torch.cat([none, *found[0]]), torch.cat([torch.empty(0, dtype=torch.long), *found[1]])
         assert source.labels is not None
         labels = torch.from_numpy(source.labels[indices.numpy()]).to(rows.device)
         return self._gather(rows[labels >= 0]), self._gather(labels[labels >= 0])
@@ -127,11 +126,6 @@ class HeldOutEvaluator:
         parts: list[Any] = [None] * self.s.fabric.world_size
         torch.distributed.all_gather_object(parts, rows.cpu())
         return torch.cat(parts).to(rows.device)
-
-    def _backbone(self, images: Tensor) -> Tensor:
-        with self.s.fabric.autocast():
-            features: Tensor = self.s.method.backbone(images)
-        return features.float()
 
     def _embed(self, images: Tensor) -> Taps:
         if self.s.config.channels_last:
@@ -151,8 +145,11 @@ class HeldOutEvaluator:
     @contextmanager
     def _eval_mode(self) -> Iterator[None]:
         self.s.method.eval()
+        compiled = self.s.config.compile != "none"
+        # batches come in many shapes, and replays of a CUDA graph overwrite what is collected
+        stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         try:
-            with torch.no_grad(), nullcontext() if self.s.config.compile == "none" else uncompiled():
+            with torch.no_grad(), stance:
                 yield
         finally:
             self.s.method.train()

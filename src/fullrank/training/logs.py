@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,8 @@ def flatten(record: Mapping[str, Any]) -> dict[str, float]:
 def open_log(kind: str, run: Path) -> Listener:
     """Open a logger as a listener; UsageError where its package is missing.
 
-    Args:
-        kind: `tensorboard` (files under RUN/tensorboard), `wandb` (offline unless WANDB_MODE says otherwise)
-            or `trackio`.
-        run: the run directory.
+    The kinds are `tensorboard` (files under RUN/tensorboard), `wandb` (offline unless WANDB_MODE says
+    otherwise) and `trackio`.
     """
     opener = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}[kind]
     try:
@@ -49,49 +48,52 @@ def open_log(kind: str, run: Path) -> Listener:
         raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'") from error
 
 
+def _listener(
+    start: Callable[[StartRecord], object],
+    log: Callable[[dict[str, float], int], object],
+    end: Callable[[], object],
+) -> Listener:
+    """Listener that hands the numbers of a record and its step to `log`."""
+
+    def listen(record: RunRecord) -> None:
+        if isinstance(record, StartRecord):
+            start(record)
+        elif isinstance(record, EndRecord):
+            end()
+        else:
+            log(flatten(record.as_dict()), record.step)
+
+    return listen
+
+
 def _tensorboard(run: Path) -> Listener:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(run / "tensorboard"))
 
-    def log(record: RunRecord) -> None:
-        if isinstance(record, EndRecord):
-            writer.close()
-        elif not isinstance(record, StartRecord):
-            for name, value in flatten(record.as_dict()).items():
-                writer.add_scalar(name, value, record.step)
+    def log(numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
 
-    return log
+    return _listener(lambda _: None, log, writer.close)
 
 
 def _wandb(run: Path) -> Listener:
-    import os
-
     import wandb
 
-    state: dict[str, Any] = {}
-
-    def log(record: RunRecord) -> None:
-        if isinstance(record, StartRecord):
-            mode = os.environ.get("WANDB_MODE", "offline")
-            state["run"] = wandb.init(project="fullrank", dir=str(run), mode=mode, config=record.config)
-        elif isinstance(record, EndRecord):
-            state["run"].finish()
-        else:
-            state["run"].log(flatten(record.as_dict()), step=record.step)
-
-    return log
+    settings = {"project": "fullrank", "dir": str(run), "mode": os.environ.get("WANDB_MODE", "offline")}
+    return _listener(
+        lambda start: wandb.init(**settings, config=start.config),
+        lambda numbers, step: wandb.log(numbers, step=step),
+        wandb.finish,
+    )
 
 
 def _trackio(run: Path) -> Listener:
     import trackio
 
-    def log(record: RunRecord) -> None:
-        if isinstance(record, StartRecord):
-            trackio.init(project="fullrank", name=run.name, config=record.config)
-        elif isinstance(record, EndRecord):
-            trackio.finish()
-        else:
-            trackio.log({**flatten(record.as_dict()), "step": record.step})
-
-    return log
+    return _listener(
+        lambda start: trackio.init(project="fullrank", name=run.name, config=start.config),
+        lambda numbers, step: trackio.log({**numbers, "step": step}),
+        trackio.finish,
+    )

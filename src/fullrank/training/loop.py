@@ -19,7 +19,6 @@ from fullrank.images.sources import Data, Source
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
-from fullrank.training.compiling import new_step
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
 from fullrank.training.online_probe import OnlineProbe, classes_of
@@ -101,9 +100,8 @@ class Loop:
         state = self.state
         self.writer.notify(
             records.StartRecord(
+                **state.place,
                 config=self.config.as_dict(),
-                epoch=state.epoch,
-                step=state.step,
                 total_steps=self.total_steps,
                 steps_per_epoch=self.s.steps_per_epoch,
                 notes=[*self.s.data.notes, *self.evaluator.held_out.notes],
@@ -176,12 +174,11 @@ class Loop:
     def begin_step(self) -> float:
         """Prepare optimiser, random numbers and method; return the learning rate."""
         s, config, state = self.s, self.config, self.state
-        place = state.step, s.steps_per_epoch, state.rate_factor
-        lr = set_learning_rates(s.optimizer, config, *place)
-        key = config.seed, state.step, self.fabric.global_rank, 4
-        torch.manual_seed(generator_of(*key).initial_seed())
+        lr = set_learning_rates(s.optimizer, config, state.step, s.steps_per_epoch, state.rate_factor)
+        generator = generator_of(config.seed, state.step, self.fabric.global_rank, 4)
+        torch.manual_seed(generator.initial_seed())
         if config.compile != "none":
-            new_step()
+            torch.compiler.cudagraph_mark_step_begin()  # a CUDA graph may overwrite the last step's outputs
         s.method.before_step(StepInfo(state.step, self.total_steps, s.steps_per_epoch))
         return lr
 
@@ -245,8 +242,7 @@ class Loop:
             level = self.levels.step(step.taps)
         self.evaluator.finish(state, wait=False)
         record = records.StepRecord(
-            epoch=state.epoch,
-            step=state.step,
+            **state.place,
             loss=loss,
             terms={name: float(value.detach()) for name, value in step.terms.items()},
             lr=lr,
@@ -263,16 +259,14 @@ class Loop:
         if not wanted or not self.evaluator.checkpoints.restore_healthy(state):
             return False
         state.rate_factor, state.collapsed_in_a_row = ROLLBACK_RATE, 0
-        place = {"epoch": state.epoch, "step": state.step}
-        self.writer.write(records.RollbackRecord(**place, rate_factor=ROLLBACK_RATE))
+        self.writer.write(records.RollbackRecord(**state.place, rate_factor=ROLLBACK_RATE))
         return True
 
     def _end(self, reason: str) -> Outcome:
         state = self.state
         self.evaluator.finish(state)
         state.ended, state.seconds["total"] = reason, self.writer.elapsed()
-        place = {"epoch": state.epoch, "step": state.step}
-        self.writer.write(records.EndRecord(reason=reason, **place, time=self._outcome().seconds))
+        self.writer.write(records.EndRecord(**state.place, reason=reason, time=self._outcome().seconds))
         self.evaluator.save(state)
         if reason == "collapsed" and self.fabric.is_global_zero:
             self.evaluator.checkpoints.save_healthy_encoder()

@@ -155,10 +155,8 @@ def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
         case "adamw":
             return torch.optim.AdamW(torch_groups, lr=base, betas=config.betas)
         case "lars":
-            settings = {
-                name: getattr(config, f"lars_{name}") for name in ("eta", "clip", "exclude_1d", "variant")
-            }
-            return LARS(torch_groups, lr=base, momentum=config.momentum, **settings)
+            own = {key: getattr(config, f"lars_{key}") for key in ("eta", "clip", "exclude_1d", "variant")}
+            return LARS(torch_groups, lr=base, momentum=config.momentum, **own)
     raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
 
 

@@ -47,8 +47,6 @@ class Profile:
         images: a second, without what comes between epochs.
         flops: of one step, counted: convolutions and matrix products, forward and backward.
         rate: flops a second that this machine reaches in the best of some convolutions and products.
-        steps: measured ones.
-        trace: the Chrome trace.
     """
 
     phases: dict[str, float]
@@ -203,8 +201,8 @@ def reachable_rate(device: torch.device, precision: str = "fp32") -> float:
     for channels, side in ((64, 32), (256, 8), (512, 4)):
         conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, dtype)
         conv = conv.to(memory_format=torch.channels_last)
-        x = torch.randn(n, channels, side, side, device=device, dtype=dtype, requires_grad=True)
-        x = x.contiguous(memory_format=torch.channels_last).detach().requires_grad_()
+        x = torch.randn(n, channels, side, side, device=device, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         flops = 3 * 2 * 9 * channels**2 * side**2 * n
         found.append(flops / _best(lambda conv=conv, x=x: conv(x).sum().backward(), device))  # type: ignore[misc]
     a = torch.randn(size, size, device=device, dtype=dtype)

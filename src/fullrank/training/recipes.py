@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,8 @@ __all__ = ["Recipe", "load_recipe", "recipe_names"]
 class Recipe:
     """Published or tried setting, as YAML in the package.
 
-    Attributes:
-        name: `<data set>/<method>`, with a suffix where there are several.
-        source: where the numbers come from.
-        aims_at: the result that it should give, and by whom it was reported.
-        settings: keys of TrainConfig, `options` among them.
+    `name` is `<data set>/<method>`, with a suffix where there are several; `aims_at` is the result that it
+    should give, and by whom it was reported; `settings` are keys of TrainConfig, `options` among them.
     """
 
     name: str
@@ -35,14 +30,9 @@ class Recipe:
     settings: Mapping[str, Any]
 
 
-def _recipe_files(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
-    found: dict[str, Traversable] = {}
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found |= _recipe_files(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".yaml"):
-            found[prefix + entry.name.removesuffix(".yaml")] = entry
-    return found
+def _recipe_files() -> dict[str, Path]:
+    folder = Path(__file__).parents[1] / "recipes"
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
 
 
 def recipe_names() -> list[str]:
@@ -52,7 +42,7 @@ def recipe_names() -> list[str]:
         >>> "cifar10/simsiam" in recipe_names()
         True
     """
-    return sorted(_recipe_files(resources.files("fullrank") / "recipes"))
+    return sorted(_recipe_files())
 
 
 def load_recipe(name: str) -> Recipe:
@@ -62,7 +52,7 @@ def load_recipe(name: str) -> Recipe:
         UnknownNameError: no such recipe, or a key in it that does not exist.
         UsageError: the file is no mapping.
     """
-    files = _recipe_files(resources.files("fullrank") / "recipes")
+    files = _recipe_files()
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise UsageError(f"no recipe file {name}; `fullrank list recipes` names those in the package")
@@ -78,6 +68,5 @@ def load_recipe(name: str) -> Recipe:
     if not isinstance(values, dict) or "method" not in values:
         raise UsageError(f"{name} must be a mapping with a `method`")
     about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
-    recipe = Recipe(name, **about, settings=values)
     TrainConfig.from_dict(values)
-    return recipe
+    return Recipe(name, **about, settings=values)

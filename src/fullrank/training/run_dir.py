@@ -136,8 +136,6 @@ class RunDir:
         with _replacing(self.path / "spectra" / f"epoch_{epoch:04d}.npz") as file:
             np.savez_compressed(file, **single)
 
-    # checkpoints
-
     def checkpoint_path(self, name: str = "last") -> Path:
         """Path of the checkpoint `last` or `healthy`."""
         return self.path / "checkpoints" / f"{name}.pt"

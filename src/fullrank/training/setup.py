@@ -216,12 +216,12 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
     """Choose masked views on a GPU where the step is compiled or batches small."""
-    settings = (config.views, config.image_size, data.train.mean, data.train.std)
-    plain, compiled = Views(*settings), config.compile != "none"
+    plain = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    compiled = config.compile != "none"
     small = config.batch_size * config.image_size**2 <= FEW_PIXELS
     if device.type == "cpu" or not (compiled or small) or any(view.randaugment for view in plain.recipe):
         return plain
-    return DenseViews(*settings, config.compile if compiled else None)
+    return DenseViews(plain, config.compile if compiled else None)
 
 
 def _roles(views: Views, config: TrainConfig) -> tuple[str, ...]:

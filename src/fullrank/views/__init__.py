@@ -15,15 +15,6 @@ from fullrank.views.presets import VIEWS, Role, View, ViewSet
 from fullrank.views.views import Views, save_sheet, sheet
 
 __all__ = [
-    "VIEWS",
-    "DenseViews",
-    "Params",
-    "RandomNumbers",
-    "Role",
-    "View",
-    "ViewParams",
-    "ViewSet",
-    "Views",
-    "save_sheet",
-    "sheet",
-]
+    "VIEWS", "DenseViews", "Params", "RandomNumbers", "Role", "View", "ViewParams", "ViewSet", "Views",
+    "save_sheet", "sheet",
+]  # fmt: skip

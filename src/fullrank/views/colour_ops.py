@@ -19,10 +19,6 @@ GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, to torchvision's digits
 JITTER_ORDERS: tuple[tuple[int, ...], ...] = tuple(itertools.permutations(range(4)))
 
 
-def _per_image(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
-
-
 def luma(images: Tensor) -> Tensor:
     """Grey levels [B, H, W].
 
@@ -41,7 +37,7 @@ def brightness_(images: Tensor, factor: Tensor) -> Tensor:
         >>> brightness_(torch.full((1, 3, 1, 1), 0.4), torch.tensor([2.0])).flatten()
         tensor([0.8000, 0.8000, 0.8000])
     """
-    return images.mul_(_per_image(factor)).clamp_(0, 1)
+    return images.mul_(factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def contrast_(images: Tensor, factor: Tensor) -> Tensor:
@@ -52,7 +48,8 @@ def contrast_(images: Tensor, factor: Tensor) -> Tensor:
         tensor([0.5000, 0.5000])
     """
     mean = luma(images).mean(-1).mean(-1)  # in two steps: one row's sum then never depends on the threads
-    return images.mul_(_per_image(factor)).add_(_per_image((1 - factor) * mean)).clamp_(0, 1)
+    shift = (1 - factor) * mean
+    return images.mul_(factor.view(-1, 1, 1, 1)).add_(shift.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def saturation_(images: Tensor, factor: Tensor) -> Tensor:
@@ -62,7 +59,7 @@ def saturation_(images: Tensor, factor: Tensor) -> Tensor:
         >>> saturation_(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([0.5])).flatten()
         tensor([0.6495, 0.1495, 0.1495])
     """
-    factor = _per_image(factor)
+    factor = factor.view(-1, 1, 1, 1)
     gray = luma(images).unsqueeze(1).mul_(1 - factor)
     return images.mul_(factor).add_(gray).clamp_(0, 1)
 
@@ -141,7 +138,7 @@ def grayscale(images: Tensor) -> Tensor:
     return luma(images).unsqueeze(1).expand_as(images)
 
 
-def solarize(images: Tensor, threshold: float = 128 / 255) -> Tensor:
+def solarize(images: Tensor, threshold: float | Tensor = 128 / 255) -> Tensor:
     """Invert every value from the threshold (in [0, 1]) on.
 
     Example:

@@ -87,14 +87,12 @@ def resample_matrix(
     and never looks outside the box: a crop and then a resize with `antialias=True`, as one linear map.
 
     Args:
-        size_in: pixels of the images along this axis.
-        size_out: pixels wanted.
+        size_in: pixels of the images along this axis, of which `size_out` are wanted.
         start: [B] first pixel of each box, whole numbers from 0 on.
         length: [B] pixels of each box, at least 1; `start + length <= size_in`.
         flip: [B] bool, where to mirror; None mirrors nothing.
         interpolation: "bicubic" (Keys, a = -0.5) or "bilinear"; else UsageError.
-        full: pixels the box is resized to where only a window of them is wanted; None is `size_out`.
-        offset: where in `full` that window starts.
+        full: pixels the box is resized to where only a window, from `offset` on, is wanted; None: `size_out`.
 
     Returns:
         float32 [B, size_out, size_in] on the device of `start`; every row sums to 1.
@@ -130,12 +128,6 @@ def crop_matrix(
     """Look up the weights of `resample_matrix`: small images have few boxes.
 
     Arguments and result [B, size_out, size_in] are as there.
-
-    Example:
-        >>> start, length, flip = torch.tensor([1, 0]), torch.tensor([2, 4]), torch.tensor([True, False])
-        >>> found = crop_matrix(4, 3, start, length, flip, "bicubic")
-        >>> torch.equal(found, resample_matrix(4, 3, start, length, flip))
-        True
     """
     entries = size_in * (size_in + 1) * size_out * size_in
     if 4 * entries > TABLE or torch.compiler.is_compiling():  # a compiler would make the table at every call

@@ -21,7 +21,7 @@ from fullrank.errors import UsageError
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 from fullrank.views.params import RandomNumbers, ViewParams, alike, draw_view
-from fullrank.views.presets import View, ViewSet
+from fullrank.views.presets import View
 from fullrank.views.views import Views
 
 __all__ = ["DenseViews"]
@@ -34,7 +34,8 @@ class DenseViews(Views):
     is a mode of `torch.compile`, as "default"; None runs operation by operation.
 
     Example:
-        >>> plain, dense = (kind("simsiam-cifar", image_size=32) for kind in (Views, DenseViews))
+        >>> plain = Views("simsiam-cifar", image_size=32)
+        >>> dense = DenseViews(plain)
         >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
         >>> numbers = plain.random_numbers(8, torch.Generator().manual_seed(0))
         >>> pairs = zip(plain.make(images, numbers), dense.make(images, numbers))
@@ -42,15 +43,8 @@ class DenseViews(Views):
         True
     """
 
-    def __init__(
-        self,
-        recipe: str | ViewSet | Sequence[View],
-        image_size: int,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.5, 0.5, 0.5),
-        compiled: str | None = None,
-    ) -> None:
-        super().__init__(recipe, image_size, mean, std)
+    def __init__(self, views: Views, compiled: str | None = None) -> None:
+        super().__init__(views.recipe, views.image_size, views.mean, views.std)
         if any(view.randaugment for view in self.recipe):
             raise UsageError("views with RandAugment are made by `Views`, not by `DenseViews`")
         self._made: Callable[..., list[Tensor]] = self._make
@@ -64,15 +58,15 @@ class DenseViews(Views):
         """See `Views.make`."""
         first = images if isinstance(images, Tensor) else images[0]
         for crop in [first] if isinstance(images, Tensor) else images:
-            if crop.ndim != 4 or crop.shape[1] != 3 or len(crop) != len(numbers):
-                raise UsageError(f"images are {tuple(crop.shape)}; give [{len(numbers)}, 3, height, width]")
+            self._check(crop, len(numbers))
         chances = (ops.to_device(part, first.device) for part in (numbers.views, numbers.more))
         with torch.autocast(first.device.type, enabled=False):
             return self._made(images if isinstance(images, Tensor) else tuple(images), *chances)
 
     def _make(self, images: Tensor | tuple[Tensor, ...], u: Tensor, more: Tensor) -> list[Tensor]:
         made: dict[int, Tensor] = {}
-        first_crop = _first_crops(self.recipe)
+        # place of each view's first crop among those that `crop_in_worker` cuts
+        first_crop = [0, *itertools.accumulate(1 + view.scale_mix for view in self.recipe)]
         parts = RandomNumbers(u, more).of_views(self.recipe)
         for view, side, places in alike(self.recipe, self.sizes):
             own = torch.cat([parts[i][0] for i in places], dim=1)
@@ -139,10 +133,4 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _where(picked: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    """Take `changed` for the picked [B] images."""
     return torch.where(picked.view(-1, 1, 1, 1), changed, images)
-
-
-def _first_crops(recipe: Sequence[View]) -> list[int]:
-    """Place of each view's first crop among those that `Views.crop_in_worker` cuts."""
-    return [0, *itertools.accumulate(1 + view.scale_mix for view in recipe)][: len(recipe)]

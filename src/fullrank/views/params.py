@@ -82,15 +82,7 @@ class Params:
         return len(self.height)
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Params:
-        """Parameters of some rows: their views are bitwise those of the whole batch.
-
-        Example:
-            >>> one = torch.tensor([4])
-            >>> numbers = draw_numbers([View()], 6, torch.Generator())
-            >>> params = draw_params((View(),), (4,), one.expand(6), one.expand(6), numbers)
-            >>> len(params.rows(slice(1, 3))), len(params.rows([5]))
-            (2, 1)
-        """
+        """Parameters of some rows: their views are bitwise those of the whole batch."""
         at = index if isinstance(index, slice) else torch.as_tensor(index)
         return Params(self.height[at], self.width[at], tuple(view.rows(at) for view in self.views))
 
@@ -122,11 +114,6 @@ class RandomNumbers:
 def _place(u: Tensor, room: Tensor) -> Tensor:
     """A whole number from 0 to `room`, each as likely."""
     return torch.minimum((u * (room + 1)).long(), room)
-
-
-def _one_of(u: Tensor, n: int) -> Tensor:
-    """A whole number below `n`, each as likely."""
-    return (u * n).long().clamp(max=n - 1)
 
 
 def _more(view: View) -> list[int]:
@@ -167,7 +154,7 @@ def _version(view: View, u: Tensor, augment: Tensor, height: Tensor, width: Tens
         crop=box,
         flip=chance[FLIP],
         jitter=chance[JITTER],
-        order=_one_of(u[ORDER], len(colour.JITTER_ORDERS)),
+        order=(u[ORDER] * len(colour.JITTER_ORDERS)).long().clamp(max=len(colour.JITTER_ORDERS) - 1),
         factors=uniform[FACTORS].T.contiguous(),
         gray=chance[GRAY],
         blur=chance[BLUR],

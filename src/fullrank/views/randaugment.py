@@ -20,7 +20,7 @@ from torch.nn import functional
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 
-__all__ = ["GEOMETRIC", "OPS", "rand_augment", "random_ops"]
+__all__ = ["OPS", "rand_augment", "random_ops"]
 
 MAX_LEVEL = 10.0
 FILL = 128 / 255
@@ -89,8 +89,7 @@ def _posterize(images: Tensor, level: Tensor) -> Tensor:
 
 def _solarize(images: Tensor, level: Tensor) -> Tensor:
     """Invert values from a threshold on: magnitude 0 inverts all, 10 none."""
-    threshold = (256 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1)
-    return torch.where(images >= threshold, 1 - images, images)
+    return colour.solarize(images, (256 * _share(level)).floor_().div_(255).view(-1, 1, 1, 1))
 
 
 def _solarize_add(images: Tensor, level: Tensor) -> Tensor:
@@ -167,6 +166,3 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "translate_x": partial(_translate, axis=0),
     "translate_y": partial(_translate, axis=1),
 }
-
-#: Those that move pixels; a magnitude of 0 leaves the image as it is.
-GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")

@@ -32,8 +32,7 @@ class Views:
     Args:
         recipe: the name of a preset (`VIEWS`), a `ViewSet`, or the views themselves.
         image_size: side S of a view of size 1, in pixels.
-        mean: per channel, subtracted from values in [0, 1].
-        std: per channel, divided by.
+        mean: per channel, subtracted from values in [0, 1]; `std` divides them.
 
     Raises:
         UnknownNameError: no such preset.
@@ -79,10 +78,9 @@ class Views:
     ) -> Params:
         """Draw all parameters of all views of a batch of B images.
 
-        How far the generator, on the CPU, moves depends on B and the recipe only. It depends on no more than
-        the number of views where none mixes scales or uses RandAugment: such recipes share the stream, and
-        what the others need beyond it is drawn after it. Heights and widths in pixels are one number, or [B]
-        where the images differ.
+        How far the generator, on the CPU, moves depends on B and the recipe only, and where no view mixes
+        scales or uses RandAugment, on B and the number of views: such recipes share the stream. Heights and
+        widths in pixels are one number, or [B] where the images differ.
 
         Raises:
             UsageError: an image without pixels.
@@ -96,9 +94,7 @@ class Views:
     def make(self, images: Tensor | Sequence[Tensor], numbers: RandomNumbers) -> list[Tensor]:
         """Make the views that `sample` and a call, or `finish`, would make of images.
 
-        Args:
-            images: [B, 3, H, W], or the crops that workers cut, [B, 3, s, s] each.
-            numbers: for this B.
+        The images are [B, 3, H, W], or the crops that workers cut, [B, 3, s, s] each.
 
         Raises:
             UsageError: the images are of another shape or type than that.
@@ -111,8 +107,8 @@ class Views:
             True
         """
         if isinstance(images, Tensor):
-            return self(images, self._params(numbers, images.shape[2], images.shape[3]))
-        return self.finish(images, self._params(numbers, images[0].shape[2], images[0].shape[3]))
+            return self(images, self._params(numbers, *images.shape[2:]))
+        return self.finish(images, self._params(numbers, *images[0].shape[2:]))
 
     def _params(self, numbers: RandomNumbers, height: int | Tensor, width: int | Tensor) -> Params:
         h, w = (torch.as_tensor(v, dtype=torch.int64).expand(len(numbers)) for v in (height, width))
@@ -129,7 +125,7 @@ class Views:
         Raises:
             UsageError: the images are of another shape or type than that.
         """
-        height, width = self._check(images, params)
+        height, width = self._check(images, len(params))
         if not bool((params.height == height).all() and (params.width == width).all()):
             raise UsageError(f"images are {height}x{width}, but the views were sampled for another size")
         with torch.autocast(images.device.type, enabled=False):
@@ -151,16 +147,10 @@ class Views:
             return ops.normalize(crop, self.mean, self.std)
 
     def crop_in_worker(self, image: Tensor, params: Params, row: int) -> list[Tensor]:
-        """Crop and flip one image by torchvision, for loader workers.
+        """Crop and flip one image, uint8 [3, h, w], by torchvision, for loader workers.
 
-        Args:
-            image: uint8 [3, h, w].
-            params: from `sample`, with this image's size in its row.
-            row: which row of the batch the image is.
-
-        Returns:
-            uint8 [3, s, s] per view in their order, and two in a row for a view that mixes scales; stack each
-            over the batch and hand them to `finish`.
+        Its size is that of its row in `params`, from `sample`. Returned are uint8 [3, s, s] per view in their
+        order, and two in a row for a view that mixes scales; stack each over the batch for `finish`.
         """
         from torchvision.transforms import v2
 
@@ -189,7 +179,7 @@ class Views:
         for view, p, side in zip(self.recipe, params.views, self.sizes, strict=True):
             mine = [next(left) for _ in p.versions]
             for crop in mine:
-                if self._check(crop, params) != (side, side):
+                if self._check(crop, len(params)) != (side, side):
                     expected = f"[{len(params)}, 3, {side}, {side}]"
                     raise UsageError(f"crops are {tuple(crop.shape)}; give {expected}")
             with torch.autocast(mine[0].device.type, enabled=False):
@@ -197,9 +187,9 @@ class Views:
                 out.append(self._finish(fresh, view, p))
         return out
 
-    def _check(self, images: Tensor, params: Params) -> tuple[int, int]:
-        if images.ndim != 4 or images.shape[1] != 3 or len(images) != len(params):
-            raise UsageError(f"images are {tuple(images.shape)}; give [{len(params)}, 3, height, width]")
+    def _check(self, images: Tensor, batch: int) -> tuple[int, int]:
+        if images.ndim != 4 or images.shape[1] != 3 or len(images) != batch:
+            raise UsageError(f"images are {tuple(images.shape)}; give [{batch}, 3, height, width]")
         return images.shape[2], images.shape[3]
 
     def _crop(self, images: Tensor, view: View, box: Tensor, flip: Tensor | None, size: int) -> Tensor:
@@ -255,15 +245,8 @@ class Views:
 def sheet(images: Tensor, views: Views, params: Params, cell: int = 64) -> NDArray[np.uint8]:
     """Picture of sampled views: a row per image, the un-augmented one first.
 
-    Args:
-        images: uint8, or float in [0, 1], [B, 3, H, W].
-        views: makes them.
-        params: from `views.sample`, for this batch.
-        cell: least side of a cell in pixels; smaller views are enlarged by a whole factor, and what is then
-            still smaller than its cell lies in the middle of it, on white.
-
-    Returns:
-        [height, width, 3], un-normalised, with white lines between the cells.
+    The views are un-normalised, with white lines between the cells, whose least side is `cell` pixels.
+    Smaller views are enlarged by a whole factor; what is then still smaller lies in the middle, on white.
 
     Example:
         >>> views, images = Views("none", 32), torch.zeros(2, 3, 32, 32)

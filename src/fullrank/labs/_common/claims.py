@@ -10,8 +10,6 @@ import numpy as np
 
 from fullrank.figures.style import number, typographic
 
-__all__ = ["RULE", "Claim", "above", "holds", "spread"]
-
 RULE = (
     "Confirmed: every seed shows it. Not confirmed: no seed does. Not decidable: some do, or there are fewer "
     "than two."

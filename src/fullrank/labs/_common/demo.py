@@ -19,8 +19,7 @@ from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import epoch_line
 from fullrank.training.recipes import load_recipe
-
-__all__ = ["ARMS", "Demonstration", "compare_arms", "make_room", "train_arms"]
+from fullrank.training.records import RunRecord
 
 RECIPE, IMAGES = "shapes/simsiam", 4000
 ARMS: dict[str, Sequence[str]] = {
@@ -69,8 +68,14 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
     `call` is the command line, given `argv`; 0 epochs are the recipe's.
 
     Raises:
-        FullrankError: an arm failed.
+        FullrankError: an arm failed; the others are ended.
     """
+
+    def notify(job: Job, state: str, detail: RunRecord | str | None) -> None:
+        live(job, state, detail)
+        if state == "failed":
+            raise FullrankError(f"the arm {job.name!r} failed: {detail}")
+
     settings = load_recipe(RECIPE).settings
     steps = (epochs or int(settings["epochs"])) * (IMAGES // int(settings["batch_size"]))
     common = ["train", RECIPE, "--quiet", "--seed", str(seed), *(["--epochs", str(epochs)] if epochs else [])]
@@ -85,9 +90,7 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
         each="epoch",
     ) as live:
         logs = next(iter(runs.values())).parent / "logs"
-        failed = run_commands(jobs, runs, logs, min(len(jobs), cores()), live)
-    for name, why in failed.items():
-        raise FullrankError(f"the arm {name!r} failed: {why}")
+        run_commands(jobs, runs, logs, min(len(jobs), cores()), notify)
 
 
 def compare_arms(runs: Mapping[str, Path], page: Path) -> Demonstration:

@@ -7,17 +7,22 @@ c loss` by least squares, optionally with a ridge.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fullrank.errors import UsageError
+from fullrank.evaluation.table import encoders
+from fullrank.report.run.reading import Run, read_run
+from fullrank.training.run_dir import RunDir
 
-__all__ = ["Forecast", "forecast"]
-
-FEW = 8  # labelled runs, below which a forecast is not to be trusted
+FEW = 8  # labelled runs
+FEW_WARNING = f"{{}} labelled runs are few: below {FEW} a forecast and its interval are not to be trusted"
 
 Values = npt.NDArray[np.float64]
 
@@ -66,7 +71,7 @@ def forecast(
     ridge: float = 0.0,
     level: float = 0.95,
 ) -> Forecast:
-    """Fits accuracy to AUC and loss over runs, and forecasts those whose accuracy is not known.
+    """Fit accuracy to AUC and loss over runs, and forecasts those whose accuracy is not known.
 
     Args:
         auc: of the cumulative singular values, one for each run.
@@ -90,6 +95,8 @@ def forecast(
         >>> found.warnings
         ('4 labelled runs are few: below 8 a forecast and its interval are not to be trusted',)
     """
+    from scipy.stats import t
+
     given = {"auc": auc} if loss is None else {"auc": auc, "loss": loss}
     names = tuple(given)
     features = _checked(given, accuracy, groups)
@@ -118,7 +125,7 @@ def forecast(
     freedom = len(known_y) - influence.sum()
     spread = np.sqrt((residuals**2).sum() / freedom)
     hat = inverse @ X.T @ X @ inverse
-    margin = _student_quantile(0.5 + level / 2, freedom) * spread
+    margin = float(t.ppf(0.5 + level / 2, freedom)) * spread
     margin = margin * np.sqrt(1 + np.einsum("ij,jk,ik->i", design, hat, design))
     reach = np.einsum("ij,jk,ik->i", design, inverse, design)
     slopes = beta[1:] / scale
@@ -137,12 +144,11 @@ def forecast(
         high=predicted + margin,
         level=level,
         extrapolates=reach > influence.max() * (1 + 1e-9),
-        warnings=_warnings(len(known_y)),
+        warnings=(FEW_WARNING.format(len(known_y)),) * (len(known_y) < FEW),
     )
 
 
 def _checked(given: dict[str, Sequence[float]], accuracy: Sequence[float], groups: Sequence[str]) -> Values:
-    """The predictors as columns, [n, 1 or 2]."""
     lengths = {len(values) for values in (*given.values(), accuracy, groups)}
     if len(lengths) > 1:
         raise UsageError("a forecast needs one AUC, loss, accuracy and group for each run")
@@ -161,7 +167,6 @@ def _checked(given: dict[str, Sequence[float]], accuracy: Sequence[float], group
 
 
 def _enough(features: Values, names: tuple[str, ...]) -> None:
-    """Whether a line through the labelled runs has an error to speak of."""
     least = len(names) + 2  # as many as coefficients, and one more
     if len(features) < least:
         raise UsageError(
@@ -175,15 +180,92 @@ def _enough(features: Values, names: tuple[str, ...]) -> None:
         raise UsageError(f"{' and '.join(names)} are one line over the labelled runs; fit the auc alone")
 
 
-def _student_quantile(probability: float, freedom: float) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(probability, freedom))
+Accuracy = Literal["probe", "knn", "linear"]
+Which = Literal["runs", "encoders", "epochs"]
 
 
-def _warnings(labelled: int) -> tuple[str, ...]:
-    if labelled >= FEW:
-        return ()
-    return (
-        f"{labelled} labelled runs are few: below {FEW} a forecast and its interval are not to be trusted",
-    )
+@dataclass(frozen=True)
+class Point:
+    """A run, or one epoch of it.
+
+    Attributes:
+        run: the run's directory, as it was given.
+        epoch: counted from 1.
+        group: method, backbone and data: what a forecast holds for.
+        auc: of the cumulative singular values at a tap.
+        loss: the mean training loss.
+        accuracy: in [0, 1]; NaN where it is not known.
+    """
+
+    run: str
+    epoch: int
+    group: str
+    auc: float
+    loss: float
+    accuracy: float
+
+
+def points_of(
+    runs: Sequence[str | Path], tap: str = "backbone", accuracy: Accuracy = "probe", which: Which = "runs"
+) -> list[Point]:
+    """AUC (at a tap; the paper's is of the pooled features), loss and accuracy of runs.
+
+    Args:
+        accuracy: `probe` (the linear classifier trained beside the method) or `knn`, from the run's log, or
+            `linear`, from what `fullrank evaluate all` wrote.
+        which: each run's last epoch, the epochs whose `encoders` are kept, or all `epochs`.
+
+    Raises:
+        UsageError: no such run, or one without any AUC and loss at that tap.
+    """
+    return [point for path in runs for point in _points(Path(path), tap, accuracy, which)]
+
+
+def fit_points(
+    points: Sequence[Point], loss: bool = True, ridge: float = 0.0, level: float = 0.95
+) -> Forecast:
+    """Forecast of accuracy from the AUC, and the loss, of these points."""
+    groups, losses = [point.group for point in points], [point.loss for point in points]
+    auc, accuracy = [point.auc for point in points], [point.accuracy for point in points]
+    return forecast(auc, accuracy, groups, losses if loss else None, ridge, level)
+
+
+def _points(path: Path, tap: str, accuracy: Accuracy, which: Which) -> list[Point]:
+    run = read_run(path)
+    group = f"{run.config.get('method')} {run.config.get('backbone')} on {run.config.get('data')}"
+    auc = {point.epoch: point.value for point in run.measures(tap, "auc") if point.value is not None}
+    loss = {row.epoch: row.loss for row in run.epochs if row.loss is not None}
+    known = _accuracies(run, accuracy)
+    epochs = sorted(auc.keys() & loss.keys())
+    if not epochs:
+        raise UsageError(
+            f"{path} has no epoch with a loss and an AUC at the tap {tap!r}; its taps are "
+            f"{', '.join(run.taps) or 'none yet'}"
+        )
+    if which == "runs":
+        epochs = epochs[-1:]
+    elif which == "encoders":
+        kept = encoders(RunDir.open(path))
+        epochs = [epoch for epoch in epochs if epoch in kept]
+    nan = float("nan")
+    return [
+        Point(str(path), epoch, group, auc[epoch], loss[epoch], known.get(epoch, nan)) for epoch in epochs
+    ]
+
+
+def _accuracies(run: Run, accuracy: Accuracy) -> dict[int, float]:
+    if accuracy == "linear":
+        rows = _evaluated(run.path / "evaluations" / "all.json")
+        return {row["epoch"]: row["linear"]["top1"] for row in rows if "top1" in (row.get("linear") or {})}
+    found = {row.epoch: row.accuracy(accuracy) for row in run.epochs}
+    return {epoch: value for epoch, value in found.items() if value is not None}
+
+
+def _evaluated(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path} is damaged: write it again with `fullrank evaluate all`") from None
+    return rows

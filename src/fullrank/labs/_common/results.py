@@ -8,16 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
 from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.findings import Findings
 from fullrank.report.run.reading import Run, read_run
-
-__all__ = ["Curve", "Read", "Result", "Results", "finished", "joined"]
 
 Read = Callable[["Result"], "float | None"]
 """One value of a result; see `selectors`."""
@@ -48,15 +44,6 @@ class Result:
     def run(self) -> Run:
         """Training run; raises UsageError where the job trained nothing."""
         return read_run(self.folder / "run")
-
-    def along(self, measure: str, tap: str = "projector") -> dict[int, float | None]:
-        """Metric of the panel on held-out images, by epoch; 0 is the untrained network."""
-        return {point.epoch: point.value for point in self.run.measures(tap, measure)}
-
-    def last(self, measure: str, tap: str = "projector") -> float | None:
-        """Metric of the panel at the end."""
-        points = self.run.measures(tap, measure)
-        return points[-1].value if points else None
 
     def width(self, tap: str = "projector") -> int:
         """Width d of a layer output (tap); 0 where it was never measured."""
@@ -122,13 +109,22 @@ class Results(Sequence[Result]):
     def __iter__(self) -> Iterator[Result]:
         return iter(self._results)
 
+    def where(self, holds: Callable[[Result], bool]) -> Results:
+        """Those that something holds of."""
+        return Results([result for result in self if holds(result)])
+
     def of(self, part: str) -> Results:
         """Those of one part."""
-        return Results([result for result in self if result.part == part])
+        return self.where(lambda result: result.part == part)
 
     def parts(self, names: Iterable[str]) -> Iterator[tuple[str, Results]]:
         """The parts of these names that have results, with them."""
         return ((part, own) for part in names if len(own := self.of(part)))
+
+    def whole(self) -> Results:
+        """Those of seeds whose every arm is there: arms may be compared on them."""
+        seeds = self.whole_seeds
+        return self.where(lambda result: result.seed in seeds)
 
     @property
     def arms(self) -> list[str]:
@@ -137,7 +133,7 @@ class Results(Sequence[Result]):
 
     @property
     def whole_seeds(self) -> list[int]:
-        """Seeds whose every arm is there: those that arms may be compared on."""
+        """Seeds whose every arm is there."""
         by_seed: dict[int, set[str]] = {}
         for result in self:
             by_seed.setdefault(result.seed, set()).add(result.arm)
@@ -222,20 +218,9 @@ class Results(Sequence[Result]):
         """A claim that a value of one arm exceeds that of another, seed by seed."""
         return above(text, self.values(arm, what), self.values(other, what), this, that)
 
-    def spectrum(self, arm: str, form: str = "centred", tap: str = "projector", name: str = "") -> Series:
-        """An arm's last singular values by their index, as many as are positive on every seed.
-
-        `form` is `centred`, or `unit` for unit rows that are not centred.
-        """
-        found = [result.run.spectra(tap, form) for result in self[arm]]
-        last = [np.asarray(spectra[max(spectra)], float) for spectra in found if spectra]
-        d = min((int((values > 0).sum()) for values in last), default=0)
-        ys = [values[:d].tolist() for values in last]
-        return Series(name or arm, list(range(1, d + 1)), ys)
-
-    def spectra(self, form: str = "centred", tap: str = "projector") -> list[Series]:
-        """Every arm's spectrum."""
-        return [self.spectrum(arm, form, tap) for arm in self.arms]
+    def ends(self, columns: Mapping[str, str | Read]) -> str:
+        """Every arm's last verdict and values, in words."""
+        return "; ".join(f"{arm} – {self.kinds(arm)}, {self.spreads(arm, columns)}" for arm in self.arms)
 
 
 def joined(parts: Iterable[Findings], notes: Sequence[str] = ()) -> Findings:

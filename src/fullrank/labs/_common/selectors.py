@@ -8,10 +8,12 @@ from operator import attrgetter
 import numpy as np
 
 from fullrank.collapse import cumulative_curve
+from fullrank.collapse.thresholds import Thresholds
 from fullrank.figures import Dots, Lines, Series
 from fullrank.labs._common.results import Curve, Read, References, Result, Results
 
 FLOOR = 1e-5  # of the largest singular value: below is rounding
+KNN_NOTE = "On backbone features; epoch 0 is the untrained network."
 
 loss: Curve = attrgetter("loss")
 """Mean training loss, by epoch."""
@@ -27,7 +29,7 @@ def linear(result: Result) -> dict[int, float]:
 
 def along(measure: str, tap: str = "projector") -> Curve:
     """A metric of the panel, by epoch."""
-    return lambda result: result.along(measure, tap)
+    return lambda result: {point.epoch: point.value for point in result.run.measures(tap, measure)}
 
 
 def _end(curve: Curve) -> Read:
@@ -48,9 +50,11 @@ def knn_gain(result: Result) -> float | None:
 
 def last(measure: str, tap: str = "projector") -> Read:
     """A metric of the panel at the end."""
-    return lambda result: result.last(measure, tap)
+    return _end(along(measure, tap))
 
 
+ranks: Curve = along("erank_centred")
+"""Centred effective rank of the projector's output, by epoch."""
 auc_end = last("auc", "backbone")
 """AUC of the encoder's features at the end (Li et al., 2209.15007): higher is more collapsed."""
 
@@ -58,17 +62,7 @@ auc_end = last("auc", "backbone")
 def rank_share(tap: str = "projector") -> Read:
     """Centred effective rank at the end over d."""
 
-    def share(result: Result) -> float | None:
-        rank = result.last("erank_centred", tap)
-        return None if rank is None else rank / result.width(tap)
-
-    return share
-
-
-def comparable(results: Results) -> Results:
-    """Results of those seeds that have every arm."""
-    seeds = results.whole_seeds
-    return Results([result for result in results if result.seed in seeds])
+    return _end(lambda result: rank_shares(result, tap))
 
 
 def untrained(results: Sequence[Result]) -> dict[str, float]:
@@ -78,7 +72,7 @@ def untrained(results: Sequence[Result]) -> dict[str, float]:
 
 
 def null_end(results: Sequence[Result], measure: str, tap: str) -> float | None:
-    """What a measure reads on isotropic noise of the last panel's size, in the first result that has it."""
+    """Value of a measure on isotropic noise of the last panel's size, in the first result that has it."""
     for result in results:
         points = result.run.measures(tap, measure)
         if points and points[-1].null is not None:
@@ -100,8 +94,8 @@ def _curves(
     results: Results, arm: str, tap: str, name: str, curve: Callable[[np.ndarray], np.ndarray | None]
 ) -> Series:
     found = [result.run.spectra(tap, "centred") for result in results[arm]]
-    drawn = [curve(np.asarray(spectra[max(spectra)])) for spectra in found if spectra]
-    ys = [[float(y) if np.isfinite(y) else None for y in values] for values in drawn if values is not None]
+    known = [curve(np.asarray(spectra[max(spectra)])) for spectra in found if spectra]
+    ys = [[float(y) if np.isfinite(y) else None for y in values] for values in known if values is not None]
     m = min(map(len, ys), default=0)
     d = m - 1 if curve is _from_nothing else m
     return Series(name or arm, [k / d for k in range(1 + d - m, d + 1)], [values[:m] for values in ys])
@@ -121,7 +115,7 @@ def _over_the_largest(sigma: np.ndarray) -> np.ndarray | None:
     return np.where(share > FLOOR, share, np.nan)
 
 
-def knn_lines(results: Results, title: str, note: str, references: References = None) -> Lines:
+def knn_lines(results: Results, title: str, note: str = KNN_NOTE, references: References = None) -> Lines:
     """Curves of k-NN accuracy over epochs."""
     return results.lines(title, note, "k-NN top-1", knn, references, percent=True)
 
@@ -140,12 +134,40 @@ def relative_lines(results: Results, title: str, note: str, tap: str = "backbone
 def cumulative_lines(
     results: Results, title: str, note: str, tap: str = "backbone", more: Sequence[Series] = ()
 ) -> Lines:
-    """Cumulative curves of all arms, and of what else is drawn beside them."""
+    """Cumulative curves of all arms, and of further series."""
     series = [*(cumulative(results, arm, tap) for arm in results.arms), *more]
     return Lines(title, note, "share of the directions", "share of the spectrum they hold", series)
 
 
-def rank_shares(result: Result) -> dict[int, float | None]:
-    """Centred effective rank of the projector's output over its width, by epoch."""
-    d = max(1, result.width())
-    return {e: None if rank is None else rank / d for e, rank in result.along("erank_centred").items()}
+def rank_shares(result: Result, tap: str = "projector") -> dict[int, float | None]:
+    """Centred effective rank over the width, by epoch."""
+    ranks, d = along("erank_centred", tap)(result), max(1, result.width(tap))
+    return {epoch: None if rank is None else rank / d for epoch, rank in ranks.items()}
+
+
+def level_lines(
+    results: Results, title: str, note: str, tap: str = "projector", threshold: bool = False
+) -> Lines:
+    """Curves of the normalized std (level) over epochs, and the threshold of a complete collapse."""
+    level = Thresholds().level
+    references = {f"below {level:g}: complete": level} if threshold else {}
+    return results.lines(title, note, "level (1 = isotropic)", along("level", tap), references)
+
+
+def spectrum_lines(results: Results, title: str, note: str, form: str, tap: str = "projector") -> Lines:
+    """Every arm's last singular values by their index, as many as are positive on every seed.
+
+    `form` is `centred`, or `unit` for unit rows that are not centred.
+    """
+    series = []
+    for arm in results.arms:
+        found = [result.run.spectra(tap, form) for result in results[arm]]
+        ends = [np.asarray(spectra[max(spectra)], float) for spectra in found if spectra]
+        d = min((int((values > 0).sum()) for values in ends), default=0)
+        series.append(by_index(arm, [values[:d].tolist() for values in ends]))
+    return Lines(title, note, "index (1 = largest)", "singular value", series, log_y=True)
+
+
+def by_index(name: str, ys: Sequence[Sequence[float | None]]) -> Series:
+    """A series over the index, from 1 on; `ys` are of one length, a seed each."""
+    return Series(name, list(range(1, len(ys[0]) + 1 if ys else 1)), ys)

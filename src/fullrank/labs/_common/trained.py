@@ -12,8 +12,6 @@ from fullrank.images.loader import evaluation_batches
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, launch_fabric, prepare, setup
 
-__all__ = ["held_out_batches", "reopen"]
-
 
 def reopen(run: Path, trained: bool = True) -> Setup:
     """Data, views and method of a run, in eval mode, with the last checkpoint's weights (or untrained).
@@ -43,3 +41,13 @@ def held_out_batches(s: Setup, most: int) -> Iterator[Tensor]:
     size = None if source.image_size else s.config.image_size
     for _, images in evaluation_batches(source, 256, size, 0, 1, s.config.workers):
         yield images.to(s.fabric.device)
+
+
+@torch.no_grad()
+def held_out_taps(s: Setup, most: int) -> dict[str, Tensor]:
+    """Layer outputs (taps) of held-out images as they are, `most` at most: float32 [n, d] on the CPU."""
+    rows: dict[str, list[Tensor]] = {}
+    for images in held_out_batches(s, most):
+        for tap, batch in s.method.embed(s.views.clean(images)).items():
+            rows.setdefault(tap, []).append(batch.float().cpu())
+    return {tap: torch.cat(batches) for tap, batches in rows.items()}

@@ -19,8 +19,6 @@ from fullrank.labs.asymmetry import halves as halves
 from fullrank.labs.asymmetry import measures as measures
 from fullrank.labs.asymmetry import teachers as teachers
 
-__all__ = ["AVERAGED", "REGIMES", "Asymmetry"]
-
 REGIMES: Mapping[str, Settings] = {
     "A: both trained": {"teacher": "trained"},
     "B: teacher frozen": {"teacher": "frozen"},
@@ -64,13 +62,13 @@ class Asymmetry(Lab):
     }
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
-        """The cells of one part and one seed."""
+        """Jobs of one part and one seed."""
         base = {**preset[part], "data": preset["data"]}
         own = base.pop("options", {})
-        make = {"simsiam-2x2": _halves, "asym-siam": _designs}.get(part, _regimes)
-        measure = {"simsiam-2x2": None, "asym-siam": measures.encoding_variance}.get(
-            part, measures.seen_by_the_loss
-        )
+        make, measure = {
+            "simsiam-2x2": (_halves, None),
+            "asym-siam": (_designs, measures.encoding_variance),
+        }.get(part, (_regimes, measures.seen_by_the_loss))
         for arm, settings, options in make(preset, part):
             yield Job(arm, seed, {**base, **settings, "options": {**own, **options}}, measure, part=part)
 
@@ -80,19 +78,15 @@ class Asymmetry(Lab):
 
 
 def _findings(part: str, results: Results) -> Findings:
-    """Findings of one part."""
     if part == "asym-siam":
         note = (
-            "AsymBN is left out: its BN statistics differ between devices, and a cell runs on one. "
+            "AsymBN is left out: its BN statistics differ between devices, and a job runs on one. "
             "The baseline is MoCo v3, with a predictor and the batch's negatives, instead of MoCo v2."
         )
         words = f"{part}: {designs.summary(results)}"
         return Findings(designs.chapters(results), designs.claims(results), words, [note])
     untrained = spread([result.knn[0] for result in results if 0 in result.knn])
-    arms = [
-        f"{arm} – {results.kinds(arm)}, k-NN {spread(results.values(arm, knn_end))}" for arm in results.arms
-    ]
-    words = f"{part}: {'; '.join(arms)}; untrained {untrained}."
+    words = f"{part}: {results.ends({'k-NN': knn_end})}; untrained {untrained}."
     if part == "simsiam-2x2":
         return Findings(halves.chapters(results), halves.claims(results), words)
     note = (
@@ -103,7 +97,6 @@ def _findings(part: str, results: Results) -> Findings:
 
 
 def _regimes(preset: Settings, part: str) -> Arms:
-    """A teacher of each kind."""
     fixed = part == "tutorial-fixed"
     for arm, options in REGIMES.items():
         yield arm, TUTORIAL, {**options, "teacher_eval": fixed}
@@ -118,7 +111,6 @@ def _halves(preset: Settings, part: str) -> Arms:
 
 
 def _designs(preset: Settings, part: str) -> Arms:
-    """The two baselines, and each design on either side."""
     suffix = preset["suffix"]
     for arm in ("baseline", "one-sided"):
         yield arm, {"views": f"asym-{arm}{suffix}"}, {}

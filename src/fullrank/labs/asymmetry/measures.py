@@ -15,13 +15,11 @@ from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.networks.backbones import features_and_tokens
 from fullrank.training.setup import Setup, generator_of
 
-__all__ = ["encoding_variance", "level_and_shape", "seen_by_the_loss", "softmax_use", "variance_within"]
-
 IMAGES = 512
 
 
 def level_and_shape(rows: Tensor) -> dict[str, Any]:
-    """Level and shape of rows, side by side: neither tells collapse alone.
+    """Level and shape of rows, side by side: neither shows collapse alone.
 
     Args:
         rows: one for each image, [n, d].
@@ -136,7 +134,6 @@ def _logits(s: Setup, side: str) -> Tensor:
 
 
 def _distance(s: Setup) -> float:
-    """The distance of the teacher's parameters from the student's, relative to the student's length."""
     method: Any = s.method
     pairs = [
         (own.detach().double(), other.detach().double())
@@ -175,13 +172,13 @@ def encoding_variance(run: Path, views: int = 8, images: int = 256) -> dict[str,
     }
     batch = next(iter(held_out_batches(s, images)))
     found: dict[str, list[Tensor]] = {"source": [], "target": []}
-    for draw in range(views):
+    for view in range(views):
         params = s.views.sample(
-            len(batch), batch.shape[2], batch.shape[3], generator_of(s.config.seed, 5, draw)
+            len(batch), batch.shape[2], batch.shape[3], generator_of(s.config.seed, 5, view)
         )
         made = s.views(batch, params)
         for side, encode in (("source", lambda x: method.embed(x)["projector"]), ("target", _target(method))):
-            own = places[side] if mean_of == side else [places[side][draw % len(places[side])]]
+            own = places[side] if mean_of == side else [places[side][view % len(places[side])]]
             found[side].append(torch.stack([encode(made[place]).float() for place in own]).mean(0).cpu())
     return {side: variance_within(torch.stack(rows)) for side, rows in found.items()}
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullrank.collapse.thresholds import Thresholds
 from fullrank.figures import Image, Lines, Series
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Read, Result, Results
-from fullrank.labs._common.selectors import along, knn_end, knn_lines, last, loss, loss_end
-
-__all__ = ["chapters", "claims"]
+from fullrank.labs._common.selectors import by_index, knn_end, knn_lines, last, level_lines, loss, loss_end
 
 COMPLETE, LITTLE_ENTROPY = 0.1, 0.05  # level and marginal entropy below which the lab calls it complete
 
@@ -22,6 +19,11 @@ def claims(results: Results) -> list[Claim]:
     levels = results.values(a, _read("student", "logits", "level"))
     entropies = results.values(a, _read("student", "use", "marginal"))
     losses, plateau = (results.values(arm, loss_end) for arm in (a, b))
+    ranks, half = results.values(a, _token_rank), [0.5 * rank for rank in results.values(b, _token_rank)]
+    blind = (
+        "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least "
+        "half of B's rank."
+    )
     found = [
         holds(
             "A, both trained: they agree on one answer (level below 0.1, or entropy of the mean answer below "
@@ -44,14 +46,7 @@ def claims(results: Results) -> list[Claim]:
             "every measure of its panel, at every epoch",
         ),
         *(_survives(results, arm) for arm in (b, c)),
-        above(
-            "The spectrum that the tutorial draws (tokens, centred) does not tell A from B: A keeps at least "
-            "half of B's rank.",
-            results.values(a, _token_rank),
-            [0.5 * rank for rank in results.values(b, _token_rank)],
-            "rank of A's tokens",
-            "half of that of B's",
-        ),
+        above(blind, ranks, half, "rank of A's tokens", "half of that of B's"),
     ]
     for arm in results.arms[3:]:
         if arm.startswith("D:"):
@@ -65,7 +60,10 @@ def claims(results: Results) -> list[Claim]:
 
 def chapters(part: str, results: Results) -> list[Chapter]:
     """Curves, the table of level and shape, spectra with and without centring, the views."""
-    return [_course(part, results), _spectra(part, results), _views(part, results)]
+    sheet = results[0].folder / "run" / "figures" / "views.png"
+    note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
+    views = Chapter(f"What the two networks see: {part}", [Image(f"Views ({part})", note, sheet)])
+    return [_course(part, results), _spectra(part, results), views]
 
 
 def _survives(results: Results, arm: str) -> Claim:
@@ -96,8 +94,6 @@ def _token_rank(result: Result) -> float:
 
 
 def _course(part: str, results: Results) -> Chapter:
-    level = Thresholds().level
-    threshold = {f"below {level:g}: complete": level}
     tables = [
         results.table(
             f"Level and shape at the end ({part})",
@@ -137,21 +133,18 @@ def _course(part: str, results: Results) -> Chapter:
                 "cross-entropy, nats",
                 loss,
             ),
-            results.lines(
+            level_lines(
+                results,
                 f"Level of the student's output ({part})",
                 "Of logits, mean over tokens. Falling to 0 is complete collapse.",
-                "level (1 = isotropic)",
-                along("level"),
-                threshold,
+                threshold=True,
             ),
-            knn_lines(
-                results, f"k-NN accuracy ({part})", "On backbone features; epoch 0 is the untrained network."
-            ),
-            results.lines(
+            knn_lines(results, f"k-NN accuracy ({part})"),
+            level_lines(
+                results,
                 f"Level of the teacher's output ({part})",
                 "A frozen teacher's is constant to the last bit.",
-                "level (1 = isotropic)",
-                along("level", "target"),
+                "target",
             ),
             *tables,
         ],
@@ -185,10 +178,4 @@ def _spectra(part: str, results: Results) -> Chapter:
 def _spectrum(results: Results, arm: str, of: str, key: str) -> Series:
     found = [r.numbers["trained student"][of][key] for r in results[arm]]
     alive = min(sum(value > 1e-9 for value in values) for values in found)
-    return Series(arm, list(range(1, alive + 1)), [values[:alive] for values in found])
-
-
-def _views(part: str, results: Results) -> Chapter:
-    sheet = results[0].folder / "run" / "figures" / "views.png"
-    note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
-    return Chapter(f"What the two networks see: {part}", [Image(f"Views ({part})", note, sheet)])
+    return by_index(arm, [values[:alive] for values in found])

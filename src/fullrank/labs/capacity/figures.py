@@ -1,11 +1,16 @@
-"""Figures of the lab of capacity: measures over shares of the data, and curves for each encoder."""
+"""Figures of the lab of capacity: measures over shares of the data, curves, and a forecast by encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from fullrank.figures import Lines, Series
+from fullrank.errors import UsageError
+from fullrank.figures import Lines, Series, Table
+from fullrank.labs._common.claims import Claim, holds
 from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.forecast import Forecast, Point, fit_points, points_of
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import (
     auc_end,
@@ -16,8 +21,6 @@ from fullrank.labs._common.selectors import (
     rank_share,
     relative,
 )
-
-__all__ = ["arm_of", "chapters"]
 
 OVER_SHARES: Sequence[tuple[str, str, str, Read]] = (
     ("AUC", "Of the encoder's features; higher is more collapsed.", "AUC", auc_end),
@@ -64,19 +67,12 @@ def chapters(results: Results, encoders: Sequence[str], shares: Sequence[float])
     """Over shares of the data, then cumulative curves and spectra of each encoder, then all numbers."""
     arms = {encoder: {100 * share: arm_of(encoder, share) for share in shares} for encoder in encoders}
 
-    def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: object) -> Chapter:
+    def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: Any) -> Chapter:
         """A figure for each encoder, a curve for each share."""
-        items = [
-            Lines(
-                f"{title}, {encoder}",
-                note,
-                "share of the directions",
-                y,
-                [curve(results, arm, name=f"{share:g} %") for share, arm in by_share.items()],
-                **how,  # type: ignore[arg-type]
-            )
-            for encoder, by_share in arms.items()
-        ]
+        items = []
+        for encoder, by_share in arms.items():
+            series = [curve(results, arm, name=f"{share:g} %") for share, arm in by_share.items()]
+            items.append(Lines(f"{title}, {encoder}", note, "share of the directions", y, series, **how))
         return Chapter(title, items, lede="A line for each share of the data.", layout="three")
 
     over = [
@@ -126,4 +122,93 @@ def chapters(results: Results, encoders: Sequence[str], shares: Sequence[float])
             log_y=True,
         ),
         Chapter("All numbers", [table]),
+    ]
+
+
+class Fitted(NamedTuple):
+    """An encoder's runs, and the line fitted to them."""
+
+    points: Sequence[Point]
+    fit: Forecast
+
+
+def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitted], dict[str, str]]:
+    """Fit each encoder's linear accuracy, over shares and seeds; also which could not be fitted, and why."""
+    fitted: dict[str, Fitted] = {}
+    refused: dict[str, str] = {}
+    for encoder in encoders:
+        runs = [result.folder / "run" for result in results if result.arm.startswith(f"{encoder}, ")]
+        try:
+            fitted[encoder] = Fitted(points := points_of(runs), fit_points(points))
+        except UsageError as error:
+            refused[encoder] = str(error)
+    return fitted, refused
+
+
+def forecast_claims(fitted: Mapping[str, Fitted]) -> list[Claim]:
+    """Claims judged over encoders in place of seeds: those are the points of a fit."""
+    scores = {name: found.fit.loo_r2 for name, found in fitted.items() if found.fit.loo_r2 is not None}
+    claim = holds(
+        "AUC and loss forecast the accuracy of a run left out better than the mean of the others does.",
+        [score > 0 for score in scores.values()],
+        "R² of runs left out: " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()),
+        scores=scores,
+    )
+    evidence = claim.evidence.replace(" seed", " encoder") if scores else "no encoder has runs enough"
+    return [replace(claim, evidence=evidence)]
+
+
+def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
+    """Forecasts of runs left out against what was measured, and the fitted lines; none without a fit."""
+    if not fitted:
+        return []
+    series, auc, rows = list[Series](), list[Series](), list[list[Any]]()
+    for name, (points, fit) in fitted.items():
+        measured = [100 * point.accuracy for point in points]
+        known = [(x, float(100 * y)) for x, y in zip(measured, fit.left_out, strict=True) if x == x]
+        series.append(Series(name, [x for x, _ in known], [[y for _, y in known]], "points"))
+        auc.append(Series(name, [point.auc for point in points], [measured], "points"))
+        errors = fit.r2, fit.loo_r2, fit.loo_rmse, fit.loo_mae
+        rows.append([name, fit.labelled, *fit.coefficients.values(), *errors])
+    every = [x for one in series for x in one.x]
+    ends = [min(every), max(every)]
+    return [
+        Chapter(
+            "Accuracy forecast from AUC and loss",
+            [
+                Lines(
+                    "Forecast of runs left out",
+                    "Each run by the line that is fitted to the other runs of its encoder; right on the "
+                    "diagonal.",
+                    "linear top-1 measured, %",
+                    "linear top-1 forecast, %",
+                    [*series, Series("as measured", ends, [ends], "dot")],
+                ),
+                Lines(
+                    "AUC and accuracy",
+                    "What there is to forecast from: a point a run.",
+                    "AUC of the encoder's features",
+                    "linear top-1, %",
+                    auc,
+                ),
+                Table(
+                    "Fitted lines",
+                    "Linear accuracy (0 to 1) = intercept + slope × AUC + slope × loss, least squares over "
+                    "shares and seeds. Left out: each run by the line through the others.",
+                    (
+                        "Encoder",
+                        "Runs",
+                        "Intercept",
+                        "Slope, AUC",
+                        "Slope, loss",
+                        "R²",
+                        "R², left out",
+                        "Root mean square error, left out",
+                        "Mean absolute error, left out",
+                    ),
+                    rows,
+                ),
+            ],
+            lede="One line for each encoder: neither a loss nor an AUC means the same accuracy in another.",
+        )
     ]

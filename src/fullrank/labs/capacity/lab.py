@@ -9,11 +9,8 @@ from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
-from fullrank.labs._common.selectors import auc_end, comparable, linear_end
-from fullrank.labs.capacity.figures import arm_of, chapters
-from fullrank.labs.capacity.forecast import forecast_chapter, forecast_claims, forecasts
-
-__all__ = ["Capacity", "shares_of"]
+from fullrank.labs._common.selectors import auc_end, linear_end
+from fullrank.labs.capacity.figures import arm_of, chapters, forecast_chapter, forecast_claims, forecasts
 
 
 @LABS.register("capacity")
@@ -49,7 +46,7 @@ class Capacity(Lab):
             *(f"No forecast for {encoder}: {why}." for encoder, why in refused.items()),
             *(f"{encoder}: {warning}." for encoder, fit in fits.items() for warning in fit.fit.warnings),
         ]
-        claims = [*_claims(comparable(results), encoders, shares), *forecast_claims(fits)]
+        claims = [*_claims(results.whole(), encoders, shares), *forecast_claims(fits)]
         return Findings(
             [*chapters(results, encoders, shares), *forecast_chapter(fits)],
             claims,
@@ -70,7 +67,6 @@ def shares_of(preset: Settings) -> Mapping[float, int]:
 
 
 def _claims(results: Results, encoders: list[str], shares: list[float]) -> list[Claim]:
-    """Of the smallest encoder against the largest, and of all data against the smallest share."""
     (small, large), (few, every) = (encoders[0], encoders[-1]), (shares[0], shares[-1])
     percent = {share: f"{100 * share:g} %" for share in (few, every)}
     small_few, small_every = arm_of(small, few), arm_of(small, every)
@@ -79,38 +75,18 @@ def _claims(results: Results, encoders: list[str], shares: list[float]) -> list[
         ends = [results.values(arm_of(encoder, share), auc_end) for share in (few, every)]
         return [b - a for a, b in zip(*ends, strict=True)]
 
+    most, least = percent[every], percent[few]
+    holding = "The small encoder collapses more when it is to hold all of the data."
+    size = "On all of the data, the small encoder is more collapsed than the large one."
+    more = "More data collapses a small encoder more than a large one."
+    falls = "The small encoder's accuracy falls with more data."
+    from_to = f"rise of the AUC from {least} to {most}, {small}"
+    of_large = arm_of(large, every)
     return [
-        results.above(
-            "The small encoder collapses more when it is to hold all of the data.",
-            auc_end,
-            small_every,
-            small_few,
-            f"AUC with {percent[every]}",
-            f"with {percent[few]}",
-        ),
-        results.above(
-            "On all of the data, the small encoder is more collapsed than the large one.",
-            auc_end,
-            small_every,
-            arm_of(large, every),
-            f"AUC of {small}",
-            f"of {large}",
-        ),
-        above(
-            "More data collapses a small encoder more than a large one.",
-            rise(small),
-            rise(large),
-            f"rise of the AUC from {percent[few]} to {percent[every]}, {small}",
-            f"of {large}",
-        ),
-        results.above(
-            "The small encoder's accuracy falls with more data.",
-            linear_end,
-            small_few,
-            small_every,
-            f"linear with {percent[few]}",
-            f"with {percent[every]}",
-        ),
+        results.above(holding, auc_end, small_every, small_few, f"AUC with {most}", f"with {least}"),
+        results.above(size, auc_end, small_every, of_large, f"AUC of {small}", f"of {large}"),
+        above(more, rise(small), rise(large), from_to, f"of {large}"),
+        results.above(falls, linear_end, small_few, small_every, f"linear with {least}", f"with {most}"),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fullrank.figures import Heat, Lines, Series, Table
+from fullrank.figures import Heat, Lines, Table
 from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
@@ -19,8 +19,6 @@ from fullrank.labs._common.selectors import (
     relative_lines,
 )
 from fullrank.labs.codes.measures import loss_floor
-
-__all__ = ["agreement", "chapters", "corrected", "sizes_of"]
 
 ISOTROPIC = 0.5 * math.log(2 * math.pi * math.e)  # nats per dimension, of a Gaussian of variance 1
 
@@ -45,7 +43,19 @@ def corrected(result: Result) -> float | None:
 
 def chapters(results: Results) -> list[Chapter]:
     """Sizes, spectra, mixtures, covariances, adjacencies, and the loss above its floor."""
-    return [_over_sizes(results), _spectra(results), _mixtures(results), *_images(results), _loss(results)]
+    heights = "Centred singular values over the largest."
+    auc = "Its mean height is the AUC: the higher, the more collapsed."
+    spectra = [
+        relative_lines(results, "Spectrum of the embedding", heights, "projector"),
+        cumulative_lines(results, "Cumulative curve of the embedding", auc, "projector"),
+    ]
+    return [
+        _over_sizes(results),
+        Chapter("Spectra of the embedding", spectra),
+        _mixtures(results),
+        *_images(results),
+        _loss(results),
+    ]
 
 
 def _over_sizes(results: Results) -> Chapter:
@@ -97,48 +107,21 @@ def _over_sizes(results: Results) -> Chapter:
     )
 
 
-def _spectra(results: Results) -> Chapter:
-    return Chapter(
-        "Spectra of the embedding",
-        [
-            relative_lines(
-                results, "Spectrum of the embedding", "Centred singular values over the largest.", "projector"
-            ),
-            cumulative_lines(
-                results,
-                "Cumulative curve of the embedding",
-                "Its mean height is the AUC: the higher, the more collapsed.",
-                "projector",
-            ),
-        ],
-    )
-
-
 def _mixtures(results: Results) -> Chapter:
-    def entropy(which: str) -> list[Series]:
-        return results.curves(lambda r: {int(k): value for k, value in r.numbers[which].items()})
+    def entropy(title: str, note: str, y: str, which: str, references: dict[str, float]) -> Lines:
+        series = results.curves(lambda r: {int(k): value for k, value in r.numbers[which].items()})
+        return Lines(title, note, "components of the mixture", y, series, references, log_x=True)
 
+    falls = (
+        "A curve that falls as components are added: rows lie in clusters tighter than one Gaussian tells."
+    )
+    width = "Padded to 2,048 dimensions: only embeddings of one width compare."
+    gaussian, per_dimension = {"isotropic Gaussian": ISOTROPIC}, "entropy per dimension, nats"
     return Chapter(
         "Mixture entropy of the embedding",
         [
-            Lines(
-                "Mixture entropy, corrected",
-                "A curve that falls as components are added: rows lie in clusters tighter than one Gaussian "
-                "tells.",
-                "components of the mixture",
-                "entropy per dimension, nats",
-                entropy("mixture"),
-                {"isotropic Gaussian": ISOTROPIC},
-                log_x=True,
-            ),
-            Lines(
-                "Mixture entropy, as published",
-                "Padded to 2,048 dimensions: only embeddings of one width compare.",
-                "components of the mixture",
-                "entropy, nats",
-                entropy("legacy"),
-                log_x=True,
-            ),
+            entropy("Mixture entropy, corrected", falls, per_dimension, "mixture", gaussian),
+            entropy("Mixture entropy, as published", width, "entropy, nats", "legacy", {}),
         ],
     )
 

@@ -10,11 +10,9 @@ from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
-from fullrank.labs._common.selectors import comparable, knn_end, last, linear_end
+from fullrank.labs._common.selectors import knn_end, last, linear_end
 from fullrank.labs.codes import measures as measures
 from fullrank.labs.codes.figures import agreement, chapters, corrected, sizes_of
-
-__all__ = ["Codes"]
 
 
 @LABS.register("codes")
@@ -49,14 +47,13 @@ class Codes(Lab):
             "Mixture entropy is per dimension, on principal axes scaled as one. As published, the embedding "
             "is scaled by its extremes and padded to 2,048 dimensions, which adds −5.49 nats for each.",
         ]
-        return Findings(chapters(results), _claims(comparable(results)), _summary(results), notes)
+        return Findings(chapters(results), _claims(results.whole()), _summary(results), notes)
 
 
 RANK = last("erank_centred")
 
 
 def _claims(results: Results) -> list[Claim]:
-    """The largest dictionary against the smallest, seed by seed, and rank from size to size."""
     if len(sizes := sizes_of(results)) < 2:
         return []
     small, large = sizes[min(sizes)], sizes[max(sizes)]

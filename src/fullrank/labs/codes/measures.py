@@ -14,10 +14,8 @@ from torch import Tensor
 from fullrank.collapse import CodeUsage
 from fullrank.collapse.metrics.mixture import legacy_mixture_entropy, mixture_entropy
 from fullrank.errors import UsageError
-from fullrank.labs._common.trained import held_out_batches, reopen
+from fullrank.labs._common.trained import held_out_taps, reopen
 from fullrank.probes.clusters import by_first_choice
-
-__all__ = ["cosines_by_class", "loss_floor", "of_codes", "standardised_covariance"]
 
 IMAGES = 2048
 DRAWS = {"samples": 2000, "repeats": 5}
@@ -49,15 +47,10 @@ def of_codes(run: Path, components: Sequence[int]) -> dict[str, Any]:
         UsageError: the method has no codes.
     """
     s = reopen(run)
-    found: dict[str, list[Tensor]] = {"projector": [], "codes": []}
-    with torch.no_grad():
-        for images in held_out_batches(s, IMAGES):
-            taps = s.method.embed(s.views.clean(images))
-            if "codes" not in taps:
-                raise UsageError(f"{s.config.method} has no codes")
-            for tap, rows in found.items():
-                rows.append(taps[tap].float().cpu())
-    embedding, scores = torch.cat(found["projector"]), torch.cat(found["codes"])
+    taps = held_out_taps(s, IMAGES)
+    if "codes" not in taps:
+        raise UsageError(f"{s.config.method} has no codes")
+    embedding, scores = taps["projector"], taps["codes"]
     labels = s.data.held_out.labels
     classes = None if labels is None else torch.as_tensor(labels[: len(scores)])
     usage = CodeUsage(scores.shape[1])

@@ -11,10 +11,16 @@ from fullrank.figures import Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Read, Result, Results
-from fullrank.labs._common.selectors import knn_dots, knn_end, last, rank_share
+from fullrank.labs._common.selectors import (
+    by_index,
+    knn_dots,
+    knn_end,
+    last,
+    rank_share,
+    spectrum_lines,
+    untrained,
+)
 from fullrank.labs.contrastive_toys.toys import LIVE_MARGIN
-
-__all__ = ["PARTS"]
 
 WEAK, STRONG = "noise 0.01", "noise 1.5"
 RANK = last("erank_centred", "backbone")
@@ -29,18 +35,13 @@ def _ln_sigma(index: int) -> Read:
     return lambda result: float(result.numbers["log_spectra"][-1][index - 1])
 
 
-def _cliff(result: Result) -> float:
-    eighth, ninth = result.numbers["log_spectra"][-1][7:9]
-    return float(eighth - ninth)
-
-
 def _short(arm: str) -> str:
     return arm.removesuffix(", decaying start").removesuffix(", uniform start")
 
 
 def _spectra(results: Results, arms: Sequence[str], title: str, note: str) -> Lines:
-    found = {arm: [list(result.numbers["log_spectra"][-1]) for result in results[arm]] for arm in arms}
-    series = [Series(_short(arm), list(range(1, 17)), ys) for arm, ys in found.items()]
+    ends = {arm: [list(result.numbers["log_spectra"][-1]) for result in results[arm]] for arm in arms}
+    series = [by_index(_short(arm), ys) for arm, ys in ends.items()]
     return Lines(title, note, "index (1 = largest)", "ln singular value", series)
 
 
@@ -51,13 +52,11 @@ def _along(results: Results, arms: Sequence[str], title: str, note: str) -> Line
 
 
 def _table(results: Results, title: str, note: str) -> Table:
-    """Live directions, and the ends of the spectrum on either side of the eighth value."""
     columns: dict[str, Read] = {"In use": _live, **{f"ln σ {k}": _ln_sigma(k) for k in (1, 8, 9, 16)}}
     return results.table(title, note, columns, head="Toy", verdict=False)
 
 
 def _augmentation(results: Results) -> Findings:
-    """Strong augmentation, over its amplitude."""
     amplitudes = {float(arm.removeprefix("noise ")): arm for arm in results.arms}
     claims = []
     if {WEAK, STRONG} <= set(results.arms):
@@ -84,8 +83,11 @@ def _augmentation(results: Results) -> Findings:
                 onsets=onsets,
             )
         )
-    whole = Results([result for result in results if result.seed in results.whole_seeds])
-    large = {"as large as the data": 1.0}
+
+    def over(title: str, note: str, y: str, name: str, what: Read, references: dict[str, float]) -> Lines:
+        series, large = results.whole().over(amplitudes, name, what), {"as large as the data": 1.0}
+        return Lines(title, note, "amplitude of the noise", y, [series], references, large)
+
     chapters = [
         Chapter(
             "Strong augmentation: one linear layer",
@@ -105,23 +107,21 @@ def _augmentation(results: Results) -> Findings:
         Chapter(
             "Strong augmentation, over its amplitude",
             [
-                Lines(
+                over(
                     "When the rank starts dropping",
                     "Noise is on 8 of 16 coordinates; the data's deviation is 1.",
-                    "amplitude of the noise",
                     "directions in use",
-                    [whole.over(amplitudes, "in use", lambda result: float(_live(result)))],
+                    "in use",
+                    lambda result: float(_live(result)),
                     {"free of noise": 8.0},
-                    large,
                 ),
-                Lines(
+                over(
                     "The cliff between the halves",
                     "The 8th value less the 9th, in ln: it opens gradually.",
-                    "amplitude of the noise",
                     "ln σ 8 less ln σ 9",
-                    [whole.over(amplitudes, "cliff", _cliff)],
+                    "cliff",
+                    lambda result: float(np.subtract(*result.numbers["log_spectra"][-1][7:9])),
                     {"not in use": LIVE_MARGIN},
-                    large,
                 ),
             ],
             "The gap opens gradually; what counts as in use decides when the rank drops.",
@@ -135,14 +135,13 @@ def _onsets(results: Results, amplitudes: Mapping[float, str]) -> list[float]:
     """By seed, the least amplitude that costs a direction; seeds that lose none are left out."""
     found = []
     for seed in results.whole_seeds:
-        one = Results([result for result in results if result.seed == seed])
-        lost = [amplitude for amplitude, arm in amplitudes.items() if min(one.values(arm, _live)) < 16]
+        own = {result.arm: _live(result) for result in results if result.seed == seed}
+        lost = [amplitude for amplitude, arm in amplitudes.items() if own[arm] < 16]
         found += [min(lost)] if lost else []
     return found
 
 
 def _layers(results: Results) -> Findings:
-    """Implicit regularisation, over layers and starts."""
     decaying, uniform = (
         [arm for arm in results.arms if arm.endswith(f"{init} start")] for init in ("decaying", "uniform")
     )
@@ -176,7 +175,6 @@ def _layers(results: Results) -> Findings:
 
 
 def _subvector(results: Results) -> Findings:
-    """The loss on a part of the outputs, without layers above."""
     weakest = _ln_sigma(16)
     chapter = Chapter(
         "The sub-vector on the toy",
@@ -201,7 +199,6 @@ def _subvector(results: Results) -> Findings:
 
 
 def _directclr(results: Results) -> Findings:
-    """DirectCLR on images."""
     *some, every = results.arms
     claims: list[Claim] = []
     if some:
@@ -217,19 +214,22 @@ def _directclr(results: Results) -> Findings:
                 "channels contrasted",
             ),
         ]
-    untrained = {"untrained": results[0].knn[0]} if 0 in results[0].knn else {}
     chapter = Chapter(
         "DirectCLR: contrasting some channels of the features",
         [
-            Lines(
+            spectrum_lines(
+                results,
                 "Spectrum of the features (DirectCLR)",
                 "Of all channels, centred.",
-                "index (1 = largest)",
-                "singular value",
-                results.spectra("centred", "backbone"),
-                log_y=True,
+                "centred",
+                "backbone",
             ),
-            knn_dots(results, "k-NN (DirectCLR)", "On all features, whatever the loss saw.", untrained),
+            knn_dots(
+                results,
+                "k-NN (DirectCLR)",
+                "On all features, whatever the loss saw.",
+                untrained(results[:1]),
+            ),
             results.table(
                 "DirectCLR over its channels",
                 "At the last epoch; rank of all features.",

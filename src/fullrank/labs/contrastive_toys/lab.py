@@ -18,13 +18,11 @@ from fullrank.labs.contrastive_toys.toys import (
     train_contrastive,
 )
 
-__all__ = ["ContrastiveToys", "trained_toy"]
-
 STARTS: tuple[Literal["decaying", "uniform"], ...] = ("decaying", "uniform")
 
 
 def trained_toy(toy: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains a contrastive toy; `toy` are its settings, as `ContrastiveToy` names them.
+    """Train a contrastive toy; `toy` are its settings, as `ContrastiveToy` names them.
 
     Returns:
         `steps`, `live` directions and `log_spectra`, ln of the covariance's singular values, at each record.
@@ -85,7 +83,6 @@ class ContrastiveToys(Lab):
 
 
 def _toys(settings: Settings, part: str, seed: int) -> Iterable[tuple[str, ContrastiveToy]]:
-    """Names of arms, with their toys."""
     if part == "augmentation":
         for amplitude in settings["amplitudes"]:
             yield f"noise {amplitude:g}", strong_augmentation(amplitude, seed)

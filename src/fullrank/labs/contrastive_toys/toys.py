@@ -20,15 +20,6 @@ import numpy.typing as npt
 
 from fullrank.errors import UsageError
 
-__all__ = [
-    "ContrastiveToy",
-    "ContrastiveTrajectory",
-    "implicit_regularisation",
-    "live_dimensions",
-    "strong_augmentation",
-    "train_contrastive",
-]
-
 Matrix: TypeAlias = npt.NDArray[np.floating[Any]]
 Values: TypeAlias = npt.NDArray[np.float64]
 
@@ -88,13 +79,11 @@ class ContrastiveTrajectory:
     """What a contrastive toy went through.
 
     Attributes:
-        toy: the network.
         steps: int64 [r], updates before each record; the first is 0.
         log_spectra: [r, dim], ln of the singular values of the covariance of the outputs of fresh points,
             largest first.
     """
 
-    toy: ContrastiveToy
     steps: npt.NDArray[np.int64]
     log_spectra: Values
 
@@ -127,7 +116,7 @@ def live_dimensions(log_spectrum: Values, margin: float = LIVE_MARGIN) -> int:
 
 
 def train_contrastive(toy: ContrastiveToy) -> ContrastiveTrajectory:
-    """Trains a contrastive toy; 10,000 steps take about two seconds.
+    """Train a contrastive toy; 10,000 steps take about two seconds.
 
     Example:
         >>> trained = train_contrastive(ContrastiveToy(lr=1e-2, noise=2.0, noisy_dims=8, steps=1_000))
@@ -149,7 +138,7 @@ def train_contrastive(toy: ContrastiveToy) -> ContrastiveTrajectory:
         if step % toy.record_every == 0 or step == toy.steps:
             steps.append(step)
             spectra.append(_log_spectrum(weights, fresh))
-    return ContrastiveTrajectory(toy, np.array(steps), np.array(spectra))
+    return ContrastiveTrajectory(np.array(steps), np.array(spectra))
 
 
 def _initial(toy: ContrastiveToy, rng: np.random.Generator) -> Matrix:

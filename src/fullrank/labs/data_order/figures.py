@@ -27,8 +27,6 @@ from fullrank.labs._common.selectors import (
     untrained,
 )
 
-__all__ = ["chapters", "images_in_use"]
-
 HYBRID = ("iid", "single pass", "hybrid")
 IMAGES = 10_000  # in which shares of images are counted
 
@@ -82,9 +80,9 @@ def _orders(results: Results) -> Chapter:
 
 
 def _along(results: Results) -> Chapter:
-    def measured(title: str, note: str, y: str, metric: str, baseline: str = "") -> Lines:
+    def measured(title: str, note: str, y: str, metric: str, baseline: bool = False) -> Lines:
         level = null_end(results, metric, "backbone") if baseline else None
-        references = {baseline: level} if level is not None else {}
+        references = {"isotropic": level} if level is not None else {}
         return results.lines(title, note, y, along(metric, "backbone"), references)
 
     return Chapter(
@@ -106,10 +104,8 @@ def _along(results: Results) -> Chapter:
             results.lines(
                 "Loss", "On the images in use: collapse need not show here.", "negative cosine", loss
             ),
-            measured("AUC", "Higher is more collapsed; 1 is rank one.", "AUC", "auc", "isotropic"),
-            measured(
-                "Effective rank", "Directions in use, centred.", "directions", "erank_centred", "isotropic"
-            ),
+            measured("AUC", "Higher is more collapsed; 1 is rank one.", "AUC", "auc", True),
+            measured("Effective rank", "Directions in use, centred.", "directions", "erank_centred", True),
             measured(
                 "Participation ratio",
                 "Directions that carry the variance.",
@@ -123,7 +119,7 @@ def _along(results: Results) -> Chapter:
 
 
 def _hybrid(results: Results, switch: int | None) -> Chapter:
-    some = Results([result for result in results if result.arm in HYBRID])
+    some = results.where(lambda result: result.arm in HYBRID)
     marks = {"hybrid goes over to all images": float(switch)} if switch else {}
     return Chapter(
         "Hybrid against multi-epoch",

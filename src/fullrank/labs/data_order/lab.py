@@ -9,10 +9,8 @@ from fullrank.labs._common.claims import Claim
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Read, Results
-from fullrank.labs._common.selectors import auc_end, comparable, knn_end, linear_end
+from fullrank.labs._common.selectors import auc_end, knn_end, linear_end
 from fullrank.labs.data_order.figures import chapters
-
-__all__ = ["DataOrders"]
 
 
 @LABS.register("data-order")
@@ -47,17 +45,15 @@ class DataOrders(Lab):
 
 def _claims(results: Results) -> list[Claim]:
     """Of the seeds that have all arms."""
-    of, found = comparable(results), []
-    for arm in ("single pass", "hybrid"):
-        if {arm, "iid"} <= set(of.arms):
-            text = f"{arm.capitalize()} keeps rank: its AUC ends below that of iid."
-            found.append(of.above(text, auc_end, "iid", arm, "AUC of iid", f"of {arm}"))
-    for arm, text in (
-        ("iid", "Hybrid is worth more than multi-epoch training."),
-        ("single pass", "Hybrid is worth more than a single pass alone."),
+    of, found = results.whole(), []
+    for text, name, what, arm, other in (
+        ("Single pass keeps rank: its AUC ends below that of iid.", "AUC", auc_end, "iid", "single pass"),
+        ("Hybrid keeps rank: its AUC ends below that of iid.", "AUC", auc_end, "iid", "hybrid"),
+        ("Hybrid is worth more than multi-epoch training.", "linear", linear_end, "hybrid", "iid"),
+        ("Hybrid is worth more than a single pass alone.", "linear", linear_end, "hybrid", "single pass"),
     ):
-        if {"hybrid", arm} <= set(of.arms):
-            found.append(of.above(text, linear_end, "hybrid", arm, "linear of hybrid", f"of {arm}"))
+        if {arm, other} <= set(of.arms):
+            found.append(of.above(text, what, arm, other, f"{name} of {arm}", f"of {other}"))
     return found
 
 

@@ -12,9 +12,15 @@ from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.lab import Settings
 from fullrank.labs._common.results import Result, Results
-from fullrank.labs._common.selectors import knn_dots, knn_end, knn_gain, knn_lines, last, untrained
-
-__all__ = ["arms", "findings", "half_times", "rate_spread", "without_average"]
+from fullrank.labs._common.selectors import (
+    by_index,
+    knn_dots,
+    knn_end,
+    knn_gain,
+    knn_lines,
+    last,
+    untrained,
+)
 
 METHODS = {"DirectPred": "directpred", "IsoLoss": "isoloss", "BYOL": "byol"}
 DISTANCES = ("euclidean", "cosine")
@@ -45,17 +51,14 @@ def arms(own: Settings, part: str) -> Iterable[tuple[str, dict[str, Any]]]:
     elif part == "linear":
         for distance in DISTANCES:
             run = _run(own, "byol", predictor="linear", distance=distance)
-            yield (
-                f"BYOL, linear predictor, {distance}",
-                {**run, "diagnostics_every": own["diagnostics_every"]},
-            )
+            run |= {"diagnostics_every": own["diagnostics_every"]}
+            yield f"BYOL, linear predictor, {distance}", run
     elif part == "no-ema":
         yield "IsoLoss, EMA", _run(own, "isoloss")
         run = _run(own, "isoloss", tau_base=0.0, tau_final=0.0)
-        yield (
-            "IsoLoss, no EMA",
-            run | ({"recipe": own["recipe"].format("isoloss-noema")} if "recipe" in own else {}),
-        )
+        if "recipe" in own:
+            run |= {"recipe": own["recipe"].format("isoloss-noema")}
+        yield "IsoLoss, no EMA", run
     else:
         for name in ("DirectPred", "IsoLoss"):
             for decay in DECAYS:
@@ -147,27 +150,15 @@ def _aligned(results: Results, arm: str) -> Claim:
 
 
 def _compared(results: Results, distance: str) -> list[Claim]:
-    """IsoLoss against DirectPred, in one distance."""
     iso, base = f"IsoLoss, {distance}", f"DirectPred, {distance}"
     if not {iso, base} <= set(results.arms):
         return []
+    even = f"deep, {distance}: IsoLoss's modes converge at more equal rates than DirectPred's."
+    fast = f"deep, {distance}: IsoLoss learns faster early on."
+    half, early = "spread of ln half times, DirectPred", f"k-NN after {EARLY:.0%} of the epochs, IsoLoss"
     return [
-        results.above(
-            f"deep, {distance}: IsoLoss's modes converge at more equal rates than DirectPred's.",
-            rate_spread,
-            base,
-            iso,
-            "spread of ln half times, DirectPred",
-            "IsoLoss",
-        ),
-        results.above(
-            f"deep, {distance}: IsoLoss learns faster early on.",
-            _early,
-            iso,
-            base,
-            f"k-NN after {EARLY:.0%} of the epochs, IsoLoss",
-            "DirectPred",
-        ),
+        results.above(even, rate_spread, base, iso, half, "IsoLoss"),
+        results.above(fast, _early, iso, base, early, "DirectPred"),
     ]
 
 
@@ -178,27 +169,19 @@ def _early(result: Result) -> float | None:
     return result.knn[min((epoch for epoch in result.knn if epoch > 0), key=lambda e: abs(e - wanted))]
 
 
-def _alignments(result: Result) -> dict[int, np.ndarray]:
-    return result.run.spectra("predictor-map", "alignment")
-
-
 def _mean_alignment(result: Result) -> tuple[float, float]:
     """At the first diagnostics and at the last, each direction weighted by its eigenvalue."""
+    alignments = result.run.spectra("predictor-map", "alignment")
     weights = result.run.spectra("predictor-map", "eigenvalues")
-    means = [float(np.average(found, weights=weights[e])) for e, found in _alignments(result).items()]
+    means = [float(np.average(found, weights=weights[e])) for e, found in alignments.items()]
     return means[0], means[-1]
 
 
 def _chapters(part: str, results: Results) -> list[Chapter]:
-    """A part's small multiples, then what the arms are worth."""
     linear = part == "linear"
     items = [_alignment(results, arm) if linear else _spectra(part, results, arm) for arm in results.arms]
     outcome: list[Any] = [
-        knn_lines(
-            results,
-            f"k-NN along training ({part})",
-            "On backbone features; epoch 0 is the untrained network.",
-        ),
+        knn_lines(results, f"k-NN along training ({part})"),
         knn_dots(results, f"k-NN at the end ({part})", "On backbone features.", untrained(results)),
         results.table(
             f"Modes and what they are worth ({part})",
@@ -228,19 +211,14 @@ def _spectra(part: str, results: Results, arm: str) -> Lines:
         Series(
             f"mode {mode + 1}",
             epochs.tolist(),
-            [[_positive(row[mode]) for row in values[: len(epochs)]] for _, values in found],
+            [[float(x) if x > 0 else None for x in values[: len(epochs), mode]] for _, values in found],
         )
         for mode in modes
     ]
     return Lines(f"{arm} ({part})", "", "epoch", "eigenvalue", series, log_y=True, y_range=_range(results))
 
 
-def _positive(value: float) -> float | None:
-    return float(value) if value > 0 else None
-
-
 def _range(results: Results) -> tuple[float, float]:
-    """One axis for all panels of a part: from 1e-6 of the largest eigenvalue up."""
     top = max(float(_eigenvalues(result)[1].max()) for result in results)
     low = min(float(np.quantile(_eigenvalues(result)[1], 0.02)) for result in results)
     return 0.7 * max(low, 1e-6 * top), 1.5 * top
@@ -248,23 +226,14 @@ def _range(results: Results) -> tuple[float, float]:
 
 def _alignment(results: Results, arm: str) -> Lines:
     """One curve for each epoch with diagnostics."""
-    found = [_alignments(result) for result in results[arm]]
+    found = [result.run.spectra("predictor-map", "alignment") for result in results[arm]]
     epochs = [epoch for epoch in found[0] if all(epoch in seed for seed in found)]
     series = []
     for epoch in epochs:
         d = min(len(seed[epoch]) for seed in found)
-        series.append(
-            Series(f"epoch {epoch}", list(range(1, d + 1)), [seed[epoch][:d].tolist() for seed in found])
-        )
-    return Lines(
-        arm,
-        "",
-        "index (1 = largest)",
-        "alignment",
-        series,
-        {"shared eigenvector": 1.0, "": 0.0},
-        y_range=(-1, 1.1),
-    )
+        series.append(by_index(f"epoch {epoch}", [seed[epoch][:d].tolist() for seed in found]))
+    ends = {"shared eigenvector": 1.0, "": 0.0}
+    return Lines(arm, "", "index (1 = largest)", "alignment", series, ends, y_range=(-1, 1.1))
 
 
 def _summary(part: str, results: Results) -> str:
@@ -277,5 +246,4 @@ def _summary(part: str, results: Results) -> str:
         ]
         return f"Mean alignment: {'; '.join(arms)}."
     columns = {"rank": last("erank_centred"), "k-NN": knn_end}
-    arms = [f"{arm} – {results.kinds(arm)}, {results.spreads(arm, columns)}" for arm in results.arms]
-    return f"{part.capitalize()}: {'; '.join(arms)}."
+    return f"{part.capitalize()}: {results.ends(columns)}."

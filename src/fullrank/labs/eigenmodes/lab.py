@@ -13,8 +13,6 @@ from fullrank.labs.eigenmodes import deep as deep
 from fullrank.labs.eigenmodes import matrix as matrix
 from fullrank.labs.eigenmodes import toys as toys
 
-__all__ = ["Eigenmodes"]
-
 
 @LABS.register("eigenmodes")
 class Eigenmodes(Lab):

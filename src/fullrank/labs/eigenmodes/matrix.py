@@ -18,8 +18,6 @@ from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import knn_dots, knn_end, last
 from fullrank.labs.eigenmodes.deep import without_average
 
-__all__ = ["METHODS", "arms", "findings"]
-
 METHODS = {
     "BYOL": "byol",
     "DirectPred": "directpred",
@@ -47,7 +45,7 @@ def arms(own: Settings) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def findings(results: Results) -> Findings:
-    """What the moving average is worth, as published and matched."""
+    """Gain by the moving average, as published and matched."""
     claims: list[Claim] = []
     for ours, other in (("IsoLoss", "DirectPred"), ("IsoCopy", "DirectCopy")):
         arm, against = f"{ours}, no EMA", f"{other}, no EMA"
@@ -94,7 +92,6 @@ def findings(results: Results) -> Findings:
 
 
 def _matched(results: Results, arm: str) -> str:
-    """The arm of the matched comparison, which may be that of the published one."""
     return f"{arm}, matched" if f"{arm}, matched" in results.arms else arm
 
 

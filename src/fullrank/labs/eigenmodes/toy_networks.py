@@ -29,17 +29,6 @@ from fullrank.labs.eigenmodes.toy_steps import (
     reference_descent,
 )
 
-__all__ = [
-    "Convergence",
-    "Toy",
-    "Trajectory",
-    "convergence",
-    "figure_5",
-    "figure_panels",
-    "largest_probes",
-    "simulate",
-]
-
 Preset: TypeAlias = Literal["laptop", "paper"]
 Values: TypeAlias = npt.NDArray[np.float64]
 

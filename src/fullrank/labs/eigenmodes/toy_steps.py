@@ -19,18 +19,6 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 
-__all__ = [
-    "SETTINGS",
-    "Activation",
-    "Arm",
-    "Distance",
-    "Setting",
-    "closed_form_predictor",
-    "exact_descent",
-    "predictor_from_samples",
-    "reference_descent",
-]
-
 Arm: TypeAlias = Literal["nosg", "nopred", "base", "iso"]
 Distance: TypeAlias = Literal["euclidean", "cosine"]
 Activation: TypeAlias = Literal["identity", "relu"]

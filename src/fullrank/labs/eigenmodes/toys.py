@@ -1,4 +1,4 @@
-"""The toy networks of implicit variance regularisation: measured, judged and drawn (Figures 2, 5 and 6)."""
+"""The toy networks of implicit variance regularisation: jobs, claims and figures (Figures 2, 5 and 6)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from fullrank.labs.eigenmodes.toy_networks import (
 )
 from fullrank.labs.eigenmodes.toy_steps import Activation, Distance
 
-__all__ = ["claims", "findings", "jobs", "panel", "two_neurons"]
-
 PUBLISHED_SEED = 2  # that of the paper's notebook; ours begin with it
 RECORDS, POINTS = 100, 60  # that are kept of eigenvalues and of trajectories
 NAMES = {"nosg": "no stop-gradient", "nopred": "no predictor", "base": "DirectPred", "iso": "IsoLoss"}
 FIGURES: Mapping[Activation, str] = {"identity": "Figure 2, linear", "relu": "Figure 6, ReLU"}
 TWO_NEURONS = "two neurons, {}"
+RATES = ("Spread", "Unfinished", "First mode, steps", "Last mode, steps")  # columns, by their first word
 
 
 def jobs(preset: Settings, part: str, seed: int) -> Iterable[Job]:
@@ -107,7 +106,6 @@ def findings(results: Results) -> Findings:
 
 
 def _pairs() -> list[tuple[str, str]]:
-    """Arms of DirectPred and IsoLoss that differ in nothing else."""
     return [
         (_arm("base", distance, activation), _arm("iso", distance, activation))
         for activation in FIGURES
@@ -147,7 +145,6 @@ def _ends(result: Result) -> tuple[float, float]:
 
 
 def _chapters(results: Results) -> list[Chapter]:
-    """Figures 2 and 6, eigenvalues and trajectories, Figure 5, and the table of rates."""
     found = []
     for activation, title in FIGURES.items():
         known = [
@@ -190,64 +187,44 @@ def _chapters(results: Results) -> list[Chapter]:
 
 def _eigenvalues(results: Results, arm: str, distance: str, name: str) -> Lines:
     own = results[name]
-    width = len(own[0].numbers["eigenvalues"][0])
-    series = [
+    steps = own[0].numbers["steps"]
+    filled = [_filled(result, steps) for result in own]
+    series = [  # the axis ends above 1e-3
         Series(
-            f"mode {mode + 1}",
-            own[0].numbers["steps"],
-            [[_shown(row[mode]) for row in _filled(r, own[0])] for r in own],
+            f"mode {k + 1}", steps, [[row[k] if row[k] > 1e-3 else None for row in rows] for rows in filled]
         )
-        for mode in range(width)
+        for k in range(len(filled[0][0]))
     ]
-    return Lines(
-        f"Eigenvalues: {name}",
-        "",
-        "step",
-        "eigenvalue",
-        series,
-        {"1": 1.0} if distance == "euclidean" and arm != "nopred" else {},
-        log_y=True,
-        y_range=(1e-2, 10.0),
-    )
+    ends = {"1": 1.0} if distance == "euclidean" and arm != "nopred" else {}
+    title, limits = f"Eigenvalues: {name}", (1e-2, 10.0)
+    return Lines(title, "", "step", "eigenvalue", series, ends, log_y=True, y_range=limits)
 
 
-def _shown(value: float) -> float | None:
-    return value if value > 1e-3 else None  # the axis ends above that
-
-
-def _filled(result: Result, first: Result) -> list[list[float]]:
-    """Records at the places of the first seed's; a network that diverged has fewer."""
-    rows: list[list[float]] = result.numbers["eigenvalues"]
-    places = [
-        result.numbers["steps"].index(s) if s in result.numbers["steps"] else None
-        for s in first.numbers["steps"]
-    ]
-    return [[0.0] * len(rows[0]) if place is None else rows[place] for place in places]
+def _filled(result: Result, steps: list[int]) -> list[list[float]]:
+    """Records at these steps, the first seed's; a network that diverged has fewer."""
+    rows = dict[int, list[float]](zip(result.numbers["steps"], result.numbers["eigenvalues"], strict=True))
+    nothing = [0.0] * len(next(iter(rows.values())))
+    return [rows.get(step, nothing) for step in steps]
 
 
 def _paths(results: Results, name: str) -> Lines:
     paths = results[name][0].numbers["paths"]
-    drawn = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
+    shown = [Series("path", [x for x, _ in path], [[y for _, y in path]]) for path in paths]
     ends = [Series("end", [path[-1][0]], [[path[-1][1]]], "points") for path in paths]
-    return Lines(f"Trajectories: {name}", "", "output 1", "output 2", [*drawn, *ends])
+    return Lines(f"Trajectories: {name}", "", "output 1", "output 2", [*shown, *ends])
 
 
 def _figure_5(results: Results) -> Chapter:
     items = []
+    starts = ("W", "2 W", "another, standard normal / 2")
     for distance in get_args(Distance):
-        own = results[TWO_NEURONS.format(distance)]
-        if not own:
+        if not (own := results[TWO_NEURONS.format(distance)]):
             continue
-        starts = ("W", "2 W", "another, standard normal / 2")
+        numbers = own[0].numbers
         series = [
-            Series(
-                start,
-                own[0].numbers["steps"],
-                [[row[mode] for row in result.numbers["eigenvalues"][place]] for result in own[:1]],
-                ("solid", "dash")[mode],
-            )
-            for place, start in enumerate(starts)
-            for mode in (0, 1)
+            Series(start, numbers["steps"], [[row[mode] for row in rows]], dash)
+            for start, rows in zip(starts, numbers["eigenvalues"], strict=True)
+            for mode, dash in enumerate(("solid", "dash"))
         ]
         ends = {"1": 1.0} if distance == "euclidean" else {}
         items.append(Lines(f"Two neurons, {distance}", "", "step", "eigenvalue", series, ends))

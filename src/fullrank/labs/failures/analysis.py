@@ -11,9 +11,7 @@ from fullrank.figures import Dots, Lines, Table
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Curve, Result, Results
-from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares
-
-__all__ = ["Exhibit", "findings", "first", "knn_fell", "lasting", "said"]
+from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares, untrained
 
 HEALTHY = ("healthy", "not decidable")
 MARGIN = 0.05  # of accuracy below its own best: more than k-NN wavers by on a thousand images
@@ -133,7 +131,6 @@ def _named(results: Results, arm: str, exhibit: Exhibit) -> Claim:
 
 
 def _kinds(result: Result) -> set[str]:
-    """Verdicts of collapse at the projector and at the codes, at the end."""
     verdicts = result.run.epochs[-1].verdicts
     kinds = {verdicts[tap]["kind"] for tap in ("projector", "codes") if tap in verdicts}
     return kinds - set(HEALTHY)
@@ -147,7 +144,6 @@ def _spared(results: Results, arm: str) -> Claim:
 
 
 def _in_time(results: Results, broken: Sequence[str]) -> list[Claim]:
-    """The monitor's first word against k-NN's fall, over all broken runs of a seed."""
     fell = [result for arm in broken for result in results[arm] if knn_fell(result.knn) is not None]
     late = [result for result in fell if (lead := _lead(result)) is None or lead < 0]
     if not fell:
@@ -208,8 +204,7 @@ def _panel(results: Results, arm: str, exhibit: Exhibit) -> Lines:
         epochs = [epoch for epoch in by_seed if epoch is not None]
         if 2 * len(epochs) > len(found):
             marks[name] = float(median(epochs))
-    untrained = [result.knn[0] for result in found if 0 in result.knn]
-    references = {"k-NN untrained": sum(untrained) / len(untrained)} if untrained else {}
+    references = {f"k-NN {name}": value for name, value in untrained(found).items()}
     note = f"{exhibit.change}." if exhibit.change else "As its recipe has it."
     return Lines(arm, note, "epoch", "share", series, references, marks, y_range=(0.0, 1.1))
 

@@ -13,8 +13,6 @@ from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
 from fullrank.labs._common.results import Results
 from fullrank.labs.failures.analysis import Exhibit, findings
 
-__all__ = ["GALLERY", "Failures"]
-
 GALLERY: Mapping[str, Exhibit] = {
     arm: Exhibit(**values)
     for arm, values in yaml.safe_load(Path(__file__).with_name("gallery.yaml").read_text("utf-8")).items()

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from fullrank.collapse import effective_rank
 from fullrank.labs._common.results import Result
-from fullrank.labs._common.trained import held_out_batches, reopen
+from fullrank.labs._common.trained import held_out_taps, reopen
 from fullrank.methods._spectral import filtered_pair
 from fullrank.networks.soft_targets import sharpen, sinkhorn
 from fullrank.networks.spectral_filter import gain
 from fullrank.training.setup import Setup
-
-__all__ = ["along", "branches", "rank", "spectral_filter"]
 
 IMAGES = 1024
 TRACE = 0.9999  # of the variance lies in the directions that the paper plots
@@ -94,14 +92,8 @@ def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
 
 @torch.no_grad()
 def _compared(s: Setup) -> tuple[Tensor, Tensor]:
-    """Rows of the online and of the target branch, as the method's loss sees them."""
     method: Any = s.method
-    rows: dict[str, list[Tensor]] = {}
-    for images in held_out_batches(s, IMAGES):
-        taps = method.embed(s.views.clean(images))
-        for name, batch in taps.items():
-            rows.setdefault(name, []).append(batch.float().cpu())
-    taps = {name: torch.cat(batches) for name, batches in rows.items()}
+    taps = held_out_taps(s, IMAGES)
     config, z = method.config, taps["projector"]
     match s.config.method:
         case "dino":

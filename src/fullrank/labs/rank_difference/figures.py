@@ -10,10 +10,15 @@ from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.labs._common.claims import Claim, above, holds, spread
 from fullrank.labs._common.findings import Chapter, Findings
 from fullrank.labs._common.results import Results
-from fullrank.labs._common.selectors import knn_end, knn_gain, knn_lines, rank_share, rank_shares
+from fullrank.labs._common.selectors import (
+    by_index,
+    knn_end,
+    knn_gain,
+    knn_lines,
+    rank_share,
+    rank_shares,
+)
 from fullrank.labs.rank_difference.branches import along
-
-__all__ = ["findings"]
 
 TITLES = {"methods": "Methods as they are", "filters": "A fixed filter in place of the predictor"}
 LEDES = {
@@ -45,7 +50,6 @@ def findings(results: Results, collapsing: Sequence[str]) -> Findings:
 
 
 def _trained(results: Results, arm: str, what: str) -> list[float | None]:
-    """A measure of the trained branches, by seed; None for a constant."""
     return [result.numbers["trained"][what] for result in results[arm]]
 
 
@@ -55,7 +59,6 @@ def _ranks(results: Results, arm: str, side: str) -> list[float]:
 
 
 def _higher(results: Results, arm: str) -> Claim:
-    """Target above online, for an arm that is to work, with the verdict beside it."""
     text = f"{arm}: the target's rank exceeds the online branch's."
     target, online = (_ranks(results, arm, side) for side in ("target", "online"))
     claim = above(text, target, online, "target", "online")
@@ -102,12 +105,9 @@ def _chapter(part: str, results: Results) -> Chapter:
         [
             arm,
             results.kinds(arm),
-            _ranks(results, arm, "online"),
-            _ranks(results, arm, "target"),
-            _trained(results, arm, "difference"),
-            _trained(results, arm, "tilt"),
-            results.values(arm, rank_share()),
-            results.values(arm, knn_end),
+            *(_ranks(results, arm, side) for side in ("online", "target")),
+            *(_trained(results, arm, what) for what in ("difference", "tilt")),
+            *(results.values(arm, read) for read in (rank_share(), knn_end)),
         ]
         for arm in arms
     ]
@@ -172,5 +172,4 @@ def _chapter(part: str, results: Results) -> Chapter:
 def _filter_line(results: Results, arm: str) -> Series:
     known = [values for result in results[arm] if (values := result.numbers["trained"]["filter"])]
     d = min(map(len, known), default=0)
-    ys = [[value if value > 0 else None for value in values[:d]] for values in known]
-    return Series(arm, list(range(1, d + 1)), ys)
+    return by_index(arm, [[value if value > 0 else None for value in values[:d]] for values in known])

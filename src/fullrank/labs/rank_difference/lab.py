@@ -11,8 +11,6 @@ from fullrank.labs._common.results import Results
 from fullrank.labs.rank_difference.branches import branches
 from fullrank.labs.rank_difference.figures import findings
 
-__all__ = ["COLLAPSING", "FILTERS", "METHODS", "RankDifference"]
-
 METHODS = {"SimSiam": "simsiam", "BYOL": "byol", "DINO": "dino", "SwAV": "swav"}
 """Arm to recipe: what holds without a filter."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from fullrank.report.curves import (
     spectrum,
 )
 
-__all__ = ["depth", "versus", "write_audit_figures"]
+__all__ = ["depth", "paper_figures", "versus"]
 
 Views = Mapping[str, AuditFacts]
 
@@ -58,7 +57,7 @@ def principal(view: AuditFacts) -> Lines:
         series = class_points(places, labels, [held] * len(places))
     if view.labels is not None:
         note += f" Coloured by {len(set(view.labels.tolist()))} classes."
-    return Lines("Principal map", note, "first principal axis", "second", series, height=360)
+    return Lines("Principal map", note, "first principal axis", "second principal axis", series, height=360)
 
 
 def pairwise(view: AuditFacts) -> Lines:
@@ -178,24 +177,11 @@ def mixture_curve(arms: Mapping[str, Tensor], components: Sequence[int] = COMPON
     return Lines("Mixture entropy", "", x, y, series, isotropic, log_x=True)
 
 
-def write_audit_figures(views: Views, folder: Path, against: Against | None = None) -> list[Path]:
-    """Write the figures of an audit for a paper; returns the files.
-
-    Args:
-        views: audits by tap; where there are several, a figure of one tap is called `TAP-FIGURE`.
-        folder: where to.
-        against: another embedding.
-    """
-    from fullrank.figures.matplotlib import write_figures
-
-    return write_figures(paper_figures(views, against), folder)
-
-
 def paper_figures(views: Views, against: Against | None = None) -> Iterator[tuple[str, Figure | list[Lines]]]:
-    """The figures of an audit by name.
+    """The figures of an audit for a paper, by name.
 
-    Where there are several taps, the images are of the main one. Mixture entropy against components takes
-    minutes: it is drawn where the metric `mixture_entropy` was asked for.
+    Where there are several taps, a figure of one is called `TAP-FIGURE`, and images are of the main one.
+    Mixture entropy takes minutes: it is drawn where the metric `mixture_entropy` was asked for.
     """
     main = views[main_tap(views)]
     for tap, view in views.items():

@@ -52,7 +52,7 @@ def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
         found["against"] = {
             "name": against.name,
             **against.view.as_dict(),
-            "differences": [dataclasses.asdict(row) for row in differences(views[main], against.view)],
+            "differences": [row._asdict() for row in differences(views[main], against.view)],
         }
     cleaned: dict[str, Any] = plain_json(found)
     return cleaned
@@ -76,8 +76,7 @@ def write_audit(
         title: the page's heading; by default where the rows are from.
         against: another embedding to compare with.
         thresholds: what the verdict depended on.
-        page: whether `audit.html` is wanted.
-        figures: whether SVG, PDF and PNG under `figures/` are wanted.
+        page, figures: whether `audit.html`, and SVG, PDF and PNG under `figures/`, are wanted.
 
     Returns:
         The page, or `audit.json` where none is wanted.
@@ -90,10 +89,12 @@ def write_audit(
     text = json.dumps(as_object(views, against), indent=1, allow_nan=False) + "\n"
     written = write(out / "audit.json", text)
     if figures:
+        from fullrank.figures.matplotlib import write_figures
+
         for old in (out / "figures").glob("*.*"):  # of an earlier audit
             if old.suffix in (".svg", ".pdf", ".png"):
                 old.unlink()
-        audit_figures.write_audit_figures(views, out / "figures", against)
+        write_figures(audit_figures.paper_figures(views, against), out / "figures")
     if not page:
         return written
     main = views[main_tap(views)]

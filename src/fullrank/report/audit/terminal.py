@@ -49,9 +49,6 @@ class AuditView(AuditFacts):
         Console(file=text, width=WIDTH, no_color=True, highlight=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
-    def __str__(self) -> str:
-        return repr(self)
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 

@@ -49,12 +49,7 @@ class AuditFacts(Audit):
 
 @dataclass(frozen=True)
 class Against:
-    """Another embedding to compare with.
-
-    Attributes:
-        name: what to call it.
-        view: its audit.
-    """
+    """Another embedding to compare with: what to call it, and its audit."""
 
     name: str
     view: AuditFacts

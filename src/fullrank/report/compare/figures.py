@@ -10,8 +10,6 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from fullrank.figures import Heat, Lines, Series, curve
 from fullrank.figures.style import ARM_COLOURS, GREY
 from fullrank.report.compare.arms import Arm, Comparison
@@ -19,7 +17,6 @@ from fullrank.report.compare.subjects import FEATURES
 from fullrank.report.curves import (
     FLOOR,
     INDEX,
-    last_of,
     noise_curve,
     relative,
     spectrum_curve,
@@ -58,7 +55,7 @@ def loss(arms: Arms) -> Lines:
     note = "Not smoothed. The loss alone does not tell learning from collapse."
     note += " Losses of different methods have different scales." if len(methods) > 1 else ""
     note += " A thin line for each seed, and their mean." if any(len(a) > 1 for a in arms.values()) else ""
-    return Lines("Loss", note, "step", "training loss", _curves(arms, losses, marker="none", width=1.6))
+    return Lines("Loss", note, "step", "training loss", _curves(arms, losses, marker="line", width=1.6))
 
 
 def knn(arms: Arms, baselines: Mapping[str, float]) -> Lines:
@@ -120,14 +117,12 @@ def last_spectra(arms: Arms) -> dict[tuple[str, ...], Lines]:
     for index, (name, runs) in enumerate(arms.items()):
         for run in runs:
             more: dict[str, Any] = {"legend": False, "hover": _seeded(name, run, runs), "marker": "none"}
-            for key, values in by_form(run, last_of).items():
+            for key, values in by_form(run, lambda spectra: spectra[max(spectra)]).items():
                 line = spectrum_curve(values, name, arm_colour(index), **more, **_thinner(len(runs)))
                 shown.setdefault(key, []).append(line)
     title, y = "Last spectrum of every run", "singular value σ"
     note = "Absolute values: a low curve has lost its level, a cliff its rank."
-    return {
-        key: Lines(title, note, INDEX, y, series, log_y=True, height=340) for key, series in shown.items()
-    }
+    return {key: Lines(title, note, INDEX, y, s, log_y=True, height=340) for key, s in shown.items()}
 
 
 def probes(comparison: Comparison) -> Lines:
@@ -180,9 +175,8 @@ def feature_spectra(comparison: Comparison) -> Lines:
             values = None if summary.spectrum is None else relative(summary.spectrum)
             if values is not None:
                 dash = "dot" if saved else "solid"  # of images of their own
-                kept = np.where(values > FLOOR, values, 0)
                 more = {"legend": False, "marker": "none", **_thinner(len(found))}
-                series.append(spectrum_curve(kept, arm.name, arm_colour(place), dash, **more))
+                series.append(spectrum_curve(values, arm.name, arm_colour(place), dash, FLOOR, **more))
     note = "Centred, squares sum to 1: only shapes compare. Dotted: saved rows, of other images."
     y = "singular value, relative"
     return Lines("Spectra of the features", note, INDEX, y, series, log_y=True, height=360)

@@ -14,6 +14,7 @@ from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, one_each
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
+from fullrank.report.evidence import as_sentence
 from fullrank.report.render import Section, card, pairs, render, section, write
 from fullrank.report.run.page import choices
 from fullrank.report.run.summary import Summary
@@ -41,10 +42,6 @@ def write_comparison(
 
     Raises:
         UsageError: if there is no run, one of them is no run directory, or two arms share a name.
-
-    Example:
-        >>> write_comparison([Path("runs/a"), Path("runs/b")], Path("demo.html"), "a and b")  # doctest: +SKIP
-        PosixPath('demo.html')
     """
     arms = one_each([run_subject(path) for path in run_dirs], names)
     return write_arms(Comparison(arms, baselines=baselines or {}), out, title, intro)
@@ -145,7 +142,10 @@ def _reasons(arm: Arm) -> list[tuple[str, str]]:
     """Reasons of the verdicts, by arm and seed."""
     several = len(arm.subjects) > 1
     return [
-        (f"{arm.name}, seed {'?' if s.seed is None else s.seed}" if several else arm.name, s.judged.why)
+        (
+            f"{arm.name}, seed {'?' if s.seed is None else s.seed}" if several else arm.name,
+            as_sentence(s.judged.why),
+        )
         for s in arm.subjects
         if s.judged and s.judged.why
     ]

@@ -36,7 +36,7 @@ class Grid:
     """A table.
 
     Attributes:
-        title: its heading; empty for the first.
+        title: empty for the first.
         columns: their headings; the first is the arm's.
         rows: the arm's place among the arms (None for a baseline), its name, and the other cells.
         note: how to read it.
@@ -108,10 +108,8 @@ def _main(comparison: Comparison) -> Grid:
     if place is None:
         return grid
     empty = [TableCell(NONE, numeric=numeric) for numeric in grid.numeric[1:]]
-    baselines = [
-        (None, name, [*empty[: place - 1], TableCell(percent(value)), *empty[place:]])
-        for name, value in held.items()
-    ]
+    shown = {name: TableCell(percent(value)) for name, value in held.items()}
+    baselines = [(None, name, [*empty[: place - 1], cell, *empty[place:]]) for name, cell in shown.items()]
     return replace(grid, rows=[*grid.rows, *baselines])
 
 
@@ -131,10 +129,8 @@ def _probes(comparison: Comparison) -> Grid:
     evaluations = {name: found for s in comparison.subjects for name, found in s.evaluations.items()}
     for name, found in evaluations.items():
         if name not in ("linear", "knn", "finetune", "cluster"):  # another protocol, or another tap
-            nmi = "nmi" in found["results"]
-            columns.append(
-                _value(name, f"{name}_nmi" if nmi else f"{name}_top1", as_number if nmi else as_percent)
-            )
+            what = ("nmi", as_number) if "nmi" in found["results"] else ("top1", as_percent)
+            columns.append(_value(name, f"{name}_{what[0]}", what[1]))
     note = "As fullrank evaluate left them beside each run; NMI and what follows are of its clusters."
     return _grid("Probes", columns, [(arm, [arm.tap]) for arm in comparison.arms], note)
 
@@ -163,7 +159,7 @@ def _ranks(arms: Sequence[Arm]) -> Grid:
 
 def _training(arms: Sequence[Arm]) -> Grid:
     columns: list[Column] = [
-        ("Seeds", lambda arm, _: TableCell(_seeds(arm))),
+        ("Seed", lambda arm, _: TableCell(_seeds(arm))),
         ("Epochs", lambda arm, _: _whole(arm.value("epochs"))),
         _value("k-NN when untrained", "knn_untrained", as_percent),
         _value("k-NN in training", "knn_logged", as_percent),

@@ -15,7 +15,6 @@ from fullrank.report.curves import (
     SHOWN,
     cumulative,
     file_name,
-    last_of,
     noise_curve,
     picked,
     spectrum,
@@ -38,6 +37,7 @@ OF_CODES = (
     ("conditional_entropy", "mean entropy of an image's own", PURPLE),
     ("dead_share", "share of codes nobody prefers", OCHRE),
 )
+FORMS = ("centred", "unit")
 MODES = 64  # lines of a picture of trajectories
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def by_form(run: Run, figure: Callable[[Mapping[int, np.ndarray]], T]) -> dict[t
     return {
         (tap, form): figure(spectra)
         for tap in run.taps
-        for form in ("centred", "unit")
+        for form in FORMS
         if (spectra := run.spectra(tap, form))
     }
 
@@ -303,10 +303,6 @@ def write_run_figures(run_dir: Path | str) -> list[Path]:
 
     Raises:
         UsageError: it is no run directory.
-
-    Example:
-        >>> write_run_figures("runs/simsiam")  # doctest: +SKIP
-        [PosixPath('runs/simsiam/figures/panels.svg'), ...]
     """
     from fullrank.figures.matplotlib import write_figures
 
@@ -323,11 +319,8 @@ def paper_figures(run: Run) -> Iterator[tuple[str, Figure | list[Lines]]]:
             yield f"{name}-spectra", spectrum_over_time(spectra)
         n, d = run.size(tap)
         if spectra and n and d:
-            last = {
-                form: last_of(run.spectra(tap, form))
-                for form in ("centred", "unit")
-                if run.spectra(tap, form)
-            }
-            yield f"{name}-spectrum", spectrum(last, n, d)
+            last = {form: found for form in FORMS if (found := run.spectra(tap, form))}
+            shown = {form: found[max(found)] for form, found in last.items()}
+            yield f"{name}-spectrum", spectrum(shown, n, d)
             ends = {f"epoch {epoch}": spectra[epoch] for epoch in sorted({min(spectra), max(spectra)})}
             yield f"{name}-cumulative", cumulative(ends, n, d)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fullrank.collapse.advice import ADVICE, Advice
+from fullrank.collapse.advice import ADVICE
 from fullrank.figures.style import count, duration, number, percent, style_of, typographic
 from fullrank.report.curves import spectrum_over_time
-from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
+from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, as_sentence, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
@@ -17,6 +17,10 @@ from fullrank.report.run.summary import Summary, summarise, what
 __all__ = ["choices", "write_page"]
 
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
+DIAGNOSTICS = (
+    ("local_dimension", "Local dimension", "Around every image, by its nearest neighbours. Dashed: noise."),
+    ("lidar", "LiDAR", "What tells images apart, against how two views of one differ. Dashed: noise."),
+)
 ENDED = {
     "finished": "Finished",
     "collapsed": "Stopped because it collapsed",
@@ -25,23 +29,14 @@ ENDED = {
 
 
 def write_page(run_dir: Path | str) -> Path:
-    """Write `report.html` into a run directory.
-
-    Args:
-        run_dir: what the training loop writes; the run may be finished, still going on, or cut.
-
-    Returns:
-        The path of the page.
+    """Write `report.html` of a run, finished or not, into its directory; returns the page's path.
 
     Raises:
         UsageError: if it is no run directory.
-
-    Example:
-        >>> write_page("runs/simsiam")  # doctest: +SKIP
-        PosixPath('runs/simsiam/report.html')
     """
     run = read_run(run_dir)
     summary = summarise(run)
+    kinds = {summary.style.word} - {"not decidable"}
     text = render(
         "run.html.j2",
         title=what(run.config) if run.config else run.name,
@@ -49,12 +44,12 @@ def write_page(run_dir: Path | str) -> Path:
         notes=_notes(run),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
-        reasons=[summary.why],
+        reasons=[as_sentence(summary.why)],
         evidence=[logged_row(row) for row in summary.verdict.get("evidence") or []],
         columns=[(name, COLUMNS[name]) for name in OF_RUN],
         others=_others(run, summary),
         warnings=[typographic(warning) for warning in summary.warnings],
-        advice=_advice(summary.style.word),
+        advice=[item for kind, found in ADVICE.items() if kind in kinds for item in found],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
         picture=data_uri(run.picture) if run.picture else "",
@@ -88,24 +83,17 @@ def _state(run: Run, summary: Summary) -> str:
 def _notes(run: Run) -> list[str]:
     notes = []
     if run.end is None:
-        notes.append(
-            "No closing record: the run is still going on, or it was killed. This is what it had written."
-        )
+        notes.append("No closing record: the run is going on, or was killed. This is what it had written.")
     if run.damaged:
         notes.append(f"{run.damaged} damaged line(s) in metrics.jsonl were left out.")
     return notes
-
-
-def _advice(kind: str) -> tuple[Advice, ...]:
-    known = () if kind == "not decidable" else ADVICE.items()
-    return next((found for name, found in known if name == kind), ())
 
 
 def _others(run: Run, summary: Summary) -> list[Other]:
     """Verdicts at the taps that the card does not speak of."""
     verdicts = run.last("verdicts") or {}
     return [
-        Other(tap, style_of(str(found.get("kind"))), found.get("why") or "")
+        Other(tap, style_of(str(found.get("kind"))), as_sentence(found.get("why") or ""))
         for tap, found in verdicts.items()
         if tap != summary.tap
     ]
@@ -126,11 +114,7 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
         Tile("Normalized std (level)", number(summary.level), f"{summary.tap}; 1 is isotropic"),
         Tile("Effective rank", f"{number(summary.rank)} / {count(d)}", noise),
         Tile("k-NN top-1", accuracies, f"untrained → last; k = {knn.get('k')}" if knn else "no labels"),
-        *(
-            [Tile("Linear top-1", percent(linear), "online probe, held-out images")]
-            if linear is not None
-            else []
-        ),
+        *[Tile("Linear top-1", percent(linear), "online probe, held-out images")] * (linear is not None),
         Tile("Speed", count(summary.images_per_second), "images per second"),
         Tile("Watching", percent(summary.share_watching), "of the time spent"),
     ]
@@ -160,20 +144,6 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
             figures.rank_difference(run),
             *figures.predictor(run),
         ),
-        section(
-            "Diagnostics",
-            figures.over_epochs(
-                run,
-                "local_dimension",
-                "Local dimension",
-                "Around every image, by its nearest neighbours. Dashed: isotropic noise.",
-            ),
-            figures.over_epochs(
-                run,
-                "lidar",
-                "LiDAR",
-                "Rank of what tells images apart, against how two views of one differ. Dashed: noise.",
-            ),
-        ),
+        section("Diagnostics", *(figures.over_epochs(run, *words) for words in DIAGNOSTICS)),
     ]
     return [found for found in sections if found.cards]

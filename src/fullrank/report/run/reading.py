@@ -44,7 +44,7 @@ class Run:
 
     Args:
         path: the run directory.
-        config, environment: what their files say; empty where those are missing or cut.
+        config, environment: contents of their files; empty where those are missing or cut.
         steps, epochs: the records of `metrics.jsonl`, in order, without those that a resumed run overtook.
         end: the closing record, or None while the run goes on (or where it was killed).
         damaged: how many lines before the last one are no JSON object.
@@ -146,9 +146,6 @@ class Run:
 
 def read_run(path: Path | str) -> Run:
     """Read a run directory, whatever state the run is in.
-
-    Args:
-        path: a directory that the training loop writes or wrote.
 
     Raises:
         UsageError: if there is no such directory or it holds no run.

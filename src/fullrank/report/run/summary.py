@@ -17,9 +17,6 @@ __all__ = ["Summary", "summarise", "what"]
 class Summary:
     """Standing of one run after the records taken so far.
 
-    Args:
-        name: what the run is called where it is shown.
-
     Example:
         >>> summary = Summary("simsiam")
         >>> summary.take(StepRecord(step=10, loss=-0.4, level={"projector": 0.9}))

@@ -70,12 +70,9 @@ class PlainLines(Quiet):
     def start(self, config: Record, total_steps: int) -> None:
         """Write what is about to run."""
         self.total_steps, self.epochs = total_steps, config.get("epochs")
-        knobs = [
-            f"{key.replace('_', ' ')} {config[key]}" for key in ("batch_size", "lr", "seed") if key in config
-        ]
-        self._write(
-            ", ".join([f"{what(config)}: {count(self.epochs)} epochs", f"{count(total_steps)} steps", *knobs])
-        )
+        begin = f"{what(config)}: {count(self.epochs)} epochs, {count(total_steps)} steps"
+        known = [key for key in ("batch_size", "lr", "seed") if key in config]
+        self._write(", ".join([begin, *(f"{key.replace('_', ' ')} {config[key]}" for key in known)]))
 
     def __call__(self, record: RunRecord) -> None:
         """Write a line where the record closes an epoch or the run."""
@@ -103,12 +100,6 @@ class LivePanel(Quiet):
 
     Args:
         console: the rich console to draw on; one on standard output by default.
-
-    Example:
-        >>> with LivePanel() as panel:  # doctest: +SKIP
-        ...     panel.start(config, total_steps=930)
-        ...     for record in train():
-        ...         panel(record)
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -196,11 +187,7 @@ class LivePanel(Quiet):
 
 
 def make_console(mode: str = "auto") -> Quiet:
-    """Create the listener for a mode of output.
-
-    Args:
-        mode: "live" for the panel, "plain" for lines, "quiet" and "json" for nothing,
-            "auto" for the panel on a terminal and lines elsewhere.
+    """Create the listener for a mode: "auto" is the panel on a terminal and lines elsewhere.
 
     Raises:
         UnknownNameError: if there is no such mode.
@@ -228,9 +215,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
     words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
     words.append(f"level {number(summary.level)}")
     if summary.rank is not None:
-        words.append(
-            f"rank {number(summary.rank)} (null {number(summary.rank_null)}, d {count(summary.width)})"
-        )
+        null = f"null {number(summary.rank_null)}, d {count(summary.width)}"
+        words.append(f"rank {number(summary.rank)} ({null})")
     if summary.knn is not None:
         words.append(f"k-NN {percent(summary.knn)}")
     if summary.linear is not None:

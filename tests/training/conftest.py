@@ -1,0 +1,39 @@
+"""Small convolutions on several threads wait for each other on a busy machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def processes() -> Callable[[Path, list[list[str]]], None]:
+    """Run a worker file side by side, once for each list of words."""
+
+    def run(worker: Path, calls: list[list[str]]) -> None:
+        env = os.environ | {"PYTHONPATH": f"{worker.parents[1]}:{os.environ.get('PYTHONPATH', '')}"}
+        started = [
+            subprocess.Popen(
+                [sys.executable, str(worker), *words], stderr=subprocess.PIPE, text=True, env=env
+            )
+            for words in calls
+        ]
+        for process in started:
+            errors = process.communicate(timeout=180)[1]
+            assert process.returncode == 0, errors
+
+    return run
