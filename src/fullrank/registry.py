@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 from fullrank.errors import UnknownNameError
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 
 

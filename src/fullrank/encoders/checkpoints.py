@@ -25,15 +25,6 @@ from fullrank.errors import DataError, UsageError
 from fullrank.networks.architecture import Built, build_by_name, build_by_shapes, load_strictly
 from fullrank.networks.backbones import Stem, build_backbone
 
-__all__ = [
-    "CHECKPOINT_SUFFIXES",
-    "find_prefixes",
-    "open_checkpoint",
-    "open_run_encoder",
-    "open_solo_folder",
-    "read_weights",
-]
-
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".pth.tar", ".tar", ".bin", ".safetensors")
 OWN_FORMAT = "fullrank-encoder"
 

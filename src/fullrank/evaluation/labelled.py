@@ -21,8 +21,6 @@ from fullrank.features.subject import EncoderSubject, StoredSubject, open_subjec
 from fullrank.images.sources import Source
 from fullrank.options import EvaluateOptions, OnProgress
 
-__all__ = ["Features", "Labelled", "open_features"]
-
 HELD_OUT = 0.2  # of one file without a test file
 LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms take their statistics from them
 

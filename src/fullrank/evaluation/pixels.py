@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["raw_pixel_knn"]
-
 
 def raw_pixel_knn(data: str = "shapes") -> float:
     """Accuracy of k-NN on the pixels of the held-out images of a labelled data set that fits into memory."""

@@ -11,8 +11,6 @@ import numpy as np
 from fullrank.errors import DataError, UnknownNameError
 from fullrank.features.tables import Indices, Stored
 
-__all__ = ["EMBEDDING_NAMES", "LABEL_NAMES", "as_labels", "choose_key", "is_label_name", "label_key"]
-
 EMBEDDING_NAMES = (
     *("embeddings", "embedding", "embeds", "embed", "features", "feature", "feats", "feat"),
     *("representations", "representation", "z", "x"),

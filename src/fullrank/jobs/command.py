@@ -17,16 +17,6 @@ from fullrank.errors import FullrankError, UsageError
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import run_pool
 
-__all__ = [
-    "command_of",
-    "grid",
-    "has_ended",
-    "remember",
-    "run_commands",
-    "slurm_settings",
-    "submit_commands",
-]
-
 FINE = (0, 3)  # exit codes: a run that was stopped because it collapsed is no failure
 
 

@@ -15,8 +15,6 @@ from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.recipes import load_recipe
 from fullrank.training.records import RunRecord
 
-__all__ = ["Job", "Notify", "Settings", "slug"]
-
 Settings = Mapping[str, Any]
 LARGE = 224  # pixels of images of unknown size
 

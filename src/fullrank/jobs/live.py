@@ -14,8 +14,6 @@ from rich.live import Live
 from fullrank.jobs.job import Job
 from fullrank.training.records import EpochRecord, RunRecord
 
-__all__ = ["LiveJobs", "Standing"]
-
 
 class _Summary(Protocol):
     def take(self, record: RunRecord, /) -> None: ...

@@ -18,8 +18,6 @@ from fullrank.training.loop import resume, train
 from fullrank.training.records import Listener
 from fullrank.training.run_dir import write_atomically
 
-__all__ = ["folder_of", "jobs_at_once", "result_of", "run_once"]
-
 
 def run_once(
     jobs: Sequence[Job], out: Path, at_once: int = 0, notify: Notify = lambda *_: None

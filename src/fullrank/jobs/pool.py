@@ -15,8 +15,6 @@ from typing import Any
 from fullrank.jobs.job import Job, Notify
 from fullrank.training.records import Listener, follow
 
-__all__ = ["Work", "cores", "run_pool", "share"]
-
 Work = Callable[[Job], str]
 """Does a job in the process that it is called in; returns what failed, in one line, or nothing."""
 

@@ -36,7 +36,8 @@ page, `lab.json` and the figures are the same for all. A whole `lab.py`:
 from importlib import import_module
 from pathlib import Path
 
-from fullrank.labs._common.lab import LABS, Job, Lab
+from fullrank.jobs.job import Job
+from fullrank.labs._common.lab import LABS, Lab
 
 __all__ = ["LABS", "Job", "Lab"]
 

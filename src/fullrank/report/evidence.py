@@ -10,8 +10,6 @@ from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.metrics import METRICS
 from fullrank.figures.style import VerdictStyle, number, typographic
 
-__all__ = ["COLUMNS", "MEANINGS", "OF_AUDIT", "OF_RUN", "EvidenceRow", "Other", "Tile", "evidence_rows"]
-
 MEANINGS = {
     "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",

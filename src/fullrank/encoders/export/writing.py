@@ -21,8 +21,6 @@ from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
 from fullrank.options import new_folder
 
-__all__ = ["FORMATS", "Exported", "Format", "export_encoder"]
-
 Format: TypeAlias = Literal["timm", "torchvision", "torch", "onnx"]
 FORMATS: tuple[Format, ...] = ("timm", "torchvision", "torch", "onnx")
 

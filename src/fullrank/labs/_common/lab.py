@@ -15,8 +15,6 @@ from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Results
 from fullrank.registry import Registry
 
-__all__ = ["LABS", "Job", "Lab", "Settings", "plan_jobs", "read_presets"]
-
 
 class Lab(ABC):
     """An experiment of a paper: subclass it, fill in what follows, and register it.

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from fullrank.errors import FullrankError, UnknownNameError, UsageError
 from fullrank.figures.style import BLUE, GREY, RED, duration, percent
+from fullrank.jobs.job import Job, Settings
 from fullrank.jobs.live import LiveJobs, Standing
 from fullrank.jobs.once import run_once
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, plan_jobs
+from fullrank.labs._common.lab import LABS, Lab, plan_jobs
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Results, finished
 from fullrank.report.run.summary import Summary

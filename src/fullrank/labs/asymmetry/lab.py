@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.claims import spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry import designs as designs

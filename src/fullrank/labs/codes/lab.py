@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import knn_end, last, linear_end
 from fullrank.labs.codes import measures as measures

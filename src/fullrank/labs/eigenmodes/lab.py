@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs.eigenmodes import deep as deep
 from fullrank.labs.eigenmodes import matrix as matrix

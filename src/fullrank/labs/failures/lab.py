@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import yaml
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results
 from fullrank.labs.failures.analysis import Exhibit, findings
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fullrank.encoders.hooks import FEATURES
 from fullrank.figures.style import count
 from fullrank.report.compare.arms import Arm, Comparison
-from fullrank.report.compare.subjects import FEATURES
-
-__all__ = ["cautions", "hints"]
 
 
 def cautions(comparison: Comparison) -> list[str]:

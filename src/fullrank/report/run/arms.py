@@ -15,8 +15,6 @@ from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import sparkline
 
-__all__ = ["arm_row", "arms_table", "arms_text", "run_line", "run_row"]
-
 COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 

@@ -14,8 +14,6 @@ from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
 
-__all__ = ["choices", "write_page"]
-
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
 DIAGNOSTICS = (
     ("local_dimension", "Local dimension", "Around every image, by its nearest neighbours. Dashed: noise."),

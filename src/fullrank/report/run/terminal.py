@@ -21,8 +21,6 @@ from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, what
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
-__all__ = ["MODES", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
-
 BAR = 18
 MODES = ("auto", "live", "plain", "quiet", "json")
 
