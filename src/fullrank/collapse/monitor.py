@@ -252,9 +252,10 @@ class CollapseMonitor:
 
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
         self._points[tap].gather()
+        pairs = None
         if tap in self._pairs:
             self._pairs[tap].gather()
-        pairs = self._views(tap) if tap in self._pairs else None
+            pairs = self._views(tap)
         return Panel.from_moments(tap, spectra, self._points[tap].rows, pairs)
 
     def _views(self, tap: str) -> tuple[Tensor, Tensor]:

@@ -60,12 +60,7 @@ def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
     Columns of a projection are no clusters: a rotation of the features, which changes nothing that a linear
     head sees, changes this. For comparing with published numbers only.
 
-    Args:
-        features: [n, d].
-        labels: integers [n]; below 0 means unlabelled, which is left out.
-
-    Raises:
-        UsageError: as `by_first_choice`.
+    Args and errors are those of `by_first_choice`.
 
     Example:
         >>> by_legacy_argmax(torch.eye(2), torch.tensor([0, 1])).origin

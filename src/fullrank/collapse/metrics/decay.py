@@ -33,9 +33,6 @@ def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.
     Returns:
         [d or k], rising to 1; None if the spectrum is zero.
 
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> cumulative_curve(np.array([3.0, 1.0]), dim=3).tolist()
         [0.75, 1.0, 1.0]
