@@ -216,9 +216,7 @@ def knn_predict(
     The weighting is that of Wu et al. (1805.01978), section 3.4, which DINO and solo-learn share.
 
     Args:
-        queries: features [m, d].
-        bank: features [n, d] of labelled images.
-        bank_labels: int64 [n]; those below 0 are left out.
+        queries, bank, bank_labels: see `knn_scan`.
         k: neighbours; where the bank is smaller, all of it votes.
         temperature: of the weights, positive.
 

@@ -243,7 +243,7 @@ def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | Non
         At least 1; None where it would be infinite: more than 1 - share of the directions are lost.
 
     Raises:
-        UsageError: a share outside (0, 1]; not a vector, or values that are negative or not finite.
+        UsageError: a share outside (0, 1].
 
     Example:
         >>> condition_at(np.array([4.0, 2.0, 1.0, 0.0]), share=0.75)

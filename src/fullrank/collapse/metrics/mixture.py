@@ -249,7 +249,7 @@ def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
         [n, width] in [0, 1]; None without rows and where all numbers are the same.
 
     Raises:
-        UsageError: d above `width`; not a matrix, or rows that are not finite.
+        UsageError: d above `width`.
 
     Example:
         >>> scale_and_pad(torch.tensor([[1.0, 3.0]]), width=3).tolist()
