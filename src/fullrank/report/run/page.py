@@ -35,6 +35,7 @@ def write_page(run_dir: Path | str) -> Path:
     run = read_run(run_dir)
     summary = summarise(run)
     kinds = {summary.style.word} - {"not decidable"}
+    picture = run.path / "figures" / "views.png"
     text = render(
         "run.html.j2",
         title=what(run.config) if run.config else run.name,
@@ -50,7 +51,7 @@ def write_page(run_dir: Path | str) -> Path:
         advice=[item for kind, found in ADVICE.items() if kind in kinds for item in found],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
-        picture=data_uri(run.picture) if run.picture else "",
+        picture=data_uri(picture) if picture.is_file() else "",
         config=pairs(run.config),
         environment=pairs(run.environment),
     )

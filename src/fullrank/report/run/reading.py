@@ -89,12 +89,6 @@ class Run:
         """
         return next((value for record in reversed(self.epochs) if (value := getattr(record, name))), None)
 
-    @property
-    def picture(self) -> Path | None:
-        """Contact sheet of sampled views, where there is one."""
-        path = self.path / "figures" / "views.png"
-        return path if path.is_file() else None
-
     def measures(self, tap: str, name: str) -> list[Point]:
         """Values of a measure, of panels or diagnostics, at a tap over the epochs.
 

@@ -119,11 +119,6 @@ class Summary:
         """Share of the time that went into watching, known at the end."""
         return self.end.time.get("share_watching") if self.end else None
 
-    @property
-    def threshold(self) -> float | None:
-        """Below which level the verdict says complete, where the evidence tells it."""
-        return threshold_of(self.verdict)
-
     def measure(self, name: str, key: str = "value", tap: str | None = None) -> float | None:
         """One measure of the last panel: its value, or with `key="null"` its null."""
         measures: dict[str, Any] = (self.panels.get(tap or self.tap) or {}).get("measures") or {}

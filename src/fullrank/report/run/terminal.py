@@ -18,7 +18,7 @@ from rich.text import Text
 from fullrank.errors import UnknownNameError
 from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.report.run.reading import Record
-from fullrank.report.run.summary import Summary, what
+from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
 BAR = 18
@@ -179,7 +179,7 @@ class LivePanel(Quiet):
         return row
 
     def _level(self, tap: str, value: float | None) -> Text:
-        threshold = self.summary.threshold
+        threshold = threshold_of(self.summary.verdict)
         low = threshold is not None and value is not None and value < threshold
         return bar_text(value, value, RED if low else GREEN).append(f" {tap}")
 
