@@ -178,9 +178,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     """Read a run from its log; its encoder is not opened."""
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
-    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
-        summary.tap: _logged(run, summary, summary.tap)
-    }
+    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels}
     judged = summaries.pop(summary.tap, None) or _logged(run, summary, summary.tap)
     time = summary.end.time if summary.end else {}
     values = {

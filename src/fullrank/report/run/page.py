@@ -103,7 +103,8 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
     planned = run.config.get("epochs")
     knn = run.last("knn") or {}
     losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
-    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(summary.rank_null)}"
+    null = number(summary.measure("erank_centred", "null"))
+    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {null}"
     noise += f" at n = {count(n)}" if n else ""
     accuracies = f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–"
     of, linear = f"of {count(planned)} planned" if planned else f"{count(summary.step)} steps", summary.linear

@@ -41,7 +41,6 @@ class Run:
     """Run directory in memory; `read_run` makes it.
 
     Args:
-        path: the run directory.
         config, environment: contents of their files; empty where those are missing or cut.
         steps, epochs: the records of `metrics.jsonl`, in order, without those that a resumed run overtook.
         end: the closing record, or None while the run goes on (or where it was killed).

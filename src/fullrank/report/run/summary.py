@@ -104,11 +104,6 @@ class Summary:
         return self.measure("erank_centred")
 
     @property
-    def rank_null(self) -> float | None:
-        """Centred effective rank of isotropic noise of the same n and d."""
-        return self.measure("erank_centred", "null")
-
-    @property
     def width(self) -> int | None:
         """d at `tap`."""
         found: int | None = (self.panels.get(self.tap) or {}).get("d")
