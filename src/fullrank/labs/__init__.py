@@ -1,4 +1,4 @@
-"""The papers' experiments: each a short script over the rooms below, run by one command.
+"""The papers' experiments: short scripts over other packages, run by one command.
 
 A new lab is a folder here with a `lab.py` in it, and nothing else: `fullrank lab NAME`, `fullrank list labs`,
 the docs and the contract tests find it. It names its jobs and analyses their results; the process pool, the

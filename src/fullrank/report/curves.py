@@ -111,7 +111,7 @@ def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
 
 
 def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Cumulative curves of centred spectra with their AUC (Li, Efros and Pathak 2022), beside references."""
+    """Cumulative curves of centred spectra with AUC (2209.15007), and references."""
     arms = dict(zip(spectra, ARM_COLOURS, strict=False))
     shown = []
     for name, values in {**spectra, **references(n, d)}.items():

@@ -98,7 +98,7 @@ class Tile(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One metric of two embeddings, with what isotropic rows of the sizes of each read.
+    """One metric of two embeddings, each with its isotropic baseline at that size.
 
     It is clear ("yes") where the two 95 % intervals do not meet; a dash without intervals.
     """

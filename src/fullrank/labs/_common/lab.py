@@ -48,7 +48,7 @@ LABS: Registry[type[Lab]] = Registry("lab", group="fullrank.labs")
 
 
 def read_presets(lab: str) -> Mapping[str, Settings]:
-    """Presets in `presets.yaml` beside a lab's file, but for those that others refer to (`_name`)."""
+    """Presets in `presets.yaml` beside a lab's file, without shared bases (`_name`)."""
     found = yaml.safe_load(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
     return {name: settings for name, settings in found.items() if not name.startswith("_")}
 

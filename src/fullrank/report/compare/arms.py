@@ -27,7 +27,7 @@ NO_SETTING = frozenset({"seed", "out", "download", "log", "panels", "workers"})
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a comparison: the runs of one setting, or a single subject of any other kind."""
+    """One row of a comparison: the runs of one setting, or a single other subject."""
 
     name: str
     subjects: tuple[Subject, ...]

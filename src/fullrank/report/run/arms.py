@@ -20,7 +20,7 @@ COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 
 def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -> Table:
-    """A row for each arm; with `total_steps` also how far it is, and its loss where the console is wide.
+    """A row for each arm; `total_steps` adds progress, a wide console the loss.
 
     Example:
         >>> arms_table([Summary("simsiam")]).row_count

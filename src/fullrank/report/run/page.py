@@ -27,7 +27,7 @@ ENDED = {
 
 
 def write_page(run_dir: Path | str) -> Path:
-    """Write `report.html` of a run, finished or not, into its directory; returns the page's path.
+    """Write `report.html` into a run's directory, finished or not; return its path.
 
     Raises:
         UsageError: if it is no run directory.

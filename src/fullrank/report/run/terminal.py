@@ -178,7 +178,7 @@ class LivePanel(Quiet):
 
 
 def make_console(mode: str = "auto") -> Quiet:
-    """Create the listener for a mode: "auto" is the panel on a terminal and lines elsewhere.
+    """Create the listener for a mode; "auto": panel on a terminal, else lines.
 
     Raises:
         UnknownNameError: if there is no such mode.
