@@ -33,7 +33,6 @@ STYLES = {
     "cluster": VerdictStyle("cluster", "Cluster collapse", "◆", ORANGE),
     "intra-cluster": VerdictStyle("intra-cluster", "Intra-cluster collapse", "◆", ORANGE),
     "uniform-assignment": VerdictStyle("uniform-assignment", "Uniform-assignment collapse", "◆", ORANGE),
-    "not decidable": VerdictStyle("not decidable", "Not decidable", "○", GREY),
 }
 
 

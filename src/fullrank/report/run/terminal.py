@@ -18,7 +18,7 @@ from rich.text import Text
 from fullrank.errors import UnknownNameError
 from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
 from fullrank.report.run.reading import Record
-from fullrank.report.run.summary import Summary, what
+from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
 BAR = 18
@@ -49,9 +49,6 @@ class Quiet:
 
 class PlainLines(Quiet):
     """A plain line for each epoch and change of verdict, without escape codes.
-
-    Args:
-        stream: where to write; standard output by default.
 
     Example:
         >>> lines = PlainLines()
@@ -94,11 +91,7 @@ class PlainLines(Quiet):
 
 
 class LivePanel(Quiet):
-    """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict.
-
-    Args:
-        console: the rich console to draw on; one on standard output by default.
-    """
+    """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -179,7 +172,7 @@ class LivePanel(Quiet):
         return row
 
     def _level(self, tap: str, value: float | None) -> Text:
-        threshold = self.summary.threshold
+        threshold = threshold_of(self.summary.verdict)
         low = threshold is not None and value is not None and value < threshold
         return bar_text(value, value, RED if low else GREEN).append(f" {tap}")
 
@@ -213,8 +206,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
     words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
     words.append(f"level {number(summary.level)}")
     if summary.rank is not None:
-        null = f"null {number(summary.rank_null)}, d {count(summary.width)}"
-        words.append(f"rank {number(summary.rank)} ({null})")
+        null = number(summary.measure("erank_centred", "null"))
+        words.append(f"rank {number(summary.rank)} (null {null}, d {count(summary.width)})")
     if summary.knn is not None:
         words.append(f"k-NN {percent(summary.knn)}")
     if summary.linear is not None:
