@@ -23,7 +23,7 @@ from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, Ru
 
 __all__ = ["MODES", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
 
-BAR = 18
+BAR = 14
 MODES = ("auto", "live", "plain", "quiet", "json")
 
 
