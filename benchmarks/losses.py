@@ -16,7 +16,7 @@ import torch
 from measuring import Row, beside, in_turns
 
 from fullrank.methods import build_method
-from fullrank.methods.cplearn import cplearn_loss
+from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.networks.backbones import build_backbone
 from fullrank.networks.codes import SignDictionary
 from fullrank.training.memory import keep_freed_memory

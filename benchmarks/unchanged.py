@@ -29,9 +29,11 @@ TRAIN = (
 VIT = ("teacher_student",)  # its default backbone is a ViT; a narrow ResNet is not its subject
 VOLATILE = {
     "time", "seconds", "page", "out", "run", "path", "written", "trace", "file", "files", "platform",
-    "command", "versions", "share_watching", "elapsed", "date",
+    "command", "versions", "share_watching", "elapsed", "date", "images_per_second",
 }  # fmt: skip
 """Keys whose values are times and places."""
+RENAMED = {"study": "diagnostics", "study_every": "diagnostics_every"}
+"""Keys of earlier versions, and what they are called now."""
 
 
 def fullrank(*words: str, cwd: Path) -> str:
@@ -127,7 +129,7 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key not in VOLATILE:
-                yield from flat(inner, f"{path}/{key}")
+                yield from flat(inner, f"{path}/{RENAMED.get(key, key)}")
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from flat(inner, f"{path}/{index}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CollapseDetected", "DataError", "FullrankError", "UnknownNameError", "UsageError"]
-
 
 class FullrankError(Exception):
     """Something failed that is not the user's input. Exit code 1."""

@@ -9,26 +9,6 @@ from typing import Any, Literal, Self, TypeAlias
 
 from fullrank.errors import UnknownNameError, UsageError
 
-__all__ = [
-    "ClusterOptions",
-    "CompareOptions",
-    "EmbedOptions",
-    "EncoderOptions",
-    "EvaluateOptions",
-    "ExportOptions",
-    "FinetuneOptions",
-    "KnnOptions",
-    "LinearOptions",
-    "Names",
-    "Numbers",
-    "OnProgress",
-    "Options",
-    "SubjectOptions",
-    "new_folder",
-    "split_names",
-    "split_numbers",
-]
-
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how far it is, and how far it goes (0: not known)."""
 

@@ -12,8 +12,6 @@ from typing import Any, Generic, TypeVar
 
 from fullrank.errors import FullrankError, UnknownNameError, UsageError
 
-__all__ = ["Registry", "discover"]
-
 T = TypeVar("T")
 
 

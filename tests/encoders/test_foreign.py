@@ -25,7 +25,7 @@ from encoders.foreign_layouts import (
     under,
     vit,
 )
-from fullrank.encoders.checkpoint_layouts import find_prefixes
+from fullrank.encoders.checkpoints import find_prefixes
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import UsageError
 

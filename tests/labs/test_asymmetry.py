@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from fullrank.jobs.job import Job
 from fullrank.jobs.once import run_once
-from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import finished
 from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry.halves import HALVES

@@ -13,8 +13,8 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from fullrank.errors import UsageError
+from fullrank.jobs.job import Job
 from fullrank.labs import LABS
-from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.labs.codes.measures import cosines_by_class, loss_floor, of_codes, standardised_covariance

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fullrank.jobs.job import Job
 from fullrank.labs import LABS
-from fullrank.labs._common.lab import Job
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.eigenmodes.deep import half_times
 from fullrank.labs.eigenmodes.lab import Eigenmodes

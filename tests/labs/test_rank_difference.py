@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from fullrank.jobs.job import Job
 from fullrank.jobs.once import run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.lab import Job, plan_jobs
+from fullrank.labs._common.lab import plan_jobs
 from fullrank.labs._common.results import Result, finished
 from fullrank.labs.rank_difference.branches import along, branches, rank, spectral_filter
 from fullrank.labs.rank_difference.lab import FILTERS, RankDifference

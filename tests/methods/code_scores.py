@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.methods.cplearn import cplearn_loss
+from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.networks.codes import SignDictionary
 
 

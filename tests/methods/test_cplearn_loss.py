@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from fullrank.methods import _cplearn_loss as blockwise
-from fullrank.methods.cplearn import cplearn_loss
+from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.networks import codes
 from fullrank.networks.codes import SignDictionary
 from methods.code_scores import plain_loss

@@ -18,8 +18,6 @@ from fullrank.options import Names, Numbers, OnProgress
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["What", "make_console", "parse", "showing_progress"]
-
 T = TypeVar("T")
 What: TypeAlias = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
 

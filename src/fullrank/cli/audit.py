@@ -61,9 +61,10 @@ def run(words: Sequence[str]) -> int:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
     out = place(args)
+    from fullrank.features.store import main_tap
     from fullrank.report.audit.page import as_object, write_audit
     from fullrank.report.audit.terminal import print_audit
-    from fullrank.report.audit.view import Against, main_tap
+    from fullrank.report.audit.view import Against
     from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()

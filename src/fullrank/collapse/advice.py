@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from fullrank.collapse.verdict import Kind
 
-__all__ = ["ADVICE", "Advice"]
-
 
 class Advice(NamedTuple):
     """One likely mechanism.

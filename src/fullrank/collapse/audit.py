@@ -27,8 +27,6 @@ from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
-__all__ = ["Audit", "AuditMetric", "RowSource", "RowsInMemory", "audit"]
-
 SAMPLE, CODE_SAMPLE = 2048, 256
 CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
 RESAMPLES = 20

@@ -21,8 +21,6 @@ from fullrank.collapse.metrics._spectrum import isotropic_singular_values
 from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, unit_rows
 
-__all__ = ["REFERENCES", "baseline", "isotropic_singular_values"]
-
 REFERENCES = ("isotropic", "power-law")
 SEED = 20250101
 

@@ -16,8 +16,6 @@ from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.panel import Measure
 from fullrank.collapse.predictor import PredictorSpectrum, predictor_spectrum
 
-__all__ = ["Diagnostics", "diagnose"]
-
 FROM, THROUGH = "projector", "predictor"
 WIDEST = 512  # a predictor whose eigenvectors are computed: they cost the cube of its width
 

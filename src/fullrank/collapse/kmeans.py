@@ -21,15 +21,6 @@ from torch import Tensor
 from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 
-__all__ = [
-    "KMeans",
-    "in_fixed_order",
-    "kmeans",
-    "processor_has_bfloat16",
-    "sample_kmeans",
-    "squared_distances",
-]
-
 ROWS = 2048  # at a time, so that they are still in the cache when they are summed
 SAMPLE = 64  # times k rows make the first sample
 LOOSE = 10.0  # times the tolerance will do on a sample

@@ -14,18 +14,6 @@ from torch import Tensor
 
 from fullrank.errors import UsageError
 
-__all__ = [
-    "Moments",
-    "RowSums",
-    "all_finite",
-    "centred_rows",
-    "check_rows",
-    "finite_rows",
-    "in_group",
-    "moments_of",
-    "unit_rows",
-]
-
 _CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
 _BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
 

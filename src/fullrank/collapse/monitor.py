@@ -27,8 +27,6 @@ from fullrank.collapse.trend import warnings
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
-__all__ = ["CODES", "CollapseMonitor", "Report"]
-
 CODES = "codes"
 """The tap that holds scores over codes: their use is measured, not their spectrum."""
 

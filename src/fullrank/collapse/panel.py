@@ -14,8 +14,6 @@ from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics.clusters import tight_clusters
 from fullrank.collapse.moments import Moments
 
-__all__ = ["Measure", "Panel"]
-
 CLUSTER_POINTS = 1024  # linking them costs their square; ten rows a cluster show it
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from fullrank.collapse.moments import check_rows
 from fullrank.errors import UsageError
 
-__all__ = ["PredictorSpectrum", "predictor_spectrum"]
-
 TRACE = 0.9999  # directions that hold this share of the trace are looked at; the rest is noise
 
 

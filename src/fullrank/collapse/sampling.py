@@ -15,8 +15,6 @@ from torch import Tensor
 
 from fullrank.collapse.moments import check_rows, in_group
 
-__all__ = ["Reservoir", "row_keys", "smallest"]
-
 
 class Reservoir:
     """A uniform sample, without replacement, of at most `capacity` rows of a stream.

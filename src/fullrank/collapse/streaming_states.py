@@ -18,8 +18,6 @@ from fullrank.collapse.moments import Moments, finite_rows
 from fullrank.collapse.sampling import row_keys, smallest
 from fullrank.errors import UnknownNameError, UsageError
 
-__all__ = ["BASES", "CollapseMetric"]
-
 
 class CollapseMetric(TorchMetric):
     """One metric as streaming state.

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UsageError
 
-__all__ = ["Thresholds"]
-
 
 @dataclass(frozen=True)
 class Thresholds:

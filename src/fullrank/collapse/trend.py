@@ -9,8 +9,6 @@ from itertools import pairwise
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds
 
-__all__ = ["warnings"]
-
 LOOK_BACK = 4  # panels, this one included
 LOOK_AHEAD = 3
 

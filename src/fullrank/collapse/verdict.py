@@ -17,8 +17,6 @@ from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.thresholds import Thresholds
 
-__all__ = ["Evidence", "Kind", "Verdict", "judge", "judge_codes"]
-
 Kind = Literal[
     "complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment", "healthy", "not decidable"
 ]

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.architecture import Built
 
-__all__ = ["IMAGENET", "Channels", "Encoder", "find_taps", "first_line", "make_encoder", "tap_module"]
-
 Channels: TypeAlias = tuple[float, float, float]
 IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.errors import UsageError
 
-__all__ = ["FEATURES", "Tokens", "pool", "take_taps", "which_taps"]
-
 FEATURES = "features"
 """The tap of what the whole network puts out."""
 

@@ -20,15 +20,6 @@ from fullrank.encoders.encoder import IMAGENET, Encoder, first_line, make_encode
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
 
-__all__ = [
-    "from_hugging_face",
-    "from_timm",
-    "from_timm_folder",
-    "from_torchvision",
-    "read_json",
-    "torchvision_names",
-]
-
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 

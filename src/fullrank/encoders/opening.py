@@ -27,8 +27,6 @@ from fullrank.encoders.libraries import (
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 
-__all__ = ["is_encoder", "open_encoder"]
-
 
 def open_encoder(
     spec: str | Path,

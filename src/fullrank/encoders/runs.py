@@ -21,16 +21,6 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.run_dir import RunDir
 
-__all__ = [
-    "METHOD_TAPS",
-    "EveryTap",
-    "encoder_header",
-    "open_with_taps",
-    "own_data",
-    "own_run",
-    "read_header",
-]
-
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
 

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from fullrank.errors import DataError
 
-__all__ = ["StoredObject", "load_torch_file", "named_tensors"]
-
 
 class StoredObject:
     """A stand-in for an object beside tensors: settings of a script.

@@ -28,8 +28,6 @@ from fullrank.training.optim import LARS
 from fullrank.training.setup import CropViews, generator_of
 from fullrank.views import View, Views, image_ops
 
-__all__ = ["Trained", "classifier_result", "labelled_only", "open_encoder_and_images", "train_classifier"]
-
 
 def open_encoder_and_images(what: str | Path, options: EvaluateOptions) -> tuple[Encoder, Data]:
     """Open an encoder and labelled images to train a classifier on."""

@@ -11,8 +11,6 @@ from fullrank.evaluation.result import EvaluationResult, of_features
 from fullrank.options import ClusterOptions, OnProgress
 from fullrank.probes.clusters import by_first_choice, by_kmeans, by_legacy_argmax
 
-__all__ = ["evaluate_cluster"]
-
 
 def evaluate_cluster(
     what: str | Path | Features,

@@ -13,8 +13,6 @@ from fullrank.probes.knn import KS, knn_probe
 from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
 from fullrank.probes.neighbours import Metric
 
-__all__ = ["evaluate_knn"]
-
 
 def evaluate_knn(
     what: str | Path | Features,

@@ -21,8 +21,6 @@ from fullrank.features.subject import EncoderSubject, StoredSubject, open_subjec
 from fullrank.images.sources import Source
 from fullrank.options import EvaluateOptions, OnProgress
 
-__all__ = ["Features", "Labelled", "open_features"]
-
 HELD_OUT = 0.2  # of one file without a test file
 LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms take their statistics from them
 
@@ -55,7 +53,7 @@ class Features:
 def open_features(
     what: str | Path | Features, options: EvaluateOptions, on_progress: OnProgress | None = None
 ) -> Features:
-    """Open or compute labelled features; those that are open already are returned as they are.
+    """Open or compute labelled features; open ones are returned as they are.
 
     Example:
         >>> import tempfile

@@ -14,8 +14,6 @@ from fullrank.evaluation.result import EvaluationResult, of_features, result_fol
 from fullrank.options import LinearOptions, OnProgress, split_numbers
 from fullrank.probes.logistic import CS, logistic_probe
 
-__all__ = ["evaluate_linear", "linear"]
-
 
 def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> EvaluationResult:
     """Multinomial logistic regression, the penalty chosen on held-out training rows.

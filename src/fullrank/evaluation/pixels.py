@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["raw_pixel_knn"]
-
 
 def raw_pixel_knn(data: str = "shapes") -> float:
-    """Accuracy of k-NN on the pixels of the held-out images of a labelled data set that fits into memory."""
+    """k-NN accuracy on raw held-out pixels; the labelled data must fit into memory."""
     import torch
 
     from fullrank.images.opening import open_data

@@ -8,8 +8,6 @@ from typing import Literal
 
 from fullrank.training.schedules import epoch_cosine
 
-__all__ = ["FINETUNING", "PROTOCOLS", "Protocol"]
-
 
 @dataclass(frozen=True)
 class Protocol:

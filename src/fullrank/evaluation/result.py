@@ -18,8 +18,6 @@ from fullrank.encoders.runs import own_run
 from fullrank.evaluation.labelled import Features
 from fullrank.training.run_dir import write_atomically
 
-__all__ = ["EvaluationResult", "Probe", "of_features", "result_folder"]
-
 Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
 
 

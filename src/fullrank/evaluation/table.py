@@ -18,8 +18,6 @@ from fullrank.options import ClusterOptions, EvaluateOptions, KnnOptions, OnProg
 from fullrank.training.records import EpochRecord, parse_record
 from fullrank.training.run_dir import RunDir
 
-__all__ = ["EncoderRow", "encoders", "evaluate_all"]
-
 
 @dataclass(frozen=True)
 class EncoderRow:

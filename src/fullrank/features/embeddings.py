@@ -45,8 +45,6 @@ from fullrank.features.labels import label_values
 from fullrank.features.parquet_rows import open_parquet_rows
 from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
 
-__all__ = ["EMBEDDING_SUFFIXES", "Rows", "is_zarr", "open_embeddings", "shards_in"]
-
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
 _PARQUET = (".parquet", ".pq")

@@ -20,9 +20,6 @@ from fullrank.images.sources import Indices, LazySource, MemorySource, Source
 from fullrank.options import OnProgress
 from fullrank.views import VIEWS, Params, Views, image_ops
 
-__all__ = ["Augmentation", "Embedded", "augmented_batches", "embed_images", "embed_whole", "part_of"]
-
-
 BLOCK = 256  # images whose views are sampled together; an image's place in the source decides its block
 
 

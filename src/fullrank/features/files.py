@@ -27,18 +27,6 @@ from fullrank.features.tables import (
     to_rows,
 )
 
-__all__ = [
-    "ArrayFile",
-    "OpenedTable",
-    "existing",
-    "read_hdf5",
-    "read_npy",
-    "read_npz",
-    "read_safetensors",
-    "read_torch",
-    "read_zarr",
-]
-
 
 @dataclass
 class OpenedTable:

@@ -11,16 +11,6 @@ import numpy as np
 from fullrank.errors import DataError, UnknownNameError
 from fullrank.features.tables import Indices, Stored
 
-__all__ = [
-    "EMBEDDING_NAMES",
-    "LABEL_NAMES",
-    "as_labels",
-    "choose_key",
-    "is_label_name",
-    "label_key",
-    "listed",
-]
-
 EMBEDDING_NAMES = (
     *("embeddings", "embedding", "embeds", "embed", "features", "feature", "feats", "feat"),
     *("representations", "representation", "z", "x"),
@@ -72,7 +62,7 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
         others = [name for name in arrays if not is_label_name(name)]
         if len(others) == 1:
             return others[0]
-        raise DataError(f"{where} holds no matrix [n, d] of numbers: {listed(arrays)}")
+        raise DataError(f"{where} holds no matrix [n, d] of numbers: {_listed(arrays)}")
     usual = [name for name in matrices if re.split(r"[/.]", name)[-1].lower() in EMBEDDING_NAMES]
     if len(usual) == 1:
         return usual[0]
@@ -80,9 +70,9 @@ def choose_key(where: str, arrays: Mapping[str, Stored], key: str | None) -> str
     if sum(name.endswith(("weight", "bias", "running_mean")) for name in arrays) > len(arrays) / 2:
         raise DataError(
             f"{where} holds the weights of a model, not embeddings: give it as a model, with --data; "
-            f"among them are {listed(several)}"
+            f"among them are {_listed(several)}"
         )
-    raise DataError(f"{where} holds several matrices; choose one with --key: {listed(several)}")
+    raise DataError(f"{where} holds several matrices; choose one with --key: {_listed(several)}")
 
 
 def label_key(arrays: Mapping[str, Stored], chosen: str, n: int) -> str | None:
@@ -144,7 +134,6 @@ def as_labels(where: str, values: Any) -> Indices:
     return array.astype(np.int64)
 
 
-def listed(arrays: Mapping[str, Stored]) -> str:
-    """The names of arrays with their shapes, the first few of them, for a message."""
+def _listed(arrays: Mapping[str, Stored]) -> str:
     shown = [f"{name} {stored}" for name, stored in list(arrays.items())[:SHOWN]]
     return ", ".join(shown) + (f", and {len(arrays) - SHOWN} more" if len(arrays) > SHOWN else "")

@@ -14,8 +14,6 @@ from fullrank.features.files import existing, read_npz, read_safetensors
 from fullrank.features.keys import LABEL_NAMES, as_labels, is_label_name
 from fullrank.features.tables import Indices
 
-__all__ = ["LABEL_SUFFIXES", "label_values", "open_labels"]
-
 LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".safetensors")
 
 

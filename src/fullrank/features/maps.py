@@ -18,8 +18,6 @@ from fullrank.features.embeddings import Rows
 from fullrank.features.subject import StoredSubject, kind_of, open_subject
 from fullrank.options import SubjectOptions
 
-__all__ = ["FeatureMap", "Points", "Reduction", "map_features", "read_features", "write_csv"]
-
 Reduction: TypeAlias = Literal["pca", "umap"]
 
 

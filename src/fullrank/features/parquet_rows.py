@@ -16,8 +16,6 @@ from fullrank.features.files import OpenedTable
 from fullrank.features.keys import EMBEDDING_NAMES, is_label_name
 from fullrank.features.tables import Indices, Stored, Table, check_matrix, to_rows
 
-__all__ = ["open_parquet_rows"]
-
 MOST_AT_ONCE = 1 << 20  # numbers in a batch of parquet, which takes several times their size to decode
 
 

@@ -33,8 +33,6 @@ from fullrank.features.store import (
     read_manifest,
 )
 
-__all__ = ["StoreWriter"]
-
 RECORD_SECONDS = 1.0  # between two records of the progress: each waits for the disk
 
 

@@ -35,22 +35,6 @@ from fullrank.encoders.encoder import first_line
 from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import DataError, UnknownNameError
 
-__all__ = [
-    "INDICES",
-    "LABELS",
-    "LAYOUTS",
-    "MANIFEST",
-    "SPLITS",
-    "Column",
-    "Layout",
-    "Stored",
-    "is_stored",
-    "main_tap",
-    "open_stored",
-    "partial_folder",
-    "read_manifest",
-]
-
 SPLITS = ("train", "test")
 MANIFEST = "embed.json"
 LABELS, INDICES = "labels", "indices"

@@ -17,8 +17,6 @@ from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
 from fullrank.options import EncoderOptions, SubjectOptions
 
-__all__ = ["EncoderSubject", "Kind", "StoredSubject", "kind_of", "open_encoder_subject", "open_subject"]
-
 Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
 
 

@@ -16,17 +16,6 @@ from torch import Tensor
 
 from fullrank.errors import DataError
 
-__all__ = [
-    "Indices",
-    "MemoryTable",
-    "RangeTable",
-    "Shards",
-    "Stored",
-    "Table",
-    "check_matrix",
-    "to_rows",
-]
-
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 _MOST_AT_ONCE = 1 << 22  # elements that one reading of wanted rows may span: 16 MB of float32

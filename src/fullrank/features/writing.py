@@ -23,8 +23,6 @@ from fullrank.images.sources import Source
 from fullrank.options import EmbedOptions, OnProgress, split_names
 from fullrank.views import VIEWS
 
-__all__ = ["Written", "processes", "write_features"]
-
 
 @dataclass(frozen=True)
 class Written:

@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Dots", "Figure", "Heat", "Image", "Lines", "Series", "Table", "curve", "numbers_of"]
-
 Number: TypeAlias = float | None
 
 

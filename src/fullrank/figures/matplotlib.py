@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["FORMATS", "plot", "plot_panels", "save", "write_figures"]
-
 FORMATS = ("svg", "pdf", "png")
 COLUMN = 3.4  # inches: one column of a paper of two
 MOST_NAMES = 11  # in a legend: more would hide the curves

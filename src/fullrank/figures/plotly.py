@@ -13,8 +13,6 @@ from fullrank.figures.style import BLUE, GREY, PALETTE
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["plot", "plot_choices"]
-
 ROW = 34  # pixels that an arm takes among dots
 SYMBOLS = {"diamond": "diamond-open", "bar": "line-ew-open"}
 WORDS = {"size": 11, "color": GREY}

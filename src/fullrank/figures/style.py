@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ARM_COLOURS", "GREY", "PALETTE", "VerdictStyle", "colours_of", "number", "style_of", "tap_colour"]
-
 # Okabe and Ito's hues, set to a lightness that reads on white and on near-black alike.
 BLUE, ORANGE, GREEN, PURPLE = "#2b7bba", "#d9730d", "#12997a", "#b0569b"
 OCHRE, CYAN, RED, GREY = "#b58900", "#2f9fb3", "#d1495b", "#7f8a96"

@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from fullrank.errors import DataError
 from fullrank.images.decoding import fit
 
-__all__ = ["CentreCrop", "Crop", "LazyLoader", "Loader", "MemoryLoader", "Wanted", "corrupt_line"]
-
 Crop: TypeAlias = Callable[[Tensor, int, int, int], list[Tensor]]
 """Cuts the views of one image: (image uint8 [3, h, w], index, epoch, position) to uint8 [3, s, s] for each
 view.
@@ -65,7 +63,7 @@ class MemoryLoader:
             yield indices, self.crop(chosen, 0, wanted.epoch, 0)
 
 
-class Encoded(Protocol):
+class _Encoded(Protocol):
     """Images that `LazyLoader` can decode: a `LazySource`."""
 
     @property
@@ -88,7 +86,7 @@ class LazyLoader:
     the place of each, else they are left out. Without `workers`, this process decodes.
     """
 
-    def __init__(self, source: Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
+    def __init__(self, source: _Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
         self.source = source
         self.corrupt: set[int] = set()
         self._plan = _Plan()
@@ -144,7 +142,7 @@ class _Decoded(NamedTuple):
 
 
 class _Images(Dataset[_Decoded]):
-    def __init__(self, source: Encoded, crop: Crop, attempts: int) -> None:
+    def __init__(self, source: _Encoded, crop: Crop, attempts: int) -> None:
         self.source, self.crop, self.attempts = source, crop, attempts
 
     def __getitem__(self, wanted: tuple[int, int, int]) -> _Decoded:

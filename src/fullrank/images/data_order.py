@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from fullrank.errors import DataError, UsageError
 
-__all__ = ["DataOrder", "OrderKind", "batches", "load_ordering"]
-
 Indices: TypeAlias = npt.NDArray[np.int64]
 OrderKind: TypeAlias = Literal["iid", "single-pass", "cumulative", "last-fraction", "hybrid"]
 

@@ -12,8 +12,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["IMAGE_SUFFIXES", "Encoded", "decode", "fit", "header_size"]
-
 Encoded: TypeAlias = bytes | Path | np.ndarray
 """An image file's bytes, its path, or pixels already decoded: uint8 [3, h, w]."""
 

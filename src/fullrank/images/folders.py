@@ -12,8 +12,6 @@ from fullrank.errors import DataError
 from fullrank.images.decoding import IMAGE_SUFFIXES
 from fullrank.images.sources import LazySource
 
-__all__ = ["HELD_OUT_NAMES", "Files", "open_image_folder"]
-
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 """Splits that are held out: the first there is, so that a test split beside it stays unseen."""
 

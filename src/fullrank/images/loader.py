@@ -13,8 +13,6 @@ from fullrank.images.data_order import DataOrder, batches
 from fullrank.images.prefetch import Batch
 from fullrank.images.sources import Indices, Source
 
-__all__ = ["Batches", "Crop", "evaluation_batches"]
-
 
 class Batches:
     """Training set cut into batches, every epoch in an order from seed and epoch.

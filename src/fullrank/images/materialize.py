@@ -18,8 +18,6 @@ from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size
 from fullrank.images.sources import Indices, LazySource, MemorySource, Source
 
-__all__ = ["materialize"]
-
 T = TypeVar("T")
 
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at

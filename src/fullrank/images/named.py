@@ -19,8 +19,6 @@ from fullrank.images.sources import Channels, MemorySource, Source
 from fullrank.images.torchvision_layout import open_cifar, open_stl10
 from fullrank.registry import Registry
 
-__all__ = ["DATA", "NamedData", "open_folder", "open_named"]
-
 Split: TypeAlias = tuple[Source, Source | None]
 """Training images, and held-out ones where the data set has such a split."""
 

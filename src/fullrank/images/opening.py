@@ -12,8 +12,6 @@ from fullrank.images.materialize import materialize
 from fullrank.images.named import DATA, open_folder, open_named
 from fullrank.images.sources import Data, LazySource, MemorySource, Source
 
-__all__ = ["data_root", "open_data"]
-
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 10_000  # where a data set has no such split of its own
 
 

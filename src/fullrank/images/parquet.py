@@ -13,8 +13,6 @@ from fullrank.errors import DataError
 from fullrank.images.folders import HELD_OUT_NAMES
 from fullrank.images.sources import Indices, LazySource
 
-__all__ = ["ParquetRows", "find_parquet", "open_parquet"]
-
 READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
 LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")

@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "prefetch"]
-
 Batch: TypeAlias = tuple[int, tuple[Tensor, Tensor | list[Tensor]]]
 """As `Batches.epoch` gives them: step, indices on the CPU, and images or the list of their views."""
 

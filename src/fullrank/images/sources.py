@@ -15,8 +15,6 @@ from fullrank.errors import DataError, UsageError
 from fullrank.images.batch_loaders import CentreCrop, Crop, LazyLoader, Loader, MemoryLoader
 from fullrank.images.decoding import Encoded, decode, fit
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Data", "Items", "LazySource", "MemorySource", "Source"]
-
 Channels: TypeAlias = tuple[float, float, float]
 Indices: TypeAlias = npt.NDArray[np.int64]
 

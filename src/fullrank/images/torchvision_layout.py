@@ -11,8 +11,6 @@ import torch
 from fullrank.errors import DataError
 from fullrank.images.sources import Indices, LazySource, MemorySource
 
-__all__ = ["open_cifar", "open_stl10"]
-
 STL_BYTES = 3 * 96 * 96  # of one image
 
 
@@ -96,4 +94,5 @@ class StlRows:
         return pixels.reshape(3, 96, 96).transpose(0, 2, 1)
 
     def where(self, i: int) -> str:
+        """Name of an image for messages."""
         return f"stl10 image {i}"

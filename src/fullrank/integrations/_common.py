@@ -10,8 +10,6 @@ from torch import Tensor
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 
-__all__ = ["OnCollapse", "Taps", "Watch", "logged"]
-
 Taps = Callable[[Any, Any], Mapping[str, Tensor]]
 OnCollapse = Literal["warn", "stop"]
 

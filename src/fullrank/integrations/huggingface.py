@@ -18,8 +18,6 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.integrations._common import OnCollapse, Taps, Watch, logged
 
-__all__ = ["trainer_callback"]
-
 
 def trainer_callback(
     batches: Iterable[Any],

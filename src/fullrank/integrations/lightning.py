@@ -17,8 +17,6 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.integrations._common import OnCollapse, Taps, Watch, logged
 
-__all__ = ["lightning_callback"]
-
 
 def lightning_callback(
     taps: Taps,

@@ -22,8 +22,6 @@ from fullrank.networks.correlation import averaged_correlation
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 
-__all__ = ["ClosedFormConfig", "ClosedFormMethod"]
-
 
 @dataclass(frozen=True)
 class ClosedFormConfig(MomentumConfig):

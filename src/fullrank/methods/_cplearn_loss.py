@@ -16,8 +16,6 @@ from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
 
-__all__ = ["cplearn_loss"]
-
 ELEMENTS = 1 << 21  # of a block of scores; what is made of them then stays in the processor's cache
 
 

@@ -11,8 +11,6 @@ from fullrank.methods._two_branch import TwoBranchConfig
 from fullrank.networks.processes import gather_rows
 from fullrank.networks.spectral_filter import FilterType, filter_rows, right_singular
 
-__all__ = ["FilterConfig", "filtered_pair"]
-
 
 @dataclass(frozen=True)
 class FilterConfig(TwoBranchConfig):

@@ -14,8 +14,6 @@ from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
 
-__all__ = ["BarlowTwins", "barlow_loss"]
-
 Standardise = Literal["batchnorm", "unbiased"]
 
 

@@ -13,8 +13,6 @@ from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
-__all__ = ["BYOL", "byol_loss"]
-
 
 def byol_loss(
     p: PerView, z: PerView, distance: str = "cosine", view_pairs: ViewPairs = ViewPairs()

@@ -18,8 +18,6 @@ from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
 
-__all__ = ["CPLearn", "cplearn_loss", "cplearn_temperature"]
-
 
 def cplearn_temperature(f: int, c: int, n: int, eps: float = 1e-8) -> float:
     """tau = f / (sqrt(n) log((1 - eps (c - 1)) / eps)), of the theory (2410.04959).

@@ -15,8 +15,6 @@ from fullrank.networks.heads import mlp
 from fullrank.networks.prototypes import Prototypes, prototype_scores
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
 
-__all__ = ["DINO", "dino_loss", "teacher_temperature"]
-
 
 def dino_loss(
     p: PerView,

@@ -14,8 +14,6 @@ from fullrank.methods._contrast import info_nce
 from fullrank.methods._two_branch import over_pairs
 from fullrank.networks.processes import from_first_process
 
-__all__ = ["DirectCLR", "directclr_loss"]
-
 
 def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
     """Mean InfoNCE over sets of channels and ordered pairs of views, at least 0.

@@ -10,8 +10,6 @@ from fullrank.methods._base import register
 from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
 from fullrank.networks.correlation import copied_predictor
 
-__all__ = ["DirectCopy"]
-
 
 @register("directcopy")
 class DirectCopy(ClosedFormMethod):

@@ -16,8 +16,6 @@ from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes
 
-__all__ = ["Distill", "distill_loss"]
-
 LEAST_STD = 1e-6  # a feature that is constant, as many of a random ReLU network's are, stays zero
 
 

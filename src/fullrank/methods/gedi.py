@@ -14,8 +14,6 @@ from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 
-__all__ = ["GEDI", "gedi_loss"]
-
 
 @in_full_precision
 def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:

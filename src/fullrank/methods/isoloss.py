@@ -12,8 +12,6 @@ from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
 from fullrank.networks.correlation import copied_predictor, spectral_predictor
 from fullrank.networks.precision import in_full_precision
 
-__all__ = ["IsoLoss", "isoloss_cosine", "isoloss_euclidean"]
-
 
 @in_full_precision
 def isoloss_cosine(z: Tensor, p: Tensor, energy: Tensor, t: Tensor) -> Tensor:

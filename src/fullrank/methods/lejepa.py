@@ -16,8 +16,6 @@ from fullrank.methods._two_branch import small_crops
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes, world
 
-__all__ = ["LeJEPA", "epps_pulley", "lejepa_loss", "random_directions", "sigreg"]
-
 Combination = Literal["convex", "sum"]
 
 

@@ -12,8 +12,6 @@ from fullrank.methods._contrast import info_nce
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 
-__all__ = ["MoCoV3", "mocov3_loss"]
-
 
 def mocov3_loss(
     q: PerView, k: PerView, temperature: float = 0.2, view_pairs: ViewPairs = ViewPairs()

@@ -16,8 +16,6 @@ from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.queue import Queue
 
-__all__ = ["NNSiam", "nearest"]
-
 
 @torch.no_grad()
 @in_full_precision

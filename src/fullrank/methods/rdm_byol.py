@@ -12,8 +12,6 @@ from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
-__all__ = ["RDMBYOL"]
-
 
 @register("rdm_byol")
 class RDMBYOL(MomentumMethod):

@@ -12,8 +12,6 @@ from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
-__all__ = ["RDMSimSiam"]
-
 
 @register("rdm_simsiam")
 class RDMSimSiam(TwoBranchMethod):

@@ -13,8 +13,6 @@ from fullrank.methods._contrast import nt_xent
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.networks.processes import world
 
-__all__ = ["SimCLR"]
-
 
 @register("simclr")
 class SimCLR(OneBranchMethod):

@@ -13,8 +13,6 @@ from fullrank.methods._base import SIMSIAM_SGD, PerView, Step, ViewPairs, regist
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
-__all__ = ["SimSiam", "simsiam_loss"]
-
 
 def simsiam_loss(
     p: PerView, z: PerView, stop_gradient: bool = True, view_pairs: ViewPairs = ViewPairs()

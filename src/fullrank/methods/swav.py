@@ -18,8 +18,6 @@ from fullrank.networks.processes import gather_rows, own_rows
 from fullrank.networks.prototypes import Prototypes, prototype_scores
 from fullrank.networks.soft_targets import cross_entropy, sinkhorn
 
-__all__ = ["SwAV", "swav_loss"]
-
 
 def swav_loss(
     scores: PerView, assignments: PerView, temperature: float = 0.1, view_pairs: ViewPairs = ViewPairs()

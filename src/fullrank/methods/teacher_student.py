@@ -18,8 +18,6 @@ from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
 
-__all__ = ["TeacherStudent", "teacher_student_loss"]
-
 
 def teacher_student_loss(
     student: Tensor,

@@ -15,8 +15,6 @@ from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
 
-__all__ = ["VICReg", "covariance", "variance", "vicreg_loss"]
-
 OverViews = Literal["sum", "mean"]
 
 

@@ -15,8 +15,6 @@ from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import from_first_process, gather_rows, world
 
-__all__ = ["WMSE", "whiten", "wmse_loss"]
-
 
 @in_full_precision
 def whiten(z: Tensor, eps: float = 0.0) -> Tensor:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, has_fixed_size, use_cifar_stem
 
-__all__ = ["Built", "build_by_name", "build_by_shapes", "load_strictly", "without_head"]
-
 RESNETS: dict[tuple[int, ...], str] = {  # bottleneck or not, and blocks per stage
     (False, 2, 2, 2, 2): "resnet18",
     (False, 3, 4, 6, 3): "resnet34",

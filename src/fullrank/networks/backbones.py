@@ -14,20 +14,6 @@ from torch import Tensor, nn
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.registry import Registry
 
-__all__ = [
-    "OWN_BACKBONES",
-    "Backbone",
-    "Stem",
-    "backbone_names",
-    "build_backbone",
-    "default_backbone",
-    "features_and_tokens",
-    "has_fixed_size",
-    "has_tokens",
-    "reinitialized",
-    "use_cifar_stem",
-]
-
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
 OWN_BACKBONES: Registry[Callable[[int, bool], nn.Module]] = Registry("backbone")
 """Makers of what timm has not, of an image size and whether residual blocks start as their shortcuts."""

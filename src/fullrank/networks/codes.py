@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from fullrank.networks.processes import sum_over_processes, world
 
-__all__ = ["SignDictionary", "log_mean_of_codes"]
-
 BLOCK = 4096  # codes whose floats are made at once
 DRAWN = 1 << 24  # signs drawn at a time; a multiple of 8, so that the stream is as if drawn at once
 KEPT_BYTES = {"cpu": 2**28, "cuda": 2**32}  # floats up to here are made once and kept

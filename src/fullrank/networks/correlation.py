@@ -8,8 +8,6 @@ from torch import Tensor
 from fullrank.networks.precision import in_full_precision, or_diverged
 from fullrank.networks.processes import mean_over_processes
 
-__all__ = ["averaged_correlation", "copied_predictor", "largest_eigenvalue", "spectral_predictor"]
-
 SQUARINGS = 22  # the estimate is then off by at most 1e-7 of the value, whatever the gap to the next one
 
 

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["cosine_tau", "update_momentum"]
-
 
 @torch.no_grad()
 def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from fullrank.errors import FullrankError
 
-__all__ = ["in_full_precision", "or_diverged"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

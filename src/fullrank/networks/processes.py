@@ -13,15 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = [
-    "from_first_process",
-    "gather_rows",
-    "mean_over_processes",
-    "own_rows",
-    "sum_over_processes",
-    "world",
-]
-
 
 def world() -> tuple[int, int]:
     """This process's rank and the number of processes.

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from fullrank.networks.precision import in_full_precision
 
-__all__ = ["Prototypes", "prototype_scores"]
-
 
 class Prototypes(nn.Module):
     """Scores of rows against K directions: x @ (g v / |v|)^T, without bias.

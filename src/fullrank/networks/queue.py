@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from fullrank.networks.processes import gather_rows
 
-__all__ = ["Queue"]
-
 
 class Queue(nn.Module):
     """The last `size` rows of all processes, newest first, in the buffer `rows`.

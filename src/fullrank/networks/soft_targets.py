@@ -10,8 +10,6 @@ from torch import Tensor
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import mean_over_processes
 
-__all__ = ["cross_entropy", "move_centre", "sharpen", "sinkhorn"]
-
 
 @in_full_precision
 def cross_entropy(scores: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from fullrank.networks.precision import in_full_precision, or_diverged
 
-__all__ = ["FilterType", "filter_rows", "gain", "right_singular"]
-
 FilterType = Literal["poly", "log", "log_1", "log_2"]
 
 

@@ -8,8 +8,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fullrank.networks.processes import sum_over_processes, world
 
-__all__ = ["CpuSyncBatchNorm", "synchronise_batch_norm"]
-
 
 class CpuSyncBatchNorm(_BatchNorm):
     """Batch normalisation over all processes, for gloo on CPUs.

@@ -12,8 +12,6 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import two_classes
 
-__all__ = ["Agreement", "cluster_agreement"]
-
 
 @dataclass(frozen=True)
 class Agreement:

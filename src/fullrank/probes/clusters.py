@@ -14,8 +14,6 @@ from fullrank.errors import UsageError
 from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.labelled import labelled_rows, two_classes
 
-__all__ = ["ClusterResult", "by_first_choice", "by_kmeans", "by_legacy_argmax"]
-
 
 @dataclass(frozen=True)
 class ClusterResult:

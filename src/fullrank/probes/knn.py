@@ -18,8 +18,6 @@ from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
 from fullrank.probes.neighbours import Backend, Metric, nearest
 
-__all__ = ["KS", "KnnResult", "KnnRow", "Vote", "knn_predict", "knn_probe", "knn_scan"]
-
 Vote: TypeAlias = Literal["similarity", "distance", "majority"]
 KS = (1, 2, 5, 10, 20, 50, 100, 200)
 TEMPERATURES = (0.02, 0.05, 0.07, 0.1, 0.2, 0.5)

@@ -16,8 +16,6 @@ from fullrank.probes.knn import counted_votes
 from fullrank.probes.labelled import labelled_rows, two_classes
 from fullrank.probes.neighbours import Metric, nearest
 
-__all__ = ["LegacyScan", "li_knn_scan", "solo_knn", "solo_knn_scores"]
-
 STORED, LARGEST = 128, 255  # neighbours that Li's scan keeps, and the largest k that it reports
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 
-__all__ = ["labelled_rows", "split_held_out", "two_classes"]
-
 
 def labelled_rows(features: Tensor, labels: Tensor, what: str = "features") -> tuple[Tensor, Tensor]:
     """The rows that have a label.

@@ -13,8 +13,6 @@ from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
 from fullrank.probes.logistic_solver import LogisticProblem
 
-__all__ = ["CS", "LogisticFit", "LogisticResult", "TriedC", "fit_logistic", "logistic_probe"]
-
 CS = tuple(10.0**exponent for exponent in range(-4, 2))
 TOLERANCE = 1e-5
 ROWS = 8192  # that are judged at a time

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["LogisticProblem", "Solution"]
-
 ROWS = 2048  # at a time, so that they are still in the cache for the gradient
 SPECTRUM_ROWS = 16  # times d: as many give the spectrum, which only has to be about right
 SMALLEST_GAIN = {torch.float32: 1e-9, torch.float64: 1e-16}  # of the loss in a step; below is rounding

@@ -13,8 +13,6 @@ from fullrank.collapse.moments import all_finite
 from fullrank.errors import UsageError
 from fullrank.probes.shortlist import Shortlister
 
-__all__ = ["Backend", "Metric", "nearest"]
-
 Metric: TypeAlias = Literal["cosine", "l2"]
 Backend: TypeAlias = Literal["auto", "plain", "faiss"]
 SHORTLIST_FROM = 1 << 24  # products; below, preparing the bank costs more than it saves

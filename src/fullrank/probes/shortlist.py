@@ -18,8 +18,6 @@ import warnings
 import torch
 from torch import Tensor
 
-__all__ = ["Shortlister"]
-
 GROUP = 32  # columns whose maximum is taken first
 MOST = 16  # a query with more than 16 k groups left is handed back
 QUERIES, SCORES = 256, 1 << 26  # queries, and their scores, at a time

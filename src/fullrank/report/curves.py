@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fullrank.collapse import cumulative_curve
-from fullrank.collapse.baselines import isotropic_singular_values
+from fullrank.collapse.metrics._spectrum import isotropic_singular_values
 from fullrank.figures import Heat, Lines, Series, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, OCHRE, ORANGE, count, number
-
-__all__ = ["SHOWN", "class_points", "compared_spectra", "cumulative", "spectrum", "spectrum_over_time"]
 
 DASHES = {"isotropic": "dash", "eigenvalues 1/k": "dot"}
 FORMS = (("centred", "centred", BLUE), ("unit", "unit rows, not centred", OCHRE))
@@ -116,7 +114,7 @@ def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
 
 
 def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Cumulative curves of centred spectra with their AUC (Li, Efros and Pathak 2022), beside references."""
+    """Cumulative curves of centred spectra with AUC (2209.15007), and references."""
     arms = dict(zip(spectra, ARM_COLOURS, strict=False))
     shown = []
     for name, values in {**spectra, **references(n, d)}.items():

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
     from fullrank.evaluation.table import EncoderRow
 
-__all__ = ["epochs_table", "result_table"]
-
 TITLES = {"linear": "Linear probe", "knn": "k-NN", "cluster": "Clusters", "finetune": "Fine-tuning"}
 SHARES = ("top1", "top5", "best_top1", "train_top1", "held_out_top1", "accuracy", "purity")
 WORDS = {

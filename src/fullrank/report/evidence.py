@@ -10,19 +10,6 @@ from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.metrics import METRICS
 from fullrank.figures.style import VerdictStyle, number, typographic
 
-__all__ = [
-    "COLUMNS",
-    "MANY",
-    "MEANINGS",
-    "OF_AUDIT",
-    "OF_RUN",
-    "EvidenceRow",
-    "Other",
-    "Tile",
-    "evidence_rows",
-    "named_rows",
-]
-
 MEANINGS = {
     "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
@@ -112,7 +99,7 @@ class Tile(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One metric of two embeddings, with what isotropic rows of the sizes of each read.
+    """One metric of two embeddings, each with its isotropic baseline at that size.
 
     It is clear ("yes") where the two 95 % intervals do not meet; a dash without intervals.
     """

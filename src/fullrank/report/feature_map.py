@@ -12,8 +12,6 @@ from fullrank.report.curves import class_points
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["interactive_map", "map_figure", "write_maps"]
-
 
 def map_figure(found: FeatureMap) -> Lines:
     """The map: a cloud for each class."""

@@ -17,8 +17,6 @@ from fullrank import __version__
 from fullrank.figures import Dots, Figure, Heat, Lines
 from fullrank.figures.style import one_line, typographic
 
-__all__ = ["Card", "Choice", "Section", "card", "pairs", "plain_json", "render", "section", "write"]
-
 HERE = Path(__file__).parent / "templates"
 Choices: TypeAlias = Mapping[tuple[str, ...], Figure]
 """Figures of which the page shows the chosen, by tap, or by tap and form of spectrum."""

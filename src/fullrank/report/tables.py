@@ -10,8 +10,6 @@ from fullrank.figures.style import GREY
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["plain_table"]
-
 
 def plain_table(columns: Iterable[str], left: Container[str] = (), wrap: Container[str] = ()) -> Table:
     """A table without lines.

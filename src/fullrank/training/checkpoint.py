@@ -19,8 +19,6 @@ from fullrank.training.records import EpochRecord
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
-__all__ = ["Checkpoints", "TrainState"]
-
 
 @dataclass
 class TrainState:

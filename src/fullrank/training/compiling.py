@@ -7,8 +7,6 @@ import torch
 from fullrank.errors import UsageError
 from fullrank.methods import Method
 
-__all__ = ["compile_networks"]
-
 
 def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
     """Run backbone and heads of both branches through `torch.compile`, one by one.

@@ -13,8 +13,6 @@ from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, coerce, make_config
 from fullrank.networks.backbones import Stem
 
-__all__ = ["TrainConfig", "make_train_config"]
-
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -7,8 +7,6 @@ from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
 
-__all__ = ["open_run_data"]
-
 
 def open_run_data(config: TrainConfig) -> Data:
     """Open the images that a run trains on, and those that it holds out.

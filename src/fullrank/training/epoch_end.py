@@ -25,8 +25,6 @@ from fullrank.training.records import EpochRecord, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 
-__all__ = ["EpochEvaluator"]
-
 
 @dataclass
 class _Pending:

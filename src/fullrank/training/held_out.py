@@ -18,8 +18,6 @@ from fullrank.probes import knn_predict
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
-__all__ = ["HeldOutEvaluator"]
-
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
 

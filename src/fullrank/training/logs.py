@@ -10,8 +10,6 @@ from typing import Any
 from fullrank.errors import UsageError
 from fullrank.training.records import EndRecord, Listener, RunRecord, StartRecord
 
-__all__ = ["flatten", "open_log"]
-
 
 def flatten(record: Mapping[str, Any]) -> dict[str, float]:
     """Flatten the numbers of a record to slash-separated names, for loggers.

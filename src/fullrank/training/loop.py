@@ -28,8 +28,6 @@ from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
 from fullrank.views import save_sheet
 
-__all__ = ["Listener", "Outcome", "resume", "train"]
-
 ROLLBACK_RATE = 0.1
 
 

@@ -6,8 +6,6 @@ import ctypes
 import os
 import platform
 
-__all__ = ["keep_freed_memory"]
-
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of `mallopt`, from malloc.h
 
 

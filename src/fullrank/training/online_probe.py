@@ -14,8 +14,6 @@ from fullrank.images.sources import Source
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import probe_lr, scheduled_lr
 
-__all__ = ["OnlineProbe", "classes_of", "probe_loss"]
-
 UNLABELLED = -1
 
 

@@ -14,8 +14,6 @@ from fullrank.methods import ParamGroup
 from fullrank.training.config import TrainConfig
 from fullrank.training.schedules import epoch_cosine, warmup_cosine
 
-__all__ = ["LARS", "base_lr", "build_optimizer", "probe_lr", "scheduled_lr", "set_learning_rates"]
-
 
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (You et al. 1708.03888), in two variants.

@@ -23,8 +23,6 @@ from fullrank.training.loop import Loop
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import launch_fabric, prepare, setup
 
-__all__ = ["Profile", "profile"]
-
 WARM_UP, TRACED = 3, 3  # steps before the clock starts, and in the trace
 PIECES = {
     "make_views": "views", "forward": "forward", "backward": "backward", "backward_probe": "probe",

@@ -12,8 +12,6 @@ import yaml
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.training.config import TrainConfig
 
-__all__ = ["Recipe", "load_recipe", "recipe_names"]
-
 
 @dataclass(frozen=True)
 class Recipe:

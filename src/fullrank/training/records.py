@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
     from fullrank.training.run_dir import RunDir
 
-__all__ = [
-    "EndRecord", "EpochRecord", "Listener", "RecordWriter", "RollbackRecord", "RunRecord", "StartRecord",
-    "StepRecord", "follow", "parse_record",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:

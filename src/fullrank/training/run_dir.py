@@ -22,8 +22,6 @@ from torch import Tensor
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
-__all__ = ["RunDir", "free_name", "write_atomically"]
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old one or the new one, never a part."""

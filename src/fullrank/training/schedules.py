@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["epoch_cosine", "warmup_cosine"]
-
 
 def warmup_cosine(
     step: int, total: int, base: float, *, warmup: int = 0, start: float = 0.0, final: float = 0.0

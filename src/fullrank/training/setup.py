@@ -27,11 +27,6 @@ from fullrank.training.memory import keep_freed_memory
 from fullrank.training.optim import build_optimizer
 from fullrank.views import VIEWS, DenseViews, Views
 
-__all__ = [
-    "CropViews", "Setup", "data_order", "default_image_size", "generator_of", "launch_fabric", "prepare",
-    "resolve", "setup", "size_and_data",
-]  # fmt: skip
-
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
 ROOM = 0.4  # of a GPU's free memory, that images may take
 FEW_PIXELS = 2**20  # of a view's batch: a GPU passes over them in about the time that it takes to ask it

@@ -24,8 +24,6 @@ from fullrank.views.params import RandomNumbers, ViewParams, alike, draw_view
 from fullrank.views.presets import View
 from fullrank.views.views import Views
 
-__all__ = ["DenseViews"]
-
 
 class DenseViews(Views):
     """`Views` whose `make` gives the same views to rounding, by masks.

@@ -14,8 +14,6 @@ from fullrank.views import image_ops as ops
 from fullrank.views.presets import View
 from fullrank.views.randaugment import random_ops
 
-__all__ = ["Params", "RandomNumbers", "ViewParams", "alike", "draw_numbers", "draw_params", "draw_view"]
-
 # Rows of uniform numbers after those of the boxes that are tried; what a seed means hangs on their places.
 TOP, LEFT, FLIP, JITTER, ORDER = range(5)
 FACTORS = slice(5, 9)

@@ -11,8 +11,6 @@ from fullrank.errors import UsageError
 from fullrank.registry import Registry
 from fullrank.views import image_ops as ops
 
-__all__ = ["VIEWS", "Role", "View", "ViewSet"]
-
 Role = Literal["both", "source", "target"]
 
 SMALL = 96 / 224  # side of the literature's small crops

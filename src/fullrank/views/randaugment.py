@@ -20,8 +20,6 @@ from torch.nn import functional
 from fullrank.views import colour_ops as colour
 from fullrank.views import image_ops as ops
 
-__all__ = ["OPS", "rand_augment", "random_ops"]
-
 MAX_LEVEL = 10.0
 FILL = 128 / 255
 

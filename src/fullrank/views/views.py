@@ -23,8 +23,6 @@ from fullrank.views.params import Params, RandomNumbers, ViewParams, draw_number
 from fullrank.views.presets import VIEWS, Role, View, ViewSet
 from fullrank.views.randaugment import rand_augment
 
-__all__ = ["Views", "save_sheet", "sheet"]
-
 
 class Views:
     """Random views of batches of images, normalised.

@@ -19,21 +19,6 @@ from torch import Tensor
 from fullrank.collapse.moments import Moments, moments_of
 from fullrank.errors import UnknownNameError, UsageError
 
-__all__ = [
-    "ALL_CHANGES",
-    "COLLAPSES",
-    "LARGE_MEAN",
-    "METRICS",
-    "NEEDS",
-    "OF_MOMENTS",
-    "ROW_CHANGES",
-    "SCALE_FREE",
-    "Metric",
-    "Spectra",
-    "class_name",
-    "metric",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 NEEDS: dict[str, str] = {

@@ -6,8 +6,6 @@ import numpy as np
 
 from fullrank.errors import UsageError
 
-__all__ = ["checked_spectrum", "isotropic_singular_values", "relative_spectrum"]
-
 
 def checked_spectrum(values: np.ndarray) -> np.ndarray:
     """The spectrum in float64, largest first.

@@ -14,8 +14,6 @@ from fullrank.encoders.encoder import Encoder, first_line
 from fullrank.encoders.export.rebuilt import probe_images
 from fullrank.errors import FullrankError, UsageError
 
-__all__ = ["write_onnx"]
-
 OLDEST = "2.7"  # PyTorch whose exporter understands today's onnxscript
 LARGEST_DIFFERENCE = 1e-4  # of the features' size, between onnxruntime and PyTorch
 ONE_FILE = 1_900_000_000  # bytes: protobuf ends at 2 GB, beyond it weights lie beside the file

@@ -12,8 +12,6 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
 
-__all__ = ["Rebuilt", "difference", "in_timm", "in_torchvision", "probe_images"]
-
 SAME = 1e-4  # of the features' size: the arithmetic of another library may order its sums otherwise
 
 

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
-from fullrank.encoders.export.usage import readme
 from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UsageError
 from fullrank.options import new_folder
-
-__all__ = ["FORMATS", "Exported", "Format", "export_encoder"]
 
 Format: TypeAlias = Literal["timm", "torchvision", "torch", "onnx"]
 FORMATS: tuple[Format, ...] = ("timm", "torchvision", "torch", "onnx")
@@ -80,7 +77,7 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     try:
         files, apart = _write(to, model, rebuilt, draft, said)
         (draft / "fullrank.json").write_text(json.dumps(said, indent=2, ensure_ascii=False))
-        (draft / "README.md").write_text(readme(to, said))
+        (draft / "README.md").write_text(_readme(to, said))
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -188,3 +185,102 @@ def _write_timm(model: Encoder, rebuilt: Rebuilt, folder: Path, said: Mapping[st
         rebuilt.architecture, num_classes=0, checkpoint_path=folder / "model.safetensors", **rebuilt.options
     )
     return difference(again.eval(), model)
+
+
+# the README beside the weights, with the Python that uses them
+
+PAGE = """\
+# {architecture}, {features:,} features
+
+Weights from {origin}.
+{judged}
+
+## What it takes
+
+Images of {image_size} by {image_size} pixels: resized (bilinear, antialiased) so that the short side is \
+{resized} pixels, the centre cropped, pixels scaled to [0, 1], {normalised}
+
+## How to use it
+
+```python
+{code}
+```
+
+`fullrank.json` says all of this to a program.
+"""
+
+TIMM = """\
+import timm
+
+net = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
+# a timm that does not know local-dir yet:
+net = timm.create_model("{architecture}", num_classes=0, \
+checkpoint_path="FOLDER/model.safetensors"{made_with}).eval()"""
+
+TORCHVISION = """\
+import torch, torchvision
+from torch import nn
+
+net = torchvision.models.get_model("{architecture}", weights=None)
+{stem}net.fc = nn.Identity()  # or keep it, load with strict=False, and train it
+{load}"""
+
+OWN = """\
+import torch
+from fullrank.networks.backbones import build_backbone
+
+net = build_backbone("{backbone}", {image_size}{stem}).network
+{load}"""
+
+STATE_OF_TIMM = """\
+import timm, torch
+
+net = timm.create_model("{architecture}", num_classes=0{made_with})
+{load}"""
+
+STATE = """\
+import torch
+
+# names of parameters and buffers of {architecture} to tensors
+weights = torch.load("FOLDER/model.pth", weights_only=True)"""
+
+ONNX = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+(features,) = session.run(["features"], {{"images": images}})  \
+# float32 [n, 3, {image_size}, {image_size}] to [n, {features}]"""
+
+LOAD = 'net.load_state_dict(torch.load("FOLDER/model.pth", weights_only=True))'
+
+
+def _readme(to: str, said: Mapping[str, Any]) -> str:
+    """The README of an exported encoder in Markdown, from what `fullrank.json` says."""
+    resized = round(said["image_size"] / said["crop_ratio"])
+    verdict = said.get("verdict") or {}
+    judged = "Whether it has collapsed was not judged where it comes from: `fullrank audit` judges it."
+    if verdict.get("kind"):
+        judged = (
+            f"Judged {verdict['kind']} after epoch {said.get('epoch', '?')}: {verdict.get('why', '')}".strip()
+        )
+    normalised = "then normalised with the mean and std of your images: nothing is on record."
+    if said["mean"] is not None:
+        mean, std = (", ".join(f"{value:.6g}" for value in said[key]) for key in ("mean", "std"))
+        normalised = f"then minus the mean ({mean}), divided by the std ({std})."
+    words = {"resized": resized, "judged": judged, "normalised": normalised}
+    return PAGE.format(**{**said, **words, "code": _code(to, said)})
+
+
+def _code(to: str, said: Mapping[str, Any]) -> str:
+    template, stem = {"timm": TIMM, "torchvision": TORCHVISION, "onnx": ONNX}.get(to, STATE), ""
+    if to == "torch" and said.get("backbone"):
+        template, stem = OWN, f', stem="{said["stem"]}"' if said["stem"] else ""
+    elif to == "torch":
+        template = {"torchvision": TORCHVISION, "timm": STATE_OF_TIMM}.get(str(said.get("library")), STATE)
+    if template is TORCHVISION and (padding := said.get("cifar_padding")) is not None:
+        stem = (
+            f"net.conv1 = nn.Conv2d(3, 64, 3, padding={padding}, bias=False)\nnet.maxpool = nn.Identity()\n"
+        )
+    made_with = "".join(f", {key}={value!r}" for key, value in said["options"].items())
+    return template.format(**{**said, "stem": stem, "made_with": made_with, "load": LOAD})

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fullrank.figures import Figure, Image, Table
 from fullrank.labs._common.claims import Claim
 
-__all__ = ["Chapter", "Findings"]
-
 
 @dataclass(frozen=True)
 class Chapter:

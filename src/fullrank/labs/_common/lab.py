@@ -15,8 +15,6 @@ from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.results import Results
 from fullrank.registry import Registry
 
-__all__ = ["LABS", "Job", "Lab", "Settings", "plan_jobs", "read_presets"]
-
 
 class Lab(ABC):
     """An experiment of a paper: subclass it, fill in what follows, and register it.
@@ -52,7 +50,7 @@ LABS: Registry[type[Lab]] = Registry(
 
 
 def read_presets(lab: str) -> Mapping[str, Settings]:
-    """Presets in `presets.yaml` beside a lab's file, but for those that others refer to (`_name`)."""
+    """Presets in `presets.yaml` beside a lab's file, without shared bases (`_name`)."""
     found = yaml.safe_load(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
     return {name: settings for name, settings in found.items() if not name.startswith("_")}
 

@@ -27,8 +27,6 @@ from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 from fullrank.report.render import Section, card, data_uri, pairs, plain_json, render, write
 
-__all__ = ["write_lab"]
-
 STYLES = {
     "confirmed": VerdictStyle("confirmed", "Confirmed", "●", GREEN),
     "not confirmed": VerdictStyle("not confirmed", "Not confirmed", "■", ORANGE),

@@ -1,4 +1,4 @@
-"""One folder of a lab: its plan, which later calls add to, a run of what is missing, and its live table."""
+"""One folder of a lab: its extendable plan, runs of missing jobs, a live table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from fullrank.errors import FullrankError, UnknownNameError, UsageError
 from fullrank.figures.style import BLUE, GREY, RED, duration, percent
+from fullrank.jobs.job import Job, Settings
 from fullrank.jobs.live import LiveJobs, Standing
 from fullrank.jobs.once import run_once
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, plan_jobs
+from fullrank.labs._common.lab import LABS, Lab, plan_jobs
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Results, finished
 from fullrank.report.run.summary import Summary
@@ -48,7 +49,7 @@ def make_plan(
     seeds: Sequence[int] = (),
     data: str = "",
 ) -> Plan:
-    """Plan of a folder with what is asked for; what is left empty is the folder's, or the preset's.
+    """Plan of a folder; empty arguments default to the folder's, then the preset's.
 
     Raises:
         UsageError: no such lab, preset or part; or the folder holds something else.
@@ -104,7 +105,7 @@ def run_lab(
     figures: bool = True,
     mode: str = "quiet",
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run the wanted jobs that have no result, then write `lab.json`, the page and the figures.
+    """Run requested jobs without a result; write `lab.json`, page and figures.
 
     `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet".
     Returns what `lab.json` holds, and what failed: a job's name to one line.

@@ -1,4 +1,4 @@
-"""What must differ between two branches for a network not to collapse with its copy: the tutorial's question.
+"""What must differ between two branches for a network not to collapse.
 
 Four parts: the tutorial's three regimes as published and without their confounds, SimSiam's stop-gradient
 against its predictor, and the designs of Asym-Siam, which make one side vary more than the other.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.claims import spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs._common.selectors import knn_end
 from fullrank.labs.asymmetry import designs as designs
@@ -41,7 +42,7 @@ Arms = Iterable[tuple[str, dict[str, Any], dict[str, Any]]]
 
 @LABS.register("asymmetry")
 class Asymmetry(Lab):
-    """Regimes of teacher and student, the two halves of SimSiam, and the designs of Asym-Siam."""
+    """Regimes of teacher and student, SimSiam's two halves, and Asym-Siam's designs."""
 
     title = "Which asymmetry keeps two branches from collapse?"
     paper = (

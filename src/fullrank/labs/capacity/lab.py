@@ -1,13 +1,14 @@
-"""Encoders of several sizes on more and more of the data: who collapses, and whether that can be forecast."""
+"""Encoder sizes on growing data: which collapse, and whether that can be forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.claims import Claim, above, spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, linear_end
 from fullrank.labs.capacity.figures import arm_of, chapters, forecast_chapter, forecast_claims, forecasts
@@ -15,7 +16,7 @@ from fullrank.labs.capacity.figures import arm_of, chapters, forecast_chapter, f
 
 @LABS.register("capacity")
 class Capacity(Lab):
-    """SimSiam with small and large encoders, on shares of the images, at the same number of steps."""
+    """SimSiam with small and large encoders, on shares of the images, at equal steps."""
 
     title = "How small is too small for the data?"
     paper = "Li, Efros and Pathak, “Understanding Collapse in Non-Contrastive Siamese Learning” (2209.15007)"
@@ -27,7 +28,7 @@ class Capacity(Lab):
     presets: ClassVar = read_presets(__file__)
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
-        """A training run for each encoder and share; a share is the last chunk of the seed's ordering."""
+        """A run for each encoder and share, the last chunk of the seed's ordering."""
         for name, backbone in preset["encoders"].items():
             for share, chunk in shares_of(preset).items():
                 order = {"order": "last-fraction", "chunk_size": chunk} if chunk else {}
@@ -56,7 +57,7 @@ class Capacity(Lab):
 
 
 def shares_of(preset: Settings) -> Mapping[float, int]:
-    """Share of the data to the epochs that its chunk would last, 0 for all of the data.
+    """Share of the data to the epochs its chunk would last, 0 for all of the data.
 
     Example:
         >>> shares_of({"run": {"epochs": 10}, "chunks": [1, 10]})

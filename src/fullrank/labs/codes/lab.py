@@ -1,4 +1,4 @@
-"""CPLearn with small and large dictionaries: what a dictionary that is too small does to the embedding."""
+"""CPLearn with small and large dictionaries: the effect of one too small."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.claims import Claim, holds, spread
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import knn_end, last, linear_end
 from fullrank.labs.codes import measures as measures
@@ -38,7 +39,7 @@ class Codes(Lab):
             yield Job(f"{size:,} codes", seed, train, measures.of_codes, arguments)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
-        """Measures over the size of the dictionary, spectra, mixtures, images, and the loss's floor."""
+        """Measures over dictionary size, spectra, mixtures, images, and the loss's floor."""
         notes = [
             "A linear head on F features fills F directions, and the tanh behind it the rest only faintly.",
             "NMI grows with the number of clusters by chance alone; AMI is NMI less what chance gives.",

@@ -1,4 +1,4 @@
-"""Dimensional collapse of contrastive learning: its two causes on linear toys, and DirectCLR's remedy."""
+"""Dimensional collapse of contrastive learning: causes on toys, and DirectCLR."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs.contrastive_toys.figures import PARTS
 from fullrank.labs.contrastive_toys.toys import (
@@ -41,7 +42,7 @@ def trained_toy(toy: Mapping[str, Any]) -> dict[str, Any]:
 
 @LABS.register("contrastive-toys")
 class ContrastiveToys(Lab):
-    """Strong augmentation, implicit regularisation, and the sub-vector, on toys and on a real encoder."""
+    """Strong augmentation, implicit regularisation, DirectCLR: on toys and an encoder."""
 
     title = "Why contrastive learning loses dimensions, too"
     paper = "Understanding Dimensional Collapse in Contrastive SSL (Jing et al., ICLR 2022, 2110.09348)"

@@ -1,4 +1,4 @@
-"""Implicit variance regularisation: how fast eigenmodes converge, in toy networks and in deep ones."""
+"""Implicit variance regularisation: convergence of eigenmodes, toy and deep."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs.eigenmodes import deep as deep
 from fullrank.labs.eigenmodes import matrix as matrix
@@ -16,7 +17,7 @@ from fullrank.labs.eigenmodes import toys as toys
 
 @LABS.register("eigenmodes")
 class Eigenmodes(Lab):
-    """Eigenvalues along training with and without the factor that makes small modes slow."""
+    """Eigenvalues along training, with and without the factor that slows small modes."""
 
     title = "At which rate do eigenmodes converge?"
     paper = (

@@ -1,4 +1,4 @@
-"""A gallery of collapses: each way to collapse induced, what the monitor called it, and when k-NN noticed."""
+"""A gallery of induced collapses: the monitor's verdict, and when k-NN noticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import yaml
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results
 from fullrank.labs.failures.analysis import Exhibit, findings
 
@@ -22,7 +23,7 @@ GALLERY: Mapping[str, Exhibit] = {
 
 @LABS.register("failures")
 class Failures(Lab):
-    """Sixteen runs on the generated shapes: five that hold, and eleven copies with something broken."""
+    """Sixteen runs on generated shapes: five that hold, and eleven broken copies."""
 
     title = "A gallery of collapses, and who sees them first"
     paper = (

@@ -1,12 +1,13 @@
-"""The rank difference of RDM: the target branch has the higher effective rank wherever a method works."""
+"""RDM's rank difference: the target has the higher rank wherever a method works."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
-from fullrank.labs._common.lab import LABS, Job, Lab, Settings, read_presets
+from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results
 from fullrank.labs.rank_difference.branches import branches
 from fullrank.labs.rank_difference.figures import findings

@@ -12,9 +12,10 @@ from torch import Tensor
 from fullrank.collapse.kmeans import sample_kmeans
 from fullrank.collapse.metrics.clusters import SKETCH
 from fullrank.collapse.metrics.mixture import mixture_entropy
+from fullrank.features.store import main_tap
 from fullrank.figures import Figure, Heat, Lines, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, count
-from fullrank.report.audit.view import Against, AuditFacts, main_tap
+from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.curves import (
     SHOWN,
     class_points,
@@ -25,8 +26,6 @@ from fullrank.report.curves import (
     short,
     spectrum,
 )
-
-__all__ = ["depth", "paper_figures", "versus"]
 
 Views = Mapping[str, AuditFacts]
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.errors import UsageError
+from fullrank.features.store import main_tap
 from fullrank.figures import Lines
 from fullrank.figures.style import count, duration, number, typographic
 from fullrank.report.audit import figures as audit_figures
-from fullrank.report.audit.view import Against, AuditFacts, main_tap
+from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.evidence import (
     COLUMNS,
     MEANINGS,
@@ -29,8 +30,6 @@ from fullrank.report.evidence import (
     severity_of,
 )
 from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
-
-__all__ = ["advice_title", "as_object", "write_audit"]
 
 Views = Mapping[str, AuditFacts]
 

@@ -25,12 +25,10 @@ from fullrank.encoders.opening import is_encoder
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.features.labels import open_labels
+from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
 from fullrank.options import Names, OnProgress, SubjectOptions, split_names
 from fullrank.report.audit.terminal import AuditView
-from fullrank.report.audit.view import main_tap
-
-__all__ = ["AuditOptions", "audit_against", "audit_subject", "read_thresholds"]
 
 
 @dataclass(frozen=True)

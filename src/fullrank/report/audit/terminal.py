@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
-__all__ = ["AuditView", "evidence_table", "print_audit"]
-
 WIDTH = 120
 HEADS = ("Measure", *(COLUMNS[name] for name in OF_AUDIT), "Reading")
 

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from fullrank.collapse.advice import Advice
 from fullrank.collapse.audit import Audit
-from fullrank.features.store import main_tap
 from fullrank.figures.style import VerdictStyle, style_of
-
-__all__ = ["Against", "AuditFacts", "main_tap"]
 
 UNTRAINED = "no step taken yet"  # the verdict's word on a network with random weights
 

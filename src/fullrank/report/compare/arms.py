@@ -11,15 +11,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import UsageError
 from fullrank.figures.style import VerdictStyle, style_of
 from fullrank.options import CompareOptions, OnProgress, split_names
 from fullrank.report.compare.estimates import Estimate, estimate
 from fullrank.report.compare.measures import Images, choose_images, measure, shared_data
-from fullrank.report.compare.subjects import FEATURES, Subject, TapSummary, open_subject
+from fullrank.report.compare.subjects import Subject, TapSummary, open_subject
 from fullrank.report.run.reading import Run
-
-__all__ = ["COLLAPSED", "Arm", "Comparison", "compare_subjects", "gather", "one_each"]
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
 # none makes another experiment
@@ -28,7 +27,7 @@ NO_SETTING = frozenset({"seed", "out", "download", "log", "panels", "workers"})
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a comparison: the runs of one setting, or a single subject of any other kind."""
+    """One row of a comparison: the runs of one setting, or a single other subject."""
 
     name: str
     subjects: tuple[Subject, ...]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fullrank.encoders.hooks import FEATURES
 from fullrank.figures.style import count
 from fullrank.report.compare.arms import Arm, Comparison
-from fullrank.report.compare.subjects import FEATURES
-
-__all__ = ["cautions", "hints"]
 
 
 def cautions(comparison: Comparison) -> list[str]:
@@ -71,7 +69,7 @@ def _rows(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _split(comparison: Comparison) -> Iterator[str]:
-    """Runs that were trained on what is held out here."""
+    """Caution on runs that were trained on what is held out here."""
     images = comparison.images
     if images is None or not images.split_by_seed:
         return

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from fullrank.figures.style import number
 
-__all__ = ["COVERED", "Estimate", "as_number", "as_percent", "estimate"]
-
 COVERED = 0.95
 FEWEST = 3  # two values say next to nothing of their spread: t is 12.7
 

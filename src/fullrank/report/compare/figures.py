@@ -10,10 +10,10 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from fullrank.encoders.hooks import FEATURES
 from fullrank.figures import Heat, Lines, Series, curve
 from fullrank.figures.style import ARM_COLOURS, GREY
 from fullrank.report.compare.arms import Arm, Comparison
-from fullrank.report.compare.subjects import FEATURES
 from fullrank.report.curves import (
     FLOOR,
     INDEX,
@@ -26,8 +26,6 @@ from fullrank.report.curves import (
 from fullrank.report.run.figures import LEVEL, accuracies, by_form, level_range, level_references
 from fullrank.report.run.reading import Run
 from fullrank.report.run.summary import threshold_of
-
-__all__ = ["arm_colour", "feature_spectra", "knn", "last_spectra", "level", "loss", "maps", "probes", "ranks"]
 
 Arms = Mapping[str, Sequence[Run]]
 Curve = tuple[Sequence[float], Sequence[float | None]]

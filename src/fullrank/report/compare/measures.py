@@ -23,8 +23,6 @@ from fullrank.options import CompareOptions, OnProgress
 from fullrank.probes import knn_predict
 from fullrank.report.compare.subjects import Subject, TapSummary
 
-__all__ = ["Images", "choose_images", "measure", "shared_data"]
-
 RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
 
 

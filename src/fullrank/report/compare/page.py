@@ -19,8 +19,6 @@ from fullrank.report.render import Section, card, pairs, render, section, write
 from fullrank.report.run.page import choices
 from fullrank.report.run.summary import Summary
 
-__all__ = ["headline", "write_arms", "write_comparison"]
-
 
 def write_comparison(
     run_dirs: Sequence[Path],

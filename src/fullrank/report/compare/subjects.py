@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
 from fullrank.collapse.audit import audit as audit_rows
-from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fullrank.encoders.encoder import Encoder
-
-__all__ = ["FEATURES", "Kind", "Subject", "TapSummary", "open_subject", "run_subject"]
 
 Kind: TypeAlias = Literal["run", "encoder", "embeddings", "audit"]
 

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from fullrank.encoders.hooks import FEATURES
 from fullrank.figures.style import VerdictStyle, count, duration, number, percent, style_of
 from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.compare.estimates import Estimate, as_number, as_percent
-from fullrank.report.compare.subjects import FEATURES
-
-__all__ = ["Grid", "TableCell", "tables"]
 
 NONE = "–"
 

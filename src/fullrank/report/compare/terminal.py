@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["print_comparison"]
-
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the tables, then what does not compare, then how to learn more."""

@@ -15,13 +15,11 @@ from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import sparkline
 
-__all__ = ["arm_row", "arms_table", "arms_text", "run_line", "run_row"]
-
 COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 
 def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -> Table:
-    """A row for each arm; with `total_steps` also how far it is, and its loss where the console is wide.
+    """A row for each arm; `total_steps` adds progress, a wide console the loss.
 
     Example:
         >>> arms_table([Summary("simsiam")]).row_count

@@ -25,8 +25,6 @@ from fullrank.report.curves import (
 from fullrank.report.run.reading import Point, Run, read_run
 from fullrank.report.run.summary import threshold_of
 
-__all__ = ["LEVEL", "by_form", "by_tap", "level_range", "level_references", "write_run_figures"]
-
 RANKS = (
     ("erank_centred", "erank, centred", BLUE),
     ("rankme_uncentred", "RankMe", OCHRE),

@@ -14,8 +14,6 @@ from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
 
-__all__ = ["choices", "write_page"]
-
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
 DIAGNOSTICS = (
     ("local_dimension", "Local dimension", "Around every image, by its nearest neighbours. Dashed: noise."),
@@ -29,7 +27,7 @@ ENDED = {
 
 
 def write_page(run_dir: Path | str) -> Path:
-    """Write `report.html` of a run, finished or not, into its directory; returns the page's path.
+    """Write `report.html` into a run's directory, finished or not; return its path.
 
     Raises:
         UsageError: if it is no run directory.

@@ -14,8 +14,6 @@ from fullrank.report.tables import plain_table
 if TYPE_CHECKING:
     from fullrank.training.profile import Profile
 
-__all__ = ["profile_table"]
-
 WORDS = {
     "data": "waiting for images",
     "views": "views",

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Point", "Record", "Run", "read_run"]
-
 Record = dict[str, Any]
 """JSON object, as a verdict or a configuration."""
 TAP_ORDER = ("backbone", "projector", "predictor", "target", "codes")

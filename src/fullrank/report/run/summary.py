@@ -10,8 +10,6 @@ from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Run
 from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
 
-__all__ = ["Summary", "summarise", "what"]
-
 
 @dataclass
 class Summary:

@@ -21,8 +21,6 @@ from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, what
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
-__all__ = ["MODES", "LivePanel", "PlainLines", "Quiet", "is_live", "make_console", "sparkline"]
-
 BAR = 14
 MODES = ("auto", "live", "plain", "quiet", "json")
 
@@ -188,7 +186,7 @@ class LivePanel(Quiet):
 
 
 def make_console(mode: str = "auto") -> Quiet:
-    """Create the listener for a mode: "auto" is the panel on a terminal and lines elsewhere.
+    """Create the listener for a mode; "auto": panel on a terminal, else lines.
 
     Raises:
         UnknownNameError: if there is no such mode.
