@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",
     "lab": "a paper's experiment from fresh runs, and its figures",
     "report": "write a run's page anew",
-    "list": "what there is: methods, data, views, backbones, recipes",
+    "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
 
 # the packages that a bare installation lacks, by the extra that brings them
@@ -76,16 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = {"list": "listing"}.get(words[0], words[0])
         command = importlib.import_module(f"fullrank.cli.{module}")
         return int(command.run(words[1:]))
-    except FullrankError as error:
-        print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
+    except (FullrankError, ModuleNotFoundError) as error:
+        cause = error.__cause__ if isinstance(error, FullrankError) else error
+        missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
         extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), None)
-        if extra is None:
+        if extra is None and not isinstance(error, FullrankError):
             raise
-        print(f"fullrank: this needs {missing}: pip install 'fullrank[{extra}]'", file=sys.stderr)
-        return UsageError.exit_code
+        line = f"this needs {missing}: pip install 'fullrank[{extra}]'" if extra else str(error)
+        print(f"fullrank: {' '.join(line.split())}", file=sys.stderr)
+        return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130

@@ -79,7 +79,7 @@ def run(words: Sequence[str]) -> int:
         from fullrank.cli.lab_forecast import run as run_forecast
 
         return run_forecast(words[1:])
-    args = parse(LabOptions, words, "fullrank lab")
+    args = parse(LabOptions, words, "fullrank lab NAME")
     from fullrank.labs._common.run import make_plan, run_lab
     from fullrank.report.run.terminal import is_live
 

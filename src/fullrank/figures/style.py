@@ -100,6 +100,16 @@ def count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Format a number of things.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1200, "epoch")
+        ('1 epoch', '1,200 epochs')
+    """
+    return f"{count(n)} {noun}{'s' * (n != 1)}"
+
+
 def percent(share: float | None) -> str:
     """Format a share as per cent with one decimal, or a dash.
 

@@ -17,9 +17,6 @@ Example:
     ('points', 'CU')
 """
 
-import pkgutil
-from importlib import import_module
-
 from fullrank.collapse.metrics._definition import (
     COLLAPSES,
     METRICS,
@@ -30,10 +27,9 @@ from fullrank.collapse.metrics._definition import (
     class_name,
     metric,
 )
+from fullrank.registry import discover
 
 __all__ = ["COLLAPSES", "METRICS", "NEEDS", "OF_MOMENTS", "Metric", "Spectra", "class_name", "metric"]
 
-for _found in pkgutil.iter_modules(__path__):  # a file is enough
-    if not _found.name.startswith("_"):
-        import_module(f"fullrank.collapse.metrics.{_found.name}")
+discover(__name__, __file__)
 METRICS.sort()

@@ -44,7 +44,9 @@ class Lab(ABC):
         """What the finished jobs come to; some may be missing."""
 
 
-LABS: Registry[type[Lab]] = Registry("lab", group="fullrank.labs")
+LABS: Registry[type[Lab]] = Registry(
+    "lab", group="fullrank.labs", required=("title", "paper", "says", "presets")
+)
 
 
 def read_presets(lab: str) -> Mapping[str, Settings]:

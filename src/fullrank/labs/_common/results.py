@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fullrank.errors import UnknownNameError
 from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
@@ -87,6 +88,10 @@ def finished(job: Job, out: Path) -> Result | None:
 class Results(Sequence[Result]):
     """All results of a lab, or of a part of it.
 
+    Args:
+        results: of the finished jobs.
+        known: arms of all jobs; where it is given, no other arm can be asked for.
+
     Example:
         >>> jobs = [(arm, seed) for seed in (0, 1) for arm in "ab"]
         >>> found = Results([Result("", arm, seed, Path(), {"x": float(seed)}) for arm, seed in jobs])
@@ -94,8 +99,8 @@ class Results(Sequence[Result]):
         (['a', 'b'], [0.0, 1.0], [0, 1])
     """
 
-    def __init__(self, results: Sequence[Result]) -> None:
-        self._results = list(results)
+    def __init__(self, results: Sequence[Result], known: Collection[str] = ()) -> None:
+        self._results, self._known = list(results), known
 
     def __len__(self) -> int:
         return len(self._results)
@@ -111,7 +116,7 @@ class Results(Sequence[Result]):
 
     def where(self, holds: Callable[[Result], bool]) -> Results:
         """Those that something holds of."""
-        return Results([result for result in self if holds(result)])
+        return Results([result for result in self if holds(result)], self._known)
 
     def of(self, part: str) -> Results:
         """Those of one part."""
@@ -140,7 +145,13 @@ class Results(Sequence[Result]):
         return sorted(seed for seed, arms in by_seed.items() if len(arms) == len(self.arms))
 
     def values(self, arm: str, what: str | Read) -> list[float]:
-        """Values of an arm by seed: a name among its numbers, or a function of the result."""
+        """Values of an arm by seed: a name among its numbers, or a function of the result.
+
+        Raises:
+            UnknownNameError: no job has that arm, finished or not.
+        """
+        if self._known and arm not in self._known:
+            raise UnknownNameError("arm", arm, self._known)
         read = (lambda result: result.numbers.get(what)) if isinstance(what, str) else what
         return [value for result in self[arm] if (value := read(result)) is not None]
 

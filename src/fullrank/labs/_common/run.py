@@ -78,12 +78,10 @@ def make_plan(
         key: list(dict.fromkeys([*before.get(key, []), *now]))
         for key, now in (("parts", parts), ("seeds", seeds))
     }
-    return Plan(
-        lab,
-        {"lab": name, "preset": preset, "settings": settings, **known},
-        plan_jobs(lab, settings, known["parts"], sorted(known["seeds"])),
-        plan_jobs(lab, settings, parts, seeds),
-    )
+    if not (wanted := plan_jobs(lab, settings, parts, seeds)):
+        raise UsageError(f"lab {name} has no jobs for preset {preset}")
+    every = plan_jobs(lab, settings, known["parts"], sorted(known["seeds"]))
+    return Plan(lab, {"lab": name, "preset": preset, "settings": settings, **known}, every, wanted)
 
 
 def _read(out: Path) -> dict[str, Any]:
@@ -123,7 +121,9 @@ def run_lab(
         with LiveJobs(plan.wanted, Summary, jobs_table, job_line, mode) as live:
             failed = run_once(plan.wanted, out, at_once, live)
     found = {job.name: finished(job, out) for job in plan.jobs}
-    results = Results([result for result in found.values() if result is not None])
+    done = [result for result in found.values() if result is not None]
+    every = (plan_jobs(plan.lab, preset, list(plan.lab.parts), [0]) for preset in plan.lab.presets.values())
+    results = Results(done, {job.arm for jobs in (plan.jobs, *every) for job in jobs})
     if not results:
         why = next(iter(failed.items()), None)
         raise FullrankError(f"no job of {out} is finished" + (f"; {why[0]}: {why[1]}" if why else ""))
