@@ -10,9 +10,10 @@ import torch
 
 from cli.helpers import SMALL, call
 from encoders.foreign_layouts import dino, vit
-from fullrank.report import write_comparison, write_page
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.view import Against
+from fullrank.report.compare.page import write_comparison
+from fullrank.report.run.page import write_page
 from report.test_audit_page import cloud, view
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fullrank.errors import UsageError
-from fullrank.report import Summary, write_comparison, write_page
-from fullrank.report.compare.page import headline
+from fullrank.report.compare.page import headline, write_comparison
+from fullrank.report.run.page import write_page
+from fullrank.report.run.summary import Summary
 
 
 def figures(page: str) -> Any:

@@ -9,7 +9,8 @@ import pytest
 
 from expect import known
 from fullrank.errors import UsageError
-from fullrank.report import read_run, summarise
+from fullrank.report.run.reading import read_run
+from fullrank.report.run.summary import summarise
 
 
 def test_a_whole_run(fake_run: Any) -> None:

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from fullrank.errors import UnknownNameError
-from fullrank.report import read_run, summarise
 from fullrank.report.run.arms import arms_table, arms_text
-from fullrank.report.run.summary import Summary
+from fullrank.report.run.reading import read_run
+from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import LivePanel, PlainLines, Quiet, make_console
 from fullrank.training.records import StepRecord
 
