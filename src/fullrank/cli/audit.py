@@ -11,7 +11,7 @@ from typing import get_args
 
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.options import split_names
+from fullrank.options import as_name, split_names
 from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
 
 
@@ -54,6 +54,7 @@ def run(words: Sequence[str]) -> int:
     if args.thresholds:
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
         args = parse(Audit, words, "fullrank audit", default=known)
+    as_name(args.what, "WHAT is a file, a folder or an encoder")
     failing = kinds(args.fail_on)
     if args.layers not in ("", "all"):
         raise UsageError(f"--layers takes all, not {args.layers}; name single ones with --taps")

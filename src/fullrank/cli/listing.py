@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class List:
-    """List methods, data, views, backbones, recipes or labs.
+    """List methods, data, views, backbones, recipes, labs or metrics.
 
     Example: fullrank list methods
 
