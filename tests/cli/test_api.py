@@ -111,14 +111,12 @@ LINEAR = torch.nn.Linear(2, 2)
     ],
 )
 def test_wrong_input_is_one_clear_line(
-    function: str, given: tuple[Any, ...], options: dict[str, Any], said: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
+    function: str, given: tuple[Any, ...], options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UsageError, match=said) as error:
         getattr(fullrank, function)(*given, **options)
     assert "tensor(" not in str(error.value)
-    assert not list(tmp_path.iterdir())
+    assert not list(Path.cwd().iterdir())
 
 
 @pytest.mark.parametrize(
