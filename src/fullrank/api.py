@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from fullrank.coercion import as_name, shown
 from fullrank.errors import PAGE_PACKAGES, UnknownNameError, UsageError, require_packages
-from fullrank.options import Options, as_name, shown, split_names
+from fullrank.options import Options, split_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 Chosen = TypeVar("Chosen", bound=Options)
-RUN = "a run directory is taken"
 ENCODER = "a run, a checkpoint or the name of an encoder is taken"
 FOLDER = "out is the folder to write"
 
@@ -76,6 +76,7 @@ def train(
     """
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
+    from fullrank.training.recipes import starting_point
     from fullrank.training.setup import size_and_data
 
     name = as_name(start, "train takes the name of a method or recipe, or a recipe's file")
@@ -90,26 +91,6 @@ def train(
 
     size, data = size_and_data(configured(224))
     return train_config(configured(size), out, listeners, data)
-
-
-def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]], str]:
-    """The method, the first settings and the recipe that a name stands for.
-
-    A method on an embedded data set starts from the recipe that was tried on it, where there is one:
-    published settings are for larger images and hundreds of epochs.
-    """
-    from fullrank.methods import METHODS
-    from fullrank.training.recipes import load_recipe, recipe_names
-
-    name = start
-    if start in METHODS:
-        name = f"{data}/{start}"
-        if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
-            return start, [], start
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        recipe = load_recipe(name)
-        return str(recipe.settings["method"]), [recipe.settings], name
-    raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])
 
 
 def train_config(
@@ -140,7 +121,7 @@ def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:
     from fullrank.training import loop
 
     require_packages(*PAGE_PACKAGES)
-    outcome = loop.resume(Path(as_name(run, RUN)), listeners)
+    outcome = loop.resume(Path(as_name(run, "a run directory is taken")), listeners)
     write_page(outcome.path)
     return outcome
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import get_args
 
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
+from fullrank.coercion import as_name
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.options import as_name, split_names
+from fullrank.options import split_names
 from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
 
 

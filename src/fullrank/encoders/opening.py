@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fullrank.coercion import as_name
 from fullrank.encoders.checkpoints import (
     CHECKPOINT_SUFFIXES,
     open_checkpoint,
@@ -26,7 +27,6 @@ from fullrank.encoders.libraries import (
 )
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
-from fullrank.options import as_name
 
 
 def open_encoder(

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.coercion import as_name
 from fullrank.errors import DataError, UsageError
 from fullrank.features.files import (
     ArrayFile,
@@ -44,7 +45,6 @@ from fullrank.features.keys import as_labels, is_label_name
 from fullrank.features.labels import label_values
 from fullrank.features.parquet_rows import open_parquet_rows
 from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
-from fullrank.options import as_name
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from fullrank.coercion import as_name
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
@@ -18,7 +19,7 @@ from fullrank.features.embeddings import Rows, open_embeddings
 from fullrank.features.store import SPLITS, Stored, is_stored, open_stored
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Data
-from fullrank.options import EncoderOptions, SubjectOptions, as_name
+from fullrank.options import EncoderOptions, SubjectOptions
 
 Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
 
+from fullrank.coercion import coerce
 from fullrank.errors import UsageError
 from fullrank.networks.backbones import has_tokens
-from fullrank.options import coerce
 from fullrank.registry import Registry
 
 __all__ = [

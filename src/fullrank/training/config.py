@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fullrank.coercion import coerce
 from fullrank.errors import UsageError
 from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, make_config
 from fullrank.networks.backbones import Stem
-from fullrank.options import coerce
 
 
 @dataclass(frozen=True)
