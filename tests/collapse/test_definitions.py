@@ -214,7 +214,8 @@ def test_a_function_says_what_it_does_and_shows_it(function: Callable[..., objec
     text = " ".join((inspect.getdoc(function) or "").split())
     given = {"dim", *list(inspect.signature(function).parameters)[:1]}  # as the head of the module has it
     missing = {name for name in {*inspect.signature(function).parameters} - given if f"{name}:" not in text}
-    assert "Example:" in text and not missing - {"labels"}, missing
+    assert "Example:" in text, f"{function.__name__} has no docstring with an Example"
+    assert not missing - {"labels"}, f"{function.__name__}'s docstring does not explain {missing}"
     assert any(test.examples for test in doctest.DocTestFinder(recurse=False).find(function))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import os
 import shutil
@@ -12,37 +11,13 @@ from pathlib import Path
 
 import pytest
 
-import fullrank.labs
-
 ROOT = Path(__file__).parents[2]
-METRIC = '''
-"""How many coordinates are above zero."""
-
-from torch import Tensor
-
-from fullrank.collapse.metrics._definition import metric
-
-@metric(
-    "positive_share",
-    high="1",
-    better="none",
-    blind="everything but signs",
-    cost="n d",
-    reference="nobody",
-    invariances=frozenset({"permutation", "replication"}),
-)
-def positive_share(z: Tensor) -> float:
-    """Share of coordinates above zero."""
-    return float((z > 0).double().mean())
-'''
 EXAMPLE = ROOT / "examples" / "third_party_method" / "fullrank_tico.py"
 
 
-def _lab_of_the_docs() -> str:
-    """The whole lab that `fullrank.labs` shows, registered as it says."""
-    examples = doctest.DocTestParser().get_examples(fullrank.labs.__doc__ or "")
-    definitions = [e.source for e in examples if e.source.startswith(("from", "class", "def"))]
-    return "\n".join(definitions) + 'LABS.register("bias")(Bias)\n'
+def _example(page: str) -> str:
+    """The file that a page of the docs shows."""
+    return (ROOT / "docs" / page).read_text().split("```python\n")[1].split("```")[0]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +28,10 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ROOT / "src" / "fullrank", copy / "fullrank", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(EXAMPLE, copy / "fullrank" / "methods" / "tico.py")
-    (copy / "fullrank" / "collapse" / "metrics" / "signs.py").write_text(METRIC)
+    (copy / "fullrank" / "collapse" / "metrics" / "signs.py").write_text(_example("add_a_metric.md"))
     lab = copy / "fullrank" / "labs" / "bias"
     lab.mkdir()
-    (lab / "lab.py").write_text(_lab_of_the_docs())
+    (lab / "lab.py").write_text(_example("add_a_lab.md"))
     return copy
 
 
@@ -90,6 +65,7 @@ def test_it_is_listed(grown: Path, what: str, name: str) -> None:
 def test_a_lab_is_run(grown: Path, tmp_path: Path) -> None:
     words = ("--out", str(tmp_path / "out"), "--seeds", "0,1", "--jobs", "1", "--no-figures", "--json")
     ran = json.loads(_run(grown, "-m", "fullrank", "lab", "bias", *words))
+    assert [claim["verdict"] for claim in ran["claims"]] == ["confirmed"]
     assert ran["seeds"] == [0, 1] and not ran["missing"] and (tmp_path / "out" / "report.html").is_file()
 
 
@@ -99,3 +75,31 @@ def test_all_are_held_to_what_their_kind_promises(grown: Path) -> None:
     collected = _run(grown, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files)
     for file, name in zip(files, ("tico", "positive_share", "positive_share", "bias"), strict=True):
         assert [line for line in collected.splitlines() if line.startswith(file) and f"[{name}" in line]
+
+
+BROKEN = {
+    "syntax": ("def f(:", "SyntaxError: "),
+    "package": ("\nimport no_such_package", "No module named 'no_such_package' (line 2)"),
+    "nothing": ("x = 1", "registers no method: put @register"),
+    "twice": (
+        EXAMPLE.read_text().replace('"tico"', '"swav"'),
+        "by fullrank.methods.swav and by fullrank.methods.z",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(BROKEN))
+def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, case: str) -> None:
+    text, line = BROKEN[case]
+    (folder := tmp_path / "fullrank").mkdir()
+    for path in (ROOT / "src" / "fullrank").iterdir():  # links, but for the folder that gets a file more
+        if path.name != "methods":
+            (folder / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "src" / "fullrank" / "methods", folder / "methods")
+    (folder / "methods" / "z.py").write_text(text)
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "fullrank", "list", "methods"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("fullrank: methods/z.py ") and line in told

@@ -43,8 +43,8 @@ COUNTED = re.compile(r"\b(\d+) (methods|labs|metrics|recipes|settings|presets|ma
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_counts_is_what_there_is(page: str) -> None:
-    found = {(what, int(n)) for n, what in COUNTED.findall((ROOT / page).read_text())}
-    assert found == {(what, _count(what)) for what, _ in found}
+    for n, what in COUNTED.findall((ROOT / page).read_text()):
+        assert int(n) == _count(what), f'in {page} write "{_count(what)} {what}" instead of "{n} {what}"'
 
 
 @pytest.mark.parametrize("what", ["methods", "metrics", "recipes", "settings", "made cases"])
@@ -59,11 +59,13 @@ def test_readme_names_every_method() -> None:
     names = re.split(r"[,;:.]\s", " ".join(text.split("One file each")[0].split()))
     listed = [name.removeprefix("and for comparison ").strip(" .") for name in names]
     listed = [name for name in listed if name and not name.endswith("for comparison")]
-    assert len(listed) == _count("methods"), listed
     plain = {re.sub("[-_ ]", "", name.lower()) for name in listed}
     in_words = {"teacherstudent": "teacherandstudent", "distill": "frozenteacherregression"}
     ours = [n.replace("_", "") for n, m in METHODS.items() if m.__module__.startswith("fullrank.")]
-    assert {in_words.get(name, name) for name in ours} == plain
+    named = {in_words.get(name, name) for name in ours}
+    assert not named - plain, f'in README.md, "The methods", add {sorted(named - plain)}'
+    assert not plain - named, f'in README.md, "The methods", remove {sorted(plain - named)}: there is no such'
+    assert len(listed) == len(plain), f'README.md, "The methods", names one twice: {listed}'
 
 
 def test_readmes_verdicts_are_those_of_the_benchmark() -> None:

@@ -27,7 +27,6 @@ def _first_lines(room: str) -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 1)}", doc.splitlines()[0]
 
 
-@pytest.mark.xfail(strict=False, reason="holds once every room has its new prose")
 @pytest.mark.parametrize("room", ROOMS)
 def test_first_lines_are_short_and_no_third_person(room: str) -> None:
     lines = dict(_first_lines(room))

@@ -101,10 +101,6 @@ def _bad_names(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{line}: {kind} {name}: {better}"
 
 
-renamed = pytest.mark.xfail(strict=False, reason="holds once every room has its new names")
-
-
-@renamed
 @pytest.mark.parametrize("old", COMPOUNDS)
 def test_a_word_of_our_own_stands_nowhere(old: str) -> None:
     word = re.compile(rf"(?<![A-Za-z]){re.escape(old)}(?![a-z])")
@@ -118,7 +114,6 @@ def test_a_word_of_our_own_stands_nowhere(old: str) -> None:
     assert found == [], f"say {COMPOUNDS[old]}"
 
 
-@renamed
 def test_nothing_is_defined_under_a_name_of_our_own() -> None:
     found = [line for path in SOURCES if path != HERE for line in _bad_names(path)]
     assert found == [], "\n".join(found)

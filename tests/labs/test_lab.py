@@ -261,7 +261,7 @@ def test_effects_are_twice_the_coefficients_of_a_regression_on_signs() -> None:
 
 
 def test_effects_of_a_design_with_a_hole_are_refused() -> None:
-    with pytest.raises(UsageError, match="4 jobs"):
+    with pytest.raises(UsageError, match="4 arms"):
         effects(["a", "b"], {(True, True): [1.0], (True, False): [1.0], (False, True): [1.0]})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_unlabelled_rows_neither_vote_nor_count() -> None:
 
 def test_results_are_json() -> None:
     (bank, labels), (queries, asked) = clustered(100, 0), clustered(20, 1)
-    assert '"chosen_on"' in json.dumps(knn_probe(queries, asked, bank, labels).as_dict())
+    assert '"chosen_on"' in json.dumps(asdict(knn_probe(queries, asked, bank, labels)))
     assert '"best_k"' in json.dumps(vars(li_knn_scan(queries, asked, bank, labels)))
 
 

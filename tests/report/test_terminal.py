@@ -55,7 +55,7 @@ def test_the_panel_fits(fake_records: Any, fake_config: Any, words: str, width: 
     inside = [line.strip("│ ") for line in lines[1:-1]]
     rows = [line.split()[0] for line in inside if line and line[0].isalpha()]
     assert rows[:3] == ["progress", "loss", "level"]
-    ranks = [line for line in lines if "null" in line]
+    ranks = [line for line in lines if "baseline" in line]
     assert len(ranks) == 2 and all(", d " in line and line.rstrip("│ ")[-1].isdigit() for line in ranks)
     assert any(f"{words} at the projector" in line for line in lines)
 
@@ -67,7 +67,7 @@ def test_wide_embeddings_do_not_wrap_the_panel(fake_records: Any, fake_config: A
             panel["d"] = 8192
             panel["measures"]["erank_centred"] = {"value": 6543.2, "null": 7654.3}
     lines = drawn(panel_of(wide, fake_config), 80)
-    assert sum("null 7,654, d 8,192" in line for line in lines) == 2
+    assert sum("baseline 7,654, d 8,192" in line for line in lines) == 2
 
 
 def test_the_panel_before_the_first_record(fake_config: Any) -> None:

@@ -69,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(words[0], words[1:])
-    except FullrankError as error:
-        print(f"fullrank: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if not any(missing in packages for packages in EXTRAS.values()):
+    except (FullrankError, ModuleNotFoundError) as error:
+        cause = error.__cause__ if isinstance(error, FullrankError) else error
+        missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
+        extra = any(missing in packages for packages in EXTRAS.values())
+        if not extra and not isinstance(error, FullrankError):
             raise
-        print(f"fullrank: {missing_package(missing)}", file=sys.stderr)
-        return UsageError.exit_code
+        line = missing_package(missing) if extra else str(error)
+        print(f"fullrank: {' '.join(line.split())}", file=sys.stderr)
+        return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""`fullrank demo`: a healthy run and collapsing ones, side by side, told apart before your eyes."""
+"""`fullrank demo`: a healthy run and collapsing ones, compared side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fullrank.errors import UsageError
 
 @dataclass(frozen=True)
 class Demo:
-    """Train SimSiam and three maimed copies of it on generated images, and tell them apart.
+    """Train SimSiam and three broken copies of it on generated images, and compare.
 
     Takes about a minute on two CPU cores; nothing is downloaded.
 

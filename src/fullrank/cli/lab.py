@@ -1,4 +1,4 @@
-"""`fullrank lab NAME`: a paper's experiment from fresh runs, its page and its figures."""
+"""`fullrank lab NAME`: a paper's experiment rerun, with its page and figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRINTED = ("lab", "preset", "parts", "seeds", "seen", "claims", "missing", "seco
 
 @dataclass(frozen=True)
 class LabOptions:
-    """Run a lab's jobs, those that are not finished, and write lab.json, report.html and figures/.
+    """Run a lab's unfinished jobs and write lab.json, report.html and figures/.
 
     A killed lab is resumed by the same command. Seeds and parts may be added to a folder later on.
 
@@ -79,7 +79,7 @@ def run(words: Sequence[str]) -> int:
         from fullrank.cli.lab_forecast import run as run_forecast
 
         return run_forecast(words[1:])
-    args = parse(LabOptions, words, "fullrank lab")
+    args = parse(LabOptions, words, "fullrank lab NAME")
     from fullrank.labs._common.run import make_plan, run_lab
     from fullrank.report.run.terminal import is_live
 

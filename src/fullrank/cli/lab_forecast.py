@@ -1,4 +1,4 @@
-"""`fullrank lab forecast RUN...`: accuracy from AUC and loss, over any set of runs."""
+"""`fullrank lab forecast RUN...`: accuracy from AUC and loss, over several runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fullrank.errors import UsageError
 
 @dataclass(frozen=True)
 class ForecastOptions:
-    """Fit accuracy to AUC and loss over runs of one method and backbone, and forecast those without labels.
+    """Fit accuracy to AUC and loss over runs, and forecast those without labels.
 
     Every run whose accuracy is known is also forecast from the others, which gives the error of a forecast.
 

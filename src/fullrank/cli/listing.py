@@ -150,12 +150,13 @@ def run(words: Sequence[str]) -> int:
 
 
 def _print_table(rows: list[Row]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from fullrank.cli.arguments import make_console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key in rows[0] if rows else ["name"]:
         table.add_column(key, overflow="fold", no_wrap=key == "name", style="cyan" if key == "name" else "")
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
-    Console().print(table)
+    make_console(100_000).print(table)  # where it is no terminal, no line is broken

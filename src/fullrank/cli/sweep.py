@@ -1,4 +1,4 @@
-"""`fullrank sweep METHOD|RECIPE... --over KEY=V1,V2`: a grid of runs, compared on one page."""
+"""`fullrank sweep METHOD|RECIPE... --over KEY=V1,V2`: a grid of runs, compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = ("--over", "--seeds", "--out", "--jobs", "--slurm", "--dry-run", "--json",
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train every combination of some settings, here or on a cluster, and compare them.
+    """Train all combinations of some settings, here or on a cluster, and compare.
 
     WHAT is a method or a recipe, or several with commas between. All options of `fullrank train` hold for
     every run. The same command again resumes where it was stopped: runs that have ended are left as they

@@ -90,7 +90,7 @@ def show_profile(config: Any, args: Any) -> int:
 
 
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
-    """The starting point of a method or recipe on the data of --data, before all options are parsed."""
+    """Starting point of a method or recipe on --data, before options are parsed."""
     from fullrank.training.config import TrainConfig
 
     data = TrainConfig.data

@@ -21,7 +21,6 @@ from fullrank.collapse.metrics._spectrum import isotropic_singular_values
 from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, unit_rows
 
-REFERENCES = ("isotropic", "power-law")
 SEED = 20250101
 
 
@@ -48,11 +47,12 @@ def _wishart(freedom: int, d: int, generator: torch.Generator) -> Tensor:
     return lower @ lower.T
 
 
-def _moments(kind: str, n: int, d: int) -> Moments:
-    """Moments of n rows, the unit ones from as many as are needed."""
+@lru_cache(maxsize=16)
+def _spectra(kind: str, n: int, d: int) -> Spectra:
+    """Spectra of n rows, the unit ones from as many as are needed."""
     sample = _points(kind, min(n, 4 * d + 256), d)
     if len(sample) == n:
-        return Moments.of(sample)
+        return Spectra.of(sample)
     generator = torch.Generator().manual_seed(SEED)
     scale = _eigenvalues(kind, d).sqrt()
     mean = torch.randn(d, generator=generator, dtype=torch.float64) * scale / n**0.5
@@ -64,12 +64,7 @@ def _moments(kind: str, n: int, d: int) -> Moments:
     ratio = unit_rows(sample).square().sum(0) / sample.square().sum(0)
     moments.unit.total = moments.total * ratio.sqrt()
     moments.unit.outer = moments.outer * torch.outer(ratio.sqrt(), ratio.sqrt())
-    return moments
-
-
-@lru_cache(maxsize=16)
-def _spectra(kind: str, n: int, d: int) -> Spectra:
-    return Spectra(_moments(kind, n, d))
+    return Spectra(moments)
 
 
 @lru_cache(maxsize=4)
@@ -94,7 +89,7 @@ def baseline(
         d: their width.
         points: rows that a metric of points is given, at most n; None is n.
         views: of an image, for metrics of several: views that have nothing in common.
-        kind: one of `REFERENCES`; the closed forms are of isotropic rows.
+        kind: "isotropic" or "power-law"; the closed forms are of isotropic rows.
 
     Example:
         >>> baseline("level", 1000, 512), baseline("participation_ratio", 512, 512)

@@ -214,14 +214,14 @@ class Moments(RowSums):
             raise UsageError(f"cannot merge moments of {other.dim} dimensions into moments of {self.dim}")
         self._load(self._pack() + other._pack().to(self.total.device))
 
-    def all_reduce(self, group: Any = None) -> None:
+    def all_reduce(self) -> None:
         """Add up the sums of all processes, in one collective call."""
         if not in_group():
             return
         distributed, packed = torch.distributed, self._pack()
-        if distributed.get_backend(group) == "nccl":
+        if distributed.get_backend() == "nccl":
             packed = packed.cuda()
-        distributed.all_reduce(packed, group=group)
+        distributed.all_reduce(packed)
         self._load(packed)
 
     def state_dict(self) -> dict[str, Any]:

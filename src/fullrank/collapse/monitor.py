@@ -218,7 +218,8 @@ class CollapseMonitor:
             seen = max((len(panels) for panels in self.history.values()), default=0)
             diagnostics = None
             if trained and self.diagnostics_every and seen % self.diagnostics_every == 0:
-                diagnostics = self._diagnose(spectra)
+                points = {tap: points.rows for tap, points in self._points.items()}  # of all processes
+                diagnostics = diagnose(points, {tap: self._views(tap) for tap in self._pairs}, spectra)
             early: list[str] = []
             if trained:
                 for tap, panel in panels.items():
@@ -252,19 +253,15 @@ class CollapseMonitor:
 
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
         self._points[tap].gather()
+        pairs = None
         if tap in self._pairs:
             self._pairs[tap].gather()
-        pairs = self._views(tap) if tap in self._pairs else None
+            pairs = self._views(tap)
         return Panel.from_moments(tap, spectra, self._points[tap].rows, pairs)
 
     def _views(self, tap: str) -> tuple[Tensor, Tensor]:
         first, second = self._pairs[tap].rows.chunk(2, dim=1)
         return first, second
-
-    def _diagnose(self, spectra: Mapping[str, Spectra]) -> Diagnostics:
-        """Diagnostics of what `_panel` has gathered from all processes."""
-        points = {tap: points.rows for tap, points in self._points.items()}
-        return diagnose(points, {tap: self._views(tap) for tap in self._pairs}, spectra)
 
     def _agree_on_taps(self) -> None:
         """Give every process all taps in one order, so that collectives match."""

@@ -69,18 +69,18 @@ class Reservoir:
         if not full or sum(len(keys) for keys, _, _ in self._waiting) > self.capacity:
             self._merged()
 
-    def gather(self, group: Any = None) -> None:
+    def gather(self) -> None:
         """Become the sample of the union of all processes' streams."""
         if not in_group():
             return
         distributed, own = torch.distributed, self._merged()
-        world = distributed.get_world_size(group)
+        world = distributed.get_world_size()
         all_keys: list[Any] = [None] * world
-        distributed.all_gather_object(all_keys, (self.count, own[0].numpy()), group=group)
+        distributed.all_gather_object(all_keys, (self.count, own[0].numpy()))
         union = torch.cat([torch.from_numpy(keys) for _, keys in all_keys]).sort().values[: self.capacity]
         mine = int((own[0] <= union[-1]).sum()) if len(union) else 0
         winners: list[Any] = [None] * world  # only these travel
-        distributed.all_gather_object(winners, [x[:mine].numpy() for x in own], group=group)
+        distributed.all_gather_object(winners, [x[:mine].numpy() for x in own])
         self.count = sum(count for count, _ in all_keys)
         self._kept = own[0][:0], own[1][:0], own[2][:0]
         self._waiting = [

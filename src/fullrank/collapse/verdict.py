@@ -157,10 +157,8 @@ def judge_codes(
         Evidence("conditional_entropy", usage.conditional_entropy, 1.0, None, None, "shown, not judged"),
     )
     vague = 1 - usage.conditional_entropy < thresholds.code_information
-    if not trained:
-        return Verdict("not decidable", tap, "no step taken yet", evidence)
-    if usage.n < thresholds.fewest_rows:
-        return Verdict("not decidable", tap, _few(usage.n, thresholds), evidence)
+    if why := _why_undecidable(usage.n, thresholds, trained):
+        return Verdict("not decidable", tap, why, evidence)
     if information < thresholds.code_information and vague:
         why = f"every image is assigned to all {usage.codes} codes alike: codes say {information:.1%} of ln K"
         return Verdict(
@@ -176,21 +174,19 @@ def judge_codes(
     return Verdict("healthy", tap, why, evidence)
 
 
-def _few(n: int, thresholds: Thresholds) -> str:
-    return f"n = {n} rows; at least {thresholds.fewest_rows} are needed"
+def _why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
+    if not trained:
+        return "no step taken yet"
+    few = f"n = {n} rows; at least {thresholds.fewest_rows} are needed"
+    return few if n < thresholds.fewest_rows else ""
 
 
 # The rules, in their order: each returns a finding, or None to pass the case on.
 
 
-def _untrained(case: _Case) -> _Finding | None:
-    return None if case.trained else _Finding("not decidable", "no step taken yet")
-
-
-def _too_few_rows(case: _Case) -> _Finding | None:
-    if case.panel.n >= case.thresholds.fewest_rows:
-        return None
-    return _Finding("not decidable", _few(case.panel.n, case.thresholds))
+def _undecidable(case: _Case) -> _Finding | None:
+    why = _why_undecidable(case.panel.n, case.thresholds, case.trained)
+    return _Finding("not decidable", why) if why else None
 
 
 def _complete(case: _Case) -> _Finding | None:
@@ -262,8 +258,7 @@ def _healthy(case: _Case) -> _Finding:
 
 
 _RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
-    _untrained,
-    _too_few_rows,
+    _undecidable,
     _complete,
     _cluster,
     _dimensional,

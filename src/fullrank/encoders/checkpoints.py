@@ -93,9 +93,9 @@ def open_checkpoint(
     stem: Stem = "auto",
     image_size: int | None = None,
 ) -> Encoder:
-    """Open the encoder in a checkpoint, whose prefix and architecture are found; see `open_encoder`.
+    """Open a checkpoint's encoder, detecting prefix and architecture.
 
-    A solo-learn `args.json` beside the file is read.
+    A solo-learn `args.json` beside the file is read. See also `open_encoder`.
     """
     weights, said = read_weights(path)
     if said.get("format") == OWN_FORMAT:

@@ -21,9 +21,9 @@ from fullrank.options import FinetuneOptions, OnProgress, split_numbers
 
 
 def label_share(data: Data, share: float, seed: int = 0) -> Data:
-    """The data with a share in (0, 1] of its training labels, at least one of each class.
+    """The data with a share of its training labels, at least one of each class.
 
-    A smaller share lies within a larger one of the same seed.
+    `share` is in (0, 1]; a smaller one lies within a larger one of the same seed.
 
     Example:
         >>> from fullrank.images.opening import open_data

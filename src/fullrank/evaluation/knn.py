@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,8 @@ def evaluate_knn(
     scan = knn_probe(
         test.rows, test.labels, train.rows, train.labels, ks=ks, metric=metric, seed=seed, **given
     )
-    table = [row.as_dict() for row in scan.table]
-    results = {**scan.best.as_dict(), "held_out_top1": scan.held_out.top1, "table": table}
+    table = [asdict(row) for row in scan.table]
+    results = {**asdict(scan.best), "held_out_top1": scan.held_out.top1, "table": table}
     settings = {"metric": metric, "ks": list(ks or KS), "seed": seed, "chosen_on": scan.chosen_on}
     return of_features("knn", features, "vote", results, settings, started)
 

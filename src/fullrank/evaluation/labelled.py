@@ -55,7 +55,7 @@ class Features:
 def open_features(
     what: str | Path | Features, options: EvaluateOptions, on_progress: OnProgress | None = None
 ) -> Features:
-    """Open or compute labelled features; those that are open already are returned as they are.
+    """Open or compute labelled features; open ones are returned as they are.
 
     Example:
         >>> import tempfile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def raw_pixel_knn(data: str = "shapes") -> float:
-    """Accuracy of k-NN on the pixels of the held-out images of a labelled data set that fits into memory."""
+    """k-NN accuracy on raw held-out pixels; the labelled data must fit into memory."""
     import torch
 
     from fullrank.images.opening import open_data

@@ -115,8 +115,7 @@ class Lines(Titled):
     """Curves.
 
     Attributes:
-        x: label with unit.
-        y: label with unit.
+        x, y: labels with unit.
         series: curves; a figure without any is not drawn.
         references: level lines, by what they mean.
         marks: upright lines, by what happened there.

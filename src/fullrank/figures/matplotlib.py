@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,11 +48,9 @@ STYLE: dict[str, Any] = {
 
 
 def plot(item: Figure, colours: Mapping[str, str] | None = None) -> Drawing:
-    """Draw a figure of one column; pyplot, which keeps figures alive, is not involved.
+    """Draw a figure of one column, with colours by names of series or arms.
 
-    Args:
-        item: its description.
-        colours: by the names of its series or arms.
+    Pyplot, which keeps figures alive, is not involved.
 
     Example:
         >>> type(plot(Dots("t", "n", "x", {"a": [1.0, 2.0]}))).__name__
@@ -127,13 +125,11 @@ def write_figures(
     return written
 
 
-@contextmanager
-def paper_style() -> Iterator[None]:
+def paper_style() -> AbstractContextManager[None]:
     """Fonts and line widths of all figures while the context lasts."""
     import matplotlib
 
-    with matplotlib.rc_context(cast(Any, STYLE)):
-        yield
+    return matplotlib.rc_context(cast(Any, STYLE))
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

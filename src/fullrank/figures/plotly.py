@@ -23,12 +23,9 @@ DECADES = {"tickvals": None, "dtick": 1, **POWERS}
 
 
 def plot(item: Figure, colours: Mapping[str, str] | None = None, legend: bool = True) -> go.Figure:
-    """Draw one figure.
+    """Draw one figure, with colours by the names of its series or arms.
 
-    Args:
-        item: its description.
-        colours: by the names of its series or arms.
-        legend: whether it has a legend of its own where there is something to tell apart.
+    With `legend` it has one of its own where there is something to tell apart.
     """
     colours = colours or {}
     if isinstance(item, Lines):
@@ -39,8 +36,7 @@ def plot(item: Figure, colours: Mapping[str, str] | None = None, legend: bool = 
 def plot_choices(items: Mapping[tuple[str, ...], Figure]) -> go.Figure:
     """Draw several figures in one, of which the page shows the chosen.
 
-    Args:
-        items: by tap, or by tap and form of spectrum: the keys that traces carry in `meta`.
+    Traces carry their figure's key in `meta`: its tap, and the form of its spectrum if it has one.
     """
     figures = [
         plot(item).update_traces(meta=dict(zip(("tap", "form"), key, strict=False)))

@@ -33,7 +33,6 @@ STYLES = {
     "cluster": VerdictStyle("cluster", "Cluster collapse", "◆", ORANGE),
     "intra-cluster": VerdictStyle("intra-cluster", "Intra-cluster collapse", "◆", ORANGE),
     "uniform-assignment": VerdictStyle("uniform-assignment", "Uniform-assignment collapse", "◆", ORANGE),
-    "not decidable": VerdictStyle("not decidable", "Not decidable", "○", GREY),
 }
 
 
@@ -99,6 +98,16 @@ def number(value: float | None, digits: int = 3) -> str:
 def count(value: float | None) -> str:
     """Format a whole number with thousands set apart, or a dash."""
     return "–" if value is None else f"{value:,.0f}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Format a number of things.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1200, "epoch")
+        ('1 epoch', '1,200 epochs')
+    """
+    return f"{count(n)} {noun}{'s' * (n != 1)}"
 
 
 def percent(share: float | None) -> str:

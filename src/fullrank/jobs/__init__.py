@@ -1,1 +1,1 @@
-"""Many runs side by side: one job, one process pool, one way onto SLURM, one live table."""
+"""Many runs side by side: jobs, a process pool, SLURM and a live table."""

@@ -1,4 +1,4 @@
-"""Commands of `fullrank` as jobs: a grid of `train` with its options, here or on a SLURM cluster."""
+"""Commands of `fullrank` as jobs: a grid of `train`, here or on a SLURM cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINE = (0, 3)  # exit codes: a run that was stopped because it collapsed is no f
 def grid(
     what: str, over: Sequence[str], seeds: int, common: Sequence[str], call: Callable[..., int]
 ) -> Iterator[Job]:
-    """Jobs of every combination, the seeds of one together; their `argv` is what `fullrank train` is given.
+    """Jobs of all combinations, seeds together; `argv` is for `fullrank train`.
 
     Args:
         what: methods or recipes, with commas between.
@@ -75,7 +75,7 @@ def _option(key: str, value: str) -> list[str]:
 
 
 def command_of(job: Job, run: Path) -> Job:
-    """A job of the grid with all words after `fullrank`: begins its run, or resumes it.
+    """A job of the grid with its full command line, to begin or resume its run.
 
     Example:
         >>> (job,) = grid("simsiam", ["lr=0.1"], 1, [], int)
@@ -118,7 +118,7 @@ def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
 def run_commands(
     jobs: Sequence[Job], runs: Mapping[str, Path], logs: Path, at_once: int, notify: Notify
 ) -> dict[str, str]:
-    """Run commands side by side on this machine; returns what failed: a job's name to one line.
+    """Run commands in parallel on this machine; return failures as {name: message}.
 
     The jobs' `measure` is called with `argv`, the words after `fullrank`, and returns an exit code; it
     writes the run directory that `runs` names. What it prints goes into a file in `logs`.
@@ -167,7 +167,7 @@ def slurm_settings(words: Sequence[str]) -> dict[str, Any]:
 def submit_commands(
     jobs: Sequence[Job], settings: Mapping[str, Any], folder: Path, notify: Notify, cluster: str = "slurm"
 ) -> dict[str, str]:
-    """Submit commands as one job array and wait for them; returns what failed, as `run_commands` does.
+    """Submit commands as one job array and wait; return failures as {name: message}.
 
     `settings` are those of submitit's executor; scripts, logs and results go to `folder`.
 

@@ -21,7 +21,7 @@ LARGE = 224  # pixels of images of unknown size
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work, run by itself and never twice: a training run, a function call, or both in turn.
+    """One piece of work, never repeated: a training run, a function call, or both.
 
     Attributes:
         arm: what is done; jobs of one arm differ in their seed alone.
@@ -58,7 +58,7 @@ class Job:
         return slug(self.name)
 
     def plan(self) -> dict[str, Any]:
-        """Everything that decides the result, as JSON holds it: a finished job is known by it."""
+        """All that determines the result, as JSON; it identifies a finished job."""
         function = f"{self.measure.__module__}.{self.measure.__qualname__}" if self.measure else ""
         plan = {
             "part": self.part,
@@ -71,7 +71,7 @@ class Job:
         return dict(json.loads(json.dumps(plan)))
 
     def config(self) -> TrainConfig:
-        """Configuration of the training run: the method's defaults, the recipe, `train`, the seed.
+        """Training configuration: method defaults, the recipe, `train`, then the seed.
 
         Raises:
             UsageError: settings that cannot be.

@@ -25,7 +25,7 @@ ENDED = ("done", "failed")
 
 @dataclass
 class Standing(Generic[S]):
-    """Where a job stands: `waiting`, `running`, `done` or `failed`, and what its records come to."""
+    """Job state: `waiting`, `running`, `done` or `failed`, and a record summary."""
 
     job: Job
     summary: S
@@ -34,7 +34,7 @@ class Standing(Generic[S]):
 
 
 class LiveJobs(Generic[S]):
-    """Table of several jobs that keeps itself up to date: call it as the pool notifies.
+    """Self-updating table of several jobs: call it as the pool notifies.
 
     Args:
         jobs: in the order in which they are shown.

@@ -22,7 +22,7 @@ from fullrank.training.run_dir import write_atomically
 def run_once(
     jobs: Sequence[Job], out: Path, at_once: int = 0, notify: Notify = lambda *_: None
 ) -> dict[str, str]:
-    """Run every job that has no result yet; returns what failed: a job's name to one line.
+    """Run every job without a result; return failures as {name: message}.
 
     Args:
         jobs: what to run.
@@ -53,7 +53,7 @@ def run_once(
 
 
 def jobs_at_once(jobs: int) -> int:
-    """How many jobs to run at a time: one on a GPU, else one for each core, with a thread of its own.
+    """Number of jobs at a time: one on a GPU, else one single-threaded per core.
 
     Two runs of one thread each do more than one of two threads after another: small networks leave the
     second thread idle most of the time.

@@ -26,7 +26,7 @@ def run_pool(
     log: Callable[[Job], Path],
     notify: Notify = lambda *_: None,
 ) -> dict[str, str]:
-    """Run jobs in processes of their own; returns what failed: a job's name to one line.
+    """Run jobs in separate processes; return failures as {name: message}.
 
     Args:
         jobs: in the order in which they begin.
@@ -106,7 +106,7 @@ def _process(job: Job, work: Work, share: Mapping[str, str], answer: Any) -> Non
 
 
 def share(place: int, at_once: int) -> dict[str, str]:
-    """Environment of one of several jobs at a time: threads, unless they are set, and a GPU.
+    """Environment of one of several parallel jobs: threads, unless set, and a GPU.
 
     Example:
         >>> share(0, 1)

@@ -32,7 +32,9 @@ __all__ = [
     "register",
 ]
 
-METHODS: Registry[type[Method]] = Registry("method", group="fullrank.methods")
+METHODS: Registry[type[Method]] = Registry(
+    "method", group="fullrank.methods", required=("paper", "year", "mechanism", "Config")
+)
 M = TypeVar("M", bound="type[Method]")
 
 SOLO_LARS: dict[str, Any] = {
@@ -73,11 +75,17 @@ class ViewPairs:
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Register a method class for the command line, the lists, docs and tests."""
+    """Register a method class; raises UsageError for a taken name, or where it is not complete or valid."""
 
     def file(cls: M) -> M:
-        cls.name = name
+        if not (isinstance(cls, type) and issubclass(cls, Method)):
+            raise UsageError(f"{name!r} is no method: {cls!r} is no subclass of Method")
         METHODS.register(name)(cls)
+        cls.name = name
+        try:
+            make_config(cls, vars(cls.Config()))
+        except (TypeError, UsageError) as error:
+            raise UsageError(f"a default of method {name!r} ({cls.__module__}) is wrong: {error}") from error
         return cls
 
     return file
@@ -267,7 +275,10 @@ class Method(nn.Module, ABC):
 
     def forward(self, views: Sequence[Tensor]) -> Step:
         """`loss`, so that distributed wrappers see the whole step."""
-        return self.loss(views)
+        step = self.loss(views)
+        if not isinstance(step, Step):
+            raise UsageError(f"{self.name}.loss returns a {type(step).__name__}; return a Step")
+        return step
 
     def before_step(self, info: StepInfo) -> None:
         """Take up the position in the run, `self.info`, before a step's first batch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,23 +78,24 @@ def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = N
     if int(assigned.min()) < 0 or int(assigned.max()) >= clusters:
         raise UsageError(f"clusters are numbered from 0 to {clusters - 1}, not up to {int(assigned.max())}")
 
-    from sklearn.metrics import (
-        adjusted_mutual_info_score,
-        adjusted_rand_score,
-        normalized_mutual_info_score,
-    )
-    from sklearn.metrics.cluster import contingency_matrix
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import cluster
 
     pair = labels.numpy(), assigned.numpy()
-    table = contingency_matrix(*pair, sparse=True)
+    table = cluster.contingency_matrix(*pair, sparse=True)
     classes, used = table.shape
+    accuracy = None
+    if clusters == classes:
+        counts = table.toarray()
+        matched = counts[linear_sum_assignment(counts, maximize=True)].sum()
+        accuracy = float(matched) / len(labels)
     sizes = torch.bincount(assigned).double() / len(assigned)
     entropy = float(-torch.xlogy(sizes, sizes).sum())
     return Agreement(
-        nmi=float(normalized_mutual_info_score(*pair)),
-        ami=float(adjusted_mutual_info_score(*pair)),
-        ari=float(adjusted_rand_score(*pair)),
-        accuracy=_matched(table) / len(labels) if clusters == classes else None,
+        nmi=float(cluster.normalized_mutual_info_score(*pair)),
+        ami=float(cluster.adjusted_mutual_info_score(*pair)),
+        ari=float(cluster.adjusted_rand_score(*pair)),
+        accuracy=accuracy,
         purity=float(table.max(axis=0).sum()) / len(labels),
         clusters=clusters,
         used=used,
@@ -105,11 +105,3 @@ def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = N
         over_clustered=clusters > classes,
         rows=len(labels),
     )
-
-
-def _matched(table: Any) -> float:
-    """Rows on the best one-to-one matching of a sparse table [classes, clusters]."""
-    from scipy.optimize import linear_sum_assignment
-
-    counts = table.toarray()
-    return float(counts[linear_sum_assignment(counts, maximize=True)].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -51,7 +51,10 @@ def by_first_choice(scores: Tensor, labels: Tensor) -> ClusterResult:
         >>> by_first_choice(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1])).agreement.over_clustered
         True
     """
-    return ClusterResult("codes", cluster_agreement(_first_choices(scores), labels, scores.shape[1]))
+    check_rows(scores)
+    if scores.shape[1] < 2 or not all_finite(scores):
+        raise UsageError(f"scores over clusters are finite and of two at least, not {list(scores.shape)}")
+    return ClusterResult("codes", cluster_agreement(scores.detach().argmax(1), labels, scores.shape[1]))
 
 
 def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
@@ -60,19 +63,13 @@ def by_legacy_argmax(features: Tensor, labels: Tensor) -> ClusterResult:
     Columns of a projection are no clusters: a rotation of the features, which changes nothing that a linear
     head sees, changes this. For comparing with published numbers only.
 
-    Args:
-        features: [n, d].
-        labels: integers [n]; below 0 means unlabelled, which is left out.
-
-    Raises:
-        UsageError: as `by_first_choice`.
+    Args and errors are those of `by_first_choice`.
 
     Example:
         >>> by_legacy_argmax(torch.eye(2), torch.tensor([0, 1])).origin
         'legacy argmax of features'
     """
-    found = cluster_agreement(_first_choices(features), labels, features.shape[1])
-    return ClusterResult("legacy argmax of features", found)
+    return replace(by_first_choice(features, labels), origin="legacy argmax of features")
 
 
 def by_kmeans(
@@ -110,10 +107,3 @@ def by_kmeans(
     return ClusterResult(
         "k-means", cluster_agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
     )
-
-
-def _first_choices(scores: Tensor) -> Tensor:
-    check_rows(scores)
-    if scores.shape[1] < 2 or not all_finite(scores):
-        raise UsageError(f"scores over clusters are finite and of two at least, not {list(scores.shape)}")
-    return scores.detach().argmax(1)

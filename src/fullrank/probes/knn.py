@@ -7,9 +7,9 @@ are chosen on rows of the bank that are held out, never on the rows that are jud
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -43,10 +43,6 @@ class KnnRow:
     top1: float
     top5: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class KnnResult:
@@ -71,10 +67,6 @@ class KnnResult:
     bank: int
     queries: int
     chosen_on: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 def knn_probe(
@@ -116,7 +108,6 @@ def knn_probe(
     bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
     keep, held = (rows.to(bank.device) for rows in split_held_out(bank_labels, held_out, seed))
     ks = _fitting(ks, len(keep))
-
     scan = partial(knn_scan, ks=ks, temperatures=temperatures, votes=votes, metric=metric, backend=backend)
     tried = scan(bank[held], bank_labels[held], bank[keep], bank_labels[keep])
     chosen = max(range(len(tried)), key=lambda i: (tried[i].top1, -tried[i].k))
@@ -225,9 +216,7 @@ def knn_predict(
     The weighting is that of Wu et al. (1805.01978), section 3.4, which DINO and solo-learn share.
 
     Args:
-        queries: features [m, d].
-        bank: features [n, d] of labelled images.
-        bank_labels: int64 [n]; those below 0 are left out.
+        queries, bank, bank_labels: see `knn_scan`.
         k: neighbours; where the bank is smaller, all of it votes.
         temperature: of the weights, positive.
 

@@ -95,10 +95,8 @@ def solo_knn_scores(
     """solo-learn's sums of weights [m, classes].
 
     Args:
-        queries: features [m, d].
-        bank: features [n, d].
-        bank_labels: integers [n], below `classes`; those below 0 are left out.
-        classes: C.
+        queries, bank, bank_labels: see `knn_scan`.
+        classes: C, above every label.
         k: neighbours, or the whole bank where it is smaller.
         temperature: of cosine weights.
         metric: "l2", its default, or "cosine".
@@ -143,9 +141,7 @@ def solo_knn(
 
     Args:
         queries, query_labels, bank, bank_labels: see `knn_scan`; labels are 0 to C - 1.
-        k: neighbours.
-        temperature: of cosine weights.
-        metric: "l2", its default, or "cosine".
+        k, temperature, metric: see `solo_knn_scores`.
 
     Raises:
         UsageError: no label on either side, one class only, a label of C or more, or values that are not

@@ -144,8 +144,7 @@ def logistic_probe(
             depends on their scale.
         held_out: share of every class, in (0, 1).
         seed: of the held-out rows.
-        tolerance: see `fit_logistic`.
-        steps: see `fit_logistic`.
+        tolerance, steps: see `fit_logistic`.
 
     Raises:
         UsageError: no labelled row on either side, one class, values that are not finite, widths that differ,

@@ -29,10 +29,9 @@ class Solution:
     Attributes:
         weights: [C, d], float64, on the device of the rows, as are the
         intercepts: [C].
-        value: f, float64 sums of what is computed in `dtype`.
+        value: f, in float64 sums.
         gradient: the largest entry of its gradient, by size.
         evaluations: of f and its gradient.
-        dtype: precision of the last of them.
     """
 
     weights: Tensor
@@ -40,7 +39,6 @@ class Solution:
     value: float
     gradient: float
     evaluations: int
-    dtype: torch.dtype
 
 
 class LogisticProblem:
@@ -78,8 +76,7 @@ class LogisticProblem:
         """
         d = self.rows.shape[1]
         zero = torch.zeros(self.classes, d + 1, dtype=torch.float64, device=self.rows.device)
-        at = Solution(zero[:, :d], zero[:, d], float("inf"), float("inf"), 0, self.rows.dtype)
-        at = start or at
+        at = start or Solution(zero[:, :d], zero[:, d], float("inf"), float("inf"), 0)
         evaluations = 0
         for dtype in (torch.float32, torch.float64):
             if torch.promote_types(dtype, self.rows.dtype) == dtype:
@@ -109,7 +106,7 @@ class LogisticProblem:
             weights, intercepts = placed(torch.as_tensor(flat).to(self.axes).view(self.classes, d + 1))
             value, of_weights, of_intercepts = self.loss_and_gradient(weights, intercepts, penalty, dtype)
             size = max(float(of_weights.abs().max()), float(of_intercepts.abs().max()))
-            best[:] = [Solution(weights, intercepts, value, size, evaluations, dtype)]
+            best[:] = [Solution(weights, intercepts, value, size, evaluations)]
             gradient = torch.cat([of_weights @ self.axes * stretch, of_intercepts[:, None] * scale], dim=1)
             return value, gradient.flatten().cpu().numpy()
 

@@ -84,10 +84,7 @@ def spectrum_curve(
 def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
     """Relative singular values beside both references and the ceiling of n rows.
 
-    Args:
-        spectra: "centred" and "unit" as `Panel.spectra` has them.
-        n: rows.
-        d: their width.
+    The spectra are "centred" and "unit", as `Panel.spectra` has them; d is the width of the rows.
 
     Example:
         >>> [s.name for s in spectrum({"centred": np.ones(8)}, 100, 8).series]
@@ -114,7 +111,7 @@ def spectrum(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
 
 
 def cumulative(spectra: Mapping[str, np.ndarray], n: int, d: int) -> Lines:
-    """Cumulative curves of centred spectra with their AUC (Li, Efros and Pathak 2022), beside references."""
+    """Cumulative curves of centred spectra with AUC (2209.15007), and references."""
     arms = dict(zip(spectra, ARM_COLOURS, strict=False))
     shown = []
     for name, values in {**spectra, **references(n, d)}.items():

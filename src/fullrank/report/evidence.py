@@ -52,6 +52,7 @@ COLUMNS = {
 """Numbers of an `EvidenceRow` and their headings."""
 OF_AUDIT = ("value", "interval", "null", "power_law", "threshold")
 OF_RUN = ("value", "null", "threshold", "trend")
+MANY = 12  # metrics of an audit, from which on a terminal leaves those that are no evidence to the page
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Tile(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One metric of two embeddings, with what isotropic rows of the sizes of each read.
+    """One metric of two embeddings, each with its isotropic baseline at that size.
 
     It is clear ("yes") where the two 95 % intervals do not meet; a dash without intervals.
     """
@@ -164,6 +165,21 @@ def evidence_rows(audit: Audit) -> list[EvidenceRow]:
         power_law = number(metric.power_law if metric else None)
         rows.append(replace(logged_row(asdict(item)), interval=interval(metric), power_law=power_law))
     return rows
+
+
+def named_rows(audit: Audit) -> list[EvidenceRow]:
+    """Metrics that are no evidence, where few were named to be computed; else the page has them."""
+    shown = {_OF_CODES.get(item.metric, item.metric) for item in audit.verdict.evidence}
+    found = {name: metric for name, metric in audit.metrics.items() if name not in shown}
+    return [
+        replace(
+            logged_row({"metric": name, "value": metric.value, "null": metric.null}),
+            interval=interval(metric),
+            power_law=number(metric.power_law),
+        )
+        for name, metric in found.items()
+        if len(audit.metrics) < MANY
+    ]
 
 
 def logged_row(item: Mapping[str, Any]) -> EvidenceRow:

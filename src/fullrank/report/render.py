@@ -62,12 +62,9 @@ def section(title: str, *items: Figure | Choices, **more: Any) -> Section:
 
 
 def card(item: Figure | Choices, colour: str = "", **how: Any) -> Iterator[Card]:
-    """One card, or none where the figure is empty.
+    """One card in the colour of its arm, or none where the figure is empty.
 
-    Args:
-        item: a figure, or figures of which the page shows the chosen.
-        colour: of the arm that it is of.
-        how: colours and legend for `figures.plotly.plot`.
+    `how` goes to `figures.plotly.plot`: colours and legend.
     """
     from fullrank.figures.plotly import plot, plot_choices
 

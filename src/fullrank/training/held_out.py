@@ -34,12 +34,12 @@ class HeldOutEvaluator:
     def __init__(self, s: Setup, monitor: CollapseMonitor) -> None:
         self.s, self.monitor = s, monitor
         rng = np.random.default_rng(s.config.seed)
-        self.held_out = _some(s.data.held_out, s.config.watch_images, rng)
+        self.held_out = sample_of(s.data.held_out, s.config.watch_images, rng)
         self.bank: Source | None = None
         labelled = s.data.train.labelled
         if s.config.knn_every and len(labelled) and len(self.held_out.labelled):
             train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
-            self.bank = _some(train, s.config.knn_bank, rng)
+            self.bank = sample_of(train, s.config.knn_bank, rng)
         self._seen: Rows | None = None  # of the held-out images
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
@@ -153,7 +153,9 @@ class HeldOutEvaluator:
             self.s.method.train()
 
 
-def _some(source: Source, most: int, rng: np.random.Generator) -> Source:
+def sample_of(source: Source, most: int, rng: np.random.Generator | None = None) -> Source:
+    """At most so many images, drawn at random; without `rng` always the same ones."""
     if len(source) <= most:
         return source
+    rng = rng or np.random.default_rng(0)
     return source.subset(np.sort(rng.choice(len(source), most, replace=False)))

@@ -87,7 +87,11 @@ class Loop:
         self.config, self.fabric = s.config, s.fabric
         self.writer = RecordWriter(self.fabric, run, listeners)
         self.levels = CollapseMonitor()  # of training batches
-        self.probe = _online_probe(s)
+        self.probe: OnlineProbe | None = None
+        if s.config.probe != "off" and (classes := classes_of(s.data.train)):
+            labels = torch.from_numpy(s.data.train.labels)
+            width = s.backbone.feature_dim
+            self.probe = OnlineProbe(width, classes, labels, s.config, s.fabric, s.optimizer)
         self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
         self.state = TrainState()
         self.total_steps = self.config.epochs * s.steps_per_epoch
@@ -297,15 +301,6 @@ class Loop:
         if self.fabric.world_size > 1:
             value = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="mean")  # type: ignore[assignment]
         return float(value)
-
-
-def _online_probe(s: Setup) -> OnlineProbe | None:
-    """Build the classifier beside the method; None where off or without labels."""
-    classes = classes_of(s.data.train)
-    if s.config.probe == "off" or not classes:
-        return None
-    labels = torch.from_numpy(s.data.train.labels)
-    return OnlineProbe(s.backbone.feature_dim, classes, labels, s.config, s.fabric, s.optimizer)
 
 
 def _some_images(source: Source, most: int) -> list[Tensor]:

@@ -29,9 +29,7 @@ class LARS(Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: learning rate.
-        momentum: in [0, 1).
-        weight_decay: w.
+        lr, momentum, weight_decay: learning rate, momentum in [0, 1), and w.
         eta: trust coefficient.
         clip: use min(r / lr, 1) instead of r, so that the effective rate is min(r, lr).
         exclude_1d: biases and normalisation parameters (one-dimensional) get neither r nor w.

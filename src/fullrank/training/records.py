@@ -39,8 +39,7 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Record as a line of `metrics.jsonl` holds it."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kept = {k: v for k, v in values.items() if v is not None or k in self.may_be_null}
+        kept = {k: v for k, v in vars(self).items() if v is not None or k in self.may_be_null}
         return {"event": self.event, **kept}
 
 

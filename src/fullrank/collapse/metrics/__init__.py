@@ -2,7 +2,8 @@
 
 No metric sees every collapse, so they are read as a panel. A value that is not defined (a rank of a zero
 spectrum, a spread of one row) is None; no finite input gives NaN. Where the moments of the rows are enough,
-they are taken in place of the rows. All raise UsageError for input that is not a matrix or not finite.
+they are taken in place of the rows. All raise UsageError for rows that are not a matrix, a spectrum that is
+not a vector or is negative, and numbers that are not finite.
 
 A file without underscore holds a family; what it defines without underscore is public.
 
@@ -16,9 +17,6 @@ Example:
     ('points', 'CU')
 """
 
-import pkgutil
-from importlib import import_module
-
 from fullrank.collapse.metrics._definition import (
     COLLAPSES,
     METRICS,
@@ -29,10 +27,9 @@ from fullrank.collapse.metrics._definition import (
     class_name,
     metric,
 )
+from fullrank.registry import discover
 
 __all__ = ["COLLAPSES", "METRICS", "NEEDS", "OF_MOMENTS", "Metric", "Spectra", "class_name", "metric"]
 
-for _found in pkgutil.iter_modules(__path__):  # a file is enough
-    if not _found.name.startswith("_"):
-        import_module(f"fullrank.collapse.metrics.{_found.name}")
+discover(__name__, __file__)
 METRICS.sort()

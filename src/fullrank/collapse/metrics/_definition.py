@@ -7,8 +7,9 @@ tests are made from the table, so a file in this folder with a decorated functio
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -203,10 +204,10 @@ class Metric:
         return self.function(singular_values**self.power, **sizes, **self.options, **options)
 
     def value_of(self, result: Any) -> float | None:
-        """The value in what the function returned."""
+        """The value in what the function returned, None where that is not finite."""
         if result is not None and self.part:
             result = getattr(result, self.part)
-        return None if result is None else float(result)
+        return float(result) if result is not None and math.isfinite(result) else None
 
     def __call__(self, *inputs: Any, **options: Any) -> float | None:
         """The value, None where it is not defined; arguments as those of `result`."""
@@ -238,15 +239,15 @@ METRICS = _Table()
 """Name to metric, in the order of reading."""
 
 
-def metric(name: str, **fields: Any) -> Callable[[F], F]:
+def metric(name: str, **declared: Any) -> Callable[[F], F]:
     """Return a decorator that enters its function into `METRICS`.
 
     Args:
         name: of the metric.
-        fields: attributes of `Metric`; `blind` and `reference` at least.
+        declared: attributes of `Metric`; `blind` and `reference` at least.
 
     Raises:
-        ValueError: the name is taken by another function.
+        UsageError: the name is taken by another function, or an attribute is none or has no such value.
 
     Example:
         >>> @metric("spread", blind="everything", reference="nobody")
@@ -257,14 +258,39 @@ def metric(name: str, **fields: Any) -> Callable[[F], F]:
     """
 
     def enter(function: F) -> F:
-        if name in METRICS and METRICS[name].function.__qualname__ != function.__qualname__:
-            raise ValueError(f"metric {name!r} is defined twice")
+        here = f"metric {name!r} ({function.__module__}.{function.__qualname__})"
+        _check(here, declared)
+        if name in METRICS and (other := METRICS[name].function).__qualname__ != function.__qualname__:
+            raise UsageError(f"{here} is defined already, in {other.__module__}: take another name")
         METRICS[name] = Metric(
-            **{"label": name.replace("_", " "), **fields, "name": name, "function": function}
+            **{"label": name.replace("_", " "), **declared, "name": name, "function": function}
         )
         return function
 
     return enter
+
+
+def _check(here: str, declared: Mapping[str, Any]) -> None:
+    """Raise UsageError for a declaration that no table could be made of."""
+    for key in declared:
+        if key not in (known := {each.name for each in fields(Metric)}):
+            raise UnknownNameError(f"attribute of {here}:", key, known)
+    if missing := {"blind", "reference"} - {*declared}:
+        raise UsageError(f"{here} does not say its {' and its '.join(sorted(missing))}")
+    needs, spectrum = declared.get("needs", "points"), declared.get("spectrum", "")
+    better = declared.get("better", "high")
+    words: list[tuple[str, str, Collection[str]]] = [("needs", needs, NEEDS)]
+    words += [("sees", letter, COLLAPSES) for letter in declared.get("sees", "")]
+    words += [("invariances", change, ALL_CHANGES) for change in declared.get("invariances", ())]
+    words += [("spectrum", spectrum, ("centred", "uncentred", "unit"))] * bool(spectrum)
+    words += [("better", better, ("high", "low", "none"))] * (" " not in better)
+    for key, word, choices in words:
+        if word not in choices:
+            raise UnknownNameError(f"`{key}` of {here}:", word, choices)
+    if bool(spectrum) != (needs in ("spectrum", "unit spectrum")):
+        raise UsageError(
+            f"{here} needs {needs}: `spectrum` says which one for those of a spectrum, and only those"
+        )
 
 
 def class_name(name: str) -> str:

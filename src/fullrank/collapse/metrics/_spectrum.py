@@ -28,10 +28,7 @@ def checked_spectrum(values: np.ndarray) -> np.ndarray:
 
 
 def relative_spectrum(values: np.ndarray, dim: int | None = None) -> np.ndarray | None:
-    """Spectrum over its largest value, padded to `dim`; None if it is zero.
-
-    Raises:
-        UsageError: see `checked_spectrum`.
+    """`checked_spectrum` over its largest value, padded to `dim`; None for zeros.
 
     Example:
         >>> relative_spectrum(np.array([1.0, 4.0]), dim=3).tolist()

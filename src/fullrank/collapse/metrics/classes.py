@@ -68,10 +68,6 @@ def within_share(z: Tensor, labels: Tensor) -> float | None:
 
     k-means always lowers it, so hold it against the same share of a Gaussian cloud with the same covariance.
 
-    Args:
-        z: [n, d].
-        labels: [n] integers: classes, or the assignments of a clustering.
-
     Returns:
         In [0, 1]: 0 where every cluster is one point, 1 where clusters have one mean; None for a constant.
 

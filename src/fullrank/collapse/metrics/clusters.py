@@ -186,7 +186,7 @@ def cluster_learnability(z: Tensor, clusters: int | None = None, seeds: int = 5)
         None with fewer than four rows.
 
     Raises:
-        UsageError: no cluster or no seed; not a matrix, or rows that are not finite.
+        UsageError: no cluster or no seed.
 
     Example:
         >>> cluster_learnability(torch.eye(4).repeat(10, 1), clusters=4)

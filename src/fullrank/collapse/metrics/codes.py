@@ -113,11 +113,7 @@ class CodeUsage:
         self.n = int(count)
 
     def result(self) -> Usage:
-        """Use of the codes so far.
-
-        Raises:
-            UsageError: nothing was.
-        """
+        """Use of the codes so far; raises UsageError where nothing was seen."""
         if not self.n:
             raise UsageError("no assignments were seen, so there is no use to speak of")
         mean = (self.sums / self.n).cpu()
@@ -183,9 +179,6 @@ def _counted(scores: Tensor | CodeUsage) -> CodeUsage | None:
 def code_usage(scores: Tensor | CodeUsage) -> Usage | None:
     """Use of the codes, from the softmax of their scores.
 
-    Args:
-        scores: [n, K] logits, or a `CodeUsage`.
-
     Returns:
         Entropies over log K, codes in use, the share that is no first choice; None without rows.
 
@@ -207,9 +200,6 @@ def code_usage(scores: Tensor | CodeUsage) -> Usage | None:
 )
 def largest_code_share(scores: Tensor | CodeUsage) -> float | None:
     """The largest part of the mean assignment: `max_k mean_i p_ik`.
-
-    Args:
-        scores: [n, K] logits, or a `CodeUsage`.
 
     Returns:
         In [1 / K, 1]: 1 where all rows share one code; None without rows.

@@ -33,9 +33,6 @@ def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.
     Returns:
         [d or k], rising to 1; None if the spectrum is zero.
 
-    Raises:
-        UsageError: not a vector, or values that are negative or not finite.
-
     Example:
         >>> cumulative_curve(np.array([3.0, 1.0]), dim=3).tolist()
         [0.75, 1.0, 1.0]
@@ -246,7 +243,7 @@ def condition_at(singular_values: np.ndarray, share: float = 0.9, dim: int | Non
         At least 1; None where it would be infinite: more than 1 - share of the directions are lost.
 
     Raises:
-        UsageError: a share outside (0, 1]; not a vector, or values that are negative or not finite.
+        UsageError: a share outside (0, 1].
 
     Example:
         >>> condition_at(np.array([4.0, 2.0, 1.0, 0.0]), share=0.75)

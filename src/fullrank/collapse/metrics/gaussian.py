@@ -24,7 +24,6 @@ _sigreg = partial(
 )
 _visreg = partial(metric, better="low", cost="n d", reference="VISReg, arXiv 2606.02572")
 
-
 SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 """The mean of the Epps-Pulley statistic of N(0, 1) rows, 1.059, whatever their number."""
 
@@ -65,9 +64,6 @@ def sigreg(
 
     Returns:
         At least 0: about 1.059 for Gaussian rows whatever their number, 0.40 n for zeros; None without rows.
-
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
 
     Example:
         >>> round(sigreg(torch.zeros(100, 8)) / 100, 2)

@@ -213,7 +213,7 @@ def mixture_entropy(
         are points (the variance floor). None for a constant and with fewer rows than components.
 
     Raises:
-        UsageError: no component or no sample; not a matrix, or rows that are not finite.
+        UsageError: no component or no sample.
 
     Example:
         >>> z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
@@ -249,7 +249,7 @@ def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
         [n, width] in [0, 1]; None without rows and where all numbers are the same.
 
     Raises:
-        UsageError: d above `width`; not a matrix, or rows that are not finite.
+        UsageError: d above `width`.
 
     Example:
         >>> scale_and_pad(torch.tensor([[1.0, 3.0]]), width=3).tolist()
@@ -266,16 +266,10 @@ def scale_and_pad(z: Tensor, width: int = WIDTH) -> Tensor | None:
 def legacy_log_spectrum(z: Tensor, width: int = WIDTH) -> np.ndarray | None:
     """Published spectrum figure: log singular values of `scale_and_pad`.
 
-    Args:
-        z: [n, d].
-        width: at least d.
+    Args, None and errors as there.
 
     Returns:
-        [min(n, d)], largest first: the values that mean something, without those of the padding; None where
-        `scale_and_pad` is.
-
-    Raises:
-        UsageError: d above `width`; not a matrix, or rows that are not finite.
+        [min(n, d)], largest first: the values that mean something, without those of the padding.
 
     Example:
         >>> legacy_log_spectrum(torch.tensor([[1.0, 3.0], [1.0, 3.0]]), width=3).round(6)[0].item()
@@ -326,7 +320,7 @@ def legacy_mixture_entropy(
         components.
 
     Raises:
-        UsageError: no component or no sample, d above `width`; not a matrix, or rows that are not finite.
+        UsageError: no component or no sample, d above `width`.
 
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))

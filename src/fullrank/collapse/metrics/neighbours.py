@@ -209,7 +209,7 @@ def local_dimension(
         Mean above 0; None with k or fewer different rows, and where no point has a finite dimension.
 
     Raises:
-        UsageError: k below 2, an unknown estimator; not a matrix, or rows that are not finite.
+        UsageError: k below 2, or an unknown estimator.
 
     Example:
         >>> z = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)

@@ -112,9 +112,6 @@ def rankme(z: Tensor, eps: float = 0.0) -> float | None:
     Returns:
         In [1, min(n, d)] for eps 0; None if all rows are zero.
 
-    Raises:
-        UsageError: not a matrix, or rows that are not finite.
-
     Example:
         >>> import torch
         >>> rankme(torch.ones(10, 4))

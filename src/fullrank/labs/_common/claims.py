@@ -38,7 +38,7 @@ class Claim:
 
 
 def holds(text: str, found: Sequence[bool], evidence: str, **numbers: Any) -> Claim:
-    """A claim that each seed bears out (`found`) or does not; the count of seeds is put behind the evidence.
+    """A claim that seeds support or not (`found`); the count ends the evidence.
 
     Example:
         >>> holds("It collapses.", [True, True, False], "level 0.03").verdict
@@ -56,7 +56,7 @@ def holds(text: str, found: Sequence[bool], evidence: str, **numbers: Any) -> Cl
 def above(
     text: str, these: Sequence[float], those: Sequence[float], this: str, that: str, margin: float = 0.0
 ) -> Claim:
-    """A claim that one value (`this`) exceeds another (`that`) by more than `margin`, seed by seed.
+    """A claim, by seed, that one value exceeds another by more than `margin`.
 
     Example:
         >>> above("A beats B.", [0.7, 0.8], [0.5, 0.6], "k-NN of A", "of B").evidence

@@ -1,4 +1,4 @@
-"""The demo: SimSiam and three copies of it with something taken away, trained side by side."""
+"""The demo: SimSiam and three ablated copies of it, trained side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INTRO = (
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo comes to: a summary of each arm, k-NN accuracies to compare with, and the page."""
+    """Result of the demo: a summary of each arm, reference k-NN accuracies, the page."""
 
     summaries: Sequence[Summary]
     baselines: Mapping[str, float]
@@ -45,7 +45,7 @@ class Demonstration:
 
 
 def make_room(out: Path, replace: bool) -> dict[str, Path]:
-    """Make the demo's folder and name its runs; an earlier demo in it is replaced where that is allowed.
+    """Make the demo's folder and name its runs; `replace` permits clearing old ones.
 
     Raises:
         UsageError: something else is there.

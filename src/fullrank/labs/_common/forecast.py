@@ -1,4 +1,4 @@
-"""Downstream accuracy forecast from collapse and loss, and how far off such forecasts are where it is known.
+"""Downstream accuracy forecast from collapse and loss, with its error.
 
 Li, Efros and Pathak 2022 (2209.15007) forecast accuracy without labels from the AUC of the cumulative
 singular values together with the loss. Here the line is fitted to the runs at hand: `accuracy ~ a + b AUC +
@@ -29,7 +29,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Forecast:
-    """A fitted line, its forecasts, and its error where each run in turn was left out of the fit.
+    """A fitted line, its forecasts, and its leave-one-out error.
 
     Attributes:
         coefficients: of `intercept`, `auc` and, where it was given, `loss`, in the units of the input.
@@ -71,7 +71,7 @@ def forecast(
     ridge: float = 0.0,
     level: float = 0.95,
 ) -> Forecast:
-    """Fit accuracy to AUC and loss over runs, and forecasts those whose accuracy is not known.
+    """Fit accuracy to AUC and loss over runs, and forecast unknown accuracies.
 
     Args:
         auc: of the cumulative singular values, one for each run.
@@ -208,7 +208,7 @@ class Point:
 def points_of(
     runs: Sequence[str | Path], tap: str = "backbone", accuracy: Accuracy = "probe", which: Which = "runs"
 ) -> list[Point]:
-    """AUC (at a tap; the paper's is of the pooled features), loss and accuracy of runs.
+    """AUC (at a tap; in the paper, of pooled features), loss and accuracy of runs.
 
     Args:
         accuracy: `probe` (the linear classifier trained beside the method) or `knn`, from the run's log, or

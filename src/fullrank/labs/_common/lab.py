@@ -44,11 +44,13 @@ class Lab(ABC):
         """What the finished jobs come to; some may be missing."""
 
 
-LABS: Registry[type[Lab]] = Registry("lab", group="fullrank.labs")
+LABS: Registry[type[Lab]] = Registry(
+    "lab", group="fullrank.labs", required=("title", "paper", "says", "presets")
+)
 
 
 def read_presets(lab: str) -> Mapping[str, Settings]:
-    """Presets in `presets.yaml` beside a lab's file, but for those that others refer to (`_name`)."""
+    """Presets in `presets.yaml` beside a lab's file, without shared bases (`_name`)."""
     found = yaml.safe_load(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
     return {name: settings for name, settings in found.items() if not name.startswith("_")}
 

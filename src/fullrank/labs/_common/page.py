@@ -14,6 +14,7 @@ from fullrank.figures.style import (
     ORANGE,
     VerdictStyle,
     colours_of,
+    counted,
     duration,
     number,
     typographic,
@@ -49,8 +50,8 @@ def write_lab(
         name: of the lab.
         lab: analyses the results.
         plan: `preset` (its name), `settings` (the preset's), `parts` and `seeds`.
-        results: the finished cells.
-        missing: cells without a result, with what is known of why.
+        results: of the finished jobs.
+        missing: jobs without a result, with what is known of why.
         out: the lab's folder.
         figures: whether to draw those for a paper, too.
 
@@ -78,12 +79,12 @@ def write_lab(
         "versions": {package: package_version(package) for package in PACKAGES},
     }
     parts = f", {' and '.join(plan['parts'])}" if plan["parts"] else ""
-    seeds = f"{len(plan['seeds'])} seed{'s' * (len(plan['seeds']) != 1)}"
+    seeds = counted(len(plan["seeds"]), "seed")
     text = render(
         "lab.html.j2",
         **found
         | {
-            "state": f"Preset {plan['preset']}{parts}: {len(results)} cells over {seeds}, "
+            "state": f"Preset {plan['preset']}{parts}: {counted(len(results), 'job')} over {seeds}, "
             f"{duration(found['seconds'])} of computing",
             "headline": _headline(findings.claims),
             "colour": _tone(findings.claims),
@@ -91,7 +92,7 @@ def write_lab(
             "rule": RULE,
             "chapters": [shown for chapter in findings.chapters if (shown := _chapter(chapter))["any"]],
             "settings": pairs(dict(plan["settings"])),
-            "cells": [
+            "jobs": [
                 (f"{r.part + ': ' if r.part else ''}{r.arm}, seed {r.seed}", duration(r.seconds))
                 for r in results
             ],

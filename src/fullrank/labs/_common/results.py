@@ -1,13 +1,14 @@
-"""Results of finished jobs by arm and seed, and the claims, curves and tables that are made of them."""
+"""Results of finished jobs by arm and seed; claims, curves and tables from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fullrank.errors import UnknownNameError
 from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
@@ -87,6 +88,10 @@ def finished(job: Job, out: Path) -> Result | None:
 class Results(Sequence[Result]):
     """All results of a lab, or of a part of it.
 
+    Args:
+        results: of the finished jobs.
+        known: arms of all jobs; where it is given, no other arm can be asked for.
+
     Example:
         >>> jobs = [(arm, seed) for seed in (0, 1) for arm in "ab"]
         >>> found = Results([Result("", arm, seed, Path(), {"x": float(seed)}) for arm, seed in jobs])
@@ -94,8 +99,8 @@ class Results(Sequence[Result]):
         (['a', 'b'], [0.0, 1.0], [0, 1])
     """
 
-    def __init__(self, results: Sequence[Result]) -> None:
-        self._results = list(results)
+    def __init__(self, results: Sequence[Result], known: Collection[str] = ()) -> None:
+        self._results, self._known = list(results), known
 
     def __len__(self) -> int:
         return len(self._results)
@@ -111,7 +116,7 @@ class Results(Sequence[Result]):
 
     def where(self, holds: Callable[[Result], bool]) -> Results:
         """Those that something holds of."""
-        return Results([result for result in self if holds(result)])
+        return Results([result for result in self if holds(result)], self._known)
 
     def of(self, part: str) -> Results:
         """Those of one part."""
@@ -140,7 +145,13 @@ class Results(Sequence[Result]):
         return sorted(seed for seed, arms in by_seed.items() if len(arms) == len(self.arms))
 
     def values(self, arm: str, what: str | Read) -> list[float]:
-        """One value of an arm for each seed: a name among its numbers, or a function of the result."""
+        """Values of an arm by seed: a name among its numbers, or a function of the result.
+
+        Raises:
+            UnknownNameError: no job has that arm, finished or not.
+        """
+        if self._known and arm not in self._known:
+            raise UnknownNameError("arm", arm, self._known)
         read = (lambda result: result.numbers.get(what)) if isinstance(what, str) else what
         return [value for result in self[arm] if (value := read(result)) is not None]
 
@@ -149,7 +160,7 @@ class Results(Sequence[Result]):
         return {arm: self.values(arm, what) for arm in self.arms}
 
     def kinds(self, arm: str) -> str:
-        """The last verdicts of an arm's seeds, in words: "healthy", or "1 complete, 2 healthy"."""
+        """Final verdicts over an arm's seeds: "healthy", or "1 complete, 2 healthy"."""
         found: list[str] = [result.verdict for result in self[arm]]
         different = list(dict.fromkeys(found))
         if len(different) == 1:
@@ -161,7 +172,7 @@ class Results(Sequence[Result]):
         return ", ".join(f"{name} {spread(self.values(arm, what))}" for name, what in columns.items())
 
     def over(self, arms: Mapping[float, str], name: str, what: Read, dash: str = "solid") -> Series:
-        """A value over a setting, by which the arms are named: of every seed, where it has that arm."""
+        """A value over a setting, one arm per setting, for every seed with that arm."""
         found = [{r.seed: what(r) for r in self[arm]} for arm in arms.values()]
         seeds = sorted({seed for by_seed in found for seed in by_seed})
         return Series(name, list(arms), [[by_seed.get(seed) for by_seed in found] for seed in seeds], dash)
@@ -203,7 +214,7 @@ class Results(Sequence[Result]):
         verdict: bool = True,
         arms: Iterable[str] | None = None,
     ) -> Table:
-        """A row for each arm (all, or `arms`): its name, the verdicts on its seeds, and values by seed."""
+        """A row for each arm (all, or `arms`): name, verdicts and values by seed."""
         rows: list[list[Any]] = [
             [
                 arm,
@@ -224,7 +235,7 @@ class Results(Sequence[Result]):
 
 
 def joined(parts: Iterable[Findings], notes: Sequence[str] = ()) -> Findings:
-    """Findings of several parts as one: chapters, claims, sentences and notes in their order."""
+    """Findings of several parts joined: chapters, claims, sentences, notes, in order."""
     found = list(parts)
     return Findings(
         [chapter for one in found for chapter in one.chapters],

@@ -1,4 +1,4 @@
-"""One folder of a lab: its plan, which later calls add to, a run of what is missing, and its live table."""
+"""One folder of a lab: its extendable plan, runs of missing jobs, a live table."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_plan(
     seeds: Sequence[int] = (),
     data: str = "",
 ) -> Plan:
-    """Plan of a folder with what is asked for; what is left empty is the folder's, or the preset's.
+    """Plan of a folder; empty arguments default to the folder's, then the preset's.
 
     Raises:
         UsageError: no such lab, preset or part; or the folder holds something else.
@@ -78,12 +78,10 @@ def make_plan(
         key: list(dict.fromkeys([*before.get(key, []), *now]))
         for key, now in (("parts", parts), ("seeds", seeds))
     }
-    return Plan(
-        lab,
-        {"lab": name, "preset": preset, "settings": settings, **known},
-        plan_jobs(lab, settings, known["parts"], sorted(known["seeds"])),
-        plan_jobs(lab, settings, parts, seeds),
-    )
+    if not (wanted := plan_jobs(lab, settings, parts, seeds)):
+        raise UsageError(f"lab {name} has no jobs for preset {preset}")
+    every = plan_jobs(lab, settings, known["parts"], sorted(known["seeds"]))
+    return Plan(lab, {"lab": name, "preset": preset, "settings": settings, **known}, every, wanted)
 
 
 def _read(out: Path) -> dict[str, Any]:
@@ -107,7 +105,7 @@ def run_lab(
     figures: bool = True,
     mode: str = "quiet",
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Run the wanted jobs that have no result, then write `lab.json`, the page and the figures.
+    """Run requested jobs without a result; write `lab.json`, page and figures.
 
     `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet".
     Returns what `lab.json` holds, and what failed: a job's name to one line.
@@ -123,7 +121,9 @@ def run_lab(
         with LiveJobs(plan.wanted, Summary, jobs_table, job_line, mode) as live:
             failed = run_once(plan.wanted, out, at_once, live)
     found = {job.name: finished(job, out) for job in plan.jobs}
-    results = Results([result for result in found.values() if result is not None])
+    done = [result for result in found.values() if result is not None]
+    every = (plan_jobs(plan.lab, preset, list(plan.lab.parts), [0]) for preset in plan.lab.presets.values())
+    results = Results(done, {job.arm for jobs in (plan.jobs, *every) for job in jobs})
     if not results:
         why = next(iter(failed.items()), None)
         raise FullrankError(f"no job of {out} is finished" + (f"; {why[0]}: {why[1]}" if why else ""))

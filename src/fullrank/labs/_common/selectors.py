@@ -1,4 +1,4 @@
-"""Selectors: values and curves that labs take from results, and the figures that several labs show."""
+"""Selectors: values and curves from results, and figures shared by several labs."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def rank_share(tap: str = "projector") -> Read:
 
 
 def untrained(results: Sequence[Result]) -> dict[str, float]:
-    """A reference line at the untrained network's k-NN accuracy, mean over all results; {} without any."""
+    """Reference line: k-NN accuracy untrained, mean over results; {} if none has it."""
     found = [result.knn[0] for result in results if 0 in result.knn]
     return {"untrained": float(np.mean(found))} if found else {}
 
 
 def null_end(results: Sequence[Result], measure: str, tap: str) -> float | None:
-    """Value of a measure on isotropic noise of the last panel's size, in the first result that has it."""
+    """A measure on isotropic noise of the last panel's size, from the first with it."""
     for result in results:
         points = result.run.measures(tap, measure)
         if points and points[-1].null is not None:
@@ -81,12 +81,12 @@ def null_end(results: Sequence[Result], measure: str, tap: str) -> float | None:
 
 
 def relative(results: Results, arm: str, tap: str = "backbone", name: str = "") -> Series:
-    """Centred singular values at the end over the largest, by the share of the directions before them."""
+    """Final centred singular values over the largest, by share of directions before."""
     return _curves(results, arm, tap, name, _over_the_largest)
 
 
 def cumulative(results: Results, arm: str, tap: str = "backbone", name: str = "") -> Series:
-    """The cumulative curve of the same (Li et al., 2209.15007, equation 2); its mean height is the AUC."""
+    """Cumulative curve of singular values (2209.15007, eq. 2); its mean is the AUC."""
     return _curves(results, arm, tap, name, _from_nothing)
 
 
@@ -148,14 +148,14 @@ def rank_shares(result: Result, tap: str = "projector") -> dict[int, float | Non
 def level_lines(
     results: Results, title: str, note: str, tap: str = "projector", threshold: bool = False
 ) -> Lines:
-    """Curves of the normalized std (level) over epochs, and the threshold of a complete collapse."""
+    """Normalized std (level) over epochs, and the threshold of complete collapse."""
     level = Thresholds().level
     references = {f"below {level:g}: complete": level} if threshold else {}
     return results.lines(title, note, "level (1 = isotropic)", along("level", tap), references)
 
 
 def spectrum_lines(results: Results, title: str, note: str, form: str, tap: str = "projector") -> Lines:
-    """Every arm's last singular values by their index, as many as are positive on every seed.
+    """Final singular values of every arm by index, where positive on every seed.
 
     `form` is `centred`, or `unit` for unit rows that are not centred.
     """

@@ -14,7 +14,7 @@ from fullrank.training.setup import Setup, launch_fabric, prepare, setup
 
 
 def reopen(run: Path, trained: bool = True) -> Setup:
-    """Data, views and method of a run, in eval mode, with the last checkpoint's weights (or untrained).
+    """Data, views and method of a run in eval mode, last checkpoint or untrained.
 
     Raises:
         UsageError: there is no run, or its data is not where it was.
@@ -32,7 +32,7 @@ def reopen(run: Path, trained: bool = True) -> Setup:
 
 @torch.no_grad()
 def held_out_batches(s: Setup, most: int) -> Iterator[Tensor]:
-    """Held-out images as the data has them, uint8 [b, 3, h, w], on the run's device, `most` at most."""
+    """At most `most` held-out images, untransformed: uint8 [b, 3, h, w], on device."""
     source = s.data.held_out
     if len(source) > most:
         import numpy as np
@@ -45,7 +45,7 @@ def held_out_batches(s: Setup, most: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def held_out_taps(s: Setup, most: int) -> dict[str, Tensor]:
-    """Layer outputs (taps) of held-out images as they are, `most` at most: float32 [n, d] on the CPU."""
+    """Layer outputs (taps) of at most `most` held-out images: float32 [n, d], CPU."""
     rows: dict[str, list[Tensor]] = {}
     for images in held_out_batches(s, most):
         for tap, batch in s.method.embed(s.views.clean(images)).items():

@@ -1,1 +1,1 @@
-"""What must differ between two branches for a network not to collapse with its copy."""
+"""What must differ between two branches for a network not to collapse."""

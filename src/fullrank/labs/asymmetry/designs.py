@@ -1,4 +1,4 @@
-"""Asym-Siam's designs: each makes one side vary more than the other, and its mirror image the other side."""
+"""Asym-Siam's designs: each makes one side vary more, its mirror image the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_SOURCE, ON_TARGET = "{}, as published", "{}, mirrored"
 
 
 def claims(results: Results) -> list[Claim]:
-    """Of each design: the source varies more for it, accuracy gains, and the mirror image does worse."""
+    """Claims by design: higher source variance, higher accuracy, a worse mirror image."""
     found = []
     for design in DESIGNS:
         arm, mirror = ON_SOURCE.format(design), ON_TARGET.format(design)

@@ -40,7 +40,7 @@ AGREED = -0.95  # a mean cosine above 0.95 between views: "the loss runs to -1"
 
 
 def claims(results: Results) -> list[Claim]:
-    """SimSiam holds; with a half taken away it collapses, its loss runs to -1 and k-NN suffers."""
+    """Claims: SimSiam holds; without a half it collapses, loss near -1, k-NN lower."""
     whole = spread(results.values("SimSiam", knn_end))
     healthy = [result.verdict == "healthy" for result in results["SimSiam"]]
     found = [holds("SimSiam is judged healthy.", healthy, f"{results.kinds('SimSiam')}, k-NN {whole}")]
@@ -126,7 +126,7 @@ def _effects(results: Results) -> list[Chapter]:
 
 
 def effects(factors: Sequence[str], values: Mapping[Levels, Sequence[float]]) -> dict[str, list[float]]:
-    """Main effects and pairwise interactions of a full factorial design of k factors, by seed.
+    """Main effects and pairwise interactions of a full factorial design, by seed.
 
     The effect of a factor is the mean of all arms where it is on less the mean of all where it is off. The
     interaction of two is half of what turning the second on adds to the effect of the first; both are the

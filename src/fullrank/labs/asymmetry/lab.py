@@ -1,4 +1,4 @@
-"""What must differ between two branches for a network not to collapse with its copy: the tutorial's question.
+"""What must differ between two branches for a network not to collapse.
 
 Four parts: the tutorial's three regimes as published and without their confounds, SimSiam's stop-gradient
 against its predictor, and the designs of Asym-Siam, which make one side vary more than the other.
@@ -42,7 +42,7 @@ Arms = Iterable[tuple[str, dict[str, Any], dict[str, Any]]]
 
 @LABS.register("asymmetry")
 class Asymmetry(Lab):
-    """Regimes of teacher and student, the two halves of SimSiam, and the designs of Asym-Siam."""
+    """Regimes of teacher and student, SimSiam's two halves, and Asym-Siam's designs."""
 
     title = "Which asymmetry keeps two branches from collapse?"
     paper = (

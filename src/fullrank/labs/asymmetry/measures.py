@@ -1,4 +1,4 @@
-"""What the monitor does not measure of two branches: the tensor that the loss sees, and how views vary."""
+"""Measures of two branches beyond the monitor: the loss's input, view variance."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def level_and_shape(rows: Tensor) -> dict[str, Any]:
 
 
 def softmax_use(logits: Tensor) -> dict[str, float]:
-    """How a softmax is used, each over ln K: `marginal` entropy, mean `conditional` entropy, `information`.
+    """Softmax use over ln K: `marginal`, mean `conditional` entropy, `information`.
 
     One answer for all: marginal 0. No answer: conditional 1. What answers say about the input is the
     difference of the two, in [0, 1].
@@ -78,7 +78,7 @@ def softmax_use(logits: Tensor) -> dict[str, float]:
 
 
 def seen_by_the_loss(run: Path) -> dict[str, Any]:
-    """Level, shape and use of the outputs of student and teacher, before training and after.
+    """Level, shape and use of student and teacher outputs, before and after training.
 
     An image's row is its mean over patch tokens, which takes the positions' own share out: of the logits, as
     the tutorial draws them, and of the softmax, which is what the loss sees. `tokens` are the tutorial's own
@@ -101,7 +101,7 @@ def seen_by_the_loss(run: Path) -> dict[str, Any]:
 
 
 def _answers(s: Setup, side: str, logits: Tensor) -> Tensor:
-    """Logits as the softmax of the loss takes them: at the side's temperature, the teacher's centred."""
+    """Logits as the loss's softmax takes them: scaled, the teacher's also centred."""
     method: Any = s.method
     centre: Tensor = method.centre.cpu() if side == "teacher" else torch.zeros(1)
     temperature: float = getattr(method.config, f"{side}_temperature")
@@ -109,7 +109,7 @@ def _answers(s: Setup, side: str, logits: Tensor) -> Tensor:
 
 
 def _values(rows: Tensor) -> dict[str, list[float]]:
-    """Singular values with and without centring by the d x d second moments: tokens are many."""
+    """Singular values, centred and not, by d x d second moments: tokens are many."""
     z = rows.double()
     moments = {"centred": torch.cov(z.T, correction=0), "uncentred": z.T @ z / len(z)}
     return {
@@ -147,9 +147,9 @@ def _distance(s: Setup) -> float:
 
 
 def variance_within(encodings: Tensor) -> float:
-    """V = mean over images and views of |u_iv - mean_v u_iv|^2, u of length one, in [0, 1] (2204.00613).
+    """V = mean over images and views of |u_iv - mean_v u_iv|^2, in [0, 1].
 
-    Of encodings [views, n, d].
+    Of encodings [views, n, d], where u has length one (2204.00613).
 
     Example:
         >>> variance_within(torch.stack([torch.eye(3), -torch.eye(3)]))
@@ -161,7 +161,7 @@ def variance_within(encodings: Tensor) -> float:
 
 @torch.no_grad()
 def encoding_variance(run: Path, views: int = 8, images: int = 256) -> dict[str, float]:
-    """Variance of held-out images' encodings over `views` of each, on either side as the loss sees it."""
+    """Variance of held-out encodings over `views` per image, by side of the loss."""
     s = reopen(run)
     method: Any = s.method
     mean_of = getattr(method.config, "mean_encoding", "none")

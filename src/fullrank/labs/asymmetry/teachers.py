@@ -1,4 +1,4 @@
-"""The tutorial's regimes: what a teacher must be for a student not to collapse with it."""
+"""The tutorial's regimes: which teachers keep a student from collapse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMPLETE, LITTLE_ENTROPY = 0.1, 0.05  # level and marginal entropy below which t
 
 
 def claims(results: Results) -> list[Claim]:
-    """What is said of regimes A, B and C (the first three arms), and that what was added holds."""
+    """Claims on regimes A, B and C (the first three arms), and that additions hold."""
     a, b, c = results.arms[:3]
     levels = results.values(a, _read("student", "logits", "level"))
     entropies = results.values(a, _read("student", "use", "marginal"))
@@ -59,7 +59,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def chapters(part: str, results: Results) -> list[Chapter]:
-    """Curves, the table of level and shape, spectra with and without centring, the views."""
+    """Curves, table of level and shape, spectra centred and not, and the views."""
     sheet = results[0].folder / "run" / "figures" / "views.png"
     note = "Each row: an image, what the student sees of it (cropped, turned, half erased), and the teacher."
     views = Chapter(f"What the two networks see: {part}", [Image(f"Views ({part})", note, sheet)])
@@ -80,7 +80,7 @@ def _read(side: str, of: str, key: str) -> Read:
 
 
 def _unchanged(result: Result) -> bool:
-    """Whether the target's panel is the same at every epoch; its pairs of views are, too."""
+    """Whether the target's panel is the same at every epoch (its view pairs are)."""
     panels = [row.panels["target"]["measures"] for row in result.run.epochs]
     return all(panel == panels[0] for panel in panels)
 

@@ -1,1 +1,1 @@
-"""Encoders of several sizes on more and more of the data: who collapses, and whether that can be forecast."""
+"""Encoder sizes on growing data: which collapse, and whether that can be forecast."""

@@ -1,4 +1,4 @@
-"""Figures of the lab of capacity: measures over shares of the data, curves, and a forecast by encoder."""
+"""Figures of the capacity lab: measures by data share, curves, and forecasts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def arm_of(encoder: str, share: float) -> str:
 
 
 def chapters(results: Results, encoders: Sequence[str], shares: Sequence[float]) -> list[Chapter]:
-    """Over shares of the data, then cumulative curves and spectra of each encoder, then all numbers."""
+    """Measures by data share, cumulative curves and spectra by encoder, all numbers."""
     arms = {encoder: {100 * share: arm_of(encoder, share) for share in shares} for encoder in encoders}
 
     def each(title: str, note: str, y: str, curve: Callable[..., Series], **how: Any) -> Chapter:
@@ -133,7 +133,7 @@ class Fitted(NamedTuple):
 
 
 def forecasts(results: Results, encoders: Sequence[str]) -> tuple[dict[str, Fitted], dict[str, str]]:
-    """Fit each encoder's linear accuracy, over shares and seeds; also which could not be fitted, and why."""
+    """Fit linear accuracy by encoder, over shares and seeds; also give failed fits."""
     fitted: dict[str, Fitted] = {}
     refused: dict[str, str] = {}
     for encoder in encoders:
@@ -159,7 +159,7 @@ def forecast_claims(fitted: Mapping[str, Fitted]) -> list[Claim]:
 
 
 def forecast_chapter(fitted: Mapping[str, Fitted]) -> list[Chapter]:
-    """Forecasts of runs left out against what was measured, and the fitted lines; none without a fit."""
+    """Leave-one-out forecasts against measurements, and fitted lines; [] if no fit."""
     if not fitted:
         return []
     series, auc, rows = list[Series](), list[Series](), list[list[Any]]()

@@ -1,4 +1,4 @@
-"""Encoders of several sizes on more and more of the data: who collapses, and whether that can be forecast."""
+"""Encoder sizes on growing data: which collapse, and whether that can be forecast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.labs.capacity.figures import arm_of, chapters, forecast_chapter, f
 
 @LABS.register("capacity")
 class Capacity(Lab):
-    """SimSiam with small and large encoders, on shares of the images, at the same number of steps."""
+    """SimSiam with small and large encoders, on shares of the images, at equal steps."""
 
     title = "How small is too small for the data?"
     paper = "Li, Efros and Pathak, “Understanding Collapse in Non-Contrastive Siamese Learning” (2209.15007)"
@@ -28,7 +28,7 @@ class Capacity(Lab):
     presets: ClassVar = read_presets(__file__)
 
     def jobs(self, preset: Settings, part: str, seed: int) -> Iterable[Job]:
-        """A training run for each encoder and share; a share is the last chunk of the seed's ordering."""
+        """A run for each encoder and share, the last chunk of the seed's ordering."""
         for name, backbone in preset["encoders"].items():
             for share, chunk in shares_of(preset).items():
                 order = {"order": "last-fraction", "chunk_size": chunk} if chunk else {}
@@ -57,7 +57,7 @@ class Capacity(Lab):
 
 
 def shares_of(preset: Settings) -> Mapping[float, int]:
-    """Share of the data to the epochs that its chunk would last, 0 for all of the data.
+    """Share of the data to the epochs its chunk would last, 0 for all of the data.
 
     Example:
         >>> shares_of({"run": {"epochs": 10}, "chunks": [1, 10]})

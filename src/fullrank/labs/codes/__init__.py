@@ -1,1 +1,1 @@
-"""CPLearn with small and large dictionaries: what a dictionary that is too small does to the embedding."""
+"""CPLearn with small and large dictionaries: the effect of one too small."""

@@ -1,4 +1,4 @@
-"""Figures of the lab of codes: measures over the size of the dictionary, curves, and images."""
+"""Figures of the codes lab: measures over dictionary size, curves, and images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def corrected(result: Result) -> float | None:
 
 
 def chapters(results: Results) -> list[Chapter]:
-    """Sizes, spectra, mixtures, covariances, adjacencies, and the loss above its floor."""
+    """Sizes, spectra, mixtures, covariances, adjacencies, and loss above its floor."""
     heights = "Centred singular values over the largest."
     auc = "Its mean height is the AUC: the higher, the more collapsed."
     spectra = [

@@ -1,4 +1,4 @@
-"""CPLearn with small and large dictionaries: what a dictionary that is too small does to the embedding."""
+"""CPLearn with small and large dictionaries: the effect of one too small."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Codes(Lab):
             yield Job(f"{size:,} codes", seed, train, measures.of_codes, arguments)
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
-        """Measures over the size of the dictionary, spectra, mixtures, images, and the loss's floor."""
+        """Measures over dictionary size, spectra, mixtures, images, and the loss's floor."""
         notes = [
             "A linear head on F features fills F directions, and the tanh behind it the rest only faintly.",
             "NMI grows with the number of clusters by chance alone; AMI is NMI less what chance gives.",

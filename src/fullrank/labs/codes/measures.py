@@ -1,4 +1,4 @@
-"""What the monitor does not measure of codes: clusters against classes, mixtures, and two images."""
+"""Measures of codes beyond the monitor: agreement with classes, mixtures, images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DRAWS = {"samples": 2000, "repeats": 5}
 
 
 def loss_floor(codes: int, rows: int) -> float:
-    """Least value of CPLearn's loss with beta 1, c codes and batches of n rows: `log(c / n)`, and at least 0.
+    """Least value of CPLearn's loss with beta 1: `max(log(codes / rows), 0)`.
 
     Prior and invariance come to at least `log c - I(image; code)`, and n images hold at most log n of
     information (2410.04959).
@@ -35,7 +35,7 @@ def loss_floor(codes: int, rows: int) -> float:
 
 
 def of_codes(run: Path, components: Sequence[int]) -> dict[str, Any]:
-    """Clusters by code, mixture entropies and images of covariance and adjacency, on held-out images.
+    """Held-out clusters by code, mixture entropies, covariance and adjacency images.
 
     Returns:
         `agreement` and `usage` of the codes (None for `agreement` without labels); `mixture` and `legacy`,
@@ -85,7 +85,7 @@ def standardised_covariance(rows: Tensor) -> Tensor:
 
 
 def cosines_by_class(rows: Tensor, labels: Tensor | None, most: int = 100) -> Tensor:
-    """Cosines between centred rows, as many of each class, one class after the other: [m, m], m <= most.
+    """Cosines of centred rows, equally many per class, by class: [m, m], m <= most.
 
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])

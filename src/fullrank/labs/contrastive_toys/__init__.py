@@ -1,1 +1,1 @@
-"""Dimensional collapse of contrastive learning: its two causes on linear toys, and DirectCLR's remedy."""
+"""Dimensional collapse of contrastive learning: causes on toys, and DirectCLR."""

@@ -132,7 +132,7 @@ def _augmentation(results: Results) -> Findings:
 
 
 def _onsets(results: Results, amplitudes: Mapping[float, str]) -> list[float]:
-    """By seed, the least amplitude that costs a direction; seeds that lose none are left out."""
+    """Least amplitude that costs a direction, by seed; seeds that lose none left out."""
     found = []
     for seed in results.whole_seeds:
         own = {result.arm: _live(result) for result in results if result.seed == seed}

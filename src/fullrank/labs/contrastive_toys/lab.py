@@ -1,4 +1,4 @@
-"""Dimensional collapse of contrastive learning: its two causes on linear toys, and DirectCLR's remedy."""
+"""Dimensional collapse of contrastive learning: causes on toys, and DirectCLR."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trained_toy(toy: Mapping[str, Any]) -> dict[str, Any]:
 
 @LABS.register("contrastive-toys")
 class ContrastiveToys(Lab):
-    """Strong augmentation, implicit regularisation, and the sub-vector, on toys and on a real encoder."""
+    """Strong augmentation, implicit regularisation, DirectCLR: on toys and an encoder."""
 
     title = "Why contrastive learning loses dimensions, too"
     paper = "Understanding Dimensional Collapse in Contrastive SSL (Jing et al., ICLR 2022, 2110.09348)"

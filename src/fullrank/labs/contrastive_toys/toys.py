@@ -1,4 +1,4 @@
-"""Two ways in which a contrastive loss loses dimensions, on linear networks (Jing et al. 2110.09348).
+"""Two causes of dimensional collapse in linear networks (Jing et al. 2110.09348).
 
 Strong augmentation: where the noise of the views outweighs the data, one layer all but gives the direction
 up. At amplitude 1.5 its variance falls to a fourteenth of the others' within 2,000 steps and stays there; a
@@ -29,7 +29,7 @@ LIVE_MARGIN = 1.5  # in ln sigma: a direction further below the largest is not i
 
 @dataclass(frozen=True)
 class ContrastiveToy:
-    """A linear network trained with InfoNCE on Gaussian points: batches of `batch_size`, plain SGD, no decay.
+    """A linear network trained with InfoNCE on Gaussian points; SGD, no weight decay.
 
     Attributes:
         layers: bias-free layers, each dim x dim.
@@ -94,14 +94,14 @@ class ContrastiveTrajectory:
 
 
 def strong_augmentation(noise: float, seed: int = 0) -> ContrastiveToy:
-    """Case 1: one layer, noise on the last eight coordinates; at 1.5 these all but die, at 0.01 none does."""
+    """Case 1: one layer, noise on 8 last dims; at 1.5 they all but die, at 0.01 none."""
     return ContrastiveToy(layers=1, lr=1e-3, noise=noise, noisy_dims=8, seed=seed)
 
 
 def implicit_regularisation(
     layers: int, init: Literal["uniform", "decaying"] = "decaying", seed: int = 0
 ) -> ContrastiveToy:
-    """Case 2: hardly any noise; one layer keeps all directions, two or three from decaying starts do not."""
+    """Case 2: little noise; one layer keeps all directions, 2-3 decaying ones do not."""
     return ContrastiveToy(layers=layers, lr=1e-2, noise=1e-3, init=init, seed=seed)
 
 
@@ -149,7 +149,7 @@ def _initial(toy: ContrastiveToy, rng: np.random.Generator) -> Matrix:
 
 
 def _gradients(weights: list[Matrix], x1: Matrix, x2: Matrix, toy: ContrastiveToy) -> list[Matrix]:
-    """Of InfoNCE with respect to every layer, by the chain rule written out: W_L ... W_1 =: M, z = M x."""
+    """InfoNCE gradients of every layer, by the chain rule: W_L ... W_1 =: M, z = M x."""
     below: list[Matrix] = [np.eye(toy.dim, dtype=np.float32)]  # what each layer sees, as a matrix
     for W in weights:
         below.append(W @ below[-1])

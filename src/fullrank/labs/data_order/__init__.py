@@ -1,1 +1,1 @@
-"""Which image when: chunk after chunk, all at once, or the one before the other (Li et al.'s experiment)."""
+"""Data order: chunk after chunk, all at once, or one then the other (Li et al.)."""

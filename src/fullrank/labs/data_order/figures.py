@@ -32,7 +32,7 @@ IMAGES = 10_000  # in which shares of images are counted
 
 
 def images_in_use(config: Mapping[str, Any]) -> tuple[dict[int, float], dict[int, float]]:
-    """Shares of the images that each epoch draws from, and that any epoch so far drew from; epochs from 1.
+    """Shares of the images drawn from, per epoch and cumulatively; epochs from 1.
 
     Args:
         config: of a run, as `config.yaml` holds it.
@@ -61,7 +61,7 @@ def images_in_use(config: Mapping[str, Any]) -> tuple[dict[int, float], dict[int
 
 
 def chapters(results: Results, switch: int | None) -> list[Chapter]:
-    """Orders, curves along training, hybrid (`switch` epochs of a single pass) against iid, and the end."""
+    """Orders, training curves, hybrid (switched at `switch`) against iid, and the end."""
     return [_orders(results), _along(results), _hybrid(results, switch), _end(results)]
 
 

@@ -1,4 +1,4 @@
-"""Which image when: chunk after chunk, all at once, or the one before the other (Li et al.'s experiment)."""
+"""Data order: chunk after chunk, all at once, or one then the other (Li et al.)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fullrank.labs.data_order.figures import chapters
 
 @LABS.register("data-order")
 class DataOrders(Lab):
-    """SimSiam on the same number of batches, drawn from one chunk at a time or from all images."""
+    """SimSiam on equally many batches, drawn from one chunk at a time or all images."""
 
     title = "Does seeing images chunk after chunk keep an encoder from collapse?"
     paper = "Li, Efros and Pathak, “Understanding Collapse in Non-Contrastive Siamese Learning” (2209.15007)"
@@ -33,7 +33,7 @@ class DataOrders(Lab):
             yield Job(arm, seed, {**preset["run"], "data": preset["data"], **order})
 
     def analyse(self, results: Results, preset: Settings) -> Findings:
-        """AUC and accuracy along training, hybrid against multi-epoch, and what is left at the end."""
+        """AUC and accuracy along training, hybrid against multi-epoch, and at the end."""
         switch = preset["arms"].get("hybrid", {}).get("switch_epoch")
         notes = [
             "Every order takes the same number of optimiser steps: an epoch is as many batches as all images "

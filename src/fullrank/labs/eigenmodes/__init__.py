@@ -1,1 +1,1 @@
-"""Implicit variance regularisation: how fast eigenmodes converge, in toy networks and in deep ones."""
+"""Implicit variance regularisation: convergence of eigenmodes, toy and deep."""

@@ -1,4 +1,4 @@
-"""Eigenmodes of deep networks: spectra along training, alignment of a predictor (Figures 3, 4, 7 and 8)."""
+"""Eigenmodes of deep networks: spectra, predictor alignment (Figures 3, 4, 7, 8)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _run(own: Settings, method: str, **options: Any) -> dict[str, Any]:
 
 
 def half_times(epochs: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
-    """When each mode, by its place in the spectrum, has gone half of its way, in logarithms.
+    """Epoch at which each mode, by rank, has gone half of its way, in logarithms.
 
     Args:
         epochs: [k], the first that of the untrained network.
@@ -98,7 +98,7 @@ def half_times(epochs: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
 
 
 def rate_spread(result: Result) -> float | None:
-    """Standard deviation over modes of ln half time, in ln epochs; None where fewer than two modes move."""
+    """Std over modes of ln half time, in ln epochs; None if fewer than two modes move."""
     epochs, eigenvalues = _eigenvalues(result)
     if len(epochs) < 2:
         return None
@@ -109,7 +109,7 @@ def rate_spread(result: Result) -> float | None:
 
 
 def _eigenvalues(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs [k] and variances along principal directions [k, d] of the projector's output."""
+    """Epochs [k] and variances [k, d] along principal directions of the projector."""
     found = result.run.spectra("projector", "centred")
     return np.array(list(found)), np.array([values**2 for values in found.values()])
 
@@ -128,7 +128,7 @@ def _claims(part: str, results: Results) -> list[Claim]:
 
 
 def without_average(results: Results, method: str) -> Claim:
-    """A claim that a method trains without a moving average: healthy, and better than untrained."""
+    """A claim that a method trains without EMA: healthy, and better than untrained."""
     arm = f"{method}, no EMA"
     gain = spread(results.values(arm, knn_gain))
     return holds(
@@ -170,7 +170,7 @@ def _early(result: Result) -> float | None:
 
 
 def _mean_alignment(result: Result) -> tuple[float, float]:
-    """At the first diagnostics and at the last, each direction weighted by its eigenvalue."""
+    """Eigenvalue-weighted mean alignment at the first and the last diagnostics."""
     alignments = result.run.spectra("predictor-map", "alignment")
     weights = result.run.spectra("predictor-map", "eigenvalues")
     means = [float(np.average(found, weights=weights[e])) for e, found in alignments.items()]

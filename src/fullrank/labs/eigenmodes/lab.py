@@ -1,4 +1,4 @@
-"""Implicit variance regularisation: how fast eigenmodes converge, in toy networks and in deep ones."""
+"""Implicit variance regularisation: convergence of eigenmodes, toy and deep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fullrank.labs.eigenmodes import toys as toys
 
 @LABS.register("eigenmodes")
 class Eigenmodes(Lab):
-    """Eigenvalues along training with and without the factor that makes small modes slow."""
+    """Eigenvalues along training, with and without the factor that slows small modes."""
 
     title = "At which rate do eigenmodes converge?"
     paper = (

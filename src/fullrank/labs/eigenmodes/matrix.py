@@ -1,4 +1,4 @@
-"""The ten runs of the reference's script, five methods with and without EMA, as published and matched.
+"""The reference's ten runs: five methods with and without EMA, published, matched.
 
 As published, the runs without a moving average have another optimiser, rate and memory of the correlation
 than those with one, and BYOL another weight decay than the rest: what is blamed on the average may be theirs.
@@ -32,7 +32,7 @@ MEMORY = {"correlation_momentum": 0.5}  # of all methods with a closed form
 
 
 def arms(own: Settings) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Ten runs as published, and the six of the matched comparison that are not among them."""
+    """Ten runs as published, and the six further ones of the matched comparison."""
     for name, recipe in METHODS.items():
         heads = {**own["options"], **(own["byol"] if recipe == "byol" else {})}
         for average, suffix in (("EMA", ""), ("no EMA", "-noema")):

@@ -1,4 +1,4 @@
-"""Toy networks of implicit variance regularisation: eigenvalues and outputs along training (Figures 2, 5, 6).
+"""Toy networks of implicit variance regularisation (Figures 2, 5 and 6).
 
 Halvagal, Laborieux and Zenke 2023 (2212.04858). In expectation, without noise and activation, the eigenvalues
 of `W W^T` follow, for the Euclidean distance, `lambda' = 2 lambda^(1 + alpha) (1 - lambda^alpha)` with a
@@ -39,7 +39,7 @@ STEPS_WITHOUT_PREDICTOR: dict[Preset, int] = {"paper": 100_000, "laptop": 6_000}
 
 @dataclass(frozen=True)
 class Toy:
-    """A toy network and how it is trained: fresh inputs x1 ~ N(0, I) and x2 = x1 + noise at every step.
+    """A toy network and its training: each step x1 ~ N(0, I) and x2 = x1 + noise.
 
     Attributes:
         samples: inputs drawn for each step. Fewer than the published 50,000 leave the expected step as it is
@@ -174,7 +174,7 @@ def _updated(W: Tensor, toy: Toy, generator: torch.Generator) -> Tensor:
 
 
 def largest_probes(weights: Tensor, count: int = 20, drawn: int = 5_000, seed: int = 0) -> Tensor:
-    """Inputs worth following: of `drawn` standard normal ones those of the largest norm, float32 [in, count].
+    """Largest by norm of `drawn` standard normal inputs, float32 [in, count].
 
     Example:
         >>> largest_probes(torch.ones(2, 6)).shape
@@ -209,7 +209,7 @@ def figure_panels(activation: Activation = "identity", preset: Preset = "laptop"
 
 
 def figure_5(preset: Preset = "laptop", seed: int = 2) -> Iterator[tuple[Toy, Tensor]]:
-    """Networks and initial weights [2, 6] of Figure 5: either distance, from W, 2 W and a fresh W times 2."""
+    """Figure 5's networks and weights [2, 6]: both distances, from W, 2 W, 2 fresh W."""
     for distance in ("euclidean", "cosine"):
         toy = Toy(
             Setting("base", distance), 6, 2, lr=0.01, steps=STEPS[preset], samples=SAMPLES[preset], seed=seed
@@ -238,7 +238,7 @@ class Convergence:
 
 
 def convergence(trajectory: Trajectory, share: float = 0.5) -> Convergence:
-    """Measure how evenly modes converge, once `share` in (0, 1) of their initial distance is gone.
+    """Evenness of mode convergence, once `share` of the initial distance is gone.
 
     A mode ends at 1 (Euclidean), or where all are equal (cosine, which leaves the scale free), so its
     distance is `|lambda - 1|`, or `|lambda / mean(lambda) - 1|`.

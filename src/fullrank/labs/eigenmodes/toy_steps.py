@@ -1,4 +1,4 @@
-"""One update of the toy networks of implicit variance regularisation, in each of its settings, by formula.
+"""One update of the implicit variance regularisation toys, by formula.
 
 Halvagal, Laborieux and Zenke 2023 (2212.04858). A single layer `z = phi(W x)` sees `x1 ~ N(0, I)` and a view
 of it, `x2`; the predictor `Wp = U |Lambda|^alpha U^T` comes in closed form from `W W^T = U Lambda U^T`.
@@ -69,7 +69,7 @@ def closed_form_predictor(W: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def predictor_from_samples(Z1: Tensor, Z2: Tensor, alpha: float = 1.0) -> Tensor:
-    """Predictor [out, out] from the correlation `Z1 Z2^T / n` of the outputs of two views, [out, n] each.
+    """Predictor [out, out] from `Z1 Z2^T / n`, two views' outputs [out, n] each.
 
     That matrix is not symmetric: as in the reference its right eigenvectors and their inverse are taken.
 
@@ -89,7 +89,7 @@ def predictor_from_samples(Z1: Tensor, Z2: Tensor, alpha: float = 1.0) -> Tensor
 def reference_descent(
     setting: Setting, W: Tensor, X1: Tensor, X2: Tensor, Wp: Tensor, guard: float = GUARD
 ) -> Tensor:
-    """The direction in which the published notebook moves `W`, with its approximations.
+    """Update direction of `W` in the published notebook, with its approximations.
 
     They are: with relu, the Euclidean settings apply the slope before the predictor, and `nopred` none at
     all; `nosg` Euclidean uses the slope of view 1 for view 2; `nosg` cosine pairs everything with `x1` and
@@ -140,7 +140,7 @@ def _norm(columns: Tensor) -> Tensor:
 def exact_descent(
     setting: Setting, W: Tensor, X1: Tensor, X2: Tensor, Wp: Tensor, guard: float = GUARD
 ) -> Tensor:
-    """Minus the gradient of the setting's loss, `Wp` constant, by differentiation; see `reference_descent`.
+    """Negative gradient of the setting's loss by autograd, with `Wp` constant.
 
     `iso` has no loss: its direction is that of `base` with the predictor taken out where the chain rule puts
     it, before the slope of the activation.

@@ -1,4 +1,4 @@
-"""The toy networks of implicit variance regularisation: jobs, claims and figures (Figures 2, 5 and 6)."""
+"""Implicit variance regularisation toys: jobs, claims and figures (2, 5 and 6)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _arm(arm: str, distance: str, activation: str) -> str:
 
 
 def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
-    """Train one network of Figure 2 or 6, and its companion of two neurons for the trajectories.
+    """Train one network of Figure 2 or 6, and a two-neuron one for trajectories.
 
     Returns:
         `steps` and `eigenvalues`, at 100 places along training; `spread`, `unfinished` and the `first` and
@@ -74,7 +74,7 @@ def panel(activation: Activation, place: int, seed: int, preset: Any, steps: int
 
 
 def two_neurons(distance: Distance, seed: int, preset: Any, steps: int = 0) -> dict[str, Any]:
-    """Train the networks of Figure 5: `steps`, and `eigenvalues` [3 starts, places, 2]."""
+    """Train the networks of Figure 5: `steps`, `eigenvalues` [3 starts, places, 2]."""
     found = []
     for toy, weights in figure_5(preset, PUBLISHED_SEED + seed):
         if toy.setting.distance == distance:
@@ -114,7 +114,7 @@ def _pairs() -> list[tuple[str, str]]:
 
 
 def claims(results: Results) -> list[Claim]:
-    """IsoLoss converges more evenly; without a stop-gradient modes decay, without a predictor they stay."""
+    """Claims: IsoLoss modes converge more evenly; `nosg` ones decay, `nopred` stay."""
     found = []
     for base, iso in _pairs():
         if not {base, iso} <= set(results.arms):

@@ -1,1 +1,1 @@
-"""A gallery of collapses: each way to collapse induced, what the monitor called it, and when k-NN noticed."""
+"""A gallery of induced collapses: the monitor's verdict, and when k-NN noticed."""

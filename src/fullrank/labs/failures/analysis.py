@@ -70,7 +70,7 @@ def warned(result: Result) -> int | None:
 
 
 def knn_fell(knn: Mapping[int, float]) -> int | None:
-    """The epoch from which on k-NN lay below the untrained network, or `MARGIN` below its best until then.
+    """Epoch from which k-NN stays below untrained, or `MARGIN` below its earlier best.
 
     In hindsight: a fall that is made good does not count. Epoch 0 is the untrained network.
 
@@ -124,7 +124,7 @@ def findings(results: Results, gallery: Mapping[str, Exhibit]) -> Findings:
 
 
 def _named(results: Results, arm: str, exhibit: Exhibit) -> Claim:
-    """A verdict counts at either tap: the projector may be low in rank while the codes are uniform."""
+    """Claim on verdicts at either tap: the projector may be low-rank, codes uniform."""
     found = [bool(set(exhibit.kinds) & _kinds(result)) for result in results[arm]]
     seeds = [f"seed {r.seed}: {', '.join(sorted(_kinds(r))) or 'healthy'}" for r in results[arm]]
     return holds(f"{exhibit.change}: {' or '.join(exhibit.kinds)} collapse.", found, "; ".join(seeds))

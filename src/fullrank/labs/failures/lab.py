@@ -1,4 +1,4 @@
-"""A gallery of collapses: each way to collapse induced, what the monitor called it, and when k-NN noticed."""
+"""A gallery of induced collapses: the monitor's verdict, and when k-NN noticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GALLERY: Mapping[str, Exhibit] = {
 
 @LABS.register("failures")
 class Failures(Lab):
-    """Sixteen runs on the generated shapes: five that hold, and eleven copies with something broken."""
+    """Sixteen runs on generated shapes: five that hold, and eleven broken copies."""
 
     title = "A gallery of collapses, and who sees them first"
     paper = (

@@ -1,4 +1,4 @@
-"""Both branches as the loss compares them: their effective ranks, and the filter between them (RDM)."""
+"""Both branches as the loss compares them: effective ranks and RDM's filter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRACE = 0.9999  # of the variance lies in the directions that the paper plots
 
 
 def branches(run: Path) -> dict[str, Any]:
-    """Online and target branch on held-out images, of the untrained network and of the trained one.
+    """Online and target branch on held-out images, untrained and trained.
 
     Returns:
         `untrained` and `trained`, each with `online`, `target` (effective ranks, centred; None for a
@@ -48,7 +48,7 @@ def rank(rows: Tensor) -> float | None:
 
 
 def spectral_filter(online: Tensor, target: Tensor) -> dict[str, Any]:
-    """What the online branch lets through of each direction, relative to the target (2303.02387, section 4).
+    """Online branch's gain per direction relative to the target (2303.02387, sec. 4).
 
     The directions are eigenvectors of the sum of both covariances, each divided by its trace, so that neither
     branch is preferred; those that hold 99.99 % of it are kept.
@@ -109,7 +109,7 @@ def _compared(s: Setup) -> tuple[Tensor, Tensor]:
 
 
 def along(result: Result) -> dict[int, float | None]:
-    """Rank of the target less that of the online branch, by epoch; 0 is the untrained network.
+    """Target rank minus online rank, by epoch; 0 is the untrained network.
 
     From the panels of the run's taps. A filter of RDM is put on the recorded spectrum of the branch that it
     filters. Empty for DINO and SwAV: what they compare, distributions over prototypes, has no panel.
@@ -136,7 +136,7 @@ def along(result: Result) -> dict[int, float | None]:
 
 
 def _filtered(deviations: np.ndarray, options: dict[str, Any], n: int) -> np.ndarray:
-    """A spectrum of standard deviations as the filter leaves it, which sees a batch of n."""
+    """Spectrum of standard deviations after the filter, given a batch of n."""
     s = torch.from_numpy(deviations * n**0.5)
     kept = s > max(options["rank_threshold"], 1e-12) * s[0]
     return (s[kept] * gain(s[kept], options["pred_type"], options["sigma"])).abs().numpy()

@@ -71,7 +71,7 @@ def _outcome(results: Results, arm: str) -> str:
 
 
 def _difference(results: Results, arm: str) -> Claim:
-    """Of an arm that collapses: no difference worth the name, measured against that of SimSiam itself."""
+    """Claim on a collapsing arm: no rank difference to speak of beside SimSiam's."""
     own, whole = (
         [float(value or 0.0) for value in _trained(results, name, "difference")] for name in (arm, "SimSiam")
     )

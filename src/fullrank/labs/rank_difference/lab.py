@@ -1,4 +1,4 @@
-"""The rank difference of RDM: the target branch has the higher effective rank wherever a method works."""
+"""RDM's rank difference: the target has the higher rank wherever a method works."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from fullrank.collapse.metrics.mixture import mixture_entropy
 from fullrank.features.store import main_tap
 from fullrank.figures import Figure, Heat, Lines, curve
 from fullrank.figures.style import ARM_COLOURS, BLUE, GREY, count
-from fullrank.report.audit.view import Against, AuditFacts
+from fullrank.report.audit.view import Against, AuditFacts, Views
 from fullrank.report.curves import (
     SHOWN,
     class_points,
@@ -26,8 +26,6 @@ from fullrank.report.curves import (
     short,
     spectrum,
 )
-
-Views = Mapping[str, AuditFacts]
 
 MOST_COMPARED = 1024  # rows whose distances are taken: their square
 MOST = 512  # rows and columns of an image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fullrank.features.store import main_tap
 from fullrank.figures import Lines
 from fullrank.figures.style import count, duration, number, typographic
 from fullrank.report.audit import figures as audit_figures
-from fullrank.report.audit.view import Against, AuditFacts
+from fullrank.report.audit.view import Against, AuditFacts, Views
 from fullrank.report.evidence import (
     COLUMNS,
     MEANINGS,
@@ -30,8 +30,6 @@ from fullrank.report.evidence import (
     severity_of,
 )
 from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
-
-Views = Mapping[str, AuditFacts]
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
@@ -70,10 +68,9 @@ def write_audit(
     """Write an audit into a folder.
 
     Args:
-        views: audits by tap, in the order of depth.
+        views: in the order of depth.
         out: the folder; files of the same names are replaced.
         title: the page's heading; by default where the rows are from.
-        against: another embedding to compare with.
         thresholds: what the verdict depended on.
         page, figures: whether `audit.html`, and SVG, PDF and PNG under `figures/`, are wanted.
 

@@ -13,12 +13,14 @@ from fullrank.report.audit.page import advice_title, write_audit
 from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.evidence import (
     COLUMNS,
+    MANY,
     MEANINGS,
     OF_AUDIT,
     EvidenceRow,
     as_sentence,
     differences,
     evidence_rows,
+    named_rows,
     severity_of,
 )
 from fullrank.report.render import render
@@ -57,7 +59,7 @@ class AuditView(AuditFacts):
         yield head
         yield Text(self._reason)
         yield Text("")
-        yield evidence_table(evidence_rows(self))
+        yield evidence_table([*evidence_rows(self), *named_rows(self)])
         if self.advice:
             yield Text("")
             yield Text(advice_title(self), "bold")
@@ -140,6 +142,6 @@ def _differences_table(view: AuditFacts, other: AuditFacts) -> Table:
     table = plain_table(("Metric", "This", "Other", "Difference", "Intervals apart"), left=("Metric",))
     judged = {item.metric for item in view.verdict.evidence}
     for row in differences(view, other):
-        if row.name in judged or len(view.metrics) < 12:
+        if row.name in judged or len(view.metrics) < MANY:
             table.add_row(row.name, row.value, row.other, row.difference, row.clear)
     return table

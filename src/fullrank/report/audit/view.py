@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,6 +43,10 @@ class AuditFacts(Audit):
     def style(self) -> VerdictStyle:
         """Colour, glyph and title of the verdict."""
         return style_of(self.verdict.kind)
+
+
+Views = Mapping[str, AuditFacts]
+"""Audits of one subject, by tap."""
 
 
 @dataclass(frozen=True)

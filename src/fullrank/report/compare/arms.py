@@ -27,7 +27,7 @@ NO_SETTING = frozenset({"seed", "out", "download", "log", "panels", "workers"})
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a comparison: the runs of one setting, or a single subject of any other kind."""
+    """One row of a comparison: the runs of one setting, or a single other subject."""
 
     name: str
     subjects: tuple[Subject, ...]
@@ -148,21 +148,11 @@ class Comparison:
         return [subject for arm in self.arms for subject in arm.subjects]
 
 
-def one_each(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
-    """Arms of one subject each.
-
-    Raises:
-        UsageError: no subject, or not a name of its own for each.
-    """
-    return _called([[subject] for subject in subjects], names)
-
-
 def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> list[Arm]:
     """Gather runs that differ in nothing but their seed into arms.
 
-    Args:
-        subjects: what was named; each that is no run is an arm.
-        names: what to call the arms, in the order in which they begin; None takes those of their folders.
+    Each that is no run is an arm. Names are in the order in which the arms begin; None takes those of their
+    folders.
 
     Raises:
         UsageError: no subject, one is named twice, or not a name of its own for each arm.
@@ -174,7 +164,7 @@ def gather(subjects: Sequence[Subject], names: Sequence[str] | None = None) -> l
         places = [subject.run.path.resolve() if subject.run else subject.word for subject in group]
         if len(set(places)) < len(places):
             raise UsageError(f"{group[0].word} is named twice")
-    return _called(list(groups.values()), names)
+    return named_arms(list(groups.values()), names)
 
 
 def _setting(subject: Subject) -> str:
@@ -185,7 +175,8 @@ def _setting(subject: Subject) -> str:
     return json.dumps(kept, sort_keys=True, default=str)
 
 
-def _called(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None) -> list[Arm]:
+def named_arms(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None = None) -> list[Arm]:
+    """An arm for each group; UsageError without any, or without a name for each."""
     called = list(names) if names is not None else _names(groups)
     if not groups or len(called) != len(groups) or len(set(called)) != len(called) or not all(called):
         listed = ", ".join(_names(groups)) or "none"
@@ -198,7 +189,12 @@ def _called(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None) ->
 
 def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
     """The shortest names that tell the arms apart."""
-    wider = [[_stem(group), _below(group), group[0].word] for group in groups]
+    folders = [Path(group[0].word).expanduser().resolve().parent.name for group in groups]
+    stems = [_stem(group) for group in groups]
+    wider = [
+        [stem, f"{folder}/{stem}", group[0].word]
+        for stem, folder, group in zip(stems, folders, groups, strict=True)
+    ]
     chosen = [names[0] for names in wider]
     for step in (1, 2):
         taken = Counter(chosen)
@@ -213,10 +209,6 @@ def _stem(group: Sequence[Subject]) -> str:
     columns = zip(*(subject.short for subject in group), strict=False)
     shared = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, columns))
     return re.sub(r"([-_., ](seed=?|s)?)?[-_., ]*\d*$", "", shared) or group[0].method
-
-
-def _below(group: Sequence[Subject]) -> str:
-    return f"{Path(group[0].word).expanduser().resolve().parent.name}/{_stem(group)}"
 
 
 def compare_subjects(

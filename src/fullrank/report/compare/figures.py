@@ -181,14 +181,12 @@ def feature_spectra(comparison: Comparison) -> Lines:
 
 
 def _by_tap(arms: Arms, measure: str) -> dict[tuple[str], list[Series]]:
-    def measured(tap: str) -> Callable[[Run], Curve]:
-        return lambda run: (
-            [point.epoch for point in run.measures(tap, measure)],
-            [point.value for point in run.measures(tap, measure)],
-        )
+    def measured(run: Run, tap: str) -> Curve:
+        points = run.measures(tap, measure)
+        return [point.epoch for point in points], [point.value for point in points]
 
     taps = dict.fromkeys(tap for run in chain.from_iterable(arms.values()) for tap in run.taps)
-    return {(tap,): series for tap in taps if (series := _curves(arms, measured(tap)))}
+    return {(tap,): series for tap in taps if (series := _curves(arms, partial(measured, tap=tap)))}
 
 
 def _curves(arms: Arms, read: Callable[[Run], Curve], **drawing: Any) -> list[Series]:

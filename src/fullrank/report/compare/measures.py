@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from fullrank.images.sources import Source
 from fullrank.options import CompareOptions, OnProgress
 from fullrank.probes import knn_predict
 from fullrank.report.compare.subjects import Subject, TapSummary
+from fullrank.training.held_out import sample_of
 
 RAW_SIDE = 32  # pixels; larger images are shrunk for the raw-pixel baseline
 
@@ -49,11 +49,6 @@ class Images:
     raw_side: int = RAW_SIDE
     seed: int = 0
     notes: tuple[str, ...] = ()
-
-    @property
-    def split_by_seed(self) -> bool:
-        """Another seed holds out other images: the data set has no such split."""
-        return any("no val or test split" in note for note in self.notes)
 
     @property
     def about(self) -> str:
@@ -130,8 +125,8 @@ def choose_images(
     asked, among = labelled(opened.held_out), labelled(opened.train)
     notes = tuple(opened.notes)
     if asked is None or among is None:
-        return Images(data, _some(opened.held_out, options.queries), None, seed=seed, notes=notes)
-    chosen, asked, k = _some(among, options.bank), _some(asked, options.queries), options.k
+        return Images(data, sample_of(opened.held_out, options.queries), None, seed=seed, notes=notes)
+    chosen, asked, k = sample_of(among, options.bank), sample_of(asked, options.queries), options.k
     own = chosen.image_size
     side = min(*own, RAW_SIDE) if own else RAW_SIDE
     raw = _share_right(_pixels(asked, side), _pixels(chosen, side), k)
@@ -170,9 +165,3 @@ def _pixels(source: Source, side: int) -> tuple[Tensor, Tensor]:
 
 def _share_right(asked: tuple[Tensor, Tensor], bank: tuple[Tensor, Tensor], k: int) -> float:
     return float((knn_predict(asked[0], *bank, k) == asked[1]).double().mean())
-
-
-def _some(source: Source, most: int) -> Source:
-    if len(source) <= most:
-        return source
-    return source.subset(np.sort(np.random.default_rng(0).choice(len(source), most, replace=False)))

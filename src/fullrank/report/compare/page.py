@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fullrank.figures.style import GREY, number, percent, typographic
 from fullrank.report.compare import figures
-from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, one_each
+from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, named_arms
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
@@ -41,7 +41,7 @@ def write_comparison(
     Raises:
         UsageError: if there is no run, one of them is no run directory, or two arms share a name.
     """
-    arms = one_each([run_subject(path) for path in run_dirs], names)
+    arms = named_arms([[run_subject(path)] for path in run_dirs], names)
     return write_arms(Comparison(arms, baselines=baselines or {}), out, title, intro)
 
 
@@ -74,9 +74,7 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
 def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, str]:
     """Headline of a comparison, and the sentence under it.
 
-    Args:
-        items: summaries of runs, or arms.
-        methods: how many methods the losses are of; those of several are not compared.
+    Losses of several `methods` are not compared.
 
     Example:
         >>> bad, good = Summary("no stop-gradient"), Summary("simsiam")

@@ -76,12 +76,10 @@ class Subject:
     """One subject of a comparison.
 
     Attributes:
-        word: as it was named.
-        what: a few words about it.
+        word, what: as it was named, and a few words about it.
         judged: the embedding that its verdict is about.
         others: further embeddings by tap.
-        run: where it is one.
-        model: its encoder, where it can be opened.
+        run, model: where it is one, and its encoder where that can be opened.
         evaluations: what `fullrank evaluate` left beside it, by the names of its files.
         values: numbers of the training, and results of probes as `linear_top1`, by name.
         notes: one line each: what a reader should know.
@@ -158,7 +156,15 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
 
 def _evaluated(subject: Subject) -> Subject:
     """The same with what `fullrank evaluate` left of it."""
-    evaluations = _evaluations(subject.word)
+    word, evaluations = subject.word, dict[str, Record]()
+    beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
+    for file in sorted(result_folder(word).glob("*.json")):
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            if "probe" in said and (beside or said.get("subject") == word):
+                evaluations[file.stem] = {**said, "results": dict(said["results"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
     probed = {
         f"{probe}_{name}": float(value)
         for probe, result in evaluations.items()
@@ -172,9 +178,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
     """Read a run from its log; its encoder is not opened."""
     run, word = read_run(path), word or str(path)
     summary = summarise(run)
-    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels} or {
-        summary.tap: _logged(run, summary, summary.tap)
-    }
+    summaries = {tap: _logged(run, summary, tap) for tap in summary.panels}
     judged = summaries.pop(summary.tap, None) or _logged(run, summary, summary.tap)
     time = summary.end.time if summary.end else {}
     values = {
@@ -256,16 +260,3 @@ def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
     what = f"embeddings {count(audit.n)} x {count(audit.d)}"
     notes = tuple(f"{word}: {note}" for note in audit.notes)
     return _evaluated(Subject(word, "embeddings", what, TapSummary.of_audit(audit, origin), notes=notes))
-
-
-def _evaluations(word: str) -> dict[str, Record]:
-    folder, evaluations = result_folder(word), {}
-    beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
-    for file in sorted(folder.glob("*.json")):
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))
-            if "probe" in said and (beside or said.get("subject") == word):
-                evaluations[file.stem] = {**said, "results": dict(said["results"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
-    return evaluations

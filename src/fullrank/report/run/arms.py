@@ -10,24 +10,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.figures.style import BLUE, GREEN, GREY, count, duration, number, percent
+from fullrank.figures.style import BLUE, GREEN, count, duration, number, percent
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import sparkline
+from fullrank.report.tables import plain_table
 
 COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 
 def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -> Table:
-    """A row for each arm; with `total_steps` also how far it is, and its loss where the console is wide.
+    """A row for each arm; `total_steps` adds progress, a wide console the loss.
 
     Example:
         >>> arms_table([Summary("simsiam")]).row_count
         1
     """
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
-    for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
+    table = plain_table(COLUMNS, left=COLUMNS[:2])
     wide = total_steps > 0 and width >= 100
     if total_steps:
         table.add_column("Progress", width=10)

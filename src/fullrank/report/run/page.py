@@ -27,7 +27,7 @@ ENDED = {
 
 
 def write_page(run_dir: Path | str) -> Path:
-    """Write `report.html` of a run, finished or not, into its directory; returns the page's path.
+    """Write `report.html` into a run's directory, finished or not; return its path.
 
     Raises:
         UsageError: if it is no run directory.
@@ -35,6 +35,7 @@ def write_page(run_dir: Path | str) -> Path:
     run = read_run(run_dir)
     summary = summarise(run)
     kinds = {summary.style.word} - {"not decidable"}
+    picture = run.path / "figures" / "views.png"
     text = render(
         "run.html.j2",
         title=what(run.config) if run.config else run.name,
@@ -50,7 +51,7 @@ def write_page(run_dir: Path | str) -> Path:
         advice=[item for kind, found in ADVICE.items() if kind in kinds for item in found],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
-        picture=data_uri(run.picture) if run.picture else "",
+        picture=data_uri(picture) if picture.is_file() else "",
         config=pairs(run.config),
         environment=pairs(run.environment),
     )
@@ -102,7 +103,8 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
     planned = run.config.get("epochs")
     knn = run.last("knn") or {}
     losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
-    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(summary.rank_null)}"
+    null = number(summary.measure("erank_centred", "null"))
+    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {null}"
     noise += f" at n = {count(n)}" if n else ""
     accuracies = f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–"
     of, linear = f"of {count(planned)} planned" if planned else f"{count(summary.step)} steps", summary.linear

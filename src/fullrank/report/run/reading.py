@@ -41,7 +41,6 @@ class Run:
     """Run directory in memory; `read_run` makes it.
 
     Args:
-        path: the run directory.
         config, environment: contents of their files; empty where those are missing or cut.
         steps, epochs: the records of `metrics.jsonl`, in order, without those that a resumed run overtook.
         end: the closing record, or None while the run goes on (or where it was killed).
@@ -88,12 +87,6 @@ class Run:
             {'top1': 0.5}
         """
         return next((value for record in reversed(self.epochs) if (value := getattr(record, name))), None)
-
-    @property
-    def picture(self) -> Path | None:
-        """Contact sheet of sampled views, where there is one."""
-        path = self.path / "figures" / "views.png"
-        return path if path.is_file() else None
 
     def measures(self, tap: str, name: str) -> list[Point]:
         """Values of a measure, of panels or diagnostics, at a tap over the epochs.

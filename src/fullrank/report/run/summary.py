@@ -104,11 +104,6 @@ class Summary:
         return self.measure("erank_centred")
 
     @property
-    def rank_null(self) -> float | None:
-        """Centred effective rank of isotropic noise of the same n and d."""
-        return self.measure("erank_centred", "null")
-
-    @property
     def width(self) -> int | None:
         """d at `tap`."""
         found: int | None = (self.panels.get(self.tap) or {}).get("d")
@@ -118,11 +113,6 @@ class Summary:
     def share_watching(self) -> float | None:
         """Share of the time that went into watching, known at the end."""
         return self.end.time.get("share_watching") if self.end else None
-
-    @property
-    def threshold(self) -> float | None:
-        """Below which level the verdict says complete, where the evidence tells it."""
-        return threshold_of(self.verdict)
 
     def measure(self, name: str, key: str = "value", tap: str | None = None) -> float | None:
         """One measure of the last panel: its value, or with `key="null"` its null."""

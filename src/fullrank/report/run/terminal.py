@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fullrank.errors import UnknownNameError
-from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, duration, number, percent
+from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, counted, duration, number, percent
 from fullrank.report.run.reading import Record
-from fullrank.report.run.summary import Summary, what
+from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
-BAR = 18
+BAR = 14
 MODES = ("auto", "live", "plain", "quiet", "json")
 
 
@@ -50,9 +50,6 @@ class Quiet:
 class PlainLines(Quiet):
     """A plain line for each epoch and change of verdict, without escape codes.
 
-    Args:
-        stream: where to write; standard output by default.
-
     Example:
         >>> lines = PlainLines()
         >>> lines.start({"method": "simsiam", "data": "shapes", "epochs": 30}, total_steps=930)
@@ -68,7 +65,8 @@ class PlainLines(Quiet):
     def start(self, config: Record, total_steps: int) -> None:
         """Write what is about to run."""
         self.total_steps, self.epochs = total_steps, config.get("epochs")
-        begin = f"{what(config)}: {count(self.epochs)} epochs, {count(total_steps)} steps"
+        epochs = "– epochs" if self.epochs is None else counted(self.epochs, "epoch")
+        begin = f"{what(config)}: {epochs}, {counted(total_steps, 'step')}"
         known = [key for key in ("batch_size", "lr", "seed") if key in config]
         self._write(", ".join([begin, *(f"{key.replace('_', ' ')} {config[key]}" for key in known)]))
 
@@ -94,11 +92,7 @@ class PlainLines(Quiet):
 
 
 class LivePanel(Quiet):
-    """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict.
-
-    Args:
-        console: the rich console to draw on; one on standard output by default.
-    """
+    """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -179,13 +173,13 @@ class LivePanel(Quiet):
         return row
 
     def _level(self, tap: str, value: float | None) -> Text:
-        threshold = self.summary.threshold
+        threshold = threshold_of(self.summary.verdict)
         low = threshold is not None and value is not None and value < threshold
         return bar_text(value, value, RED if low else GREEN).append(f" {tap}")
 
 
 def make_console(mode: str = "auto") -> Quiet:
-    """Create the listener for a mode: "auto" is the panel on a terminal and lines elsewhere.
+    """Create the listener for a mode; "auto": panel on a terminal, else lines.
 
     Raises:
         UnknownNameError: if there is no such mode.
@@ -213,8 +207,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
     words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
     words.append(f"level {number(summary.level)}")
     if summary.rank is not None:
-        null = f"null {number(summary.rank_null)}, d {count(summary.width)}"
-        words.append(f"rank {number(summary.rank)} ({null})")
+        baseline = number(summary.measure("erank_centred", "null"))
+        words.append(f"rank {number(summary.rank)} (baseline {baseline}, d {count(summary.width)})")
     if summary.knn is not None:
         words.append(f"k-NN {percent(summary.knn)}")
     if summary.linear is not None:
@@ -230,8 +224,8 @@ def closing_lines(summary: Summary) -> list[str]:
     """Format how a run ended, and its verdict, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
     share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
-    epochs = f"{summary.epoch} epoch{'' if summary.epoch == 1 else 's'}"
-    ended = f"{reason} after {epochs}, {count(summary.step)} steps, {duration(summary.elapsed)}"
+    done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
+    ended = f"{reason} after {done}, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
     return [ended + share, f"verdict: {summary.style.word}{tap}: {summary.why}"]
 
@@ -243,7 +237,7 @@ def rank_text(summary: Summary, tap: str) -> Text:
     value, d = found.get("value"), panel.get("d")
     share = None if value is None or not d else value / d
     text = bar_text(value, share, GREY if summary.constant else BLUE).append(f" {tap:<10}")
-    return text.append(f" null {number(found.get('null'))}, d {count(d)}", GREY)
+    return text.append(f" baseline {number(found.get('null'))}, d {count(d)}", GREY)
 
 
 def bar_text(value: float | None, share: float | None, colour: str) -> Text:
