@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.coercion import as_name, shown
+from fullrank.errors import PAGE_PACKAGES, UnknownNameError, UsageError, require_packages
+from fullrank.options import Options, split_names
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
+    from torch import nn
 
     from fullrank.collapse.thresholds import Thresholds
     from fullrank.encoders.encoder import Encoder
     from fullrank.encoders.export.writing import Exported, Format
     from fullrank.evaluation.result import EvaluationResult, Probe
+    from fullrank.evaluation.table import EncoderRow
+    from fullrank.features.embeddings import Matrix
+    from fullrank.features.labels import Labels
     from fullrank.features.writing import Written
     from fullrank.images.sources import Data
     from fullrank.methods import Method
@@ -40,14 +44,19 @@ __all__ = [
     "train",
 ]
 
+Chosen = TypeVar("Chosen", bound=Options)
+ENCODER = "a run, a checkpoint or the name of an encoder is taken"
+FOLDER = "out is the folder to write"
+
 
 def train(
-    start: str, *, out: Path | str = "", listeners: Sequence[Listener] = (), **settings: Any
+    start: Path | str, *, out: Path | str = "", listeners: Sequence[Listener] = (), **settings: Any
 ) -> Outcome:
     """Train a method on unlabelled images and watch it for collapse.
 
     Args:
-        start: a method or a recipe. A method on images that come along starts from its recipe for these.
+        start: a method, a recipe or its file. A method on images that come along starts from its recipe for
+            these.
         out: the run directory; empty: a free name under `runs`.
         listeners: each is called with every record as it is written.
         settings: options of `fullrank train` with underscores: data, epochs, batch_size, lr ...; the
@@ -67,9 +76,14 @@ def train(
     """
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
+    from fullrank.training.recipes import starting_point
     from fullrank.training.setup import size_and_data
 
-    method, layers, _ = starting_point(start, str(settings.get("data", TrainConfig.data)))
+    name = as_name(start, "train takes the name of a method or recipe, or a recipe's file")
+    if not isinstance(start, str) and not name.endswith((".yaml", ".yml")):
+        raise UsageError(f"{name} is a path, and not one of a recipe: give a method's name as text")
+    data_name = as_name(settings.get("data", TrainConfig.data), "data is a folder or a name")
+    method, layers, _ = starting_point(name, data_name)
 
     def configured(size: int) -> TrainConfig:
         defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}
@@ -77,26 +91,6 @@ def train(
 
     size, data = size_and_data(configured(224))
     return train_config(configured(size), out, listeners, data)
-
-
-def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]], str]:
-    """The method, the first settings and the recipe that a name stands for.
-
-    A method on an embedded data set starts from the recipe that was tried on it, where there is one:
-    published settings are for larger images and hundreds of epochs.
-    """
-    from fullrank.methods import METHODS
-    from fullrank.training.recipes import load_recipe, recipe_names
-
-    name = start
-    if start in METHODS:
-        name = f"{data}/{start}"
-        if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
-            return start, [], start
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        recipe = load_recipe(name)
-        return str(recipe.settings["method"]), [recipe.settings], name
-    raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])
 
 
 def train_config(
@@ -107,6 +101,7 @@ def train_config(
     from fullrank.training import loop
     from fullrank.training.run_dir import free_name
 
+    require_packages(*PAGE_PACKAGES)
     outcome = loop.train(config, Path(out) if out else free_name(config), listeners, data)
     write_page(outcome.path)
     return outcome
@@ -125,18 +120,19 @@ def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:
     from fullrank.report.run.page import write_page
     from fullrank.training import loop
 
-    outcome = loop.resume(Path(run), listeners)
+    require_packages(*PAGE_PACKAGES)
+    outcome = loop.resume(Path(as_name(run, "a run directory is taken")), listeners)
     write_page(outcome.path)
     return outcome
 
 
 def audit(
-    what: Tensor | np.ndarray | Path | str | Any,
+    what: Matrix | Path | str,
     *,
-    labels: Tensor | np.ndarray | Sequence[int] | Path | str | None = None,
+    labels: Labels | None = None,
     tap: str | None = None,
-    thresholds: Thresholds | None = None,
-    metrics: Sequence[str] | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    metrics: Sequence[str] | str | None = None,
     **options: Any,
 ) -> AuditView:
     """Judge an embedding: whether it has collapsed, how, and by which evidence.
@@ -162,14 +158,14 @@ def audit(
     """
     from fullrank.report.audit.subjects import AuditOptions, audit_subject
 
-    given = {key: value for key, value in options.items() if value is not None}
-    given |= {"taps": tap or "", "metrics": tuple(metrics or ())}
-    given |= {} if thresholds is None else {"threshold": thresholds}
+    if "taps" in options:
+        raise UsageError("an audit is of one layer output: use tap, as in tap='projector'")
+    options |= {"taps": tap, "metrics": metrics, "threshold": thresholds}
     if isinstance(labels, str | Path):
-        given, labels = given | {"labels": str(labels)}, None
-    elif labels is not None and hasattr(labels, "detach"):
-        labels = labels.detach().cpu().numpy()
-    return next(iter(audit_subject(what, AuditOptions().changed(**given), labels).values()))
+        options, labels = options | {"labels": labels}, None
+    if len(split_names(tap if isinstance(tap, str) else "")) > 1:
+        raise UsageError(f"an audit is of one layer output, and tap names several: {tap}")
+    return next(iter(audit_subject(what, AuditOptions().changed(**options), labels).values()))
 
 
 def embed(
@@ -197,23 +193,30 @@ def embed(
     from fullrank.features.writing import write_features
     from fullrank.options import EmbedOptions
 
-    return write_features(what, Path(out), (options or EmbedOptions()).changed(**changes), on_progress)
+    chosen = _chosen(EmbedOptions, options, changes)
+    return write_features(as_name(what, ENCODER), Path(as_name(out, FOLDER)), chosen, on_progress)
 
 
+@overload
+def evaluate(probe: Literal["all"], what: Path | str, *args: Any, **kwargs: Any) -> list[EncoderRow]: ...
+@overload
+def evaluate(probe: Probe, what: Matrix | Path | str, *args: Any, **kwargs: Any) -> EvaluationResult: ...
 def evaluate(
-    probe: Probe,
-    what: Path | str,
+    probe: Probe | Literal["all"],
+    what: Matrix | Path | str,
     options: EvaluateOptions | None = None,
     *,
+    labels: Labels | None = None,
     out: Path | str = "",
     on_progress: OnProgress | None = None,
     **changes: Any,
-) -> EvaluationResult:
+) -> EvaluationResult | list[EncoderRow]:
     """Evaluate a representation with labels.
 
     Args:
-        probe: linear, knn, cluster or finetune.
-        what: a run, an encoder with `data`, a folder of `fullrank embed`, or a file of embeddings.
+        probe: linear, knn, cluster or finetune; or all: the first three for every encoder that a run kept.
+        what: a run, an encoder with `data`, a folder of `fullrank embed`, a file of embeddings or a matrix.
+        labels: a class per row of embeddings, or a file of them.
         options, changes: of the probe's own class (`LinearOptions`, `KnnOptions` ...); single ones by name.
         out: folder for the state of an interrupted protocol; empty: as `result_folder` says.
         on_progress: called as it goes on.
@@ -229,23 +232,35 @@ def evaluate(
     from fullrank.evaluation.cluster import evaluate_cluster
     from fullrank.evaluation.finetune import evaluate_finetune
     from fullrank.evaluation.knn import evaluate_knn
+    from fullrank.evaluation.labelled import with_labels
     from fullrank.evaluation.linear import evaluate_linear
+    from fullrank.evaluation.table import evaluate_all
 
     probes: dict[str, tuple[type[EvaluateOptions], Any]] = {
         "linear": (kinds.LinearOptions, evaluate_linear),
         "knn": (kinds.KnnOptions, evaluate_knn),
         "cluster": (kinds.ClusterOptions, evaluate_cluster),
         "finetune": (kinds.FinetuneOptions, evaluate_finetune),
+        "all": (kinds.EvaluateOptions, evaluate_all),
     }
-    if probe not in probes:
+    if as_name(probe, "evaluate takes a probe first, by name") not in probes:
         raise UnknownNameError("probe", probe, probes)
     kind, evaluated = probes[probe]
-    result: EvaluationResult = evaluated(what, (options or kind()).changed(**changes), out, on_progress)
+    chosen = _chosen(kind, options, changes)
+    if isinstance(labels, str | Path):
+        chosen = chosen.changed(labels=labels)
+    elif labels is not None or not isinstance(what, str | Path):
+        if probe in ("finetune", "all") or getattr(chosen, "protocol", "logistic") != "logistic":
+            raise UsageError(
+                f"this evaluation needs {'a run' if probe == 'all' else 'an encoder'}, not a matrix"
+            )
+        what = with_labels(what, chosen, labels)
+    result: EvaluationResult | list[EncoderRow] = evaluated(what, chosen, out, on_progress)
     return result
 
 
 def compare(
-    subjects: Sequence[Path | str],
+    subjects: Sequence[Path | str] | Path | str,
     options: CompareOptions | None = None,
     *,
     out: Path | str = "compare.html",
@@ -268,13 +283,19 @@ def compare(
     from fullrank.report.compare.arms import compare_subjects
     from fullrank.report.compare.page import write_arms
 
-    page = Path(out)
+    if isinstance(options, str | Path):
+        raise UsageError("several subjects come in one list, as in compare([first, second])")
+    chosen = _chosen(CompareOptions, options, changes)
+    takes = "runs, encoders, files and folders are compared, in one list"
+    if isinstance(subjects, str | Path) or not isinstance(subjects, list | tuple):
+        subjects = [as_name(subjects, takes)]
+    names = [as_name(subject, takes) for subject in subjects]
+    page = Path(as_name(out, "out is the page's file"))
     if page.is_dir():
         raise UsageError(f"{page} is a folder: --out takes the page's file, as in {page / 'compare.html'}")
-    chosen = (options or CompareOptions()).changed(**changes)
-    comparison = compare_subjects([str(subject) for subject in subjects], chosen, on_progress)
-    names = ", ".join(arm.name for arm in comparison.arms)
-    write_arms(comparison, page, names if len(names) <= 70 else f"{len(comparison.arms)} arms compared")
+    comparison = compare_subjects(names, chosen, on_progress)
+    title = ", ".join(arm.name for arm in comparison.arms)
+    write_arms(comparison, page, title if len(title) <= 70 else f"{len(comparison.arms)} arms compared")
     return comparison
 
 
@@ -297,24 +318,32 @@ def export(
     from fullrank.features.store import is_stored
     from fullrank.options import ExportOptions
 
-    if is_stored(Path(what)):
+    if is_stored(Path(as_name(what, ENCODER))):
         raise UsageError(f"{what} holds features, not an encoder: --to map draws them")
-    opening = (options or ExportOptions()).changed(**changes).opening()
-    return export_encoder(what, to, Path(out), **opening)
+    opening = _chosen(ExportOptions, options, changes).opening()
+    return export_encoder(what, to, Path(as_name(out, FOLDER)), **opening)
 
 
 def open_encoder(what: Path | str, **options: Any) -> Encoder:
     """Open an encoder of timm, torchvision, Hugging Face, a run, or a checkpoint.
 
-    See `fullrank.encoders.opening.open_encoder` for names and options.
+    See `fullrank.encoders.opening.open_encoder` for names, and `CheckpointOptions` for options.
 
     Example:
-        >>> open_encoder("timm:resnet10t", pretrained=False, image_size=32).feature_dim
+        >>> open_encoder("timm:resnet10t", untrained=True, image_size=32).feature_dim
         512
     """
     from fullrank.encoders import opening
+    from fullrank.options import CheckpointOptions
 
-    return opening.open_encoder(what, **options)
+    return opening.open_encoder(what, **_chosen(CheckpointOptions, None, options).opening())
+
+
+def _chosen(kind: type[Chosen], options: Chosen | None, changes: Mapping[str, Any]) -> Chosen:
+    """The options with changes, where they are of their kind."""
+    if options is not None and not isinstance(options, kind):
+        raise UsageError(f"options are {kind.__name__}, or single ones by name, not {shown(options)}")
+    return (options or kind()).changed(**changes)
 
 
 def create_method(
@@ -338,6 +367,9 @@ def create_method(
     from fullrank.methods import build_method
     from fullrank.networks.backbones import build_backbone
 
+    name = as_name(name, "the name of a method is taken")
+    if not hasattr(backbone, "forward"):
+        backbone = as_name(backbone, "a backbone is a name or a network")
     if isinstance(backbone, str):
         built = build_backbone(backbone, image_size)
         return build_method(name, built.network, built.feature_dim, options)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
+
+# the packages that a bare installation lacks, by the extra that brings them
+EXTRAS = {
+    "train": (
+        "lightning_fabric", "PIL", "scipy", "sklearn", "threadpoolctl", "timm", "torchmetrics", "torchvision",
+    ),
+    "report": ("jinja2", "matplotlib", "plotly"),
+    "cli": ("rich", "tyro"),
+    "hub": ("datasets", "huggingface_hub", "pyarrow"),
+}  # fmt: skip
+
+PAGE_PACKAGES = ("jinja2", "plotly")
+PIP_NAMES = {"PIL": "Pillow", "lightning_fabric": "lightning-fabric", "sklearn": "scikit-learn"}
 
 
 class FullrankError(Exception):
@@ -47,3 +61,17 @@ class CollapseDetected(FullrankError):
     """Training stopped on collapse, as the user asked. Exit code 3."""
 
     exit_code = 3
+
+
+def missing_package(module: str) -> str:
+    """Say which extra brings a package that is not installed, by the name pip knows."""
+    extra = next(extra for extra, modules in EXTRAS.items() if module in modules)
+    known = f"{PIP_NAMES[module]} ({module})" if module in PIP_NAMES else module
+    return f"this needs {known}: pip install 'fullrank[{extra}]'"
+
+
+def require_packages(*modules: str) -> None:
+    """Raise UsageError for the first package of an extra that is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise UsageError(missing_package(module))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+from fullrank.coercion import coerce
 from fullrank.errors import UnknownNameError, UsageError
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
@@ -64,17 +65,16 @@ class Options:
     """Options that can be given by name."""
 
     def changed(self, **changes: Any) -> Self:
-        """The same with other values; raises UnknownNameError for what is no option.
+        """The same with other values; None leaves what is there.
+
+        Raises UnknownNameError for what is no option, UsageError for a value of a wrong kind.
 
         Example:
             >>> SubjectOptions().changed(limit=9).limit
             9
         """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UnknownNameError("option", name, known)
-        return replace(self, **changes)
+        standing = {name: getattr(self, name, None) for name, value in changes.items() if value is None}
+        return replace(self, **coerce(type(self), changes | standing, "option"))
 
 
 @dataclass(frozen=True)

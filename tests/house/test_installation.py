@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import fullrank
-from fullrank.cli import EXTRAS, main
+from fullrank.cli import main
+from fullrank.errors import EXTRAS, UsageError, require_packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,6 +63,25 @@ def test_a_missing_extra_is_one_line(
     monkeypatch.setattr("fullrank.cli.importlib.import_module", without)
     assert main(["train", "simsiam"]) == 2
     assert capsys.readouterr().err == "fullrank: this needs timm: pip install 'fullrank[train]'\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("plotly", r"this needs plotly: pip install 'fullrank\[report\]'"),
+        ("sklearn", r"scikit-learn \(sklearn\)"),
+    ],
+)
+def test_what_a_page_needs_is_asked_for_before_training(
+    module: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullrank.errors.find_spec", lambda name: None if name == module else name)
+    with pytest.raises(UsageError, match=said):
+        require_packages(module)
+    if module == "plotly":
+        with pytest.raises(UsageError, match=said):
+            fullrank.train("simsiam", out="nowhere", limit=64)
+        assert main(["demo"]) == 2
 
 
 def test_another_missing_module_is_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:

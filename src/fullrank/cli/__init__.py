@@ -10,7 +10,15 @@ import sys
 from collections.abc import Sequence
 
 from fullrank import __version__
-from fullrank.errors import FullrankError, UnknownNameError, UsageError
+from fullrank.errors import (
+    EXTRAS,
+    PAGE_PACKAGES,
+    FullrankError,
+    UnknownNameError,
+    UsageError,
+    missing_package,
+    require_packages,
+)
 
 __all__ = ["main"]
 
@@ -28,16 +36,6 @@ COMMANDS = {
     "report": "write a run's page anew",
     "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
-
-# the packages that a bare installation lacks, by the extra that brings them
-EXTRAS = {
-    "train": (
-        "lightning_fabric", "PIL", "scipy", "sklearn", "threadpoolctl", "timm", "torchmetrics", "torchvision",
-    ),
-    "report": ("jinja2", "matplotlib", "plotly"),
-    "cli": ("rich", "tyro"),
-    "hub": ("datasets", "huggingface_hub", "pyarrow"),
-}  # fmt: skip
 
 HELP = """\
 usage: fullrank COMMAND [OPTIONS]
@@ -70,19 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fullrank {__version__}")
         return 0
     try:
-        if words[0] not in COMMANDS:
-            raise UnknownNameError("command", words[0], COMMANDS)
-        # a submodule named `list` would shadow the builtin in this package
-        module = {"list": "listing"}.get(words[0], words[0])
-        command = importlib.import_module(f"fullrank.cli.{module}")
-        return int(command.run(words[1:]))
+        return _run(words[0], words[1:])
     except (FullrankError, ModuleNotFoundError) as error:
         cause = error.__cause__ if isinstance(error, FullrankError) else error
         missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if missing in packages), None)
-        if extra is None and not isinstance(error, FullrankError):
+        extra = any(missing in packages for packages in EXTRAS.values())
+        if not extra and not isinstance(error, FullrankError):
             raise
-        line = f"this needs {missing}: pip install 'fullrank[{extra}]'" if extra else str(error)
+        line = missing_package(missing) if extra else str(error)
         print(f"fullrank: {' '.join(line.split())}", file=sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
@@ -95,3 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"fullrank: {' '.join(what.split())}", file=sys.stderr)
         return 1
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        raise UnknownNameError("command", name, COMMANDS)
+    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help"} & set(words):
+        require_packages(*PAGE_PACKAGES)  # rather than after hours of training
+    # a submodule named `list` would shadow the builtin in this package
+    command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
+    return int(command.run(words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,8 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     Raises:
         UsageError: an unknown option or a value that does not fit, in one line, with the nearest real option.
     """
+    if "--data=" in words or ("--data", "") in itertools.pairwise(words):
+        raise UsageError("--data is empty: a folder or a name of `fullrank list data` is taken")
     errors = io.StringIO()
     extra: dict[str, Any] = {} if default is None else {"default": default}
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
+from fullrank.coercion import as_name
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
 from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
@@ -54,6 +55,7 @@ def run(words: Sequence[str]) -> int:
     if args.thresholds:
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
         args = parse(Audit, words, "fullrank audit", default=known)
+    as_name(args.what, "WHAT is a file, a folder or an encoder")
     failing = kinds(args.fail_on)
     if args.layers not in ("", "all"):
         raise UsageError(f"--layers takes all, not {args.layers}; name single ones with --taps")

@@ -121,9 +121,7 @@ def run(words: Sequence[str]) -> int:
     folder = result_folder(args.what, args.out)
     with showing_progress(quiet=args.json) as on_progress:
         if probe == "all":
-            from fullrank.evaluation.table import evaluate_all
-
-            rows = evaluate_all(args.what, args, on_progress)
+            rows = api.evaluate("all", args.what, args, on_progress=on_progress)
             results, table = list(rows[-1].results.values()), epochs_table(rows)
             printed = {"subject": args.what, "rows": [row.as_dict() for row in rows]}
         else:

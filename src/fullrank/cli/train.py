@@ -99,7 +99,9 @@ def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapp
             data = following
         elif word.startswith("--data="):
             data = word.removeprefix("--data=")
-    return api.starting_point(what, data)
+    from fullrank.training.recipes import starting_point as start_of
+
+    return start_of(what, data)
 
 
 def parse_options(

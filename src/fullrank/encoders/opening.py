@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fullrank.coercion import as_name
 from fullrank.encoders.checkpoints import (
     CHECKPOINT_SUFFIXES,
     open_checkpoint,
@@ -68,6 +69,7 @@ def open_encoder(
         >>> model.feature_dim, model.image_size, list(model.taps)
         (512, 224, ['act1', 'layer1', 'layer2', 'layer3', 'layer4'])
     """
+    spec = as_name(spec, "an encoder is a run, a checkpoint or a name")
     if image_size is not None and image_size < 1:
         raise UsageError(f"image size {image_size} is not positive; pixels are meant, as in 224")
     with torch.random.fork_rng(devices=[]):
@@ -160,5 +162,8 @@ def _by_name(spec: str, pretrained: bool, download: bool, image_size: int | None
         raise DataError(f"{path} does not exist; {hint}")
     names = [*timm.list_models(), *torchvision_names()]
     raise UnknownNameError(
-        "model", spec, names, "or pass timm:, torchvision: or hf: and a name, or a checkpoint"
+        "model",
+        spec,
+        names,
+        "it does not exist as a file either; or pass timm:, torchvision: or hf: and a name",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import UsageError
 from fullrank.features.embeddings import Rows, open_embeddings
 from fullrank.features.extraction import embed_whole
+from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
 from fullrank.features.store import Stored
-from fullrank.features.subject import EncoderSubject, StoredSubject, open_subject
+from fullrank.features.subject import EncoderSubject, StoredSubject, kind_of, open_subject
 from fullrank.images.sources import Source
 from fullrank.options import EvaluateOptions, OnProgress
 
@@ -81,6 +83,20 @@ def open_features(
     return features
 
 
+def with_labels(what: Any, options: EvaluateOptions, labels: Any) -> Rows:
+    """Open embeddings with a class per row that is given in Python."""
+    if kind_of(what, options.data) != "embeddings":
+        raise UsageError(f"{what} brings labels of its own: leave labels out")
+    rows = open_embeddings(what, options.key or options.tap or None)
+    if labels is not None:
+        rows.labels = as_labels("labels", labels)
+        if len(rows.labels) != rows.n:
+            raise UsageError(
+                f"there are {len(rows.labels):,} labels for {rows.n:,} rows: one for each is needed"
+            )
+    return rows
+
+
 def _unlabelled(what: str | Path, images: bool, data: str = "", option: str = "labels") -> UsageError:
     if images:
         return UsageError(
@@ -125,7 +141,8 @@ def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions
 
 
 def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Features:
-    train = _labelled_rows(what, rows, options.labels, "labels")
+    name = rows.origin if isinstance(what, Rows) else str(what)
+    train = _labelled_rows(name, rows, options.labels, "labels")
     more: tuple[str, ...] = ()
     if options.test:
         other = open_embeddings(options.test, options.key or options.tap or None)
@@ -133,7 +150,7 @@ def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Feature
         more = tuple(other.notes)
         if rows.d != other.d:
             raise UsageError(
-                f"{what} has {rows.d} dimensions and {options.test} has {other.d}: "
+                f"{name} has {rows.d} dimensions and {options.test} has {other.d}: "
                 f"they must be of one encoder"
             )
         if options.labels and not options.labels.endswith((".npy", ".npz", ".pt", ".safetensors")):
@@ -145,7 +162,7 @@ def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Feature
         train = Labelled(train.rows[order[cut:]], train.labels[order[cut:]])
         more = (f"no --test: {len(test):,} random rows are held out",)
     train, test = _limited(train, options.limit), _limited(test, options.limit)
-    return Features(Path(what).name, "embedding", str(what), train, test, notes=(*rows.notes, *more))
+    return Features(Path(name).name, "embedding", name, train, test, notes=(*rows.notes, *more))
 
 
 def _labelled_rows(what: str | Path, rows: Rows, file: str, option: str) -> Labelled:

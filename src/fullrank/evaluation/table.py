@@ -53,7 +53,7 @@ def encoders(run: RunDir) -> dict[int, Path]:
 
 
 def evaluate_all(
-    what: str | Path, options: EvaluateOptions, on_progress: OnProgress | None = None
+    what: str | Path, options: EvaluateOptions, _: str | Path = "", on_progress: OnProgress | None = None
 ) -> list[EncoderRow]:
     """Linear probe, k-NN and clustering for every encoder of a run."""
     run, seed = own_run(what), options.seed

@@ -22,12 +22,13 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.coercion import as_name
 from fullrank.errors import DataError, UsageError
 from fullrank.features.files import (
     ArrayFile,
@@ -134,7 +135,11 @@ class Rows:
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zipfile.BadZipFile)
 
 
-def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | None = None) -> Rows:
+Matrix: TypeAlias = Tensor | np.ndarray | Sequence[Sequence[float]] | Rows
+"""Rows [n, d] in memory, or opened already."""
+
+
+def open_embeddings(source: Path | str | Matrix, key: str | None = None) -> Rows:
     """Open embeddings: a file, a folder of shards, or a matrix in memory.
 
     A folder is read as one matrix: its files of one kind in natural order (`part-9` before `part-10`), all of
@@ -161,7 +166,12 @@ def open_embeddings(source: Path | str | Tensor | np.ndarray | Rows, key: str | 
         return source
     if isinstance(source, Tensor | np.ndarray | np.generic):
         return _in_memory(source)
-    path = existing(source)
+    if isinstance(source, list | tuple):
+        try:
+            return _in_memory(np.asarray(source))
+        except ValueError as error:
+            raise UsageError("the rows of a matrix [n, d] are of one length, and hold numbers") from error
+    path = existing(as_name(source, "embeddings are a matrix [n, d], a file or a folder"))
     if path.is_dir() and not is_zarr(path):
         return _folder(path, key)
     opened = _opened_file(path, key)

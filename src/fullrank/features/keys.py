@@ -107,7 +107,7 @@ def as_labels(where: str, values: Any) -> Indices:
         >>> as_labels("y", ["dog", "cat", "dog"]).tolist(), as_labels("y", np.array([1.0, np.nan])).tolist()
         ([1, 0, 1], [1, -1])
     """
-    array = np.asarray(values)
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError, UnknownNameError
@@ -14,6 +16,7 @@ from fullrank.features.files import existing, read_npz, read_safetensors
 from fullrank.features.keys import LABEL_NAMES, as_labels, is_label_name
 from fullrank.features.tables import Indices
 
+Labels: TypeAlias = Tensor | np.ndarray | Sequence[int] | Sequence[str] | Path | str
 LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".safetensors")
 
 

@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+from torch import Tensor
+
+from fullrank.coercion import as_name
 from fullrank.encoders.encoder import Encoder
-from fullrank.encoders.opening import is_encoder
+from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.embeddings import Rows, open_embeddings
@@ -54,9 +58,10 @@ def kind_of(what: Any, data: str = "") -> Kind:
         >>> kind_of("timm:resnet18"), kind_of("features.npy"), kind_of("resnet10tt", data="shapes")
         ('encoder', 'embeddings', 'encoder')
     """
-    if not isinstance(what, str | Path):
+    if isinstance(what, Rows | Tensor | np.ndarray | list | tuple):
         return "embeddings"
-    path = Path(what).expanduser()
+    takes = "a matrix [n, d], a file or folder, or the name of an encoder is taken"
+    path = Path(as_name(what, takes)).expanduser()
     if _stored_at(path) is not None:
         return "stored"
     return "encoder" if is_encoder(what) or (data and not path.exists()) else "embeddings"
@@ -110,7 +115,10 @@ def open_encoder_subject(
     more_images: bool = False,
 ) -> EncoderSubject:
     """Open an encoder and images: those of `data`, else those of its run."""
+    what = as_name(what, "an encoder is a run, a checkpoint or a name")
     run = own_run(what)
+    if run is None and not data and not Path(what).expanduser().exists() and not is_encoder(what):
+        open_encoder(what)  # which says that there is none
     if run is None and not data:
         raise UsageError(
             "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
+import fullrank
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.runs import encoder_header, own_run
@@ -102,7 +102,7 @@ def write_features(
                 "model": model.name,
                 "origin": model.origin,
                 "run": encoder_header(run) if run is not None else None,
-                "fullrank": version("fullrank"),
+                "fullrank": fullrank.__version__,
             }
         )
         if file is not None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
 
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.coercion import coerce
+from fullrank.errors import UsageError
 from fullrank.networks.backbones import has_tokens
 from fullrank.registry import Registry
 
@@ -28,7 +28,6 @@ __all__ = [
     "ViewPairs",
     "build_method",
     "check_views",
-    "coerce",
     "make_config",
     "register",
 ]
@@ -309,60 +308,6 @@ def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
         0.9
     """
     return cls.Config(**coerce(cls.Config, options, f"{cls.name} option"))
-
-
-def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Check values, as YAML gives them, against a dataclass's annotations.
-
-    Lists become tuples, and numbers that YAML reads as text become numbers.
-
-    Args:
-        cls: a dataclass of bool, int, float, str, Literal, tuple and Mapping fields.
-        values: some of its fields.
-        kind: what a key is called in messages.
-
-    Raises:
-        UnknownNameError: no such key, or no such choice.
-        UsageError: a value of the wrong kind.
-
-    Example:
-        >>> from fullrank.methods import METHODS
-        >>> coerce(METHODS["byol"].Config, {"tau_base": "9e-1"}, "option")  # YAML reads that as text
-        {'tau_base': 0.9}
-    """
-    hints = get_type_hints(cls)
-    hints = {field.name: hints[field.name] for field in fields(cls)}
-    for key in values:
-        if key not in hints:
-            raise UnknownNameError(kind, str(key), hints)
-    return {key: _of_kind(hints[key], value, f"{kind} {key}") for key, value in values.items()}
-
-
-def _of_kind(hint: Any, value: Any, what: str) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            raise UnknownNameError(what, str(value), args)
-        return value
-    if origin is tuple:
-        each = args[:1] * len(value) if isinstance(value, (list, tuple)) and args[-1] is ... else args
-        if not isinstance(value, (list, tuple)) or len(value) != len(each):
-            raise UsageError(
-                f"{what} takes a list{'' if args[-1] is ... else f' of {len(args)}'}, not {value!r}"
-            )
-        return tuple(_of_kind(one, item, what) for one, item in zip(each, value, strict=True))
-    if hint is float and not isinstance(value, bool):
-        try:
-            value = float(value)  # also "1e-3", which YAML reads as text
-        except (TypeError, ValueError):
-            raise UsageError(f"{what} takes a number, not {value!r}") from None
-        if not math.isfinite(value):
-            raise UsageError(f"{what} takes a finite number, not {value!r}")
-    right = origin or hint
-    if not isinstance(value, right) or (right is int and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UsageError(f"{what} takes {names.get(right, 'a mapping')}, not {value!r}")
-    return value
 
 
 def build_method(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fullrank.coercion import coerce
 from fullrank.errors import UsageError
 from fullrank.images.data_order import OrderKind
-from fullrank.methods import METHODS, coerce, make_config
+from fullrank.methods import METHODS, make_config
 from fullrank.networks.backbones import Stem
 
 
@@ -196,7 +197,7 @@ def _not_negative(value: float) -> bool:
     return 0 <= value < math.inf
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(
         ("epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images",
          "knn_k", "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch"),
@@ -208,6 +209,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
          "checkpoint_every", "seed", "steps_per_epoch", "switch_epoch", "predictor_warmup_steps"),
         (_not_negative, "must not be negative or infinite"),
     ),
+    "data": (str.strip, "is a folder or a name"),
     "warmup_epochs": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for a tenth of the run"),
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),

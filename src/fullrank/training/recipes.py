@@ -68,3 +68,22 @@ def load_recipe(name: str) -> Recipe:
     about = {key: str(values.pop(key, "")) for key in ("about", "source", "aims_at")}
     TrainConfig.from_dict(values)
     return Recipe(name, **about, settings=values)
+
+
+def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]], str]:
+    """The method, the first settings and the recipe that a name stands for.
+
+    A method on an embedded data set starts from the recipe that was tried on it, where there is one:
+    published settings are for larger images and hundreds of epochs.
+    """
+    from fullrank.methods import METHODS
+
+    name = start
+    if start in METHODS:
+        name = f"{data}/{start}"
+        if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
+            return start, [], start
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        recipe = load_recipe(name)
+        return str(recipe.settings["method"]), [recipe.settings], name
+    raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])

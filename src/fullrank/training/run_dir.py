@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+import fullrank
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
@@ -98,7 +99,7 @@ class RunDir:
             "cpu_threads": torch.get_num_threads(),
             "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
             "command": " ".join(["fullrank", *sys.argv[1:]]),
-            "versions": {name: _version(name) for name in packages},
+            "versions": {name: package_version(name) for name in packages},
         }
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=2).encode())
 
@@ -159,16 +160,17 @@ class RunDir:
     ) -> None:
         """Write the backbone alone, with a header that describes it."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        metadata = {"format": "fullrank-encoder", "fullrank": _version("fullrank")}
+        metadata = {"format": "fullrank-encoder", "fullrank": fullrank.__version__}
         metadata |= {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()
         }
         write_atomically(self.path / name, to_safetensors(tensors, metadata))
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of an installed package, and of fullrank also where its source alone is there."""
     try:
-        return version(package)
+        return fullrank.__version__ if package == "fullrank" else version(package)
     except PackageNotFoundError:
         return "not installed"
 

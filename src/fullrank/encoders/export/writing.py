@@ -6,19 +6,19 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+import fullrank
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import new_folder
 
 Format: TypeAlias = Literal["timm", "torchvision", "torch", "onnx"]
@@ -67,6 +67,8 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
         ...     exported.files, sorted(path.name for path in exported.folder.iterdir())
         (('model.pth', 'fullrank.json', 'README.md'), ['README.md', 'fullrank.json', 'model.pth'])
     """
+    if to not in FORMATS:
+        raise UnknownNameError("format", str(to), FORMATS)
     new_folder(folder)
     model = open_encoder(what, **opening)
     rebuilt = _rebuilt(model, to)
@@ -123,7 +125,7 @@ def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str
         "origin": model.origin,
         "notes": list(model.notes),
         **{key: header[key] for key in ("method", "data", "epoch", "step", "verdict") if key in header},
-        "fullrank": version("fullrank"),
+        "fullrank": fullrank.__version__,
     }
 
 

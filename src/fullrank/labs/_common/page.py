@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from fullrank.labs._common.findings import Chapter
 from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 from fullrank.report.render import Section, card, data_uri, pairs, plain_json, render, write
+from fullrank.training.run_dir import package_version
 
 STYLES = {
     "confirmed": VerdictStyle("confirmed", "Confirmed", "●", GREEN),
@@ -76,7 +76,7 @@ def write_lab(
         ],
         "missing": dict(missing),
         "seconds": sum(result.seconds for result in results),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: package_version(package) for package in PACKAGES},
     }
     parts = f", {' and '.join(plan['parts'])}" if plan["parts"] else ""
     seeds = counted(len(plan["seeds"]), "seed")

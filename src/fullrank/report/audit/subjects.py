@@ -24,6 +24,7 @@ from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.opening import is_encoder
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
+from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
@@ -91,7 +92,7 @@ def audit_subject(
     if options.labels:
         classes = open_labels(options.labels, subject.n)
     elif labels is not None:
-        classes = np.asarray(labels)
+        classes = as_labels("labels", labels)
     tap = "codes" if options.codes else "embedding"
     return {tap: _audit(subject, tap, options, classes, subject.origin, subject.notes, on_progress)}
 
@@ -127,6 +128,8 @@ def _check(kind: Kind, what: Any, options: AuditOptions, labels: Any) -> None:
         for option in ("data", "taps", "limit"):
             if getattr(options, option):
                 raise UsageError(f"--{option} is for encoders, and {named} holds embeddings")
+        if options.key and not isinstance(what, str | Path):
+            raise UsageError(f"key chooses an array in a file, and what was given is {named}")
         if options.key and named.lower().endswith(".npy"):
             raise UsageError(f"{what} holds a single array: leave --key out")
 
