@@ -49,6 +49,8 @@ class AuditView(AuditFacts):
         Console(file=text, width=WIDTH, no_color=True, highlight=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
+    __str__ = __repr__  # not the verdict alone, as the base has it
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
