@@ -77,7 +77,7 @@ def show_profile(config: Any, args: Any) -> int:
     """Where the time of a few steps goes."""
     from rich.console import Console
 
-    from fullrank.report.run.profile import profile_table
+    from fullrank.report.run.terminal import profile_table
     from fullrank.training.profile import profile
 
     measured = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from fullrank.figures.style import GREY
 from fullrank.report.compare.arms import Comparison
@@ -10,16 +12,9 @@ from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.tables import Grid, TableCell, tables
 from fullrank.report.tables import plain_table
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the tables, then what does not compare, then how to learn more."""
-    from rich.text import Text
-
     for grid in tables(comparison):
         if grid.title:
             console.print(Text(f"\n{grid.title}", "bold"))
@@ -31,8 +26,6 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _table(grid: Grid) -> Table:
-    from rich.text import Text
-
     numbers = [name for name, numeric in zip(grid.columns, grid.numeric, strict=True) if numeric]
     table = plain_table(grid.columns, left=set(grid.columns) - set(numbers), wrap=numbers)
     before = None
@@ -43,8 +36,6 @@ def _table(grid: Grid) -> Table:
 
 
 def _words(cell: TableCell) -> Text:
-    from rich.text import Text
-
     if not cell.styles:
         return Text(cell.text)
     return Text("\n").join(
