@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     from fullrank.training.loop import Outcome
     from fullrank.training.records import Listener
 
-__all__ = [
-    "audit",
-    "compare",
-    "create_method",
-    "embed",
-    "evaluate",
-    "export",
-    "list_methods",
-    "list_metrics",
-    "open_encoder",
-    "resume",
-    "train",
-]
-
 Chosen = TypeVar("Chosen", bound=Options)
 ENCODER = "a run, a checkpoint or the name of an encoder is taken"
 FOLDER = "out is the folder to write"

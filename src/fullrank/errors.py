@@ -57,12 +57,6 @@ class UnknownNameError(UsageError):
         super().__init__(message + (f"{'' if message.endswith('?') else ';'} {hint}" if hint else ""))
 
 
-class CollapseDetected(FullrankError):
-    """Training stopped on collapse, as the user asked. Exit code 3."""
-
-    exit_code = 3
-
-
 def missing_package(module: str) -> str:
     """Say which extra brings a package that is not installed, by the name pip knows."""
     extra = next(extra for extra, modules in EXTRAS.items() if module in modules)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.collapse.diagnostics import diagnose
+from fullrank.collapse.diagnostics import diagnose, predictor_spectrum
 from fullrank.collapse.monitor import CollapseMonitor
-from fullrank.collapse.predictor import predictor_spectrum
 from fullrank.errors import UsageError
 
 

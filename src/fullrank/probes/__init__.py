@@ -4,12 +4,13 @@ Labels below 0 mean unlabelled everywhere and are left out; where none is left, 
 """
 
 from fullrank.collapse.kmeans import KMeans, kmeans
-from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.clusters import (
+    Agreement,
     ClusterResult,
     by_first_choice,
     by_kmeans,
     by_legacy_argmax,
+    cluster_agreement,
 )
 from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn

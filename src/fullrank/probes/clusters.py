@@ -1,7 +1,8 @@
-"""Clusters of a representation: by codes, k-means, or a published script."""
+"""Clusters of rows by codes, k-means or a script, and their agreement with classes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,8 +12,102 @@ from torch import Tensor
 from fullrank.collapse.kmeans import kmeans
 from fullrank.collapse.moments import all_finite, check_rows
 from fullrank.errors import UsageError
-from fullrank.probes.agreement import Agreement, cluster_agreement
 from fullrank.probes.labelled import labelled_rows, two_classes
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Clusters held against classes.
+
+    Attributes:
+        nmi: normalised mutual information, arithmetic mean (scikit-learn's default), in [0, 1]. Grows with
+            the number of clusters, by chance alone.
+        ami: the same less what chance gives, at most 1, about 0 for chance.
+        ari: adjusted Rand index, likewise.
+        accuracy: share of rows that are right when each cluster names a class and no two the same, matched at
+            best (Hungarian method); None where there are not as many clusters as classes.
+        purity: share of rows that are of their cluster's most frequent class. Grows with the number of
+            clusters: 1 where each row has its own.
+        clusters: that there could be.
+        used: that hold a row.
+        classes: that occur.
+        perplexity: exp of the entropy of the clusters' sizes, in [1, used]: how many are in use.
+        entropy: that entropy over the log of the number of clusters, in [0, 1]; 0 where one holds all.
+        over_clustered: there are more clusters than classes, so that NMI and purity flatter.
+        rows: that were compared.
+    """
+
+    nmi: float
+    ami: float
+    ari: float
+    accuracy: float | None
+    purity: float
+    clusters: int
+    used: int
+    classes: int
+    perplexity: float
+    entropy: float
+    over_clustered: bool
+    rows: int
+
+
+def cluster_agreement(assigned: Tensor, labels: Tensor, clusters: int | None = None) -> Agreement:
+    """Compare clusters with classes.
+
+    Args:
+        assigned: cluster numbers, integers [n], not negative.
+        labels: integers [n]; below 0 means unlabelled, which is left out.
+        clusters: that there could be; None takes the largest number and those below it.
+
+    Raises:
+        UsageError: not one integer a row on either side, no labelled row, one class, or a cluster number
+            outside [0, clusters).
+
+    Example:
+        >>> found = cluster_agreement(torch.tensor([1, 1, 0, 0, 2, 2]), torch.tensor([5, 5, 7, 7, 9, 7]))
+        >>> round(found.accuracy, 3), round(found.purity, 3), found.over_clustered
+        (0.833, 0.833, False)
+    """
+    for name, numbers in (("clusters", assigned), ("labels", labels)):
+        if numbers.ndim != 1 or numbers.is_floating_point() or numbers.shape != labels.shape:
+            raise UsageError(f"{name} are one integer a row, [{len(labels)}], not {list(numbers.shape)}")
+    assigned, labels = assigned.detach().cpu().long(), labels.detach().cpu().long()
+    known = labels >= 0
+    if not bool(known.any()):
+        raise UsageError(f"none of the {len(labels)} rows has a label: clusters are held against classes")
+    assigned, labels = assigned[known], labels[known]
+    two_classes(labels, "labelled rows")
+    clusters = int(assigned.max()) + 1 if clusters is None else clusters
+    if int(assigned.min()) < 0 or int(assigned.max()) >= clusters:
+        raise UsageError(f"clusters are numbered from 0 to {clusters - 1}, not up to {int(assigned.max())}")
+
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import cluster
+
+    pair = labels.numpy(), assigned.numpy()
+    table = cluster.contingency_matrix(*pair, sparse=True)
+    classes, used = table.shape
+    accuracy = None
+    if clusters == classes:
+        counts = table.toarray()
+        matched = counts[linear_sum_assignment(counts, maximize=True)].sum()
+        accuracy = float(matched) / len(labels)
+    sizes = torch.bincount(assigned).double() / len(assigned)
+    entropy = float(-torch.xlogy(sizes, sizes).sum())
+    return Agreement(
+        nmi=float(cluster.normalized_mutual_info_score(*pair)),
+        ami=float(cluster.adjusted_mutual_info_score(*pair)),
+        ari=float(cluster.adjusted_rand_score(*pair)),
+        accuracy=accuracy,
+        purity=float(table.max(axis=0).sum()) / len(labels),
+        clusters=clusters,
+        used=used,
+        classes=classes,
+        perplexity=math.exp(entropy),
+        entropy=max(0.0, entropy) / math.log(clusters) if clusters > 1 else 0.0,
+        over_clustered=clusters > classes,
+        rows=len(labels),
+    )
 
 
 @dataclass(frozen=True)
