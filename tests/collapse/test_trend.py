@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fullrank.collapse import CollapseMonitor, Moments, Panel
-from fullrank.collapse.panel import warnings
+from fullrank.collapse.trend import warnings
 
 
 def panels(means: list[float], d: int = 8) -> list[Panel]:

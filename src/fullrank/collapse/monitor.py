@@ -20,9 +20,10 @@ from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
 from fullrank.collapse.metrics.level import level_of_rows
 from fullrank.collapse.moments import Moments, check_rows, in_group
-from fullrank.collapse.panel import Panel, warnings
+from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.trend import warnings
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
 
