@@ -1,4 +1,4 @@
-"""Checks of values that YAML, Python or a command line gives."""
+"""Validation of values that YAML, Python or a command line gives."""
 
 from __future__ import annotations
 

@@ -101,5 +101,5 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, case: s
     words = [sys.executable, "-m", "fullrank", "list", "methods"]
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    (told,) = done.stderr.splitlines()
-    assert told.startswith("fullrank: methods/z.py ") and line in told
+    (printed,) = done.stderr.splitlines()
+    assert printed.startswith("fullrank: methods/z.py ") and line in printed

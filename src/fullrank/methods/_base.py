@@ -75,7 +75,7 @@ class ViewPairs:
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Register a method class; raises UsageError for a taken name, or where it is not complete or valid."""
+    """Register a method class; raises UsageError where it is not complete or valid."""
 
     def file(cls: M) -> M:
         if not (isinstance(cls, type) and issubclass(cls, Method)):

@@ -1,4 +1,4 @@
-"""Clusters of rows by codes, k-means or a script, and their agreement with classes."""
+"""Clusters of rows by codes or k-means, and their agreement with classes."""
 
 from __future__ import annotations
 

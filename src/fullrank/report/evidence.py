@@ -168,7 +168,7 @@ def evidence_rows(audit: Audit) -> list[EvidenceRow]:
 
 
 def named_rows(audit: Audit) -> list[EvidenceRow]:
-    """Metrics that are no evidence, where few were named to be computed; else the page has them."""
+    """Metrics that are no evidence, where few were asked for."""
     shown = {_OF_CODES.get(item.metric, item.metric) for item in audit.verdict.evidence}
     found = {name: metric for name, metric in audit.metrics.items() if name not in shown}
     return [

@@ -168,7 +168,7 @@ class RunDir:
 
 
 def package_version(package: str) -> str:
-    """The version of an installed package, and of fullrank also where its source alone is there."""
+    """Version of an installed package, and of fullrank as its source has it."""
     try:
         return fullrank.__version__ if package == "fullrank" else version(package)
     except PackageNotFoundError:
