@@ -68,7 +68,7 @@ class NoPaper(Method):
     Config = MethodConfig
 
     def loss(self, views: Any) -> Step:
-        raise NotImplementedError
+        return Step(zeros(()), {})
 
 
 class NoLoss(Whole):
