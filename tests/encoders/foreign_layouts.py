@@ -50,7 +50,7 @@ def under(prefix: str, network: nn.Module) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in network.state_dict().items()}
 
 
-def same(model: Encoder, network: nn.Module, size: int | None = None) -> None:
+def assert_same_features(model: Encoder, network: nn.Module, size: int | None = None) -> None:
     """The features of both are equal on some images."""
     images = torch.randn(2, 3, size or model.image_size, size or model.image_size)
     with torch.no_grad():

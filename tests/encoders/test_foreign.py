@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from encoders.foreign_layouts import (
     HEAD,
+    assert_same_features,
     every_layout,
     moco,
     momentum,
     resnet,
-    same,
     shaken,
     solo,
     under,
@@ -56,7 +56,7 @@ def test_every_librarys_checkpoint_gives_the_network_that_was_saved(
     network = resnet()
     torch.save(layout(network), tmp_path / "last.pth.tar", _use_new_zipfile_serialization=not legacy)
     model = open_encoder(tmp_path / "last.pth.tar")
-    same(model, network, 64)
+    assert_same_features(model, network, 64)
     assert (
         model.name == "resnet18"
         and model.image_size == 224
@@ -71,7 +71,7 @@ def test_the_other_network_of_a_checkpoint_can_be_had(tmp_path: Path) -> None:
     model = open_encoder(tmp_path / "moco.pth.tar")
     assert any("also there, for --prefix: state_dict.module.encoder_k.*" in note for note in model.notes)
     other = open_encoder(tmp_path / "moco.pth.tar", prefix="state_dict.module.encoder_k.*")
-    same(other, momentum(network), 64)
+    assert_same_features(other, momentum(network), 64)
     with pytest.raises(
         UsageError, match=r"no weights under 'nowhere\.'; there are state_dict\.module\.encoder_q\.\*"
     ):
@@ -84,7 +84,7 @@ def test_other_resnets_are_told_by_their_shapes(name: str, tmp_path: Path) -> No
     torch.save(shaken(network).state_dict(), tmp_path / "r.pth")
     network.fc = nn.Identity()
     model = open_encoder(tmp_path / "r.pth")
-    same(model, network, 64)
+    assert_same_features(model, network, 64)
     assert model.name == name
 
 
@@ -96,7 +96,7 @@ def test_solo_learns_stem_is_known_from_its_settings(tmp_path: Path) -> None:
     (tmp_path / "args.json").write_text(json.dumps(settings))
     for where in (tmp_path, tmp_path / "cplearn-abc-ep=999.ckpt"):
         model = open_encoder(where)
-        same(model, network)
+        assert_same_features(model, network)
         assert model.image_size == 32 and model.mean is None and "cplearn" in model.origin
         assert model.name == "resnet18 (CIFAR stem)"
 
@@ -105,10 +105,10 @@ def test_a_cifar_stem_without_settings_is_assumed_aloud(tmp_path: Path) -> None:
     narrow, wide = resnet(padding=1), resnet(padding=2)
     torch.save(narrow.state_dict(), tmp_path / "a.pth")
     model = open_encoder(tmp_path / "a.pth")
-    same(model, narrow)
+    assert_same_features(model, narrow)
     assert any("padding 1 and no pooling, which weights do not tell" in note for note in model.notes)
     torch.save(wide.state_dict(), tmp_path / "b.pth")
-    same(open_encoder(tmp_path / "b.pth", stem="cifar-pad2"), wide)
+    assert_same_features(open_encoder(tmp_path / "b.pth", stem="cifar-pad2"), wide)
 
 
 @pytest.mark.parametrize("dropped", [(), ("maxpool",), ("relu", "maxpool")])
@@ -117,7 +117,7 @@ def test_a_resnet_in_a_sequence_gets_its_names_back(dropped: tuple[str, ...], tm
     children = [child for name, child in network.named_children() if name not in ("fc", *dropped)]
     sequence = nn.Sequential(*children)
     torch.save({"state_dict": under("backbone.", sequence)}, tmp_path / "lightly.ckpt")
-    same(open_encoder(tmp_path / "lightly.ckpt"), nn.Sequential(sequence, nn.Flatten()), 64)
+    assert_same_features(open_encoder(tmp_path / "lightly.ckpt"), nn.Sequential(sequence, nn.Flatten()), 64)
 
 
 def test_shortcuts_by_another_name_are_known(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_shortcuts_by_another_name_are_known(tmp_path: Path) -> None:
         key.replace("downsample", "shortcut"): value for key, value in under("encoder.", network).items()
     }
     torch.save(state, tmp_path / "kuangliu.pth")
-    same(open_encoder(tmp_path / "kuangliu.pth"), network)
+    assert_same_features(open_encoder(tmp_path / "kuangliu.pth"), network)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_transformers_are_told_by_their_shapes(options: dict[str, Any], tmp_path
     ):
         torch.save(content, tmp_path / name)
         model = open_encoder(tmp_path / name)
-        same(model, network)
+        assert_same_features(model, network)
         assert model.image_size == network.patch_embed.img_size[0]
         assert list(model.taps) == ["blocks.0", "blocks.1"]
 
@@ -169,7 +169,7 @@ def test_fixed_positions_mean_moco_v3s_twelve_heads(tmp_path: Path) -> None:
         network.pos_embed[:, 0] = 0
     torch.save({"state_dict": under("module.base_encoder.", network)}, tmp_path / "moco3.pth.tar")
     model = open_encoder(tmp_path / "moco3.pth.tar")
-    same(model, network)
+    assert_same_features(model, network)
     assert any("12 heads (as MoCo v3 has them)" in note for note in model.notes)
 
 
@@ -192,10 +192,10 @@ def test_a_named_architecture_is_found_under_any_prefix(
         network.classifier[2] = nn.Identity()
     if arch == "densenet121":
         network.classifier = nn.Identity()
-    same(model, network, 64)
+    assert_same_features(model, network, 64)
 
 
 def test_an_architecture_that_the_file_names_is_taken(tmp_path: Path) -> None:
     network = shaken(timm.create_model("convnext_atto", num_classes=0))
     torch.save({"arch": "convnext_atto", "state_dict": under("module.", network)}, tmp_path / "c.pth.tar")
-    same(open_encoder(tmp_path / "c.pth.tar"), network, 64)
+    assert_same_features(open_encoder(tmp_path / "c.pth.tar"), network, 64)

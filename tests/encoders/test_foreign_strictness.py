@@ -15,10 +15,10 @@ from torch import nn
 
 from encoders.foreign_layouts import (
     ShellTrap,
+    assert_same_features,
     head,
     plain,
     resnet,
-    same,
     shaken,
     simsiam,
     under,
@@ -32,7 +32,7 @@ from fullrank.training.run_dir import RunDir
 # strictness
 
 
-def refused(what: Any, *words: str, **options: Any) -> None:
+def assert_refused(what: Any, *words: str, **options: Any) -> None:
     with pytest.raises(UsageError) as caught:
         open_encoder(what, **options)
     line = str(caught.value)
@@ -46,48 +46,52 @@ def test_a_missing_weight_is_refused(tmp_path: Path) -> None:
     del state["state_dict"]["module.encoder.layer3.1.conv2.weight"]
     del state["state_dict"]["module.encoder.layer3.1.bn2.running_var"]
     torch.save(state, tmp_path / "s.pth.tar")
-    refused(tmp_path / "s.pth.tar", "is no resnet18", "2 of 120 weights missing (layer3.1.conv2.weight")
+    assert_refused(
+        tmp_path / "s.pth.tar", "is no resnet18", "2 of 120 weights missing (layer3.1.conv2.weight"
+    )
 
 
 def test_a_weight_too_many_is_refused(tmp_path: Path) -> None:
     torch.save(plain(resnet()) | {"layer3.1.se.weight": torch.zeros(3)}, tmp_path / "s.pth")
-    refused(tmp_path / "s.pth", "1 left over (layer3.1.se.weight)")
+    assert_refused(tmp_path / "s.pth", "1 left over (layer3.1.se.weight)")
 
 
 def test_a_weight_of_another_shape_is_refused(tmp_path: Path) -> None:
     torch.save(plain(resnet()) | {"layer4.0.conv1.weight": torch.zeros(512, 256, 1, 1)}, tmp_path / "s.pth")
-    refused(tmp_path / "s.pth", "layer4.0.conv1.weight [512, 256, 1, 1] for [512, 256, 3, 3]")
+    assert_refused(tmp_path / "s.pth", "layer4.0.conv1.weight [512, 256, 1, 1] for [512, 256, 3, 3]")
 
 
 def test_old_files_may_lack_the_counters_of_batches(tmp_path: Path) -> None:
     network = resnet()
     state = {key: value for key, value in plain(network).items() if "num_batches" not in key}
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    same(open_encoder(tmp_path / "old.pth"), network, 64)
+    assert_same_features(open_encoder(tmp_path / "old.pth"), network, 64)
 
 
 def test_a_wrong_architecture_is_refused(tmp_path: Path) -> None:
     torch.save(simsiam(resnet()), tmp_path / "s.pth.tar")
-    refused(tmp_path / "s.pth.tar", "is no resnet50", "weights missing", arch="resnet50")
-    refused(tmp_path / "s.pth.tar", "did you mean 'resnet18'", arch="resnt18")
+    assert_refused(tmp_path / "s.pth.tar", "is no resnet50", "weights missing", arch="resnet50")
+    assert_refused(tmp_path / "s.pth.tar", "did you mean 'resnet18'", arch="resnt18")
 
 
 def test_what_is_not_recognised_says_what_to_do(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "l.pth")
-    refused(tmp_path / "l.pth", "no backbone is recognised among 2 weights (weight, bias", "--arch")
+    assert_refused(tmp_path / "l.pth", "no backbone is recognised among 2 weights (weight, bias", "--arch")
     torch.save({"epoch": 3}, tmp_path / "e.pth")
-    refused(tmp_path / "e.pth", "holds no weights")
+    assert_refused(tmp_path / "e.pth", "holds no weights")
     torch.save({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "no backbone is recognised")
+    assert_refused(tmp_path / "w.pth", "no backbone is recognised")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_no_code_in_a_checkpoint_is_run(legacy: bool, tmp_path: Path) -> None:
     content = simsiam(resnet()) | {"extra": ShellTrap(tmp_path / "sprung")}
     torch.save(content, tmp_path / "s.pth.tar", _use_new_zipfile_serialization=not legacy)
-    refused(tmp_path / "s.pth.tar", "to be run, which is refused")
+    assert_refused(tmp_path / "s.pth.tar", "to be run, which is refused")
     torch.save(resnet(), tmp_path / "whole.pth")
-    refused(tmp_path / "whole.pth", "asks for torchvision.models.resnet.ResNet to be run", "state_dict")
+    assert_refused(
+        tmp_path / "whole.pth", "asks for torchvision.models.resnet.ResNet to be run", "state_dict"
+    )
     assert not (tmp_path / "sprung").exists()
 
 
@@ -121,7 +125,7 @@ def test_a_run_of_ours_opens_as_its_header_says(run: tuple[Path, nn.Module]) -> 
     path, network = run
     for where in (path, path / "encoder.safetensors", path / "checkpoints" / "last.pt"):
         model = open_encoder(where)
-        same(model, network)
+        assert_same_features(model, network)
         assert (model.image_size, model.mean, model.std) == (16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
         assert model.name == "resnet8-w16" and list(model.taps) == ["blocks.0", "blocks.1", "blocks.2"]
     assert "simsiam after 3 epochs" in open_encoder(path).origin
@@ -131,13 +135,13 @@ def test_our_narrow_resnets_are_told_by_their_shapes(tmp_path: Path) -> None:
     network = shaken(CifarResNet(14, 32))
     torch.save(network.state_dict(), tmp_path / "n.pt")
     model = open_encoder(tmp_path / "n.pt")
-    same(model, network)
+    assert_same_features(model, network)
     assert model.name == "resnet14-w32"
 
 
 def test_a_run_without_an_encoder_is_one_line(tmp_path: Path) -> None:
     RunDir.create(tmp_path / "run", TrainConfig())
-    refused(tmp_path / "run", "has no encoder.safetensors yet")
+    assert_refused(tmp_path / "run", "has no encoder.safetensors yet")
 
 
 # libraries
@@ -156,10 +160,10 @@ def test_nothing_is_fetched_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr("socket.socket.connect", fail)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    refused("timm:resnet18.a1_in1k", "not on this machine: fetch them with --download")
-    refused("torchvision:resnet18", "not on this machine")
+    assert_refused("timm:resnet18.a1_in1k", "not on this machine: fetch them with --download")
+    assert_refused("torchvision:resnet18", "not on this machine")
     pytest.importorskip("transformers")
-    refused("hf:facebook/dinov2-small", "not on this machine")
+    assert_refused("hf:facebook/dinov2-small", "not on this machine")
 
 
 def test_weights_in_the_caches_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ def test_weights_in_the_caches_are_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "checkpoints").mkdir()
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     network.fc = nn.Identity()
-    same(open_encoder("torchvision:resnet18"), network, 64)
+    assert_same_features(open_encoder("torchvision:resnet18"), network, 64)
 
     tiny: Any = shaken(timm.create_model("test_vit"))
     cached = tmp_path / "model.safetensors"
@@ -176,7 +180,7 @@ def test_weights_in_the_caches_are_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name: str(cached))
     tiny.reset_classifier(0)
     model = open_encoder("timm:test_vit.r160_in1k")
-    same(model, tiny)
+    assert_same_features(model, tiny)
     assert model.image_size == 160 and not model.notes
 
 
@@ -194,12 +198,12 @@ def test_a_directory_of_timm_opens(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     network.reset_classifier(0)
     model = open_encoder(tmp_path)
-    same(model, network)
+    assert_same_features(model, network)
     assert (model.image_size, model.mean, model.crop_ratio) == (160, (0.5,) * 3, 0.9)
     broken = network.state_dict()
     del broken["norm.weight" if "norm.weight" in broken else "fc_norm.weight"]
     save_file(broken, tmp_path / "model.safetensors")
-    refused(tmp_path, "cannot be built", "norm.weight")
+    assert_refused(tmp_path, "cannot be built", "norm.weight")
 
 
 @pytest.mark.parametrize("kind", ["ViT", "Dinov2", "ResNet", "ConvNext", "Swin"])
@@ -239,21 +243,21 @@ def test_transformers_weights_that_are_missing_are_refused(tmp_path: Path) -> No
     state = load_file(tmp_path / "model.safetensors")
     state.pop(next(key for key in state if key.endswith("convolution.weight")))
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    refused(tmp_path, "lacks 1 weights of its architecture", "convolution.weight")
+    assert_refused(tmp_path, "lacks 1 weights of its architecture", "convolution.weight")
 
 
 def test_names_and_paths_that_do_not_exist(tmp_path: Path) -> None:
-    refused("resnt18", "unknown model 'resnt18'; did you mean 'resnet18'")
-    refused("timm:resnt18", "unknown timm model")
-    refused("timm:resnet18.no_such_tag", "unknown weights of a timm model")
-    refused("torchvision:resnt18", "did you mean 'resnet18'")
+    assert_refused("resnt18", "unknown model 'resnt18'; did you mean 'resnet18'")
+    assert_refused("timm:resnt18", "unknown timm model")
+    assert_refused("timm:resnet18.no_such_tag", "unknown weights of a timm model")
+    assert_refused("torchvision:resnt18", "did you mean 'resnet18'")
     (tmp_path / "last.ckpt").write_bytes(b"x")
-    refused(tmp_path / "lst.ckpt", "does not exist; did you mean last.ckpt?")
-    refused(tmp_path, "holds no model")
-    refused(tmp_path / "last.ckpt", "no file of torch.save")
+    assert_refused(tmp_path / "lst.ckpt", "does not exist; did you mean last.ckpt?")
+    assert_refused(tmp_path, "holds no model")
+    assert_refused(tmp_path / "last.ckpt", "no file of torch.save")
     (tmp_path / "x.onnx").write_bytes(b"x")
-    refused(tmp_path / "x.onnx", "no ending of a checkpoint")
-    refused("timm:resnet18", "not positive", image_size=0)
+    assert_refused(tmp_path / "x.onnx", "no ending of a checkpoint")
+    assert_refused("timm:resnet18", "not positive", image_size=0)
     with pytest.raises(UnknownNameError):
         open_encoder("timm:nothing")
     with pytest.raises(DataError):

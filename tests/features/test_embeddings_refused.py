@@ -35,7 +35,7 @@ from fullrank.features.embeddings import open_embeddings
 from fullrank.features.labels import open_labels
 
 
-def refused(what: Any, *words: str, key: str | None = None) -> None:
+def assert_refused(what: Any, *words: str, key: str | None = None) -> None:
     with pytest.raises(UsageError) as caught:
         open_embeddings(what, key)
     line = str(caught.value)
@@ -61,23 +61,23 @@ def refused(what: Any, *words: str, key: str | None = None) -> None:
     ],
 )
 def test_an_array_that_is_no_matrix_of_numbers(array: Any, words: str, tmp_path: Path) -> None:
-    refused(save(tmp_path, "z.npy", array), words)
+    assert_refused(save(tmp_path, "z.npy", array), words)
     np.savez_compressed(tmp_path / "z.npz", z=array)
-    refused(tmp_path / "z.npz", words)
+    assert_refused(tmp_path / "z.npz", words)
     if array.dtype.kind in "fcb":
         torch.save(torch.as_tensor(array), tmp_path / "z.pt")
-        refused(tmp_path / "z.pt", words)
-        refused(torch.as_tensor(array), words)
-    refused(array, words)
+        assert_refused(tmp_path / "z.pt", words)
+        assert_refused(torch.as_tensor(array), words)
+    assert_refused(array, words)
 
 
 def test_several_matrices_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", a=Z, b=Z, y=Y)
-    refused(tmp_path / "z.npz", r"--key: a float32 \[103, 7\], b float32 \[103, 7\]$")
+    assert_refused(tmp_path / "z.npz", r"--key: a float32 \[103, 7\], b float32 \[103, 7\]$")
     assert open_embeddings(tmp_path / "z.npz", "b").origin.endswith("[b], labels from y")
     with pytest.raises(UnknownNameError, match=r"unknown key 'c'.*known: a, b, y"):
         open_embeddings(tmp_path / "z.npz", "c")
-    refused(tmp_path / "z.npz", r"z.npz\[y\] .*shape \[103\]", key="y")
+    assert_refused(tmp_path / "z.npz", r"z.npz\[y\] .*shape \[103\]", key="y")
 
 
 def test_a_usual_name_settles_which_matrix_it_is(tmp_path: Path) -> None:
@@ -89,13 +89,13 @@ def test_a_models_weights_are_no_embeddings(tmp_path: Path) -> None:
     torch.save(
         torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(3))).state_dict(), tmp_path / "m.pt"
     )
-    refused(tmp_path / "m.pt", "weights of a model")
+    assert_refused(tmp_path / "m.pt", "weights of a model")
 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     npy(tmp_path, Z, Y)
-    refused(tmp_path / "zz.npy", r"does not exist; did you mean z\.npy\?")
-    refused(tmp_path / "nowhere" / "z.npy", "there is no folder")
+    assert_refused(tmp_path / "zz.npy", r"does not exist; did you mean z\.npy\?")
+    assert_refused(tmp_path / "nowhere" / "z.npy", "there is no folder")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".parquet", ".h5"])
@@ -104,33 +104,33 @@ def test_an_empty_or_damaged_file(suffix: str, tmp_path: Path) -> None:
         pytest.importorskip("h5py")
     path = tmp_path / f"z{suffix}"
     path.touch()
-    refused(path, "is empty")
+    assert_refused(path, "is empty")
     path.write_bytes(b"not what the ending says, but long enough to be looked into " * 20)
-    refused(path, "is no ")
+    assert_refused(path, "is no ")
 
 
 @pytest.mark.parametrize("writer", [npy, npz, npz_compressed, pt, safetensors, parquet_lists, hdf5])
 def test_a_file_that_was_cut_short(writer: Writer, tmp_path: Path) -> None:
     path = writer(tmp_path, np.tile(Z, (20, 1)), np.tile(Y, 20))
     path.write_bytes(path.read_bytes()[:-3000])
-    refused(path, "damaged|cut short")
+    assert_refused(path, "damaged|cut short")
 
 
 def test_other_endings_are_told_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "z.csv").write_text("1,2\n")
-    refused(tmp_path / "z.csv", r"\.npy, \.npz")
+    assert_refused(tmp_path / "z.csv", r"\.npy, \.npz")
     (tmp_path / "z.pkl").write_bytes(pickle.dumps(Z))
-    refused(tmp_path / "z.pkl", "never opened")
+    assert_refused(tmp_path / "z.pkl", "never opened")
 
 
 def test_a_folder_of_unlike_shards(tmp_path: Path) -> None:
-    refused(tmp_path, "holds no embedding files")
+    assert_refused(tmp_path, "holds no embedding files")
     save(tmp_path, "0.npy", Z)
     save(tmp_path, "1.npy", Z[:, :3])
-    refused(tmp_path, r"1\.npy has rows of width 3, 0\.npy of 7")
+    assert_refused(tmp_path, r"1\.npy has rows of width 3, 0\.npy of 7")
     (tmp_path / "1.npy").unlink()
     pt(tmp_path, Z, Y)
-    refused(tmp_path, r"several kinds \(\.npy, \.pt\)")
+    assert_refused(tmp_path, r"several kinds \(\.npy, \.pt\)")
 
 
 def test_parquet_rows_of_unlike_length_or_missing(tmp_path: Path) -> None:
@@ -162,19 +162,19 @@ def test_no_pickle_is_run(trap: type[Trap], legacy: bool, tmp_path: Path) -> Non
     sprung = tmp_path / "sprung"
     content = {"z": torch.from_numpy(Z), "extra": trap(sprung)}
     torch.save(content, tmp_path / "z.pt", _use_new_zipfile_serialization=not legacy)
-    refused(tmp_path / "z.pt", "asks for .* to be run, which is refused")
+    assert_refused(tmp_path / "z.pt", "asks for .* to be run, which is refused")
     for name in ("z.pkl", "z.npy", "plain.pt", "z.safetensors", "z.parquet", "z.npz"):
         (tmp_path / name).write_bytes(pickle.dumps(trap(sprung)))
-        refused(tmp_path / name)
+        assert_refused(tmp_path / name)
     objects = np.empty((2, 2), object)
     objects[:] = trap(sprung)
-    refused(save(tmp_path, "o.npy", objects), "never unpickled")
+    assert_refused(save(tmp_path, "o.npy", objects), "never unpickled")
     np.savez(tmp_path / "o.npz", z=objects)
-    refused(tmp_path / "o.npz", "never unpickled")
+    assert_refused(tmp_path / "o.npz", "never unpickled")
     np.savez(tmp_path / "y.npz", z=Z, labels=np.array([trap(sprung)] * N, object))
     assert open_embeddings(tmp_path / "y.npz").labels is None
     torch.save({"z": Z, "o": objects}, tmp_path / "o.pt")
-    refused(tmp_path / "o.pt")
+    assert_refused(tmp_path / "o.pt")
     assert not sprung.exists()
 
 
@@ -191,7 +191,7 @@ def test_no_pickle_within_zarr_is_run(tmp_path: Path) -> None:
     )
     assert "pickle" in meta.read_text()
     (tmp_path / "z" / "0.0").write_bytes(pickle.dumps(ShellTrap(sprung)))
-    refused(tmp_path / "z", "pickle")
+    assert_refused(tmp_path / "z", "pickle")
     assert not sprung.exists()
 
 

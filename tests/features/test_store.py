@@ -48,7 +48,7 @@ def write(
     return writer.finish({"classes": ["a", "b", "c", "d"]})
 
 
-def same(stored: Stored) -> None:
+def assert_same(stored: Stored) -> None:
     assert list(stored.rows) == ["features", "target"]
     assert all(torch.equal(stored.rows[tap], z) for tap, z in ROWS.items())
     assert stored.labels is not None and torch.equal(stored.labels, LABELS)
@@ -61,7 +61,7 @@ def test_what_was_written_is_what_is_opened(layout: str, tmp_path: Path) -> None
     assert file is not None and file.exists() and is_stored(tmp_path / "F")
     stored = open_stored(tmp_path / "F")
     assert list(stored) == ["train"]
-    same(stored["train"])
+    assert_same(stored["train"])
     said = {"subject": "noise", "split": "train", "classes": ["a", "b", "c", "d"]}
     assert said.items() <= stored["train"].provenance.items()
     with pytest.raises(UnknownNameError, match="unknown tap 'feature'; did you mean 'features'"):
@@ -74,7 +74,7 @@ def test_parts_of_several_processes_are_joined_byte_for_byte(layout: Any, tmp_pa
     assert [write(tmp_path / "many", layout, rank, 3) is None for rank in (2, 0, 1)] == [True, True, False]
     one, many = LAYOUTS[layout].place(tmp_path / "one", "train"), tmp_path / "many"
     other = LAYOUTS[layout].place(many, "train")
-    same(open_stored(many)["train"])
+    assert_same(open_stored(many)["train"])
     if layout != "parquet":  # whose row groups end where a part does
         files = sorted(one.iterdir()) if one.is_dir() else [one]
         for file in files:
@@ -163,7 +163,7 @@ def test_a_process_killed_while_it_joins_leaves_parts_that_are_joined_later(
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "F", "npy")
     write(tmp_path / "F", "npy")
-    same(open_stored(tmp_path / "F")["train"])
+    assert_same(open_stored(tmp_path / "F")["train"])
 
 
 def test_a_finished_split_is_left_alone(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def cut_run(out: Path, step: int, event: str = "step", **changes: Any) -> None:
         run(out, [stop_at(step, event)], **changes)
 
 
-def ends_as_if_never_cut(folder: Path, step: int, event: str = "step", **changes: Any) -> None:
+def assert_ends_as_if_never_cut(folder: Path, step: int, event: str = "step", **changes: Any) -> None:
     """A run that is cut at a step resumes to the last bit."""
     run(folder / "whole", **changes)
     cut_run(folder / "cut", step, event, **changes)
@@ -77,11 +77,11 @@ def ends_as_if_never_cut(folder: Path, step: int, event: str = "step", **changes
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(
     tmp_path: Path, method: str, checkpoint_every: int
 ) -> None:
-    ends_as_if_never_cut(tmp_path, 5, method=method, checkpoint_every=checkpoint_every)
+    assert_ends_as_if_never_cut(tmp_path, 5, method=method, checkpoint_every=checkpoint_every)
 
 
 def test_a_run_cut_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    ends_as_if_never_cut(tmp_path, 0, "epoch")
+    assert_ends_as_if_never_cut(tmp_path, 0, "epoch")
 
 
 def test_a_half_written_line_and_a_leftover_partial_file_do_no_harm(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_images_of_different_sizes_are_decoded_and_cropped_one_by_one(tmp_path: 
 
 def test_a_lazy_run_resumes_to_the_last_bit_too(tmp_path: Path) -> None:
     folder = folder_of_images(tmp_path / "images", True)
-    ends_as_if_never_cut(tmp_path, 3, data=str(folder), views="simsiam", checkpoint_every=1, **ON_DISK)
+    assert_ends_as_if_never_cut(tmp_path, 3, data=str(folder), views="simsiam", checkpoint_every=1, **ON_DISK)
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def parameter(values: list[Any], gradient: list[Any]) -> nn.Parameter:
     return p
 
 
-def expect(p: Tensor, values: list[Any]) -> None:
+def assert_values(p: Tensor, values: list[Any]) -> None:
     torch.testing.assert_close(p.detach(), torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
@@ -53,7 +53,7 @@ def test_lars_takes_the_step_worked_out_by_hand(
     p = parameter(*tensors)
     before = p.detach().clone()
     LARS([p], **{"lr": 0.5, "weight_decay": 0.1, "eta": 0.1, **settings}).step()
-    expect(p, (before - torch.tensor(moved, dtype=torch.float64)).tolist())
+    assert_values(p, (before - torch.tensor(moved, dtype=torch.float64)).tolist())
 
 
 def test_momentum_adds_the_last_steps_up() -> None:
@@ -61,7 +61,7 @@ def test_momentum_adds_the_last_steps_up() -> None:
     optimizer = LARS([p], lr=0.5, momentum=0.9, eta=0.1)
     optimizer.step()  # r = 0.5; buffer (0.3, 0.4); p = (2.85, 3.8), whose norm is 4.75
     optimizer.step()  # r = 0.475; buffer 0.9 * (0.3, 0.4) + 0.475 * (0.6, 0.8)
-    expect(p, [[2.85 - 0.5 * (0.27 + 0.285), 3.8 - 0.5 * (0.36 + 0.38)]])
+    assert_values(p, [[2.85 - 0.5 * (0.27 + 0.285), 3.8 - 0.5 * (0.36 + 0.38)]])
 
 
 def test_a_parameter_without_gradient_stays_and_gets_no_state() -> None:

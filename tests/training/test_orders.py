@@ -15,7 +15,7 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.loop import resume
 from fullrank.training.optim import build_optimizer, set_learning_rates
 from fullrank.training.run_dir import RunDir
-from training.test_loop import cut_run, ends_as_if_never_cut, records, run
+from training.test_loop import assert_ends_as_if_never_cut, cut_run, records, run
 
 SMALL: dict[str, Any] = {"batch_size": 32, "epochs": 4, "steps_per_epoch": 2, "knn_every": 0}
 ORDERS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("order", ["single-pass", "hybrid"])
 @pytest.mark.parametrize("step", [3, 6])
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(tmp_path: Path, order: str, step: int) -> None:
-    ends_as_if_never_cut(tmp_path, step, **SMALL | ORDERS[order] | {"checkpoint_every": 1})
+    assert_ends_as_if_never_cut(tmp_path, step, **SMALL | ORDERS[order] | {"checkpoint_every": 1})
 
 
 def test_every_order_takes_the_same_number_of_steps_and_its_own_way(tmp_path: Path) -> None:

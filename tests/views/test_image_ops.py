@@ -27,7 +27,7 @@ def images(batch: int = 6, height: int = 32, width: int = 32, seed: int = 0) -> 
     return out
 
 
-def close(ours: Tensor, theirs: list[Tensor], tolerance: float = TOLERANCE) -> None:
+def assert_close(ours: Tensor, theirs: list[Tensor], tolerance: float = TOLERANCE) -> None:
     torch.testing.assert_close(ours, torch.stack(theirs), atol=tolerance, rtol=0)
 
 
@@ -114,7 +114,7 @@ def test_colour(name: str) -> None:
     batch = images(9)
     values = torch.linspace(-0.5, 0.5, 9) if name == "hue" else torch.linspace(0, 2, 9)
     theirs = [getattr(tv, f"adjust_{name}")(x, v.item()) for x, v in zip(batch, values, strict=True)]
-    close(getattr(colour, f"{name}_")(batch.clone(), values), theirs)
+    assert_close(getattr(colour, f"{name}_")(batch.clone(), values), theirs)
 
 
 def test_colour_jitter_follows_each_samples_order() -> None:
@@ -129,7 +129,7 @@ def test_colour_jitter_follows_each_samples_order() -> None:
             x = getattr(tv, f"adjust_{name}")(x, factors[i, which].item())
         theirs.append(x)
     ours = colour.color_jitter(batch.clone(), picked, torch.arange(24), factors)
-    close(ours, theirs, 5e-5)  # contrast by up to 1.5 widens what hue's rounding left
+    assert_close(ours, theirs, 5e-5)  # contrast by up to 1.5 widens what hue's rounding left
     assert torch.equal(ours[~picked], batch[~picked])
 
 
@@ -142,8 +142,8 @@ def test_neutral_jitter_changes_no_bit() -> None:
 
 def test_grayscale_and_solarize() -> None:
     batch = images()
-    close(colour.grayscale(batch), [tv.rgb_to_grayscale(x, 3) for x in batch])
-    close(colour.solarize(batch), [tv.solarize(x, 128 / 255) for x in batch])
+    assert_close(colour.grayscale(batch), [tv.rgb_to_grayscale(x, 3) for x in batch])
+    assert_close(colour.solarize(batch), [tv.solarize(x, 128 / 255) for x in batch])
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     ours = colour.solarize(ops.to_float(levels)).mul(255).round().to(torch.uint8)
     assert torch.equal(ours, tv.solarize(levels, 128))
@@ -155,7 +155,7 @@ def test_blur(size: int, radius: int) -> None:
     kernel = [2 * radius + 1] * 2
     weights = ops.blur_matrix(size, sigma, radius)
     theirs = [tv.gaussian_blur(x, kernel, [s.item()] * 2) for x, s in zip(batch, sigma, strict=True)]
-    close(ops.separable(batch, weights, weights), theirs)
+    assert_close(ops.separable(batch, weights, weights), theirs)
     assert torch.equal(ops.blur_matrix(1, sigma[:1], 6), torch.ones(1, 1, 1))
 
 
@@ -172,10 +172,10 @@ def test_rotation(kind: ops.Interpolation, shape: tuple[int, int]) -> None:
 
 def test_erase_and_normalize() -> None:
     batch, mean, std = images(3, 8, 10), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-    close(ops.normalize(batch, mean, std), [tv.normalize(x, [*mean], [*std]) for x in batch], 2e-6)
+    assert_close(ops.normalize(batch, mean, std), [tv.normalize(x, [*mean], [*std]) for x in batch], 2e-6)
     boxes = torch.tensor([[0, 0, 8, 10], [2, 3, 4, 5], [1, 1, 0, 6]])
     theirs = [tv.erase(x, *b.tolist(), v=torch.zeros(1)) for x, b in zip(batch, boxes, strict=True)]
-    close(ops.erase(batch.clone(), *boxes.unbind(1)), theirs, 0)
+    assert_close(ops.erase(batch.clone(), *boxes.unbind(1)), theirs, 0)
 
 
 def test_no_operation_but_those_named_so_writes_to_its_input() -> None:

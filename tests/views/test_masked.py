@@ -20,7 +20,7 @@ def photos() -> Tensor:
     return pixels(BATCH, 30, 36)
 
 
-def close(ours: list[Tensor], theirs: list[Tensor]) -> None:
+def assert_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
     """Equal to rounding; where a value lies on solarize's threshold, that may invert it."""
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
@@ -36,17 +36,19 @@ def drawn(views: Views, seed: int = 1) -> RandomNumbers:
 def test_every_preset_gives_the_same_views_from_images_and_from_crops_of_workers(name: str) -> None:
     plain = Views(name, SIZE)
     dense, images, draws = DenseViews(plain), photos(), drawn(plain)
-    close(dense.make(images, draws), plain.make(images, draws))
+    assert_close(dense.make(images, draws), plain.make(images, draws))
     cut = plain.sample(BATCH, 30, 36, torch.Generator().manual_seed(2))
     rows = [plain.crop_in_worker(image, cut, row) for row, image in enumerate(images)]
     crops = [torch.stack(crop) for crop in zip(*rows, strict=True)]
-    close(dense.make(crops, draws), plain.make(crops, draws))
+    assert_close(dense.make(crops, draws), plain.make(crops, draws))
 
 
 def test_the_views_of_some_rows_are_those_rows_of_the_views() -> None:
     dense = DenseViews(Views("simsiam", SIZE))
     images, draws = photos(), drawn(dense)
-    close(dense.make(images[4:8], draws.rows(slice(4, 8))), [v[4:8] for v in dense.make(images, draws)])
+    assert_close(
+        dense.make(images[4:8], draws.rows(slice(4, 8))), [v[4:8] for v in dense.make(images, draws)]
+    )
 
 
 @pytest.mark.slow
@@ -54,7 +56,7 @@ def test_compiled_views_are_the_same() -> None:
     plain = Views("simsiam", SIZE)
     compiled = DenseViews(plain, compiled="default")
     images, draws = photos(), drawn(plain)
-    close(compiled.make(images, draws), plain.make(images, draws))
+    assert_close(compiled.make(images, draws), plain.make(images, draws))
 
 
 class Counted(TorchDispatchMode):
