@@ -1,0 +1,229 @@
+"""Train the encoders of grid.yaml and keep what they map held-out images to.
+
+Usage: python benchmarks/encoders/train.py --out DIR [--cifar FOLDER] [--part 0/2]
+
+Every run leaves one file, DIR/<name>.pt: the held-out rows of every tap at several epochs, and what each tap was
+worth there. Runs that are there are passed over, so it can be stopped at any time; parts run beside each other.
+About 13 s a run on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from fullrank.collapse.monitor import CODES
+from fullrank.errors import FullrankError
+from fullrank.images.sources import Data, Source
+from fullrank.methods import METHODS
+from fullrank.probes import knn_predict
+from fullrank.training.config import TrainConfig, make_train_config
+from fullrank.training.loop import Loop
+from fullrank.training.recipes import load_recipe
+from fullrank.training.run_dir import RunDir
+from fullrank.training.setup import launch_fabric, open_run_data, resolve, setup
+
+GRID: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("grid.yaml").read_text("utf-8"))
+HELD_OUT, BANK, NEIGHBOURS = 1000, 2000, 20
+HEADS = ("proj_hidden_dim", "proj_output_dim", "pred_hidden_dim", "embedding_dim")  # scaled with the seed
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One run: what it is trained by, and what is known of it beforehand."""
+
+    data: str
+    method: str
+    arm: str
+    group: str  # healthy, broken, halfway
+    seed: int
+    kinds: tuple[str, ...]
+    changes: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        return f"{self.data}-{self.method}-{self.arm}-{self.seed}".replace(" ", "_").replace(",", "")
+
+    def config(self, cifar: str) -> TrainConfig:
+        """What `fullrank train` would be told."""
+        base = load_recipe(f"shapes/{self.method}").settings
+        widths = GRID["widths"][self.seed % len(GRID["widths"])]
+        scaled = {
+            key: int(value * widths["heads"]) for key, value in base.get("options", {}).items() if key in HEADS
+        }
+        of_data = {**GRID["data"][self.data], "data": cifar if self.data == "cifar10" else self.data}
+        common = {
+            "seed": self.seed,
+            "backbone": widths["backbone"],
+            "options": scaled,
+            "watch_images": HELD_OUT,
+            "knn_bank": BANK,
+            "probe": "off",
+            "accelerator": "cpu",
+        }
+        return make_train_config(self.method, base, of_data, common, self.changes)
+
+
+def encoders() -> Iterator[Encoder]:
+    """All runs, so that every part of the grid has begun when a tenth is done."""
+    found = []
+    for data in GRID["data"]:
+        for method in METHODS:
+            for seed in range(GRID["healthy_seeds"]):
+                found.append(Encoder(data, method, "as it should be", "healthy", seed, ("healthy",), {}))
+        for group in ("broken", "halfway"):
+            for place, (arm, how) in enumerate(GRID[group].items()):
+                changes = {**how.get("settings", {}), "options": how.get("options", {})}
+                for k in range(GRID[f"{group}_seeds"]):
+                    seed = k if group == "broken" else place % 3
+                    kinds = tuple(how.get("kinds", ()))
+                    found.append(Encoder(data, how["method"], arm, group, seed, kinds, changes))
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
+    yield from (found[int(k)] for k in order)
+
+
+def marks(epochs: int) -> tuple[int, ...]:
+    """Epochs after which rows are kept: none, one, two, a half, and all."""
+    return tuple(sorted({0, 1, 2, epochs // 2, epochs}))
+
+
+class Kept:
+    """Rows of a run and their worth, mark by mark."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.at = loop, []  # type: ignore[var-annotated]
+        self.held_out = loop.evaluator.held_out
+
+    def embed(self, source: Source) -> tuple[dict[str, Tensor], Tensor]:
+        """Tap to rows, and labels."""
+        rows: dict[str, list[Tensor]] = {}
+        seen = []
+        with self.held_out._eval_mode():  # noqa: SLF001
+            for indices, images in self.held_out._chunks(source):  # noqa: SLF001
+                for tap, z in self.held_out._embed(self.loop.s.views.clean(images)).items():  # noqa: SLF001
+                    rows.setdefault(tap, []).append(z.clone())
+                seen.append(indices)
+        assert source.labels is not None
+        labels = torch.from_numpy(source.labels)[torch.cat(seen)]
+        return {tap: torch.cat(parts) for tap, parts in rows.items()}, labels
+
+    def keep(self, epoch: int) -> None:
+        """Take in what the network does now."""
+        rows, labels = self.embed(self.held_out.held_out)
+        assert self.held_out.bank is not None
+        bank, bank_labels = self.embed(self.held_out.bank)
+        worth = {
+            tap: {"knn": knn(z, labels, bank[tap], bank_labels), "linear": ridge(z, labels, bank[tap], bank_labels)}
+            for tap, z in rows.items()
+            if tap != "target"
+        }
+        kept = {tap: z.half() if tap == CODES else z for tap, z in rows.items() if tap != "target"}
+        self.at.append({"epoch": epoch, "rows": kept, "worth": worth})
+        self.labels = labels
+
+
+def knn(z: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor) -> float:
+    """Accuracy of the nearest neighbours of centred rows, by cosine similarity.
+
+    Centred, so that what is left around a constant counts for what it is worth.
+    """
+    if not (z.isfinite().all() and bank.isfinite().all()):
+        return 0.0
+    mean = bank.mean(0)
+    right = knn_predict(z - mean, bank - mean, bank_labels, NEIGHBOURS) == labels
+    return right.double().mean().item()
+
+
+def ridge(z: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor) -> float:
+    """Accuracy of a ridge regression on one-hot labels, of rows standardised as a whole."""
+    if not (z.isfinite().all() and bank.isfinite().all()):
+        return 0.0
+    mean, scale = bank.double().mean(0), bank.double().std().clamp(min=1e-12)
+    x, y = (bank.double() - mean) / scale, torch.nn.functional.one_hot(bank_labels.long()).double()
+    gram = x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+    weight = torch.linalg.solve(gram, x.T @ (y - y.mean(0)))
+    scores = (z.double() - mean) / scale @ weight + y.mean(0)
+    return (scores.argmax(1) == labels).double().mean().item()
+
+
+def pixels(data: Data, kept: Kept) -> float:
+    """k-NN of the images themselves."""
+    def flat(source: Source) -> tuple[Tensor, Tensor]:
+        images = torch.cat([images for _, images in kept.held_out._chunks(source)])  # noqa: SLF001
+        assert source.labels is not None
+        return images.flatten(1).float(), torch.from_numpy(source.labels)
+    assert kept.held_out.bank is not None
+    return knn(*flat(kept.held_out.held_out), *flat(kept.held_out.bank))
+
+
+def train_one(encoder: Encoder, cifar: str, opened: dict[str, Data]) -> dict[str, Any]:
+    """Train one encoder; what is kept of it."""
+    start = time.perf_counter()
+    config = encoder.config(cifar)
+    if encoder.data not in opened:
+        opened[encoder.data] = open_run_data(config)
+    data, fabric = opened[encoder.data], launch_fabric(config)
+    config = resolve(config, data)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(setup(config, data, fabric), RunDir.create(Path(folder) / "run", config), ())
+        kept, wanted, diverged = Kept(loop), marks(config.epochs), ""
+        kept.keep(0)
+        loop.s.method.train()
+        try:
+            while loop.state.epoch < config.epochs:
+                loop.train_epoch()
+                loop.state.epoch += 1
+                if loop.state.epoch in wanted:
+                    kept.keep(loop.state.epoch)
+        except FullrankError as error:
+            diverged = str(error)
+    return {
+        "encoder": vars(encoder),
+        "config": config.as_dict(),
+        "labels": kept.labels,
+        "at": kept.at,
+        "pixels": pixels(data, kept),
+        "diverged": diverged,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def main() -> None:
+    """Train what is missing of a part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cifar", default="")
+    parser.add_argument("--part", default="0/1", help="k/n: the k-th of n parts")
+    parser.add_argument("--most", type=int, default=0, help="at most so many runs")
+    args = parser.parse_args()
+    part, parts = (int(x) for x in args.part.split("/"))
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    opened: dict[str, Data] = {}
+    wanted = [e for e in encoders() if e.data != "cifar10" or args.cifar]
+    for k, encoder in enumerate(wanted[: args.most or None]):
+        file = args.out / f"{encoder.name}.pt"
+        if k % parts != part or file.exists():
+            continue
+        found = train_one(encoder, args.cifar, opened)
+        whole = file.with_suffix(f".{os.getpid()}")
+        torch.save(found, whole)
+        whole.rename(file)
+        last = found["at"][-1]["worth"]
+        shown = ", ".join(f"{tap} {w['knn']:.2f}" for tap, w in last.items())
+        print(f"{k + 1}/{len(wanted)} {encoder.name}: {shown} ({found['seconds']:.0f} s) {found['diverged']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
