@@ -1,8 +1,8 @@
 """Clusters among the rows: tight ones, and how learnable they are.
 
-Nearest neighbours are linked; where rows lie in tight clusters the links join each cluster and no two of
-them, and hardly any variance is left within what is joined. A Gaussian cloud of the same covariance, linked
-in the same way, says what would be left anyway: it breaks into pieces only where it has few dimensions.
+Around a row of a tight cluster the distances to all other rows, sorted, jump where the cluster ends. In a
+cloud of any shape they grow without a jump: around a row of a line the next one is a little farther, around a
+row of a Gaussian all are about equally far.
 """
 
 from __future__ import annotations
@@ -19,51 +19,48 @@ from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import finite_rows, unit_rows
 from fullrank.errors import UsageError
 
-REACH = 3.0  # links are up to this many times the median distance to the nearest neighbour
-LEAST_COVERED = 0.97  # pieces of Gaussian rows in one or two dimensions cover 79 to 95 %
-LEAST_ROWS = 6  # on average, in a cluster
-SKETCH = 256  # wider rows are projected to this many random directions, which keep distances to some percent
+ANCHORS = 192  # rows around which distances are sorted
+SKETCH = 64  # wider rows are projected to this many random directions, which keep distances to some percent
+LEAST_SIZE = 3  # rows of a cluster: pairs may be two views of an image
+JUMP = 0.75  # natural logarithm; lines reach 0.5, clusters whose spread is a quarter of the centres' 1.0
+MOST_OF_ALL = 0.95  # of all rows, that one cluster may hold
+LEAST_COVERED = 0.8  # of the rows around which there is such a jump; a line has 0.35
+SAME = 1e-6  # of the spread of all rows: nearer ones are copies, for so much is lost in single precision
 
 _linked_metric = partial(
     metric,
     needs="clusters",
     better="none",
     sees="KI",
-    blind="clusters that touch, and a single point",
-    cost="n^2 min(d, 256)",
-    reference="linked nearest neighbours",
+    blind="clusters that touch, and those of fewer than three rows",
+    cost="192 n min(d, 64)",
+    reference="jumps in sorted distances",
     invariances=ALL_CHANGES - {"replication"},
-    baseline="measured",
 )
 
 
 @dataclass(frozen=True)
 class TightClusters:
-    """Clusters of linked nearest neighbours.
+    """Clusters of rows that lie much nearer to each other than to all other rows.
 
     Attributes:
-        n: rows that were linked.
-        count: clusters of at least two rows.
-        within_share: variance within clusters over all variance of the rows in them, in [0, 1]; 1 where there
-            is one cluster or none.
-        surrogate_share: the same of Gaussian rows with the same covariance.
-        covered: share of rows in clusters of at least two.
+        n: rows among which they were sought.
+        count: clusters, estimated from their sizes around the anchors.
+        within_share: variance within clusters over all variance, in [0, 1]; 1 where there are none.
+        covered: share of rows around which distances jump.
+        jump: logarithm of the jump that `LEAST_COVERED` of the rows reach.
     """
 
     n: int
-    count: int
+    count: float
     within_share: float
-    surrogate_share: float
     covered: float
+    jump: float
 
     @property
     def found(self) -> bool:
-        """Whether these are clusters at all.
-
-        A line or a curve also falls into pieces, of a few rows each and with rows between them; so clusters
-        hold six rows on average, and nearly all of them.
-        """
-        return self.count > 1 and self.covered >= LEAST_COVERED and self.n >= LEAST_ROWS * self.count
+        """Whether these are clusters at all."""
+        return self.jump >= JUMP
 
     @property
     def linked_share(self) -> float:
@@ -73,7 +70,12 @@ class TightClusters:
     @property
     def number(self) -> int:
         """`count` of clusters that are some, else 1."""
-        return self.count if self.found else 1
+        return max(round(self.count), 1) if self.found else 1
+
+    @property
+    def most(self) -> int:
+        """The largest number of clusters that so many rows could show."""
+        return self.n // LEAST_SIZE
 
 
 @_linked_metric(
@@ -83,15 +85,16 @@ class TightClusters:
     high="1",
     panel=9,
     threshold="linked_share",
+    baseline=lambda n, d: 1.0,
 )
-@_linked_metric("tight_clusters", part="number", low="1", high="n", panel=10)
+@_linked_metric("tight_clusters", part="number", low="1", high="n / 3", panel=10, baseline=lambda n, d: 1.0)
 @torch.no_grad()
 def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
-    """Link nearest neighbours among rows and among Gaussian rows alike.
+    """Find the jump in the sorted distances from some rows to all others.
 
     Args:
-        rows: [n, d], finite, a sample: costs O(n^2 min(d, 256)). Ten rows a cluster are enough.
-        seed: of the projection and the Gaussian rows.
+        rows: [n, d], finite; costs O(192 n min(d, 64)). They show up to n / 3 clusters.
+        seed: of the projection and of the choice of anchors.
 
     Returns:
         None where nothing can be said: fewer than eight rows, or rows that are all the same.
@@ -100,63 +103,63 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
         >>> centres = torch.randn(10, 32, generator=torch.Generator().manual_seed(0))
         >>> noise = 0.01 * torch.randn(400, 32, generator=torch.Generator().manual_seed(1))
         >>> found = tight_clusters(centres.repeat(40, 1) + noise)
-        >>> found.count, found.within_share < 0.001, found.surrogate_share > 0.9
-        (10, True, True)
+        >>> found.number, found.within_share < 0.001, found.covered
+        (10, True, 1.0)
     """
     rows = finite_rows(rows)
-    if len(rows) < 8:
+    n = len(rows)
+    if n < 8:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    # in an order of their own, for the Gaussian rows depend on it
+    # in an order of their own, so that the anchors do not depend on the rows' order
     z = in_fixed_order(rows.cpu())
+    generator = torch.Generator().manual_seed(seed)
+    z = project(z - z[:1], generator)
     z = z - z.mean(dim=0)
-    if z.shape[1] > SKETCH:
-        z = z @ torch.randn(z.shape[1], SKETCH, generator=generator, dtype=z.dtype) / SKETCH**0.5
-        z = z - z.mean(dim=0)
     scale = float(z.square().mean().sqrt())
     if not scale > 0:
         return None
-    z = z / scale
-    distinct, place = torch.unique(z, dim=0, return_inverse=True)
-    # a few rows repeated often are the clusters; a few repetitions must not bring the median to zero
-    label = place if len(distinct) <= len(z) // 4 else _linked(distinct)[place]
-    gaussian = torch.randn(len(z), len(z), generator=generator, dtype=z.dtype) @ z / math.sqrt(len(z))
-    count, within, covered = _shares(z, label)
-    _, surrogate, _ = _shares(gaussian, _linked(gaussian))
-    return TightClusters(len(z), count, within, surrogate, covered)
+    z = (z / scale).float()
+    anchors = torch.randperm(n, generator=generator)[:ANCHORS]
+    # by subtraction: the expanded form loses the distances within tight clusters
+    distances = torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
+    jump, size = _largest_jumps(distances[:, 1:])
+    inside = jump >= JUMP
+    covered = float(inside.double().mean())
+    needed = float(jump.quantile(1 - LEAST_COVERED, interpolation="lower"))
+    if not inside.any():
+        return TightClusters(n, 1.0, 1.0, covered, needed)
+    squares = distances.double().square()
+    own = torch.arange(n) < size[:, None]
+    within = (squares * own).sum(1) / size
+    share = float(within[inside].mean() / squares.mean())
+    count = float((n / size[inside]).mean())
+    return TightClusters(n, count, min(share, 1.0), covered, needed)
 
 
-def _linked(z: Tensor) -> Tensor:
-    """The connected component [n] of every row."""
-    n = len(z)
-    label = torch.arange(n)
-    if n < 2:
-        return label
-    distance = torch.cdist(z, z).fill_diagonal_(math.inf)
-    near = distance <= REACH * float(distance.amin(dim=1).median())
-    near.fill_diagonal_(True)
-    while True:
-        # the least label among neighbours, then the label of that label: halves the paths every time
-        least = torch.where(near, label, n).amin(dim=1)
-        least = least[least]
-        if torch.equal(least, label):
-            return label
-        label = least
+def project(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows [n, d] in at most `SKETCH` dimensions, by a random Gaussian matrix."""
+    d = rows.shape[1]
+    if d <= SKETCH:
+        return rows
+    return rows @ torch.randn(d, SKETCH, generator=generator, dtype=rows.dtype) / SKETCH**0.5
 
 
-def _shares(z: Tensor, label: Tensor) -> tuple[int, float, float]:
-    """Number of clusters, variance within them, and share of rows in them."""
-    _, place, size = torch.unique(label, return_inverse=True, return_counts=True)
-    inside = size[place] > 1
-    count, covered = int((size > 1).sum()), float(inside.double().mean())
-    if count < 2:
-        return count, 1.0, covered
-    z, place = z[inside], place[inside]
-    total = (z - z.mean(dim=0)).square().sum()
-    sums = torch.zeros(len(size), z.shape[1], dtype=z.dtype).index_add_(0, place, z)
-    means = sums / size.clamp(min=1)[:, None]
-    within = (z - means[place]).square().sum()
-    return count, float(within / total) if float(total) > 0 else 1.0, covered
+def _largest_jumps(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithm of the largest jump [a] in sorted distances [a, n - 1], and the rows [a] before it.
+
+    A jump is measured across a window that grows with the number of rows before it, for a broad cluster ends
+    gradually; where it lies in that window, the largest step says.
+    """
+    n = distances.shape[1] + 1
+    logs = distances.clamp(min=SAME).log()
+    # neighbours in the cluster; what lies around nearly all rows is the edge of a cloud with outliers
+    before = torch.arange(LEAST_SIZE - 1, max(int(MOST_OF_ALL * n), LEAST_SIZE))
+    width = torch.minimum(before // 10, (n - 1 - before) // 3)
+    jump, place = (logs[:, before + width] - logs[:, before - width - 1]).max(dim=1)
+    first, last = (before - width - 1)[place], (before + width)[place]
+    step, column = logs.diff(dim=1), torch.arange(n - 2)
+    step = torch.where((column >= first[:, None]) & (column < last[:, None]), step, -1.0)
+    return jump, step.argmax(dim=1) + 2
 
 
 @metric(
