@@ -69,6 +69,11 @@ class Reservoir:
         if not full or sum(len(keys) for keys, _, _ in self._waiting) > self.capacity:
             self._merged()
 
+    def shift(self, by: Tensor) -> None:
+        """Add `by` [1, d] to every row of the sample."""
+        keys, places, rows = self._merged()
+        self._kept = keys, places, rows + by
+
     def gather(self) -> None:
         """Become the sample of the union of all processes' streams."""
         if not in_group():
@@ -124,6 +129,102 @@ def row_keys(inputs: Sequence[Tensor]) -> Tensor:
     return key
 
 
+def row_hash(z: Tensor) -> Tensor:
+    """A hash [n] of rows [n, d] as they are stored, in one pass; equal rows have equal ones.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [-0.0, 0.0], [0.0, 0.0]])
+        >>> key = row_hash(z)
+        >>> bool(key[0] == key[2] != key[1]), bool(key[3] == key[4])
+        (True, True)
+    """
+    wide = torch.float64 if z.dtype == torch.float64 or not z.is_floating_point() else torch.float32
+    integers = torch.int64 if wide == torch.float64 else torch.int32
+    columns = _scramble(torch.arange(z.shape[1], device=z.device)) | 1
+    keys = []
+    for part in torch.split(z, max(1, _HASHED // max(z.shape[1], 1))):
+        bits = (part.to(wide) + 0.0).view(integers).long()  # + 0.0 makes -0.0 and 0.0 one
+        keys.append((bits * columns).sum(1))
+    return _scramble(torch.cat(keys)) if keys else torch.empty(0, dtype=torch.int64)
+
+
+class Copies:
+    """Counts of equal rows, exact up to four million different ones, by their hashes.
+
+    Attributes:
+        rows: rows seen.
+
+    Example:
+        >>> copies = Copies()
+        >>> copies.add(row_hash(torch.tensor([[1.0], [2.0], [1.0]])))
+        >>> copies.rows, copies.distinct, copies.most
+        (3, 2, 2)
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._keys = self._counts = torch.empty(0, dtype=torch.int64)
+        self._waiting: list[Tensor] = []
+        self._share = 1.0  # of all keys, that are kept
+
+    def add(self, keys: Tensor) -> None:
+        """Take in hashes [n] of rows."""
+        self.rows += len(keys)
+        self._waiting.append(keys.cpu())
+        if sum(map(len, self._waiting)) > _KEPT:
+            self._merge()
+
+    @property
+    def distinct(self) -> int:
+        """Different rows; estimated from the smallest hashes where there are more than are kept."""
+        self._merge()
+        return min(round(len(self._keys) / self._share), self.rows)
+
+    @property
+    def most(self) -> int:
+        """How often the commonest of the rows that are kept occurs."""
+        self._merge()
+        return int(self._counts.max()) if len(self._counts) else 0
+
+    @classmethod
+    def union(cls, parts: Sequence[Copies]) -> Copies:
+        """Copies among the rows of all parts."""
+        whole = cls()
+        for part in parts:
+            part._merge()
+            whole._join(part._keys, part._counts)
+            whole.rows += part.rows
+            whole._share = min(whole._share, part._share)
+        whole._thin()
+        return whole
+
+    def _merge(self) -> None:
+        if self._waiting:
+            keys = torch.cat(self._waiting)
+            self._waiting = []
+            self._join(keys, torch.ones_like(keys))
+            self._thin()
+
+    def _join(self, keys: Tensor, counts: Tensor) -> None:
+        both = torch.cat([self._keys, keys])
+        self._keys, place = torch.unique(both, return_inverse=True)
+        self._counts = torch.zeros_like(self._keys).index_add_(
+            0, place, torch.cat([self._counts, counts])
+        )
+
+    def _thin(self) -> None:
+        """Keep the rows of the smaller half of all hashes, and of the half of these, while there are too many."""
+        while True:
+            if self._share < 1.0:
+                kept = self._keys < _SIGN + int(self._share * 2.0**64)
+                self._keys, self._counts = self._keys[kept], self._counts[kept]
+            if len(self._keys) <= _KEPT:
+                return
+            self._share /= 2
+
+
+_KEPT = 1 << 22  # hashes of rows: 64 MB with their counts
+_HASHED = 1 << 20  # numbers at a time
 _SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
 
 

@@ -1,0 +1,177 @@
+"""Blemishes: what is odd about rows whatever the verdict on them is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.moments import Moments
+from fullrank.collapse.sampling import Copies
+
+TWINS = 0.9999  # correlation from which two dimensions are one
+FEW_VALUES = 256  # values that a coordinate takes: one byte
+TOLD = 0.01  # share of rows or dimensions from which a blemish is told
+FEW_ROWS = 2.0  # rows a direction
+
+
+@dataclass(frozen=True)
+class Blemish:
+    """One thing that is odd, beside any verdict.
+
+    Attributes:
+        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, few rows.
+        value: how many rows, dimensions or values.
+        of: of how many.
+        says: the same in words.
+        advice: what to do about it.
+    """
+
+    name: str
+    value: float
+    of: float
+    says: str
+    advice: str
+
+    def __str__(self) -> str:
+        return self.says
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """Counts that moments do not hold.
+
+    Attributes:
+        n: rows seen, outliers and all.
+        distinct: different rows.
+        most_copies: how often the commonest row occurs.
+        outliers: rows that were left out of all metrics, for they lie far from all others.
+        farthest: distance of the farthest from the middle, over the median distance; 0 where that is 0.
+        dead: dimensions that are constant.
+        twins: dimensions that repeat an earlier one up to scale and sign.
+        one_sided: dimensions that vary without ever changing sign.
+        values: different values of a coordinate where there are few of them, else 0.
+    """
+
+    n: int
+    distinct: int
+    most_copies: int
+    outliers: int = 0
+    farthest: float = 0.0
+    dead: int = 0
+    twins: int = 0
+    one_sided: int = 0
+    values: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        moments: Moments,
+        sample: Tensor,
+        lowest: Tensor,
+        highest: Tensor,
+        copies: Copies,
+        outliers: int,
+        farthest: float,
+    ) -> RowFacts:
+        """Facts of rows from their moments, a sample, and the range of every dimension."""
+        variances = moments.variances.cpu()
+        live = variances > 0
+        sided = live & ((lowest >= 0) | (highest <= 0))
+        return cls(
+            copies.rows,
+            copies.distinct,
+            copies.most,
+            outliers,
+            farthest,
+            int((~live).sum()),
+            _twins(moments, live),
+            int(sided.sum()),
+            _few_values(sample[:, live]),
+        )
+
+    @property
+    def copied_share(self) -> float:
+        """Share of rows that are the commonest row."""
+        return self.most_copies / self.n if self.most_copies > 1 else 0.0
+
+
+def _twins(moments: Moments, live: Tensor) -> int:
+    """Dimensions that correlate perfectly with an earlier one."""
+    scale = moments.variances.sqrt()
+    correlation = (moments.covariance / torch.outer(scale, scale).clamp(min=1e-300)).abs().cpu()
+    same = (correlation > TWINS).tril(-1)
+    return int((same.any(dim=1) & live).sum())
+
+
+def _few_values(sample: Tensor) -> int:
+    """Different values of a coordinate, where there are at most `FEW_VALUES` and far fewer than rows."""
+    if len(sample) < 2 * FEW_VALUES or not sample.shape[1]:
+        return 0
+    step = max(sample.shape[1] // 32, 1)
+    ordered = sample[:, ::step].sort(dim=0).values
+    values = int((ordered.diff(dim=0) != 0).sum(0).median()) + 1
+    rows = len(torch.unique(sample, dim=0))
+    return values if values <= FEW_VALUES and values * 2 <= rows else 0
+
+
+def blemishes(facts: RowFacts, d: int, possible: int, capacity: int | None) -> tuple[Blemish, ...]:
+    """What is odd about rows.
+
+    Args:
+        facts: of the rows.
+        d: their width.
+        possible: directions that they could span.
+        capacity: width of the narrowest layer before them, where known or read off the spectrum.
+
+    Example:
+        >>> for blemish in blemishes(RowFacts(100, 60, 30, dead=8), d=32, possible=32, capacity=None):
+        ...     print(blemish)
+        40 of 100 rows are copies of others; the commonest occurs 30 times
+        8 of 32 dimensions are constant
+    """
+    found = []
+
+    def add(name: str, value: float, of: float, says: str, advice: str) -> None:
+        found.append(Blemish(name, value, of, says, advice))
+
+    n, copied = facts.n, facts.n - facts.distinct
+    if copied >= TOLD * n:
+        often = f"; the commonest occurs {facts.most_copies:,} times" if facts.most_copies > 2 else ""
+        says = f"{copied:,} of {n:,} rows are copies of others{often}"
+        add("copies", copied, n, says, "look for repeated images; audit each row once to judge the encoder")
+    if facts.outliers:
+        rows = "1 row, left out here, lies" if facts.outliers == 1 else f"{facts.outliers:,} rows, left out here, lie"
+        far = f"up to {facts.farthest:.3g} times as far out as the median row"
+        says = f"{rows} {far if facts.farthest else 'away from the one point that most others are'}"
+        add("outliers", facts.outliers, n, says, "look at these images; a mean or covariance sees little else")
+    if facts.dead:
+        says = f"{facts.dead:,} of {d:,} dimensions are constant"
+        add("dead dimensions", facts.dead, d, says, "leave them out of what is built on these rows; in training, "
+            "lower the rate or look for dead ReLUs")  # fmt: skip
+    if facts.twins >= TOLD * d:
+        says = f"{facts.twins:,} of {d:,} dimensions repeat another one"
+        add("twin dimensions", facts.twins, d, says, "the head is wider than it need be, or was pieced together")
+    live = d - facts.dead
+    if live > 1 and facts.one_sided >= 0.5 * live:
+        says = f"{facts.one_sided:,} of {live:,} dimensions never change sign"
+        add("one-sided", facts.one_sided, live, says, "they come from a ReLU or have a large mean: centre before "
+            "comparing directions")  # fmt: skip
+    if facts.values:
+        says = f"a coordinate takes {facts.values} values"
+        add("quantised", facts.values, FEW_VALUES, says, "rows are quantised: small differences between them are "
+            "lost")  # fmt: skip
+    if capacity is not None and capacity < d:
+        says = f"a layer before these rows is {capacity:,} wide: they span at most {capacity:,} of {d:,} directions"
+        add("bottleneck", capacity, d, says, f"an output of {capacity:,} dimensions says as much, or widen that "
+            "layer")  # fmt: skip
+    if n < FEW_ROWS * possible:
+        says = f"{n:,} rows for {possible:,} directions: ranks are estimates"
+        add("few rows", n, FEW_ROWS * possible, says, f"{round(5 * possible):,} rows would show them all")
+    return tuple(found)

@@ -1,0 +1,171 @@
+"""Statistics of one embedding in one pass: what a verdict is made of.
+
+Beside moments and a sample of rows they keep a few numbers of every row, for what moments cannot see: copies,
+rows far from all others, clusters. Rows far away wait aside and never enter the moments, for one of them can
+outweigh a million others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse.blemishes import RowFacts
+from fullrank.collapse.metrics.clusters import project
+from fullrank.collapse.moments import Moments, all_finite, check_rows, in_group
+from fullrank.collapse.sampling import Copies, Reservoir, row_hash
+
+CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
+SETTLED = 256  # rows from which a middle and a typical distance are taken
+FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
+MOST_OUTLIERS = 0.05  # of all rows; more are a part of the cloud
+
+
+class EmbeddingStatistics:
+    """Streaming statistics of rows [n, d].
+
+    Args:
+        dim: d, the width of a row.
+        device: where the moments live.
+        capacity: rows of the sample.
+        stream: which stream this is (the rank of a process).
+
+    Attributes:
+        moments: of all rows but outliers, after `finish`.
+        sample: a uniform sample of these rows, [m, d].
+        sketch: a larger one, in at most 64 dimensions.
+        facts: counts of copies, outliers and values.
+
+    Example:
+        >>> z = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> z[7] *= 1e5
+        >>> seen = EmbeddingStatistics(8)
+        >>> seen.update(z)
+        >>> seen.finish()
+        >>> seen.moments.count, seen.facts.outliers, seen.facts.distinct
+        (999, 1, 1000)
+    """
+
+    facts: RowFacts
+
+    def __init__(
+        self, dim: int, device: torch.device | str = "cpu", capacity: int = 2048, stream: int = 0
+    ) -> None:
+        self.dim = dim
+        self.moments = Moments(dim, "cpu" if torch.device(device).type == "mps" else device)
+        self.sample = Reservoir(dim, capacity, stream)
+        self.sketch = Reservoir(min(dim, 64), CLUSTER_ROWS, stream)
+        self.copies = Copies()
+        self.places: Tensor = torch.empty(0, dtype=torch.int64)  # of the bulk among all rows
+        self._waiting: list[Tensor] = []  # the first rows, until a middle can be taken
+        self._middle: Tensor | None = None
+        self._distances: list[Tensor] = []
+        self._aside: list[Tensor] = []
+        self._lowest = torch.full((dim,), torch.inf)
+        self._highest = torch.full((dim,), -torch.inf)
+        self._finished = False
+
+    @property
+    def count(self) -> int:
+        """Rows seen, outliers and all."""
+        return self.copies.rows
+
+    @torch.no_grad()
+    def update(self, z: Tensor) -> None:
+        """Add rows [n, d].
+
+        Raises:
+            UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
+        """
+        check_rows(z, self.dim)
+        z = z.detach()
+        if not all_finite(z):
+            self.moments.update(z)  # says which
+        self.copies.add(row_hash(z))
+        self._waiting.append(z)
+        if self._middle is not None or sum(map(len, self._waiting)) >= SETTLED:
+            self._take()
+
+    def finish(self) -> None:
+        """Settle which rows are outliers, and add up all processes; then read the attributes."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._waiting:
+            self._take()
+        self._return_near()
+        outliers = sum(map(len, self._aside))
+        farthest = 0.0
+        if outliers and self._distances:
+            typical = float(torch.cat(self._distances).median())
+            most = float(torch.cat([self._distance(z) for z in self._aside]).max())
+            farthest = most / typical if typical > 0 else 0.0
+        if in_group():
+            outliers, farthest = self._gather(outliers, farthest)
+        self.facts = RowFacts.of(
+            self.moments, self.sample.rows, self._lowest, self._highest, self.copies, outliers, farthest
+        )
+
+    def _take(self) -> None:
+        """Take in the rows that wait, but for those far from the middle."""
+        z = torch.cat(self._waiting)
+        self._waiting = []
+        if self._middle is None:
+            self._middle = z[:: max(len(z) // 1024, 1)][:1024].double().median(dim=0).values
+        distance = self._distance(z)
+        self._distances.append(distance)
+        near = distance <= self._limit()
+        if not bool(near.all()):
+            self._aside.append(z[~near].cpu())
+            z = z[near]
+        self._add(z)
+        if sum(map(len, self._aside)) > max(MOST_OUTLIERS * self.count, SETTLED):
+            self._return_near()
+
+    def _add(self, z: Tensor) -> None:
+        if not len(z):
+            return
+        self.moments.update(z)
+        self.sample.add(z)
+        assert self._middle is not None
+        generator = torch.Generator().manual_seed(0)
+        self.sketch.add(project((z.double() - self._middle).cpu(), generator).float())
+        self._lowest = torch.minimum(self._lowest, z.amin(0).float().cpu())
+        self._highest = torch.maximum(self._highest, z.amax(0).float().cpu())
+
+    def _return_near(self) -> None:
+        """Take in what waits aside and is not far after all, or all of it where it is too much."""
+        if not self._aside:
+            return
+        z = torch.cat(self._aside)
+        near = self._distance(z) <= self._limit()
+        if int((~near).sum()) > MOST_OUTLIERS * self.count:
+            near[:] = True
+        self._aside = [z[~near]] if not bool(near.all()) else []
+        self._add(z[near].to(self.moments.total.device))
+
+    def _limit(self) -> float:
+        return FAR * float(torch.cat(self._distances).median())
+
+    def _distance(self, z: Tensor) -> Tensor:
+        assert self._middle is not None
+        return torch.linalg.vector_norm(z.double() - self._middle.to(z.device), dim=1).cpu()
+
+    def _gather(self, outliers: int, farthest: float) -> tuple[int, float]:
+        """Become the statistics of the union of all processes' rows."""
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        own = self._middle, self._lowest, self._highest, self.copies, outliers, farthest
+        torch.distributed.all_gather_object(parts, own)
+        middles = [part[0] for part in parts if part[0] is not None]
+        if self._middle is not None:  # all sketches around the first process's middle
+            moved = (self._middle - middles[0]).cpu()[None]
+            self.sketch.shift(project(moved, torch.Generator().manual_seed(0)).float())
+        self.moments.all_reduce()
+        self.sample.gather()
+        self.sketch.gather()
+        self._lowest = torch.stack([part[1] for part in parts]).amin(0)
+        self._highest = torch.stack([part[2] for part in parts]).amax(0)
+        self.copies = Copies.union([part[3] for part in parts])
+        return sum(part[4] for part in parts), max(part[5] for part in parts)
