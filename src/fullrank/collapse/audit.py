@@ -23,6 +23,7 @@ from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, check_rows
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
+from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
 from fullrank.errors import UsageError
@@ -111,11 +112,13 @@ class Audit:
         return {
             "verdict": verdict["kind"],
             "severity": verdict["severity"],
+            "probability": verdict["probability"],
             "why": verdict["why"],
             "tap": self.tap,
             "n": self.n,
             "d": self.d,
             "evidence": verdict["evidence"],
+            "blemishes": verdict["blemishes"],
             "metrics": {name: vars(metric) for name, metric in self.metrics.items()},
             "advice": [advice._asdict() for advice in self.advice],
             "origin": self.origin,
@@ -136,6 +139,7 @@ def audit(
     thresholds: Thresholds | None = None,
     metrics: Sequence[str] | None = None,
     sample: int = SAMPLE,
+    narrowest: int | None = None,
     origin: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Audit:
@@ -150,6 +154,7 @@ def audit(
         metrics: names of `METRICS`; None takes all that rows, and labels where given, allow, but for slow
             ones that fit mixtures or cluster many times.
         sample: rows that are compared with each other, at most.
+        narrowest: width of the narrowest layer before the rows; read off their spectrum where None.
         origin: where the rows are from, for reports.
         progress: called with the number of rows seen after every chunk.
 
@@ -168,20 +173,27 @@ def audit(
     source = _source(rows)
     chosen = [METRICS[name] for name in metrics or METRICS if metrics is not None or not METRICS[name].slow]
     classes = None if labels is None else _classes(labels, source.n)
-    seen: Moments | CodeUsage = CodeUsage(source.d) if codes else Moments(source.d)
-    reservoir = Reservoir(source.d, min(sample, CODE_SAMPLE) if codes else sample)
+    seen: EmbeddingStatistics | CodeUsage
+    seen = CodeUsage(source.d) if codes else EmbeddingStatistics(source.d, capacity=sample)
+    reservoir = Reservoir(source.d, min(sample, CODE_SAMPLE)) if isinstance(seen, CodeUsage) else seen.sample
+    count = 0
     for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
         seen.update(chunk)
-        reservoir.add(chunk)
+        if isinstance(seen, CodeUsage):
+            reservoir.add(chunk)
+        count += len(chunk)
         if progress:
-            progress(reservoir.count)
-    points, places, panel = reservoir.rows, reservoir.places, None
-    if isinstance(seen, Moments):
-        spectra = Spectra(seen)
-        panel = Panel.from_moments(tap, spectra, points)
+            progress(count)
+    panel = None
+    if isinstance(seen, EmbeddingStatistics):
+        seen.finish()
+        points, places = reservoir.rows, reservoir.places
+        spectra = Spectra(seen.moments)
+        panel = Panel.from_statistics(tap, seen, narrowest=narrowest, spectra=spectra)
         verdict = judge(panel, (), thresholds)
         found = _measure(chosen, spectra, points, None if classes is None else classes[places])
     else:
+        points, places = reservoir.rows, reservoir.places
         verdict = judge_codes(seen.result(), tap, thresholds)
         found = {
             metric.name: AuditMetric(metric(seen), None, None, None, None, seen.n)

@@ -104,10 +104,9 @@ class RowFacts:
 
 def _twins(moments: Moments, live: Tensor) -> int:
     """Dimensions that correlate perfectly with an earlier one."""
-    scale = moments.variances.sqrt()
-    correlation = (moments.covariance / torch.outer(scale, scale).clamp(min=1e-300)).abs().cpu()
-    same = (correlation > TWINS).tril(-1)
-    return int((same.any(dim=1) & live).sum())
+    scale = moments.variances.sqrt().cpu()[live]
+    correlation = moments.covariance.cpu()[live][:, live].abs() / torch.outer(scale, scale)
+    return int((correlation > TWINS).tril(-1).any(dim=1).sum())
 
 
 def _few_values(sample: Tensor) -> int:
@@ -121,17 +120,17 @@ def _few_values(sample: Tensor) -> int:
     return values if values <= FEW_VALUES and values * 2 <= rows else 0
 
 
-def blemishes(facts: RowFacts, d: int, possible: int, capacity: int | None) -> tuple[Blemish, ...]:
+def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> tuple[Blemish, ...]:
     """What is odd about rows.
 
     Args:
         facts: of the rows.
         d: their width.
         possible: directions that they could span.
-        capacity: width of the narrowest layer before them, where known or read off the spectrum.
+        narrowest: width of the narrowest layer before them, where known or read off the spectrum.
 
     Example:
-        >>> for blemish in blemishes(RowFacts(100, 60, 30, dead=8), d=32, possible=32, capacity=None):
+        >>> for blemish in blemishes(RowFacts(100, 60, 30, dead=8), d=32, possible=32, narrowest=None):
         ...     print(blemish)
         40 of 100 rows are copies of others; the commonest occurs 30 times
         8 of 32 dimensions are constant
@@ -167,9 +166,9 @@ def blemishes(facts: RowFacts, d: int, possible: int, capacity: int | None) -> t
         says = f"a coordinate takes {facts.values} values"
         add("quantised", facts.values, FEW_VALUES, says, "rows are quantised: small differences between them are "
             "lost")  # fmt: skip
-    if capacity is not None and capacity < d:
-        says = f"a layer before these rows is {capacity:,} wide: they span at most {capacity:,} of {d:,} directions"
-        add("bottleneck", capacity, d, says, f"an output of {capacity:,} dimensions says as much, or widen that "
+    if narrowest is not None and narrowest < d:
+        says = f"a layer before these rows is {narrowest:,} wide: they span at most {narrowest:,} of {d:,} directions"
+        add("bottleneck", narrowest, d, says, f"an output of {narrowest:,} dimensions says as much, or widen that "
             "layer")  # fmt: skip
     if n < FEW_ROWS * possible:
         says = f"{n:,} rows for {possible:,} directions: ranks are estimates"

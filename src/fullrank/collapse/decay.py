@@ -23,10 +23,10 @@ ENOUGH = 2.0  # rows a direction, from which a spectrum is that of the covarianc
 
 # Fitted on the encoders of docs/verdict.md; the first three add up to one.
 WEIGHTS: Mapping[str, float] = {
-    "erank_centred": 0.3,
-    "rankme_unit": 0.3,
-    "participation_ratio": 0.4,
-    "numerical_rank": 0.4,
+    "erank_centred": 0.1,
+    "rankme_unit": 0.1,
+    "participation_ratio": 0.8,
+    "numerical_rank": 0.9,
 }
 """Weight of the exponent of each measure; that of the share above noise is of its negative logarithm."""
 
@@ -61,7 +61,7 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
         >>> steep = decay_of({"erank_centred": 5.0, "participation_ratio": 1.2}, n=10_000, possible=128)
         >>> flat = decay_of({"erank_centred": 100.0, "participation_ratio": 60.0}, n=10_000, possible=128)
         >>> round(steep.mean, 1), round(flat.mean, 1)
-        (4.0, 0.9)
+        (3.9, 0.9)
     """
     if possible < 2:
         return None

@@ -19,9 +19,10 @@ from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
 from fullrank.collapse.metrics.level import level_of_rows
-from fullrank.collapse.moments import Moments, check_rows, in_group
+from fullrank.collapse.moments import check_rows, in_group
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
+from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
@@ -88,6 +89,7 @@ class CollapseMonitor:
             first one included; 0: never.
 
     Attributes:
+        narrowest: tap to the width of the narrowest layer before it, where the network is known.
         history: tap to the panels of earlier `close` calls on a trained network, without spectra.
         seconds: wall time spent in here. Work queued on a GPU counts where a call waits for it.
 
@@ -116,6 +118,7 @@ class CollapseMonitor:
             )
         self.diagnostics_every = diagnostics_every
         self.every, self.tap, self.capacity = every, tap, capacity
+        self.narrowest: Mapping[str, int] = {}
         self.thresholds = thresholds or Thresholds()
         self._usage: CodeUsage | None = None
         self.history: dict[str, list[Panel]] = {}
@@ -171,14 +174,9 @@ class CollapseMonitor:
                         self._usage.update(z)
                         continue
                     check_rows(z)
-                    if tap not in self._moments:
-                        # Apple's devices have no float64; everywhere else the sums stay where the rows are.
-                        self._moments[tap] = Moments(
-                            z.shape[1], "cpu" if z.device.type == "mps" else z.device
-                        )
-                        self._points[tap] = self._new_reservoir(z.shape[1])
-                    self._moments[tap].update(z)
-                    self._points[tap].add(z)
+                    if tap not in self._seen:
+                        self._seen[tap] = self._new_statistics(z.shape[1], z.device)
+                    self._seen[tap].update(z)
             for tap, (za, zb) in (pairs or {}).items():
                 if tap == CODES:
                     continue
@@ -205,20 +203,20 @@ class CollapseMonitor:
         """
         with self._timed():
             self._agree_on_taps()
-            if not self._moments:
+            if not self._seen:
                 raise UsageError("nothing was observed, so there is nothing to judge")
-            for moments in self._moments.values():
-                moments.all_reduce()
-            spectra = {tap: Spectra(moments) for tap, moments in self._moments.items()}
-            panels = {tap: self._panel(tap, spectra[tap]) for tap in self._moments}
+            for seen in self._seen.values():
+                seen.finish()
+            spectra = {tap: Spectra(seen.moments) for tap, seen in self._seen.items()}
+            panels = {tap: self._panel(tap, spectra[tap]) for tap in self._seen}
             verdicts = {
                 tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
                 for tap, panel in panels.items()
             }
-            seen = max((len(panels) for panels in self.history.values()), default=0)
+            before = max((len(panels) for panels in self.history.values()), default=0)
             diagnostics = None
-            if trained and self.diagnostics_every and seen % self.diagnostics_every == 0:
-                points = {tap: points.rows for tap, points in self._points.items()}  # of all processes
+            if trained and self.diagnostics_every and before % self.diagnostics_every == 0:
+                points = {tap: seen.sample.rows for tap, seen in self._seen.items()}  # of all processes
                 diagnostics = diagnose(points, {tap: self._views(tap) for tap in self._pairs}, spectra)
             early: list[str] = []
             if trained:
@@ -252,12 +250,11 @@ class CollapseMonitor:
         self._reset()
 
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
-        self._points[tap].gather()
         pairs = None
         if tap in self._pairs:
             self._pairs[tap].gather()
             pairs = self._views(tap)
-        return Panel.from_moments(tap, spectra, self._points[tap].rows, pairs)
+        return Panel.from_statistics(tap, self._seen[tap], pairs, self.narrowest.get(tap), spectra)
 
     def _views(self, tap: str) -> tuple[Tensor, Tensor]:
         first, second = self._pairs[tap].rows.chunk(2, dim=1)
@@ -268,27 +265,29 @@ class CollapseMonitor:
         if not in_group():
             return
         codes = self._usage.codes if self._usage else 0
-        widths = {tap: moments.dim for tap, moments in self._moments.items()}
+        widths = {tap: statistics.dim for tap, statistics in self._seen.items()}
         pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
         seen: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(seen, (widths, pair_widths, codes))
-        moments, points, pairs, usage = self._moments, self._points, self._pairs, self._usage
+        statistics, pairs, usage = self._seen, self._pairs, self._usage
         self._reset()
         for widths, pair_widths, codes in seen:
             if codes:
                 self._usage = usage or CodeUsage(codes)
             for tap, d in widths.items():
-                self._moments[tap] = moments.get(tap) or Moments(d)
-                self._points[tap] = points.get(tap) or self._new_reservoir(d)
+                self._seen[tap] = statistics.get(tap) or self._new_statistics(d, "cpu")
             for tap, d in pair_widths.items():
                 self._pairs[tap] = pairs.get(tap) or self._new_reservoir(d)
 
     def _new_reservoir(self, dim: int) -> Reservoir:
         return Reservoir(dim, self.capacity, stream=torch.distributed.get_rank() if in_group() else 0)
 
+    def _new_statistics(self, dim: int, device: torch.device | str) -> EmbeddingStatistics:
+        stream = torch.distributed.get_rank() if in_group() else 0
+        return EmbeddingStatistics(dim, device, self.capacity, stream)
+
     def _reset(self) -> None:
-        self._moments: dict[str, Moments] = {}
-        self._points: dict[str, Reservoir] = {}
+        self._seen: dict[str, EmbeddingStatistics] = {}
         self._pairs: dict[str, Reservoir] = {}
         self._usage = None
 

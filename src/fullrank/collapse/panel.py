@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fullrank.collapse.baselines import baseline
+from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
-from fullrank.collapse.metrics.clusters import tight_clusters
+from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.moments import Moments
+from fullrank.collapse.statistics import EmbeddingStatistics
 
-CLUSTER_POINTS = 1024  # linking them costs their square; ten rows a cluster show it
+EVEN = 0.05  # a spectrum that ends abruptly is even before: from its middle to there it falls to no less
+ABRUPT = 30.0  # times that the last direction exceeds the next
+NARROWEST_LAYER = 32  # directions; a spectrum that ends before is a collapse, for hardly a layer is so narrow
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Panel:
         n: rows seen.
         d: their width.
         measures: metric name to `Measure`; `alignment` only where pairs of views were given.
+        facts: counts of copies, outliers and odd dimensions, where all rows were seen for them.
+        jump: of the distances around rows, see `TightClusters`.
+        most_clusters: so many of them so many rows could show.
+        narrowest: width of the narrowest layer before the rows, where known or read off the spectrum.
         spectra: "centred", singular values of the centred raw rows / sqrt(n - 1): standard deviations along
             the principal directions; "unit", singular values of the uncentred unit rows / sqrt(n).
 
@@ -61,6 +69,24 @@ class Panel:
     d: int
     measures: dict[str, Measure]
     spectra: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+    facts: RowFacts | None = None
+    jump: float | None = None
+    most_clusters: int = 0
+    narrowest: int | None = None
+
+    @classmethod
+    def from_statistics(
+        cls,
+        tap: str,
+        seen: EmbeddingStatistics,
+        pairs: tuple[Tensor, Tensor] | None = None,
+        narrowest: int | None = None,
+        spectra: Spectra | None = None,
+    ) -> Panel:
+        """Compute a panel from statistics that are finished; see `from_moments` for the rest."""
+        return cls.from_moments(
+            tap, spectra or seen.moments, seen.sample.rows, pairs, seen.sketch.rows, seen.facts, narrowest
+        )
 
     @classmethod
     def from_moments(
@@ -69,6 +95,9 @@ class Panel:
         moments: Moments | Spectra,
         points: Tensor | None = None,
         pairs: tuple[Tensor, Tensor] | None = None,
+        sketch: Tensor | None = None,
+        facts: RowFacts | None = None,
+        narrowest: int | None = None,
     ) -> Panel:
         """Compute a panel from moments.
 
@@ -77,6 +106,10 @@ class Panel:
             moments: of its rows, or their spectra, each of which is then computed no more than once.
             points: [k, d], a sample of the rows for `uniformity`, which costs k^2 d.
             pairs: two [k, d] of embeddings of two views of the same images, for `alignment`.
+            sketch: [m, 64], more rows in fewer dimensions, for clusters; `points` by default.
+            facts: counts of copies, outliers and dimensions.
+            narrowest: width of the narrowest layer before the rows; read off an abrupt end of the spectrum
+                where it is not known.
 
         Raises:
             UsageError: the moments have seen no rows; points or pairs are not finite or not of one shape.
@@ -86,9 +119,9 @@ class Panel:
         inputs: dict[str, tuple[int, tuple[Any, ...]]] = dict.fromkeys(OF_MOMENTS, (n, (spectra,)))
         clusters = None
         if points is not None and len(points):
-            linked = points[:CLUSTER_POINTS]
-            clusters = tight_clusters(linked)
-            inputs |= {"points": (len(points), (points,)), "clusters": (len(linked), (clusters,))}
+            sought = points if sketch is None else sketch
+            clusters = tight_clusters(sought)
+            inputs |= {"points": (len(points), (points,)), "clusters": (len(sought), (clusters,))}
         if pairs is not None and len(pairs[0]):
             inputs["pairs"] = len(pairs[0]), pairs
         measures = {}
@@ -97,10 +130,23 @@ class Panel:
             k, given = inputs[metric.needs]
             value = metric.value_of(clusters) if metric.needs == "clusters" else metric(*given)
             measures[metric.name] = Measure(metric.name, value, baseline(metric.name, k, d), k, d)
-        if clusters is not None:
-            measures["linked_share"] = replace(measures["linked_share"], null=clusters.surrogate_share)
         shown = {"centred": spectra.centred / max(n - 1, 1) ** 0.5, "unit": spectra.unit / n**0.5}
-        return cls(tap, n, d, measures, shown)
+        return cls(
+            tap,
+            n,
+            d,
+            measures,
+            shown,
+            facts,
+            None if clusters is None else clusters.jump,
+            0 if clusters is None else clusters.most,
+            narrowest or _read_off(shown["centred"], n, facts, clusters),
+        )
+
+    @property
+    def possible(self) -> int:
+        """Directions that the rows could span: d, one less than the rows, or the narrowest layer's width."""
+        return max(min(self.d, self.n - 1, self.narrowest or self.d), 0)
 
     def value(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined or not in this panel."""
@@ -114,7 +160,12 @@ class Panel:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without spectra."""
         measures = {m.name: {"value": m.value, "null": m.null, "n": m.n} for m in self.measures.values()}
-        return {"tap": self.tap, "n": self.n, "d": self.d, "measures": measures}
+        own: dict[str, Any] = {"tap": self.tap, "n": self.n, "d": self.d, "measures": measures}
+        if self.jump is not None:
+            own |= {"jump": self.jump, "most_clusters": self.most_clusters}
+        if self.narrowest is not None:
+            own["narrowest"] = self.narrowest
+        return own | ({"facts": asdict(self.facts)} if self.facts else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Panel:
@@ -130,4 +181,39 @@ class Panel:
             name: Measure(name, m["value"], m["null"], m["n"], data["d"])
             for name, m in data["measures"].items()
         }
-        return cls(data["tap"], data["n"], data["d"], measures)
+        facts = RowFacts(**data["facts"]) if "facts" in data else None
+        found = data.get("jump"), data.get("most_clusters", 0), data.get("narrowest")
+        return cls(data["tap"], data["n"], data["d"], measures, {}, facts, *found)
+
+
+def _read_off(
+    singular_values: np.ndarray, n: int, facts: RowFacts | None, clusters: TightClusters | None
+) -> int | None:
+    """`abrupt_end`, where neither clusters nor dead or repeated dimensions account for it."""
+    if clusters is not None and clusters.found:
+        return None
+    end = abrupt_end(singular_values, n)
+    idle = 0 if facts is None else facts.dead + facts.twins
+    return end if end is not None and end < 0.9 * (len(singular_values) - idle) else None
+
+
+def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
+    """Number of directions before a spectrum ends abruptly, as behind a narrow layer; None where it does not.
+
+    Args:
+        singular_values: [k], largest first.
+        n: rows; fewer than a fifth more than the directions end every spectrum.
+
+    Example:
+        >>> abrupt_end(np.array([*np.linspace(2, 1, 64), *64 * [1e-7]]), n=1000)
+        64
+        >>> abrupt_end(np.arange(1, 129) ** -2.0, n=1000) is None
+        True
+    """
+    s = np.asarray(singular_values)
+    ends = np.flatnonzero(s[:-1] > ABRUPT * s[1:]) + 1 if len(s) else s
+    for end in ends[::-1]:
+        even = s[end - 1] >= EVEN * s[end // 2]
+        if NARROWEST_LAYER <= end <= 0.9 * len(s) and n >= 1.2 * end and even:
+            return int(end)
+    return None

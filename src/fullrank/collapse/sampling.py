@@ -54,10 +54,11 @@ class Reservoir:
         return self._merged()[1]
 
     @torch.no_grad()
-    def add(self, z: Tensor) -> None:
-        """Offer rows [n, d], in the order of the stream."""
+    def add(self, z: Tensor, places: Tensor | None = None) -> None:
+        """Offer rows [n, d], in the order of the stream, or with their places [n] in it."""
         check_rows(z, self.dim)
-        places = torch.arange(self.count, self.count + len(z))
+        if places is None:
+            places = torch.arange(self.count, self.count + len(z))
         keys = _scramble(places + (self.stream << 40)) ^ _SIGN
         kept = self._kept[0]
         full = len(kept) == self.capacity

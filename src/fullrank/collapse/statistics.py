@@ -58,11 +58,12 @@ class EmbeddingStatistics:
         self.sample = Reservoir(dim, capacity, stream)
         self.sketch = Reservoir(min(dim, 64), CLUSTER_ROWS, stream)
         self.copies = Copies()
-        self.places: Tensor = torch.empty(0, dtype=torch.int64)  # of the bulk among all rows
         self._waiting: list[Tensor] = []  # the first rows, until a middle can be taken
         self._middle: Tensor | None = None
         self._distances: list[Tensor] = []
         self._aside: list[Tensor] = []
+        self._aside_places: list[Tensor] = []
+        self._taken = 0
         self._lowest = torch.full((dim,), torch.inf)
         self._highest = torch.full((dim,), -torch.inf)
         self._finished = False
@@ -117,21 +118,24 @@ class EmbeddingStatistics:
         distance = self._distance(z)
         self._distances.append(distance)
         near = distance <= self._limit()
+        places = torch.arange(self._taken, self._taken + len(z))
+        self._taken += len(z)
         if not bool(near.all()):
             self._aside.append(z[~near].cpu())
-            z = z[near]
-        self._add(z)
+            self._aside_places.append(places[~near])
+            z, places = z[near], places[near]
+        self._add(z, places)
         if sum(map(len, self._aside)) > max(MOST_OUTLIERS * self.count, SETTLED):
             self._return_near()
 
-    def _add(self, z: Tensor) -> None:
+    def _add(self, z: Tensor, places: Tensor) -> None:
         if not len(z):
             return
         self.moments.update(z)
-        self.sample.add(z)
+        self.sample.add(z, places)
         assert self._middle is not None
         generator = torch.Generator().manual_seed(0)
-        self.sketch.add(project((z.double() - self._middle).cpu(), generator).float())
+        self.sketch.add(project((z.double() - self._middle).cpu(), generator).float(), places)
         self._lowest = torch.minimum(self._lowest, z.amin(0).float().cpu())
         self._highest = torch.maximum(self._highest, z.amax(0).float().cpu())
 
@@ -139,12 +143,12 @@ class EmbeddingStatistics:
         """Take in what waits aside and is not far after all, or all of it where it is too much."""
         if not self._aside:
             return
-        z = torch.cat(self._aside)
+        z, places = torch.cat(self._aside), torch.cat(self._aside_places)
         near = self._distance(z) <= self._limit()
         if int((~near).sum()) > MOST_OUTLIERS * self.count:
             near[:] = True
-        self._aside = [z[~near]] if not bool(near.all()) else []
-        self._add(z[near].to(self.moments.total.device))
+        self._aside, self._aside_places = ([], []) if bool(near.all()) else ([z[~near]], [places[~near]])
+        self._add(z[near].to(self.moments.total.device), places[near])
 
     def _limit(self) -> float:
         return FAR * float(torch.cat(self._distances).median())

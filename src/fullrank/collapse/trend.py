@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from fullrank.collapse.decay import reading
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds
 
@@ -34,7 +35,9 @@ def warnings(
         'level halves every panel: at 0.116, it passes 0.05 in about 2 panels'
     """
     thresholds = thresholds or Thresholds()
-    limits = {metric: thresholds.fewest(metric, panel.d) for metric in thresholds.shares()}
+    limits = {}
+    if panel.possible > 1:
+        limits["erank_centred"] = reading("effective_rank", thresholds.decay, panel.n, panel.possible)
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
     for metric, limit in {"level": thresholds.level, **limits}.items():

@@ -1,26 +1,30 @@
-"""Verdict: which collapse a panel shows, if any, with its evidence.
+"""Verdict: which collapse a panel shows, if any, how probable it is, and by which evidence.
 
 The order matters. A centred spectrum has no scale, so around a constant it shows the rank of the noise, often
 a full one: the level is asked first. A handful of points has a low rank, too, so clusters are asked before
-the rank. A rank measured on few rows is biased low, so a low reading accuses only where more rows could not
-have shown more.
+the rank. Every border has a width: a verdict comes with its probability, and near a border it says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from fullrank.collapse.blemishes import Blemish, blemishes
+from fullrank.collapse.decay import WEIGHTS, Decay, decay_of, reading
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
-from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.thresholds import Thresholds, beyond
 
 Kind = Literal[
     "complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment", "healthy", "not decidable"
 ]
 """What a verdict may say."""
+
+NEAR = 0.25  # probability of the other side, from which a verdict is near the border
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Verdict:
         evidence: every measure of the panel beside its null, threshold and trend.
         severity: 0 for what is not collapsed, else in (0, 1]: how far beyond its threshold the decisive
             measure is, 1 where nothing is left.
+        probability: of a collapse, in [0, 1]; None where nothing could be decided.
+        blemishes: what is odd about the rows whatever the verdict is.
     """
 
     kind: Kind
@@ -63,20 +69,28 @@ class Verdict:
     why: str
     evidence: tuple[Evidence, ...] = ()
     severity: float = 0.0
+    probability: float | None = None
+    blemishes: tuple[Blemish, ...] = ()
 
     @property
     def collapsed(self) -> bool:
         """Whether a collapse was named: neither healthy nor undecided."""
         return self.kind not in ("healthy", "not decidable")
 
+    @property
+    def near_border(self) -> bool:
+        """Whether the other side of the border is nearly as probable."""
+        return self.probability is not None and NEAR <= self.probability <= 1 - NEAR
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: kind, severity, tap, why and the evidence as a list."""
+        """JSON-able: kind, severity, probability, tap, why, evidence and blemishes."""
+        own = {name: getattr(self, name) for name in ("kind", "severity", "probability", "tap", "why")}
         evidence = [asdict(item) for item in self.evidence]
-        own = {name: getattr(self, name) for name in ("kind", "severity", "tap", "why")}
-        return own | {"evidence": evidence}
+        return own | {"evidence": evidence, "blemishes": [asdict(item) for item in self.blemishes]}
 
     def __str__(self) -> str:
-        return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}: {self.why}"
+        border = " (near the border)" if self.near_border else ""
+        return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}{border}: {self.why}"
 
 
 class _Case(NamedTuple):
@@ -85,13 +99,16 @@ class _Case(NamedTuple):
     panel: Panel
     trends: dict[str, float | None]
     thresholds: Thresholds
-    trained: bool
+    decay: Decay | None
 
 
 class _Finding(NamedTuple):
+    """A collapse, how probable it is, and how severe it would be."""
+
     kind: Kind
+    probability: float
     why: str
-    severity: float = 0.0
+    severity: float
 
 
 def judge(
@@ -106,11 +123,12 @@ def judge(
         panel: of held-out rows in evaluation mode.
         history: earlier panels of the same tap, for the trend; those of another width or without a level
             are passed over.
-        thresholds: the numbers it depends on.
+        thresholds: the borders it depends on.
         trained: whether the network has taken a step; an untrained one has nothing to have collapsed.
 
     Returns:
-        The first finding of the rules below, in their order, with all evidence.
+        The first collapse, in the order of the rules below, that is more probable than not, else healthy,
+        with all evidence.
 
     Example:
         >>> import torch
@@ -119,16 +137,26 @@ def judge(
         >>> judge(Panel.from_moments("projector", Moments.of(z))).kind
         'healthy'
         >>> print(judge(Panel.from_moments("projector", Moments.of(z[:, :1] * torch.ones(16)))))
-        projector: dimensional collapse: RankMe of unit rows is 1.0 of 16 directions, below 1.6
+        projector: dimensional collapse: 1.0 of 16 directions by effective rank, 1.0 by participation ratio
     """
     thresholds = thresholds or Thresholds()
     # Near a constant the centred rank is that of the noise: such a panel is no best to fall from.
     past = [p for p in history if p.d == panel.d and _failed_gate(p, thresholds) is None]
     trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
-    case = _Case(panel, trends, thresholds, trained)
-    kind, why, severity = next(finding for rule in _RULES if (finding := rule(case)) is not None)
+    values = {name: panel.value(name) for name in WEIGHTS}
+    case = _Case(panel, trends, thresholds, decay_of(values, panel.n, panel.possible))
     evidence = tuple(_evidence(case, measure) for measure in panel.measures.values())
-    return Verdict(kind, panel.tap, why, evidence, min(max(severity, 0.0), 1.0))
+    odd = () if panel.facts is None else blemishes(panel.facts, panel.d, panel.possible, panel.narrowest)
+    if why := _why_undecidable(panel.n, thresholds, trained):
+        return Verdict("not decidable", panel.tap, why, evidence, blemishes=odd)
+    found = [finding for rule in _RULES for finding in rule(case)]
+    probability = 1 - math.prod(1 - finding.probability for finding in found)
+    named = next((finding for finding in found if finding.probability >= 0.5), None)
+    if named is None:
+        # several doubts may add up to one, but no single collapse can be named
+        return Verdict("healthy", panel.tap, _why_healthy(case), evidence, 0.0, min(probability, 0.5), odd)
+    severity = min(max(named.severity, 1e-3), 1.0)
+    return Verdict(named.kind, panel.tap, named.why, evidence, severity, probability, odd)
 
 
 def judge_codes(
@@ -146,7 +174,7 @@ def judge_codes(
     """
     thresholds = thresholds or Thresholds()
     possible = min(usage.n, usage.codes)
-    fewest = max(thresholds.code_share * possible, thresholds.fewest_directions)
+    fewest = max(thresholds.code_share * possible, thresholds.fewest_codes)
     information = usage.marginal_entropy - usage.conditional_entropy
     evidence = (
         Evidence("perplexity", usage.perplexity, float(possible), fewest, None, "codes in use"),
@@ -181,93 +209,100 @@ def _why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
     return few if n < thresholds.fewest_rows else ""
 
 
-# The rules, in their order: each returns a finding, or None to pass the case on.
+# The rules, in their order: each yields what it sees, however improbable.
 
 
-def _undecidable(case: _Case) -> _Finding | None:
-    why = _why_undecidable(case.panel.n, case.thresholds, case.trained)
-    return _Finding("not decidable", why) if why else None
-
-
-def _complete(case: _Case) -> _Finding | None:
+def _complete(case: _Case) -> Sequence[_Finding]:
     panel, thresholds = case.panel, case.thresholds
-    metric = _failed_gate(panel, thresholds)
-    if metric is not None:
-        value, threshold = panel.value(metric) or 0.0, thresholds.levels()[metric]
-        why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
-        return _Finding("complete", why, 1 - value / threshold)
-    level, fall = panel.value("level"), case.trends.get("level")
-    if level is not None and fall is not None and level < thresholds.falling_level and fall < -0.5:
-        why = f"level fell {-fall:.0%} from its best, to {level:.3g}: the rows draw together"
-        return _Finding("complete", why, 1 - level / thresholds.falling_level)
-    return None
-
-
-def _cluster(case: _Case) -> _Finding | None:
-    panel, thresholds = case.panel, case.thresholds
-    measure, count = panel.measures.get("linked_share"), panel.value("tight_clusters")
-    if measure is None or measure.value is None or measure.null is None or count is None or count < 2:
-        return None
-    within, surrogate = measure.value, measure.null
-    if not (within < thresholds.linked_share and within < surrogate / 4):
-        return None
-    left = f"{within:.2g} of the variance lies within them, {surrogate:.2g} in a Gaussian cloud"
-    severity = 1 - within / thresholds.linked_share
-    if within < thresholds.point_share and count <= thresholds.most_points:
-        return _Finding("cluster", f"the rows are {count:.0f} points: {left}", severity)
-    return _Finding("intra-cluster", f"the rows lie in {count:.0f} tight clusters: {left}", severity)
-
-
-def _dimensional(case: _Case) -> _Finding | None:
-    panel, thresholds = case.panel, case.thresholds
-    for metric in thresholds.shares():
-        value, fewest = panel.value(metric), thresholds.fewest(metric, panel.d)
-        if value is not None and value < fewest and _certain(case, metric):
-            shown = f"{METRICS[metric].label} is {value:.1f} of {panel.d} directions"
-            severity = 1 - (value - 1) / max(fewest - 1, 1e-9)
-            return _Finding("dimensional", f"{shown}, below {fewest:.1f}", severity)
-    fall = case.trends.get("erank_centred")
-    rank = panel.value("rankme_unit")
-    falling = rank is not None and rank < thresholds.falling_share * panel.d
-    if fall is not None and -fall > thresholds.erank_fall and falling:
-        left = f"{panel.value('erank_centred'):.1f} of {panel.d} directions"
-        return _Finding(
-            "dimensional", f"centred effective rank fell {-fall:.0%} from its best, to {left}", -fall / 2
-        )
-    return None
-
-
-def _not_certified(case: _Case) -> _Finding | None:
-    panel, thresholds = case.panel, case.thresholds
-    for metric in thresholds.shares():
+    found = []
+    for metric, threshold in thresholds.levels().items():
         value = panel.value(metric)
-        if value is not None and value < thresholds.fewest(metric, panel.d):
-            enough = round(thresholds.rows_per_dimension * panel.d)
-            cannot = f"n = {panel.n} rows cannot certify rank in {panel.d} dimensions"
-            why = f"{cannot} ({METRICS[metric].label} is {value:.1f}); at least {enough} would"
-            return _Finding("not decidable", why)
-    return None
+        if value is None:
+            continue
+        below = math.log(max(threshold, 1e-300) / max(value, 1e-300))
+        why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
+        severity = 1 - value / max(threshold, 1e-300)
+        found.append(_Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
+    level, fall = panel.value("level"), case.trends.get("level")
+    if level is not None and fall is not None and fall < -0.5:
+        below = math.log(max(thresholds.falling_level, 1e-300) / max(level, 1e-300))
+        why = f"level fell {-fall:.0%} from its best, to {level:.3g}: the rows draw together"
+        severity = 1 - level / max(thresholds.falling_level, 1e-300)
+        found.append(_Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
+    if panel.facts is not None:
+        share = panel.facts.copied_share
+        why = f"{share:.0%} of the rows are one and the same"
+        found.append(_Finding("complete", beyond(share, thresholds.copies, thresholds.copies_width), why, share))
+    return found
 
 
-def _healthy(case: _Case) -> _Finding:
+def _cluster(case: _Case) -> Sequence[_Finding]:
     panel, thresholds = case.panel, case.thresholds
-    level, rank = panel.value("level"), panel.value("rankme_unit")
-    fewest = thresholds.fewest("rankme_unit", panel.d)
-    why = f"level is {level:.2f} (at least {thresholds.level:g}) and {METRICS['rankme_unit'].label} is "
-    return _Finding("healthy", f"{why}{rank:.1f} of {panel.d} directions (at least {fewest:.1f})")
+    within, count = panel.value("linked_share"), panel.value("tight_clusters")
+    if panel.jump is None or within is None or count is None:
+        return ()
+    probability = beyond(panel.jump, thresholds.jump, thresholds.jump_width)
+    if within == 0 and panel.facts is not None:
+        count = min(panel.facts.distinct, count * 1.2)  # of points the number is known, not estimated
+    left = f"{within:.2g} of the variance lies within them"
+    severity = 1 - within
+    if count < 2 and probability >= 0.5:
+        # one tight cluster beside scattered rows; a cloud with heavy tails is not as tight
+        if within >= thresholds.point_share:
+            return ()
+        return (_Finding("complete", probability, "most rows are nearly one point, far from the others", severity),)
+    if within < thresholds.point_share and count <= thresholds.most_points:
+        return (_Finding("cluster", probability, f"the rows are {count:.0f} points: {left}", severity),)
+    why = f"the rows lie in {count:.0f} tight clusters: {left}"
+    return (_Finding("intra-cluster", probability, why, severity),)
 
 
-_RULES: tuple[Callable[[_Case], _Finding | None], ...] = (
-    _undecidable,
-    _complete,
-    _cluster,
-    _dimensional,
-    _not_certified,
-    _healthy,
-)
+def _dimensional(case: _Case) -> Sequence[_Finding]:
+    decay, thresholds, panel = case.decay, case.thresholds, case.panel
+    if decay is None:
+        return ()
+    fall = case.trends.get("erank_centred")
+    fell = fall is not None and -fall > thresholds.erank_fall
+    mean = decay.mean + (thresholds.fall if fell else 0.0)
+    rank, participation = panel.value("erank_centred") or 1.0, panel.value("participation_ratio") or 1.0
+    of = f"{panel.possible} directions"
+    why = f"{rank:.1f} of {of} by effective rank, {participation:.1f} by participation ratio"
+    if fell and fall is not None:
+        why += f"; {-fall:.0%} below its best"
+    over = (mean - thresholds.decay) / max(thresholds.decay_width, 1e-9)
+    severity = over / (over + 4) if over > 0 else 0.0
+    return (_Finding("dimensional", beyond(mean, thresholds.decay, thresholds.decay_width), why, severity),)
+
+
+_RULES: tuple[Callable[[_Case], Sequence[_Finding]], ...] = (_complete, _cluster, _dimensional)
 
 
 # What the rules share.
+
+
+def _why_healthy(case: _Case) -> str:
+    panel, thresholds = case.panel, case.thresholds
+    level, rank = panel.value("level"), panel.value("erank_centred")
+    why = f"level is {level:.2f} (at least {thresholds.level:g})"
+    if rank is not None and case.decay is not None:
+        why += f" and {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
+        why += f" (at least {_border(case, 'erank_centred'):.1f})"
+    if panel.jump is None:
+        return f"{why}; clusters were not looked for"
+    return why
+
+
+def _border(case: _Case, metric: str) -> float:
+    """What a spectrum at the border reads."""
+    of, n = case.panel.possible, case.panel.n
+    if of < 2:
+        return 1.0
+    return reading(
+        "participation_ratio" if metric == "participation_ratio" else "effective_rank",
+        case.thresholds.decay,
+        0 if metric == "participation_ratio" else n,
+        of,
+    )
 
 
 def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
@@ -277,15 +312,6 @@ def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
         if value is not None and value < threshold:
             return metric
     return None
-
-
-def _certain(case: _Case, metric: str) -> bool:
-    """Whether a low value is certain: enough rows, or low even for so few."""
-    if case.panel.n >= case.thresholds.rows_per_dimension * case.panel.d:
-        return True
-    measure = case.panel.measures[metric]
-    assert measure.value is not None
-    return measure.null is not None and measure.value < case.thresholds.fewest(metric, measure.null)
 
 
 def _relative(measure: Measure | None) -> float | None:
@@ -305,20 +331,22 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
 
 
 def _evidence(case: _Case, measure: Measure) -> Evidence:
-    metric, value, trend, thresholds = measure.name, measure.value, case.trends[measure.name], case.thresholds
-    threshold = thresholds.levels().get(metric)
-    if metric == "linked_share" and measure.null is not None:
-        threshold = min(thresholds.linked_share, measure.null / 4)
-    if metric in thresholds.shares():
-        threshold = thresholds.fewest(metric, case.panel.d)
+    metric, value, trend = measure.name, measure.value, case.trends[measure.name]
+    threshold = case.thresholds.levels().get(metric)
+    if metric in WEIGHTS and metric != "numerical_rank" and case.decay is not None:
+        threshold = _border(case, metric)
     if value is None:
         says = "not defined: nothing varies, or too few rows"
+    elif metric == "tight_clusters":
+        most = case.panel.most_clusters
+        says = f"more than {most:,} could not be seen among so many rows" if most else "shown, not judged"
     elif threshold is None:
         says = "shown, not judged"
+    elif metric in WEIGHTS and case.decay is not None:
+        side = "above" if value >= threshold else "below"
+        says = f"{side} the border; decays as k^-{case.decay.exponents[metric]:.1f} would"
     elif value >= threshold:
         says = "at or above its threshold"
-    elif metric in thresholds.shares() and not _certain(case, metric):
-        says = f"below its threshold, but {measure.n} rows cannot show much more"
     else:
         says = "below its threshold"
     if trend is not None:

@@ -83,11 +83,10 @@ class TightClusters:
     label="variance within tight clusters",
     part="linked_share",
     high="1",
-    panel=9,
-    threshold="linked_share",
+    panel=10,
     baseline=lambda n, d: 1.0,
 )
-@_linked_metric("tight_clusters", part="number", low="1", high="n / 3", panel=10, baseline=lambda n, d: 1.0)
+@_linked_metric("tight_clusters", part="number", low="1", high="n / 3", panel=11, baseline=lambda n, d: 1.0)
 @torch.no_grad()
 def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     """Find the jump in the sorted distances from some rows to all others.

@@ -50,7 +50,7 @@ def cumulative_curve(singular_values: np.ndarray, dim: int | None = None) -> np.
     low="(d + 1) / (2 * d)",
     reference="Li, Efros and Pathak 2022, arXiv 2209.15007",
     baseline="spectrum",
-    panel=7,
+    panel=8,
 )
 def auc(singular_values: np.ndarray, dim: int | None = None) -> float | None:
     """Area under the cumulative curve of singular values, `(1/d) sum_k C_k`.

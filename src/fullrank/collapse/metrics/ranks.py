@@ -40,7 +40,6 @@ _entropy = partial(_unit, unit="", power=2, low="0", high="1", invariances=ROW_C
     reference=_ROY,
     baseline="spectrum",
     panel=3,
-    threshold="rank_share",
 )
 @_rank("erank_eigenvalues", power=2, reference=f"{_ROY}, on eigenvalues")
 @_raw(
@@ -74,7 +73,6 @@ _entropy = partial(_unit, unit="", power=2, low="0", high="1", invariances=ROW_C
     reference=f"{_RANKME}, of unit rows, with eps 0",
     baseline="spectrum",
     panel=5,
-    threshold="rank_share",
 )
 def effective_rank(singular_values: np.ndarray, eps: float = 0.0) -> float | None:
     """Effective rank: `exp(-sum p log p)`, `p = sigma / sum sigma + eps`.
@@ -156,7 +154,14 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
     return None if relative is None else float(relative.sum())
 
 
-@_rank("numerical_rank", low="0", blind=f"any decay above its tolerance; {SCALE_FREE}", reference=_GOLUB)
+@_rank(
+    "numerical_rank",
+    low="0",
+    blind=f"any decay above its tolerance; {SCALE_FREE}",
+    reference=_GOLUB,
+    baseline=lambda n, d: float(min(n - 1, d)),
+    panel=7,
+)
 def numerical_rank(singular_values: np.ndarray, tol: float = 1e-3) -> int:
     """Numerical rank: `#{i: sigma_i > tol sigma_1}`, to be reported with `tol`.
 
@@ -189,7 +194,6 @@ def _participation_of_noise(n: int, d: int) -> float | None:
     reference="Gao et al. 2017, bioRxiv 214262",
     baseline=_participation_of_noise,
     panel=6,
-    threshold="participation_share",
 )
 def participation_ratio(eigenvalues: np.ndarray) -> float | None:
     """Participation ratio: `(sum lambda)^2 / sum lambda^2`.

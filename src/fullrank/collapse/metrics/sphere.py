@@ -43,7 +43,7 @@ def _uniformity_of_noise(n: int, d: int, t: float = 2.0) -> float:
     reference="Wang and Isola 2020, arXiv 2005.10242",
     invariances=ROW_CHANGES - {"replication"},
     baseline=_uniformity_of_noise,
-    panel=8,
+    panel=9,
 )
 def uniformity(z: Tensor, t: float = 2.0) -> float | None:
     """Uniformity on the sphere: `log mean_{i<j} exp(-t ||u_i - u_j||^2)`.

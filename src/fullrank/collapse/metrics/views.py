@@ -24,7 +24,7 @@ from fullrank.errors import UsageError
     reference="Wang and Isola 2020, arXiv 2005.10242",
     invariances=ROW_CHANGES,
     baseline=lambda n, d: 2.0,  # 2 - 2 E cos of unrelated unit vectors
-    panel=11,
+    panel=12,
 )
 def alignment(za: Tensor, zb: Tensor) -> float | None:
     """Alignment of two views: `mean ||u_a - u_b||^2` of unit rows.
