@@ -1,4 +1,4 @@
-"""Tight clusters are found by linking neighbours, and nothing else is taken for them."""
+"""Tight clusters of any number are found, and nothing else is taken for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_tight_clusters_are_counted(count: int, spread: float) -> None:
     found = tight_clusters(clustered(count, spread))
     assert found is not None
     assert found.found
-    assert found.count == count
+    assert found.number == count
 
 
 def test_the_share_within_is_that_of_the_spread() -> None:
@@ -79,13 +79,13 @@ def test_what_changes_no_distance_changes_no_count(change: str) -> None:
     before, after = tight_clusters(rows), tight_clusters(changed)
     assert before is not None
     assert after is not None
-    assert (after.count, after.found) == (before.count, before.found)
+    assert (after.number, after.found) == (before.number, before.found)
 
 
 def test_wide_rows_are_sketched_and_still_counted() -> None:
     found = tight_clusters(clustered(12, 0.05, d=1500))
     assert found is not None
-    assert (found.count, found.found) == (12, True)
+    assert (found.number, found.found) == (12, True)
 
 
 def test_nothing_is_said_of_a_constant_or_of_few_rows() -> None:
@@ -102,3 +102,39 @@ def test_few_points_are_a_cluster_collapse_and_many_a_collapse_within() -> None:
     for count, kind in ((5, "cluster"), (80, "intra-cluster")):
         rows = clustered(count, 0.01)
         assert judge(Panel.from_moments("z", Moments.of(rows), points=rows)).kind == kind
+
+
+@pytest.mark.parametrize("count", [2, 7, 40, 180, 700, 1300])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.05, 0.2])
+def test_clusters_of_any_number_up_to_a_third_of_the_rows_are_seen(count: int, spread: float) -> None:
+    n = 4000
+    place = torch.randint(count, (n,), generator=torch.Generator().manual_seed(2))
+    found = tight_clusters(gaussian(count, 64, seed=1)[place] + spread * gaussian(n, 64))
+    assert found is not None
+    assert found.found
+    assert found.number == pytest.approx(count, rel=0.15 if count < 1000 else 0.35)  # pairs count as none
+
+
+def test_the_jump_falls_as_clusters_widen() -> None:
+    spreads = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+    jumps = []
+    for spread in spreads:
+        found = tight_clusters(clustered(20, spread))
+        assert found is not None
+        jumps.append(found.jump)
+    assert jumps == sorted(jumps, reverse=True)
+
+
+def test_it_says_how_many_clusters_so_many_rows_could_show() -> None:
+    found = tight_clusters(gaussian(300, 16))
+    assert found is not None
+    assert found.most == 100
+
+
+def test_every_row_thrice_is_a_third_as_many_points_and_every_row_twice_none() -> None:
+    rows = gaussian(200, 48)
+    twice, thrice = tight_clusters(rows.repeat(2, 1)), tight_clusters(rows.repeat(3, 1))
+    assert twice is not None
+    assert thrice is not None
+    assert not twice.found
+    assert thrice.number == 200

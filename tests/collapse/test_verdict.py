@@ -65,14 +65,11 @@ def test_all_zero_is_complete() -> None:
     assert kind(torch.zeros(100, 8)) == "complete"
 
 
-def test_few_rows_never_accuse_and_never_acquit_wrongly(gaussian: Rows, low_rank: Rows) -> None:
+def test_few_rows_are_judged_by_what_so_few_rows_can_show(gaussian: Rows, low_rank: Rows) -> None:
     n, d = 64, 1024
-    spread = judge(panel_of(gaussian(n, d)))
-    assert spread.kind == "not decidable"
-    assert "n = 64 rows cannot certify rank in 1024 dimensions" in spread.why
-    assert "at least 5120 would" in spread.why
+    assert kind(gaussian(n, d)) == "healthy"
     assert kind(low_rank(n, d, 2)) == "dimensional"  # rows enough to have shown 60 directions, they show 2
-    assert kind(gaussian(200, d)) == "healthy"  # a rank is biased low, so a high one is certain
+    assert kind(gaussian(200, d)) == "healthy"
     assert kind(gaussian(31, 4)) == "not decidable"
     assert kind(torch.ones(1, 4)) == "not decidable"
 
@@ -88,12 +85,13 @@ def test_a_falling_rank_is_named_before_it_is_low(gaussian: Rows) -> None:
     history = [
         panel_of(gaussian(1000, d)[:, :k] @ torch.eye(k, d, dtype=torch.float64)) for k in (64, 60, 50)
     ]
-    now = panel_of(gaussian(1000, d)[:, :8] @ torch.eye(8, d, dtype=torch.float64))
+    now = panel_of(gaussian(1000, d)[:, :13] @ torch.eye(13, d, dtype=torch.float64))
     assert judge(now).kind == "healthy"
     assert judge(history[2], history[:2]).kind == "healthy"
     fallen = judge(now, history)
+    assert known(fallen.probability) > known(judge(now).probability)
     assert fallen.kind == "dimensional"
-    assert "fell 87%" in fallen.why
+    assert "below its best" in fallen.why
     assert judge(now, history, Thresholds(erank_fall=0.9)).kind == "healthy"
 
 
@@ -133,12 +131,13 @@ def test_the_evidence_holds_every_measure_beside_its_null(low_rank: Rows) -> Non
     rank = evidence["rankme_unit"]
     assert rank.value == pytest.approx(4, rel=0.02)
     assert rank.null == pytest.approx(64, rel=0.05)
-    assert rank.threshold == pytest.approx(6.4)
+    assert 6 < known(rank.threshold) < 12
     assert rank.trend == pytest.approx(4 / 32 - 1, rel=0.03)
-    assert rank.says == "below its threshold; 87% below its best before"
+    assert rank.says.startswith("below the border; decays as k^-4")
+    assert rank.says.endswith("87% below its best before")
     assert evidence["auc"].threshold is None
     assert verdict.collapsed
-    assert str(verdict).startswith("projector: dimensional collapse: RankMe of unit rows is 4.")
+    assert str(verdict).startswith("projector: dimensional collapse: 4.")
     assert "\n" not in str(verdict)
     assert json.loads(json.dumps(verdict.as_dict()))["evidence"][0]["metric"] == "level"
 
@@ -147,9 +146,10 @@ def test_every_threshold_is_a_knob(gaussian: Rows) -> None:
     z = gaussian(500, 32)
     assert kind(z, thresholds=Thresholds(level=2.0)) == "complete"
     assert kind(z, thresholds=Thresholds(centred_share=1.5)) == "complete"
-    assert kind(z, thresholds=Thresholds(rank_share=1.5)) == "dimensional"
-    assert kind(z, thresholds=Thresholds(participation_share=1.5)) == "dimensional"
-    assert kind(z, thresholds=Thresholds(fewest_directions=40)) == "dimensional"
+    assert kind(z, thresholds=Thresholds(decay=0.0)) == "dimensional"
+    points = gaussian(20, 32)[torch.arange(500) % 20]
+    assert kind(points) == "cluster"
+    assert kind(points, thresholds=Thresholds(jump=20.0)) == "healthy"
     assert kind(z, thresholds=Thresholds(fewest_rows=501)) == "not decidable"
     with pytest.raises(UsageError, match="level"):
         Thresholds(level=float("nan"))
@@ -171,6 +171,8 @@ def test_a_verdict_is_plain_data() -> None:
         "kind": "healthy",
         "tap": "z",
         "severity": 0.0,
+        "probability": None,
         "why": "why",
         "evidence": [],
+        "blemishes": [],
     }
