@@ -16,6 +16,18 @@ FEW_VALUES = 256  # values that a coordinate takes: one byte
 TOLD = 0.01  # share of rows or dimensions from which a blemish is told
 FEW_ROWS = 2.0  # rows a direction
 
+ADVICE = {
+    "copies": "look for repeated images; audit each row once to judge the encoder",
+    "outliers": "look at these images: means and covariances see little else",
+    "dead dimensions": "leave them out of what is built on these rows; in training, lower the rate",
+    "twin dimensions": "the head is wider than it need be, or was concatenated",
+    "one-sided": "they come from a ReLU or have a large mean: centre before comparing directions",
+    "quantised": "small differences between rows are lost: embed again in floating point",
+    "bottleneck": "widen that layer; an output as narrow as it says as much",
+    "few rows": "embed more images, or take a narrower layer",
+}
+"""What to do about each blemish."""
+
 
 @dataclass(frozen=True)
 class Blemish:
@@ -137,40 +149,35 @@ def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> 
     """
     found = []
 
-    def add(name: str, value: float, of: float, says: str, advice: str) -> None:
-        found.append(Blemish(name, value, of, says, advice))
+    def add(name: str, value: float, of: float, says: str) -> None:
+        found.append(Blemish(name, value, of, says, ADVICE[name]))
 
     n, copied = facts.n, facts.n - facts.distinct
     if copied >= TOLD * n:
         often = f"; the commonest occurs {facts.most_copies:,} times" if facts.most_copies > 2 else ""
-        says = f"{copied:,} of {n:,} rows are copies of others{often}"
-        add("copies", copied, n, says, "look for repeated images; audit each row once to judge the encoder")
+        add("copies", copied, n, f"{copied:,} of {n:,} rows are copies of others{often}")
     if facts.outliers:
-        rows = "1 row, left out here, lies" if facts.outliers == 1 else f"{facts.outliers:,} rows, left out here, lie"
+        rows = "1 row lies" if facts.outliers == 1 else f"{facts.outliers:,} rows lie"
         far = f"up to {facts.farthest:.3g} times as far out as the median row"
-        says = f"{rows} {far if facts.farthest else 'away from the one point that most others are'}"
-        add("outliers", facts.outliers, n, says, "look at these images; a mean or covariance sees little else")
+        far = far if facts.farthest else "away from the one point of all others"
+        add("outliers", facts.outliers, n, f"{rows} {far}; left out here")
     if facts.dead:
-        says = f"{facts.dead:,} of {d:,} dimensions are constant"
-        add("dead dimensions", facts.dead, d, says, "leave them out of what is built on these rows; in training, "
-            "lower the rate or look for dead ReLUs")  # fmt: skip
+        add("dead dimensions", facts.dead, d, f"{facts.dead:,} of {d:,} dimensions are constant")
     if facts.twins >= TOLD * d:
-        says = f"{facts.twins:,} of {d:,} dimensions repeat another one"
-        add("twin dimensions", facts.twins, d, says, "the head is wider than it need be, or was pieced together")
+        add("twin dimensions", facts.twins, d, f"{facts.twins:,} of {d:,} dimensions repeat another one")
     live = d - facts.dead
     if live > 1 and facts.one_sided >= 0.5 * live:
         says = f"{facts.one_sided:,} of {live:,} dimensions never change sign"
-        add("one-sided", facts.one_sided, live, says, "they come from a ReLU or have a large mean: centre before "
-            "comparing directions")  # fmt: skip
+        add("one-sided", facts.one_sided, live, says)
     if facts.values:
-        says = f"a coordinate takes {facts.values} values"
-        add("quantised", facts.values, FEW_VALUES, says, "rows are quantised: small differences between them are "
-            "lost")  # fmt: skip
+        add("quantised", facts.values, FEW_VALUES, f"a coordinate takes {facts.values} values")
     if narrowest is not None and narrowest < d:
-        says = f"a layer before these rows is {narrowest:,} wide: they span at most {narrowest:,} of {d:,} directions"
-        add("bottleneck", narrowest, d, says, f"an output of {narrowest:,} dimensions says as much, or widen that "
-            "layer")  # fmt: skip
+        says = (
+            f"a layer before these rows is {narrowest:,} wide: {narrowest:,} of {d:,} directions are possible"
+        )
+        add("bottleneck", narrowest, d, says)
     if n < FEW_ROWS * possible:
-        says = f"{n:,} rows for {possible:,} directions: ranks are estimates"
-        add("few rows", n, FEW_ROWS * possible, says, f"{round(5 * possible):,} rows would show them all")
+        enough = round(5 * possible)
+        says = f"{n:,} rows for {possible:,} directions: ranks are estimates; {enough:,} would show all"
+        add("few rows", n, FEW_ROWS * possible, says)
     return tuple(found)

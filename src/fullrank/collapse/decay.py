@@ -2,8 +2,8 @@
 
 Several measures see different ends of a spectrum: the participation ratio its head, effective ranks its body,
 the share of directions above noise its tail. Each is turned into the exponent a of the covariance eigenvalues
-`k^-a` that would read the same for as many rows and directions, so values of any n and d compare, and few rows
-are no excuse. Their weighted mean is held against one border.
+`k^-a` that would read the same for as many rows and directions, so values of any n and d compare, and
+few rows are no excuse. Their weighted mean is held against one border.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
         >>> steep = decay_of({"erank_centred": 5.0, "participation_ratio": 1.2}, n=10_000, possible=128)
         >>> flat = decay_of({"erank_centred": 100.0, "participation_ratio": 60.0}, n=10_000, possible=128)
         >>> round(steep.mean, 1), round(flat.mean, 1)
-        (3.9, 0.9)
+        (3.8, 0.7)
     """
     if possible < 2:
         return None
@@ -111,11 +111,14 @@ def reading(measure: str, a: float, n: int, possible: int) -> float:
 @lru_cache(maxsize=64)
 def readings(measure: str, n: int, possible: int) -> np.ndarray:
     """What n rows of each power law read; 0 rows: what its covariance does."""
-    function = {"effective_rank": effective_rank, "participation_ratio": participation_ratio}[measure]
-    power = 1 if measure == "effective_rank" else 2
-    found = [function(values**power) for values in _spectra(n, possible)]
-    falling = np.minimum.accumulate(np.array(found, dtype=float))
-    return np.maximum(falling - 1e-9 * np.arange(len(falling)), 1.0)
+    spectra = _spectra(n, possible)
+    if measure == "effective_rank":
+        found = [effective_rank(values) for values in spectra]
+    else:
+        found = [participation_ratio(values**2) for values in spectra]
+    falling: np.ndarray = np.minimum.accumulate(np.array(found, dtype=float))
+    strictly: np.ndarray = np.maximum(falling - 1e-9 * np.arange(len(falling)), 1.0)
+    return strictly
 
 
 @lru_cache(maxsize=8)

@@ -209,12 +209,10 @@ class Copies:
     def _join(self, keys: Tensor, counts: Tensor) -> None:
         both = torch.cat([self._keys, keys])
         self._keys, place = torch.unique(both, return_inverse=True)
-        self._counts = torch.zeros_like(self._keys).index_add_(
-            0, place, torch.cat([self._counts, counts])
-        )
+        self._counts = torch.zeros_like(self._keys).index_add_(0, place, torch.cat([self._counts, counts]))
 
     def _thin(self) -> None:
-        """Keep the rows of the smaller half of all hashes, and of the half of these, while there are too many."""
+        """Keep the smaller half of all hashes, and of that the half, while there are too many."""
         while True:
             if self._share < 1.0:
                 kept = self._keys < _SIGN + int(self._share * 2.0**64)

@@ -155,7 +155,8 @@ class EmbeddingStatistics:
 
     def _distance(self, z: Tensor) -> Tensor:
         assert self._middle is not None
-        return torch.linalg.vector_norm(z.double() - self._middle.to(z.device), dim=1).cpu()
+        distance: Tensor = torch.linalg.vector_norm(z.double() - self._middle.to(z.device), dim=1)
+        return distance.cpu()
 
     def _gather(self, outliers: int, farthest: float) -> tuple[int, float]:
         """Become the statistics of the union of all processes' rows."""

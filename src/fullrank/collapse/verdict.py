@@ -62,6 +62,7 @@ class Verdict:
             measure is, 1 where nothing is left.
         probability: of a collapse, in [0, 1]; None where nothing could be decided.
         blemishes: what is odd about the rows whatever the verdict is.
+        phase: of a collapse in a run, see `with_phase`.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class Verdict:
     severity: float = 0.0
     probability: float | None = None
     blemishes: tuple[Blemish, ...] = ()
+    phase: Literal["", "transient", "lasting"] = ""
 
     @property
     def collapsed(self) -> bool:
@@ -85,6 +87,7 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: kind, severity, probability, tap, why, evidence and blemishes."""
         own = {name: getattr(self, name) for name in ("kind", "severity", "probability", "tap", "why")}
+        own |= {"phase": self.phase} if self.phase else {}
         evidence = [asdict(item) for item in self.evidence]
         return own | {"evidence": evidence, "blemishes": [asdict(item) for item in self.blemishes]}
 
@@ -232,7 +235,9 @@ def _complete(case: _Case) -> Sequence[_Finding]:
     if panel.facts is not None:
         share = panel.facts.copied_share
         why = f"{share:.0%} of the rows are one and the same"
-        found.append(_Finding("complete", beyond(share, thresholds.copies, thresholds.copies_width), why, share))
+        found.append(
+            _Finding("complete", beyond(share, thresholds.copies, thresholds.copies_width), why, share)
+        )
     return found
 
 
@@ -250,7 +255,11 @@ def _cluster(case: _Case) -> Sequence[_Finding]:
         # one tight cluster beside scattered rows; a cloud with heavy tails is not as tight
         if within >= thresholds.point_share:
             return ()
-        return (_Finding("complete", probability, "most rows are nearly one point, far from the others", severity),)
+        return (
+            _Finding(
+                "complete", probability, "most rows are nearly one point, far from the others", severity
+            ),
+        )
     if within < thresholds.point_share and count <= thresholds.most_points:
         return (_Finding("cluster", probability, f"the rows are {count:.0f} points: {left}", severity),)
     why = f"the rows lie in {count:.0f} tight clusters: {left}"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.phase import with_phase
 from fullrank.errors import UsageError
 
 Taps = Callable[[Any, Any], Mapping[str, Tensor]]
@@ -41,7 +42,7 @@ class Watch:
     Args:
         monitor: where thresholds and sample sizes are set; None takes the defaults.
         on_collapse: `warn` prints, `stop` ends the training.
-        patience: collapsed reports in a row before it stops.
+        patience: collapsed reports in a row, those of a passing phase not counted, before it stops.
     """
 
     def __init__(self, monitor: CollapseMonitor | None, on_collapse: OnCollapse, patience: int) -> None:
@@ -49,10 +50,15 @@ class Watch:
             raise UsageError("on_collapse is 'warn' or 'stop', and patience at least 1")
         self.monitor = monitor or CollapseMonitor()
         self.stops, self.patience, self.in_a_row = on_collapse == "stop", patience, 0
+        self.panels = 0
+        self.before: float | None = None
 
-    def spent(self, report: Report, shown: bool) -> bool:
-        """Whether the training is to stop after this report."""
+    def spent(self, report: Report, shown: bool, progress: float | None = None) -> bool:
+        """Whether the training, of which this share is done, is to stop after this report."""
+        self.panels += 1
+        verdict = with_phase(report.verdict, self.panels, progress, before=self.before)
+        self.before = verdict.probability
         if shown:
-            print(report.verdict)
-        self.in_a_row = self.in_a_row + 1 if report.verdict.collapsed else 0
+            print(verdict)
+        self.in_a_row = self.in_a_row + 1 if verdict.collapsed and verdict.phase != "transient" else 0
         return self.stops and self.in_a_row >= self.patience

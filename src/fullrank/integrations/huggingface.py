@@ -61,7 +61,8 @@ def trainer_callback(
                 model.train(was_training)
             self.report = watch.monitor.close()
             state.log_history.append({"step": state.global_step, "epoch": state.epoch, **logged(self.report)})
-            if watch.spent(self.report, shown=state.is_world_process_zero):
+            progress = state.global_step / state.max_steps if state.max_steps > 0 else None
+            if watch.spent(self.report, state.is_world_process_zero, progress):
                 control.should_training_stop = True
             return control
 

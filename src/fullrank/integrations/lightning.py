@@ -54,7 +54,9 @@ def lightning_callback(
             if trainer.sanity_checking:
                 return
             pl_module.log_dict(logged(self.report))
-            if watch.spent(self.report, shown=trainer.is_global_zero):
+            epochs = trainer.max_epochs or 0  # -1 where the training has no end
+            progress = (trainer.current_epoch + 1) / epochs if epochs > 0 else None
+            if watch.spent(self.report, trainer.is_global_zero, progress):
                 trainer.should_stop = True
 
     return CollapseCallback()

@@ -213,6 +213,8 @@ class Method(nn.Module, ABC):
     """Whether the backbone must have tokens (patches, positions) besides its pooled features."""
     two_branches: ClassVar[bool] = False
     """Whether views have roles: source branch (with gradient) or target branch."""
+    dip: ClassVar[float] = 0.05
+    """Share of a training within which the rank usually dips: a collapse then is a passing one at first."""
     small_image_defaults: ClassVar[Mapping[str, Any]] = {}
     """Training options that suit the method where the user and the recipe say nothing."""
     large_image_defaults: ClassVar[Mapping[str, Any]] = {}

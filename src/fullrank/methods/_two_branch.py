@@ -219,6 +219,7 @@ class MomentumMethod(TwoBranchMethod):
     references have it. Taps: those of `TwoBranchMethod`, and target.
     """
 
+    dip = 0.15
     config: MomentumConfig
     target: nn.ModuleDict
 

@@ -24,9 +24,11 @@ from fullrank.training.setup import Setup
 class TrainState:
     """State of a run besides weights, optimiser and monitor.
 
-    `loss_sum` is of the `loss_count` batches of this epoch so far, and stays on the device until it is read;
-    `collapsed_in_a_row` counts panels up to the last one, whose record is `last`; `ended` says why the run is
-    over; `rate_factor` multiplies the learning rate, below 1 after a rollback.
+    `loss_sum` is of the `loss_count` batches of this epoch so far, and stays on the device until it is read.
+    Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
+    that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
+    `best_worth` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
+    multiplies the learning rate, below 1 after a rollback.
     """
 
     step: int = 0
@@ -34,6 +36,10 @@ class TrainState:
     loss_sum: float | Tensor = 0.0
     loss_count: int = 0
     collapsed_in_a_row: int = 0
+    collapsed_since: int = 0
+    panels: int = 0
+    best_worth: float | None = None
+    probability: float | None = None
     last: EpochRecord | None = None
     ended: str = ""
     rate_factor: float = 1.0

@@ -90,7 +90,8 @@ class TrainConfig:
         keep_every: epochs between encoders that are kept in encoders/, for `fullrank evaluate all`; 0: none.
         on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
             healthy checkpoint, and on from there at a tenth of the rate; then as stop).
-        patience: panels in a row that must say collapsed before on_collapse acts.
+        patience: panels in a row that must say collapsed, and not in passing, before on_collapse acts.
+        patience_steps: steps that these panels must span; 0: none.
         checkpoint_every: steps between checkpoints besides those at each epoch's end; 0: none.
         log: further logs: tensorboard, wandb, trackio.
         download: fetch a named data set that is not there.
@@ -155,6 +156,7 @@ class TrainConfig:
     keep_every: int = 0
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     patience: int = 2
+    patience_steps: int = 0
     checkpoint_every: int = 0
     log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     download: bool = False
@@ -206,7 +208,8 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(
         ("limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr", "clip_grad",
          "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
-         "checkpoint_every", "seed", "steps_per_epoch", "switch_epoch", "predictor_warmup_steps"),
+         "checkpoint_every", "patience_steps", "seed", "steps_per_epoch", "switch_epoch",
+         "predictor_warmup_steps"),
         (_not_negative, "must not be negative or infinite"),
     ),
     "data": (str.strip, "is a folder or a name"),

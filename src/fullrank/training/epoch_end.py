@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.phase import with_phase
 from fullrank.errors import FullrankError, UsageError
+from fullrank.methods import METHODS
 from fullrank.training.checkpoint import Checkpoints, TrainState
 from fullrank.training.held_out import HeldOutEvaluator
 from fullrank.training.online_probe import OnlineProbe
@@ -95,16 +97,31 @@ class EpochEvaluator:
         except BaseException:
             self.writer.release(None)
             raise
+        worth = _worth(pending.record)
+        report = self._with_phase(report, pending.record["epoch"], state, worth)
         record = EpochRecord.from_dict({**report.as_dict(), **pending.record})
         for each in (state, pending.state) if pending.state else (state,):
             each.last = record
-            each.collapsed_in_a_row = each.collapsed_in_a_row + 1 if report.verdict.collapsed else 0
+            _count(each, report, record.step, worth, trained=pending.record["loss"] is not None)
         if self.writer.first:
             self.run.write_spectra(record.epoch, _spectra(report))
         size = self.writer.release(replace(record, time={"elapsed": self.writer.elapsed(), **state.seconds}))
         if pending.state and self._thread:
             self._finish_writing()
             self._writing = self._thread.submit(self.checkpoints.write, pending.weights, pending.state, size)
+
+    def _with_phase(self, report: Report, epoch: int, state: TrainState, worth: float | None) -> Report:
+        """The report with the phase of its verdict, from what the run was before."""
+        verdict = with_phase(
+            report.verdict,
+            state.panels + 1,
+            epoch / self.s.config.epochs,
+            METHODS[self.s.config.method].dip,
+            worth,
+            state.best_worth,
+            state.probability,
+        )
+        return replace(report, verdict=verdict)
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint; after an evaluation, once that is finished."""
@@ -135,6 +152,27 @@ class EpochEvaluator:
         if self._writing:
             self._writing.result()
             self._writing = None
+
+
+def _worth(record: Mapping[str, Any]) -> float | None:
+    """Accuracy of k-NN, or of the online probe where that was not due."""
+    measured = record.get("knn") or record.get("probe") or {}
+    found: float | None = measured.get("top1")
+    return found
+
+
+def _count(state: TrainState, report: Report, step: int, worth: float | None, trained: bool) -> None:
+    """Take a report into what a run knows of its past."""
+    if not trained:
+        return
+    lasting = report.verdict.collapsed and report.verdict.phase != "transient"
+    if lasting and not state.collapsed_in_a_row:
+        state.collapsed_since = step
+    state.collapsed_in_a_row = state.collapsed_in_a_row + 1 if lasting else 0
+    state.panels += 1
+    state.probability = report.verdict.probability
+    if worth is not None:
+        state.best_worth = max(worth, state.best_worth or 0.0)
 
 
 def _thread(s: Setup) -> ThreadPoolExecutor | None:

@@ -130,8 +130,7 @@ class Loop:
                 total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
                 self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
             state.loss_sum, state.loss_count = 0.0, 0
-            collapsed = config.on_collapse != "warn" and state.collapsed_in_a_row >= config.patience
-            if collapsed and not self._rolled_back():
+            if self._collapsed() and not self._rolled_back():
                 return "collapsed"
             self.evaluator.save(state)
         return "finished"
@@ -253,6 +252,12 @@ class Loop:
         )
         self.writer.write(record)
         self._images, self._logged = 0, self.writer.elapsed()
+
+    def _collapsed(self) -> bool:
+        """Whether the run has been collapsed for as long as `on_collapse` waits."""
+        state, config = self.state, self.config
+        waited = state.step - state.collapsed_since >= config.patience_steps
+        return config.on_collapse != "warn" and state.collapsed_in_a_row >= config.patience and waited
 
     def _rolled_back(self) -> bool:
         """Go back to the last healthy checkpoint, once, at a tenth of the rate."""

@@ -24,7 +24,9 @@ SKETCH = 64  # wider rows are projected to this many random directions, which ke
 LEAST_SIZE = 3  # rows of a cluster: pairs may be two views of an image
 JUMP = 0.75  # natural logarithm; lines reach 0.5, clusters whose spread is a quarter of the centres' 1.0
 MOST_OF_ALL = 0.95  # of all rows, that one cluster may hold
-LEAST_COVERED = 0.65  # of the rows around which there is such a jump; a line has 0.37, three rows a cluster 0.8
+LEAST_COVERED = (
+    0.65  # of the rows around which there is such a jump; a line has 0.37, three rows a cluster 0.8
+)
 SAME = 1e-6  # of the spread of all rows: nearer ones are copies, for so much is lost in single precision
 
 _linked_metric = partial(
@@ -140,7 +142,9 @@ def project(rows: Tensor, generator: torch.Generator) -> Tensor:
     d = rows.shape[1]
     if d <= SKETCH:
         return rows
-    return rows @ torch.randn(d, SKETCH, generator=generator, dtype=rows.dtype) / SKETCH**0.5
+    directions = torch.randn(d, SKETCH, generator=generator, dtype=rows.dtype)
+    projected: Tensor = rows @ directions / SKETCH**0.5
+    return projected
 
 
 def _largest_jumps(distances: Tensor) -> tuple[Tensor, Tensor]:

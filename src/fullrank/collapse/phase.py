@@ -1,0 +1,58 @@
+"""Phase of a collapse: whether runs like this one leave it by themselves.
+
+Ranks dip in the first epochs of most methods and for longer under a momentum target; they also fall while a
+representation gains what it is for. Such a collapse is named, but no run is stopped for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fullrank.collapse.verdict import Verdict
+
+EARLY_PANELS = 2  # after which the first dip of SimSiam on the generated shapes is over
+LATEST = 0.2  # of a training; what is collapsed after that is not early any more
+GAIN = 0.005  # of accuracy, above the best before, that is no accident
+RECOVERS = 0.05  # that the probability of a collapse must fall by in a panel
+
+
+def with_phase(
+    verdict: Verdict,
+    panels: int,
+    progress: float | None = None,
+    dip: float = 0.0,
+    worth: float | None = None,
+    best_worth: float | None = None,
+    before: float | None = None,
+) -> Verdict:
+    """The verdict with its phase: `transient` where there is a reason to wait, else `lasting`.
+
+    Args:
+        verdict: of the latest panel; one that names no collapse has no phase.
+        panels: of the trained network so far, this one included.
+        progress: share of the training done; None where no end is known.
+        dip: share of the training within which the method's ranks usually dip.
+        worth: accuracy of k-NN or an online probe now, in [0, 1].
+        best_worth: the best before.
+        before: probability of a collapse at the panel before.
+
+    Example:
+        >>> collapsed = Verdict("dimensional", "projector", "3 of 128 directions", probability=0.9)
+        >>> with_phase(collapsed, panels=1, progress=0.01).phase, with_phase(collapsed, panels=50).phase
+        ('transient', 'lasting')
+        >>> print(with_phase(collapsed, panels=50, worth=0.7, best_worth=0.6))
+        projector: dimensional collapse: 3 of 128 directions; transient: accuracy rises to 0.700
+    """
+    if not verdict.collapsed:
+        return verdict
+    why = ""
+    early = panels <= EARLY_PANELS or (progress is not None and progress <= dip)
+    if early and (progress is None or progress <= LATEST):
+        why = "ranks dip in the first epochs"
+    elif worth is not None and best_worth is not None and worth > best_worth + GAIN:
+        why = f"accuracy rises to {worth:.3f}"
+    elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
+        why = f"less probable than at the panel before ({before:.0%})"
+    if not why:
+        return replace(verdict, phase="lasting")
+    return replace(verdict, phase="transient", why=f"{verdict.why}; transient: {why}")

@@ -1,0 +1,49 @@
+"""A collapse that runs leave by themselves is named, and called a passing phase."""
+
+from __future__ import annotations
+
+import pytest
+
+from fullrank.collapse.phase import with_phase
+from fullrank.collapse.verdict import Verdict
+
+COLLAPSED = Verdict("dimensional", "projector", "3 directions", probability=0.9)
+
+
+def test_what_has_not_collapsed_has_no_phase() -> None:
+    assert with_phase(Verdict("healthy", "z", "why", probability=0.1), 1, 0.01).phase == ""
+
+
+@pytest.mark.parametrize(
+    ("panels", "progress", "dip", "phase"),
+    [
+        (1, 0.05, 0.0, "transient"),
+        (2, 0.10, 0.0, "transient"),
+        (3, 0.15, 0.0, "lasting"),
+        (3, 0.15, 0.15, "transient"),  # a momentum target dips for longer
+        (1, 0.50, 0.0, "lasting"),  # half of a training of two epochs
+        (9, 0.50, 0.9, "lasting"),
+        (2, None, 0.0, "transient"),
+        (3, None, 0.0, "lasting"),
+    ],
+)
+def test_the_first_epochs_are_no_reason_to_stop(
+    panels: int, progress: float | None, dip: float, phase: str
+) -> None:
+    assert with_phase(COLLAPSED, panels, progress, dip).phase == phase
+
+
+@pytest.mark.parametrize(
+    ("worth", "best", "phase"), [(0.7, 0.6, "transient"), (0.602, 0.6, "lasting"), (0.5, 0.6, "lasting")]
+)
+def test_a_rank_that_falls_while_accuracy_rises_is_passing(worth: float, best: float, phase: str) -> None:
+    assert with_phase(COLLAPSED, 50, 0.9, worth=worth, best_worth=best).phase == phase
+
+
+def test_a_collapse_that_is_being_left_is_passing() -> None:
+    assert with_phase(COLLAPSED, 50, 0.9, before=0.99).phase == "transient"
+    assert with_phase(COLLAPSED, 50, 0.9, before=0.91).phase == "lasting"
+
+
+def test_the_reason_is_said() -> None:
+    assert with_phase(COLLAPSED, 1, 0.05).why == "3 directions; transient: ranks dip in the first epochs"
