@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from fullrank.cli import main
-from fullrank.features import shard_writer
-from fullrank.features.shard_writer import StoreWriter
+from fullrank.features import writing
+from fullrank.features.writing import StoreWriter
 
 
 def doomed(words: list[str], batches: int) -> None:
     """Runs the command and kills the process with a batch half written."""
     torch.set_num_threads(1)
-    shard_writer.RECORD_SECONDS = 0.0
+    writing.RECORD_SECONDS = 0.0
     add, seen = StoreWriter.add, 0
 
     def added(self: StoreWriter, rows: Any, indices: Tensor, labels: Tensor | None, images: int) -> None:

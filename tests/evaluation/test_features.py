@@ -12,7 +12,7 @@ from torch import nn
 
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.labelled import Features, _batch_statistics, open_features
-from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.writing import StoreWriter
 from fullrank.options import EvaluateOptions
 
 SMALL, WIDTH = "timm:test_resnet", 96

@@ -11,7 +11,7 @@ import torch
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.maps import Points, map_features, read_features, write_csv
-from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.writing import StoreWriter
 from fullrank.figures.matplotlib import plot
 from fullrank.report.feature_map import interactive_map, map_figure, write_maps
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.features import shard_writer
+from fullrank.features import writing
 from fullrank.features.embeddings import open_embeddings
-from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import LAYOUTS, Stored, is_stored, open_stored
+from fullrank.features.writing import StoreWriter
 
 N = 5003
 GENERATOR = torch.Generator().manual_seed(0)
@@ -126,7 +126,7 @@ def test_without_labels_there_are_none(tmp_path: Path) -> None:
 def test_a_part_that_was_cut_at_any_byte_goes_on_to_the_same_file(
     cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_writer, "RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(writing, "RECORD_SECONDS", 0.0)
     write(tmp_path / "whole")
     folder = tmp_path / "F"
     write(folder, stop=2500)

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from fullrank.methods.dino import dino_loss, teacher_temperature
 from fullrank.methods.swav import swav_loss
-from fullrank.networks.prototypes import Prototypes
-from fullrank.networks.soft_targets import move_centre, sinkhorn
+from fullrank.networks.soft_targets import Prototypes, move_centre, sinkhorn
 from golden.harness import Case, answers, comparer
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import STL10
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.images import parquet
+from fullrank.images import folders
 from fullrank.images.named import DATA
 from fullrank.images.opening import open_data
 from fullrank.images.sources import IMAGENET_MEAN, LazySource, MemorySource
@@ -267,7 +267,7 @@ def test_parquet_with_corrupt_rows(tmp_path: Path) -> None:
 
 
 def test_large_parquet_is_mapped_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "READ_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(folders, "READ_AT_ONCE_BYTES", 0)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     write_parquet(tmp_path / "set" / "train.parquet", 5)
     data = open_data(str(tmp_path / "set"), memory_limit_bytes=0)

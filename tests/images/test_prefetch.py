@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fullrank.images.prefetch import Batch, prefetch
+from fullrank.images.loader import Batch, prefetch
 
 META = torch.device("meta")
 

@@ -11,10 +11,9 @@ import pytest
 from fullrank.jobs.job import Job
 from fullrank.labs import LABS
 from fullrank.labs._common.results import Result, Results
+from fullrank.labs.eigenmodes import matrix, toys
 from fullrank.labs.eigenmodes.deep import half_times
 from fullrank.labs.eigenmodes.lab import Eigenmodes
-from fullrank.labs.eigenmodes.lab import matrix as matrix
-from fullrank.labs.eigenmodes.lab import toys as toys
 from fullrank.labs.eigenmodes.toy_networks import convergence, figure_panels, simulate
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "eigenmodes.ipynb"

@@ -23,7 +23,7 @@ from fullrank.jobs.job import Job
 from fullrank.jobs.live import LiveJobs
 from fullrank.jobs.once import jobs_at_once, run_once
 from fullrank.labs import LABS
-from fullrank.labs._common.claims import above, holds, spread
+from fullrank.labs._common.findings import above, holds, spread
 from fullrank.labs._common.lab import plan_jobs
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Result, Results, finished

@@ -16,7 +16,7 @@ from fullrank.labs._common.lab import plan_jobs
 from fullrank.labs._common.results import Result, finished
 from fullrank.labs.rank_difference.branches import along, branches, rank, spectral_filter
 from fullrank.labs.rank_difference.lab import FILTERS, RankDifference
-from fullrank.networks.spectral_filter import filter_rows, right_singular
+from fullrank.networks.correlation import filter_rows, right_singular
 
 LAPTOP, PAPER, TINY = (RankDifference.presets[name] for name in ("laptop", "paper", "tiny"))
 

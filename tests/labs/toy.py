@@ -13,8 +13,7 @@ from fullrank.errors import DataError
 from fullrank.figures import Dots, Heat, Lines, Series, Table
 from fullrank.jobs.job import Job, Settings
 from fullrank.jobs.once import run_once
-from fullrank.labs._common.claims import above
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Findings, above
 from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fullrank.errors import UsageError
 from fullrank.methods import negative_cosine
 from fullrank.methods.nnsiam import NNSiam, nearest
-from fullrank.networks.queue import Queue
+from fullrank.networks.momentum import Queue
 from methods.shrunk import method, views
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fullrank.errors import FullrankError, UsageError
 from fullrank.methods import build_method, negative_cosine, regression_loss
 from fullrank.methods._spectral import FilterConfig, filtered_pair
-from fullrank.networks.spectral_filter import filter_rows, gain, right_singular
+from fullrank.networks.correlation import filter_rows, gain, right_singular
 from methods.shrunk import method, views
 
 SHAPES = [(24, 6), (6, 24), (8, 8)]

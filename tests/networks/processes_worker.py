@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from fullrank.networks.codes import log_mean_of_codes
+from fullrank.networks.momentum import Queue
 from fullrank.networks.processes import (
+    CpuSyncBatchNorm,
     from_first_process,
     gather_rows,
     mean_over_processes,
@@ -17,8 +19,6 @@ from fullrank.networks.processes import (
     sum_over_processes,
     world,
 )
-from fullrank.networks.queue import Queue
-from fullrank.networks.sync_bn import CpuSyncBatchNorm
 
 
 def functions_of_the_global_batch(x: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, build_backbone, default_backbone
 from fullrank.networks.heads import mlp
 from fullrank.networks.momentum import cosine_tau
-from fullrank.networks.sync_bn import synchronise_batch_norm
+from fullrank.networks.processes import synchronise_batch_norm
 
 
 @pytest.mark.parametrize("name", list(OWN_BACKBONES))

@@ -14,8 +14,8 @@ import torch
 import fullrank
 from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.features.shard_writer import StoreWriter
 from fullrank.features.store import LAYOUTS
+from fullrank.features.writing import StoreWriter
 from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView

@@ -21,7 +21,7 @@ from fullrank.encoders.opening import open_encoder
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.result import EvaluationResult, result_folder
 from fullrank.features.extraction import embed_images
-from fullrank.features.shard_writer import StoreWriter
+from fullrank.features.writing import StoreWriter
 from fullrank.options import CompareOptions
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fullrank.collapse import CollapseMonitor
 from fullrank.methods import METHODS, StepInfo, build_method
-from fullrank.networks.sync_bn import synchronise_batch_norm
+from fullrank.networks.processes import synchronise_batch_norm
 from methods.shrunk import shrunk
 
 

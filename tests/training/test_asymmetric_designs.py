@@ -15,7 +15,7 @@ from torch import nn
 
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS
-from fullrank.networks.sync_bn import CpuSyncBatchNorm
+from fullrank.networks.processes import CpuSyncBatchNorm
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
 from fullrank.training.setup import _synchronise, launch_fabric, prepare, setup

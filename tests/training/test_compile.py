@@ -12,9 +12,9 @@ from torch import nn
 
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method, build_method
-from fullrank.training.compiling import compile_networks
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import train
+from fullrank.training.setup import compile_networks
 
 CPU = torch.device("cpu")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from fullrank.cli.arguments import parse
+from fullrank.cli.arguments import make_console, parse
 from fullrank.errors import UsageError
 
 
@@ -71,10 +70,7 @@ def run(words: Sequence[str]) -> int:
         found |= {name: getattr(fit, name) for name in names}
         print(json.dumps({**found, "points": rows, "warnings": warnings}, indent=2))
         return 0
-    from rich.console import Console
-
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=130, highlight=False)
-    console.print(_table(rows, args.level))
+    make_console(130).print(_table(rows, args.level))
     slopes = " ".join(f"{value:+.4g} {name}" for name, value in list(fit.coefficients.items())[1:])
     print(f"line      {args.accuracy} = {fit.coefficients['intercept']:.4g} {slopes}, {points[0].group}")
     print(f"fit       {fit.labelled} points, R² {_r2(fit.r2)}")

@@ -8,7 +8,7 @@ Each layout is written a block at a time, whatever the size, and opened without 
 
 Example:
     >>> import tempfile, torch
-    >>> from fullrank.features.shard_writer import StoreWriter
+    >>> from fullrank.features.writing import StoreWriter
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     writer = StoreWriter(Path(folder), "train", {"subject": "noise", "taps": ["features"]})
     ...     writer.add({"features": torch.ones(3, 2)}, torch.arange(3), None, images=3)

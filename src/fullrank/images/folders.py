@@ -1,17 +1,22 @@
-"""Folders of image files, and the classes that their sub-folders name."""
+"""Folders of image files, classed by sub-folder, or of parquet as on the Hub."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fullrank.errors import DataError
 from fullrank.images.decoding import IMAGE_SUFFIXES
-from fullrank.images.sources import LazySource
+from fullrank.images.sources import Indices, LazySource
 
+READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
+IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
+LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 """Splits that are held out: the first there is, so that a test split beside it stays unseen."""
 
@@ -102,3 +107,158 @@ def _listed(name: str, paths: list[Path], names: list[str] | None, classes: list
     return LazySource(
         name=name, items=Files(paths), index=np.arange(len(paths)), labels=labels, classes=classes
     )
+
+
+class ParquetRows:
+    """Encoded images in one column of some parquet files, as items of a `LazySource`.
+
+    The column holds bytes, or structs of `bytes` and `path` as `datasets.Image` stores them. DataError says
+    that the files cannot be read.
+    """
+
+    def __init__(self, files: list[Path], column: str) -> None:
+        self.files, self.column = files, column
+        if sum(file.stat().st_size for file in files) <= READ_AT_ONCE_BYTES:
+            self._cells: Any = _read(files, column)
+        else:
+            try:
+                from datasets import Dataset
+            except ImportError as error:
+                raise DataError(
+                    f"{files[0].parent} holds more parquet than is read into memory, which needs datasets: "
+                    f"pip install 'fullrank[hub]'"
+                ) from error
+            paths = [str(file) for file in files]
+            self._cells = Dataset.from_parquet(paths, columns=[column]).data.column(column)
+
+    def __reduce__(self) -> tuple[Callable[..., ParquetRows], tuple[list[Path], str]]:
+        """Pickle the file names only: a worker process reads or maps the files itself."""
+        return ParquetRows, (self.files, self.column)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, i: int) -> bytes | Path:
+        """Encoded image in row `i`, or the path that stands in its place."""
+        cell = self._cells[i].as_py()
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or self.files[0].parent / cell["path"]
+        if not isinstance(cell, bytes | Path):
+            raise OSError("the row holds no image")
+        return cell
+
+    def where(self, i: int) -> str:
+        """Path of image `i`, or file and row, for messages."""
+        return f"{self.files[0] if len(self.files) == 1 else self.files[0].parent} {self.column!r} row {i}"
+
+
+def find_parquet(folder: Path) -> list[Path]:
+    """Find the parquet files in a folder or one folder further down, sorted.
+
+    Example:
+        >>> find_parquet(Path("nowhere"))
+        []
+    """
+    return sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+
+
+def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource | None, list[str]]:
+    """Open parquet files as data; images stay encoded.
+
+    Files whose name, or whose folder's name, begins with `train` are the training set (all others where none
+    does); of `val*` and `test*` the first there is is held out. The image column is the one that the Hub's
+    metadata calls an Image, or that holds structs with `bytes`, or bytes under a usual name; the label
+    column is found by name, or as the only ClassLabel, and may be missing. Strings for labels are numbered
+    in sorted order.
+
+    Returned are the training images, the held-out ones or None, and notes.
+
+    Raises:
+        DataError: a file cannot be read, or no column holds images.
+
+    Example:
+        >>> import pyarrow, pyarrow.parquet, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = pyarrow.table({"image": [b"...", b"..."], "label": ["cat", "dog"]})
+        ...     pyarrow.parquet.write_table(table, Path(folder, "train.parquet"))
+        ...     train, held_out, notes = open_parquet("pets", find_parquet(Path(folder)))
+        >>> len(train), train.labels.tolist(), train.classes, held_out
+        (2, [0, 1], ['cat', 'dog'], None)
+    """
+    splits = {name: [file for file in files if _belongs(file, name)] for name in ("train", *HELD_OUT_NAMES)}
+    train_files = splits.pop("train") or [
+        file for file in files if not any(file in s for s in splits.values())
+    ]
+    held_files = next((found for found in splits.values() if found), [])
+    if not train_files:  # nothing but a test or val file: that is what there is
+        train_files, held_files = held_files, []
+
+    schema = _schema(train_files[0])
+    image_column, label_column, classes = _columns(train_files[0], schema)
+
+    def opened(split: str, split_files: list[Path], names: list[str] | None) -> LazySource:
+        items = ParquetRows(split_files, image_column)
+        labels = None
+        if label_column is not None and label_column in _schema(split_files[0]).names:
+            labels, names = _labels(split_files, label_column, names)
+        index = np.arange(len(items))
+        return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
+
+    train = opened("train", train_files, classes)
+    held_out = opened("held out", held_files, train.classes) if held_files else None
+    labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
+    return train, held_out, [f"images are read from column {image_column!r}, {labelled}"]
+
+
+def _belongs(file: Path, split: str) -> bool:
+    return file.name.startswith(split) or file.parent.name == split
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_schema(file)
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        raise DataError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}") from error
+
+
+def _read(files: list[Path], column: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        tables = [pyarrow.parquet.read_table(file, columns=[column]) for file in files]
+        return pyarrow.chunked_array([chunk for table in tables for chunk in table[column].chunks])
+    except (OSError, ValueError, KeyError) as error:
+        where = files[0].parent if len(files) > 1 else files[0]
+        raise DataError(f"{where}: column {column!r} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _columns(file: Path, schema: Any) -> tuple[str, str | None, list[str] | None]:
+    """Find image column, label column and class names, by metadata, type or name."""
+    import pyarrow
+
+    hub = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = hub.get("info", {}).get("features", {})
+    kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
+    structs = {name: {f.name for f in kind} for name, kind in stored.items() if types.is_struct(kind)}
+    images = [name for name in stored if kinds.get(name) == "Image" or "bytes" in structs.get(name, ())]
+    binary = types.is_binary, types.is_large_binary
+    images += [name for name in IMAGE_NAMES if name in stored and any(is_(stored[name]) for is_ in binary)]
+    if not images:
+        raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
+    labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    named = [column for column in LABEL_NAMES if column in schema.names]
+    label = next(iter(named), labelled[0] if len(labelled) == 1 else None)
+    return images[0], label, features.get(label, {}).get("names") if label in kinds else None
+
+
+def _labels(files: list[Path], column: str, classes: list[str] | None) -> tuple[Indices, list[str] | None]:
+    values = _read(files, column).to_pylist()
+    if any(isinstance(value, str) for value in values):
+        classes = classes or sorted({value for value in values if value is not None})
+        number = {name: i for i, name in enumerate(classes)}
+        values = [number.get(value, -1) for value in values]
+    return np.array([-1 if value is None else int(value) for value in values], np.int64), classes

@@ -6,8 +6,7 @@ page, `lab.json` and the figures are the same for all. `docs/add_a_lab.md` shows
 """
 
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, above, holds, spread
 from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Result, Results, joined
 from fullrank.registry import discover

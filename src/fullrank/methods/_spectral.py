@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from fullrank.methods._two_branch import TwoBranchConfig
+from fullrank.networks.correlation import FilterType, filter_rows, right_singular
 from fullrank.networks.processes import gather_rows
-from fullrank.networks.spectral_filter import FilterType, filter_rows, right_singular
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
-from fullrank.networks.prototypes import Prototypes, prototype_scores
-from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen
+from fullrank.networks.soft_targets import Prototypes, cross_entropy, move_centre, prototype_scores, sharpen
 
 
 def dino_loss(

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from fullrank.methods._base import SIMSIAM_SGD, Step, register
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
+from fullrank.networks.momentum import Queue
 from fullrank.networks.precision import in_full_precision
-from fullrank.networks.queue import Queue
 
 
 @torch.no_grad()

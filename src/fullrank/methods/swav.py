@@ -15,8 +15,7 @@ from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows, own_rows
-from fullrank.networks.prototypes import Prototypes, prototype_scores
-from fullrank.networks.soft_targets import cross_entropy, sinkhorn
+from fullrank.networks.soft_targets import Prototypes, cross_entropy, prototype_scores, sinkhorn
 
 
 def swav_loss(

@@ -1,4 +1,4 @@
-"""Sums, means and rows over all processes, with the gradients of one process.
+"""Sums, rows and BatchNorm over all processes, with the gradients of one process.
 
 Distributed wrappers average gradients over processes. A loss that is the same function of the global batch on
 every process therefore needs collectives whose backward pass sums over processes: then the average of all is
@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def world() -> tuple[int, int]:
@@ -92,3 +93,80 @@ def from_first_process(value: Tensor) -> Tensor:
     value = value.clone()
     dist.broadcast(value, src=0)
     return value
+
+
+class CpuSyncBatchNorm(_BatchNorm):
+    """Batch normalisation over all processes, for gloo on CPUs.
+
+    PyTorch's own `SyncBatchNorm`, which needs a GPU, serves there. Every process must hold as many rows.
+
+    Example:
+        >>> CpuSyncBatchNorm(4)(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+    """
+
+    after: tuple[nn.Module, ...] = ()  # dropout and activation, which timm's BatchNormAct2d carries along
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected an input of at least 2 dimensions, got {input.dim()}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [n, c, ...] per channel c over rows, positions and processes."""
+        synchronised = self.training and world()[1] > 1
+        output: Tensor = self._normalise(input) if synchronised else super().forward(input)
+        for after in self.after:
+            output = after(output)
+        return output
+
+    def _normalise(self, input: Tensor) -> Tensor:
+        axes = [0, *range(2, input.dim())]
+        count = input.numel() // input.shape[1] * world()[1]
+        mean = sum_over_processes(input.sum(axes)) / count
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        centred = input - mean.view(shape)
+        variance = sum_over_processes(centred.square().sum(axes)) / count
+        self._track(mean.detach(), variance.detach() * count / max(count - 1, 1))
+        output = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            output = output * self.weight.view(shape) + self.bias.view(shape)
+        return output
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every BatchNorm in `network` by one that is synchronised over processes.
+
+    Args:
+        network: changed in place where it is not itself a BatchNorm; parameters and buffers are kept.
+        device: where it will train; decides between PyTorch's implementation and ours for CPUs.
+
+    Example:
+        >>> type(synchronise_batch_norm(nn.Sequential(nn.BatchNorm1d(3)), torch.device("cpu"))[0]).__name__
+        'CpuSyncBatchNorm'
+    """
+    if device.type != "cpu":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return converted
+    for name, child in network.named_children():
+        setattr(network, name, synchronise_batch_norm(child, device))
+    if not isinstance(network, _BatchNorm) or isinstance(network, CpuSyncBatchNorm):
+        return network
+    ours = CpuSyncBatchNorm(
+        network.num_features, network.eps, network.momentum, network.affine, network.track_running_stats
+    )
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        setattr(ours, name, getattr(network, name))
+    for layer in ("drop", "act"):
+        if hasattr(network, layer):
+            setattr(ours, layer, getattr(network, layer))
+            ours.after = (*ours.after, getattr(network, layer))
+    return ours.train(network.training)

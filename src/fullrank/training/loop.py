@@ -14,7 +14,7 @@ from torch import Tensor
 from fullrank.collapse import CollapseMonitor
 from fullrank.errors import DataError, FullrankError
 from fullrank.images.decoding import fit
-from fullrank.images.prefetch import Batch, prefetch
+from fullrank.images.loader import Batch, prefetch
 from fullrank.images.sources import Data, Source
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fullrank.errors import UsageError
-from fullrank.images.prefetch import Batch
+from fullrank.images.loader import Batch
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
 from fullrank.training.run_dir import RunDir

@@ -1,4 +1,4 @@
-"""Set-up of a run: devices, images, views, method, optimiser."""
+"""Set-up of a run: devices, images, views, method, compilation, optimiser."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
-from fullrank.networks.sync_bn import synchronise_batch_norm
-from fullrank.training.compiling import compile_networks
+from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
@@ -246,3 +245,27 @@ def _on(source: Source, device: torch.device) -> Source:
     if device.type == "cuda" and source.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
         return source
     return source.to(device)
+
+
+def compile_networks(method: Method, device: torch.device, mode: str = "default") -> None:
+    """Run backbone and heads of both branches through `torch.compile`, one by one.
+
+    Views pass one after the other as before, so BatchNorm statistics stay those of a view; parameters, their
+    names and the weights that are saved stay as they are. Numbers agree with those of a run without to
+    rounding, not to the last bit.
+
+    Raises:
+        UsageError: PyTorch cannot compile on this machine.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # whatever a compiler that is missing or broken may say
+        last = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            "--compile needs what PyTorch compiles with, a C++ compiler on a CPU and Triton on a GPU; "
+            f"leave it out, or mend this: {last}"
+        ) from error
+    target = getattr(method, "target", None)
+    for network in (*method.children(), *(target.children() if target is not None else ())):
+        if network is not target and any(True for _ in network.parameters()):
+            network.compile(mode=mode)

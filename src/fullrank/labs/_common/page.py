@@ -20,8 +20,7 @@ from fullrank.figures.style import (
     typographic,
 )
 from fullrank.jobs.job import Settings, slug
-from fullrank.labs._common.claims import RULE, Claim, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import RULE, Chapter, Claim, spread
 from fullrank.labs._common.lab import Lab
 from fullrank.labs._common.results import Results
 from fullrank.report.render import Section, card, data_uri, pairs, plain_json, render, write

@@ -12,8 +12,7 @@ from fullrank.errors import UnknownNameError
 from fullrank.figures import Dots, Lines, Series, Table
 from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
-from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.findings import Findings
+from fullrank.labs._common.findings import Claim, Findings, above, spread
 from fullrank.report.run.reading import Run, read_run
 
 Read = Callable[["Result"], "float | None"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from fullrank.figures import Dots
-from fullrank.labs._common.claims import Claim, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import Chapter, Claim, spread
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import knn_dots, knn_end, rank_share, untrained
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from fullrank.errors import UsageError
 from fullrank.figures import Dots, Table
-from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import Chapter, Claim, holds, spread
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import (
     knn_end,

@@ -10,15 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.claims import spread
-from fullrank.labs._common.findings import Findings
+from fullrank.labs._common.findings import Findings, spread
 from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
 from fullrank.labs._common.selectors import knn_end
-from fullrank.labs.asymmetry import designs as designs
-from fullrank.labs.asymmetry import halves as halves
-from fullrank.labs.asymmetry import measures as measures
-from fullrank.labs.asymmetry import teachers as teachers
+from fullrank.labs.asymmetry import designs, halves, measures, teachers
 
 REGIMES: Mapping[str, Settings] = {
     "A: both trained": {"teacher": "trained"},

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fullrank.figures import Image, Lines, Series
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import Chapter, Claim, above, holds, spread
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import by_index, knn_end, knn_lines, last, level_lines, loss, loss_end
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from fullrank.errors import UsageError
 from fullrank.figures import Lines, Series, Table
-from fullrank.labs._common.claims import Claim, holds
-from fullrank.labs._common.findings import Chapter
+from fullrank.labs._common.findings import Chapter, Claim, holds
 from fullrank.labs._common.forecast import Forecast, Point, fit_points, points_of
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import (

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.claims import Claim, above, spread
-from fullrank.labs._common.findings import Findings
+from fullrank.labs._common.findings import Claim, Findings, above, spread
 from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import auc_end, linear_end

@@ -7,12 +7,11 @@ from itertools import pairwise
 from typing import ClassVar
 
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.findings import Findings
+from fullrank.labs._common.findings import Claim, Findings, holds, spread
 from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Read, Results
 from fullrank.labs._common.selectors import knn_end, last, linear_end
-from fullrank.labs.codes import measures as measures
+from fullrank.labs.codes import measures
 from fullrank.labs.codes.figures import agreement, chapters, corrected, sizes_of
 
 

@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from fullrank.figures import Lines, Series, Table
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, above, holds, spread
 from fullrank.labs._common.results import Read, Result, Results
 from fullrank.labs._common.selectors import (
     by_index,

@@ -9,8 +9,7 @@ import numpy as np
 
 from fullrank.figures import Lines, Series
 from fullrank.jobs.job import Settings
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, above, holds, spread
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.selectors import (
     by_index,

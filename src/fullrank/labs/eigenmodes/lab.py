@@ -10,9 +10,7 @@ from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Lab, read_presets
 from fullrank.labs._common.results import Results, joined
-from fullrank.labs.eigenmodes import deep as deep
-from fullrank.labs.eigenmodes import matrix as matrix
-from fullrank.labs.eigenmodes import toys as toys
+from fullrank.labs.eigenmodes import deep, matrix, toys
 
 
 @LABS.register("eigenmodes")

@@ -12,8 +12,7 @@ from typing import Any
 
 from fullrank.figures import Dots, Table
 from fullrank.jobs.job import Settings
-from fullrank.labs._common.claims import Claim, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, spread
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import knn_dots, knn_end, last
 from fullrank.labs.eigenmodes.deep import without_average

@@ -10,8 +10,7 @@ import numpy as np
 
 from fullrank.figures import Lines, Series
 from fullrank.jobs.job import Job, Settings
-from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, holds, spread
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs.eigenmodes.toy_networks import (
     convergence,

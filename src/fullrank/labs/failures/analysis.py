@@ -8,8 +8,7 @@ from statistics import median
 from typing import Any
 
 from fullrank.figures import Dots, Lines, Table
-from fullrank.labs._common.claims import Claim, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, holds, spread
 from fullrank.labs._common.results import Curve, Result, Results
 from fullrank.labs._common.selectors import along, knn, knn_end, rank_shares, untrained
 

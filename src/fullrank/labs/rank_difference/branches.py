@@ -13,8 +13,8 @@ from fullrank.collapse import effective_rank
 from fullrank.labs._common.results import Result
 from fullrank.labs._common.trained import held_out_taps, reopen
 from fullrank.methods._spectral import filtered_pair
+from fullrank.networks.correlation import gain
 from fullrank.networks.soft_targets import sharpen, sinkhorn
-from fullrank.networks.spectral_filter import gain
 from fullrank.training.setup import Setup
 
 IMAGES = 1024

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fullrank.figures import Dots, Lines, Series, Table
-from fullrank.labs._common.claims import Claim, above, holds, spread
-from fullrank.labs._common.findings import Chapter, Findings
+from fullrank.labs._common.findings import Chapter, Claim, Findings, above, holds, spread
 from fullrank.labs._common.results import Results
 from fullrank.labs._common.selectors import (
     by_index,
