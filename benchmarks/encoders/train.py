@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/encoders/train.py --out DIR [--cifar FOLDER] [--part 0/2]
 
-Every run leaves one file, DIR/<name>.pt: the held-out rows of every tap at several epochs, and what each tap was
-worth there. Runs that are there are passed over, so it can be stopped at any time; parts run beside each other.
-About 13 s a run on one core.
+Every run leaves one file, DIR/<name>.pt: the held-out rows of every tap at several epochs, and what each tap
+was worth there. Runs that are there are passed over, so it can be stopped at any time; parts run beside each
+other. About 13 s a run on one core.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Encoder:
         base = load_recipe(f"shapes/{self.method}").settings
         widths = GRID["widths"][self.seed % len(GRID["widths"])]
         scaled = {
-            key: int(value * widths["heads"]) for key, value in base.get("options", {}).items() if key in HEADS
+            key: int(value * widths["heads"])
+            for key, value in base.get("options", {}).items()
+            if key in HEADS
         }
         of_data = {**GRID["data"][self.data], "data": cifar if self.data == "cifar10" else self.data}
         common = {
@@ -80,8 +82,8 @@ def encoders() -> Iterator[Encoder]:
     found = []
     for data in GRID["data"]:
         for method in METHODS:
-            for seed in range(GRID["healthy_seeds"]):
-                found.append(Encoder(data, method, "as it should be", "healthy", seed, ("healthy",), {}))
+            seeds = range(GRID["healthy_seeds"])
+            found += [Encoder(data, method, "as it should be", "healthy", k, ("healthy",), {}) for k in seeds]
         for group in ("broken", "halfway"):
             for place, (arm, how) in enumerate(GRID[group].items()):
                 changes = {**how.get("settings", {}), "options": how.get("options", {})}
@@ -109,9 +111,9 @@ class Kept:
         """Tap to rows, and labels."""
         rows: dict[str, list[Tensor]] = {}
         seen = []
-        with self.held_out._eval_mode():  # noqa: SLF001
-            for indices, images in self.held_out._chunks(source):  # noqa: SLF001
-                for tap, z in self.held_out._embed(self.loop.s.views.clean(images)).items():  # noqa: SLF001
+        with self.held_out._eval_mode():
+            for indices, images in self.held_out._chunks(source):
+                for tap, z in self.held_out._embed(self.loop.s.views.clean(images)).items():
                     rows.setdefault(tap, []).append(z.clone())
                 seen.append(indices)
         assert source.labels is not None
@@ -124,7 +126,7 @@ class Kept:
         assert self.held_out.bank is not None
         bank, bank_labels = self.embed(self.held_out.bank)
         worth = {
-            tap: {"knn": knn(z, labels, bank[tap], bank_labels), "linear": ridge(z, labels, bank[tap], bank_labels)}
+            tap: {name: score(z, labels, bank[tap], bank_labels) for name, score in SCORES.items()}
             for tap, z in rows.items()
             if tap != "target"
         }
@@ -157,12 +159,17 @@ def ridge(z: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor) -> float
     return (scores.argmax(1) == labels).double().mean().item()
 
 
-def pixels(data: Data, kept: Kept) -> float:
+SCORES = {"knn": knn, "linear": ridge}
+
+
+def pixels(kept: Kept) -> float:
     """k-NN of the images themselves."""
+
     def flat(source: Source) -> tuple[Tensor, Tensor]:
-        images = torch.cat([images for _, images in kept.held_out._chunks(source)])  # noqa: SLF001
+        images = torch.cat([images for _, images in kept.held_out._chunks(source)])
         assert source.labels is not None
         return images.flatten(1).float(), torch.from_numpy(source.labels)
+
     assert kept.held_out.bank is not None
     return knn(*flat(kept.held_out.held_out), *flat(kept.held_out.bank))
 
@@ -193,7 +200,7 @@ def train_one(encoder: Encoder, cifar: str, opened: dict[str, Data]) -> dict[str
         "config": config.as_dict(),
         "labels": kept.labels,
         "at": kept.at,
-        "pixels": pixels(data, kept),
+        "pixels": pixels(kept),
         "diverged": diverged,
         "seconds": time.perf_counter() - start,
     }
@@ -222,7 +229,8 @@ def main() -> None:
         whole.rename(file)
         last = found["at"][-1]["worth"]
         shown = ", ".join(f"{tap} {w['knn']:.2f}" for tap, w in last.items())
-        print(f"{k + 1}/{len(wanted)} {encoder.name}: {shown} ({found['seconds']:.0f} s) {found['diverged']}", flush=True)
+        place = f"{k + 1}/{len(wanted)} {encoder.name}"
+        print(f"{place}: {shown} ({found['seconds']:.0f} s) {found['diverged']}", flush=True)
 
 
 if __name__ == "__main__":

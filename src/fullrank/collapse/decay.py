@@ -21,14 +21,10 @@ from fullrank.collapse.metrics.ranks import effective_rank, participation_ratio
 EXPONENTS = np.arange(0.0, 8.01, 0.25)
 ENOUGH = 2.0  # rows a direction, from which a spectrum is that of the covariance
 
-# Fitted on the encoders of docs/verdict.md; the first three add up to one.
-WEIGHTS: Mapping[str, float] = {
-    "erank_centred": 0.1,
-    "rankme_unit": 0.1,
-    "participation_ratio": 0.8,
-    "numerical_rank": 0.9,
-}
-"""Weight of the exponent of each measure; that of the share above noise is of its negative logarithm."""
+BODY, UNIT, TAIL = 0.5, 0.5, 0.4  # fitted on the encoders of docs/verdict.md, TAIL so that exact ranks count
+
+VIEWS = ("erank_centred", "rankme_unit", "participation_ratio", "numerical_rank")
+"""The measures that are combined."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,9 @@ class Decay:
 
     Attributes:
         exponents: by measure; for `numerical_rank` minus the logarithm of the share above noise.
-        mean: their weighted mean.
+        mean: `0.5 min(a_P, a_E) + 0.5 a_U + 0.4 a_N` of participation ratio P, centred effective rank E,
+            RankMe of unit rows U and share above noise N. The lesser of P and E, for one strong direction
+            lowers P alone and a few even ones lower E alone, and encoders of full worth have either.
         possible: directions that the rows could span.
     """
 
@@ -50,7 +48,7 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
     """Exponents of measured values, and their mean.
 
     Args:
-        values: by name of `WEIGHTS`; a None is passed over, and the other weights make up for it.
+        values: by name of `VIEWS`; of a missing one the others take the place.
         n: rows.
         possible: directions that they could span.
 
@@ -61,12 +59,12 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
         >>> steep = decay_of({"erank_centred": 5.0, "participation_ratio": 1.2}, n=10_000, possible=128)
         >>> flat = decay_of({"erank_centred": 100.0, "participation_ratio": 60.0}, n=10_000, possible=128)
         >>> round(steep.mean, 1), round(flat.mean, 1)
-        (3.8, 0.7)
+        (3.8, 0.6)
     """
     if possible < 2:
         return None
     exponents: dict[str, float] = {}
-    for name in WEIGHTS:
+    for name in VIEWS:
         value = values.get(name)
         if value is None:
             continue
@@ -76,11 +74,11 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
             exponents[name] = exponent("participation_ratio", corrected(value, n), 0, possible)
         else:
             exponents[name] = exponent("effective_rank", value, n, possible)
-    means = [name for name in exponents if name != "numerical_rank"]
-    if not means:
+    body = [exponents[name] for name in ("participation_ratio", "erank_centred") if name in exponents]
+    if not body and "rankme_unit" not in exponents:
         return None
-    mean = sum(WEIGHTS[name] * exponents[name] for name in means) / sum(WEIGHTS[name] for name in means)
-    mean += WEIGHTS["numerical_rank"] * exponents.get("numerical_rank", 0.0)
+    unit = exponents.get("rankme_unit", min(body, default=0.0))
+    mean = BODY * min(body, default=unit) + UNIT * unit + TAIL * exponents.get("numerical_rank", 0.0)
     return Decay(exponents, mean, possible)
 
 

@@ -61,8 +61,8 @@ class Thresholds:
     jump_width: float = 0.06
     point_share: float = 0.03
     most_points: int = 50
-    decay: float = 3.0
-    decay_width: float = 0.3
+    decay: float = 2.9
+    decay_width: float = 0.25
     fall: float = 0.3
     erank_fall: float = 0.3
     code_share: float = 0.05

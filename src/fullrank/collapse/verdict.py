@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from fullrank.collapse.blemishes import Blemish, blemishes
-from fullrank.collapse.decay import WEIGHTS, Decay, decay_of, reading
+from fullrank.collapse.decay import VIEWS, Decay, decay_of, reading
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
@@ -146,7 +146,7 @@ def judge(
     # Near a constant the centred rank is that of the noise: such a panel is no best to fall from.
     past = [p for p in history if p.d == panel.d and _failed_gate(p, thresholds) is None]
     trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
-    values = {name: panel.value(name) for name in WEIGHTS}
+    values = {name: panel.value(name) for name in VIEWS}
     case = _Case(panel, trends, thresholds, decay_of(values, panel.n, panel.possible))
     evidence = tuple(_evidence(case, measure) for measure in panel.measures.values())
     odd = () if panel.facts is None else blemishes(panel.facts, panel.d, panel.possible, panel.narrowest)
@@ -342,7 +342,7 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
 def _evidence(case: _Case, measure: Measure) -> Evidence:
     metric, value, trend = measure.name, measure.value, case.trends[measure.name]
     threshold = case.thresholds.levels().get(metric)
-    if metric in WEIGHTS and metric != "numerical_rank" and case.decay is not None:
+    if metric in VIEWS and metric != "numerical_rank" and case.decay is not None:
         threshold = _border(case, metric)
     if value is None:
         says = "not defined: nothing varies, or too few rows"
@@ -351,7 +351,7 @@ def _evidence(case: _Case, measure: Measure) -> Evidence:
         says = f"more than {most:,} could not be seen among so many rows" if most else "shown, not judged"
     elif threshold is None:
         says = "shown, not judged"
-    elif metric in WEIGHTS and case.decay is not None:
+    elif metric in VIEWS and case.decay is not None:
         side = "above" if value >= threshold else "below"
         says = f"{side} the border; decays as k^-{case.decay.exponents[metric]:.1f} would"
     elif value >= threshold:

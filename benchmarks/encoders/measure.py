@@ -1,0 +1,96 @@
+"""Measure what train.py kept, into one table: panels, exponents and worth, no embeddings.
+
+Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
+
+A row is a tap of an encoder after an epoch. What was measured already is passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullrank.collapse import CodeUsage, Panel, judge, judge_codes
+from fullrank.collapse.decay import VIEWS, decay_of
+from fullrank.collapse.metrics import METRICS, Spectra
+from fullrank.collapse.monitor import CODES
+from fullrank.collapse.statistics import EmbeddingStatistics
+from fullrank.errors import UsageError
+
+BESIDE = ("rankme_published", "rankme_spt", "erank_eigenvalues", "alpha_req")
+"""What others hold a threshold against, beside the panel's own measures."""
+
+
+def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
+    """What a panel and the simple checks read."""
+    if tap == CODES:
+        usage = CodeUsage(z.shape[1])
+        usage.update(z)
+        verdict = judge_codes(usage.result())
+        return {"kind": verdict.kind, "probability": verdict.probability, **usage.result().as_dict()}
+    seen = EmbeddingStatistics(z.shape[1])
+    seen.update(z)
+    seen.finish()
+    spectra = Spectra(seen.moments)
+    panel = Panel.from_statistics(tap, seen, spectra=spectra)
+    decay = decay_of({name: panel.value(name) for name in VIEWS}, panel.n, panel.possible)
+    exponents = {f"exponent_{name}": value for name, value in (decay.exponents if decay else {}).items()}
+    beside = {name: METRICS[name](spectra) for name in BESIDE}
+    measured = {name: measure.value for name, measure in panel.measures.items()}
+    own = {"n": panel.n, "d": panel.d, "jump": panel.jump, "narrowest": panel.narrowest}
+    facts = {"outliers": seen.facts.outliers, "distinct": seen.facts.distinct}
+    verdict = judge(panel)
+    judged = {"kind": verdict.kind, "probability": verdict.probability}
+    return {**own, **measured, **exponents, **beside, **facts, **judged}
+
+
+def measured(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one encoder."""
+    kept: Mapping[str, Any] = torch.load(file, weights_only=False)  # our own
+    encoder, first = kept["encoder"], kept["at"][0]
+    about = {name: encoder[name] for name in ("data", "method", "arm", "group", "seed")}
+    about |= {"kinds": ",".join(encoder["kinds"]), "pixels": kept["pixels"]}
+    about |= {
+        "diverged": bool(kept["diverged"]),
+        "backbone": kept["config"]["backbone"],
+        "epochs": kept["config"]["epochs"],
+    }
+    for at in kept["at"]:
+        for tap, z in at["rows"].items():
+            worth = {f"{how}_{name}": value for how, value in (("now", at), ("untrained", first))
+                     for name, value in value["worth"][tap].items()}  # fmt: skip
+            backbone = {"now_knn_backbone": at["worth"]["backbone"]["knn"]}
+            row = {**about, "tap": tap, "epoch": at["epoch"], **worth, **backbone}
+            try:
+                yield row | of_rows(tap, z.float())
+            except UsageError as error:
+                yield row | {"kind": "diverged", "why": str(error)[:80]}
+
+
+def main() -> None:
+    """Measure what is new, and write the table of all."""
+    import pandas as pd
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--kept", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("encoders.parquet"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for file in sorted(args.kept.glob("*.pt")):
+        done = file.with_suffix(".json")
+        if not done.exists():
+            done.write_text(json.dumps(list(measured(file))))
+        rows += json.loads(done.read_text())
+    pd.DataFrame(rows).to_parquet(args.out, index=False)
+    print(f"{len(rows)} rows of {len(list(args.kept.glob('*.pt')))} encoders in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
