@@ -8,6 +8,8 @@ summed around a row of its own kind and centred before it is added, so nothing l
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,8 +27,8 @@ _STEPS = 10  # of power iteration, each of which gains a factor of _RULING
 class RowSums:
     """Count, mean and scatter of rows, and what follows from them.
 
-    Formula: with a shift s, one of the rows, `n`, `sum (z - s)` and `S = sum (z - m)(z - m)^T` around the mean
-    m. Parts a and b join as `S = S_a + S_b + (n_a n_b / n) (m_a - m_b)(m_a - m_b)^T`, where all terms are
+    Formula: with a shift s, one of the rows, `n`, `sum (z - s)`, and `S = sum (z - m)(z - m)^T` around the
+    mean m. Parts a and b join as `S = S_a + S_b + (n_a n_b / n) (m_a - m_b)(m_a - m_b)^T`, where all terms are
     positive and `m_a - m_b` is a difference of small numbers. Paper: Chan, Golub and LeVeque 1983 (The
     American Statistician 37), equation 2.1.
 
@@ -35,8 +37,8 @@ class RowSums:
         shift: [d], s, float64.
         offset: [d], the sum of the rows less the shift.
 
-    The derived values need `count >= 1` and raise UsageError otherwise. Rows that differ from their mean by no
-    more than single precision rounds it, all together, are a constant: it has an exactly zero centred
+    The derived values need `count >= 1` and raise UsageError otherwise. Rows that differ from their mean by
+    no more than single precision rounds it, all together, are a constant: it has an exactly zero centred
     spectrum, never a noise rank.
 
     Example:
@@ -236,8 +238,8 @@ class RowSums:
 
         Returns:
             min(n, d) values, float64, as `svd` would give them, without ever holding the rows. Values below
-            about 1e-7 of the largest one are rounding noise and read 0; the direction of a mean that outweighs
-            the spread does not count as that largest one.
+            about 1e-7 of the largest one are rounding noise and read 0; the direction of a mean that
+            outweighs the spread does not count as that largest one.
         """
         n = self._seen()
         size = min(n, self.dim)
@@ -264,8 +266,8 @@ class RowSums:
             if self._few:
                 return self._above_noise(_gram((self._centred_few() + mean).T))
             return self._above_noise(self.outer)
-        # The mean rules: its own direction v, the first eigenvector, is taken out exactly, so that what is left
-        # is not measured with the rounding of the mean's square.
+        # The mean rules: its own direction v, the first eigenvector, is taken out exactly, so that what is
+        # left is not measured with the rounding of the mean's square.
         few = self._centred_few() if self._few else None
 
         def applied(x: Tensor) -> Tensor:
@@ -299,7 +301,7 @@ class RowSums:
 
         Measured: at most 1.5 eps for chunks, whatever n and d up to 1024, and 0.05 sqrt(n) eps row by row.
         """
-        return (4 + max(self.count, self.dim) ** 0.5 / 4) * _DOUBLE
+        return (4 + math.sqrt(max(self.count, self.dim)) / 4) * _DOUBLE
 
     def _centred_few(self) -> Tensor:
         rows = torch.cat(self._few) - self.shift

@@ -30,10 +30,9 @@ class _OfRowSums(CollapseMetric):
         super().__init__(**options)
         self.dim = dim
         self._sum(**{f"{prefix}scatter": (dim, dim) for prefix in self.prefixes})
-        # Before these are reduced all processes have agreed on them, so any reduction leaves them as they are.
-        self._agreed(
-            count=(), **{f"{p}{name}": (dim,) for p in self.prefixes for name in ("shift", "offset")}
-        )
+        # Before these are reduced all processes have agreed on them, so the largest is that of each.
+        names = [prefix + name for prefix in self.prefixes for name in ("shift", "offset")]
+        self._agreed(count=(), **dict.fromkeys(names, (dim,)))
 
     def _agreed(self, **shapes: tuple[int, ...]) -> None:
         for name, shape in shapes.items():
@@ -105,6 +104,7 @@ class OfMoments(_OfRowSums):
         return moments
 
     def update(self, z: Tensor) -> None:
+        """Add rows [n, d]."""
         moments = self._moments()
         moments.update(z)
         self._store([moments, moments.unit])
@@ -139,6 +139,7 @@ class OfViews(_OfRowSums):
         self.within = self.within + incoming_state["within"]
 
     def update(self, views: Tensor) -> None:
+        """Add views [n, q, d]."""
         sums = self._views()
         sums.update(views)
         self._store([sums.means])
