@@ -28,8 +28,8 @@ class RowSums:
     """Count, mean and scatter of rows, and what follows from them.
 
     Formula: with a shift s, one of the rows, `n`, `sum (z - s)`, and `S = sum (z - m)(z - m)^T` around the
-    mean m. Parts a and b join as `S = S_a + S_b + (n_a n_b / n) (m_a - m_b)(m_a - m_b)^T`, where all terms are
-    positive and `m_a - m_b` is a difference of small numbers. Paper: Chan, Golub and LeVeque 1983 (The
+    mean m. Parts a and b join as `S = S_a + S_b + (n_a n_b / n) (m_a - m_b)(m_a - m_b)^T`, where all terms
+    are positive and `m_a - m_b` is a difference of small numbers. Paper: Chan, Golub and LeVeque 1983 (The
     American Statistician 37), equation 2.1.
 
     Attributes:
