@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 EXTRA = 8  # candidates beyond k, so that there is a gap between the k-th and what was passed over
-AT_ONCE = 1 << 20  # numbers subtracted at a time
+AT_ONCE = 1 << 17  # numbers subtracted at a time, while they are in a cache
 _SAMPLE = 256  # rows that the middle is found from
 _BANK, _QUERIES = 16384, 1024  # rows at a time
 
@@ -65,8 +65,9 @@ class Search:
         if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
             self.rounding = 2.0**-8  # products may be made of bfloat16
         self.error = (bank.shape[1] + 8) * self.rounding  # of a sum of d products
-        squares = torch.cat([squared_lengths(rows) for rows in self._blocks()])
-        self.offset = ((1.5 * self.error - 0.5) * squares).to(self.queries)
+        # A product's error is at most `error (|q|^2 + 2 |b|^2) / 2`; the part of b raises its own score.
+        squares = torch.cat([rows.square().sum(1) for rows in self._blocks()])
+        self.offset = (2 * self.error - 0.5) * squares
 
     @cached_property
     def bank(self) -> Tensor:
@@ -96,34 +97,72 @@ class Search:
         otherwise: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
         slack: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """Distances float64 and rows [m, k]: of candidates where that is proven, `otherwise` where not.
+        """Distances and rows [m, k]: of candidates where that is proven, `otherwise` where not.
+
+        The k best candidates are measured in the precision of the products; where the next ones may be
+        nearer, all of them in double precision.
 
         Args:
             scores: [m, c], of the candidates, descending.
             rows: [m, c], of the bank.
-            k: neighbours, at most c.
+            k: neighbours, below c, or equal where that is the whole bank.
             otherwise: searches the queries that are left.
             slack: by how much the candidates' own rounding may have hidden better ones, in units of
                 `error (|q| + distance)^2`.
         """
-        distance, rows = by_candidates(self._queries, self._bank, rows)
-        if rows.shape[1] < len(self._bank):
-            doubtful = ~self._proven(in_double(scores[:, -1]), distance, k, slack)
-            if bool(doubtful.any()):
-                doubtful = doubtful.to(rows.device)
-                again, found = otherwise(self._queries[doubtful], self._bank, k)
-                distance[doubtful, :k], rows[doubtful, :k] = again.to(distance), found.to(rows)
-        return distance[:, :k], rows[:, :k]
+        if len(self._bank) == k:
+            return self._measured(rows, slice(None), torch.float64)
+        distance, found = self._measured(rows[:, :k], slice(None), self.dtype)
+        doubtful = ~self._proven(scores[:, k], distance[:, -1], distance[:, -1], slack, slice(None))
+        if bool(doubtful.any()):  # the next candidates may be nearer
+            left = doubtful.nonzero()[:, 0].to(rows.device)
+            again, again_found = self._measured(rows[left], left, torch.float64)
+            if rows.shape[1] < len(self._bank):
+                proven = self._proven(scores[left, -1], again[:, k - 1], again[:, -1], slack, left)
+                if not bool(proven.all()):
+                    lost = (~proven).to(rows.device)
+                    nearer, nearer_found = otherwise(self._queries[left[lost]], self._bank, k)
+                    again[~proven, :k] = nearer.to(again)
+                    again_found[lost, :k] = nearer_found.to(rows)
+            distance[left] = again[:, :k].to(distance)
+            found[left] = again_found[:, :k]
+        return distance, found
 
-    def _proven(self, worst: Tensor, distance: Tensor, k: int, slack: float) -> Tensor:
-        """Whether no row that was passed over is nearer than the k-th candidate, [m]."""
-        square = squared_lengths(self.queries)
-        last = distance.to(square.device)
-        error = self.error * (square / 2 + slack * (square.sqrt() + last[:, -1]).square())
-        tiny = self._bank.shape[1] * torch.finfo(self.dtype).tiny  # products that underflow
-        least = (square - 2 * (worst + error) - tiny).clamp_min(0).sqrt()
+    def _measured(self, rows: Tensor, which: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Distances [., c] of some queries from their candidates, by subtraction, and these in order."""
+        queries = self._queries[which]
+        step = max(1, AT_ONCE // (rows.shape[1] * self._bank.shape[1]))
+        found = []
+        for chunk, row in zip(torch.split(queries, step), torch.split(rows, step), strict=True):
+            near, own = self._bank[row], chunk[:, None]
+            if dtype == torch.float64:
+                near, own = in_double(near), in_double(own)
+            found.append(torch.linalg.vector_norm(near - own, dim=2))
+        distance, order = torch.sort(torch.cat(found), dim=1, stable=True)
+        return distance, rows.gather(1, order.to(rows.device))
+
+    def _proven(
+        self, worst: Tensor, distance: Tensor, last: Tensor, slack: float, which: Tensor | slice
+    ) -> Tensor:
+        """Whether no row of a lower score is nearer than the distance, [.].
+
+        Args:
+            worst: [.], the highest score of those that were not measured, or the lowest of those that were.
+            distance: [.], of the k-th of those that were.
+            last: [.], of the farthest.
+            slack: see `settled`.
+            which: queries they belong to.
+        """
+        worst, distance, last = (in_double(part) for part in (worst, distance, last))
+        square = squared_lengths(self.queries[which])
+        error = self.error * (square / 2 + slack * (square.sqrt() + last).square())
+        kind = torch.finfo(self.dtype)
+        underflown = self._bank.shape[1] * kind.tiny  # products too small to be counted
+        least = (square - 2 * (worst + error) - underflown).clamp_min(0).sqrt()
         # that of the rows less their middle, each of which was rounded
-        return last[:, k - 1] <= (1 - 2 * self.rounding) * least - 2 * self.rounding * square.sqrt()
+        least = (1 - 2 * self.rounding) * least - 2 * self.rounding * square.sqrt()
+        sure = distance > 2**10 * kind.tiny**0.5  # below, its own square may have vanished
+        return sure & ((1 + self.error) * distance <= least)
 
 
 def more(k: int, n: int) -> int:
@@ -173,17 +212,6 @@ def highest_scores(
         scores.append(best)
         rows.append(best_row)
     return torch.cat(scores), torch.cat(rows)
-
-
-def by_candidates(queries: Tensor, bank: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances float64 [m, c] of rows [m, c], by subtraction, ascending, and the rows in their order."""
-    step = max(1, AT_ONCE // (rows.shape[1] * bank.shape[1]))
-    found = [in_double(queries.new_empty(0, rows.shape[1]))]
-    for chunk, row in zip(torch.split(queries, step), torch.split(rows, step), strict=True):
-        apart = in_double(bank[row]) - in_double(chunk)[:, None]
-        found.append(torch.linalg.vector_norm(apart, dim=2))
-    distance, order = torch.sort(torch.cat(found), dim=1, stable=True)
-    return distance, rows.gather(1, order.to(rows.device))
 
 
 def by_subtraction(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
