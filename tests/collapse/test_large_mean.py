@@ -27,7 +27,8 @@ def rows(n: int, d: int, ratio: float, seed: int = 0) -> torch.Tensor:
     mean = torch.randn(d, generator=generator, dtype=torch.float64)
     scale = torch.linspace(1, 0.4, d, dtype=torch.float64)
     noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return noise * scale + ratio * mean / mean.norm()
+    z: torch.Tensor = noise * scale + ratio * mean / mean.norm()
+    return z
 
 
 def chunked(z: torch.Tensor, chunk: int) -> Moments:
@@ -54,7 +55,8 @@ def assert_exact(sums: RowSums, z: torch.Tensor, rel: float = 1e-9) -> None:
 
 
 def unit(z: torch.Tensor) -> torch.Tensor:
-    return z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    u: torch.Tensor = z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return u
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -170,9 +172,9 @@ def test_metrics_of_rows_far_from_zero_stream_to_their_value(name: str) -> None:
     entry = METRICS[name]
     inputs = far(example(entry, 60, 6, 0), rows_of(entry))
     whole = number(fed(name, inputs))
-    tolerance = {"rel": 1e-5, "abs": 1e-9}  # rows themselves are rounded at 1e-10 of their spread
+    rel, near_zero = 1e-5, 1e-9  # rows themselves are rounded at 1e-10 of their spread
     for metric in (fed(name, inputs, 7), fed(name, shuffled(name, inputs), 11)):
-        assert number(metric) == (None if whole is None else pytest.approx(whole, **tolerance))
+        assert number(metric) == (None if whole is None else pytest.approx(whole, rel=rel, abs=near_zero))
     if "permutation" in entry.invariances:
         expected = value(name, *inputs)
-        assert whole == (None if expected is None else pytest.approx(expected, **tolerance))
+        assert whole == (None if expected is None else pytest.approx(expected, rel=rel, abs=near_zero))

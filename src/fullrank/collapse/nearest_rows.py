@@ -162,7 +162,8 @@ class Search:
         # that of the rows less their middle, each of which was rounded
         least = (1 - 2 * self.rounding) * least - 2 * self.rounding * square.sqrt()
         sure = distance > 2**10 * kind.tiny**0.5  # below, its own square may have vanished
-        return sure & ((1 + self.error) * distance <= least)
+        proven: Tensor = sure & ((1 + self.error) * distance <= least)
+        return proven
 
 
 def more(k: int, n: int) -> int:
