@@ -34,6 +34,11 @@ def main(rank: int, world: int, rendezvous: str) -> None:
     moments = Moments.of(za)
     moments.all_reduce()
     report["sums"] = [moments.count, *moments.unit.covariance.flatten().tolist()]
+    far = rows()[0] + 1e6
+    far[1::2] += 50  # so that the other process sees them around another shift
+    moments = Moments.of(far[rank::world])
+    moments.all_reduce()
+    report["far"] = [*moments.singular_values(), *moments.unit.singular_values(centred=False)]
     print(json.dumps(report))
     if world > 1:
         torch.distributed.destroy_process_group()

@@ -172,7 +172,7 @@ def test_the_states_are_double_whatever_comes_in_and_is_asked(dtype: torch.dtype
     z = drawn(50, 4)
     metric = built("erank_centred", (z,)).to(dtype)
     metric.update(z.to(dtype))
-    assert metric.outer.dtype == torch.float64
+    assert metric.scatter.dtype == torch.float64
     assert number(metric) == pytest.approx(value("erank_centred", z.to(dtype)), rel=1e-12)
 
 

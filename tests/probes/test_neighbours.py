@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fullrank.collapse.metrics.neighbours import distinct_rows, neighbour_distances
 from fullrank.errors import UsageError
 from fullrank.probes import nearest
 from fullrank.probes import neighbours as module
@@ -112,3 +113,76 @@ def test_missing_faiss_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UsageError, match=r"fullrank\[faiss\]"):
         nearest(torch.eye(3), torch.eye(3), 1, backend="faiss")
+
+
+def hard(kind: str, n: int, d: int, seed: int) -> Tensor:
+    """Rows whose distances a matrix product in single precision loses."""
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    if kind == "common offset":
+        return 1e4 + z.mul(0.1)
+    if kind == "outliers":
+        z[::97] *= 1e6
+    elif kind == "many norms":
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        z *= 10 ** torch.linspace(-4, 4, n)[order, None]
+    elif kind == "tight pairs":
+        z[1::2] = z[::2][: len(z[1::2])] * (1 + 1e-6)
+    elif kind == "repeated":
+        z = z[torch.randint(max(1, n // 40), (n,), generator=torch.Generator().manual_seed(seed))]
+    elif kind == "tiny":
+        z *= 1e-25
+    elif kind == "huge":
+        z *= 1e25
+    elif kind == "one point":
+        z = z[:1].repeat(n, 1)
+    return z
+
+
+KINDS = ["common offset", "outliers", "many norms", "tight pairs", "repeated", "tiny", "huge", "one point"]
+
+
+def assert_nearest(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor]) -> None:
+    """Distances and rows are those of subtraction in double precision, up to rows that are equally near."""
+    distances, places = found
+    truth = -brute_force(queries, bank, "l2")
+    best = truth.topk(k, dim=1, largest=False).values
+    torch.testing.assert_close(truth.gather(1, places), best, rtol=1e-6, atol=0)
+    torch.testing.assert_close(distances.double(), best, rtol=1e-5, atol=0)
+    assert all(len(set(row)) == k for row in places.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "d", "k"), [(300, 3, 1), (700, 48, 10), (20, 5, 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_any_scale_and_offset_have_their_true_neighbours(
+    kind: str, n: int, d: int, k: int, dtype: torch.dtype
+) -> None:
+    bank = hard(kind, n, d, 1).to(dtype)
+    queries = torch.cat([bank[:20], bank[5:25].mul(1.01)])
+    assert_nearest(queries, bank, k, nearest(queries, bank, k, "l2"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shortlist_does_not_hide_true_neighbours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHORTLIST_FROM", 0)
+    monkeypatch.setattr(module, "processor_has_bfloat16", lambda: True)
+    bank = hard(kind, 1500, 24, 2)
+    assert_nearest(bank[:30], bank, 3, nearest(bank[:30], bank, 3, "l2"))
+
+
+def test_products_alone_settle_ordinary_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> tuple[Tensor, Tensor]:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(module, "nearest_rows", never)
+    queries, bank = rows(100, 48, 1), rows(3001, 48, 2)
+    assert_nearest(queries, bank, 10, nearest(queries, bank, 10, "l2"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distances_for_local_dimensions_are_those_of_subtraction(kind: str) -> None:
+    distinct = distinct_rows(hard(kind, 400, 12, 3))
+    if len(distinct) > 5:
+        truth = torch.cdist(distinct, distinct, compute_mode="donot_use_mm_for_euclid_dist")
+        best = truth.fill_diagonal_(torch.inf).topk(4, dim=1, largest=False).values
+        torch.testing.assert_close(neighbour_distances(distinct, 4), best, rtol=1e-9, atol=0)

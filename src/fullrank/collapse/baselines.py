@@ -57,13 +57,11 @@ def _spectra(kind: str, n: int, d: int) -> Spectra:
     scale = _eigenvalues(kind, d).sqrt()
     mean = torch.randn(d, generator=generator, dtype=torch.float64) * scale / n**0.5
     moments = Moments(d)
-    moments.count = moments.unit.count = n
-    moments.total = n * mean
-    moments.outer = scale[:, None] * _wishart(n - 1, d, generator) * scale + n * torch.outer(mean, mean)
+    scatter = scale[:, None] * _wishart(n - 1, d, generator) * scale
+    moments.replace(n, torch.zeros_like(mean), n * mean, scatter)
     # a row's length hardly varies, so unit rows scatter as raw ones do, scaled coordinate by coordinate
-    ratio = unit_rows(sample).square().sum(0) / sample.square().sum(0)
-    moments.unit.total = moments.total * ratio.sqrt()
-    moments.unit.outer = moments.outer * torch.outer(ratio.sqrt(), ratio.sqrt())
+    ratio = (unit_rows(sample).square().sum(0) / sample.square().sum(0)).sqrt()
+    moments.unit.replace(n, torch.zeros_like(mean), n * mean * ratio, scatter * torch.outer(ratio, ratio))
     return Spectra(moments)
 
 

@@ -24,7 +24,8 @@ from __future__ import annotations
 import inspect
 
 from fullrank.collapse.metrics import METRICS, Metric, class_name
-from fullrank.collapse.streaming_states import BASES, CollapseMetric
+from fullrank.collapse.streaming_metric import CollapseMetric
+from fullrank.collapse.streaming_states import BASES
 from fullrank.errors import UnknownNameError
 
 __all__ = ["CollapseMetric", *(class_name(name) for name in METRICS)]

@@ -3,142 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric as TorchMetric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from fullrank.collapse.metrics import Metric
 from fullrank.collapse.metrics.codes import CodeUsage, below_the_largest
-from fullrank.collapse.metrics.views import ViewSums
-from fullrank.collapse.moments import Moments, finite_rows
+from fullrank.collapse.moments import finite_rows
 from fullrank.collapse.sampling import row_keys, smallest
-from fullrank.errors import UnknownNameError, UsageError
-
-
-class CollapseMetric(TorchMetric):
-    """One metric as streaming state.
-
-    Args:
-        options: options of the metric, such as `k` of `LocalDimension`, and those of `torchmetrics.Metric`,
-            such as `sync_on_compute` and `process_group`.
-
-    Attributes:
-        definition: of the metric.
-
-    Raises:
-        UsageError: an unknown option; input that is not finite or of another shape.
-    """
-
-    definition: ClassVar[Metric]
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
-    def __init__(self, **options: Any) -> None:
-        known = (*self.definition.knobs, *_METRIC_OPTIONS)
-        for name in options:
-            if name not in known:
-                raise UnknownNameError(f"option of {type(self).__name__}", name, known)
-        super().__init__(**{name: value for name, value in options.items() if name in _METRIC_OPTIONS})
-        self.options = {name: value for name, value in options.items() if name in self.definition.knobs}
-
-    def _sum(self, **shapes: tuple[int, ...]) -> None:
-        for name, shape in shapes.items():
-            zeros = torch.zeros(shape, dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum", persistent=True)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        # Devices are followed, precisions are not: sums in half precision would be no sums.
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
-
-    def _value(self, *inputs: Any) -> Tensor | None:
-        value = self.definition(*inputs, **self.options)
-        return None if value is None else torch.tensor(value, dtype=torch.float64, device=self.device)
-
-
-_METRIC_OPTIONS = (
-    "compute_on_cpu",
-    "dist_sync_on_step",
-    "process_group",
-    "dist_sync_fn",
-    "distributed_available_fn",
-    "sync_on_compute",
-    "compute_with_cache",
-)
-
-
-class _OfMoments(CollapseMetric):
-    """State of rows [n, d]: sums and outer products of raw and unit rows.
-
-    Args:
-        dim: d, the width of a row.
-    """
-
-    count: Tensor
-    total: Tensor
-    outer: Tensor
-    unit_total: Tensor
-    unit_outer: Tensor
-
-    def __init__(self, dim: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.dim = dim
-        self._sum(count=(), total=(dim,), outer=(dim, dim), unit_total=(dim,), unit_outer=(dim, dim))
-
-    def _moments(self) -> Moments:
-        moments = Moments(0, self.device)
-        moments.count = moments.unit.count = int(self.count)
-        moments.total, moments.outer = self.total, self.outer
-        moments.unit.total, moments.unit.outer = self.unit_total, self.unit_outer
-        return moments
-
-    def update(self, z: Tensor) -> None:
-        moments = self._moments()
-        moments.update(z)  # the sums are the states themselves
-        self.count = torch.full_like(self.count, moments.count)
-
-    def compute(self) -> Tensor | None:
-        """The value, a float64 scalar."""
-        return self._value(self._moments())
-
-
-class _OfViews(CollapseMetric):
-    """State of views [n, q, d] of n images: the sums of `ViewSums`.
-
-    Args:
-        dim: d, the width of a row.
-    """
-
-    count: Tensor
-    total: Tensor
-    outer: Tensor
-    within: Tensor
-    energy: Tensor
-
-    def __init__(self, dim: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.dim = dim
-        self._sum(count=(), total=(dim,), outer=(dim, dim), within=(dim, dim), energy=())
-
-    def _sums(self) -> ViewSums:
-        sums = ViewSums(0, self.device)
-        sums.means.count = int(self.count)
-        sums.means.total, sums.means.outer = self.total, self.outer
-        sums.within, sums.energy = self.within, self.energy
-        return sums
-
-    def update(self, views: Tensor) -> None:
-        sums = self._sums()
-        sums.update(views)
-        self.count = torch.full_like(self.count, sums.means.count)
-
-    def compute(self) -> Tensor | None:
-        """The value, a float64 scalar."""
-        return self._value(self._sums())
+from fullrank.collapse.streaming_metric import CollapseMetric
+from fullrank.collapse.streaming_sums import OfMoments, OfViews
+from fullrank.errors import UsageError
 
 
 class _OfScores(CollapseMetric):
@@ -337,14 +214,14 @@ class _OfTokens(_OfSample):
 
 
 BASES: dict[str, type[CollapseMetric]] = {
-    "spectrum": _OfMoments,
-    "unit spectrum": _OfMoments,
-    "moments": _OfMoments,
+    "spectrum": OfMoments,
+    "unit spectrum": OfMoments,
+    "moments": OfMoments,
     "points": _OfPoints,
     "neighbours": _OfPoints,
     "clusters": _OfPoints,
     "pairs": _OfPairs,
-    "views": _OfViews,
+    "views": OfViews,
     "labels": _OfLabels,
     "classifier": _OfClassifier,
     "scores": _OfScores,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -10,13 +12,13 @@ from torch.nn import functional as F
 
 from fullrank.collapse.kmeans import processor_has_bfloat16
 from fullrank.collapse.moments import all_finite
+from fullrank.collapse.nearest_rows import Search, by_subtraction, highest_scores, more, nearest_rows
 from fullrank.errors import UsageError
 from fullrank.probes.shortlist import Shortlister
 
 Metric: TypeAlias = Literal["cosine", "l2"]
 Backend: TypeAlias = Literal["auto", "plain", "faiss"]
 SHORTLIST_FROM = 1 << 24  # products; below, preparing the bank costs more than it saves
-AT_ONCE = 1 << 22  # numbers gathered at a time
 
 
 def nearest(
@@ -62,24 +64,40 @@ def nearest(
     _check(queries, bank, k, metric, backend)
     dtype = torch.promote_types(torch.promote_types(queries.dtype, bank.dtype), torch.float32)
     queries, bank = queries.detach().to(dtype), bank.detach().to(dtype)
+    find = partial(_highest, backend=backend, query_chunk=query_chunk, bank_chunk=bank_chunk)
     if metric == "cosine":
         queries, bank = F.normalize(queries, dim=1), F.normalize(bank, dim=1)
-        offset = bank.new_zeros(len(bank))
-    else:
-        mean = bank.mean(0)
-        queries, bank = queries - mean, bank - mean  # the same distances, fewer digits lost
-        offset = bank.square().sum(1) / -2
-    # from here on, near is where q.b + offset is large
+        return find(queries, bank, bank.new_zeros(len(bank)), k)[:2]
+    search = Search(queries, bank, dtype)
+    scores, rows, shortlisted = find(search.queries, search.bank, search.offset, more(k, len(bank)))
+    otherwise = nearest_rows if dtype == torch.float32 else by_subtraction
+    distances, rows = search.settled(scores, rows, k, otherwise, slack=1.2 * shortlisted)
+    return distances.to(queries), rows
+
+
+def _highest(
+    queries: Tensor,
+    bank: Tensor,
+    offset: Tensor,
+    k: int,
+    *,
+    backend: Backend,
+    query_chunk: int,
+    bank_chunk: int,
+) -> tuple[Tensor, Tensor, bool]:
+    """The k largest `q.b + offset` and their rows, [m, k], and whether a shortlist was made first."""
     if backend == "faiss":
-        scores, rows = _by_faiss(queries, bank, k, metric)
-    elif backend == "auto" and _shortlist_pays(queries, bank, k):
-        scores, rows, proven = Shortlister(bank, offset).nearest(queries, k)
-        if not bool(proven.all()):
-            again = _plain(queries[~proven], bank, offset, k, query_chunk, bank_chunk)
-            scores[~proven], rows[~proven] = again
-    else:
-        scores, rows = _plain(queries, bank, offset, k, query_chunk, bank_chunk)
-    return (scores, rows) if metric == "cosine" else _by_distance(queries, bank, rows)
+        return *_by_faiss(queries, bank, offset, k), False
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(torch.split(bank, bank_chunk), torch.split(offset, bank_chunk), strict=True)
+
+    if backend == "plain" or not _shortlist_pays(queries, bank, k):
+        return *highest_scores(queries, blocks, k, query_chunk), False
+    scores, rows, proven = Shortlister(bank, offset).nearest(queries, k)
+    if not bool(proven.all()):
+        scores[~proven], rows[~proven] = highest_scores(queries[~proven], blocks, k, query_chunk)
+    return scores, rows, True
 
 
 def _check(queries: Tensor, bank: Tensor, k: int, metric: str, backend: str) -> None:
@@ -110,44 +128,16 @@ def _shortlist_pays(queries: Tensor, bank: Tensor, k: int) -> bool:
     )
 
 
-def _plain(
-    queries: Tensor, bank: Tensor, offset: Tensor, k: int, query_chunk: int, bank_chunk: int
-) -> tuple[Tensor, Tensor]:
-    scores, rows = [queries.new_empty(0, k)], [torch.empty(0, k, dtype=torch.long, device=bank.device)]
-    for chunk in torch.split(queries, query_chunk):
-        best = chunk.new_empty(len(chunk), 0)
-        best_row = torch.empty(len(chunk), 0, dtype=torch.long, device=chunk.device)
-        for start in range(0, len(bank), bank_chunk):
-            block = bank[start : start + bank_chunk]
-            products = torch.addmm(offset[start : start + bank_chunk], chunk, block.T)
-            score, row = products.topk(min(k, len(block)), dim=1)
-            best, best_row = torch.cat([best, score], dim=1), torch.cat([best_row, row + start], dim=1)
-            best, order = best.topk(min(k, best.shape[1]), dim=1)
-            best_row = best_row.gather(1, order)
-        scores.append(best)
-        rows.append(best_row)
-    return torch.cat(scores), torch.cat(rows)
-
-
-def _by_faiss(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Products or squared distances [m, k] and rows, by the exact flat index."""
+def _by_faiss(queries: Tensor, bank: Tensor, offset: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest `q.b + offset` and their rows, [m, k], by the exact flat index."""
     try:
         import faiss
     except ImportError as error:
         raise UsageError(
             "neighbours by faiss need an extra: pip install 'fullrank[faiss]', or take the backend auto"
         ) from error
-    index = faiss.IndexFlatIP(bank.shape[1]) if metric == "cosine" else faiss.IndexFlatL2(bank.shape[1])
-    index.add(bank.cpu().float().numpy())
-    scores, rows = index.search(queries.cpu().float().numpy(), k)
+    index = faiss.IndexFlatIP(bank.shape[1] + 1)
+    index.add(torch.cat([bank, offset[:, None]], dim=1).cpu().float().numpy())
+    ones = queries.new_ones(len(queries), 1)
+    scores, rows = index.search(torch.cat([queries, ones], dim=1).cpu().float().numpy(), k)
     return torch.from_numpy(scores).to(bank), torch.from_numpy(rows).to(bank.device)
-
-
-def _by_distance(queries: Tensor, bank: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [m, k] by subtraction, and the rows in their order."""
-    step = max(1, AT_ONCE // (rows.shape[1] * bank.shape[1]))
-    distances = [queries.new_empty(0, rows.shape[1])]
-    for chunk, row in zip(torch.split(queries, step), torch.split(rows, step), strict=True):
-        distances.append(torch.linalg.vector_norm(bank[row] - chunk[:, None], dim=2))
-    distance, order = torch.sort(torch.cat(distances), dim=1, stable=True)
-    return distance, rows.gather(1, order)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import finite_rows
+from fullrank.collapse.nearest_rows import nearest_rows
 from fullrank.errors import UsageError
 
-_BLOCK_ELEMENTS = 1 << 22
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal
 _FACCO = "Facco et al. 2017, Scientific Reports 7, 12140"
@@ -42,26 +42,13 @@ def distinct_rows(z: Tensor) -> Tensor:
 def neighbour_distances(rows: Tensor, k: int) -> Tensor:
     """Distances [n, k] of every row to its k nearest others; needs n > k.
 
-    Candidates are found by a matrix product in blocks and their distances computed again by subtraction, so
-    near neighbours lose no digits.
+    The rows all differ, so that the nearest of each is itself (`nearest_rows`).
 
     Example:
         >>> neighbour_distances(torch.tensor([[0.0], [1.0], [3.0]]).double(), 2).tolist()
         [[1.0, 3.0], [1.0, 2.0], [2.0, 3.0]]
     """
-    n, d = rows.shape
-    rows = rows - rows.mean(0)
-    squares = rows.square().sum(1)
-    found, step = [], max(1, _BLOCK_ELEMENTS // max(n, (k + 1) * d))
-    for start in range(0, n, step):
-        block = rows[start : start + step]
-        distance = torch.addmm(squares[None], block, rows.T, alpha=-2)
-        own = torch.arange(len(block), device=rows.device)
-        distance[own, own + start] = torch.inf
-        nearest = distance.topk(k, largest=False).indices
-        exact = torch.linalg.vector_norm(rows[nearest] - block[:, None], dim=2)
-        found.append(exact.sort(dim=1).values)
-    return torch.cat(found)
+    return nearest_rows(rows, rows, k + 1)[0][:, 1:]
 
 
 class Neighbourhood:

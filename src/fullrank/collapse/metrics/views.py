@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fullrank.collapse.metrics._definition import ALL_CHANGES, ROW_CHANGES, metric
 from fullrank.collapse.metrics.ranks import effective_rank, matrix_entropy
-from fullrank.collapse.moments import RowSums, finite_rows, unit_rows
+from fullrank.collapse.moments import finite_rows, unit_rows
+from fullrank.collapse.row_sums import RowSums
 from fullrank.errors import UsageError
 
 
@@ -58,13 +59,11 @@ class ViewSums:
     Attributes:
         means: `RowSums` of the mean view of every image.
         within: [d, d], the sum over images of the scatter of their views, over q - 1.
-        energy: the mean squared norm of a view, summed over images.
     """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.means = RowSums(dim, device)
         self.within = torch.zeros(dim, dim, dtype=torch.float64, device=device)
-        self.energy = torch.zeros((), dtype=torch.float64, device=device)
 
     @classmethod
     def of(cls, views: Tensor) -> ViewSums:
@@ -89,7 +88,6 @@ class ViewSums:
         spread = (offsets - shift).flatten(0, 1)
         self.means.add((rows[:, :1] + shift)[:, 0])
         self.within.addmm_(spread.T, spread, alpha=1 / (views.shape[1] - 1))
-        self.energy += rows.square().sum() / views.shape[1]
 
 
 @metric(
@@ -160,7 +158,7 @@ def lidar_eigenvalues(
         return None
     between = sums.means.covariance
     noise = max(n, d) * torch.finfo(torch.float64).eps
-    if not float(between.trace()) > noise * float(sums.energy / n):
+    if not float(between.trace()) > 0:
         return None
     within = sums.within / n
     spread = float(within.trace()) / width
@@ -181,6 +179,7 @@ def _in_their_span(views: Tensor) -> Tensor:
     if views.ndim != 3 or not 0 < vectors < d or not views.is_floating_point() or not views.isfinite().all():
         return views
     exact = views.detach().double()
+    exact = exact - exact[:1, :1]  # a common mean is no direction of theirs
     axes, _ = torch.linalg.qr(exact.flatten(0, 1).T)
     first = exact[:, :1]
     # views that agree still agree to the last bit
