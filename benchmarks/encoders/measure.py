@@ -1,4 +1,4 @@
-"""Measure what train.py kept, into one table: panels, exponents and worth, no embeddings.
+"""Measure what train.py kept, into one table: panels, exponents and accuracy, no embeddings.
 
 Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
 
@@ -63,10 +63,10 @@ def measured(file: Path) -> Iterator[dict[str, Any]]:
     }
     for at in kept["at"]:
         for tap, z in at["rows"].items():
-            worth = {f"{how}_{name}": value for how, value in (("now", at), ("untrained", first))
-                     for name, value in value["worth"][tap].items()}  # fmt: skip
-            backbone = {"now_knn_backbone": at["worth"]["backbone"]["knn"]}
-            row = {**about, "tap": tap, "epoch": at["epoch"], **worth, **backbone}
+            accuracy = {f"{how}_{name}": value for how, value in (("now", at), ("untrained", first))
+                     for name, value in value["accuracy"][tap].items()}  # fmt: skip
+            backbone = {"now_knn_backbone": at["accuracy"]["backbone"]["knn"]}
+            row = {**about, "tap": tap, "epoch": at["epoch"], **accuracy, **backbone}
             try:
                 yield row | of_rows(tap, z.float())
             except UsageError as error:

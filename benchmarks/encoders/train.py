@@ -101,7 +101,7 @@ def marks(epochs: int) -> tuple[int, ...]:
 
 
 class Kept:
-    """Rows of a run and their worth, mark by mark."""
+    """Rows of a run and their accuracy, mark by mark."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop, self.at = loop, []  # type: ignore[var-annotated]
@@ -125,13 +125,13 @@ class Kept:
         rows, labels = self.embed(self.held_out.held_out)
         assert self.held_out.bank is not None
         bank, bank_labels = self.embed(self.held_out.bank)
-        worth = {
+        accuracy = {
             tap: {name: score(z, labels, bank[tap], bank_labels) for name, score in SCORES.items()}
             for tap, z in rows.items()
             if tap != "target"
         }
         kept = {tap: z.half() if tap == CODES else z for tap, z in rows.items() if tap != "target"}
-        self.at.append({"epoch": epoch, "rows": kept, "worth": worth})
+        self.at.append({"epoch": epoch, "rows": kept, "accuracy": accuracy})
         self.labels = labels
 
 
@@ -227,7 +227,7 @@ def main() -> None:
         whole = file.with_suffix(f".{os.getpid()}")
         torch.save(found, whole)
         whole.rename(file)
-        last = found["at"][-1]["worth"]
+        last = found["at"][-1]["accuracy"]
         shown = ", ".join(f"{tap} {w['knn']:.2f}" for tap, w in last.items())
         place = f"{k + 1}/{len(wanted)} {encoder.name}"
         print(f"{place}: {shown} ({found['seconds']:.0f} s) {found['diverged']}", flush=True)

@@ -34,10 +34,10 @@ def test_the_first_epochs_are_no_reason_to_stop(
 
 
 @pytest.mark.parametrize(
-    ("worth", "best", "phase"), [(0.7, 0.6, "transient"), (0.602, 0.6, "lasting"), (0.5, 0.6, "lasting")]
+    ("accuracy", "best", "phase"), [(0.7, 0.6, "transient"), (0.602, 0.6, "lasting"), (0.5, 0.6, "lasting")]
 )
-def test_a_rank_that_falls_while_accuracy_rises_is_passing(worth: float, best: float, phase: str) -> None:
-    assert with_phase(COLLAPSED, 50, 0.9, worth=worth, best_worth=best).phase == phase
+def test_a_rank_that_falls_while_accuracy_rises_is_passing(accuracy: float, best: float, phase: str) -> None:
+    assert with_phase(COLLAPSED, 50, 0.9, accuracy=accuracy, best_accuracy=best).phase == phase
 
 
 def test_a_collapse_that_is_being_left_is_passing() -> None:

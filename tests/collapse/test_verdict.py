@@ -85,7 +85,7 @@ def test_a_falling_rank_is_named_before_it_is_low(gaussian: Rows) -> None:
     history = [
         panel_of(gaussian(1000, d)[:, :k] @ torch.eye(k, d, dtype=torch.float64)) for k in (64, 60, 50)
     ]
-    now = panel_of(gaussian(1000, d)[:, :13] @ torch.eye(13, d, dtype=torch.float64))
+    now = panel_of(gaussian(1000, d)[:, :12] @ torch.eye(12, d, dtype=torch.float64))
     assert judge(now).kind == "healthy"
     assert judge(history[2], history[:2]).kind == "healthy"
     fallen = judge(now, history)

@@ -21,8 +21,8 @@ def with_phase(
     panels: int,
     progress: float | None = None,
     dip: float = 0.0,
-    worth: float | None = None,
-    best_worth: float | None = None,
+    accuracy: float | None = None,
+    best_accuracy: float | None = None,
     before: float | None = None,
 ) -> Verdict:
     """The verdict with its phase: `transient` where there is a reason to wait, else `lasting`.
@@ -32,15 +32,15 @@ def with_phase(
         panels: of the trained network so far, this one included.
         progress: share of the training done; None where no end is known.
         dip: share of the training within which the method's ranks usually dip.
-        worth: accuracy of k-NN or an online probe now, in [0, 1].
-        best_worth: the best before.
+        accuracy: accuracy of k-NN or an online probe now, in [0, 1].
+        best_accuracy: the best before.
         before: probability of a collapse at the panel before.
 
     Example:
         >>> collapsed = Verdict("dimensional", "projector", "3 of 128 directions", probability=0.9)
         >>> with_phase(collapsed, panels=1, progress=0.01).phase, with_phase(collapsed, panels=50).phase
         ('transient', 'lasting')
-        >>> print(with_phase(collapsed, panels=50, worth=0.7, best_worth=0.6))
+        >>> print(with_phase(collapsed, panels=50, accuracy=0.7, best_accuracy=0.6))
         projector: dimensional collapse: 3 of 128 directions; transient: accuracy rises to 0.700
     """
     if not verdict.collapsed:
@@ -49,8 +49,8 @@ def with_phase(
     early = panels <= EARLY_PANELS or (progress is not None and progress <= dip)
     if early and (progress is None or progress <= LATEST):
         why = "ranks dip in the first epochs"
-    elif worth is not None and best_worth is not None and worth > best_worth + GAIN:
-        why = f"accuracy rises to {worth:.3f}"
+    elif accuracy is not None and best_accuracy is not None and accuracy > best_accuracy + GAIN:
+        why = f"accuracy rises to {accuracy:.3f}"
     elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
         why = f"less probable than at the panel before ({before:.0%})"
     if not why:

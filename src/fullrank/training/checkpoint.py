@@ -27,7 +27,7 @@ class TrainState:
     `loss_sum` is of the `loss_count` batches of this epoch so far, and stays on the device until it is read.
     Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
     that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
-    `best_worth` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
+    `best_accuracy` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
     multiplies the learning rate, below 1 after a rollback.
     """
 
@@ -38,7 +38,7 @@ class TrainState:
     collapsed_in_a_row: int = 0
     collapsed_since: int = 0
     panels: int = 0
-    best_worth: float | None = None
+    best_accuracy: float | None = None
     probability: float | None = None
     last: EpochRecord | None = None
     ended: str = ""

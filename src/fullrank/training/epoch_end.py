@@ -97,12 +97,12 @@ class EpochEvaluator:
         except BaseException:
             self.writer.release(None)
             raise
-        worth = _worth(pending.record)
-        report = self._with_phase(report, pending.record["epoch"], state, worth)
+        accuracy = _accuracy(pending.record)
+        report = self._with_phase(report, pending.record["epoch"], state, accuracy)
         record = EpochRecord.from_dict({**report.as_dict(), **pending.record})
         for each in (state, pending.state) if pending.state else (state,):
             each.last = record
-            _count(each, report, record.step, worth, trained=pending.record["loss"] is not None)
+            _count(each, report, record.step, accuracy, trained=pending.record["loss"] is not None)
         if self.writer.first:
             self.run.write_spectra(record.epoch, _spectra(report))
         size = self.writer.release(replace(record, time={"elapsed": self.writer.elapsed(), **state.seconds}))
@@ -110,15 +110,15 @@ class EpochEvaluator:
             self._finish_writing()
             self._writing = self._thread.submit(self.checkpoints.write, pending.weights, pending.state, size)
 
-    def _with_phase(self, report: Report, epoch: int, state: TrainState, worth: float | None) -> Report:
+    def _with_phase(self, report: Report, epoch: int, state: TrainState, accuracy: float | None) -> Report:
         """The report with the phase of its verdict, from what the run was before."""
         verdict = with_phase(
             report.verdict,
             state.panels + 1,
             epoch / self.s.config.epochs,
             METHODS[self.s.config.method].dip,
-            worth,
-            state.best_worth,
+            accuracy,
+            state.best_accuracy,
             state.probability,
         )
         return replace(report, verdict=verdict)
@@ -154,14 +154,14 @@ class EpochEvaluator:
             self._writing = None
 
 
-def _worth(record: Mapping[str, Any]) -> float | None:
+def _accuracy(record: Mapping[str, Any]) -> float | None:
     """Accuracy of k-NN, or of the online probe where that was not due."""
     measured = record.get("knn") or record.get("probe") or {}
     found: float | None = measured.get("top1")
     return found
 
 
-def _count(state: TrainState, report: Report, step: int, worth: float | None, trained: bool) -> None:
+def _count(state: TrainState, report: Report, step: int, accuracy: float | None, trained: bool) -> None:
     """Take a report into what a run knows of its past."""
     if not trained:
         return
@@ -171,8 +171,8 @@ def _count(state: TrainState, report: Report, step: int, worth: float | None, tr
     state.collapsed_in_a_row = state.collapsed_in_a_row + 1 if lasting else 0
     state.panels += 1
     state.probability = report.verdict.probability
-    if worth is not None:
-        state.best_worth = max(worth, state.best_worth or 0.0)
+    if accuracy is not None:
+        state.best_accuracy = max(accuracy, state.best_accuracy or 0.0)
 
 
 def _thread(s: Setup) -> ThreadPoolExecutor | None:
