@@ -171,7 +171,8 @@ def audit(
     """
     start = time.perf_counter()
     source = _source(rows)
-    chosen = [METRICS[name] for name in metrics or METRICS if metrics is not None or not METRICS[name].slow]
+    names = [name for name in METRICS if not METRICS[name].slow] if metrics is None else metrics
+    chosen = [METRICS[name] for name in names]
     classes = None if labels is None else _classes(labels, source.n)
     seen: EmbeddingStatistics | CodeUsage
     seen = CodeUsage(source.d) if codes else EmbeddingStatistics(source.d, capacity=sample)

@@ -187,22 +187,47 @@ def judge_codes(
         Evidence("code_information", information, None, thresholds.code_information, None, "share of ln K"),
         Evidence("conditional_entropy", usage.conditional_entropy, 1.0, None, None, "shown, not judged"),
     )
-    vague = 1 - usage.conditional_entropy < thresholds.code_information
     if why := _why_undecidable(usage.n, thresholds, trained):
         return Verdict("not decidable", tap, why, evidence)
-    if information < thresholds.code_information and vague:
-        why = f"every image is assigned to all {usage.codes} codes alike: codes say {information:.1%} of ln K"
-        return Verdict(
-            "uniform-assignment", tap, why, evidence, 1 - information / thresholds.code_information
-        )
-    if usage.perplexity < fewest:
-        why = f"{usage.perplexity:.1f} of {possible} codes are in use, below {fewest:.1f}"
-        return Verdict("cluster", tap, why, evidence, 1 - (usage.perplexity - 1) / max(fewest - 1, 1e-9))
-    if usage.first_share > thresholds.first_code_share and usage.codes > 2:
-        why = f"one code is the first choice of {usage.first_share:.0%} of images"
-        return Verdict("cluster", tap, why, evidence, usage.first_share)
-    why = f"{usage.perplexity:.1f} of {possible} codes are in use (at least {fewest:.1f})"
-    return Verdict("healthy", tap, why, evidence)
+    found = _code_findings(usage, information, fewest, thresholds)
+    probability = 1 - math.prod(1 - finding.probability for finding in found)
+    named = next((finding for finding in found if finding.probability > 0.5), None)
+    if named is None:
+        why = f"{usage.perplexity:.1f} of {possible} codes are in use (at least {fewest:.1f})"
+        return Verdict("healthy", tap, why, evidence, 0.0, min(probability, 0.5))
+    return Verdict(named.kind, tap, named.why, evidence, min(max(named.severity, 1e-3), 1.0), probability)
+
+
+def _code_findings(
+    usage: Usage, information: float, fewest: float, thresholds: Thresholds
+) -> tuple[_Finding, ...]:
+    """What the use of codes shows, in the order in which it is asked."""
+    possible, width = min(usage.n, usage.codes), thresholds.level_width
+    sharp = 1 - usage.conditional_entropy
+    uninformed = math.log(max(thresholds.code_information, 1e-9) / max(information, sharp, 1e-9))
+    unused = math.log(fewest / max(usage.perplexity, 1e-9))
+    severity = 1 - (usage.perplexity - 1) / max(fewest - 1, 1e-9)
+    first = usage.first_share if usage.codes > 2 else 0.0
+    return (
+        _Finding(
+            "uniform-assignment",
+            beyond(uninformed, 0.0, width),
+            f"every image is assigned to all {usage.codes} codes alike: codes say {information:.1%} of ln K",
+            1 - information / max(thresholds.code_information, 1e-9),
+        ),
+        _Finding(
+            "cluster",
+            beyond(unused, 0.0, width),
+            f"{usage.perplexity:.1f} of {possible} codes are in use, below {fewest:.1f}",
+            severity,
+        ),
+        _Finding(
+            "cluster",
+            beyond(first, thresholds.first_code_share, thresholds.copies_width),
+            f"one code is the first choice of {usage.first_share:.0%} of images",
+            usage.first_share,
+        ),
+    )
 
 
 def _why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:

@@ -1,0 +1,212 @@
+"""What the verdict is worth on the encoders of encoders.parquet: tables and diagrams of docs/verdict.md.
+
+Usage: python benchmarks/encoders/report.py [--table FILE] [--page docs/verdict.md] [--figures docs/figures]
+
+What an encoder is was decided before it was judged, by how it was trained and what k-NN says of its projector:
+
+- healthy: nothing was taken from the method, and k-NN gained at least 0.035 over the untrained network;
+- collapsed: what the method cannot do without was taken away and k-NN lost 0.035 and a fifth of what the
+  untrained network has over chance; or something was half taken away and k-NN lost half of it;
+- all others are left out: nobody can say.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).parent
+CHANCE, GAIN, LOST, HALF = 0.1, 0.035, 0.8, 0.5
+NO_COLLAPSE = ("half erased views", "views hardly changed")  # which lower what is learnt without any
+LEFT_OUT = (
+    "byol",
+    "dino",
+    "directcopy",
+    "lejepa",
+    "mocov3",
+    "nnsiam",
+    "rdm_byol",
+    "simclr",
+    "swav",
+    "vicreg",
+)
+"""Methods whose encoders the borders were not fitted on."""
+CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
+    "standard deviation of unit rows": ("level", lambda t: t.level),
+    "RankMe, as published": ("rankme_published / d", lambda t: t.rankme_published / t.d),
+    "RankMe of stable-pretraining": ("rankme_spt / d", lambda t: t.rankme_spt / t.d),
+    "effective rank of MONAI": ("erank_eigenvalues / d", lambda t: t.erank_eigenvalues / t.d),
+    "participation ratio": ("participation_ratio / d", lambda t: t.participation_ratio / t.d),
+    "alpha-ReQ": ("-|alpha - 1|", lambda t: -(t.alpha_req - 1).abs()),
+}
+"""Simple checks: healthy above a threshold, the best one on the encoders that the borders were fitted on."""
+
+
+def truths(last: pd.DataFrame) -> pd.Series:
+    """What each encoder is: healthy, collapsed, or neither for certain."""
+    gain = last.now_knn - last.untrained_knn
+    kept = (last.now_knn - CHANCE) / (last.untrained_knn - CHANCE)
+    fell = gain <= -GAIN
+    broken = (last.group == "broken") & (kept <= LOST)
+    half = (last.group == "halfway") & (kept <= HALF) & ~last.arm.isin(NO_COLLAPSE)
+    healthy = (last.group != "broken") & (gain >= GAIN)
+    return pd.Series(np.select([healthy, fell & (broken | half)], ["healthy", "collapsed"], "?"), last.index)
+
+
+def runs(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a run and epoch: the projector's, with the verdict on its codes where that names a collapse."""
+    key = ["data", "method", "arm", "seed", "epoch"]
+    rows = table[table.tap == "projector"].set_index(key).copy()
+    codes = table[table.tap == "codes"].set_index(key)
+    other = codes.reindex(rows.index)
+    sees = (rows.kind == "healthy") & other.kind.notna() & (other.kind != "healthy")
+    rows["kind"] = rows.kind.where(~sees, other.kind)
+    rows["probability"] = 1 - (1 - rows.probability.fillna(0)) * (1 - other.probability.fillna(0))
+    return rows.reset_index()
+
+
+def right(rows: pd.DataFrame) -> pd.Series:
+    """Whether the verdict names what the encoder is, by kind where that was known beforehand."""
+    named = [
+        kind != "healthy" if not kinds or kinds == "healthy" else kind in kinds.split(",")
+        for kind, kinds in zip(rows.kind, rows.kinds, strict=True)
+    ]
+    return pd.Series(np.where(rows.truth == "healthy", rows.kind == "healthy", named), rows.index)
+
+
+def calibration_error(rows: pd.DataFrame, bins: int = 10) -> float:
+    """Mean distance of the probability from the share that has collapsed, over ten bins."""
+    place = np.minimum((rows.probability * bins).astype(int), bins - 1)
+    collapsed = rows.truth == "collapsed"
+    parts = [(place == k) for k in range(bins)]
+    errors = [
+        part.mean() * abs(rows.probability[part].mean() - collapsed[part].mean())
+        for part in parts
+        if part.any()
+    ]
+    return float(sum(errors))
+
+
+def best_threshold(values: pd.Series, healthy: pd.Series) -> float:
+    """The threshold above which most encoders that are healthy lie, and below which the others do."""
+    candidates = np.unique(values.dropna())
+    return float(max(candidates, key=lambda t: ((values >= t) == healthy).mean()))
+
+
+def compared(fitted: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
+    """Ours and simple checks: right, healthy accused, collapsed missed, on encoders left out."""
+
+    def row(name: str, says_healthy: pd.Series) -> dict[str, object]:
+        healthy = left_out.truth == "healthy"
+        return {
+            "check": name,
+            "right": f"{(says_healthy == healthy).mean():.1%}",
+            "healthy accused": f"{(~says_healthy)[healthy].mean():.1%}",
+            "collapsed missed": f"{says_healthy[~healthy].mean():.1%}",
+        }
+
+    found = [row("**the verdict**", left_out.kind == "healthy")]
+    for name, (what, value) in CHECKS.items():
+        threshold = best_threshold(value(fitted), fitted.truth == "healthy")
+        found.append(
+            row(f"{name} (`{what}` ≥ {threshold:.3g})", value(left_out).fillna(-np.inf) >= threshold)
+        )
+    return pd.DataFrame(found)
+
+
+def delays(rows: pd.DataFrame) -> pd.DataFrame:
+    """Epochs from the start to the first verdict of a collapse, and to the first loss in k-NN."""
+    found = []
+    for name, run in rows[rows.ends == "collapsed"].groupby(["data", "method", "arm", "seed"]):
+        run = run[run.epoch > 0].sort_values("epoch")
+        kept = (run.now_knn - CHANCE) / (run.untrained_knn - CHANCE)
+        said, fell = run.epoch[run.kind != "healthy"], run.epoch[kept <= LOST]
+        found.append({"run": name, "said": said.min(), "fell": fell.min()})
+    return pd.DataFrame(found)
+
+
+def plot(rows: pd.DataFrame, folder: Path) -> None:
+    """Reliability diagram, and the score of every encoder."""
+    import matplotlib.pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, (left, middle) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    bins = np.linspace(0, 1, 6)
+    place = np.clip(np.digitize(rows.probability, bins) - 1, 0, 4)
+    collapsed = (rows.truth == "collapsed").to_numpy()
+    for k in range(5):
+        part = place == k
+        if part.any():
+            left.scatter(
+                rows.probability[part].mean(), collapsed[part].mean(), s=20 + 3 * part.sum(), color="#0072b2"
+            )
+            left.annotate(str(part.sum()), (rows.probability[part].mean(), collapsed[part].mean()),
+                          textcoords="offset points", xytext=(8, -10), fontsize=8)  # fmt: skip
+    left.plot([0, 1], [0, 1], color="#999999", lw=1)
+    left.set(xlabel="probability of a collapse", ylabel="share that has collapsed", title="Reliability")
+    for truth, colour in (("healthy", "#009e73"), ("collapsed", "#d55e00")):
+        part = rows[rows.truth == truth]
+        middle.scatter(part.exponent_rankme_unit, part[["exponent_participation_ratio", "exponent_erank_centred"]].min(axis=1),
+                       s=14, color=colour, label=truth, alpha=0.8)  # fmt: skip
+    middle.set(xlabel="exponent of RankMe of unit rows", ylabel="lesser of head and body", title="Spectra")
+    middle.legend(frameon=False)
+    figure.savefig(folder / "verdict.png", dpi=130)
+
+
+def confusion(rows: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts by what the encoders are."""
+    return pd.crosstab(rows.truth, rows.kind)
+
+
+def main() -> None:
+    """Print the tables, and write them into the page between its marks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--table", type=Path, default=HERE / "encoders.parquet")
+    parser.add_argument("--page", type=Path, default=HERE.parents[1] / "docs" / "verdict.md")
+    args = parser.parse_args()
+    table = pd.read_parquet(args.table)
+    rows = runs(table)
+    last = rows[rows.epoch == rows.epochs].copy()
+    last["truth"] = truths(last)
+    known = last[last.truth != "?"]
+    fitted, left_out = known[~known.method.isin(LEFT_OUT)], known[known.method.isin(LEFT_OUT)]
+    key = ["data", "method", "arm", "seed"]
+    ends = last.set_index(key).truth
+    delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
+    figures = [
+        f"{len(last)} encoders, {len(known)} of which are certainly healthy ({(known.truth == 'healthy').sum()}) or "
+        f"collapsed ({(known.truth == 'collapsed').sum()}); {len(left_out)} of these are of methods left out of the fit.",
+        "",
+        "| | fitted | left out |", "|---|---|---|",
+        f"| encoders | {len(fitted)} | {len(left_out)} |",
+        f"| right by kind | {right(fitted).mean():.1%} | {right(left_out).mean():.1%} |",
+        f"| healthy accused | {(fitted.kind != 'healthy')[fitted.truth == 'healthy'].mean():.1%} "
+        f"| {(left_out.kind != 'healthy')[left_out.truth == 'healthy'].mean():.1%} |",
+        f"| calibration error of the probability | {calibration_error(fitted):.3f} | {calibration_error(left_out):.3f} |",
+        "",
+        f"Of {len(delay)} collapsed runs {int(delay.said.notna().sum())} were named at a panel; "
+        f"{int((delay.said <= delay.fell).sum())} no later than k-NN had lost a fifth, "
+        f"{int((delay.said < delay.fell).sum())} before.",
+        "", "Beside simple checks, each with the threshold that is best on the fitted encoders, on those left out:", "",
+        compared(fitted, left_out).to_markdown(index=False),
+        "", "Verdicts on all that are certain:", "",
+        confusion(known).to_markdown(),
+        "", "Wrong:", "",
+        known[~right(known)][[*key, "untrained_knn", "now_knn", "truth", "kind", "probability"]].round(2).to_markdown(index=False),
+    ]  # fmt: skip
+    text = "\n".join(figures)
+    print(text)
+    plot(known, args.page.parent / "figures")
+    if args.page.exists():
+        page = args.page.read_text("utf-8")
+        begin, end = "<!-- encoders: begin -->\n", "<!-- encoders: end -->"
+        before, after = page.split(begin)[0], page.split(end)[1]
+        args.page.write_text(f"{before}{begin}{text}\n{end}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Verdicts hold on embeddings that nobody rehearsed: families around each of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from fullrank.collapse import Panel, Verdict, judge
+from fullrank.collapse.statistics import EmbeddingStatistics
+
+Rows = torch.Tensor
+
+
+def randn(*shape: int, seed: int = 0) -> Rows:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def verdict_of(rows: Rows, narrowest: int | None = None) -> Verdict:
+    seen = EmbeddingStatistics(rows.shape[1])
+    seen.update(rows)
+    seen.finish()
+    return judge(Panel.from_statistics("rows", seen, narrowest=narrowest))
+
+
+def blemishes_of(rows: Rows) -> dict[str, str]:
+    return {blemish.name: blemish.says for blemish in verdict_of(rows).blemishes}
+
+
+def power_law(a: float, n: int, d: int, seed: int = 0) -> Rows:
+    return randn(n, d, seed=seed) * torch.arange(1, d + 1) ** (-a / 2)
+
+
+@pytest.mark.parametrize(("n", "d"), [(2000, 32), (3000, 128), (1500, 300)])
+@pytest.mark.parametrize("points", [2, 13, 50, 180, 500])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.05, 0.15])
+def test_points_and_tight_clusters_of_any_number_are_a_collapse(
+    n: int, d: int, points: int, spread: float
+) -> None:
+    place = torch.randint(points, (n,), generator=torch.Generator().manual_seed(1))
+    verdict = verdict_of(randn(points, d, seed=2)[place] + spread * randn(n, d))
+    assert verdict.kind in ("cluster", "intra-cluster")
+
+
+def test_wider_clusters_are_less_severe_and_less_probable() -> None:
+    centres = randn(30, 64, seed=2)[torch.arange(1500) % 30]
+    verdicts = [
+        verdict_of(centres + spread * randn(1500, 64)) for spread in (0.0, 0.05, 0.1, 0.2, 0.3, 0.6, 1.0)
+    ]
+    for values in ([v.severity for v in verdicts], [v.probability or 0.0 for v in verdicts]):
+        assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.9, 0.98, 0.999])
+@pytest.mark.parametrize("jitter", [0.0, 1e-4])
+def test_rows_that_are_mostly_one_row_have_collapsed(share: float, jitter: float) -> None:
+    rows = randn(3000, 64)
+    same = int(share * len(rows))
+    rows[:same] = rows[0] + jitter * randn(same, 64, seed=3)
+    assert verdict_of(rows[torch.randperm(3000, generator=torch.Generator().manual_seed(0))]).collapsed
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+def test_copies_are_told_where_they_are_no_collapse(share: float) -> None:
+    rows = randn(3000, 64)
+    same = int(share * len(rows))
+    rows[:same] = rows[0]
+    assert verdict_of(rows).kind == "healthy"
+    assert f"{same - 1:,} of 3,000 rows are copies" in blemishes_of(rows)["copies"]
+
+
+@pytest.mark.parametrize("factor", [20.0, 1e3, 1e5, 1e8])
+@pytest.mark.parametrize("count", [1, 5, 60])
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_far_away_are_counted_and_the_others_judged(factor: float, count: int, first: bool) -> None:
+    rows = randn(3000, 32)
+    rows[:count] *= factor
+    verdict = verdict_of(rows if first else rows.flip(0))
+    assert verdict.kind == "healthy"
+    assert verdict.evidence[0].value == pytest.approx(1.0, abs=0.05)
+    (outliers,) = [blemish for blemish in verdict.blemishes if blemish.name == "outliers"]
+    assert outliers.value == count
+
+
+def test_a_collapse_is_not_hidden_by_a_few_rows_far_away() -> None:
+    rows = torch.ones(2000, 32) + 1e-3 * randn(2000, 32)
+    rows[:3] = 1e4 * randn(3, 32)
+    assert verdict_of(rows).kind == "complete"
+
+
+@pytest.mark.parametrize("d", [64, 128, 256])
+@pytest.mark.parametrize(
+    ("a", "kind"), [(1.0, "healthy"), (2.0, "healthy"), (3.2, "dimensional"), (4.0, "dimensional")]
+)
+def test_a_spectrum_is_judged_by_how_fast_it_decays(a: float, d: int, kind: str) -> None:
+    assert verdict_of(power_law(a, 4000, d)).kind == kind
+
+
+@pytest.mark.parametrize("d", [512, 2048])
+@pytest.mark.parametrize("n", [100, 300])
+@pytest.mark.parametrize(
+    ("a", "kind"), [(0.0, "healthy"), (1.0, "healthy"), (2.0, "healthy"), (4.0, "dimensional")]
+)
+def test_few_rows_of_a_wide_tap_are_decided(n: int, d: int, a: float, kind: str) -> None:
+    verdict = verdict_of(power_law(a, n, d))
+    assert verdict.collapsed == (kind != "healthy")
+    assert "few rows" in {blemish.name for blemish in verdict.blemishes}
+
+
+@pytest.mark.parametrize("rank", [2, 5, 8, 12, 14])
+def test_an_exactly_low_rank_is_dimensional(rank: int) -> None:
+    assert verdict_of(randn(3000, rank) @ randn(rank, 128, seed=1)).kind == "dimensional"
+
+
+def test_the_probability_falls_as_the_rank_grows_without_a_cliff() -> None:
+    found = [
+        verdict_of(randn(3000, rank) @ randn(rank, 128, seed=1)).probability or 0.0
+        for rank in range(6, 30, 2)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert max(a - b for a, b in pairwise(found)) < 0.25
+
+
+@pytest.mark.parametrize(("inside", "d"), [(64, 2048), (192, 2048), (48, 256)])
+def test_a_narrow_layer_upstream_is_a_bottleneck_and_no_collapse(inside: int, d: int) -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(
+        nn.Linear(64, inside), nn.BatchNorm1d(inside), nn.ReLU(), nn.Linear(inside, d)
+    ).eval()
+    with torch.no_grad():
+        rows = head(randn(1500, 64))
+    for narrowest in (inside, None):  # known from the network, and read off the spectrum
+        verdict = verdict_of(rows, narrowest)
+        assert verdict.kind == "healthy"
+        assert f"{inside} wide" in " ".join(blemish.says for blemish in verdict.blemishes)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
+def test_dead_dimensions_are_told(share: float) -> None:
+    rows, dead = randn(2000, 100), int(100 * share)
+    rows[:, :dead] = 0.25
+    assert verdict_of(rows).kind == "healthy"
+    assert blemishes_of(rows)["dead dimensions"] == f"{dead} of 100 dimensions are constant"
+
+
+def test_repeated_one_sided_and_quantised_dimensions_are_told() -> None:
+    rows = randn(2000, 40)
+    assert not blemishes_of(rows)
+    assert "20 of 60" in blemishes_of(torch.cat([rows, -3 * rows[:, :20]], 1))["twin dimensions"]
+    assert "40 of 40" in blemishes_of(rows.relu())["one-sided"]
+    assert "quantised" in blemishes_of((20 * rows).round())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_scale_and_precision_change_no_verdict(dtype: torch.dtype, scale: float) -> None:
+    healthy, points = scale * randn(1000, 32), scale * randn(9, 32)[torch.arange(1000) % 9]
+    assert verdict_of(healthy.to(dtype)).kind == "healthy"
+    assert verdict_of(points.to(dtype)).kind == "cluster"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 256, 5000])
+def test_chunks_change_nothing(chunk: int) -> None:
+    rows = randn(1000, 16)
+    rows[3] *= 1e4
+    rows[500:600] = rows[0]
+    found = []
+    for size in (chunk, 1000):
+        seen = EmbeddingStatistics(16)
+        for part in rows.split(size):
+            seen.update(part)
+        seen.finish()
+        found.append(seen)
+    # the middle is that of the first rows
+    assert found[0].facts.farthest == pytest.approx(found[1].facts.farthest, rel=0.05)
+    assert replace(found[0].facts, farthest=0.0) == replace(found[1].facts, farthest=0.0)
+    assert found[0].moments.count == found[1].moments.count
+    torch.testing.assert_close(found[0].moments.covariance, found[1].moments.covariance)
+    assert torch.equal(found[0].sample.places, found[1].sample.places)
