@@ -157,6 +157,12 @@ def plot(rows: pd.DataFrame, folder: Path) -> None:
     figure.savefig(folder / "verdict.png", dpi=130)
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """A table for a page."""
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     """Verdicts by what the encoders are."""
     return pd.crosstab(rows.truth, rows.kind)
@@ -192,11 +198,11 @@ def main() -> None:
         f"{int((delay.said <= delay.fell).sum())} no later than k-NN had lost a fifth, "
         f"{int((delay.said < delay.fell).sum())} before.",
         "", "Beside simple checks, each with the threshold that is best on the fitted encoders, on those left out:", "",
-        compared(fitted, left_out).to_markdown(index=False),
+        markdown(compared(fitted, left_out)),
         "", "Verdicts on all that are certain:", "",
-        confusion(known).to_markdown(),
+        markdown(confusion(known).reset_index()),
         "", "Wrong:", "",
-        known[~right(known)][[*key, "untrained_knn", "now_knn", "truth", "kind", "probability"]].round(2).to_markdown(index=False),
+        markdown(known[~right(known)][[*key, "untrained_knn", "now_knn", "truth", "kind", "probability"]].round(2)),
     ]  # fmt: skip
     text = "\n".join(figures)
     print(text)

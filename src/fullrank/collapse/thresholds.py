@@ -28,7 +28,7 @@ class Thresholds:
             deviations reads 0.0099.
         copies: complete where a larger share of the rows is one and the same row.
         copies_width: of this border.
-        jump: clusters where distances around four of five rows jump by this natural logarithm. Clouds and
+        jump: clusters where distances around two of three rows jump by this natural logarithm. Clouds and
             curves of any dimension reach 0.5; 2 to n / 3 clusters of Gaussian centres reach 16 as points, 2.5
             at a spread of 0.05, 1.1 at 0.2 and 0.75 at 0.3, where they begin to touch.
         jump_width: of this border.

@@ -23,6 +23,7 @@ ANCHORS = 192  # rows around which distances are sorted
 SKETCH = 64  # wider rows are projected to this many random directions, which keep distances to some percent
 LEAST_SIZE = 3  # rows of a cluster: pairs may be two views of an image
 JUMP = 0.75  # natural logarithm; lines reach 0.5, clusters whose spread is a quarter of the centres' 1.0
+LINE = 0.4  # taken off over the participation ratio: rows along one direction leave gaps by chance
 MOST_OF_ALL = 0.95  # of all rows, that one cluster may hold
 LEAST_COVERED = (
     0.65  # of the rows around which there is such a jump; a line has 0.37, three rows a cluster 0.8
@@ -50,7 +51,7 @@ class TightClusters:
         count: clusters, estimated from their sizes around the anchors.
         within_share: variance within clusters over all variance, in [0, 1]; 1 where there are none.
         covered: share of rows around which distances jump.
-        jump: logarithm of the jump that `LEAST_COVERED` of the rows reach.
+        jump: logarithm of the jump that `LEAST_COVERED` of the rows reach, less what chance does on a line.
     """
 
     n: int
@@ -124,6 +125,8 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     # by subtraction: the expanded form loses the distances within tight clusters
     distances = torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
     jump, size = _largest_jumps(distances[:, 1:])
+    covariance = z.T @ z / n
+    jump = jump - LINE * float(covariance.square().sum() / covariance.trace() ** 2)
     inside = jump >= JUMP
     covered = float(inside.double().mean())
     needed = float(jump.quantile(1 - LEAST_COVERED, interpolation="lower"))
