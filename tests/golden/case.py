@@ -111,7 +111,7 @@ class Case:
         expected = np.asarray(self.arrays[name])
         obtained = np.asarray(obtained.detach().numpy() if isinstance(obtained, Tensor) else obtained)
         if self.probing:
-            self.obtained[name] = obtained
+            self.obtained[name] = obtained.copy()  # ours may go on in place
             return
         if obtained.shape != expected.shape:
             self.failures.append(f"{name}: ours has shape {obtained.shape}, the recording {expected.shape}")
