@@ -96,6 +96,11 @@ class Case:
         known = self.about.get("single_precision_deviation", {}).get(name.removeprefix("out."), 0.0)
         return max(rule[0], SINGLE_RTOL, SINGLE_MARGIN * float(known)), max(rule[1], SINGLE_ATOL)
 
+    def skip(self, name: str, why: str) -> None:
+        """Note an array that is knowingly not compared."""
+        self.used.add(name)
+        self.left[name] = why
+
     def check(self, name: str, obtained: Any, slack: Any = 0.0) -> None:
         """Compare with the array `name`, if it is recorded; failures are collected.
 
@@ -204,7 +209,9 @@ class Case:
                     self.left[name] = "input that nothing took"
             elif name not in self.used:
                 informative = self.rule(name) is None
-                self.left[name] = "recorded for information" if informative else "nothing of ours answers to it"
+                self.left[name] = (
+                    "recorded for information" if informative else "nothing of ours answers to it"
+                )
         self.failures += [f"{entry}: nothing of ours takes it" for entry in self.settings.unread()]
         if not self.compared and not self.failures:
             self.failures.append("nothing was compared")

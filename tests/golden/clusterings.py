@@ -49,7 +49,9 @@ def dino(case: Case) -> None:
     codes = case.tensor(f"in.teacher_step{teachers[0]}").shape[1]
     given.expect("prototypes", codes)
     crops = given.get("num_large_crops", given.get("num_crops", 2))
-    centre = case.tensor("in.center") if "in.center" in case.arrays else torch.zeros(1, codes, dtype=case.dtype)
+    centre = (
+        case.tensor("in.center") if "in.center" in case.arrays else torch.zeros(1, codes, dtype=case.dtype)
+    )
     steps = sorted(found_in(case, "out.", r"loss_step(\d+)_epoch(\d+)"), key=lambda pair: int(pair[1][1]))
     for turn, (name, found) in enumerate(steps):
         step, epoch = int(found[1]), int(found[2])
@@ -57,7 +59,9 @@ def dino(case: Case) -> None:
         own = f"{step}" if f"{step}" in teachers else teachers[turn % len(teachers)]
         z: list[Tensor] = list(case.tensor(f"in.teacher_step{own}").chunk(2))
         given.expect("n", len(z[0]))
-        (student,) = case.inputs(f"student_step{step}" if f"in.student_step{step}" in case.arrays else "student")
+        (student,) = case.inputs(
+            f"student_step{step}" if f"in.student_step{step}" in case.arrays else "student"
+        )
         loss = dino_loss(
             student.chunk(crops),
             z,

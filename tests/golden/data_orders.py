@@ -33,7 +33,9 @@ def index_sequences(case: Case) -> None:
     common = {"seed": case.settings.get("seed", SEED)}
     for name, config in case.settings["configs"].items():
         if config["strategy"] not in KINDS:
-            raise Refused(f"settings.configs.{name}.strategy is {config['strategy']}, none of {', '.join(KINDS)}")
+            raise Refused(
+                f"settings.configs.{name}.strategy is {config['strategy']}, none of {', '.join(KINDS)}"
+            )
         order = DataOrder(
             n=len(ordering),
             kind=KINDS[config["strategy"]],

@@ -32,7 +32,12 @@ def knn(case: Case) -> None:
         case.tensor(f"in.{name}") for name in ("train_x", "train_y", "test_x", "test_y")
     )
     classes = len(asked.unique())
-    for key, size in (("train", len(bank)), ("test", len(queries)), ("d", bank.shape[1]), ("classes", classes)):
+    for key, size in (
+        ("train", len(bank)),
+        ("test", len(queries)),
+        ("d", bank.shape[1]),
+        ("classes", classes),
+    ):
         case.settings.expect(key, size)
     stored = min(STORED, len(bank))
     for name in ("cos", "l2"):

@@ -15,9 +15,11 @@ from golden.predictors import NUMBER
 from golden.settings import Refused, Settings
 
 OPTIONS = {  # the references' names of options, and ours
-    "lr": "lr", "wd": "weight_decay", "weight_decay": "weight_decay", "momentum": "momentum", "mom": "momentum",
+    "lr": "lr", "wd": "weight_decay", "weight_decay": "weight_decay",
+    "momentum": "momentum", "mom": "momentum",
     "eta": "eta", "trust_coefficient": "eta", "clip": "clip", "clip_lr": "clip", "clip_lars_lr": "clip",
-    "exclude_bias_n_norm": "exclude_1d", "excl": "exclude_1d", "nesterov": "nesterov", "dampening": "dampening",
+    "exclude_bias_n_norm": "exclude_1d", "excl": "exclude_1d",
+    "nesterov": "nesterov", "dampening": "dampening",
 }  # fmt: skip
 # of these the name says less than what the reference was given
 NAMED: dict[str, dict[str, Any]] = {
@@ -77,7 +79,9 @@ def lars(case: Case) -> None:
     for key in ("configs", "options", "settings"):
         if key in case.settings:
             described |= case.settings[key]
-    rest = {k: v for k, v in case.settings.values_.items() if k not in ("configs", "options", "settings", "steps")}
+    rest = {
+        k: v for k, v in case.settings.values_.items() if k not in ("configs", "options", "settings", "steps")
+    }
     common = Settings({k: v for k, v in rest.items() if k in OPTIONS}, "", case.settings.read)
     settings = {name.rpartition("/")[0] for name in case.names("out.")}
     for setting in sorted(settings):

@@ -105,7 +105,8 @@ def cplearn(case: Case) -> None:
     case.settings.expect("codes", codes)
     inputs: dict[str, Tensor] = {}
     for name in ("linear_weight", "linear_bias", "bn_weight", "bn_bias"):
-        inputs |= dict(zip([name], case.inputs(name), strict=True))
+        if f"in.{name}" in case.arrays:
+            inputs |= dict(zip([name], case.inputs(name), strict=True))
     layer = [*inputs.values()]
     scores = []
     for i in (1, 2):

@@ -28,7 +28,12 @@ def group_rates(epochs: int, base: float) -> list[list[float]]:
     """Rates of a scheduled and a fixed group, epoch by epoch, as training sets them."""
     config = TrainConfig(epochs=epochs, lr=base, lr_scaling="none", schedule="epoch-cosine")
     groups = [
-        {"params": [nn.Parameter(torch.zeros(1))], "name": name, "base_lr": base, "fixed_lr": name == "predictor"}
+        {
+            "params": [nn.Parameter(torch.zeros(1))],
+            "name": name,
+            "base_lr": base,
+            "fixed_lr": name == "predictor",
+        }
         for name in ("backbone", "predictor")
     ]
     optimizer, rates = torch.optim.SGD(groups, lr=base), []

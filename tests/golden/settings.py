@@ -69,9 +69,11 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
             inner = isinstance(part, Mapping) or _is_list_of_mappings(part)
-            yield from _leaves(part, f"{path}{key}" + ("." if isinstance(part, Mapping) else "")) if inner else [
-                (f"{path}{key}", part)
-            ]
+            yield from (
+                _leaves(part, f"{path}{key}" + ("." if isinstance(part, Mapping) else ""))
+                if inner
+                else [(f"{path}{key}", part)]
+            )
     elif _is_list_of_mappings(value):
         for i, part in enumerate(value):
             yield from _leaves(part, f"{path}[{i}].")

@@ -78,7 +78,12 @@ def write(name: str, directory: Path, seed: int = 5) -> Path:
         "tolerance": {"default": tolerance, "per_array": {}},
         **made.about,
     }
-    probe = Case(directory / f"{name}.npz", kept | {n: np.zeros(s) for n, s in made.outputs.items()}, about, probing=True)
+    probe = Case(
+        directory / f"{name}.npz",
+        kept | {n: np.zeros(s) for n, s in made.outputs.items()},
+        about,
+        probing=True,
+    )
     COMPARERS[item](probe)
     missing = [output for output in made.outputs if output not in probe.obtained]
     if missing:

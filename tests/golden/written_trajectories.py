@@ -23,7 +23,16 @@ PERCEPTRON = [
     {"name": "last", "type": "Linear", "inp": 9, "out": 7, "bias": False},
 ]
 CONVOLUTIONS = [
-    {"name": "conv1", "type": "Conv2d", "inp": 2, "out": 4, "kernel": 3, "stride": 2, "padding": 1, "bias": False},
+    {
+        "name": "conv1",
+        "type": "Conv2d",
+        "inp": 2,
+        "out": 4,
+        "kernel": 3,
+        "stride": 2,
+        "padding": 1,
+        "bias": False,
+    },
     {"name": "bn1", "type": "BatchNorm2d", "features": 4},
     {"name": "relu1", "type": "ReLU"},
     {"name": "pool1", "type": "MaxPool2d", "kernel": 2},
@@ -31,14 +40,22 @@ CONVOLUTIONS = [
     {"name": "pool2", "type": "AdaptiveAvgPool2d", "output_size": 1},
 ]
 STEPS, ROWS = 5, 10
-WARM = {"name": "warmup_cosine", "warmup_steps": 3, "warmup_start_lr": 0.004, "min_lr": 0.001, "interval": "step"}
+WARM = {
+    "name": "warmup_cosine",
+    "warmup_steps": 3,
+    "warmup_start_lr": 0.004,
+    "min_lr": 0.001,
+    "interval": "step",
+}
 
 
 def described(module: nn.Module) -> list[dict[str, Any]]:
     """Layers of one of our heads as settings list them."""
     if isinstance(module, Prototypes):
         count, dim = module.v.shape
-        return [{"name": "last", "type": "Linear", "inp": dim, "out": count, "bias": False, "weight_norm": True}]
+        return [
+            {"name": "last", "type": "Linear", "inp": dim, "out": count, "bias": False, "weight_norm": True}
+        ]
     layers = []
     for name, layer in module.named_children():
         options: dict[str, Any] = {"name": name, "type": type(layer).__name__}
@@ -92,20 +109,25 @@ def trajectory(
     name, options = ours
     width = 7 if backbone is PERCEPTRON else 6
     method = METHODS[name](
-        ListedBackbone([Settings(layer) for layer in backbone], width), width, make_config(METHODS[name], options)
+        ListedBackbone([Settings(layer) for layer in backbone], width),
+        width,
+        make_config(METHODS[name], options),
     )
     base, decay = 0.05, 0.003
-    config = TrainConfig(method=name, lr=base, lr_scaling="none", weight_decay=decay, optimizer=optimizer[0].lower(), **{  # type: ignore[arg-type]
-        key: value for key, value in optimizer[1].items() if key in ("momentum", "betas")
-    })  # fmt: skip
+    common = {"method": name, "lr": base, "lr_scaling": "none", "weight_decay": decay}
+    momenta = {key: value for key, value in optimizer[1].items() if key in ("momentum", "betas")}
+    config = TrainConfig.from_dict(common | {"optimizer": optimizer[0].lower()} | momenta)
     heads = [part for part in ("projector", "predictor", "prototypes") if hasattr(method, part)]
     parameters = dict(method.named_parameters())
-    buffers = [n for n, _ in method.named_buffers() if not n.endswith(("num_batches_tracked", "bits", "batch_rows"))]
+    buffers = [
+        n for n, _ in method.named_buffers() if not n.endswith(("num_batches_tracked", "bits", "batch_rows"))
+    ]
     trainable = [n for n, p in parameters.items() if p.requires_grad]
     groups = grouped(method, config, extra or {})
+    configured = {"lr": base, "wd": decay, "kwargs": dict(optimizer[1])}
     settings = {
         "n": ROWS, "steps": STEPS, "views": 2, "method_kwargs": dict(given),
-        "optimizer": {"name": optimizer[0], "configured": {"lr": base, "wd": decay, "kwargs": dict(optimizer[1])}},
+        "optimizer": {"name": optimizer[0], "configured": configured},
         "schedule": {"epochs": 2, "steps_per_epoch": 3, "total_steps": 6, "base_lr": base, **schedule},
         "ema": None if tau is None else {"base": tau[0], "final": tau[1]},
         "architecture": {"backbone": backbone} | {part: described(getattr(method, part)) for part in heads},
@@ -114,7 +136,9 @@ def trajectory(
     }  # fmt: skip
     shape = (5,) if backbone is PERCEPTRON else (2, 8, 6)
     views = draw.standard_normal((STEPS, 2, ROWS, *shape)).astype(np.float16)
-    recorded: dict[str, tuple[int, ...]] = {f"out.{key}": () for key in ("loss", "lr", "first_z1", "first_z2")}
+    recorded: dict[str, tuple[int, ...]] = {
+        f"out.{key}": () for key in ("loss", "lr", "first_z1", "first_z2")
+    }
     recorded |= {f"out.{key}_norms": (STEPS, len(parameters)) for key in ("param", "delta")}
     recorded |= {"out.grad_norms": (STEPS, len(trainable)), "out.buffer_norms": (STEPS, len(buffers))}
     recorded |= {f"out.final/{n}": () for n in [*parameters, *buffers]}
@@ -167,21 +191,33 @@ def mocov3_before_target(draw: np.random.Generator) -> Recipe:
 def wmse(draw: np.random.Generator) -> Recipe:
     own = HEADS | {"whitening_iters": 2, "whitening_size": 10, "whitening_eps": 0.1}
     perm = np.stack([[draw.permutation(ROWS) for _ in range(2)] for _ in range(STEPS)])
-    betas = {"betas": [0.8, 0.95]}
-    return trajectory(
-        draw, "WMSE (whole training loop)", own, ("wmse", own), optimizer=("Adam", betas),
+    made = trajectory(
+        draw, "WMSE (whole training loop)", own, ("wmse", own), optimizer=("Adam", {"betas": [0.8, 0.95]}),
         extra={"eps": 1e-8, "amsgrad": False}, inputs={"perm": perm},
     )  # fmt: skip
+    # biases in front of a normalisation
+    made.settings["columns"]["zero_gradient"] = ["backbone.stem.bias", "projector.0.bias", "projector.3.bias"]
+    return made
 
 
 @recipe("13_trajectory__mixture_of_codes")
 def dino(draw: np.random.Generator) -> Recipe:
-    own = HEADS | {"num_prototypes": 6, "freeze_last_layer": 1, "use_bn_in_head": True, "norm_last_layer": False}
+    own = HEADS | {
+        "num_prototypes": 6,
+        "freeze_last_layer": 1,
+        "use_bn_in_head": True,
+        "norm_last_layer": False,
+    }
     own |= {"student_temperature": 0.3, "teacher_temperature": 0.2, "warmup_teacher_temperature": 0.1}
     own |= {"warmup_teacher_temperature_epochs": 2}
     temperatures: dict[str, tuple[int, ...]] = {"out.teacher_temperature": ()}
     return trajectory(
-        draw, "DINO (whole training loop)", own | {"clip_grad": 0}, ("dino", own), tau=(0.8, 0.9), outputs=temperatures
+        draw,
+        "DINO (whole training loop)",
+        own | {"clip_grad": 0},
+        ("dino", own),
+        tau=(0.8, 0.9),
+        outputs=temperatures,
     )
 
 
@@ -199,7 +235,11 @@ def directpred(draw: np.random.Generator) -> Recipe:
 def rdm(draw: np.random.Generator) -> Recipe:
     own = HEADS | {"pred_type": "poly", "pred_location": "online", "sigma": 0.4}
     return trajectory(
-        draw, "RDMSimSiam (whole training loop)", own, ("rdm_simsiam", own), outputs={"out.singular_values": ()}
+        draw,
+        "RDMSimSiam (whole training loop)",
+        own,
+        ("rdm_simsiam", own),
+        outputs={"out.singular_values": ()},
     )
 
 
@@ -207,12 +247,21 @@ def rdm(draw: np.random.Generator) -> Recipe:
 def barlow_twins(draw: np.random.Generator) -> Recipe:
     own = HEADS | {"lamb": 0.02}
     return trajectory(
-        draw, "BarlowTwins (whole training loop)", own | {"scale_loss": 0.3}, ("barlow_twins", own | {"scale": 0.3})
+        draw,
+        "BarlowTwins (whole training loop)",
+        own | {"scale_loss": 0.3},
+        ("barlow_twins", own | {"scale": 0.3}),
     )
 
 
 @recipe("13_trajectory__assigned")
 def swav(draw: np.random.Generator) -> Recipe:
-    own = HEADS | {"num_prototypes": 6, "sk_iters": 2, "sk_epsilon": 0.1, "temperature": 0.2, "queue_size": 15}
+    own = HEADS | {
+        "num_prototypes": 6,
+        "sk_iters": 2,
+        "sk_epsilon": 0.1,
+        "temperature": 0.2,
+        "queue_size": 15,
+    }
     own |= {"epoch_queue_starts": 1, "freeze_prototypes_epochs": 0}
     return trajectory(draw, "SwAV (whole training loop)", own, ("swav", own))

@@ -47,8 +47,8 @@ def built(layer: Settings) -> nn.Module:
 class ListedBackbone(nn.Module):
     """A backbone that settings list layer by layer, in the order of its forward pass.
 
-    Maps that a linear layer takes, here or first in the head, are flattened, or averaged over space where only
-    that fits its width: lists have no entry for what happens between layers.
+    Maps that a linear layer takes, here or first in the head, are flattened, or averaged over space where
+    only that fits its width: lists have no entry for what happens between layers.
     """
 
     def __init__(self, layers: Sequence[Settings], width: int | None) -> None:
@@ -126,7 +126,13 @@ def check_heads(architecture: Settings, method: nn.Module) -> None:
 def _differences(layer: Settings, module: nn.Module) -> Iterator[tuple[str, Any]]:
     if isinstance(module, Prototypes):
         count, dim = module.v.shape
-        ours: dict[str, Any] = {"type": "Linear", "inp": dim, "out": count, "bias": False, "weight_norm": True}
+        ours: dict[str, Any] = {
+            "type": "Linear",
+            "inp": dim,
+            "out": count,
+            "bias": False,
+            "weight_norm": True,
+        }
     else:
         ours = {"type": type(module).__name__, "weight_norm": False}
         for key in layer:

@@ -29,7 +29,8 @@ SCHEDULE_OPTIONS = {
     "base_lr": "lr",
 }
 GROUP_OPTIONS = {  # the references' names in a parameter group, and those of ours
-    "clip_lr": "clip", "clip_lars_lr": "clip", "exclude_bias_n_norm": "exclude_1d", "trust_coefficient": "eta",
+    "clip_lr": "clip", "clip_lars_lr": "clip", "exclude_bias_n_norm": "exclude_1d",
+    "trust_coefficient": "eta",
     "fix_lr": "fixed_lr", "initial_lr": "base_lr",
 }  # fmt: skip
 TRAIN_OPTIONS = {
@@ -69,7 +70,11 @@ def optimizer_options(case: Case) -> dict[str, Any]:
     configured.expect("name", name, optimizer["name"])
     configured.expect("lr", base, *([base / n * 256] if base == configured.get("lr", base) * n / 256 else []))
     starts = [group["at_start"] for group in case.settings["groups"]]
-    given = {key: configured.get(key) for key in configured if key not in ("name", "lr", "wd", "kwargs", "fix_pred_lr")}
+    given = {
+        key: configured.get(key)
+        for key in configured
+        if key not in ("name", "lr", "wd", "kwargs", "fix_pred_lr")
+    }
     given |= {key: configured["kwargs"][key] for key in configured.get("kwargs", {})}
     options: dict[str, Any] = {"optimizer": name, "weight_decay": configured["wd"]}
     for key in ("momentum", "betas", "trust_coefficient", "eta"):  # where the group alone says them

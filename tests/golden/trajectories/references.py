@@ -16,7 +16,8 @@ from golden.trajectories.architectures import derived_options
 OPTIONS: dict[str, tuple[str, ...]] = {  # the references' names of options, and ours; others have one name
     "dim": ("proj_output_dim",), "mlp_dim": ("proj_hidden_dim", "pred_hidden_dim"),
     "pred_dim": ("pred_hidden_dim",), "T": ("temperature",), "scale_loss": ("scale",),
-    "sim_loss_weight": ("sim_weight",), "var_loss_weight": ("var_weight",), "cov_loss_weight": ("cov_weight",),
+    "sim_loss_weight": ("sim_weight",), "var_loss_weight": ("var_weight",),
+    "cov_loss_weight": ("cov_weight",),
     "dp_alpha": ("alpha",), "dp_normalize": ("normalise",), "dp_tau": ("correlation_momentum",),
     "eps_iso": ("eps",), "center_momentum": ("centre_momentum",),
 }  # fmt: skip
@@ -62,8 +63,8 @@ REFERENCES = {
 def reference_of(case: Case) -> tuple[str, Reference]:
     """Our method's name and how it is the reference's, from what the recording says ran.
 
-    `settings.method` says it, or else the class in `function`: "SimSiam (whole training loop)", or the last of
-    "train; ...; SimSiam".
+    `settings.method` says it, or else the class in `function`: "SimSiam (whole training loop)", or the last
+    of "train; ...; SimSiam".
     """
     said = case.settings.get("method") or case.about["function"].split(";")[-1].split("(")[0]
     plain = re.sub(r"[^a-z0-9]", "", str(said).lower())
@@ -97,7 +98,9 @@ def method_options(case: Case) -> dict[str, Any]:
 
 def averaging(case: Case, fields: set[str]) -> dict[str, Any]:
     """Options of the momentum target; missing or superfluous ones are refused."""
-    ema = case.settings["ema"] if "ema" in case.settings else None
+    ema = case.settings.get("ema")
     if (ema is not None) != ("tau_base" in fields):
-        raise Refused(f"settings.ema is {ema and ema.plain()}; ours has {'a' if ema is None else 'no'} target")
+        raise Refused(
+            f"settings.ema is {ema and ema.plain()}; ours has {'a' if ema is None else 'no'} target"
+        )
     return {} if ema is None else {"tau_base": ema["base"], "tau_final": ema["final"]}

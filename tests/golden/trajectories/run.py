@@ -27,6 +27,7 @@ from golden.trajectories.references import method_options, reference_of
 OPTIMIZER_STATES = {"mu": "momentum_buffer"}  # a reference's name for it: ours
 NOT_OURS = {"C"}  # what a reference tracks for its logs only, where our method has none
 CONVERTED = {"code_matrix"}  # what a method keeps in another form and also takes in the reference's
+NOISE = "not ours, or moved by rounding alone in single precision"
 BY_STEP = ("param_norms", "delta_norms", "grad_norms", "buffer_norms")
 
 
@@ -58,7 +59,9 @@ def load(case: Case, method: Method) -> None:
     unknown = {key: value for key, value in given.items() if key not in state}
     if surplus := sorted(unknown.keys() - CONVERTED - NOT_OURS):
         raise Refused(f"in.state/{surplus[0]}: ours has no such parameter or buffer")
-    method.load_state_dict(state | {key: value for key, value in unknown.items() if key in CONVERTED}, strict=False)
+    method.load_state_dict(
+        state | {key: value for key, value in unknown.items() if key in CONVERTED}, strict=False
+    )
 
 
 def values_of(method: Method) -> dict[str, Tensor]:
@@ -77,14 +80,19 @@ class Run:
         self.held = self._held_columns()
         self.start = {name: self.values[name].detach().clone() for name in self.held["param_norms"]}
         self.seen: dict[str, list[Any]] = {}
-        # every parameter group of the reference has one column; where ours is finer or coarser it reads by name
+        # a column for each parameter group of the reference; where ours is finer or coarser it reads by name
         self.group_of = {id(p): g for g in self.optimizer.param_groups for p in g["params"]}
         self.leads = [self._lead(group["params"]) for group in case.settings["groups"]]
-        self.steps, self.per_epoch = len(case.arrays["in.views"]), case.settings["schedule"]["steps_per_epoch"]
+        self.steps, self.per_epoch = (
+            len(case.arrays["in.views"]),
+            case.settings["schedule"]["steps_per_epoch"],
+        )
         self.total = self.config.epochs * self.per_epoch
 
     def _lead(self, names: list[str]) -> Tensor:
-        return next((self.values[n] for n in names if id(self.values[n]) in self.group_of), self.values[names[0]])
+        return next(
+            (self.values[n] for n in names if id(self.values[n]) in self.group_of), self.values[names[0]]
+        )
 
     def _held_columns(self) -> dict[str, list[str]]:
         """Columns that are compared, by array; the others are cut from it and noted."""
@@ -99,9 +107,7 @@ class Run:
                 raise Refused(f"settings.columns.{source}: ours has no {lacking[0]}")
             held[array] = [n for n in names if n in self.values and not (adaptive and n in noise)]
             if left := [n for n in names if n not in held[array]]:
-                self.case.left[f"out.{array} of {', '.join(left)}"] = (
-                    "not ours, or moved by rounding alone in single precision"
-                )
+                self.case.left[f"out.{array} of {', '.join(left)}"] = NOISE
                 recorded = self.case.arrays.get(f"out.{array}")
                 if recorded is not None:
                     kept = [i for i, n in enumerate(names) if n in held[array]]
@@ -120,7 +126,9 @@ class Run:
         result.loss.backward()
         self.method.after_backward()
         self._record("loss", result.loss.item())
-        self._record("lr", [self.group_of[id(p)]["lr"] if id(p) in self.group_of else rate for p in self.leads])
+        self._record(
+            "lr", [self.group_of[id(p)]["lr"] if id(p) in self.group_of else rate for p in self.leads]
+        )
         gradients = {name: self.values[name].grad for name in self.held["grad_norms"]}
         self._record("grad_norms", [0.0 if g is None else g.norm().item() for g in gradients.values()])
         if isinstance(self.method, DINO):
@@ -166,12 +174,14 @@ class Run:
             self._record("eigenvalues", torch.linalg.eigvalsh(self.values["C"]).numpy())
 
     def compare_end(self) -> None:
-        """Compare what was recorded at every step, and parameters, buffers and optimiser states at the end."""
+        """Compare what was recorded at every step, and tensors and optimiser states at the end."""
         for key, rows in self.seen.items():
             self.case.check(f"out.{key}", np.asarray(rows, dtype=np.float64))
         noise = set(self.columns["trainable"]) - set(self.held["grad_norms"])
         for key in self.case.names("out.final/"):
-            if key in self.values and key not in noise:
+            if key in noise:
+                self.case.skip(f"out.final/{key}", NOISE)
+            elif key in self.values:
                 self.case.check(f"out.final/{key}", self.values[key])
         kept = [i for i, n in enumerate(self.columns["trainable"]) if n not in noise]
         for key in self.case.names("out.optimizer_state_norms/"):
