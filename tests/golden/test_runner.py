@@ -96,8 +96,8 @@ def test_a_setting_that_nothing_takes_is_refused_by_name(directory: Path, tmp_pa
     "place",
     [
         "method_kwargs.surprise", "optimizer.surprise", "optimizer.configured.kwargs.surprise",
-        "schedule.surprise", "ema.surprise", "architecture.backbone.0.surprise", "architecture.projector.1.surprise",
-        "groups.0.at_start.surprise", "columns.surprise",
+        "schedule.surprise", "ema.surprise", "architecture.backbone.0.surprise",
+        "architecture.projector.1.surprise", "groups.0.at_start.surprise", "columns.surprise",
     ],
 )  # fmt: skip
 def test_a_surprise_at_any_depth_of_a_trajectory_is_refused_by_name(
