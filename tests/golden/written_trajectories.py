@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from fullrank.methods import METHODS, Method, make_config
-from fullrank.networks.prototypes import Prototypes
+from fullrank.networks.soft_targets import Prototypes
 from fullrank.training.config import TrainConfig
 from fullrank.training.optim import build_optimizer
 from golden.settings import Settings
