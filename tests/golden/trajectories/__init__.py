@@ -1,0 +1,1 @@
+"""Whole optimisations of references, run from their settings through our own pieces."""
