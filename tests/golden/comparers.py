@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods import negative_cosine, regression_loss
+from fullrank.methods import ParamGroup, negative_cosine, regression_loss
 from fullrank.methods.byol import byol_loss
 from fullrank.methods.simsiam import simsiam_loss
 from fullrank.networks.momentum import cosine_tau, update_momentum
-from fullrank.training.optim import LARS
+from fullrank.training.config import TrainConfig
+from fullrank.training.optim import LARS, build_optimizer, set_learning_rates
 from fullrank.training.schedules import epoch_cosine, warmup_cosine
 from golden.harness import Case, comparer
 
@@ -63,6 +64,26 @@ def lars(case: Case) -> None:
                 case.check(f"out.{setting}/{name}", torch.stack(seen[name]))
 
 
+def fixed_rates(base: float, epochs: int, warmup: int, final: float) -> list[float]:
+    """The rate of a group with `fixed_lr` in each epoch, of one step."""
+    config = TrainConfig(
+        epochs=epochs,
+        lr=base,
+        lr_scaling="none",
+        schedule="epoch-cosine",
+        warmup_epochs=warmup,
+        final_lr=final,
+    )
+    optimizer = build_optimizer(
+        [ParamGroup("predictor", [nn.Parameter(torch.ones(1))], fixed_lr=True)], config
+    )
+    rates = []
+    for epoch in range(epochs):
+        set_learning_rates(optimizer, config, epoch, steps_per_epoch=1)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
 @comparer("12_schedules")
 def schedules(case: Case) -> None:
     for name, (base, warmup, total, start, final) in case.settings["warmup_cosine"].items():
@@ -75,7 +96,7 @@ def schedules(case: Case) -> None:
         case.check(f"out.simsiam/{name}", [[lr, base] for lr in plain])
         case.check(f"out.linear_probe/{name}", plain)
         warm = [epoch_cosine(e, epochs, base, warmup=warmup, final=final) for e in range(epochs)]
-        fixed = [base * (1 + e) / (1 + warmup) if e < warmup else base for e in range(epochs)]
+        fixed = fixed_rates(base, epochs, warmup, final)
         case.check(f"out.noncontrastive/{name}", list(zip(warm, fixed, strict=True)))
         times = case.arrays[f"in.fractional_epochs/{name}"]
         moco_warmup = warmup or 1

@@ -194,14 +194,23 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_clipping_the_tensors_of_the_backbone_leaves_the_heads_as_they_are(tmp_path: Path) -> None:
+    still: dict[str, Any] = {"clip_grad": 1e-9, "epochs": 1, "weight_decay": 0.0, "momentum": 0.0}
+    ends = [run(tmp_path / of, clip_grad_of=of, **still).path for of in ("tensor", "backbone-tensor")]
+    every, backbone = (torch.load(end / "checkpoints/last.pt", weights_only=True)["method"] for end in ends)
+    moved = {key.split(".")[0] for key in every if not torch.allclose(every[key], backbone[key], atol=1e-5)}
+    assert moved == {"projector", "predictor"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"precision": "bf16", "clip_grad": 0.5},
         {"optimizer": "lars", "lr": 1e-3},
         {"optimizer": "adamw", "lr": 1e-3},
+        {"nesterov": True, "clip_grad": 0.5, "clip_grad_of": "tensor"},
     ],
-    ids=["bf16, clipped", "lars", "adamw"],
+    ids=["bf16, clipped", "lars", "adamw", "nesterov, clipped tensor by tensor"],
 )
 def test_other_precisions_and_optimisers_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     outcome = run(tmp_path / "a", epochs=1, **changes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fullrank.methods._base import register
-from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._closed_form import ClosedFormMethod, SpectralConfig
 from fullrank.networks.correlation import spectral_predictor
 
 
@@ -42,17 +42,14 @@ class DirectPred(ClosedFormMethod):
     mechanism = "closed-form predictor and momentum target"
 
     @dataclass(frozen=True)
-    class Config(ClosedFormConfig):
+    class Config(SpectralConfig):
         """Options of DirectPred; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            alpha: power of the eigenvalues: 0.5 DirectPred, 1 DirectCopy by its eigenvectors, 2 the square.
             eps: added to every normalised eigenvalue, at least 0 (DirectPred's sample command: 0.01).
             eps_inside: whether eps is added before the power.
         """
 
-        positive = ("alpha",)
-        alpha: float = 0.5
         eps_inside: bool = True
 
     config: Config

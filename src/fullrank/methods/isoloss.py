@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fullrank.methods._base import register
-from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._closed_form import ClosedFormMethod, SpectralConfig
 from fullrank.networks.correlation import copied_predictor, spectral_predictor
 from fullrank.networks.precision import in_full_precision
 
@@ -78,24 +78,20 @@ class IsoLoss(ClosedFormMethod):
     mechanism = "isotropic gradient through a closed-form predictor"
 
     @dataclass(frozen=True)
-    class Config(ClosedFormConfig):
+    class Config(SpectralConfig):
         """Options of IsoLoss; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.
             eps: added to every normalised eigenvalue before the power, at least 0 (IsoCopy: 0.25).
         """
-
-        positive = ("alpha",)
-        alpha: float = 0.5
 
     config: Config
 
     def predictor_matrix(self) -> Tensor:
-        """Wp [d, d] from the eigendecomposition of C, which a power of 1 does without."""
+        """Wp [d, d] from the eigenpairs of C, which a normalised power of 1 does without."""
         config = self.config
-        if config.alpha == 1.0:
-            return copied_predictor(self.C, config.eps, config.normalise)
+        if config.alpha == 1.0 and config.normalise:
+            return copied_predictor(self.C, config.eps)
         return spectral_predictor(self.C, config.alpha, config.eps, config.normalise)
 
     def distance(self, online: Tensor, target: Tensor) -> Tensor:
