@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ __all__ = [
     "ViewPairs",
     "build_method",
     "check_views",
+    "follow_backbone",
+    "head_width",
     "make_config",
     "register",
 ]
@@ -50,6 +52,7 @@ SOLO_LARS: dict[str, Any] = {
 """solo-learn's training options for CIFAR, which most methods vary."""
 SIMSIAM_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "views": "simsiam-cifar"}
 """SimSiam's training options for CIFAR: no blur on small images."""
+FULL_WIDTH = 512  # features of a ResNet-18, from which on heads have the papers' widths
 SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults` hold
 LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
 
@@ -130,12 +133,46 @@ class StepInfo(NamedTuple):
         return self.step // self.steps_per_epoch
 
 
+def head_width(paper: int, feature_dim: int) -> int:
+    """Default width of a head's layer on a backbone of `feature_dim` features.
+
+    From 512 features on (ResNet-18) it is the paper's; below, it shrinks in proportion, but not below the
+    features' own width where the paper's is larger: a rank is judged by the width of what it is measured on.
+
+    Example:
+        >>> [head_width(2048, 512), head_width(2048, 64), head_width(256, 64)]
+        [2048, 256, 64]
+    """
+    if feature_dim >= FULL_WIDTH:
+        return paper
+    return max(min(paper, feature_dim), paper * feature_dim // FULL_WIDTH)
+
+
+def follow_backbone(paper: int = 0) -> Any:
+    """Declare a width whose default follows the backbone's by `head_width`.
+
+    The option's default reads 0; `MethodConfig.fit` puts the number in its place.
+
+    Args:
+        paper: the paper's width; 0 takes the features' own.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Config(MethodConfig):
+        ...     hidden_dim: int = follow_backbone(2048)
+        >>> Config().fit(64), Config(hidden_dim=8).fit(64)
+        (Config(hidden_dim=256), Config(hidden_dim=8))
+    """
+    return field(default=0, metadata={"paper": paper})
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """Base of every method's `Config`, which refuses wrong kinds and ranges.
 
     Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
     `..._momentum`) lie in [0, 1], temperatures are positive; class attributes name what else has a range.
+    Widths declared with `follow_backbone` read 0 until a method is built around a backbone.
 
     Raises:
         UsageError: a value of a wrong kind or out of its range.
@@ -147,10 +184,11 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         coerce(type(self), vars(self), "option")
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
+        for knob in fields(self):
+            name, value = knob.name, getattr(self, knob.name)
             if name.endswith("_dim") or name.startswith("num_"):
-                self.require(value >= (field.default != 0), name, "must be positive")
+                least = int(knob.default != 0)
+                self.require(value >= least, name, "must be positive" if least else "must not be negative")
             if name.startswith("tau") or name.endswith("_momentum"):
                 self.require(0 <= value <= 1, name, "lies in [0, 1]")
             if name in self.positive or (name.endswith("temperature") and not isinstance(value, str)):
@@ -159,6 +197,15 @@ class MethodConfig:
                 self.require(value >= 0, name, "must not be negative")
             if name in self.below_one:
                 self.require(0 <= value < 1, name, "lies in [0, 1)")
+
+    def fit(self, feature_dim: int) -> Self:
+        """Copy in which every width that follows the backbone is a number."""
+        widths = {
+            f.name: head_width(f.metadata["paper"], feature_dim) if f.metadata["paper"] else feature_dim
+            for f in fields(self)
+            if "paper" in f.metadata and not getattr(self, f.name)
+        }
+        return replace(self, **widths)
 
     def require(self, right: bool, name: str, remedy: str) -> None:
         """Raise UsageError with what would be right, where `right` is False."""
@@ -171,12 +218,13 @@ class ProjectorConfig(MethodConfig):
     """Options of every method with a projector.
 
     Attributes:
-        proj_hidden_dim: width of the projector's hidden layers.
-        proj_output_dim: d, width of the projection.
+        proj_hidden_dim: width of the projector's hidden layers; 0: 2048, less for narrow backbones
+            (`head_width`).
+        proj_output_dim: d, width of the projection; 0: 2048, less for narrow backbones.
     """
 
-    proj_hidden_dim: int = 2048
-    proj_output_dim: int = 2048
+    proj_hidden_dim: int = follow_backbone(2048)
+    proj_output_dim: int = follow_backbone(2048)
 
 
 @dataclass(frozen=True)
@@ -230,6 +278,10 @@ class Method(nn.Module, ABC):
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
+        if isinstance(config, MethodConfig) and config.fit(feature_dim) != config:
+            raise UsageError(
+                f"widths of 0 follow the backbone: build {self.name} with config.fit({feature_dim})"
+            )
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
         self.info = StepInfo()
         self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
@@ -333,7 +385,8 @@ def build_method(
     cls = METHODS[name]
     if cls.needs_tokens and not has_tokens(backbone):
         raise UsageError(f"{name} needs a backbone with tokens: take a timm model (vit_tiny_patch16_224)")
-    return cls(backbone, feature_dim, make_config(cls, options or {}))
+    config = make_config(cls, options or {})
+    return cls(backbone, feature_dim, config.fit(feature_dim) if isinstance(config, MethodConfig) else config)
 
 
 def check_views(views: Sized, at_least: int = 2) -> None:

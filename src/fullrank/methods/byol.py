@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
@@ -65,13 +65,13 @@ class BYOL(MomentumMethod):
         """Options of BYOL; the defaults are the reference's.
 
         Attributes:
-            pred_hidden_dim: width of the predictor's hidden layer.
+            pred_hidden_dim: width of the predictor's hidden layer; 0: 4096, less for narrow backbones.
             predictor: `mlp`, or `linear` (one bias-free matrix, as DirectPred's theory has it).
             bias: whether the linear layers of the heads carry biases (Li et al. 2209.15007: no).
             distance: `cosine` or `euclidean`.
         """
 
-        pred_hidden_dim: int = 4096
+        pred_hidden_dim: int = follow_backbone(4096)
         predictor: Literal["mlp", "linear"] = "mlp"
         bias: bool = True
         distance: Literal["cosine", "euclidean"] = "cosine"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import Method, MethodConfig, Step, check_views, follow_backbone, register
 from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
@@ -79,7 +79,7 @@ class CPLearn(Method):
         """Options of CPLearn; the defaults are the reference's.
 
         Attributes:
-            embedding_dim: f, width of the embedding and length of a code.
+            embedding_dim: f, width of the embedding and length of a code; 0: 2048, less for narrow backbones.
             num_codes: c, size of the dictionary; the larger the better, and more than f.
             dictionary_seed: decides the dictionary.
             normalise: embeddings by `tanh`, or by `l2` to length sqrt(f).
@@ -92,7 +92,7 @@ class CPLearn(Method):
         """
 
         not_negative = ("temperature_rows", "dictionary_seed")
-        embedding_dim: int = 2048
+        embedding_dim: int = follow_backbone(2048)
         num_codes: int = 16384
         dictionary_seed: int = 0
         normalise: Literal["tanh", "l2"] = "tanh"

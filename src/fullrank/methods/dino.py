@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.prototypes import Prototypes, prototype_scores
@@ -87,7 +87,8 @@ class DINO(MomentumMethod):
         """Options of DINO; the defaults are the reference's.
 
         Attributes:
-            proj_output_dim: d, width of the bottleneck.
+            proj_hidden_dim: width of the projector's hidden layers; 0: 2048, less for narrow backbones.
+            proj_output_dim: d, width of the bottleneck; 0: 256, less for narrow backbones.
             num_prototypes: K.
             use_bn_in_head: BN after the projector's hidden layers.
             norm_last_layer: prototypes keep length one; else their lengths are trained.
@@ -101,7 +102,7 @@ class DINO(MomentumMethod):
 
         not_negative = ("freeze_last_layer", "warmup_teacher_temperature_epochs")
         tau_base: float = 0.9995
-        proj_hidden_dim: int = 2048
+        proj_hidden_dim: int = follow_backbone(2048)
         num_prototypes: int = 4096
         use_bn_in_head: bool = False
         norm_last_layer: bool = True

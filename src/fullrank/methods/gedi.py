@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import (
+    SOLO_LARS,
+    Method,
+    MethodConfig,
+    Step,
+    check_views,
+    follow_backbone,
+    register,
+)
 from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -67,13 +75,14 @@ class GEDI(Method):
         """Options of GEDI; the defaults are the reference's.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer, the embedding.
+            proj_hidden_dim: width of the projector's hidden layer, the embedding; 0: 2048, less for narrow
+                backbones.
             num_codes: c, width of the projector's output.
             temperature: scores are divided by it.
             beta: weight of the invariance.
         """
 
-        proj_hidden_dim: int = 2048
+        proj_hidden_dim: int = follow_backbone(2048)
         num_codes: int = 2048
         temperature: float = 0.1
         beta: float = 0.1

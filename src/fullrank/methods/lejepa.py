@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._base import ProjectorConfig, Step, follow_backbone, register
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.methods._two_branch import small_crops
 from fullrank.networks.precision import in_full_precision
@@ -146,7 +146,8 @@ class LeJEPA(OneBranchMethod):
         """Options of LeJEPA.
 
         Attributes:
-            proj_output_dim: d, width of the projection (the example's own run: 16).
+            proj_output_dim: d, width of the projection (the example's own run: 16); 0: 128, less for narrow
+                backbones.
             lamb: weight of SIGReg, in [0, 1] (the example's own run: 0.02).
             num_slices: random directions per step (the library's README: 1024).
             t_max: end of the integral over frequencies, positive.
@@ -156,7 +157,7 @@ class LeJEPA(OneBranchMethod):
         """
 
         positive = ("t_max",)
-        proj_output_dim: int = 128
+        proj_output_dim: int = follow_backbone(128)
         lamb: float = 0.05
         num_slices: int = 256
         t_max: float = 3.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
 from fullrank.methods._contrast import info_nce
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
@@ -67,14 +67,14 @@ class MoCoV3(MomentumMethod):
 
         Attributes:
             proj_layers: linear layers in the projector (2; with ViTs 3).
-            pred_hidden_dim: width of the predictor's hidden layer.
+            pred_hidden_dim: width of the predictor's hidden layer; 0: 4096, less for narrow backbones.
             pred_output_bn: whether the predictor ends in an affine-free BN, as with ViTs.
             temperature: that cosines are divided by, positive.
         """
 
         positive = ("proj_layers",)
         proj_layers: int = 2
-        pred_hidden_dim: int = 4096
+        pred_hidden_dim: int = follow_backbone(4096)
         pred_output_bn: bool = False
         temperature: float = 0.2
 

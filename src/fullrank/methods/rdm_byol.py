@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._base import SOLO_LARS, Step, follow_backbone, register
 from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
@@ -37,10 +37,15 @@ class RDMBYOL(MomentumMethod):
 
     @dataclass(frozen=True)
     class Config(FilterConfig, MomentumConfig):
-        """Options of RDM-BYOL; the defaults are the reference's scripts'."""
+        """Options of RDM-BYOL; the defaults are the reference's scripts'.
 
-        proj_hidden_dim: int = 4096
-        proj_output_dim: int = 256
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer; 0: 4096, less for narrow backbones.
+            proj_output_dim: d, width of the projection; 0: 256, less for narrow backbones.
+        """
+
+        proj_hidden_dim: int = follow_backbone(4096)
+        proj_output_dim: int = follow_backbone(256)
 
     config: Config
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, follow_backbone, register
 from fullrank.methods._contrast import nt_xent
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.networks.processes import world
@@ -44,12 +44,14 @@ class SimCLR(OneBranchMethod):
         """Options of SimCLR; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096).
-            proj_output_dim: d, width of the projection (ImageNet-100: 512; the paper: 128).
+            proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096); 0: 2048, less for
+                narrow backbones.
+            proj_output_dim: d, width of the projection (ImageNet-100: 512; the paper: 128); 0: 256, less
+                for narrow backbones.
             temperature: that cosines are divided by, positive.
         """
 
-        proj_output_dim: int = 256
+        proj_output_dim: int = follow_backbone(256)
         temperature: float = 0.2
 
     config: Config

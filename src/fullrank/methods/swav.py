@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows, own_rows
@@ -66,6 +66,7 @@ class SwAV(TwoBranchMethod):
         """Options of SwAV; the defaults are the reference's.
 
         Attributes:
+            proj_output_dim: d, width of the projection; 0: 128, less for narrow backbones.
             num_prototypes: K.
             temperature: of the predictions.
             sk_epsilon: entropy of the assignments; smaller ones are harder.
@@ -81,7 +82,7 @@ class SwAV(TwoBranchMethod):
 
         positive = ("sk_epsilon", "sk_iters")
         not_negative = ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs")
-        proj_output_dim: int = 128
+        proj_output_dim: int = follow_backbone(128)
         num_prototypes: int = 3000
         temperature: float = 0.1
         sk_epsilon: float = 0.05

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._base import ProjectorConfig, Step, follow_backbone, register
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.precision import in_full_precision
@@ -127,8 +127,9 @@ class WMSE(OneBranchMethod):
         """Options of W-MSE; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_output_dim: d, width of the projection; the batch, over all processes, must be larger unless
-                `whitening_eps` is above 0.
+            proj_hidden_dim: width of the projector's hidden layer; 0: 1024, less for narrow backbones.
+            proj_output_dim: d, width of the projection, which the batch, over all processes, must exceed
+                unless `whitening_eps` is above 0; 0: 64, less for narrow backbones.
             whitening_size: rows that are whitened together, more than d (the paper: 2 d), or at least 2 where
                 `whitening_eps` is above 0; a smaller batch is whitened whole.
             whitening_iters: how many random partitions into sub-batches a step's loss is averaged over.
@@ -137,8 +138,8 @@ class WMSE(OneBranchMethod):
         """
 
         positive, below_one = ("whitening_iters",), ("whitening_eps",)
-        proj_hidden_dim: int = 1024
-        proj_output_dim: int = 64
+        proj_hidden_dim: int = follow_backbone(1024)
+        proj_output_dim: int = follow_backbone(64)
         whitening_size: int = 128
         whitening_iters: int = 1
         whitening_eps: float = 0.0

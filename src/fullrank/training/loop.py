@@ -57,7 +57,7 @@ def train(
     fabric = launch_fabric(config)
     config, data = prepare(config, fabric, data)
     s = setup(config, data, fabric)
-    run = RunDir.create(out, config) if fabric.is_global_zero else RunDir(out)
+    run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
     fabric.barrier()
     return Loop(s, run, listeners).run()
 
