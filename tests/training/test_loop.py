@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 
@@ -186,6 +187,13 @@ def test_a_lazy_run_resumes_to_the_last_bit_too(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(FullrankError, match=r"--lr"):
         run(tmp_path / "a", lr=1e30, lr_scaling="none", optimizer="sgd")
+
+
+def test_config_yaml_has_the_widths_of_heads_that_follow_the_backbone(tmp_path: Path) -> None:
+    run(tmp_path / "a", epochs=1, options={"pred_hidden_dim": 16})
+    options = yaml.safe_load((tmp_path / "a/config.yaml").read_text())["options"]
+    widths = {key: value for key, value in options.items() if key.endswith("_dim")}
+    assert widths == {"proj_hidden_dim": 64, "proj_output_dim": 256, "pred_hidden_dim": 16}
 
 
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fullrank.coercion import coerce
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.backbones import has_tokens
+from fullrank.networks.capacity import RankBounds
 from fullrank.registry import Registry
 
 __all__ = [
@@ -332,6 +334,39 @@ class Method(nn.Module, ABC):
             raise UsageError(f"{self.name}.loss returns a {type(step).__name__}; return a Step")
         return step
 
+    @torch.no_grad()
+    def capacity(self, tap: str) -> int:
+        """Most directions that rows [n, d] of a tap can span, as far as heads narrow them.
+
+        Backbone features are taken to fill their width. Runs the heads once, in evaluation mode; not while
+        another thread trains them.
+
+        Raises:
+            UnknownNameError: the method has no such tap.
+
+        Example:
+            >>> method = METHODS["byol"](nn.Flatten(), 8, METHODS["byol"].Config(4, 16, pred_hidden_dim=32))
+            >>> method.capacity("projector"), method.capacity("predictor")
+            (4, 16)
+        """
+        like = next(self.parameters())
+        features = torch.zeros(2, self.feature_dim, device=like.device, dtype=like.dtype)
+        owners = [part for part in self.modules() if "backbone" in part._modules]
+        backbones, training = [owner._modules["backbone"] for owner in owners], self.training
+        try:
+            for owner in owners:
+                owner._modules["backbone"] = _Features()
+            with RankBounds() as bounds:
+                bounds.start(features)
+                taps = self.eval().embed(features)
+        finally:
+            for owner, backbone in zip(owners, backbones, strict=True):
+                owner._modules["backbone"] = backbone
+            self.train(training)
+        if tap not in taps:
+            raise UnknownNameError("tap", tap, taps)
+        return bounds.of(taps[tap])
+
     def before_step(self, info: StepInfo) -> None:
         """Take up the position in the run, `self.info`, before a step's first batch."""
         self.info = info
@@ -349,6 +384,16 @@ class Method(nn.Module, ABC):
             for name, part in self.named_children()
             if any(parameter.requires_grad for parameter in part.parameters())
         ]
+
+
+class _Features(nn.Identity):
+    """Backbone whose images are features already, one token each."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1)
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        return tokens.squeeze(1)
 
 
 def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
