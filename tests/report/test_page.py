@@ -1,5 +1,6 @@
 """The pages: from every kind of run, complete in one file, and true to the numbers."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -129,3 +130,15 @@ def arm(name: Any, loss: Any, kind: Any) -> Any:
 )
 def test_the_headline_says_what_the_numbers_say(arms: Any, title: str) -> None:
     assert headline(arms)[0] == title
+
+
+def test_a_loss_that_sits_at_a_fixed_point_for_its_last_epochs_is_explained(fake_run: Any) -> None:
+    """In the words of `fullrank explain loss`."""
+    words = "The last 3 epochs: simsiam's loss at −1: embeddings are agreeing"
+    pages = {
+        kind: without_scripts(write_page(fake_run(kind, epochs=12)).read_text())
+        for kind in ("complete", "healthy")
+    }
+    texts = {kind: html.unescape(page).replace("’", "'").replace("-1", "−1") for kind, page in pages.items()}
+    assert words in texts["complete"]
+    assert "The last 3 epochs" not in texts["healthy"]

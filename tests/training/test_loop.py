@@ -17,6 +17,8 @@ from safetensors import safe_open
 from expect import known
 from fullrank.errors import FullrankError, UsageError
 from fullrank.networks.backbones import build_backbone
+from fullrank.report.run.figures import codes
+from fullrank.report.run.reading import read_run
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Outcome, resume, train
 from fullrank.training.records import Listener, RunRecord
@@ -194,6 +196,16 @@ def test_config_yaml_has_the_widths_of_heads_that_follow_the_backbone(tmp_path: 
     options = yaml.safe_load((tmp_path / "a/config.yaml").read_text())["options"]
     widths = {key: value for key, value in options.items() if key.endswith("_dim")}
     assert widths == {"proj_hidden_dim": 64, "proj_output_dim": 256, "pred_hidden_dim": 16}
+
+
+def test_every_panel_of_a_method_with_prototypes_has_their_unique_share(tmp_path: Path) -> None:
+    options = {"proj_hidden_dim": 16, "proj_output_dim": 8, "num_prototypes": 12}
+    run(tmp_path / "a", method="dino", epochs=1, options=options)
+    shares = [r["unique_prototypes"] for r in records(tmp_path / "a") if r["event"] == "epoch"]
+    assert len(shares) == 2
+    assert all(0 <= share <= 1 for share in shares)
+    shown = codes(read_run(tmp_path / "a")).series[-1]
+    assert (shown.name, list(shown.y)) == ("share of unique prototypes", shares)
 
 
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from fullrank.coercion import coerce
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.methods._config import MethodConfig
+from fullrank.methods._fixed_points import FixedPoint
 from fullrank.networks.backbones import has_tokens
 from fullrank.networks.capacity import RankBounds
+from fullrank.networks.prototypes import Prototypes
 from fullrank.registry import Registry
 
 __all__ = [
@@ -21,17 +24,13 @@ __all__ = [
     "SIMSIAM_SGD",
     "SOLO_LARS",
     "Method",
-    "MethodConfig",
     "ParamGroup",
     "PerView",
-    "ProjectorConfig",
     "Step",
     "StepInfo",
     "ViewPairs",
     "build_method",
     "check_views",
-    "follow_backbone",
-    "head_width",
     "make_config",
     "register",
 ]
@@ -54,7 +53,6 @@ SOLO_LARS: dict[str, Any] = {
 """solo-learn's training options for CIFAR, which most methods vary."""
 SIMSIAM_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "views": "simsiam-cifar"}
 """SimSiam's training options for CIFAR: no blur on small images."""
-FULL_WIDTH = 512  # features of a ResNet-18, from which on heads have the papers' widths
 SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults` hold
 LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
 
@@ -135,100 +133,6 @@ class StepInfo(NamedTuple):
         return self.step // self.steps_per_epoch
 
 
-def head_width(paper: int, feature_dim: int) -> int:
-    """Default width of a head's layer on a backbone of `feature_dim` features.
-
-    From 512 features on (ResNet-18) it is the paper's; below, it shrinks in proportion, but not below the
-    features' own width where the paper's is larger: a rank is judged by the width of what it is measured on.
-
-    Example:
-        >>> [head_width(2048, 512), head_width(2048, 64), head_width(256, 64)]
-        [2048, 256, 64]
-    """
-    if feature_dim >= FULL_WIDTH:
-        return paper
-    return max(min(paper, feature_dim), paper * feature_dim // FULL_WIDTH)
-
-
-def follow_backbone(paper: int = 0) -> Any:
-    """Declare a width whose default follows the backbone's by `head_width`.
-
-    The option's default reads 0; `MethodConfig.fit` puts the number in its place.
-
-    Args:
-        paper: the paper's width; 0 takes the features' own.
-
-    Example:
-        >>> @dataclass(frozen=True)
-        ... class Config(MethodConfig):
-        ...     hidden_dim: int = follow_backbone(2048)
-        >>> Config().fit(64), Config(hidden_dim=8).fit(64)
-        (Config(hidden_dim=256), Config(hidden_dim=8))
-    """
-    return field(default=0, metadata={"paper": paper})
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """Base of every method's `Config`, which refuses wrong kinds and ranges.
-
-    Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
-    `..._momentum`) lie in [0, 1], temperatures are positive; class attributes name what else has a range.
-    Widths declared with `follow_backbone` read 0 until a method is built around a backbone.
-
-    Raises:
-        UsageError: a value of a wrong kind or out of its range.
-    """
-
-    positive: ClassVar[tuple[str, ...]] = ()
-    not_negative: ClassVar[tuple[str, ...]] = ()
-    below_one: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        coerce(type(self), vars(self), "option")
-        for knob in fields(self):
-            name, value = knob.name, getattr(self, knob.name)
-            if name.endswith("_dim") or name.startswith("num_"):
-                least = int(knob.default != 0)
-                self.require(value >= least, name, "must be positive" if least else "must not be negative")
-            if name.startswith("tau") or name.endswith("_momentum"):
-                self.require(0 <= value <= 1, name, "lies in [0, 1]")
-            if name in self.positive or (name.endswith("temperature") and not isinstance(value, str)):
-                self.require(value > 0, name, "must be positive")
-            if name in self.not_negative:
-                self.require(value >= 0, name, "must not be negative")
-            if name in self.below_one:
-                self.require(0 <= value < 1, name, "lies in [0, 1)")
-
-    def fit(self, feature_dim: int) -> Self:
-        """Copy in which every width that follows the backbone is a number."""
-        widths = {
-            f.name: head_width(f.metadata["paper"], feature_dim) if f.metadata["paper"] else feature_dim
-            for f in fields(self)
-            if "paper" in f.metadata and not getattr(self, f.name)
-        }
-        return replace(self, **widths)
-
-    def require(self, right: bool, name: str, remedy: str) -> None:
-        """Raise UsageError with what would be right, where `right` is False."""
-        if not right:
-            raise UsageError(f"option {name.replace('_', '-')} {remedy}, not {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class ProjectorConfig(MethodConfig):
-    """Options of every method with a projector.
-
-    Attributes:
-        proj_hidden_dim: width of the projector's hidden layers; 0: 2048, less for narrow backbones
-            (`head_width`).
-        proj_output_dim: d, width of the projection; 0: 2048, less for narrow backbones.
-    """
-
-    proj_hidden_dim: int = follow_backbone(2048)
-    proj_output_dim: int = follow_backbone(2048)
-
-
 @dataclass(frozen=True)
 class ParamGroup:
     """Parameters that are optimised alike.
@@ -263,6 +167,8 @@ class Method(nn.Module, ABC):
     """Whether the backbone must have tokens (patches, positions) besides its pooled features."""
     two_branches: ClassVar[bool] = False
     """Whether views have roles: source branch (with gradient) or target branch."""
+    fixed_points: ClassVar[tuple[FixedPoint, ...]] = ()
+    """Values of the loss on embeddings of a known state: collapsed, unrelated, at the optimum."""
     small_image_defaults: ClassVar[Mapping[str, Any]] = {}
     """Training options that suit the method where the user and the recipe say nothing."""
     large_image_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -333,6 +239,11 @@ class Method(nn.Module, ABC):
         if not isinstance(step, Step):
             raise UsageError(f"{self.name}.loss returns a {type(step).__name__}; return a Step")
         return step
+
+    def prototype_rows(self) -> Tensor | None:
+        """Trained prototypes [K, d] that the tap `codes` scores against; None where there are none."""
+        prototypes = getattr(self, "prototypes", None)
+        return prototypes.directions.detach() if isinstance(prototypes, Prototypes) else None
 
     @torch.no_grad()
     def capacity(self, tap: str) -> int:

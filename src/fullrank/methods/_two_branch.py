@@ -17,16 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import (
-    MeanEncoding,
-    Method,
-    PerView,
-    ProjectorConfig,
-    StepInfo,
-    ViewPairs,
-    check_views,
-    follow_backbone,
-)
+from fullrank.methods._base import MeanEncoding, Method, PerView, StepInfo, ViewPairs, check_views
+from fullrank.methods._config import ProjectorConfig, follow_backbone
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.precision import in_full_precision
 

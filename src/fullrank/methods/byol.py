@@ -9,7 +9,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
@@ -59,6 +61,12 @@ class BYOL(MomentumMethod):
     # LARS as the reference's; CIFAR and the larger sets differ in rate and views.
     small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
     large_image_defaults = {"lr": 0.45, "weight_decay": 1e-6, "lars_eta": 0.001, "lars_clip": False}
+    fixed_points = (
+        FixedPoint("agreeing", "0", lambda at: 0.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint(
+            "unrelated", "4", lambda at: 4.0 if at.config.distance == "cosine" else None, (), UNRELATED
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.prototypes import Prototypes, prototype_scores
@@ -81,6 +84,15 @@ class DINO(MomentumMethod):
     mechanism = "centred and sharpened momentum target"
     # The reference's; CIFAR and the larger sets differ in views.
     small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6}
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.num_prototypes),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SIMSIAM_SGD, Step, follow_backbone, register
+from fullrank.methods._base import SIMSIAM_SGD, Step, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -58,6 +60,10 @@ class NNSiam(TwoBranchMethod):
     # SimSiam's, as the reference has it; no blur on small images.
     small_image_defaults = SIMSIAM_SGD | {"schedule": "epoch-cosine"}
     large_image_defaults = {"weight_decay": 1e-4}
+    fixed_points = (
+        FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):

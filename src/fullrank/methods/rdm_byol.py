@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, Step, follow_backbone, register
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
@@ -34,6 +36,10 @@ class RDMBYOL(MomentumMethod):
     # LARS as the reference's scripts have it.
     small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
     large_image_defaults = {"lr": 0.5}
+    fixed_points = (
+        FixedPoint("agreeing", "0", lambda at: 0.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "4", lambda at: 4.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(FilterConfig, MomentumConfig):

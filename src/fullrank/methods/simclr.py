@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, follow_backbone, register
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import ProjectorConfig, follow_backbone
 from fullrank.methods._contrast import nt_xent
+from fullrank.methods._fixed_points import FOUND, NEGATIVES, FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.networks.processes import world
+
+
+def _constant(at: Situation) -> float:
+    return math.log((at.views * at.n - 1) / (at.views - 1))
+
+
+def _agreeing(at: Situation) -> float:
+    negatives = at.views * (at.n - 1) / (at.views - 1)
+    return math.log1p(negatives * math.exp(-1 / at.config.temperature))
 
 
 @register("simclr")
@@ -38,6 +50,10 @@ class SimCLR(OneBranchMethod):
     # solo-learn's optimiser; CIFAR and ImageNet-100 differ in the rate.
     small_image_defaults = SOLO_LARS | {"lr": 0.4, "views": "symmetric"}
     large_image_defaults = {"lr": 0.3}
+    fixed_points = (
+        FixedPoint("constant", "ln((v n - 1) / (v - 1))", _constant, ("complete",), NEGATIVES),
+        FixedPoint("agreeing", "ln(1 + v (n - 1) / (v - 1) exp(-1/T))", _agreeing, (), FOUND),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):

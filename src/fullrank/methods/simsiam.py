@@ -9,7 +9,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SIMSIAM_SGD, PerView, Step, ViewPairs, follow_backbone, register
+from fullrank.methods._base import SIMSIAM_SGD, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
@@ -62,6 +64,10 @@ class SimSiam(TwoBranchMethod):
     # The reference's optimiser; no blur on small images, as in its CIFAR experiments.
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
+    fixed_points = (
+        FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):

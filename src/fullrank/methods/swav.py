@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, follow_backbone, register
+from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows, own_rows
@@ -60,6 +63,15 @@ class SwAV(TwoBranchMethod):
     mechanism = "balanced assignments as targets"
     # The reference's, the same for CIFAR and ImageNet-100.
     small_image_defaults = SOLO_LARS | {"lr": 0.6, "weight_decay": 1e-6, "views": "symmetric"}
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.num_prototypes),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Step, StepInfo, follow_backbone, register
+from fullrank.methods._base import Step, StepInfo, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs, with_target
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
@@ -72,6 +75,22 @@ class TeacherStudent(TwoBranchMethod):
         "batch_size": 128,
         "views": "tutorial",
     }
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.proj_output_dim),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+        FixedPoint(
+            "all on one code",
+            "0",
+            lambda at: None if at.config.centring else 0.0,
+            ("complete", "cluster"),
+            CONSTANT,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):

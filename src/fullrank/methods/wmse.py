@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import ProjectorConfig, Step, follow_backbone, register
+from fullrank.methods._base import Step, register
+from fullrank.methods._config import ProjectorConfig, follow_backbone
+from fullrank.methods._fixed_points import IDENTICAL, UNRELATED, FixedPoint
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.precision import in_full_precision
@@ -121,6 +123,12 @@ class WMSE(OneBranchMethod):
         "warmup_lr": 0.0,
         "views": "symmetric",
     }
+    fixed_points = (
+        FixedPoint("unrelated", "2", lambda at: 2.0, (), UNRELATED),
+        FixedPoint(
+            "agreeing", "0", lambda at: 0.0, (), f"{IDENTICAL} Whitening keeps all directions in use."
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.metrics.codes import unique_prototypes
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.checkpoint import Checkpoints, TrainState
 from fullrank.training.held_out import HeldOutEvaluator
@@ -75,7 +76,9 @@ class EpochEvaluator:
             every = config.knn_every
             due = bool(every) and (state.epoch % every == 0 or state.epoch == config.epochs)
             accuracies = self.held_out.accuracies(self.probe if trained else None, knn=due)
-        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies})
+        rows = self.s.method.prototype_rows()
+        unique = {} if rows is None else {"unique_prototypes": unique_prototypes(rows)}
+        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies, **unique})
         self.writer.hold()
         if not self._thread:
             self.finish(state)
