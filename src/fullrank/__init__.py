@@ -20,6 +20,7 @@ __all__ = [
     "create_method",
     "embed",
     "evaluate",
+    "explain_loss",
     "export",
     "list_methods",
     "list_metrics",

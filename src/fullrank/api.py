@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fullrank.features.labels import Labels
     from fullrank.features.writing import Written
     from fullrank.images.sources import Data
-    from fullrank.methods import Method
+    from fullrank.methods import LossExplanation, Method
     from fullrank.options import CompareOptions, EmbedOptions, EvaluateOptions, ExportOptions, OnProgress
     from fullrank.report.audit.terminal import AuditView
     from fullrank.report.compare.arms import Comparison
@@ -360,6 +360,24 @@ def create_method(
         built = build_backbone(backbone, image_size)
         return build_method(name, built.network, built.feature_dim, options)
     return build_method(name, backbone, width, options)
+
+
+def explain_loss(
+    value: float, method: str, options: Mapping[str, Any] | None = None, **situation: Any
+) -> LossExplanation:
+    """Say at which fixed point of a method's loss a value sits, and what it means.
+
+    Args:
+        value, method, options: of the loss, its name, and its own options; the rest keeps its defaults.
+        situation: `batch_size` (256), `views` (2), `feature_dim` of the backbone (512), `tolerance` (0.01).
+
+    Example:
+        >>> explain_loss(0.0, "simsiam").at[0]["state"]
+        'unrelated'
+    """
+    from fullrank.methods import explain_loss as explain
+
+    return explain(value, method, options, **situation)
 
 
 def list_methods() -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fullrank.collapse import CodeUsage, CollapseMonitor, Usage
+from fullrank.collapse.metrics.codes import unique_prototypes
 from fullrank.errors import UsageError
 
 
@@ -58,3 +59,16 @@ def test_the_monitor_reports_use_for_codes_and_no_spectrum() -> None:
     assert report.usage is not None
     assert report.usage.used == 64
     assert set(report.panels) == {"projector"}
+
+
+def test_prototypes_closer_than_the_distance_are_duplicates_whatever_their_length() -> None:
+    angles = torch.tensor([0.0, 0.2, 1.0, 2.0], dtype=torch.float64)  # 1 - cos 0.2 = 0.0199
+    rows = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [9.0], [0.1], [1.0]])
+    assert unique_prototypes(rows) == 0.5
+    assert unique_prototypes(rows, distance=0.01) == 1.0
+
+
+def test_the_share_of_unique_prototypes_does_not_depend_on_the_chunk() -> None:
+    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    assert 0 < unique_prototypes(rows, chunk=7) == unique_prototypes(rows) < 1
+    assert unique_prototypes(rows[:1].expand(5, 3), chunk=2) == 0.0

@@ -16,10 +16,11 @@ WIDTH, SIDE = 12, 4
 def shrunk(name: str) -> dict[str, Any]:
     """The method's options with every large whole number an eighth of its default."""
     knobs = dataclasses.fields(METHODS[name].Config)
+    full = {knob.name: knob.metadata.get("paper") or knob.default for knob in knobs}
     return {
-        knob.name: max(8, knob.default // 8)
-        for knob in knobs
-        if isinstance(knob.default, int) and not isinstance(knob.default, bool) and knob.default >= 64
+        knob: max(8, value // 8)
+        for knob, value in full.items()
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 64
     }
 
 

@@ -123,6 +123,23 @@ def test_wmse_refuses_sub_batches_that_are_not_larger_than_the_width() -> None:
         built("wmse", proj_output_dim=8, whitening_size=8)
 
 
+def test_wmse_with_eps_takes_batches_and_sub_batches_that_are_not_larger_than_the_width() -> None:
+    method = built("wmse", proj_output_dim=8, whitening_size=4, whitening_eps=0.1)
+    assert method.loss(images(n=8)).loss.isfinite()
+    z = rows(0, n=4, d=8)
+    mixed = 0.9 * z.T.cov() + 0.1 * torch.eye(8, dtype=z.dtype)
+    white = whiten(z, 0.1)  # centred rows times the inverse of a root of the mixed covariance
+    torch.testing.assert_close(white @ torch.linalg.cholesky(mixed).T, z - z.mean(dim=0))
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_wmse_with_eps_refuses_sub_batches_of_one_row(size: int) -> None:
+    with pytest.raises(UsageError, match="whitening-size must be at least 2"):
+        built("wmse", whitening_size=size, whitening_eps=0.1)
+    with pytest.raises(UsageError, match="takes more than 1 row, not 1: raise the batch size"):
+        whiten(torch.ones(1, 4), eps=0.1)
+
+
 def test_wmse_says_what_batch_it_needs_when_two_images_come() -> None:
     with pytest.raises(UsageError, match="takes more than 8 rows, not 2: raise the batch size"):
         built("wmse", proj_output_dim=8, whitening_size=16).loss(images(n=2))

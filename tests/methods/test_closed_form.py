@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.errors import FullrankError
+from fullrank.errors import FullrankError, UsageError
 from fullrank.methods._closed_form import ClosedFormMethod
 from fullrank.networks.correlation import (
     averaged_correlation,
@@ -109,6 +109,24 @@ def test_without_normalising_the_predictor_is_the_power_of_the_correlation_itsel
     wp = spectral_predictor(c, alpha=0.5, normalise=False)
     torch.testing.assert_close(wp @ wp, c)
     torch.testing.assert_close(copied_predictor(c, 0.3, normalise=False), c + 0.3 * torch.eye(6).double())
+
+
+def test_without_normalising_eigenvalues_are_clipped_at_a_million_and_eps_is_not_added() -> None:
+    c = with_eigenvalues(torch.tensor([4e8, 4.0, 1.0, 0.0]))
+    by_hand = with_eigenvalues(torch.tensor([1e3, 2.0, 1.0, 0.0]))
+    torch.testing.assert_close(spectral_predictor(c, 0.5, 0.3, normalise=False), by_hand, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["directpred", "isoloss"])
+def test_eps_without_normalising_is_refused_as_it_would_do_nothing(name: str) -> None:
+    with pytest.raises(UsageError, match="option eps must be 0 where normalise is off"):
+        method(name, eps=0.1, normalise=False)
+
+
+def test_isoloss_without_normalising_clips_its_copy_of_the_correlation_too() -> None:
+    isoloss = closed_form("isoloss", alpha=1.0, normalise=False)
+    isoloss.C.copy_(torch.diag(torch.full((len(isoloss.C),), 1e8)))
+    torch.testing.assert_close(isoloss.predictor_matrix(), isoloss.C / 100)
 
 
 def test_eps_outside_the_power_is_added_to_the_root_and_floored() -> None:

@@ -15,6 +15,7 @@ from fullrank.methods import StepInfo
 from fullrank.methods.dino import DINO, dino_loss, teacher_temperature
 from fullrank.methods.swav import SwAV, swav_loss
 from fullrank.networks.soft_targets import cross_entropy, move_centre, sharpen, sinkhorn
+from methods.shrunk import method
 
 WIDTHS = {"proj_hidden_dim": 8, "proj_output_dim": 6, "num_prototypes": 5}
 
@@ -292,3 +293,13 @@ def test_dinos_head_starts_small_and_without_biases() -> None:
     assert len(layers) == 3
     assert all((layer.bias == 0).all() for layer in layers)
     assert layers[1].weight.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("dino", True), ("swav", True), ("gedi", True), ("byol", False)])
+def test_prototypes_are_those_that_codes_are_scored_against(name: str, shown: bool) -> None:
+    m = method(name).eval()
+    rows = m.prototype_rows()
+    assert (rows is not None) == shown
+    if rows is not None:
+        scores = m.embed(torch.randn(3, 3, 4, 4))["codes"]
+        assert len(rows) == scores.shape[1]

@@ -206,6 +206,38 @@ def test_every_knob_is_documented(name: str) -> None:
     assert not undocumented
 
 
+def papers_widths(name: str) -> dict[str, int]:
+    """Widths of heads that follow the backbone's, as they are for a ResNet."""
+    knobs = dataclasses.fields(METHODS[name].Config)
+    return {knob.name: knob.metadata["paper"] for knob in knobs if knob.metadata.get("paper")}
+
+
+@every_method
+@pytest.mark.parametrize("feature_dim", [512, 2048])
+def test_heads_have_the_papers_widths_on_resnets(name: str, feature_dim: int) -> None:
+    fitted = make_config(METHODS[name], {}).fit(feature_dim)
+    assert {width: getattr(fitted, width) for width in papers_widths(name)} == papers_widths(name)
+
+
+@every_method
+def test_heads_of_a_narrow_backbone_are_narrower_by_one_rule_but_for_widths_that_are_named(name: str) -> None:
+    papers = papers_widths(name)
+    fitted = make_config(METHODS[name], {}).fit(64)
+    by_rule = {width: max(min(paper, 64), paper // 8) for width, paper in papers.items()}
+    assert {width: getattr(fitted, width) for width in papers} == by_rule
+    options = dict.fromkeys(papers, 100)
+    named = make_config(METHODS[name], options).fit(64)
+    assert {width: getattr(named, width) for width in papers} == options
+
+
+@every_method
+def test_the_help_of_a_width_that_follows_the_backbone_says_the_papers(name: str) -> None:
+    for width, paper in papers_widths(name).items():
+        docs = [cls.__doc__ or "" for cls in METHODS[name].Config.__mro__]
+        said = next(doc.split(f" {width}: ")[1] for doc in docs if f" {width}: " in doc)
+        assert f"0: {paper}, less for narrow backbones" in " ".join(said.split("_dim: ")[0].split())
+
+
 @every_method
 @pytest.mark.parametrize("image_size", [32, 224])
 def test_the_defaults_make_a_valid_run(name: str, image_size: int) -> None:

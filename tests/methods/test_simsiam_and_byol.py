@@ -102,7 +102,8 @@ def test_what_is_frozen_never_moves_not_even_by_weight_decay(options: dict[str, 
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("simsiam", {"proj_output_dim": 0}, "must be positive"),
+        ("simsiam", {"proj_output_dim": -1}, "must not be negative"),
+        ("swav", {"num_prototypes": 0}, "must be positive"),
         ("simsiam", {"predictor": "big"}, "unknown simsiam option predictor .big."),
         ("byol", {"tau_base": 1.5}, r"tau-base lies in \[0, 1\]"),
         ("byol", {"distance": "l3"}, "unknown byol option distance .l3."),

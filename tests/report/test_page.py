@@ -1,5 +1,6 @@
 """The pages: from every kind of run, complete in one file, and true to the numbers."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from fullrank.errors import UsageError
+from fullrank.methods import explain_loss
 from fullrank.report.compare.page import headline, write_comparison
 from fullrank.report.run.page import write_page
 from fullrank.report.run.summary import Summary
@@ -129,3 +131,12 @@ def arm(name: Any, loss: Any, kind: Any) -> Any:
 )
 def test_the_headline_says_what_the_numbers_say(arms: Any, title: str) -> None:
     assert headline(arms)[0] == title
+
+
+def test_a_loss_that_sits_at_a_fixed_point_for_its_last_epochs_is_explained(fake_run: Any) -> None:
+    """In the words of `fullrank explain loss`."""
+    collapsed, healthy = (
+        html.unescape(write_page(fake_run(kind, epochs=12)).read_text()) for kind in ("complete", "healthy")
+    )
+    assert f"The last 3 epochs: {explain_loss(-1.0, 'simsiam').lines[0]}" in collapsed
+    assert "The last 3 epochs" not in healthy

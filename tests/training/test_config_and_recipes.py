@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 import yaml
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.methods import METHODS
+from fullrank.methods import METHODS, make_config
+from fullrank.networks.backbones import build_backbone, default_backbone
 from fullrank.training.config import TrainConfig, make_train_config
-from fullrank.training.recipes import load_recipe
+from fullrank.training.recipes import load_recipe, recipe_names
 
 
 @pytest.mark.parametrize(
@@ -116,3 +119,19 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_recipes_value_of_the_wrong_kind_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(UsageError):
         load_recipe(recipe_file(tmp_path, f"method: simsiam\n{line}\n"))
+
+
+@cache
+def feature_dim(backbone: str) -> int:
+    return build_backbone(backbone, 32).feature_dim
+
+
+def test_every_recipe_names_the_widths_that_would_be_narrower_than_the_papers() -> None:
+    """Recipes with a width unnamed are on backbones that are wide enough for the paper's."""
+    for recipe in recipe_names():
+        config = make_train_config(load_recipe(recipe).settings["method"], load_recipe(recipe).settings)
+        chosen = make_config(METHODS[config.method], config.options)
+        papers = [knob.name for knob in dataclasses.fields(chosen) if knob.metadata.get("paper")]
+        backbone = default_backbone(32) if config.backbone == "auto" else config.backbone
+        fitted, full = chosen.fit(feature_dim(backbone)), chosen.fit(512)
+        assert {w: getattr(fitted, w) for w in papers} == {w: getattr(full, w) for w in papers}, recipe

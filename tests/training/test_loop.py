@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 
 from expect import known
 from fullrank.errors import FullrankError, UsageError
 from fullrank.networks.backbones import build_backbone
+from fullrank.report.run.figures import codes
+from fullrank.report.run.reading import read_run
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Outcome, resume, train
 from fullrank.training.records import Listener, RunRecord
@@ -188,10 +191,35 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
         run(tmp_path / "a", lr=1e30, lr_scaling="none", optimizer="sgd")
 
 
+def test_config_yaml_has_the_widths_of_heads_that_follow_the_backbone(tmp_path: Path) -> None:
+    run(tmp_path / "a", epochs=1, options={"pred_hidden_dim": 16})
+    options = yaml.safe_load((tmp_path / "a/config.yaml").read_text())["options"]
+    widths = {key: value for key, value in options.items() if key.endswith("_dim")}
+    assert widths == {"proj_hidden_dim": 64, "proj_output_dim": 256, "pred_hidden_dim": 16}
+
+
+def test_every_panel_of_a_method_with_prototypes_has_their_unique_share(tmp_path: Path) -> None:
+    options = {"proj_hidden_dim": 16, "proj_output_dim": 8, "num_prototypes": 12}
+    run(tmp_path / "a", method="dino", epochs=1, options=options)
+    shares = [r["unique_prototypes"] for r in records(tmp_path / "a") if r["event"] == "epoch"]
+    assert len(shares) == 2
+    assert all(0 <= share <= 1 for share in shares)
+    shown = codes(read_run(tmp_path / "a")).series[-1]
+    assert (shown.name, [list(ys) for ys in shown.ys]) == ("share of unique prototypes", [shares])
+
+
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="larger than the 192 training images"):
         run(tmp_path / "a", batch_size=500)
     assert not (tmp_path / "a").exists()
+
+
+def test_clipping_the_tensors_of_the_backbone_leaves_the_heads_as_they_are(tmp_path: Path) -> None:
+    still: dict[str, Any] = {"clip_grad": 1e-9, "epochs": 1, "weight_decay": 0.0, "momentum": 0.0}
+    ends = [run(tmp_path / of, clip_grad_of=of, **still).path for of in ("tensor", "backbone-tensor")]
+    every, backbone = (torch.load(end / "checkpoints/last.pt", weights_only=True)["method"] for end in ends)
+    moved = {key.split(".")[0] for key in every if not torch.allclose(every[key], backbone[key], atol=1e-5)}
+    assert moved == {"projector", "predictor"}
 
 
 @pytest.mark.parametrize(
@@ -200,8 +228,9 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
         {"precision": "bf16", "clip_grad": 0.5},
         {"optimizer": "lars", "lr": 1e-3},
         {"optimizer": "adamw", "lr": 1e-3},
+        {"nesterov": True, "clip_grad": 0.5, "clip_grad_of": "tensor"},
     ],
-    ids=["bf16, clipped", "lars", "adamw"],
+    ids=["bf16, clipped", "lars", "adamw", "nesterov, clipped tensor by tensor"],
 )
 def test_other_precisions_and_optimisers_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     outcome = run(tmp_path / "a", epochs=1, **changes)

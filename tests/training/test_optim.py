@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fullrank.errors import UsageError
 from fullrank.methods import ParamGroup
 from fullrank.training.config import TrainConfig
-from fullrank.training.optim import LARS, base_lr, build_optimizer, set_learning_rates
+from fullrank.training.optim import LARS, base_lr, build_optimizer, clip_each, set_learning_rates
+from fullrank.training.schedules import warmup_cosine
 
 
-def parameter(values: list[Any], gradient: list[Any]) -> nn.Parameter:
+def parameter(values: Any, gradient: Any) -> nn.Parameter:
     p = nn.Parameter(torch.tensor(values, dtype=torch.float64))
     p.grad = torch.tensor(gradient, dtype=torch.float64)
     return p
 
 
-def assert_values(p: Tensor, values: list[Any]) -> None:
+def assert_values(p: Tensor, values: Any) -> None:
     torch.testing.assert_close(p.detach(), torch.tensor(values, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
@@ -39,16 +41,20 @@ MOCO = 0.1 * 5 / 1.25**0.5  # g orthogonal to p: |g + 0.1 p| = sqrt(1.25), where
         (PLAIN, {"lr": 0.2, "weight_decay": 0.0, "clip": True}, [0.2 * 0.6, 0.2 * 0.8]),
         (ONE_D, {"exclude_1d": True}, [0.3, 0.4]),
         (ONE_D, {"exclude_1d": False}, [0.15, 0.2]),
+        # r = 0.1 * 5 / (1 + 0.1 * 5) = 1/3; g + 0.1 p = 1.5
+        ((5.0, 1.0), {"exclude_1d": True}, 0.25),
+        ((5.0, 1.0), {"variant": "moco"}, 0.5),
         (([[0.0, 0.0]], [[0.6, 0.8]]), {}, [0.3, 0.4]),
         (([[3.0, 4.0]], [[0.0, 0.0]]), {}, [0.0, 0.0]),
     ],
     ids=[
         "solo", "moco", "clipped, r is smaller", "clipped, lr is smaller", "excluded vector", "vector",
+        "a scalar is no vector", "moco excludes scalars too",
         "zeros move by the plain gradient", "a zero gradient moves nothing, not even by decay",
     ],
 )  # fmt: skip
 def test_lars_takes_the_step_worked_out_by_hand(
-    tensors: tuple[list[Any], list[Any]], settings: dict[str, Any], moved: list[float]
+    tensors: tuple[Any, Any], settings: dict[str, Any], moved: list[float] | float
 ) -> None:
     p = parameter(*tensors)
     before = p.detach().clone()
@@ -153,3 +159,66 @@ def test_the_final_rate_is_scaled_like_the_base_rate() -> None:
     scheduled, _ = rates(lr_scaling="linear", batch_size=512, final_lr=0.1, steps_per_epoch=1000, epochs=1)
     assert scheduled[0] == pytest.approx(1.0)
     assert scheduled[-1] == pytest.approx(0.2, abs=1e-5)
+
+
+def test_a_warm_up_of_one_step_is_at_its_start_rate() -> None:
+    scheduled, fixed = rates(warmup_epochs=0.1, warmup_lr=0.05)
+    assert scheduled[:2] == [0.05, 0.5]
+    assert fixed[:2] == [0.05, 0.5]
+
+
+def test_the_epoch_cosine_warms_the_fixed_rate_up_like_the_rest() -> None:
+    scheduled, fixed = rates(schedule="epoch-cosine", warmup_epochs=2, steps_per_epoch=1)
+    assert scheduled[:2] == fixed[:2] == pytest.approx([0.5 / 3, 1.0 / 3])
+    assert fixed[2:] == [0.5] * 2
+
+
+def test_the_epoch_warm_up_cosine_is_the_cosine_with_epochs_for_steps() -> None:
+    scheduled, fixed = rates(schedule="epoch-warmup-cosine", warmup_epochs=2, warmup_lr=0.05)
+    by_epoch = [warmup_cosine(e, 4, 0.5, warmup=2, start=0.05) for e in range(4)]
+    assert scheduled == [rate for rate in by_epoch for _ in range(10)]
+    assert fixed == [0.05] * 10 + [0.5] * 30
+
+
+def test_the_step_schedule_falls_to_a_tenth_at_each_milestone() -> None:
+    scheduled, _ = rates(schedule="step", milestones=(1, 3))
+    assert scheduled == pytest.approx([0.5] * 10 + [0.05] * 20 + [0.005] * 10)
+
+
+def test_the_step_schedule_falls_at_three_and_four_fifths_of_the_run_where_no_milestone_is_given() -> None:
+    scheduled, _ = rates(schedule="step", epochs=5)
+    assert scheduled == pytest.approx([0.5] * 30 + [0.05] * 10 + [0.005] * 10)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_nesterov_steps_along_the_gradient_and_the_momentum_to_come(name: str) -> None:
+    p = parameter(*ONE_D)
+    config = TrainConfig(
+        optimizer=name,  # type: ignore[arg-type]
+        nesterov=True, lr=0.5, lr_scaling="none", weight_decay=0.0, lars_exclude_1d=True,
+    )  # fmt: skip
+    build_optimizer([ParamGroup("all", [p])], config).step()
+    assert_values(p, [3.0 - 0.5 * 1.9 * 0.6, 4.0 - 0.5 * 1.9 * 0.8])  # g + 0.9 g, the buffer being g
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"nesterov": True, "optimizer": "adam"}, "--nesterov needs --optimizer sgd or lars, and a momentum"),
+        ({"nesterov": True, "momentum": 0.0}, "--nesterov needs --optimizer sgd or lars, and a momentum"),
+        ({"milestones": (30,)}, "--milestones belong to --schedule step, not cosine"),
+        ({"milestones": (0,), "schedule": "step"}, "--milestones are epochs from 1, not 0"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError, match=line):
+        TrainConfig(**changes)
+
+
+def test_clipping_each_gradient_scales_it_by_its_own_norm_alone() -> None:
+    long, short = parameter(*PLAIN), parameter([1.0], [0.1])
+    clip_each([long, short, nn.Parameter(torch.ones(1))], 0.5)
+    assert long.grad is not None
+    assert short.grad is not None
+    assert_values(long.grad, [[0.5 / (1 + 1e-6) * 0.6, 0.5 / (1 + 1e-6) * 0.8]])
+    assert_values(short.grad, [0.1])

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "quality of a representation: linear probe, k-NN, clustering, fine-tuning",
     "sweep": "train a grid of settings, here or on a cluster, and compare them",
     "compare": "several runs and models in one table and on one page",
+    "explain": "what the value of a loss means: which fixed point, which collapse",
     "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",
     "lab": "a paper's experiment from fresh runs, and its figures",
     "report": "write a run's page anew",

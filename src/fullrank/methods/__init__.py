@@ -5,7 +5,10 @@
 """
 
 from fullrank.methods._base import *
+from fullrank.methods._config import *
 from fullrank.methods._contrast import *
+from fullrank.methods._explain import *
+from fullrank.methods._fixed_points import *
 from fullrank.methods._one_branch import *
 from fullrank.methods._two_branch import *
 from fullrank.networks.heads import *

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fullrank.coercion import coerce
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
+from fullrank.methods._config import MethodConfig
+from fullrank.methods._fixed_points import FixedPoint
 from fullrank.networks.backbones import has_tokens
+from fullrank.networks.capacity import RankBounds
+from fullrank.networks.soft_targets import Prototypes
 from fullrank.registry import Registry
 
 __all__ = [
@@ -19,10 +24,8 @@ __all__ = [
     "SIMSIAM_SGD",
     "SOLO_LARS",
     "Method",
-    "MethodConfig",
     "ParamGroup",
     "PerView",
-    "ProjectorConfig",
     "Step",
     "StepInfo",
     "ViewPairs",
@@ -131,55 +134,6 @@ class StepInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MethodConfig:
-    """Base of every method's `Config`, which refuses wrong kinds and ranges.
-
-    Widths (`..._dim`, `num_...`) are positive unless their default is 0, coefficients of averages (`tau...`,
-    `..._momentum`) lie in [0, 1], temperatures are positive; class attributes name what else has a range.
-
-    Raises:
-        UsageError: a value of a wrong kind or out of its range.
-    """
-
-    positive: ClassVar[tuple[str, ...]] = ()
-    not_negative: ClassVar[tuple[str, ...]] = ()
-    below_one: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        coerce(type(self), vars(self), "option")
-        for field in fields(self):
-            name, value = field.name, getattr(self, field.name)
-            if name.endswith("_dim") or name.startswith("num_"):
-                self.require(value >= (field.default != 0), name, "must be positive")
-            if name.startswith("tau") or name.endswith("_momentum"):
-                self.require(0 <= value <= 1, name, "lies in [0, 1]")
-            if name in self.positive or (name.endswith("temperature") and not isinstance(value, str)):
-                self.require(value > 0, name, "must be positive")
-            if name in self.not_negative:
-                self.require(value >= 0, name, "must not be negative")
-            if name in self.below_one:
-                self.require(0 <= value < 1, name, "lies in [0, 1)")
-
-    def require(self, right: bool, name: str, remedy: str) -> None:
-        """Raise UsageError with what would be right, where `right` is False."""
-        if not right:
-            raise UsageError(f"option {name.replace('_', '-')} {remedy}, not {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class ProjectorConfig(MethodConfig):
-    """Options of every method with a projector.
-
-    Attributes:
-        proj_hidden_dim: width of the projector's hidden layers.
-        proj_output_dim: d, width of the projection.
-    """
-
-    proj_hidden_dim: int = 2048
-    proj_output_dim: int = 2048
-
-
-@dataclass(frozen=True)
 class ParamGroup:
     """Parameters that are optimised alike.
 
@@ -215,6 +169,8 @@ class Method(nn.Module, ABC):
     """Whether views have roles: source branch (with gradient) or target branch."""
     dip: ClassVar[float] = 0.05
     """Share of a training within which the rank usually dips: a collapse then is a passing one at first."""
+    fixed_points: ClassVar[tuple[FixedPoint, ...]] = ()
+    """Values of the loss on embeddings of a known state: collapsed, unrelated, at the optimum."""
     small_image_defaults: ClassVar[Mapping[str, Any]] = {}
     """Training options that suit the method where the user and the recipe say nothing."""
     large_image_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -232,6 +188,10 @@ class Method(nn.Module, ABC):
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Any) -> None:
         super().__init__()
+        if isinstance(config, MethodConfig) and config.fit(feature_dim) != config:
+            raise UsageError(
+                f"widths of 0 follow the backbone: build {self.name} with config.fit({feature_dim})"
+            )
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
         self.info = StepInfo()
         self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
@@ -282,6 +242,50 @@ class Method(nn.Module, ABC):
             raise UsageError(f"{self.name}.loss returns a {type(step).__name__}; return a Step")
         return step
 
+    def prototype_rows(self) -> Tensor | None:
+        """Trained prototypes [K, d] that the tap `codes` scores against; None where there are none."""
+        prototypes = getattr(self, "prototypes", None)
+        return prototypes.directions.detach() if isinstance(prototypes, Prototypes) else None
+
+    def capacity(self, tap: str) -> int:
+        """Most directions that rows [n, d] of a tap can span, see `capacities`.
+
+        Raises:
+            UnknownNameError: the method has no such tap.
+
+        Example:
+            >>> method = METHODS["byol"](nn.Flatten(), 8, METHODS["byol"].Config(4, 16, pred_hidden_dim=32))
+            >>> method.capacity("projector"), method.capacity("predictor")
+            (4, 16)
+        """
+        found = self.capacities()
+        if tap not in found:
+            raise UnknownNameError("tap", tap, found)
+        return found[tap]
+
+    @torch.no_grad()
+    def capacities(self) -> dict[str, int]:
+        """Tap to the most directions that its rows can span, as far as heads narrow them.
+
+        Backbone features are taken to fill their width. Runs the heads once, in evaluation mode; not while
+        another thread trains them.
+        """
+        like = next(self.parameters())
+        features = torch.zeros(2, self.feature_dim, device=like.device, dtype=like.dtype)
+        owners = [part for part in self.modules() if "backbone" in part._modules]
+        backbones, training = [owner._modules["backbone"] for owner in owners], self.training
+        try:
+            for owner in owners:
+                owner._modules["backbone"] = _Features()
+            with RankBounds() as bounds:
+                bounds.start(features)
+                taps = self.eval().embed(features)
+        finally:
+            for owner, backbone in zip(owners, backbones, strict=True):
+                owner._modules["backbone"] = backbone
+            self.train(training)
+        return {tap: bounds.of(z) for tap, z in taps.items()}
+
     def before_step(self, info: StepInfo) -> None:
         """Take up the position in the run, `self.info`, before a step's first batch."""
         self.info = info
@@ -299,6 +303,16 @@ class Method(nn.Module, ABC):
             for name, part in self.named_children()
             if any(parameter.requires_grad for parameter in part.parameters())
         ]
+
+
+class _Features(nn.Identity):
+    """Backbone whose images are features already, one token each."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1)
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        return tokens.squeeze(1)
 
 
 def make_config(cls: type[Method], options: Mapping[str, Any]) -> Any:
@@ -335,7 +349,8 @@ def build_method(
     cls = METHODS[name]
     if cls.needs_tokens and not has_tokens(backbone):
         raise UsageError(f"{name} needs a backbone with tokens: take a timm model (vit_tiny_patch16_224)")
-    return cls(backbone, feature_dim, make_config(cls, options or {}))
+    config = make_config(cls, options or {})
+    return cls(backbone, feature_dim, config.fit(feature_dim) if isinstance(config, MethodConfig) else config)
 
 
 def check_views(views: Sized, at_least: int = 2) -> None:

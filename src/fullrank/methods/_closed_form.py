@@ -33,7 +33,8 @@ class ClosedFormConfig(MomentumConfig):
         update: whether C takes in each view before that view is predicted (`view`, the reference), or all of
             them at once before any is (`step`).
         eps: what the predictor adds to every eigenvalue, at least 0.
-        normalise: divide eigenvalues by the largest.
+        normalise: divide eigenvalues by the largest; else, but in DirectCopy, they are clipped at 1e6, and
+            `eps` must be 0 because the reference does not add it then.
         centred: subtract the batch mean from what C takes in (off in the reference).
         distance: `cosine` or `euclidean`.
     """
@@ -45,6 +46,22 @@ class ClosedFormConfig(MomentumConfig):
     distance: Literal["cosine", "euclidean"] = "cosine"
     eps: float = 0.0
     normalise: bool = True
+
+
+@dataclass(frozen=True)
+class SpectralConfig(ClosedFormConfig):
+    """Options of methods whose predictor is a power of the eigenvalues of C.
+
+    Attributes:
+        alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's, 2 the square.
+    """
+
+    positive = ("alpha",)
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.normalise or self.eps == 0, "eps", "must be 0 where normalise is off")
 
 
 class ClosedFormMethod(MomentumMethod):

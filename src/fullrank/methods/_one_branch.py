@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import Method, ProjectorConfig, check_views
+from fullrank.methods._base import Method, check_views
+from fullrank.methods._config import ProjectorConfig
 from fullrank.networks.heads import mlp
 
 __all__ = ["OneBranchMethod", "unordered_pairs"]

@@ -17,15 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import (
-    MeanEncoding,
-    Method,
-    PerView,
-    ProjectorConfig,
-    StepInfo,
-    ViewPairs,
-    check_views,
-)
+from fullrank.methods._base import MeanEncoding, Method, PerView, StepInfo, ViewPairs, check_views
+from fullrank.methods._config import ProjectorConfig, follow_backbone
 from fullrank.networks.momentum import cosine_tau, update_momentum
 from fullrank.networks.precision import in_full_precision
 
@@ -197,6 +190,8 @@ class MomentumConfig(TwoBranchConfig):
     """Options of every method whose target is a moving average of the source.
 
     Attributes:
+        proj_hidden_dim: width of the projector's hidden layers; 0: 4096, less for narrow backbones.
+        proj_output_dim: d, width of the projection; 0: 256, less for narrow backbones.
         tau_base: averaging coefficient of the target at the start, in [0, 1]; 0 with `tau_final` 0 copies the
             source after every step: no average.
         tau_final: averaging coefficient at the end, in [0, 1], reached along a cosine.
@@ -205,8 +200,8 @@ class MomentumConfig(TwoBranchConfig):
             one step less behind what it is compared with (MoCo v3's code and Li et al. 2209.15007).
     """
 
-    proj_hidden_dim: int = 4096
-    proj_output_dim: int = 256
+    proj_hidden_dim: int = follow_backbone(4096)
+    proj_output_dim: int = follow_backbone(256)
     tau_base: float = 0.99
     tau_final: float = 1.0
     target_update: Literal["after-step", "before-target"] = "after-step"

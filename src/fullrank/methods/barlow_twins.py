@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import ProjectorConfig
+from fullrank.methods._fixed_points import IDENTICAL, FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
@@ -62,6 +64,11 @@ def _standardised(z: Tensor, how: Standardise) -> Tensor:
     return centred / (centred.square().mean(dim=0) + 1e-5).sqrt()
 
 
+def _repeated(at: Situation) -> float:
+    d = at.config.proj_output_dim
+    return float(at.config.scale * at.config.lamb * d * (d - 1))
+
+
 @register("barlow_twins")
 class BarlowTwins(OneBranchMethod):
     """Barlow Twins (Zbontar et al., 2103.03230): redundancy reduction.
@@ -83,6 +90,23 @@ class BarlowTwins(OneBranchMethod):
     mechanism = "cross-correlation drawn to the identity"
     # solo-learn's optimiser, the same for CIFAR and ImageNet-100.
     small_image_defaults = SOLO_LARS
+    fixed_points = (
+        FixedPoint(
+            "constant",
+            "scale d",
+            lambda at: float(at.config.scale * at.config.proj_output_dim),
+            ("complete",),
+            "No channel correlates with itself in the other view: channels are constant.",
+        ),
+        FixedPoint(
+            "one channel repeated",
+            "scale lamb d (d - 1)",
+            _repeated,
+            ("dimensional",),
+            "Every channel agrees across views and says the same as all others.",
+        ),
+        FixedPoint("decorrelated", "0", lambda at: 0.0, (), f"{IDENTICAL} All channels are in use."),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):

@@ -10,6 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
 
@@ -59,19 +61,25 @@ class BYOL(MomentumMethod):
     # LARS as the reference's; CIFAR and the larger sets differ in rate and views.
     small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
     large_image_defaults = {"lr": 0.45, "weight_decay": 1e-6, "lars_eta": 0.001, "lars_clip": False}
+    fixed_points = (
+        FixedPoint("agreeing", "0", lambda at: 0.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint(
+            "unrelated", "4", lambda at: 4.0 if at.config.distance == "cosine" else None, (), UNRELATED
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):
         """Options of BYOL; the defaults are the reference's.
 
         Attributes:
-            pred_hidden_dim: width of the predictor's hidden layer.
+            pred_hidden_dim: width of the predictor's hidden layer; 0: 4096, less for narrow backbones.
             predictor: `mlp`, or `linear` (one bias-free matrix, as DirectPred's theory has it).
             bias: whether the linear layers of the heads carry biases (Li et al. 2209.15007: no).
             distance: `cosine` or `euclidean`.
         """
 
-        pred_hidden_dim: int = 4096
+        pred_hidden_dim: int = follow_backbone(4096)
         predictor: Literal["mlp", "linear"] = "mlp"
         bias: bool = True
         distance: Literal["cosine", "euclidean"] = "cosine"

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import Method, Step, check_views, register
+from fullrank.methods._config import MethodConfig, follow_backbone
 from fullrank.methods._cplearn_loss import cplearn_loss
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint, Situation
 from fullrank.networks.codes import SignDictionary
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import world
@@ -38,6 +40,10 @@ def cplearn_temperature(f: int, c: int, n: int, eps: float = 1e-8) -> float:
 @in_full_precision
 def _scores(e: Tensor, dictionary: SignDictionary, scale: float) -> Tensor:
     return scale * torch.cat([e @ w for _, w in dictionary.blocks(e)], dim=1)
+
+
+def _own_codes(at: Situation) -> float | None:
+    return max(math.log(at.config.num_codes / at.n), 0.0) if at.config.prior == "reverse" else None
 
 
 @register("cplearn")
@@ -73,13 +79,36 @@ class CPLearn(Method):
         "warmup_epochs": -1.0,
         "views": "asymmetric",
     }
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "beta ln c",
+            lambda at: at.config.beta * math.log(at.config.num_codes),
+            ("uniform-assignment",),
+            UNIFORM_CODES,
+        ),
+        FixedPoint(
+            "all on one code",
+            "ln c",
+            lambda at: math.log(at.config.num_codes) if at.config.prior == "reverse" else None,
+            ("cluster", "complete"),
+            "All images share one code: views agree, and the prior is at its worst.",
+        ),
+        FixedPoint(
+            "a code for each image",
+            "ln(c / n), at least 0",
+            _own_codes,
+            (),
+            "The lowest value that a batch allows: every image has a code of its own, the same in all views.",
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
         """Options of CPLearn; the defaults are the reference's.
 
         Attributes:
-            embedding_dim: f, width of the embedding and length of a code.
+            embedding_dim: f, width of the embedding and length of a code; 0: 2048, less for narrow backbones.
             num_codes: c, size of the dictionary; the larger the better, and more than f.
             dictionary_seed: decides the dictionary.
             normalise: embeddings by `tanh`, or by `l2` to length sqrt(f).
@@ -92,7 +121,7 @@ class CPLearn(Method):
         """
 
         not_negative = ("temperature_rows", "dictionary_seed")
-        embedding_dim: int = 2048
+        embedding_dim: int = follow_backbone(2048)
         num_codes: int = 16384
         dictionary_seed: int = 0
         normalise: Literal["tanh", "l2"] = "tanh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.soft_targets import Prototypes, cross_entropy, move_centre, prototype_scores, sharpen
@@ -80,13 +83,23 @@ class DINO(MomentumMethod):
     mechanism = "centred and sharpened momentum target"
     # The reference's; CIFAR and the larger sets differ in views.
     small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6}
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.num_prototypes),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):
         """Options of DINO; the defaults are the reference's.
 
         Attributes:
-            proj_output_dim: d, width of the bottleneck.
+            proj_hidden_dim: width of the projector's hidden layers; 0: 2048, less for narrow backbones.
+            proj_output_dim: d, width of the bottleneck; 0: 256, less for narrow backbones.
             num_prototypes: K.
             use_bn_in_head: BN after the projector's hidden layers.
             norm_last_layer: prototypes keep length one; else their lengths are trained.
@@ -100,7 +113,7 @@ class DINO(MomentumMethod):
 
         not_negative = ("freeze_last_layer", "warmup_teacher_temperature_epochs")
         tau_base: float = 0.9995
-        proj_hidden_dim: int = 2048
+        proj_hidden_dim: int = follow_backbone(2048)
         num_prototypes: int = 4096
         use_bn_in_head: bool = False
         norm_last_layer: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, Method, Step, register
+from fullrank.methods._config import MethodConfig
 from fullrank.methods._contrast import info_nce
+from fullrank.methods._fixed_points import FOUND, NEGATIVES, FixedPoint, Situation
 from fullrank.methods._two_branch import over_pairs
 from fullrank.networks.processes import from_first_process
 
@@ -31,6 +34,10 @@ def directclr_loss(h: Sequence[Tensor], channels: Sequence[Tensor], temperature:
         r = [features[:, some] for features in h]
         losses.append(over_pairs(lambda q, k: info_nce(q, k, temperature), r, r))
     return torch.stack(losses).mean()
+
+
+def _agreeing(at: Situation) -> float:
+    return math.log1p((at.n - 1) * math.exp(-1 / at.config.temperature))
 
 
 @register("directclr")
@@ -57,6 +64,10 @@ class DirectCLR(Method):
     # The reference's optimiser (4.8 for 4096 images); LARS on small images as solo-learn sets it.
     small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6, "views": "symmetric"}
     large_image_defaults = {"lars_eta": 0.001, "lars_clip": False}
+    fixed_points = (
+        FixedPoint("constant", "ln n", lambda at: math.log(at.n), ("complete",), NEGATIVES),
+        FixedPoint("agreeing", "ln(1 + (n - 1) exp(-1/T))", _agreeing, (), FOUND),
+    )
 
     @dataclass(frozen=True)
     class Config(MethodConfig):

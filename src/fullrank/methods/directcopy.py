@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fullrank.methods._base import register
 from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.networks.correlation import copied_predictor
 
 
@@ -28,6 +29,18 @@ class DirectCopy(ClosedFormMethod):
 
     paper, year = "2110.04947", 2021
     mechanism = "correlation as predictor and momentum target"
+    fixed_points = (
+        FixedPoint(
+            "constant",
+            "0",
+            lambda at: 0.0 if at.config.distance == "cosine" else None,
+            ("complete",),
+            CONSTANT,
+        ),
+        FixedPoint(
+            "unrelated", "4", lambda at: 4.0 if at.config.distance == "cosine" else None, (), UNRELATED
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(ClosedFormConfig):

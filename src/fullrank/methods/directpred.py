@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fullrank.methods._base import register
-from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._closed_form import ClosedFormMethod, SpectralConfig
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.networks.correlation import spectral_predictor
 
 
@@ -40,19 +41,28 @@ class DirectPred(ClosedFormMethod):
 
     paper, year = "2102.06810", 2021
     mechanism = "closed-form predictor and momentum target"
+    fixed_points = (
+        FixedPoint(
+            "constant",
+            "0",
+            lambda at: 0.0 if at.config.distance == "cosine" else None,
+            ("complete",),
+            CONSTANT,
+        ),
+        FixedPoint(
+            "unrelated", "4", lambda at: 4.0 if at.config.distance == "cosine" else None, (), UNRELATED
+        ),
+    )
 
     @dataclass(frozen=True)
-    class Config(ClosedFormConfig):
+    class Config(SpectralConfig):
         """Options of DirectPred; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            alpha: power of the eigenvalues: 0.5 DirectPred, 1 DirectCopy by its eigenvectors, 2 the square.
             eps: added to every normalised eigenvalue, at least 0 (DirectPred's sample command: 0.01).
             eps_inside: whether eps is added before the power.
         """
 
-        positive = ("alpha",)
-        alpha: float = 0.5
         eps_inside: bool = True
 
     config: Config

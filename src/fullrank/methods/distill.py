@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SIMSIAM_SGD, Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import SIMSIAM_SGD, Method, Step, check_views, register
+from fullrank.methods._config import MethodConfig
+from fullrank.methods._fixed_points import IDENTICAL, FixedPoint
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
@@ -57,6 +59,22 @@ class Distill(Method):
     # The optimiser and views of SimSiam, as the reference has it.
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
+    fixed_points = (
+        FixedPoint(
+            "agreeing",
+            "0, or -1 of the cosine",
+            lambda at: 0.0 if at.config.distance == "mse" else -1.0,
+            (),
+            f"{IDENTICAL} The student equals a target that never moves.",
+        ),
+        FixedPoint(
+            "at zero",
+            "1, or 0 of the cosine",
+            lambda at: 0.0 if at.config.distance == "cosine" else (1.0 if at.config.standardise else None),
+            ("complete",),
+            "The student's outputs tell nothing of its standardised targets, as zeros do.",
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MethodConfig):

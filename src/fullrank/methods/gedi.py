@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Method, MethodConfig, Step, check_views, register
+from fullrank.methods._base import SOLO_LARS, Method, Step, check_views, register
+from fullrank.methods._config import MethodConfig, follow_backbone
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint, Situation
 from fullrank.networks.codes import log_mean_of_codes
 from fullrank.networks.heads import mlp
 from fullrank.networks.precision import in_full_precision
@@ -40,6 +43,11 @@ def gedi_loss(z: Sequence[Tensor], beta: float = 0.1) -> dict[str, Tensor]:
     return {"loss": 0.5 * prior + 0.5 * invariance, "prior": prior, "invariance": invariance}
 
 
+def _uniform(at: Situation) -> float:
+    c = at.config.num_codes
+    return float(0.5 * (c + at.config.beta) * math.log(c))
+
+
 @register("gedi")
 class GEDI(Method):
     """GEDI without generative term (Sansone and Manhaeve, 2212.13425).
@@ -61,19 +69,32 @@ class GEDI(Method):
     mechanism = "uniform use of learned codes"
     # LARS with its bare defaults: the reference's configuration names it and passes nothing on.
     small_image_defaults = SOLO_LARS | {"lars_eta": 0.001, "lars_clip": False, "lars_exclude_1d": False}
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes", "(c ln c + beta ln c) / 2", _uniform, ("uniform-assignment",), UNIFORM_CODES
+        ),
+        FixedPoint(
+            "a code for each image",
+            "c ln c / 2",
+            lambda at: 0.5 * at.config.num_codes * math.log(at.config.num_codes),
+            (),
+            "The lowest value: codes are used alike, and every image has few of them, the same in all views.",
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(MethodConfig):
         """Options of GEDI; the defaults are the reference's.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer, the embedding.
+            proj_hidden_dim: width of the projector's hidden layer, the embedding; 0: 2048, less for narrow
+                backbones.
             num_codes: c, width of the projector's output.
             temperature: scores are divided by it.
             beta: weight of the invariance.
         """
 
-        proj_hidden_dim: int = 2048
+        proj_hidden_dim: int = follow_backbone(2048)
         num_codes: int = 2048
         temperature: float = 0.1
         beta: float = 0.1
@@ -89,6 +110,12 @@ class GEDI(Method):
         taps, scores = self.encode(views, "codes")
         terms = gedi_loss(scores, self.config.beta)
         return Step(terms.pop("loss"), taps, terms)
+
+    def prototype_rows(self) -> Tensor:
+        """Weights [c, H] of the projector's last layer."""
+        last = self.projector[-1]
+        assert isinstance(last, nn.Linear)
+        return last.weight.detach()
 
     def embed(self, x: Tensor) -> dict[str, Tensor]:
         """Images [n, 3, S, S] to h [n, F], the hidden layer [n, H] and scores [n, c]."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fullrank.methods._base import register
-from fullrank.methods._closed_form import ClosedFormConfig, ClosedFormMethod
+from fullrank.methods._closed_form import ClosedFormMethod, SpectralConfig
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint, Situation
 from fullrank.networks.correlation import copied_predictor, spectral_predictor
 from fullrank.networks.precision import in_full_precision
 
@@ -56,6 +57,12 @@ def isoloss_euclidean(z: Tensor, p: Tensor, t: Tensor) -> Tensor:
     return (z - (t + z - p).detach()).square().sum(dim=1).mean()
 
 
+def _constant(at: Situation) -> float | None:
+    if at.config.distance != "cosine" or not at.config.normalise:
+        return None  # depends on the scale
+    return float(-2.0 / (1.0 + at.config.eps) ** at.config.alpha)
+
+
 @register("isoloss")
 class IsoLoss(ClosedFormMethod):
     """IsoLoss (Halvagal et al., 2212.04858): implicit variance regularisation.
@@ -76,26 +83,28 @@ class IsoLoss(ClosedFormMethod):
 
     paper, year = "2212.04858", 2022
     mechanism = "isotropic gradient through a closed-form predictor"
+    fixed_points = (
+        FixedPoint("constant", "-2 / (1 + eps)^alpha", _constant, ("complete",), CONSTANT),
+        FixedPoint(
+            "unrelated", "0", lambda at: 0.0 if at.config.distance == "cosine" else None, (), UNRELATED
+        ),
+    )
 
     @dataclass(frozen=True)
-    class Config(ClosedFormConfig):
+    class Config(SpectralConfig):
         """Options of IsoLoss; the defaults are implicit-var-reg's with a target.
 
         Attributes:
-            alpha: power of the eigenvalues: 0.5 on DirectPred's predictor, 1 on DirectCopy's.
             eps: added to every normalised eigenvalue before the power, at least 0 (IsoCopy: 0.25).
         """
-
-        positive = ("alpha",)
-        alpha: float = 0.5
 
     config: Config
 
     def predictor_matrix(self) -> Tensor:
-        """Wp [d, d] from the eigendecomposition of C, which a power of 1 does without."""
+        """Wp [d, d] from the eigenpairs of C, which a normalised power of 1 does without."""
         config = self.config
-        if config.alpha == 1.0:
-            return copied_predictor(self.C, config.eps, config.normalise)
+        if config.alpha == 1.0 and config.normalise:
+            return copied_predictor(self.C, config.eps)
         return spectral_predictor(self.C, config.alpha, config.eps, config.normalise)
 
     def distance(self, online: Tensor, target: Tensor) -> Tensor:

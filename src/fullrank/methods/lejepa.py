@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._base import Step, register
+from fullrank.methods._config import ProjectorConfig, follow_backbone
+from fullrank.methods._fixed_points import FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.methods._two_branch import small_crops
 from fullrank.networks.precision import in_full_precision
@@ -111,6 +113,11 @@ def lejepa_loss(
     return {"loss": loss, "invariance": invariance, "sigreg": normality}
 
 
+def _at_zero(at: Situation) -> float:
+    c, rows = at.config, at.n * (at.views if at.config.flatten_views else 1)
+    return float(c.lamb * epps_pulley(torch.zeros(rows, 1), c.t_max, c.num_knots).item())
+
+
 @register("lejepa")
 class LeJEPA(OneBranchMethod):
     """LeJEPA (Balestriero and LeCun, 2511.08544): tested for normality.
@@ -140,13 +147,23 @@ class LeJEPA(OneBranchMethod):
         "warmup_epochs": -1.0,
         "views": "symmetric",
     }
+    fixed_points = (
+        FixedPoint(
+            "at zero",
+            "lamb n times the statistic of a point mass",
+            _at_zero,
+            ("complete",),
+            "Views agree and all embeddings are zero: only SIGReg is left, which grows with the batch.",
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):
         """Options of LeJEPA.
 
         Attributes:
-            proj_output_dim: d, width of the projection (the example's own run: 16).
+            proj_output_dim: d, width of the projection (the example's own run: 16); 0: 128, less for narrow
+                backbones.
             lamb: weight of SIGReg, in [0, 1] (the example's own run: 0.02).
             num_slices: random directions per step (the library's README: 1024).
             t_max: end of the integral over frequencies, positive.
@@ -156,7 +173,7 @@ class LeJEPA(OneBranchMethod):
         """
 
         positive = ("t_max",)
-        proj_output_dim: int = 128
+        proj_output_dim: int = follow_backbone(128)
         lamb: float = 0.05
         num_slices: int = 256
         t_max: float = 3.0

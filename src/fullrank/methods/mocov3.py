@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
 from fullrank.methods._contrast import info_nce
+from fullrank.methods._fixed_points import FOUND, NEGATIVES, FixedPoint, Situation
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
 from fullrank.networks.heads import mlp
 
@@ -39,6 +42,11 @@ def mocov3_loss(
     return 2.0 * over_pairs(distance, q, k, view_pairs)
 
 
+def _agreeing(at: Situation) -> float:
+    t = at.config.temperature
+    return float(4 * t * math.log1p((at.n - 1) * math.exp(-1 / t)))
+
+
 @register("mocov3")
 class MoCoV3(MomentumMethod):
     """MoCo v3 (Chen et al., 2104.02057): contrast with a momentum target.
@@ -60,6 +68,16 @@ class MoCoV3(MomentumMethod):
     mechanism = "negatives from a momentum target"
     # solo-learn's optimiser, the same for CIFAR and ImageNet-100.
     small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6}
+    fixed_points = (
+        FixedPoint(
+            "constant",
+            "4 T ln n",
+            lambda at: 4 * at.config.temperature * math.log(at.n),
+            ("complete",),
+            NEGATIVES,
+        ),
+        FixedPoint("agreeing", "4 T ln(1 + (n - 1) exp(-1/T))", _agreeing, (), FOUND),
+    )
 
     @dataclass(frozen=True)
     class Config(MomentumConfig):
@@ -67,14 +85,14 @@ class MoCoV3(MomentumMethod):
 
         Attributes:
             proj_layers: linear layers in the projector (2; with ViTs 3).
-            pred_hidden_dim: width of the predictor's hidden layer.
+            pred_hidden_dim: width of the predictor's hidden layer; 0: 4096, less for narrow backbones.
             pred_output_bn: whether the predictor ends in an affine-free BN, as with ViTs.
             temperature: that cosines are divided by, positive.
         """
 
         positive = ("proj_layers",)
         proj_layers: int = 2
-        pred_hidden_dim: int = 4096
+        pred_hidden_dim: int = follow_backbone(4096)
         pred_output_bn: bool = False
         temperature: float = 0.2
 

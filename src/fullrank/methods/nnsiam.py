@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.methods._base import SIMSIAM_SGD, Step, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.momentum import Queue
@@ -58,6 +60,10 @@ class NNSiam(TwoBranchMethod):
     # SimSiam's, as the reference has it; no blur on small images.
     small_image_defaults = SIMSIAM_SGD | {"schedule": "epoch-cosine"}
     large_image_defaults = {"weight_decay": 1e-4}
+    fixed_points = (
+        FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
@@ -65,15 +71,15 @@ class NNSiam(TwoBranchMethod):
 
         Attributes:
             proj_hidden_dim: width of the projector's hidden layers; 0 takes the backbone's feature width.
-            pred_hidden_dim: width of the predictor's bottleneck.
+            pred_hidden_dim: width of the predictor's bottleneck; 0: 512, less for narrow backbones.
             queue_size: entries of the queue.
             metric: `euclidean` or `cosine`, of the neighbour search.
             fixed_predictor_lr: whether the predictor keeps the base rate for the whole run.
         """
 
         positive = ("queue_size",)
-        proj_hidden_dim: int = 0
-        pred_hidden_dim: int = 512
+        proj_hidden_dim: int = follow_backbone()
+        pred_hidden_dim: int = follow_backbone(512)
         queue_size: int = 25600
         metric: Literal["euclidean", "cosine"] = "euclidean"
         fixed_predictor_lr: bool = True
@@ -82,7 +88,7 @@ class NNSiam(TwoBranchMethod):
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
         super().__init__(backbone, feature_dim, config)
-        d, hidden = config.proj_output_dim, config.proj_hidden_dim or feature_dim
+        d, hidden = config.proj_output_dim, config.proj_hidden_dim
         self.projector = mlp([feature_dim, hidden, hidden, d], output_bn=True)
         self.predictor = mlp([d, config.pred_hidden_dim, d])
         self.fixed_lr_parts = ("predictor",) if config.fixed_predictor_lr else ()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
 from fullrank.networks.heads import mlp
@@ -34,13 +36,22 @@ class RDMBYOL(MomentumMethod):
     # LARS as the reference's scripts have it.
     small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
     large_image_defaults = {"lr": 0.5}
+    fixed_points = (
+        FixedPoint("agreeing", "0", lambda at: 0.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "4", lambda at: 4.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(FilterConfig, MomentumConfig):
-        """Options of RDM-BYOL; the defaults are the reference's scripts'."""
+        """Options of RDM-BYOL; the defaults are the reference's scripts'.
 
-        proj_hidden_dim: int = 4096
-        proj_output_dim: int = 256
+        Attributes:
+            proj_hidden_dim: width of the projector's hidden layer; 0: 4096, less for narrow backbones.
+            proj_output_dim: d, width of the projection; 0: 256, less for narrow backbones.
+        """
+
+        proj_hidden_dim: int = follow_backbone(4096)
+        proj_output_dim: int = follow_backbone(256)
 
     config: Config
 

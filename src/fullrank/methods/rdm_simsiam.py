@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fullrank.methods._base import SIMSIAM_SGD, Step, register
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._spectral import FilterConfig, filtered_pair
 from fullrank.methods._two_branch import TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
@@ -50,6 +51,10 @@ class RDMSimSiam(TwoBranchMethod):
         "schedule": "epoch-cosine",
         "warmup_epochs": 0.0,
     }
+    fixed_points = (
+        FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(FilterConfig):

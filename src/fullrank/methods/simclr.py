@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import ProjectorConfig, follow_backbone
 from fullrank.methods._contrast import nt_xent
+from fullrank.methods._fixed_points import FOUND, NEGATIVES, FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod
 from fullrank.networks.processes import world
+
+
+def _constant(at: Situation) -> float:
+    return math.log((at.views * at.n - 1) / (at.views - 1))
+
+
+def _agreeing(at: Situation) -> float:
+    negatives = at.views * (at.n - 1) / (at.views - 1)
+    return math.log1p(negatives * math.exp(-1 / at.config.temperature))
 
 
 @register("simclr")
@@ -38,18 +50,24 @@ class SimCLR(OneBranchMethod):
     # solo-learn's optimiser; CIFAR and ImageNet-100 differ in the rate.
     small_image_defaults = SOLO_LARS | {"lr": 0.4, "views": "symmetric"}
     large_image_defaults = {"lr": 0.3}
+    fixed_points = (
+        FixedPoint("constant", "ln((v n - 1) / (v - 1))", _constant, ("complete",), NEGATIVES),
+        FixedPoint("agreeing", "ln(1 + v (n - 1) / (v - 1) exp(-1/T))", _agreeing, (), FOUND),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):
         """Options of SimCLR; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096).
-            proj_output_dim: d, width of the projection (ImageNet-100: 512; the paper: 128).
+            proj_hidden_dim: width of the projector's hidden layer (ImageNet-100: 4096); 0: 2048, less for
+                narrow backbones.
+            proj_output_dim: d, width of the projection (ImageNet-100: 512; the paper: 128); 0: 256, less
+                for narrow backbones.
             temperature: that cosines are divided by, positive.
         """
 
-        proj_output_dim: int = 256
+        proj_output_dim: int = follow_backbone(256)
         temperature: float = 0.2
 
     config: Config

@@ -10,6 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fullrank.methods._base import SIMSIAM_SGD, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
 from fullrank.networks.heads import mlp
 
@@ -62,6 +64,10 @@ class SimSiam(TwoBranchMethod):
     # The reference's optimiser; no blur on small images, as in its CIFAR experiments.
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
+    fixed_points = (
+        FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
+        FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
@@ -74,19 +80,19 @@ class SimSiam(TwoBranchMethod):
             hidden_bn: BN after the hidden layers of projector and predictor.
             output_bn: whether the projector ends in an affine-free BN.
             pred_output_bn: whether the predictor ends in one too (the paper's "all BN", which is unstable).
-            pred_hidden_dim: width of the predictor's bottleneck.
+            pred_hidden_dim: width of the predictor's bottleneck; 0: 512, less for narrow backbones.
             predictor: `mlp`, `fixed` (random, never trained) or `none` (identity).
             stop_gradient: whether targets are detached.
             fixed_predictor_lr: whether the predictor keeps the base rate for the whole run.
         """
 
         positive = ("proj_layers",)
-        proj_hidden_dim: int = 0
+        proj_hidden_dim: int = follow_backbone()
         proj_layers: int = 3
         hidden_bn: bool = True
         output_bn: bool = True
         pred_output_bn: bool = False
-        pred_hidden_dim: int = 512
+        pred_hidden_dim: int = follow_backbone(512)
         predictor: Literal["mlp", "fixed", "none"] = "mlp"
         stop_gradient: bool = True
         fixed_predictor_lr: bool = True
@@ -95,7 +101,7 @@ class SimSiam(TwoBranchMethod):
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: Config) -> None:
         super().__init__(backbone, feature_dim, config)
-        d, hidden = config.proj_output_dim, config.proj_hidden_dim or feature_dim
+        d, hidden = config.proj_output_dim, config.proj_hidden_dim
         widths = [feature_dim, *[hidden] * (config.proj_layers - 1), d]
         head = partial(mlp, hidden_bn=config.hidden_bn, hidden_bias=not config.hidden_bn)
         self.projector = head(widths, output_bn=config.output_bn)

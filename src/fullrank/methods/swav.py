@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs
 from fullrank.networks.heads import mlp
 from fullrank.networks.processes import gather_rows, own_rows
@@ -59,12 +62,22 @@ class SwAV(TwoBranchMethod):
     mechanism = "balanced assignments as targets"
     # The reference's, the same for CIFAR and ImageNet-100.
     small_image_defaults = SOLO_LARS | {"lr": 0.6, "weight_decay": 1e-6, "views": "symmetric"}
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.num_prototypes),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
         """Options of SwAV; the defaults are the reference's.
 
         Attributes:
+            proj_output_dim: d, width of the projection; 0: 128, less for narrow backbones.
             num_prototypes: K.
             temperature: of the predictions.
             sk_epsilon: entropy of the assignments; smaller ones are harder.
@@ -80,7 +93,7 @@ class SwAV(TwoBranchMethod):
 
         positive = ("sk_epsilon", "sk_iters")
         not_negative = ("queue_size", "epoch_queue_starts", "freeze_prototypes_epochs")
-        proj_output_dim: int = 128
+        proj_output_dim: int = follow_backbone(128)
         num_prototypes: int = 3000
         temperature: float = 0.1
         sk_epsilon: float = 0.05

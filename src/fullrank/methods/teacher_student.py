@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from fullrank.errors import UsageError
 from fullrank.methods._base import Step, StepInfo, register
+from fullrank.methods._config import follow_backbone
+from fullrank.methods._fixed_points import CONSTANT, UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, over_pairs, with_target
 from fullrank.networks.backbones import features_and_tokens, reinitialized
 from fullrank.networks.momentum import cosine_tau, update_momentum
@@ -72,14 +75,30 @@ class TeacherStudent(TwoBranchMethod):
         "batch_size": 128,
         "views": "tutorial",
     }
+    fixed_points = (
+        FixedPoint(
+            "uniform over codes",
+            "ln K",
+            lambda at: math.log(at.config.proj_output_dim),
+            ("uniform-assignment", "complete"),
+            UNIFORM_CODES,
+        ),
+        FixedPoint(
+            "all on one code",
+            "0",
+            lambda at: None if at.config.centring else 0.0,
+            ("complete", "cluster"),
+            CONSTANT,
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(TwoBranchConfig):
         """Options of teacher and student; the defaults are the tutorial's regime C.
 
         Attributes:
-            proj_hidden_dim: width of the head's two hidden layers.
-            proj_output_dim: K, what the softmax is over.
+            proj_hidden_dim: width of the head's two hidden layers; 0: 2048, less for narrow backbones.
+            proj_output_dim: K, what the softmax is over; 0: 128, less for narrow backbones.
             dropout: share of the head's hidden values that is dropped in training (the tutorial: 0.1).
             teacher: `trained` by gradient as the student is, `frozen` as it was initialised, `copied` from
                 the student from time to time, or its moving average, `ema`.
@@ -99,7 +118,7 @@ class TeacherStudent(TwoBranchMethod):
         """
 
         positive, below_one = ("copy_every",), ("dropout",)
-        proj_output_dim: int = 128
+        proj_output_dim: int = follow_backbone(128)
         dropout: float = 0.0
         teacher: Literal["trained", "frozen", "copied", "ema"] = "copied"
         copy_every: int = 1

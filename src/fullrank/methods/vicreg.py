@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, ProjectorConfig, Step, register
+from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._config import ProjectorConfig
+from fullrank.methods._fixed_points import IDENTICAL, FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.networks.precision import in_full_precision
 from fullrank.networks.processes import gather_rows
@@ -81,6 +83,10 @@ def vicreg_loss(
     return {"loss": loss, "invariance": sim, "variance": var, "covariance": cov}
 
 
+def _views(at: Situation) -> float:
+    return 1.0 if at.config.variance_over_views == "mean" else 2.0
+
+
 @register("vicreg")
 class VICReg(OneBranchMethod):
     """VICReg (Bardes et al., 2105.04906): three regularisers.
@@ -101,6 +107,23 @@ class VICReg(OneBranchMethod):
     mechanism = "variance floor and decorrelation"
     # solo-learn's optimiser; its own views crop from 20 % of the area and solarize both.
     small_image_defaults = SOLO_LARS
+    fixed_points = (
+        FixedPoint(
+            "constant",
+            "1.98 var_weight",
+            lambda at: 0.99 * _views(at) * at.config.var_weight,
+            ("complete",),
+            "Views agree and no channel varies: only the variance term is left, 1 - sqrt(1e-4) a view.",
+        ),
+        FixedPoint(
+            "one channel repeated",
+            "2 (d - 1) cov_weight",
+            lambda at: 2.0 * (at.config.proj_output_dim - 1) * at.config.cov_weight,
+            ("dimensional",),
+            "Every channel varies enough and says the same as all others.",
+        ),
+        FixedPoint("decorrelated", "0", lambda at: 0.0, (), f"{IDENTICAL} All channels are in use."),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):

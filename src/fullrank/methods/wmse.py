@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import ProjectorConfig, Step, register
+from fullrank.methods._base import Step, register
+from fullrank.methods._config import ProjectorConfig, follow_backbone
+from fullrank.methods._fixed_points import IDENTICAL, UNRELATED, FixedPoint
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.precision import in_full_precision
@@ -24,7 +26,8 @@ def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
     multiplied by the inverse of L, its Cholesky factor.
 
     Raises:
-        UsageError: no more rows than dimensions, or the covariance is singular.
+        UsageError: fewer than two rows, or, where eps is 0, no more rows than dimensions; or the mixed
+            covariance is singular.
 
     Example:
         >>> z = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -32,10 +35,12 @@ def whiten(z: Tensor, eps: float = 0.0) -> Tensor:
         True
     """
     n, d = z.shape
-    if n <= d:
+    if n < 2 or (n <= d and not eps):
+        least, remedy = (
+            ("1 row", "") if eps else (f"{d} rows", ", lower proj-output-dim, or set whitening-eps above 0")
+        )
         raise UsageError(
-            f"whitening {d} dimensions takes more than {d} rows, not {n}: raise the batch size or lower"
-            " proj-output-dim"
+            f"whitening {d} dimensions takes more than {least}, not {n}: raise the batch size{remedy}"
         )
     centred = z - z.mean(dim=0)
     cov = centred.T @ centred / (n - 1)
@@ -118,23 +123,31 @@ class WMSE(OneBranchMethod):
         "warmup_lr": 0.0,
         "views": "symmetric",
     }
+    fixed_points = (
+        FixedPoint("unrelated", "2", lambda at: 2.0, (), UNRELATED),
+        FixedPoint(
+            "agreeing", "0", lambda at: 0.0, (), f"{IDENTICAL} Whitening keeps all directions in use."
+        ),
+    )
 
     @dataclass(frozen=True)
     class Config(ProjectorConfig):
         """Options of W-MSE; the defaults are solo-learn's for CIFAR.
 
         Attributes:
-            proj_output_dim: d, width of the projection; the batch, over all processes, must be larger.
-            whitening_size: rows that are whitened together, more than d (the paper: 2 d); a smaller batch is
-                whitened whole.
+            proj_hidden_dim: width of the projector's hidden layer; 0: 1024, less for narrow backbones.
+            proj_output_dim: d, width of the projection, which the batch, over all processes, must exceed
+                unless `whitening_eps` is above 0; 0: 64, less for narrow backbones.
+            whitening_size: rows that are whitened together, more than d (the paper: 2 d), or at least 2 where
+                `whitening_eps` is above 0; a smaller batch is whitened whole.
             whitening_iters: how many random partitions into sub-batches a step's loss is averaged over.
             whitening_eps: share of the identity that is mixed into the covariance, in [0, 1).
             detach_second: detach the later view of each pair, as the reference does.
         """
 
         positive, below_one = ("whitening_iters",), ("whitening_eps",)
-        proj_hidden_dim: int = 1024
-        proj_output_dim: int = 64
+        proj_hidden_dim: int = follow_backbone(1024)
+        proj_output_dim: int = follow_backbone(64)
         whitening_size: int = 128
         whitening_iters: int = 1
         whitening_eps: float = 0.0
@@ -142,8 +155,11 @@ class WMSE(OneBranchMethod):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            remedy = f"must be larger than proj-output-dim, which is {self.proj_output_dim}"
-            self.require(self.whitening_size > self.proj_output_dim, "whitening_size", remedy)
+            least, remedy = 1, "must be at least 2"
+            if self.whitening_eps == 0:
+                least = self.proj_output_dim
+                remedy = f"must be larger than proj-output-dim, which is {least}, where whitening-eps is 0"
+            self.require(self.whitening_size > least, "whitening_size", remedy)
 
     config: Config
     proj_layers = 2

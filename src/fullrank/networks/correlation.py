@@ -11,6 +11,7 @@ from fullrank.networks.precision import in_full_precision, or_diverged
 from fullrank.networks.processes import mean_over_processes
 
 FilterType = Literal["poly", "log", "log_1", "log_2"]
+LARGEST_EIGENVALUE = 1e6  # where eigenvalues are not normalised
 SQUARINGS = 22  # the estimate is then off by at most 1e-7 of the value, whatever the gap to the next one
 
 
@@ -39,14 +40,14 @@ def spectral_predictor(
 ) -> Tensor:
     """Wp = U diag(w) U^T from the eigenpairs of C; DirectPred (2102.06810), 3.2.
 
-    lam_i = max(s_i, 0) / max_j s_j, or max(s_i, 0) where not normalised; then w_i = (lam_i + eps)^alpha, or
-    w_i = max(lam_i^alpha + eps, 1e-4) with eps outside, as the paper's own code has it. A matrix of zeros has
-    lam = 0.
+    lam_i = max(s_i, 0) / max_j s_j, and w_i = (lam_i + eps)^alpha, or w_i = max(lam_i^alpha + eps, 1e-4) with
+    eps outside, as the paper's own code has it. Where not normalised, lam_i = max(s_i, 0), at most 1e6, and
+    nothing is added, as implicit-var-reg has it. A matrix of zeros has lam = 0.
 
     Args:
         c: C [d, d], symmetric, with eigenvalues s_i.
         alpha: the power, 1/2 in DirectPred, 1 in DirectCopy.
-        eps: what every mode gets at least.
+        eps: what every mode gets at least, where normalised.
         normalise: divide by the largest eigenvalue.
         eps_inside: whether eps is added before the power.
 
@@ -59,6 +60,8 @@ def spectral_predictor(
     lam = s.clamp(min=0.0)
     if normalise:
         lam = lam / s[-1].clamp(min=torch.finfo(s.dtype).tiny)
+    else:
+        lam, eps = lam.clamp(max=LARGEST_EIGENVALUE), 0.0
     w = (lam + eps) ** alpha if eps_inside else (lam**alpha + eps).clamp(min=1e-4)
     wp: Tensor = (u * w) @ u.T
     return wp

@@ -49,18 +49,25 @@ class TrainConfig:
         weight_decay: L2 coefficient.
         exclude_1d_decay: biases and normalisation parameters get no weight decay.
         momentum: of sgd and lars, in [0, 1).
+        nesterov: sgd and lars step along gradient + momentum x buffer; needs momentum.
         betas: of adam and adamw.
         lars_variant: solo (solo-learn and its forks) or moco (MoCo v3, Li et al.).
         lars_eta: trust coefficient of lars.
         lars_clip: effective lars rate at most the group's.
         lars_exclude_1d: no lars scaling and no decay for one-dimensional tensors.
-        schedule: cosine (per step), epoch-cosine (once per epoch, as SimSiam's reference), fractional-cosine
-            (per step, warming up from 0, as MoCo v3), step (a tenth at 60 % and 80 %) or constant.
-        warmup_epochs: linear warm-up, in epochs (fractions allowed for cosine); -1: a tenth of the run, at
-            most 10.
-        warmup_lr: rate at step 0 of the warm-up, not scaled.
+        schedule: cosine (per step), epoch-cosine (once per epoch, as SimSiam's reference),
+            epoch-warmup-cosine (cosine once per epoch, as solo-learn's scheduler_interval epoch),
+            fractional-cosine (per step, warming up from 0, as MoCo v3), step (a tenth at each milestone) or
+            constant.
+        milestones: epochs after which the step schedule falls to a tenth; empty: 60 % and 80 % of the run.
+        warmup_epochs: linear warm-up, in epochs; -1: a tenth of the run, at most 10. A fraction is rounded to
+            whole steps by cosine, to whole epochs by epoch-cosine and epoch-warmup-cosine.
+        warmup_lr: rate at step 0 of the warm-up, not scaled, of cosine and epoch-warmup-cosine.
         final_lr: base rate at the end of the cosine, scaled like lr.
         clip_grad: largest gradient norm; 0: no clipping.
+        clip_grad_of: whose norm that is: that of all gradients together (all), of each tensor by itself
+            (tensor, as DINO's own code), or of each tensor of the backbone, the heads being left as they are
+            (backbone-tensor, as solo-learn's DINO).
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
         channels_last: memory format of convolutions.
         compile: networks, and on a GPU the views, run through torch.compile in one of its modes: minutes at
@@ -124,16 +131,21 @@ class TrainConfig:
     weight_decay: float = 1e-4
     exclude_1d_decay: bool = False
     momentum: float = 0.9
+    nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     lars_variant: Literal["solo", "moco"] = "solo"
     lars_eta: float = 1e-3
     lars_clip: bool = False
     lars_exclude_1d: bool = False
-    schedule: Literal["cosine", "epoch-cosine", "fractional-cosine", "step", "constant"] = "cosine"
+    schedule: Literal[
+        "cosine", "epoch-cosine", "epoch-warmup-cosine", "fractional-cosine", "step", "constant"
+    ] = "cosine"
+    milestones: tuple[int, ...] = ()
     warmup_epochs: float = 0.0
     warmup_lr: float = 3e-5
     final_lr: float = 0.0
     clip_grad: float = 0.0
+    clip_grad_of: Literal["all", "tensor", "backbone-tensor"] = "all"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
@@ -174,6 +186,10 @@ class TrainConfig:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs:g} is longer than the run's {self.epochs} epochs"
             )
+        if self.nesterov and (self.optimizer not in ("sgd", "lars") or not self.momentum):
+            raise UsageError("--nesterov needs --optimizer sgd or lars, and a momentum above 0")
+        if self.milestones and self.schedule != "step":
+            raise UsageError(f"--milestones belong to --schedule step, not {self.schedule}")
         if self.panels == "beside" and self.on_collapse != "warn":
             raise UsageError(
                 f"--on-collapse {self.on_collapse} decides between epochs: take --panels between or auto"
@@ -216,6 +232,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "warmup_epochs": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for a tenth of the run"),
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),
+    "milestones": (lambda epochs: all(epoch >= 1 for epoch in epochs), "are epochs from 1"),
     "max_corrupt": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
 }  # fmt: skip
 """What a setting must fulfil, and how that is said."""

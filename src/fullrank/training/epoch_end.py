@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.metrics.codes import unique_prototypes
 from fullrank.collapse.phase import with_phase
 from fullrank.errors import FullrankError, UsageError
 from fullrank.methods import METHODS
@@ -48,6 +49,7 @@ class EpochEvaluator:
     def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, writer: RecordWriter) -> None:
         self.s, self.run, self.probe, self.writer = s, run, probe, writer
         monitor = CollapseMonitor(diagnostics_every=s.config.diagnostics_every)
+        monitor.narrowest = s.method.capacities()
         self.held_out = HeldOutEvaluator(s, monitor)
         self.checkpoints = Checkpoints(s, run, monitor, probe)
         self._thread = _thread(s)
@@ -77,7 +79,9 @@ class EpochEvaluator:
             every = config.knn_every
             due = bool(every) and (state.epoch % every == 0 or state.epoch == config.epochs)
             accuracies = self.held_out.accuracies(self.probe if trained else None, knn=due)
-        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies})
+        rows = self.s.method.prototype_rows()
+        unique = {} if rows is None else {"unique_prototypes": unique_prototypes(rows)}
+        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies, **unique})
         self.writer.hold()
         if not self._thread:
             self.finish(state)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
@@ -22,7 +23,7 @@ from fullrank.training.checkpoint import TrainState
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
 from fullrank.training.online_probe import OnlineProbe, classes_of
-from fullrank.training.optim import set_learning_rates
+from fullrank.training.optim import clip_each, set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
@@ -56,7 +57,7 @@ def train(
     fabric = launch_fabric(config)
     config, data = prepare(config, fabric, data)
     s = setup(config, data, fabric)
-    run = RunDir.create(out, config) if fabric.is_global_zero else RunDir(out)
+    run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
     fabric.barrier()
     return Loop(s, run, listeners).run()
 
@@ -213,15 +214,24 @@ class Loop:
         s, config = self.s, self.config
         s.method.after_backward()
         if config.clip_grad:
-            self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
-                s.wrapped, s.optimizer, max_norm=config.clip_grad, error_if_nonfinite=False
-            )
+            self._clip_gradients()
         if self.probe:
             self.probe.before_step()
         s.optimizer.step()
         if self.probe:
             self.probe.step(self.state.step, s.steps_per_epoch)
         s.optimizer.zero_grad(set_to_none=True)
+
+    def _clip_gradients(self) -> None:
+        s, largest = self.s, self.config.clip_grad
+        if self.config.clip_grad_of == "all":
+            self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
+                s.wrapped, s.optimizer, max_norm=largest, error_if_nonfinite=False
+            )
+            return
+        self.fabric.strategy.precision.unscale_gradients(_unwrap_objects(s.optimizer))
+        part = s.method if self.config.clip_grad_of == "tensor" else s.method.backbone
+        clip_each(part.parameters(), largest)
 
     def end_step(self) -> None:
         """Let the method update what is not trained by gradient, as a momentum target."""

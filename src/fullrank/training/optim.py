@@ -22,7 +22,8 @@ class LARS(Optimizer):
 
     - `solo` (solo-learn and its forks; with `exclude_1d` off also apex's LARC):
       r = eta |p| / (|g| + w |p| + 1e-8); a tensor with a zero norm gets neither r nor w;
-    - `moco` (MoCo v3): r = eta |p| / |g + w p|, 1 where a norm is zero; one-dimensional tensors excluded.
+    - `moco` (MoCo v3): r = eta |p| / |g + w p|, 1 where a norm is zero; one-dimensional tensors and scalars
+      excluded.
 
     Then heavy-ball momentum: buffer <- momentum * buffer + gradient; p <- p - lr * buffer. No variant of
     timm's LARS equals these where a norm is zero, which is why this one stands here.
@@ -32,7 +33,8 @@ class LARS(Optimizer):
         lr, momentum, weight_decay: learning rate, momentum in [0, 1), and w.
         eta: trust coefficient.
         clip: use min(r / lr, 1) instead of r, so that the effective rate is min(r, lr).
-        exclude_1d: biases and normalisation parameters (one-dimensional) get neither r nor w.
+        exclude_1d: biases and normalisation parameters (one-dimensional, which a scalar is not) get neither
+            r nor w.
         nesterov: step along gradient + momentum * buffer.
         dampening: share by which a new gradient is reduced as it enters the buffer (not the first one).
         variant: `solo` or `moco`.
@@ -103,7 +105,8 @@ class LARS(Optimizer):
 def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     """Apply weight decay and trust ratio, without waiting for the device."""
     gradients = [p.grad for p in params if p.grad is not None]
-    adapted = [i for i, p in enumerate(params) if not (group["exclude_1d"] and p.ndim <= 1)]
+    excluded = {"solo": (1,), "moco": (0, 1)}[group["variant"]] if group["exclude_1d"] else ()
+    adapted = [i for i, p in enumerate(params) if p.ndim not in excluded]
     if not adapted:
         return gradients
     p, g = [params[i] for i in adapted], [gradients[i] for i in adapted]
@@ -145,15 +148,35 @@ def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
         torch_groups += [{**common, "params": p, "weight_decay": w} for p, w in split if p]
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum)
+            return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum, nesterov=config.nesterov)
         case "adam":
             return torch.optim.Adam(torch_groups, lr=base, betas=config.betas)
         case "adamw":
             return torch.optim.AdamW(torch_groups, lr=base, betas=config.betas)
         case "lars":
             own = {key: getattr(config, f"lars_{key}") for key in ("eta", "clip", "exclude_1d", "variant")}
-            return LARS(torch_groups, lr=base, momentum=config.momentum, **own)
+            return LARS(torch_groups, lr=base, momentum=config.momentum, nesterov=config.nesterov, **own)
     raise UnknownNameError("optimizer", config.optimizer, ["sgd", "adam", "adamw", "lars"])
+
+
+@torch.no_grad()
+def clip_each(params: Iterable[Tensor], largest: float) -> None:
+    """Scale each gradient by itself to a norm of at most `largest`, in place; DINO.
+
+    g <- g min(1, largest / (|g| + 1e-6)), as DINO's reference (2104.14294) has it. Nothing waits for the
+    device.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> clip_each([weight], 1.0)
+        >>> [round(value, 3) for value in weight.grad.tolist()]
+        [0.6, 0.8]
+    """
+    gradients = [p.grad for p in params if p.grad is not None]
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients))
+        torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0).unbind()))
 
 
 def base_lr(config: TrainConfig) -> float:
@@ -191,6 +214,9 @@ def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: flo
         case "cosine":
             total, warmup = config.epochs * steps_per_epoch, round(warm * steps_per_epoch)
             return warmup_cosine(step, total, base, warmup=warmup, start=config.warmup_lr, final=final)
+        case "epoch-warmup-cosine":
+            epoch, start = step // steps_per_epoch, config.warmup_lr
+            return warmup_cosine(epoch, config.epochs, base, warmup=round(warm), start=start, final=final)
         case "epoch-cosine":
             epoch = step // steps_per_epoch
             return epoch_cosine(epoch, config.epochs, base, warmup=round(warm), final=final)
@@ -198,10 +224,33 @@ def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: flo
             time = step / steps_per_epoch
             return epoch_cosine(time, config.epochs, base, warmup=warm, final=final, from_zero=True)
         case "step":
-            done = step / (config.epochs * steps_per_epoch)
-            return base * 0.1 ** sum(done >= share for share in (0.6, 0.8))
+            milestones = config.milestones or (0.6 * config.epochs, 0.8 * config.epochs)
+            return base * 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
         case _:
             return base
+
+
+def warms_up_fixed_rates(config: TrainConfig, step: int, steps_per_epoch: int) -> bool:
+    """Whether a step's warm-up holds for the groups with a fixed rate, too.
+
+    solo-learn takes every group at the warm-up's start, for its first step or epoch; Li et al. (2209.15007)
+    warm every group up to the end of the warm-up, by epochs.
+
+    Example:
+        >>> config = TrainConfig(schedule="epoch-cosine", warmup_epochs=2)
+        >>> [warms_up_fixed_rates(config, step, steps_per_epoch=10) for step in (0, 19, 20)]
+        [True, True, False]
+    """
+    epoch = step // steps_per_epoch
+    match config.schedule:
+        case "cosine":
+            return step == 0 and round(config.warmup_epochs * steps_per_epoch) > 0
+        case "epoch-warmup-cosine":
+            return epoch == 0 and round(config.warmup_epochs) > 0
+        case "epoch-cosine":
+            return epoch < round(config.warmup_epochs)
+        case _:
+            return False
 
 
 def set_learning_rates(
@@ -209,17 +258,16 @@ def set_learning_rates(
 ) -> float:
     """Set every group's rate for optimiser step `step` (from 0); return the method's.
 
-    A group with `fixed_lr` keeps the base rate, but for step 0 of a warm-up, which the per-step references
-    take at the warm-up's start for every group. In the first `predictor_warmup_steps` of every epoch but the
-    first, backbone and projector rest at rate 0. All rates are multiplied by `factor`.
+    A group with `fixed_lr` keeps the base rate, but where `warms_up_fixed_rates`. In the first
+    `predictor_warmup_steps` of every epoch but the first, backbone and projector rest at rate 0. All rates
+    are multiplied by `factor`.
     """
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    at_start = step == 0 and warmup > 1 and config.schedule == "cosine"
+    warms_up = warms_up_fixed_rates(config, step, steps_per_epoch)
     rests = step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
     for group in optimizer.param_groups:
         if rests and group["name"] in ("backbone", "projector"):
             group["lr"] = 0.0
-        elif group["fixed_lr"] and not at_start:
+        elif group["fixed_lr"] and not warms_up:
             group["lr"] = factor * group["base_lr"]
         else:
             group["lr"] = factor * scheduled_lr(config, step, steps_per_epoch, group["base_lr"])

@@ -80,7 +80,8 @@ class EpochRecord(RunRecord):
     """Evaluation of held-out images after an epoch; epoch 0 is untrained.
 
     Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
-    they were not due or there are no labels.
+    they were not due or there are no labels. `unique_prototypes` is the share of the method's
+    prototypes that no other one lies close to.
     """
 
     event: ClassVar[str] = "epoch"
@@ -92,6 +93,7 @@ class EpochRecord(RunRecord):
     verdicts: dict[str, Any] = field(default_factory=dict)
     panels: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
+    unique_prototypes: float | None = None
     warnings: Sequence[str] | None = None
     diagnostics: dict[str, Any] | None = None
     rank_difference: float | None = None

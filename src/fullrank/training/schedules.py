@@ -11,14 +11,14 @@ def warmup_cosine(
     """Linear warm-up from `start`, then a cosine to `final`, by optimiser step.
 
     As solo-learn and its forks have it, the slope of the warm-up divides by `warmup - 1`: the base rate is
-    reached at step `warmup - 1` and stands at step `warmup` too.
+    reached at step `warmup - 1` and stands at step `warmup` too; a warm-up of one step is at `start`.
 
     Example:
         >>> [round(warmup_cosine(t, 6, 1.0, warmup=2, start=0.1), 3) for t in range(7)]
         [0.1, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
     if step < warmup:
-        return base if warmup == 1 else start + (base - start) * step / (warmup - 1)
+        return start + (base - start) * step / max(warmup - 1, 1)
     done = min((step - warmup) / max(total - warmup, 1), 1.0)
     return final + 0.5 * (base - final) * (1.0 + math.cos(math.pi * done))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     )
     method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
     method.roles = _roles(views, config)
+    config = replace(config, options=asdict(method.config))  # widths that follow the backbone are numbers now
     _synchronise(method, config, fabric)
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)

@@ -210,6 +210,10 @@ def codes(run: Run) -> Lines:
         curve(label, [epoch for epoch, _ in rows], [usage.get(key) for _, usage in rows], colour)
         for key, label, colour in OF_CODES
     ]
+    unique = [(row.epoch, row.unique_prototypes) for row in run.epochs if row.unique_prototypes is not None]
+    if unique:
+        epochs, shares = zip(*unique, strict=True)
+        series.append(curve("share of unique prototypes", list(epochs), list(shares), GREEN))
     note = "Upper line near 1: all codes are in use. Lower line near 1 too: every image uses all."
     y = f"share of ln K (K = {count(k)})"
     return Lines("Use of codes", note, "epoch", y, series, {"ln K": 1.0}, y_range=(0, None))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fullrank.collapse.advice import ADVICE
+from fullrank.errors import UsageError
 from fullrank.figures.style import count, duration, number, percent, style_of, typographic
 from fullrank.report.curves import spectrum_over_time
 from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, as_sentence, logged_row
@@ -13,6 +14,7 @@ from fullrank.report.render import Choice, Section, data_uri, pairs, render, sec
 from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
+from fullrank.views import VIEWS
 
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
 DIAGNOSTICS = (
@@ -85,7 +87,33 @@ def _notes(run: Run) -> list[str]:
         notes.append("No closing record: the run is going on, or was killed. This is what it had written.")
     if run.damaged:
         notes.append(f"{run.damaged} damaged line(s) in metrics.jsonl were left out.")
-    return notes
+    return [*notes, *loss_notes(run)]
+
+
+def loss_notes(run: Run, last: int = 3, tolerance: float = 0.01) -> list[str]:
+    """What the loss means where its last epochs sit at a fixed point of the method's."""
+    from fullrank.methods import METHODS, explain_loss
+
+    losses = [record.loss for record in run.epochs if record.epoch and record.loss is not None][-last:]
+    method, preset = str(run.config.get("method")), str(run.config.get("views"))
+    if len(losses) < last or method not in METHODS or not METHODS[method].fixed_points:
+        return []
+    views = VIEWS[preset].views if preset in VIEWS else ()
+    size, count = int(run.config.get("batch_size") or 256), max(len(views), METHODS[method].views_needed)
+    try:
+        found = [
+            explain_loss(
+                loss, method, run.config.get("options"), batch_size=size, views=count, tolerance=tolerance
+            )
+            for loss in losses
+        ]
+    except UsageError:  # no fixed point with these options, or a configuration of another version
+        return []
+    always = set.intersection(*({point["state"] for point in one.at} for one in found))
+    words = [
+        line for line, point in zip(found[-1].lines, found[-1].at, strict=False) if point["state"] in always
+    ]
+    return [f"The last {last} epochs: {line}" for line in words]
 
 
 def _others(run: Run, summary: Summary) -> list[Other]:
