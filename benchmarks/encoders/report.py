@@ -1,8 +1,8 @@
 """What the verdict is worth on the encoders of encoders.parquet: tables and diagrams of docs/verdict.md.
 
-Usage: python benchmarks/encoders/report.py [--table FILE] [--page docs/verdict.md] [--figures docs/figures]
+Usage: python benchmarks/encoders/report.py [--table FILE] [--page docs/verdict.md]
 
-What an encoder is was decided before it was judged, by how it was trained and what k-NN says of its projector:
+What an encoder is does not depend on its verdict, but on how it was trained and on k-NN of its projector:
 
 - healthy: nothing was taken from the method, and k-NN gained at least 0.035 over the untrained network;
 - collapsed: what the method cannot do without was taken away and k-NN lost 0.035 and a fifth of what the
@@ -129,6 +129,25 @@ def delays(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def summary(fitted: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
+    """The bars: collapsed or not, by kind, false accusations, calibration."""
+
+    def column(rows: pd.DataFrame) -> list[str]:
+        healthy, called = rows.truth == "healthy", rows.kind == "healthy"
+        return [
+            str(len(rows)),
+            f"{(called == healthy).mean():.1%}",
+            f"{right(rows).mean():.1%}",
+            f"{(~called)[healthy].mean():.1%}",
+            f"{called[~healthy].mean():.1%}",
+            f"{calibration_error(rows):.3f}",
+        ]
+
+    names = ["encoders", "collapsed or not: right", "by kind: right", "healthy accused", "collapsed missed"]
+    names += ["calibration error of the probability"]
+    return pd.DataFrame({"": names, "fitted": column(fitted), "left out": column(left_out)})
+
+
 def plot(rows: pd.DataFrame, folder: Path) -> None:
     """Reliability diagram, and the score of every encoder."""
     import matplotlib.pyplot as plt
@@ -150,8 +169,8 @@ def plot(rows: pd.DataFrame, folder: Path) -> None:
     left.set(xlabel="probability of a collapse", ylabel="share that has collapsed", title="Reliability")
     for truth, colour in (("healthy", "#009e73"), ("collapsed", "#d55e00")):
         part = rows[rows.truth == truth]
-        middle.scatter(part.exponent_rankme_unit, part[["exponent_participation_ratio", "exponent_erank_centred"]].min(axis=1),
-                       s=14, color=colour, label=truth, alpha=0.8)  # fmt: skip
+        body = part[["exponent_participation_ratio", "exponent_erank_centred"]].min(axis=1)
+        middle.scatter(part.exponent_rankme_unit, body, s=14, color=colour, label=truth, alpha=0.8)
     middle.set(xlabel="exponent of RankMe of unit rows", ylabel="lesser of head and body", title="Spectra")
     middle.legend(frameon=False)
     figure.savefig(folder / "verdict.png", dpi=130)
@@ -183,27 +202,22 @@ def main() -> None:
     key = ["data", "method", "arm", "seed"]
     ends = last.set_index(key).truth
     delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
+    healthy = (known.truth == "healthy").sum()
+    columns = ["untrained_knn", "now_knn", "truth", "kind", "probability"]
     figures = [
-        f"{len(last)} encoders, {len(known)} of which are certainly healthy ({(known.truth == 'healthy').sum()}) or "
-        f"collapsed ({(known.truth == 'collapsed').sum()}); {len(left_out)} of these are of methods left out of the fit.",
-        "",
-        "| | fitted | left out |", "|---|---|---|",
-        f"| encoders | {len(fitted)} | {len(left_out)} |",
-        f"| right by kind | {right(fitted).mean():.1%} | {right(left_out).mean():.1%} |",
-        f"| healthy accused | {(fitted.kind != 'healthy')[fitted.truth == 'healthy'].mean():.1%} "
-        f"| {(left_out.kind != 'healthy')[left_out.truth == 'healthy'].mean():.1%} |",
-        f"| calibration error of the probability | {calibration_error(fitted):.3f} | {calibration_error(left_out):.3f} |",
-        "",
-        f"Of {len(delay)} collapsed runs {int(delay.said.notna().sum())} were named at a panel; "
+        f"{len(last)} encoders, {len(known)} of which are certainly healthy ({healthy}) or collapsed "
+        f"({len(known) - healthy}); {len(left_out)} of these are of methods left out of the fit.\n",
+        markdown(summary(fitted, left_out)),
+        f"\nOf {len(delay)} collapsed runs {int(delay.said.notna().sum())} were named at a panel; "
         f"{int((delay.said <= delay.fell).sum())} no later than k-NN had lost a fifth, "
-        f"{int((delay.said < delay.fell).sum())} before.",
-        "", "Beside simple checks, each with the threshold that is best on the fitted encoders, on those left out:", "",
+        f"{int((delay.said < delay.fell).sum())} before.\n",
+        "Simple checks, each with the threshold that is best on the fitted encoders, on those left out:\n",
         markdown(compared(fitted, left_out)),
-        "", "Verdicts on all that are certain:", "",
+        "\nVerdicts on all that are certain:\n",
         markdown(confusion(known).reset_index()),
-        "", "Wrong:", "",
-        markdown(known[~right(known)][[*key, "untrained_knn", "now_knn", "truth", "kind", "probability"]].round(2)),
-    ]  # fmt: skip
+        "\nNamed otherwise:\n",
+        markdown(known[~right(known)][[*key, *columns]].round(2)),
+    ]
     text = "\n".join(figures)
     print(text)
     plot(known, args.page.parent / "figures")

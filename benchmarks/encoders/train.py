@@ -28,10 +28,11 @@ from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS
 from fullrank.probes import knn_predict
 from fullrank.training.config import TrainConfig, make_train_config
+from fullrank.training.data import open_run_data
 from fullrank.training.loop import Loop
 from fullrank.training.recipes import load_recipe
 from fullrank.training.run_dir import RunDir
-from fullrank.training.setup import launch_fabric, open_run_data, resolve, setup
+from fullrank.training.setup import launch_fabric, resolve, setup
 
 GRID: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("grid.yaml").read_text("utf-8"))
 HELD_OUT, BANK, NEIGHBOURS = 1000, 2000, 20
@@ -156,7 +157,8 @@ def ridge(z: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor) -> float
     gram = x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     weight = torch.linalg.solve(gram, x.T @ (y - y.mean(0)))
     scores = (z.double() - mean) / scale @ weight + y.mean(0)
-    return (scores.argmax(1) == labels).double().mean().item()
+    right: Tensor = scores.argmax(1) == labels
+    return right.double().mean().item()
 
 
 SCORES = {"knn": knn, "linear": ridge}
