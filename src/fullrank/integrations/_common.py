@@ -54,5 +54,7 @@ class Watch:
         """Whether the training is to stop after this report."""
         if shown:
             print(report.verdict)
+            for blemish in report.verdict.blemishes:
+                print(f"  beside it: {blemish}")
         self.in_a_row = self.in_a_row + 1 if report.verdict.collapsed else 0
         return self.stops and self.in_a_row >= self.patience
