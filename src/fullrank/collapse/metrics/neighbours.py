@@ -18,6 +18,8 @@ from fullrank.errors import UsageError
 
 _BLOCK_ELEMENTS = 1 << 22
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
+_DIGITS = 1e-3  # of the squared lengths; above it a product of matrices keeps 12 digits of a distance
+_TIE = 1e-12  # of the squared lengths; nearer to each other, two squared distances may be equal
 _ROUNDING = 4 * torch.finfo(torch.float64).eps  # relative; distances that agree up to it are equal
 _FACCO = "Facco et al. 2017, Scientific Reports 7, 12140"
 _LDREG = "LDReg, arXiv 2401.10474"
@@ -42,8 +44,8 @@ def distinct_rows(z: Tensor) -> Tensor:
 def neighbour_distances(rows: Tensor, k: int) -> Tensor:
     """Distances [n, k] of every row to its k nearest others; needs n > k.
 
-    Candidates are found by a matrix product in blocks and their distances computed again by subtraction, so
-    near neighbours lose no digits.
+    They are found by a matrix product in blocks. Where that loses digits, for neighbours near to each other
+    as to the middle, and where two distances of a row nearly agree, they are computed again by subtraction.
 
     Example:
         >>> neighbour_distances(torch.tensor([[0.0], [1.0], [3.0]]).double(), 2).tolist()
@@ -58,9 +60,16 @@ def neighbour_distances(rows: Tensor, k: int) -> Tensor:
         distance = torch.addmm(squares[None], block, rows.T, alpha=-2)
         own = torch.arange(len(block), device=rows.device)
         distance[own, own + start] = torch.inf
-        nearest = distance.topk(k, largest=False).indices
-        exact = torch.linalg.vector_norm(rows[nearest] - block[:, None], dim=2)
-        found.append(exact.sort(dim=1).values)
+        near, nearest = distance.topk(k, largest=False)
+        length = squares[start : start + step, None]
+        near = near + length  # squared distances, in ascending order
+        scale = length + squares[nearest]
+        unsure = (near < _DIGITS * scale).any(1) | (near.diff(dim=1) < _TIE * scale[:, 1:]).any(1)
+        distances = near.clamp_min(0).sqrt()
+        if bool(unsure.any()):
+            apart = rows[nearest[unsure]] - block[unsure, None]
+            distances[unsure] = torch.linalg.vector_norm(apart, dim=2).sort(dim=1).values
+        found.append(distances)
     return torch.cat(found)
 
 

@@ -60,6 +60,7 @@ def write_audit(
     out: Path,
     *,
     title: str = "",
+    subject: str = "",
     against: Against | None = None,
     thresholds: Thresholds | None = None,
     page: bool = True,
@@ -70,6 +71,7 @@ def write_audit(
     Args:
         views: in the order of depth.
         out: the folder; files of the same names are replaced.
+        subject: what tells it from others, for who would write into the same folder.
         title: the page's heading; by default where the rows are from.
         thresholds: what the verdict depended on.
         page, figures: whether `audit.html`, and SVG, PDF and PNG under `figures/`, are wanted.
@@ -82,7 +84,8 @@ def write_audit(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: take another --out")
-    text = json.dumps(as_object(views, against), indent=1, allow_nan=False) + "\n"
+    found = as_object(views, against) | ({"subject": subject} if subject else {})
+    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     written = write(out / "audit.json", text)
     if figures:
         from fullrank.figures.matplotlib import write_figures
