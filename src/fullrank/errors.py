@@ -16,7 +16,7 @@ EXTRAS = {
     "hub": ("datasets", "huggingface_hub", "pyarrow"),
 }  # fmt: skip
 
-PAGE_PACKAGES = ("jinja2", "plotly")
+PAGE_PACKAGES = ("jinja2",)
 PIP_NAMES = {"PIL": "Pillow", "lightning_fabric": "lightning-fabric", "sklearn": "scikit-learn"}
 
 

@@ -92,9 +92,9 @@ def test_exit_code_3_is_for_the_kinds_that_are_named(fail_on: str, code: int) ->
 
 def test_thresholds_of_a_file_and_of_the_command_line() -> None:
     words = (saved("rows.npy", rows("healthy")), "--no-page", *QUICK)
-    Path("strict.yaml").write_text("rank_share: 0.99\n")
-    assert answered("audit", *words, "--thresholds", "strict.yaml")["verdict"] == "dimensional"
-    own = ("--thresholds", "strict.yaml", "--threshold.rank-share", "0.1")
+    Path("strict.yaml").write_text("level: 3\n")
+    assert answered("audit", *words, "--thresholds", "strict.yaml")["verdict"] == "complete"
+    own = ("--thresholds", "strict.yaml", "--threshold.level", "0.05")
     assert answered("audit", *words, *own)["verdict"] == "healthy"
 
 
@@ -160,9 +160,9 @@ PICKLED = pickle.dumps({"a": 1})
         (("rows.npy", "--labels", "short.txt"), "2 labels for 600 rows"),
         (("rows.npy", "--fail-on", "dimensonal"), "did you mean 'dimensional'?"),
         (("rows.npy", "--metrics", "lvel"), "unknown metric 'lvel'; did you mean 'level'?"),
-        (("rows.npy", "--thresholds", "odd.yaml"), "did you mean 'rank_share'?"),
-        (("rows.npy", "--threshold.rank-shar", "1"), "did you mean --threshold.rank-share?"),
-        (("rows.npy", "--threshold.rank-share", "-1"), "rank_share must be a number of at least 0"),
+        (("rows.npy", "--thresholds", "odd.yaml"), "did you mean 'jump_width'?"),
+        (("rows.npy", "--threshold.jump-widt", "1"), "did you mean --threshold.jump-width?"),
+        (("rows.npy", "--threshold.decay", "-1"), "the threshold decay must be a number of at least 0"),
         (("rows.npy", "--data", "shapes"), "--data is for encoders"),
         (("rows.npy", "--taps", "layer1"), "--taps is for encoders"),
         (("rows.npy", "--layers", "some"), "--layers takes all"),
@@ -189,7 +189,7 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], said: str) -> None:
     Path("pickled.npy").write_bytes(PICKLED)
     Path("empty.npy").touch()
     Path("short.txt").write_text("1\n2\n")
-    Path("odd.yaml").write_text("rank_shar: 1\n")
+    Path("odd.yaml").write_text("jump_widt: 1\n")
     assert said in refused("audit", *words)
 
 

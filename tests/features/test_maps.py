@@ -14,6 +14,7 @@ from fullrank.features.maps import Points, map_features, read_features, write_cs
 from fullrank.features.writing import StoreWriter
 from fullrank.figures.matplotlib import plot
 from fullrank.report.feature_map import interactive_map, map_figure, write_maps
+from report.test_page import figures
 
 GENERATOR = torch.Generator().manual_seed(0)
 ROWS = torch.randn(300, 8, generator=GENERATOR) * torch.tensor([9.0, 4.0, *[0.5] * 6])
@@ -79,12 +80,12 @@ def test_features_come_from_a_folder_of_ours_or_from_any_file(tmp_path: Path) ->
 
 def test_every_point_is_drawn_in_the_colour_of_its_class(tmp_path: Path) -> None:
     found = map_features(points())
-    page = interactive_map(found)
-    assert [trace.name for trace in page.data] == ["no label", "cat", "dog", "bird"]
-    assert sum(len(trace.x) for trace in page.data) == 300
-    for trace in page.data:
-        images = [int(said.removeprefix("image ")) for said in trace.customdata]
-        assert np.allclose(found.places[images, 0], trace.x, rtol=1e-4)
+    (clouds,) = figures(interactive_map(found))
+    assert [cloud["name"] for cloud in clouds] == ["no label", "cat", "dog", "bird"]
+    assert sum(len(cloud["x"]) for cloud in clouds) == 300
+    for cloud in clouds:
+        images = [int(said.removeprefix("image ")) for said in cloud["at"]]
+        assert np.allclose(found.places[images, 0], cloud["x"], rtol=1e-4)
     axes = plot(map_figure(found)).axes[0]
     assert sum(len(np.asarray(part.get_xdata())) for part in axes.lines) == 300
     legend = axes.get_legend()
@@ -101,6 +102,6 @@ def test_files_are_whole(tmp_path: Path) -> None:
     assert "<script src=" not in (tmp_path / "map.html").read_text(), "it needs no network"
     unlabelled = map_features(Points(ROWS, np.arange(300)))
     assert (
-        len(interactive_map(unlabelled).data) == 1
+        len(figures(interactive_map(unlabelled))[0]) == 1
         and plot(map_figure(unlabelled)).axes[0].get_legend() is None
     )

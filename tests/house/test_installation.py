@@ -68,7 +68,7 @@ def test_a_missing_extra_is_one_line(
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("plotly", r"this needs plotly: pip install 'fullrank\[report\]'"),
+        ("jinja2", r"this needs jinja2: pip install 'fullrank\[report\]'"),
         ("sklearn", r"scikit-learn \(sklearn\)"),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_a_page_needs_is_asked_for_before_training(
     monkeypatch.setattr("fullrank.errors.find_spec", lambda name: None if name == module else name)
     with pytest.raises(UsageError, match=said):
         require_packages(module)
-    if module == "plotly":
+    if module == "jinja2":
         with pytest.raises(UsageError, match=said):
             fullrank.train("simsiam", out="nowhere", limit=64)
         assert main(["demo"]) == 2

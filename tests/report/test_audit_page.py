@@ -90,7 +90,7 @@ def test_codes(tmp_path: Path) -> None:
     scores = 9 * torch.eye(16)[torch.arange(400) % 12]
     page = page_of(tmp_path, fullrank.audit(scores, codes=True))
     assert "Use of codes" in page and len(figures(page)) == 2
-    use = figures(page)[1]["data"][0]["y"]
+    use = figures(page)[1][0]["y"]
     assert use[0] == pytest.approx(1 / 12, rel=0.02)
 
 

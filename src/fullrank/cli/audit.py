@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from fullrank.cli.arguments import What, make_console, parse, showing_progress
 from fullrank.coercion import as_name
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
+from fullrank.report.audit.folder import audit_folder, identity
 from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
 
 
@@ -32,7 +32,7 @@ class Audit(AuditOptions):
         what: embeddings or an encoder.
         layers: `all` looks behind every stage or block of an encoder.
         against: embeddings or an encoder to compare with; `untrained`: the same encoder with random weights.
-        out: folder for audit.json, audit.html and figures; empty: audits/NAME.
+        out: folder for audit.json, audit.html and figures; empty: audits/NAME, one for each WHAT.
         json: print one object.
         fail_on: kinds of verdict, with commas between, that set exit code 3; `collapsed` is any collapse.
         thresholds: a YAML or JSON file of them; options win.
@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> int:
     if args.layers and args.taps:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
-    out = place(args)
+    out = audit_folder(args.what, args.out)
     from fullrank.features.store import main_tap
     from fullrank.report.audit.page import as_object, write_audit
     from fullrank.report.audit.terminal import print_audit
@@ -81,6 +81,7 @@ def run(words: Sequence[str]) -> int:
             views,
             out,
             title=short_name(args.what),
+            subject=identity(args.what),
             against=against,
             thresholds=args.threshold,
             page=args.page,
@@ -115,14 +116,3 @@ def short_name(what: str) -> str:
     """The name of a file or folder, or the name as it is."""
     path = Path(what).expanduser()
     return path.resolve().name if path.exists() else what
-
-
-def place(args: Audit) -> Path:
-    """The folder to write into; files of an earlier audit there are replaced."""
-    if args.out:
-        if Path(args.out).exists() and not Path(args.out).is_dir():
-            raise UsageError(f"{args.out} is a file: take another --out")
-        return Path(args.out)
-    path = Path(args.what).expanduser()
-    name = path.resolve().stem if path.is_file() else short_name(args.what)
-    return Path("audits") / (re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "audit")

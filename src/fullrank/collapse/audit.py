@@ -113,6 +113,7 @@ class Audit:
             "verdict": verdict["kind"],
             "severity": verdict["severity"],
             "probability": verdict["probability"],
+            "near_border": self.verdict.near_border,
             "why": verdict["why"],
             "tap": self.tap,
             "n": self.n,

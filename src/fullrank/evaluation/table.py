@@ -75,6 +75,12 @@ def evaluate_all(
     return rows
 
 
+def _judged(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Kind, probability and blemishes of a logged verdict."""
+    kept = {key: verdict[key] for key in ("probability", "blemishes") if key in verdict}
+    return {"verdict": verdict.get("kind"), **kept}
+
+
 def _logged(run: RunDir) -> dict[int, dict[str, Any]]:
     epochs = {}
     for line in run.metrics_path.read_bytes().splitlines():
@@ -84,5 +90,5 @@ def _logged(run: RunDir) -> dict[int, dict[str, Any]]:
             names = {"level": "level", "rank": "erank_centred", "auc": "auc"}
             measures = panel.get("measures", {})
             values = {key: (measures.get(name) or {}).get("value") for key, name in names.items()}
-            epochs[record.epoch] = {"loss": record.loss, "verdict": record.verdict.get("kind"), **values}
+            epochs[record.epoch] = {"loss": record.loss, **_judged(record.verdict), **values}
     return epochs

@@ -1,4 +1,4 @@
-"""Figures, described once; `plotly` draws them for pages, `matplotlib` for papers."""
+"""Figures, described once; `svg` draws them for pages, `matplotlib` for papers."""
 
 from fullrank.figures.description import Dots, Figure, Heat, Image, Lines, Series, Table, curve, numbers_of
 

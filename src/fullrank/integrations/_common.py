@@ -60,5 +60,7 @@ class Watch:
         self.before = verdict.probability
         if shown:
             print(verdict)
+            for blemish in verdict.blemishes:
+                print(f"  beside it: {blemish}")
         self.in_a_row = self.in_a_row + 1 if verdict.collapsed and verdict.phase != "transient" else 0
         return self.stops and self.in_a_row >= self.patience

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fullrank.figures.style import GREY, count, number, percent, style_of
 from fullrank.report.tables import plain_table
+from fullrank.report.verdicts import as_verdict, in_short
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
@@ -58,6 +59,7 @@ def epochs_table(rows: Sequence[EncoderRow]) -> RenderableType:
     table = plain_table(heads, left=("Verdict",))
     for row in rows:
         flat = row.as_dict()
+        said = {**flat, "kind": flat.get("verdict")}
         style = style_of(str(flat["verdict"])) if flat.get("verdict") else None
         cluster = flat.get("cluster", {})
         table.add_row(
@@ -66,7 +68,7 @@ def epochs_table(rows: Sequence[EncoderRow]) -> RenderableType:
             *(number(flat.get(name)) for name in ("level", "rank", "auc")),
             *(percent(flat.get(name, {}).get("top1")) for name in ("linear", "knn")),
             *(number(cluster.get(name)) for name in ("nmi", "ari")),
-            Text(f"{style.glyph} {style.word}", style.colour) if style else "–",
+            Text(f"{style.glyph} {in_short(as_verdict(said))}", style.colour) if style else "–",
         )
     return table
 

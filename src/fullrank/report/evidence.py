@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.metrics import METRICS
-from fullrank.figures.style import VerdictStyle, number, typographic
+from fullrank.collapse.verdict import Verdict
+from fullrank.figures.style import VerdictStyle, number, style_of, typographic
+from fullrank.report.verdicts import Remark, as_sentence, remarks
 
 MEANINGS = {
     "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
@@ -88,6 +90,14 @@ class Other(NamedTuple):
     tap: str
     style: VerdictStyle
     why: str
+    remarks: Sequence[Remark] = ()
+    near: bool = False
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Other:
+        """How it is shown."""
+        why = as_sentence(verdict.why)
+        return cls(verdict.tap, style_of(verdict.kind), why, remarks(verdict), verdict.near_border)
 
 
 class Tile(NamedTuple):
@@ -111,17 +121,6 @@ class Difference(NamedTuple):
     null: str
     other_null: str
     clear: str
-
-
-def as_sentence(text: str) -> str:
-    """Write a clause as a sentence; a lone symbol at its beginning stays small.
-
-    Example:
-        >>> as_sentence("rank is low"), as_sentence("n = 20 rows.")
-        ('Rank is low.', 'n = 20 rows.')
-    """
-    first = text[:1] if text[1:2] == " " else text[:1].upper()
-    return first + text[1:] + ("" if text.endswith(".") or not text else ".")
 
 
 def label_of(metric: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fullrank.features.maps import FeatureMap
 from fullrank.figures import Lines
+from fullrank.figures.style import count
 from fullrank.report.curves import class_points
+from fullrank.report.render import render, section, write
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+HEIGHT = 560  # pixels of the map on its page
 
 
 def map_figure(found: FeatureMap) -> Lines:
@@ -20,28 +21,18 @@ def map_figure(found: FeatureMap) -> Lines:
     return Lines(points.name, "", *found.axes, clouds)
 
 
-def interactive_map(found: FeatureMap) -> go.Figure:
-    """The map to point at: each point tells its image and its class."""
-    from fullrank.figures.plotly import plot
-
-    fig = plot(map_figure(found))
-    fig.update_layout(paper_bgcolor="white", plot_bgcolor="white", font={"color": "#333"}, autosize=True)
-    fig.update_layout(legend={"itemsizing": "constant"}, height=None)
-    fig.update_layout(
-        title={"text": found.points.name, "x": 0.01, "y": 0.99, "yanchor": "top", "font": {"size": 14}},
-        margin={"t": 76},
-    )
-    grid = {"showgrid": True, "gridcolor": "#eee"}
-    return fig.update_xaxes(**grid).update_yaxes(**grid)
+def interactive_map(found: FeatureMap) -> str:
+    """The page of a map to point at: each point tells its image and its class."""
+    figure = replace(map_figure(found), title=found.axes[0].split(" ")[0], height=HEIGHT)
+    state = f"{count(len(found.places))} images, each at the place of its features."
+    return render("map.html.j2", title=found.points.name, state=state, section=section("Map", figure))
 
 
 def write_maps(found: FeatureMap, folder: Path) -> list[Path]:
     """Write `map.html`, `map.svg`, `map.pdf` and `map.png` into a folder."""
     from fullrank.figures.matplotlib import plot, save
 
-    page = folder / "map.html"
-    options: dict[str, Any] = {"include_plotlyjs": True, "default_height": "96vh"}
-    interactive_map(found).write_html(page, config={"displaylogo": False}, **options)
+    page = write(folder / "map.html", interactive_map(found))
     drawing = plot(map_figure(found))
     if found.axes[0].startswith("UMAP"):  # whose numbers mean nothing
         drawing.axes[0].set(xticks=[], yticks=[])

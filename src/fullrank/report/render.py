@@ -1,13 +1,12 @@
-"""Pages from templates, with plotly.js and figures inside the one file."""
+"""Pages from templates, with figures inside the one file."""
 
 from __future__ import annotations
 
 import base64
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +15,7 @@ import numpy as np
 from fullrank import __version__
 from fullrank.figures import Dots, Figure, Heat, Lines
 from fullrank.figures.style import one_line, typographic
+from fullrank.figures.svg import Drawing, plot
 
 HERE = Path(__file__).parent / "templates"
 Choices: TypeAlias = Mapping[tuple[str, ...], Figure]
@@ -24,12 +24,14 @@ Choices: TypeAlias = Mapping[tuple[str, ...], Figure]
 
 @dataclass(frozen=True)
 class Card:
-    """A figure with its title and the sentence that says how to read it."""
+    """A figure with its title and the sentence that says how to read it.
+
+    Where there are several drawings, the page shows the chosen.
+    """
 
     title: str
     note: str
-    spec: str
-    height: int
+    drawings: Sequence[Drawing]
     colour: str = ""
 
 
@@ -64,17 +66,18 @@ def section(title: str, *items: Figure | Choices, **more: Any) -> Section:
 def card(item: Figure | Choices, colour: str = "", **how: Any) -> Iterator[Card]:
     """One card in the colour of its arm, or none where the figure is empty.
 
-    `how` goes to `figures.plotly.plot`: colours and legend.
+    `how` goes to `figures.svg.plot`: colours and legend.
     """
-    from fullrank.figures.plotly import plot, plot_choices
-
     items: Choices = {(): item} if isinstance(item, Lines | Dots | Heat) else item
     if all(figure.empty for figure in items.values()):
         return
     first = next(iter(items.values()))
-    fig = plot(first, **how) if () in items else plot_choices(items)
-    spec = str(fig.to_json()).replace("<", "\\u003c")  # nothing inside may close the script element
-    yield Card(first.title, first.note, spec, int(fig.layout.height), colour)
+    drawings = [
+        plot(figure, **how, of=dict(zip(("tap", "form"), key, strict=False)))
+        for key, figure in items.items()
+        if not figure.empty
+    ]
+    yield Card(first.title, first.note, drawings, colour)
 
 
 def data_uri(picture: Path) -> str:
@@ -115,14 +118,14 @@ def plain_json(value: Any) -> Any:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; style, script and plotly.js go into the page itself."""
+    """Fill a template; style and script go into the page itself."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = typographic
-    environment.globals.update(version=__version__, plotly_js=_plotly_js)
+    environment.globals.update(version=__version__)
     return environment.get_template(template).render(**values)
 
 
@@ -133,10 +136,3 @@ def write(file: Path, text: str) -> Path:
     beside.write_text(text, encoding="utf-8")
     beside.replace(file)
     return file
-
-
-@cache
-def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())

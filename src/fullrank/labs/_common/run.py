@@ -21,6 +21,7 @@ from fullrank.labs._common.lab import LABS, Lab, plan_jobs
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Results, finished
 from fullrank.report.run.summary import Summary
+from fullrank.report.verdicts import in_short
 from fullrank.training.run_dir import write_atomically
 
 
@@ -175,5 +176,5 @@ def job_line(found: Standing[Summary]) -> str:
     summary = found.summary
     if found.state == "failed" or not summary.epoch:
         return "failed" if found.state == "failed" else "done"
-    word = summary.style.word
+    word = in_short(summary.judgement)
     return f"{word}, k-NN {percent(summary.knn)}" if summary.knn is not None else word

@@ -22,7 +22,6 @@ from fullrank.report.evidence import (
     OF_NOISE,
     Other,
     Tile,
-    as_sentence,
     differences,
     evidence_rows,
     label_of,
@@ -30,6 +29,7 @@ from fullrank.report.evidence import (
     severity_of,
 )
 from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
+from fullrank.report.verdicts import as_sentence, certainty, in_short, remarks
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def write_audit(
     out: Path,
     *,
     title: str = "",
+    subject: str = "",
     against: Against | None = None,
     thresholds: Thresholds | None = None,
     page: bool = True,
@@ -70,6 +71,7 @@ def write_audit(
     Args:
         views: in the order of depth.
         out: the folder; files of the same names are replaced.
+        subject: what tells it from others, for who would write into the same folder.
         title: the page's heading; by default where the rows are from.
         thresholds: what the verdict depended on.
         page, figures: whether `audit.html`, and SVG, PDF and PNG under `figures/`, are wanted.
@@ -82,7 +84,8 @@ def write_audit(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: take another --out")
-    text = json.dumps(as_object(views, against), indent=1, allow_nan=False) + "\n"
+    found = as_object(views, against) | ({"subject": subject} if subject else {})
+    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     written = write(out / "audit.json", text)
     if figures:
         from fullrank.figures.matplotlib import write_figures
@@ -102,21 +105,19 @@ def write_audit(
         style=main.style,
         place=main.tap if len(views) > 1 else "",
         severity=severity_of(main),
+        certainty=certainty(main.verdict),
+        remarks=remarks(main.verdict),
         reasons=[as_sentence(main.verdict.why), MEANINGS.get(main.verdict.kind, "")],
         evidence=evidence_rows(main),
         columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
-        others=[
-            Other(tap, view.style, as_sentence(view.verdict.why))
-            for tap, view in views.items()
-            if view is not main
-        ],
+        others=[Other.of(view.verdict) for tap, view in views.items() if view is not main],
         advice=[advice._replace(mechanism=as_sentence(advice.mechanism)) for advice in main.advice],
         advice_title=advice_title(main),
         tiles=_tiles(main),
         sections=_sections(views, main, against, title),
         differences=differences(main, against.view) if against else [],
         other_name=against.name if against else "",
-        other_state=f"{against.view.style.title}: {against.view.verdict.why}." if against else "",
+        other_state=_state_of(against) if against else "",
         tables=[
             {"tap": view.tap, "rows": metric_rows(view)}
             for view in sorted(views.values(), key=lambda view: view is not main)
@@ -129,6 +130,13 @@ def write_audit(
 def advice_title(view: AuditFacts) -> str:
     """Heading of the advice."""
     return "Likely mechanisms, and what to try first" if view.verdict.collapsed else "What would help"
+
+
+def _state_of(against: Against) -> str:
+    """The verdict on what the audit is against, with its blemishes."""
+    verdict, title = against.view.verdict, against.view.style.title
+    kind = in_short(verdict).replace(verdict.kind, title, 1)
+    return " ".join([f"{kind}: {as_sentence(verdict.why)}", *(odd.says for odd in remarks(verdict))])
 
 
 def _state(view: AuditFacts) -> str:

@@ -247,7 +247,7 @@ def read_thresholds(file: Path) -> Thresholds:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no YAML or JSON: {str(error).splitlines()[0]}") from error
     if not isinstance(entries, dict):
-        raise UsageError(f"{file} must hold names and numbers, as in rank_share: 0.2")
+        raise UsageError(f"{file} must hold names and numbers, as in decay: 2.5")
     known = {name: type(value) for name, value in vars(Thresholds()).items()}
     values: dict[str, Any] = {}
     for name, value in entries.items():

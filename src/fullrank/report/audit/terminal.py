@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fullrank.figures.style import GREY, count, duration, number
+from fullrank.figures.style import GREY, OCHRE, count, duration, number
 from fullrank.report.audit.page import advice_title, write_audit
 from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.evidence import (
@@ -17,7 +17,6 @@ from fullrank.report.evidence import (
     MEANINGS,
     OF_AUDIT,
     EvidenceRow,
-    as_sentence,
     differences,
     evidence_rows,
     named_rows,
@@ -25,6 +24,7 @@ from fullrank.report.evidence import (
 )
 from fullrank.report.render import render
 from fullrank.report.tables import plain_table
+from fullrank.report.verdicts import as_sentence, certainty, in_short, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -58,8 +58,11 @@ class AuditView(AuditFacts):
         head = Text.assemble((f"{style.glyph} {style.title}", f"bold {style.colour}"))
         head.append(f"  {self.tap}, {count(self.n)} x {count(self.d)}", GREY)
         head.append(f"  severity {severity}" if severity else "")
+        head.append(f"  {sure}" if (sure := certainty(self.verdict)) else "", GREY)
         yield head
         yield Text(self._reason)
+        for remark in remarks(self.verdict):
+            yield Text.assemble(("◇ ", OCHRE), remark.says, (f" {remark.advice}", GREY))
         yield Text("")
         yield evidence_table([*evidence_rows(self), *named_rows(self)])
         if self.advice:
@@ -91,6 +94,8 @@ class AuditView(AuditFacts):
             tap=self.tap,
             size=f"{count(self.n)} × {count(self.d)}",
             severity=severity_of(self),
+            certainty=certainty(self.verdict),
+            remarks=remarks(self.verdict),
             why=self._reason,
             heads=HEADS,
             rows=[(row, row.numbers(OF_AUDIT)) for row in evidence_rows(self)],
@@ -121,6 +126,8 @@ def print_audit(views: Mapping[str, AuditView], main: str, against: Against | No
     if against is not None:
         console.print(Text(f"\nAgainst {against.name}", "bold"))
         console.print(f"{against.view.verdict}", markup=False)
+        for remark in remarks(against.view.verdict):
+            console.print(Text.assemble(("◇ ", OCHRE), remark.says))
         console.print(_differences_table(views[main], against.view))
     console.print()
 
@@ -134,7 +141,7 @@ def _depth_table(views: Mapping[str, AuditView]) -> Table:
             number(view.panel.value(name)) if view.panel else "–"
             for name in ("level", "erank_centred", "rankme_unit")
         ]
-        verdict = Text(f"{view.style.glyph} {view.verdict.kind}", view.style.colour)
+        verdict = Text(f"{view.style.glyph} {in_short(view.verdict)}", view.style.colour)
         table.add_row(tap, count(view.d), *values, verdict)
     return table
 

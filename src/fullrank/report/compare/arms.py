@@ -81,6 +81,15 @@ class Arm:
         """Whether one embedding is constant in all subjects, so that its rank is of noise."""
         return {summary.kind for summary in self.summaries(tap)} == {"complete"}
 
+    def probability(self, tap: str) -> Estimate:
+        """Probability of a collapse of one embedding, over the subjects."""
+        return estimate(summary.verdict.probability for summary in self.summaries(tap))
+
+    def blemishes(self, tap: str) -> list[str]:
+        """Names of the blemishes of one embedding in any of the subjects."""
+        found = (odd.name for summary in self.summaries(tap) for odd in summary.verdict.blemishes)
+        return list(dict.fromkeys(found))
+
     def null(self, tap: str, name: str) -> float | None:
         """Baseline of isotropic noise of the same n and d, the mean over the subjects."""
         return estimate(summary.baselines.get(name) for summary in self.summaries(tap)).mean
@@ -119,7 +128,9 @@ def _as_dict(subject: Subject) -> dict[str, Any]:
         "subject": subject.word,
         "seed": subject.seed,
         "verdict": judged.kind if judged else "not decidable",
-        "why": judged.why if judged else "",
+        "why": judged.verdict.why if judged else "",
+        "probability": judged.verdict.probability if judged else None,
+        "blemishes": [odd.as_dict() for odd in judged.verdict.blemishes] if judged else [],
         "tap": judged.tap if judged else None,
         "values": dict(subject.values),
         "evaluations": dict(subject.evaluations),

@@ -14,7 +14,6 @@ from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, named_arms
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
-from fullrank.report.evidence import as_sentence
 from fullrank.report.render import Section, card, pairs, render, section, write
 from fullrank.report.run.page import choices
 from fullrank.report.run.summary import Summary
@@ -140,7 +139,7 @@ def _reasons(arm: Arm) -> list[tuple[str, str]]:
     return [
         (
             f"{arm.name}, seed {'?' if s.seed is None else s.seed}" if several else arm.name,
-            as_sentence(s.judged.why),
+            s.judged.why,
         )
         for s in arm.subjects
         if s.judged and s.judged.why

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
 from fullrank.collapse.audit import audit as audit_rows
+from fullrank.collapse.verdict import Verdict
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
@@ -22,6 +23,7 @@ from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
+from fullrank.report.verdicts import as_sentence, as_verdict, remarks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +40,7 @@ class TapSummary:
     """Measures and verdict of one embedding of a subject.
 
     Attributes:
-        kind, why: of the verdict.
+        verdict: without its evidence.
         values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
         baselines: what isotropic noise of the same n and d reads.
         spectrum: centred singular values, descending; None where they are not on record.
@@ -48,12 +50,21 @@ class TapSummary:
     tap: str
     n: int | None
     d: int | None
-    kind: str
-    why: str
+    verdict: Verdict
     values: Mapping[str, float | None] = field(default_factory=dict)
     baselines: Mapping[str, float | None] = field(default_factory=dict)
     spectrum: np.ndarray | None = field(default=None, compare=False)
     images: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What the verdict says."""
+        return self.verdict.kind
+
+    @property
+    def why(self) -> str:
+        """The reason of the verdict and the blemishes of the rows, in sentences."""
+        return " ".join([as_sentence(self.verdict.why), *(odd.says for odd in remarks(self.verdict))]).strip()
 
     @property
     def style(self) -> VerdictStyle:
@@ -67,8 +78,7 @@ class TapSummary:
         spectrum = None if of.panel is None else of.panel.spectra["centred"]
         values = {name: measures[name].value for name in SHOWN if name in measures}
         baselines = {name: measures[name].null for name in values}
-        verdict = of.verdict
-        return cls(of.tap, of.n, of.d, verdict.kind, verdict.why, values, baselines, spectrum, images)
+        return cls(of.tap, of.n, of.d, of.verdict, values, baselines, spectrum, images)
 
 
 @dataclass(frozen=True)
@@ -216,8 +226,7 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
         tap,
         panel.get("n"),
         panel.get("d"),
-        str(verdict.get("kind") or "not decidable"),
-        str(verdict.get("why") or ""),
+        as_verdict(verdict),
         values,
         {name: measure.get("null") for name, measure in measures.items()},
         spectra[max(spectra)] if spectra else None,
@@ -233,8 +242,7 @@ def _audited(word: str, file: Path) -> Subject:
             str(whole["tap"]),
             int(whole["n"]),
             int(whole["d"]),
-            str(whole["verdict"]),
-            str(whole["why"]),
+            as_verdict({**whole, "kind": str(whole["verdict"]), "why": str(whole["why"])}),
             {name: metric["value"] for name, metric in metrics.items()},
             {name: metric["null"] for name, metric in metrics.items()},
             images=str(whole.get("origin") or "rows of its own"),

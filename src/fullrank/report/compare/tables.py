@@ -10,6 +10,7 @@ from fullrank.encoders.hooks import FEATURES
 from fullrank.figures.style import VerdictStyle, count, duration, number, percent, style_of
 from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.compare.estimates import Estimate, as_number, as_percent
+from fullrank.report.verdicts import NEAR_BORDER, probable
 
 NONE = "–"
 
@@ -83,11 +84,26 @@ def _verdicts(kinds: Callable[[Arm, str], Sequence[str]]) -> Column:
     return "Verdict", cell
 
 
+def _probability(arm: Arm, tap: str) -> TableCell:
+    """Probability of a collapse, the mean over the subjects, and whether any is near the border."""
+    mean = arm.probability(tap).mean
+    near = any(summary.verdict.near_border for summary in arm.summaries(tap))
+    shown = NONE if mean is None else probable(mean)
+    return TableCell(f"{shown}, {NEAR_BORDER}" if near else shown)
+
+
+_JUDGED: tuple[Column, ...] = (
+    ("Collapse probable", _probability),
+    _words("Blemishes", lambda arm, tap: ", ".join(arm.blemishes(tap)) or NONE),
+)
+
+
 def _main(comparison: Comparison) -> Grid:
     images, several = comparison.images, len({arm.tap for arm in comparison.arms}) > 1
     columns: list[Column] = [
         _words("Method", lambda arm, _: arm.subjects[0].method),
         _verdicts(lambda arm, _: list(arm.kinds.elements())),
+        *_JUDGED,
         _words("At", lambda _, tap: tap if several else NONE),
         _value("Loss", "loss", partial(as_number, digits=4)),
         _measure("Level", "level"),
@@ -138,6 +154,7 @@ def _ranks(arms: Sequence[Arm]) -> Grid:
     columns: list[Column] = [
         _words("Embedding", lambda _, tap: tap),
         _verdicts(lambda arm, tap: [summary.kind for summary in arm.summaries(tap)]),
+        *_JUDGED,
         ("n / d", lambda arm, tap: TableCell(" / ".join(map(count, arm.size(tap))))),
         ("Rank, centred", lambda arm, tap: _of_isotropic(arm, tap, "erank_centred", arm.constant(tap))),
         ("Share", _share),

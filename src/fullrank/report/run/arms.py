@@ -15,6 +15,7 @@ from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import sparkline
 from fullrank.report.tables import plain_table
+from fullrank.report.verdicts import in_short
 
 COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
@@ -64,7 +65,7 @@ def _words(summary: Summary) -> tuple[str, ...]:
     rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
     rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
-    return (summary.name, summary.style.word, *measured)
+    return (summary.name, in_short(summary.judgement), *measured)
 
 
 def run_line(path: Path, error: str = "") -> str:
@@ -73,7 +74,7 @@ def run_line(path: Path, error: str = "") -> str:
         return f"failed: {error}"
     summary = summarise(read_run(path))
     knn = f"  k-NN {percent(summary.knn)}" if summary.knn is not None else ""
-    verdict = f"{summary.style.glyph} {summary.style.word}"
+    verdict = f"{summary.style.glyph} {in_short(summary.judgement)}"
     return f"{verdict}  loss {number(summary.loss, 4)}{knn}  {duration(summary.elapsed)}"
 
 
@@ -82,9 +83,15 @@ def run_row(name: str, path: Path, error: str | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "run": str(path), "error": error}
     if path.is_dir() and (found := read_run(path)).end:
         summary = summarise(found)
-        row |= {"verdict": summary.style.word, "loss": summary.loss}
+        row |= {"verdict": summary.style.word, **_judged(summary), "loss": summary.loss}
         row |= {"knn": summary.knn, "linear": summary.linear}
     return row
+
+
+def _judged(summary: Summary) -> dict[str, Any]:
+    """Probability and blemishes of a verdict."""
+    judged = summary.judgement
+    return {"probability": judged.probability, "blemishes": [odd.as_dict() for odd in judged.blemishes]}
 
 
 def arm_row(summary: Summary, path: Path) -> dict[str, Any]:
@@ -92,6 +99,7 @@ def arm_row(summary: Summary, path: Path) -> dict[str, Any]:
     return {
         "name": summary.name,
         "verdict": summary.style.word,
+        **_judged(summary),
         "why": summary.why,
         "loss": summary.loss,
         "level": summary.level,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fullrank.collapse.advice import ADVICE
 from fullrank.errors import UsageError
-from fullrank.figures.style import count, duration, number, percent, style_of, typographic
+from fullrank.figures.style import count, duration, number, percent, typographic
 from fullrank.report.curves import spectrum_over_time
-from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, as_sentence, logged_row
+from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
+from fullrank.report.verdicts import as_sentence, as_verdict, certainty, remarks
 from fullrank.views import VIEWS
 
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
@@ -45,6 +47,8 @@ def write_page(run_dir: Path | str) -> Path:
         notes=_notes(run),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
+        certainty=certainty(summary.judgement),
+        remarks=remarks(summary.judgement),
         reasons=[as_sentence(summary.why)],
         evidence=[logged_row(row) for row in summary.verdict.get("evidence") or []],
         columns=[(name, COLUMNS[name]) for name in OF_RUN],
@@ -120,9 +124,7 @@ def _others(run: Run, summary: Summary) -> list[Other]:
     """Verdicts at the taps that the card does not speak of."""
     verdicts = run.last("verdicts") or {}
     return [
-        Other(tap, style_of(str(found.get("kind"))), as_sentence(found.get("why") or ""))
-        for tap, found in verdicts.items()
-        if tap != summary.tap
+        Other.of(replace(as_verdict(found), tap=tap)) for tap, found in verdicts.items() if tap != summary.tap
     ]
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fullrank.collapse.verdict import Verdict
 from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Run
+from fullrank.report.verdicts import as_verdict
 from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
 
 
@@ -79,6 +81,11 @@ class Summary:
     def why(self) -> str:
         """The verdict's one sentence."""
         return str(self.verdict.get("why") or "")
+
+    @property
+    def judgement(self) -> Verdict:
+        """The verdict with its probability and blemishes."""
+        return as_verdict(self.verdict)
 
     @property
     def tap(self) -> str:

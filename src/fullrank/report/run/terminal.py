@@ -16,10 +16,23 @@ from rich.table import Table
 from rich.text import Text
 
 from fullrank.errors import UnknownNameError
-from fullrank.figures.style import BLUE, GREEN, GREY, ORANGE, RED, count, counted, duration, number, percent
+from fullrank.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    OCHRE,
+    ORANGE,
+    RED,
+    count,
+    counted,
+    duration,
+    number,
+    percent,
+)
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.report.tables import plain_table
+from fullrank.report.verdicts import NEAR_BORDER, certainty, remarks
 from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -142,7 +155,11 @@ class LivePanel(Quiet):
         verdict = Text.assemble((f"{style.glyph} {style.title}", f"bold {style.colour}"))
         if self.summary.verdict.get("tap"):
             verdict.append(f" at the {self.summary.tap}", GREY)
+        judged = self.summary.judgement
+        verdict.append(f"  {sure}" if (sure := certainty(judged)) else "", GREY)
         why = Text(self.summary.why)
+        for remark in remarks(judged):
+            why.append("\n◇ ", OCHRE).append(remark.says)
         for warning in self.summary.warnings:
             why.append(f"\n▲ {warning}", ORANGE)
         title = f"[bold]fullrank[/] [{GREY}]·[/] {what(self.config)}"
@@ -233,7 +250,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:
         words.append(f"left {duration(left)}")
-    return "  ".join([*words, summary.style.word])
+    near = f", {NEAR_BORDER}" if summary.judgement.near_border else ""
+    return "  ".join([*words, summary.style.word + near])
 
 
 def closing_lines(summary: Summary) -> list[str]:
@@ -243,7 +261,10 @@ def closing_lines(summary: Summary) -> list[str]:
     done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
     ended = f"{reason} after {done}, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
-    return [ended + share, f"verdict: {summary.style.word}{tap}: {summary.why}"]
+    judged = summary.judgement
+    sure = f", {found}" if (found := certainty(judged)) else ""
+    odd = [f"  beside it: {remark}" for remark in remarks(judged)]
+    return [ended + share, f"verdict: {summary.style.word}{tap}{sure}: {summary.why}", *odd]
 
 
 def rank_text(summary: Summary, tap: str) -> Text:

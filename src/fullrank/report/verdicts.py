@@ -1,0 +1,115 @@
+"""Words beside a verdict's kind and reason: its probability, its border, and blemishes of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fullrank.collapse.blemishes import Blemish
+from fullrank.collapse.verdict import Verdict
+
+NEAR_BORDER = "near the border"
+
+
+class Remark(NamedTuple):
+    """One blemish of the rows, in sentences.
+
+    Attributes:
+        name: in a word or two.
+        says: what is odd, with its numbers.
+        advice: what to do about it.
+    """
+
+    name: str
+    says: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.says} {self.advice}"
+
+
+def as_verdict(record: Mapping[str, Any]) -> Verdict:
+    """A verdict as a log or `audit.json` holds it, without its evidence.
+
+    Logs of earlier versions have no probability and no blemishes.
+
+    Example:
+        >>> found = as_verdict({"kind": "healthy", "tap": "projector", "why": "", "probability": 0.4})
+        >>> found.near_border, found.blemishes
+        (True, ())
+    """
+    return Verdict(
+        record.get("kind") or "not decidable",
+        str(record.get("tap") or ""),
+        str(record.get("why") or ""),
+        (),
+        float(record.get("severity") or 0.0),
+        record.get("probability"),
+        tuple(Blemish(**fields) for fields in record.get("blemishes") or ()),
+    )
+
+
+def probable(probability: float) -> str:
+    """A probability as a whole per cent, never as certain.
+
+    Example:
+        >>> probable(0.412), probable(0.9999), probable(0.0)
+        ('41 %', 'over 99 %', 'under 1 %')
+    """
+    if probability < 0.01:
+        return "under 1 %"
+    return "over 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+
+
+def certainty(verdict: Verdict) -> str:
+    """The probability of a collapse in words; empty where nothing could be decided.
+
+    Example:
+        >>> certainty(Verdict("healthy", "projector", "", probability=0.4))
+        'probability of a collapse 40 %, near the border'
+    """
+    if verdict.probability is None:
+        return ""
+    return f"probability of a collapse {probable(verdict.probability)}" + (
+        f", {NEAR_BORDER}" if verdict.near_border else ""
+    )
+
+
+def in_short(verdict: Verdict) -> str:
+    """The kind for a cell of a table, with the border and blemishes where there are any.
+
+    Example:
+        >>> in_short(Verdict("healthy", "projector", "", probability=0.4))
+        'healthy, near the border'
+        >>> in_short(Verdict("healthy", "projector", "", blemishes=(Blemish("copies", 5, 9, "", ""),)))
+        'healthy; copies'
+    """
+    kind = f"{verdict.kind}, {NEAR_BORDER}" if verdict.near_border else verdict.kind
+    return "; ".join([kind, *([names] if (names := blemish_names(verdict)) else [])])
+
+
+def blemish_names(verdict: Verdict) -> str:
+    """Names of the blemishes, with commas between."""
+    return ", ".join(blemish.name for blemish in verdict.blemishes)
+
+
+def remarks(verdict: Verdict) -> list[Remark]:
+    """Every blemish in sentences.
+
+    Example:
+        >>> odd = Blemish("copies", 5, 9, "5 of 9 rows are copies", "look for repeated images")
+        >>> str(remarks(Verdict("healthy", "projector", "", blemishes=(odd,)))[0])
+        '5 of 9 rows are copies. Look for repeated images.'
+    """
+    return [Remark(odd.name, as_sentence(odd.says), as_sentence(odd.advice)) for odd in verdict.blemishes]
+
+
+def as_sentence(text: str) -> str:
+    """Write a clause as a sentence; a lone symbol at its beginning stays small.
+
+    Example:
+        >>> as_sentence("rank is low"), as_sentence("n = 20 rows.")
+        ('Rank is low.', 'n = 20 rows.')
+    """
+    first = text[:1] if text[1:2] == " " else text[:1].upper()
+    return first + text[1:] + ("" if text.endswith(".") or not text else ".")

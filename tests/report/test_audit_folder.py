@@ -1,0 +1,55 @@
+"""Audits of different subjects never share a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fullrank.errors import UsageError
+from fullrank.report.audit.folder import audit_folder, identity
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def written(file: str, out: str = "") -> Path:
+    """The folder of an audit of a file, with what an audit leaves there."""
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).touch()
+    folder = audit_folder(file, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").write_text(json.dumps({"subject": identity(file)}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("a/emb.npy", "b/emb.npy"),
+        ("a/emb.npy", "a/emb.pt", "a/emb.npz"),
+        ("a/emb.npy", "a/Emb.npy"),
+        ("a/emb.npy", "a/c/../emb.pt", "b/a-emb.npy"),
+    ],
+)
+def test_files_of_one_name_have_folders_of_their_own(files: tuple[str, ...]) -> None:
+    Path("a/c").mkdir(parents=True)
+    folders = [written(file) for file in files]
+    assert len({str(folder).casefold() for folder in folders}) == len(files)
+    assert [written(file) for file in files] == folders, "the same file has the same folder again"
+
+
+def test_a_named_folder_is_for_one_subject() -> None:
+    assert written("a/emb.npy", "out") == written("a/emb.npy", "out") == Path("out")
+    with pytest.raises(UsageError, match=r"out holds the audit of .*a/emb.npy: take another --out"):
+        audit_folder("b/emb.npy", "out")
+
+
+def test_what_is_no_audit_of_ours_is_in_nobody_s_way() -> None:
+    Path("out").mkdir()
+    for text in ("{", "[]", "{}"):
+        Path("out/audit.json").write_text(text)
+        assert audit_folder("emb.npy", "out") == Path("out")
