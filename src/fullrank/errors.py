@@ -11,7 +11,7 @@ EXTRAS = {
     "train": (
         "lightning_fabric", "PIL", "scipy", "sklearn", "threadpoolctl", "timm", "torchmetrics", "torchvision",
     ),
-    "report": ("jinja2", "matplotlib", "plotly"),
+    "report": ("jinja2", "matplotlib"),
     "cli": ("rich", "tyro"),
     "hub": ("datasets", "huggingface_hub", "pyarrow"),
 }  # fmt: skip

@@ -27,7 +27,7 @@ NEEDS: dict[str, str] = {
     "unit spectrum": "the spectrum of the rows at unit length, from their moments in one pass",
     "points": "a bounded sample of rows [n, d]",
     "neighbours": "a bounded sample of rows [n, d] and the distances of their nearest neighbours",
-    "clusters": "a bounded sample of rows [n, d] whose nearest neighbours are linked",
+    "clusters": "a bounded sample of rows [n, d] whose distances are sorted",
     "pairs": "two views [n, d] and [n, d] of the same images, row by row",
     "views": "q views of each image, [n, q, d], or their sums in one pass",
     "labels": "rows [n, d] and one integer label, or cluster, a row",
