@@ -38,7 +38,8 @@ DRAWN = """() => [...document.querySelectorAll(".plot:not([hidden])")].map((plot
     marks: plot.querySelectorAll("svg svg :is(path, image)").length,
     inside: plot.querySelector("svg").getBoundingClientRect().width <= plot.clientWidth + 1,
 }))"""
-SHOWN = """() => [...document.querySelectorAll(".plot[data-tap]:not([hidden])")].map((plot) => plot.dataset.tap)"""
+SHOWN = """() => [...document.querySelectorAll(".plot[data-tap]:not([hidden])")]
+    .map((plot) => plot.dataset.tap)"""
 
 
 @pytest.fixture(scope="module")
