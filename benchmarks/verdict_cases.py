@@ -115,6 +115,66 @@ def embeddings(seed: int = 0) -> Iterator[Made]:
         yield Made(f"3 clusters, few rows, n{n} d{d}", ("cluster",), clusters)
 
 
+def in_the_wild(seed: int = 0) -> Iterator[Made]:
+    """What nobody rehearsed: points of any number, copies, outliers, narrow layers, few rows."""
+    g = torch.Generator().manual_seed(seed)
+    yield from _odd_rows(g)
+    yield from _odd_spectra(g)
+
+
+def _odd_rows(g: torch.Generator) -> Iterator[Made]:
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g)
+
+    n, d, collapsed = 8000, 128, ("intra-cluster", "cluster")
+    iso = randn(n, d)
+    for count in (2, 5, 50, 150, 180, 250, 500, 1000, 2000):
+        for spread in (0.0, 0.01, 0.05, 0.15):
+            place = torch.randint(count, (n,), generator=g)
+            yield Made(f"{count} points, spread {spread}", collapsed, randn(count, d)[place] + spread * iso)
+    for share in (0.8, 0.9, 0.98):
+        rows = iso.clone()
+        rows[: int(share * n)] = rows[0]
+        yield Made(f"{share:.0%} of the rows are one", ("complete", "cluster"), rows)
+    for factor in (30.0, 1e3, 1e5, 1e8):
+        rows = randn(4000, d)
+        rows[17] *= factor
+        yield Made(f"one row times {factor:g}", ("healthy",), rows)
+    for share in (0.05, 0.3, 0.5):
+        yield Made(f"{share:.0%} dead", ("healthy",), iso * (torch.arange(d) >= int(share * d)))
+    for spread in (1e-5, 1e-3):
+        rows = torch.nn.functional.normalize(randn(1, 64), dim=1) + spread * randn(20_000, 64)
+        yield Made(f"a mean of one, spread {spread}", ("complete",), rows)
+
+
+def _odd_spectra(g: torch.Generator) -> Iterator[Made]:
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g)
+
+    n, d = 8000, 128
+    for exponent in (3.0, 3.5, 5.0):
+        rows = randn(n, d) * torch.arange(1, d + 1).pow(-exponent / 2)
+        yield Made(f"eigenvalues 1/k^{exponent}", ("dimensional", "complete"), rows)
+    for rank in (6, 10, 12, 14):
+        yield Made(f"rank exactly {rank} of {d}", ("dimensional",), randn(n, rank) @ randn(rank, d))
+    for inside in (48, 64, 192):
+        hidden = torch.relu(randn(4000, 64) @ randn(64, inside) / 8)
+        yield Made(f"a head {inside} wide inside", ("healthy",), hidden @ randn(inside, 2048))
+    for rows_ in (64, 100, 300):
+        for exponent, right in ((0.0, "healthy"), (1.0, "healthy"), (2.0, "healthy"), (4.0, "dimensional")):
+            rows = randn(rows_, 2048) * torch.arange(1, 2049).pow(-exponent / 2) @ _orthogonal(2048)
+            yield Made(f"eigenvalues 1/k^{exponent}, {rows_} rows of 2048", (right,), rows)
+
+
+def _orthogonal(d: int) -> Tensor:
+    """A Hadamard matrix at unit length: quick for a large d, a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < d:
+        top = torch.cat([matrix, matrix], dim=1)
+        matrix = torch.cat([top, torch.cat([matrix, -matrix], dim=1)])
+    return matrix / d**0.5
+
+
 def code_scores(seed: int = 0) -> Iterator[Made]:
     """Scores over codes: shared out, piled up, or the same for every image."""
     g = torch.Generator().manual_seed(seed)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from verdict_cases import Made, code_scores, embeddings
+from verdict_cases import Made, code_scores, embeddings, in_the_wild
 
-from fullrank.collapse import CodeUsage, Moments, Panel, judge, judge_codes
-from fullrank.collapse.sampling import Reservoir
+from fullrank.collapse import CodeUsage, Panel, judge, judge_codes
+from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.training.config import make_train_config
 from fullrank.training.loop import train
 from fullrank.training.recipes import load_recipe
@@ -52,9 +52,10 @@ def made(case: Made) -> Judged:
         usage = CodeUsage(case.rows.shape[1])
         usage.update(case.rows)
         return case.name, case.right, judge_codes(usage.result()).kind, "", ""
-    sample = Reservoir(case.rows.shape[1], 2048)
-    sample.add(case.rows)
-    panel = Panel.from_moments("rows", Moments.of(case.rows), sample.rows)
+    seen = EmbeddingStatistics(case.rows.shape[1])
+    seen.update(case.rows)
+    seen.finish()
+    panel = Panel.from_statistics("rows", seen)
     checks = simple_checks(panel.value("level"), panel.value("rankme_uncentred"), panel.d)
     return case.name, case.right, judge(panel).kind, *checks
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", default="")
     args = parser.parse_args()
-    judged = [made(case) for case in (*embeddings(), *code_scores())]
+    judged = [made(case) for case in (*embeddings(), *in_the_wild(), *code_scores())]
     if args.trained:
         judged += trained("digits", "digits/simsiam", {}, args.seeds)
     if args.cifar:
