@@ -194,10 +194,9 @@ class Case:
         if not named:
             return
         tensors = [tensor for _, tensor in named.values()]
+        gradients: tuple[Tensor | None, ...] = (None,) * len(tensors)
         if value.requires_grad:
             gradients = torch.autograd.grad(value, tensors, retain_graph=True, allow_unused=True)
-        else:
-            gradients = (None,) * len(tensors)
         for (name, tensor), gradient in zip(named.values(), gradients, strict=True):
             self.check(name, torch.zeros_like(tensor) if gradient is None else gradient)
 

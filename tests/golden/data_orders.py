@@ -40,7 +40,7 @@ def index_sequences(case: Case) -> None:
             n=len(ordering),
             kind=KINDS[config["strategy"]],
             ordering=ordering,
-            **common | options(config, name),  # type: ignore[arg-type]
+            **common | options(config, name),
         )
         for epoch in range(order.epochs):
             case.check(f"out.{name}/epoch_{epoch}", order(epoch))

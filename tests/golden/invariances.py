@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fullrank.methods import nt_xent
 from fullrank.methods.barlow_twins import barlow_loss
@@ -35,6 +37,14 @@ def barlow_twins(case: Case) -> None:
         case.check_variant(name, barlow_loss([z1, z2], float(found[2]), 1.0, *kind)["loss"], **both)  # type: ignore[arg-type]
 
 
+def weighted(
+    z1: Tensor, z2: Tensor, found: re.Match[str], over_views: Literal["sum", "mean"] = "sum"
+) -> dict[str, Tensor]:
+    """VICReg's loss with the weights of invariance, variance and covariance that a name has."""
+    a, b, c = (float(weight) for weight in found.groups())
+    return vicreg_loss([z1, z2], a, b, c, variance_over_views=over_views)
+
+
 @comparer("06b_vicreg")
 def vicreg(case: Case) -> None:
     z1, z2 = case.inputs("z1", "z2")
@@ -46,9 +56,9 @@ def vicreg(case: Case) -> None:
     case.check_gradients("covariance", covariance(z1) + covariance(z2), **both)
     weights = "_".join([f"({NUMBER})"] * 3)
     for name, found in found_in(case, "out.", f"total_{weights}"):
-        case.check_gradients(name, vicreg_loss([z1, z2], *map(float, found.groups()))["loss"], **both)
+        case.check_gradients(name, weighted(z1, z2, found)["loss"], **both)
     for name, found in found_in(case, "alt.", f"(?:lightly|stable_pretraining)_{weights}"):
-        averaged = vicreg_loss([z1, z2], *map(float, found.groups()), variance_over_views="mean")
+        averaged = weighted(z1, z2, found, "mean")
         case.check_variant(name, averaged["loss"], **both)
 
 
@@ -90,6 +100,7 @@ def wmse(case: Case) -> None:
 def lejepa(case: Case) -> None:
     (x,) = case.inputs("x")
     directions, views = case.tensor("in.directions"), list(x)
+    dim = len(directions)
     for key, size in zip(("views", "n", "d"), x.shape, strict=True):
         case.settings.expect(key, size)
     case.settings.expect("slices", directions.shape[1])
@@ -101,7 +112,7 @@ def lejepa(case: Case) -> None:
             statistic = epps_pulley(x[0] @ directions, *rule)
             case.check_gradients(name, statistic if found[1] == "stat_view1" else statistic.mean(), x=x)
     for name, found in found_in(case, "in.", r"directions_seed(\d+)"):
-        drawn = random_directions(*case.arrays[f"in.{name}"].shape, int(found[1]))
+        drawn = random_directions(dim, case.arrays[f"in.{name}"].shape[1], int(found[1]))
         case.check(f"in.{name}", drawn)
         case.check(f"out.seeded_call{found[1]}_float32", sigreg(x[0].float(), drawn))
     case.check("out.invariance", lejepa_loss(views, directions)["invariance"])

@@ -59,6 +59,10 @@ def knn(case: Case) -> None:
         options = int(k), float(temperature or 1), METRICS[kind]
         scores = solo_knn_scores(queries, bank, labels, max(classes, int(labels.max()) + 1), *options)
         shares = solo_knn(queries, asked, bank, labels, *options)
-        ours = {"scores": scores, "pred": scores.argmax(1), "top1_top5": [100 * share for share in shares]}
+        weighted: dict[str, object] = {
+            "scores": scores,
+            "pred": scores.argmax(1),
+            "top1_top5": [100 * share for share in shares],
+        }
         for name, _ in found:
-            case.check(f"out.weighted_{way}{name}", ours[name[1:]])
+            case.check(f"out.weighted_{way}{name}", weighted[name[1:]])

@@ -107,13 +107,19 @@ def cplearn(case: Case) -> None:
     for name in ("linear_weight", "linear_bias", "bn_weight", "bn_bias"):
         if f"in.{name}" in case.arrays:
             inputs |= dict(zip([name], case.inputs(name), strict=True))
-    layer = [*inputs.values()]
     scores = []
     for i in (1, 2):
         if f"in.feats{i}" in case.arrays:
             (x,) = case.inputs(f"feats{i}")
             case.settings.expect("features", x.shape[1])
-            projected = F.batch_norm(F.linear(x, *layer[:2]), None, None, *layer[2:], training=True)
+            projected = F.batch_norm(
+                F.linear(x, inputs["linear_weight"], inputs["linear_bias"]),
+                None,
+                None,
+                inputs["bn_weight"],
+                inputs["bn_bias"],
+                training=True,
+            )
             tau = cplearn_temperature(hidden, codes, len(x))
             score = projected.tanh() @ w / tau
             case.check(f"out.bn_out{i}", projected)

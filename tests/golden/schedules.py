@@ -63,7 +63,9 @@ def schedules(case: Case) -> None:
         case.check(f"out.tau/{name}", taus)
         if f"in.ema_online/{name}" in case.arrays:
             weight = case.tensor(f"in.ema_online/{name}")
-            online, target = (nn.Linear(*weight.T.shape, bias=False).double() for _ in range(2))
+            online, target = (
+                nn.Linear(weight.shape[1], weight.shape[0], bias=False).double() for _ in range(2)
+            )
             online.weight.data = weight.double()
             nn.init.zeros_(target.weight)
             for k in range(3):

@@ -88,6 +88,7 @@ def log_spectrum(case: Case) -> None:
         case.settings.expect(key, size)
     check_scaled(case, z, int(width))
     spectrum = legacy_log_spectrum(z, int(width))
+    assert spectrum is not None  # `check_scaled` refuses what has none
     leading = case.arrays.get("out.log_singular_values_leading", np.empty(0))
     case.check("out.log_singular_values_leading", spectrum[: len(leading)])
     case.check("out.log_singular_values", spectrum)

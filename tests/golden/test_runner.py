@@ -271,7 +271,8 @@ def test_in_single_precision_without_a_deviation_the_spread_under_last_bits_is_a
     p = z + 0.01 * draw.standard_normal((6, 3))
     about = {"item": "01_simsiam_byol", "case": "near", "tolerance": {"default": {"rtol": 1e-6, "atol": 0}}}
     distance = np.square(p - z).sum(axis=1).mean()
-    np.savez(tmp_path / "near.npz", **{"in.p1": p, "in.p2": p, "in.z2": z, "out.byol_l2_one_way": distance})
+    arrays: dict[str, Any] = {"in.p1": p, "in.p2": p, "in.z2": z, "out.byol_l2_one_way": distance}
+    np.savez(tmp_path / "near.npz", **arrays)
     (tmp_path / "near.json").write_text(json.dumps(about))
     assert not compare(tmp_path / "near.npz").failures
     single = compare(tmp_path / "near.npz", torch.float32)
@@ -284,7 +285,7 @@ def test_a_directory_without_recordings_is_said_to_have_none(tmp_path: Path) -> 
 
 
 def test_a_recording_without_its_description_is_named(tmp_path: Path) -> None:
-    np.savez(tmp_path / "lonely.npz", **{"in.x": np.zeros(1)})
+    np.savez(tmp_path / "lonely.npz", x=np.zeros(1))
     with pytest.raises(FileNotFoundError, match=r"lonely\.json"):
         list(golden_files(tmp_path))
 
@@ -298,16 +299,7 @@ def test_the_command_line_takes_a_directory_and_lists_what_was_not_compared(
 
     changed(directory, "06b_vicreg__odd", tmp_path, change)
     changed(directory, "03_isoloss__odd", tmp_path, set_at("surprise", 3))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(HERE),
-        "-q",
-        "-k",
-        "golden and odd",
-        f"--golden={tmp_path}",
-    ]
+    command = [sys.executable, "-m", "pytest", str(HERE / "test_golden.py"), "-q", f"--golden={tmp_path}"]
     done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True, check=False)
     assert "06b_vicreg odd (float64), nothing of ours answers to it: alt.surprise" in done.stdout
     assert "settings.surprise = 3: nothing of ours takes it" in done.stdout

@@ -160,7 +160,7 @@ def lejepa(draw: Draw) -> Recipe:
 
 @recipe("07a_spectrum_metrics__odd")
 def spectra(draw: Draw) -> Recipe:
-    names = (
+    names: tuple[str, ...] = (
         "svd",
         "svd_cumulative",
         "svd_auc",

@@ -16,13 +16,13 @@ from golden.settings import Settings
 from golden.trajectories.architectures import ListedBackbone
 from golden.written import Array, Recipe, recipe
 
-PERCEPTRON = [
+PERCEPTRON: list[dict[str, Any]] = [
     {"name": "stem", "type": "Linear", "inp": 5, "out": 9, "bias": True},
     {"name": "norm", "type": "BatchNorm1d", "features": 9, "eps": 1e-3, "momentum": 0.3},
     {"name": "act", "type": "Tanh"},
     {"name": "last", "type": "Linear", "inp": 9, "out": 7, "bias": False},
 ]
-CONVOLUTIONS = [
+CONVOLUTIONS: list[dict[str, Any]] = [
     {
         "name": "conv1",
         "type": "Conv2d",
@@ -72,7 +72,9 @@ def grouped(method: Method, config: TrainConfig, extra: Mapping[str, Any]) -> li
     names = {id(p): name for name, p in method.named_parameters()}
     groups = []
     for group in build_optimizer(method.param_groups(), config).param_groups:
-        start = {key: group[key] for key in ("momentum", "betas", "weight_decay", "nesterov") if key in group}
+        start: dict[str, Any] = {
+            key: group[key] for key in ("momentum", "betas", "weight_decay", "nesterov") if key in group
+        }
         start |= {"lr": 0.0, "initial_lr": group["base_lr"], **extra}
         groups.append({"params": [names[id(p)] for p in group["params"]], "at_start": start})
     return groups
@@ -202,7 +204,7 @@ def wmse(draw: np.random.Generator) -> Recipe:
 
 @recipe("13_trajectory__mixture_of_codes")
 def dino(draw: np.random.Generator) -> Recipe:
-    own = HEADS | {
+    own: dict[str, Any] = HEADS | {
         "num_prototypes": 6,
         "freeze_last_layer": 1,
         "use_bn_in_head": True,
@@ -256,7 +258,7 @@ def barlow_twins(draw: np.random.Generator) -> Recipe:
 
 @recipe("13_trajectory__assigned")
 def swav(draw: np.random.Generator) -> Recipe:
-    own = HEADS | {
+    own: dict[str, Any] = HEADS | {
         "num_prototypes": 6,
         "sk_iters": 2,
         "sk_epsilon": 0.1,

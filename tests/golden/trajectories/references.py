@@ -49,7 +49,7 @@ def closed_form(given: Settings) -> str:
 
 
 BEFORE = {"target_update": "before-target"}
-CODES = {"proj_hidden_dim": ("embedding_dim",), "proj_output_dim": ("num_codes",)}
+CODES: dict[str, tuple[str, ...]] = {"proj_hidden_dim": ("embedding_dim",), "proj_output_dim": ("num_codes",)}
 REFERENCES = {
     "directpred": Reference(closed_form),
     "byolresnet": Reference(lambda given: "byol", BEFORE),
