@@ -41,7 +41,8 @@ def embeddings(n: int, d: int) -> np.ndarray:
     """Rows whose covariance has the eigenvalues 1, 1/2, 1/3, ..., in a random basis."""
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    return ((rng.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.5) @ basis).astype(np.float32)
+    z: np.ndarray = (rng.standard_normal((n, d)) * np.arange(1, d + 1) ** -0.5) @ basis
+    return z.astype(np.float32)
 
 
 def rows(repeats: int) -> list[Row]:

@@ -172,7 +172,7 @@ def _orthogonal(d: int) -> Tensor:
     while len(matrix) < d:
         top = torch.cat([matrix, matrix], dim=1)
         matrix = torch.cat([top, torch.cat([matrix, -matrix], dim=1)])
-    return matrix / d**0.5
+    return cast(Tensor, matrix / d**0.5)
 
 
 def code_scores(seed: int = 0) -> Iterator[Made]:
