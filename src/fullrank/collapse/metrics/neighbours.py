@@ -15,6 +15,7 @@ from torch import Tensor
 from fullrank.collapse.metrics._definition import metric
 from fullrank.collapse.moments import finite_rows
 from fullrank.collapse.nearest_rows import nearest_rows
+from fullrank.collapse.sampling import row_hash
 from fullrank.errors import UsageError
 
 _AT_ONCE = 20  # neighbours that are found when fewer are asked for: the next measure wants them
@@ -74,8 +75,9 @@ class Neighbourhood:
 
     @cached_property
     def rows(self) -> Tensor:
-        """The different ones, as `distinct_rows` has them, whose errors it raises."""
-        return distinct_rows(self._z)
+        """The different ones, sorted by `distinct_rows` where any repeat; its errors are raised."""
+        rows = finite_rows(self._z) + 0.0
+        return rows if len(row_hash(rows).unique()) == len(rows) else distinct_rows(rows)
 
     @property
     def n(self) -> int:

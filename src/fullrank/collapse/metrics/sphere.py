@@ -186,12 +186,13 @@ def coherence(z: Tensor) -> float | None:
         return None
     # Scaled first: squares of very small or large rows would leave the range of floats.
     rows = rows / rows.abs().max()
-    gram = rows.T @ rows
-    spectrum = torch.linalg.eigvalsh(gram)
-    if len(rows) >= len(spectrum) and spectrum[0] > _WELL_POSED * spectrum[-1]:  # a third of the time
-        factor = torch.linalg.cholesky(gram)
-        basis = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        return float(basis.square().sum(0).max()) * len(rows) / len(spectrum)
+    if len(rows) >= rows.shape[1]:
+        gram = rows.T @ rows
+        spectrum = torch.linalg.eigvalsh(gram)
+        if spectrum[0] > _WELL_POSED * spectrum[-1]:  # then a third of the time is enough
+            factor = torch.linalg.cholesky(gram)
+            basis = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+            return float(basis.square().sum(0).max()) * len(rows) / len(spectrum)
     basis, triangle = torch.linalg.qr(rows)
     sigma = torch.linalg.svdvals(triangle)  # those of the rows
     kept = sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps
