@@ -162,7 +162,10 @@ PICKLED = pickle.dumps({"a": 1})
         (("rows.npy", "--metrics", "lvel"), "unknown metric 'lvel'; did you mean 'level'?"),
         (("rows.npy", "--thresholds", "odd.yaml"), "did you mean 'jump_width'?"),
         (("rows.npy", "--threshold.jump-widt", "1"), "did you mean --threshold.jump-width?"),
-        (("rows.npy", "--threshold.decay", "-1"), "the threshold decay must be a number of at least 0"),
+        (
+            ("rows.npy", "--threshold.decay", "-1"),
+            "the threshold decay must be a finite number of at least 0",
+        ),
         (("rows.npy", "--data", "shapes"), "--data is for encoders"),
         (("rows.npy", "--taps", "layer1"), "--taps is for encoders"),
         (("rows.npy", "--layers", "some"), "--layers takes all"),

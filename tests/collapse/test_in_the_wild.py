@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from fullrank.collapse import Panel, Verdict, judge
+from fullrank.collapse.sampling import Copies, row_hash
 from fullrank.collapse.statistics import EmbeddingStatistics
+from fullrank.errors import UsageError
 
 Rows = torch.Tensor
 
@@ -180,3 +182,86 @@ def test_chunks_change_nothing(chunk: int) -> None:
     assert found[0].moments.count == found[1].moments.count
     torch.testing.assert_close(found[0].moments.covariance, found[1].moments.covariance)
     assert torch.equal(found[0].sample.places, found[1].sample.places)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int8, torch.int64, torch.uint8])
+@pytest.mark.parametrize(("low", "high", "width"), [(0, 2, 64), (-5, 5, 16), (0, 200, 8)])
+def test_rows_of_few_numbers_are_told_apart(dtype: torch.dtype, low: int, high: int, width: int) -> None:
+    numbers = torch.randint(low, high, (3000, width), generator=torch.Generator().manual_seed(0))
+    rows = numbers.to(dtype)
+    copies = Copies()
+    copies.add(row_hash(rows))
+    assert copies.distinct == len(torch.unique(rows, dim=0))
+
+
+def test_signs_that_flip_in_pairs_are_no_copies() -> None:
+    rows = randn(600, 8).double()
+    copies = Copies()
+    copies.add(row_hash(torch.cat([rows, -rows])))
+    assert copies.distinct == 1200
+
+
+def test_a_buffer_that_is_written_over_does_not_change_what_was_seen() -> None:
+    rows, buffer = randn(200, 16), torch.empty(50, 16)
+    seen = EmbeddingStatistics(16)
+    for part in rows.split(50):
+        seen.update(buffer.copy_(part))
+    seen.finish()
+    assert judge(Panel.from_statistics("z", seen)).kind == "healthy"
+    torch.testing.assert_close(seen.moments.mean, rows.double().mean(0))
+
+
+@pytest.mark.parametrize("order", ["whole", "shuffled", "last", "first"])
+@pytest.mark.parametrize("chunk", [100, 1000, 20_000])
+def test_a_second_cloud_is_no_outlier_in_any_order_and_chunks(order: str, chunk: int) -> None:
+    rows = torch.cat([randn(8000, 16), randn(2000, 16, seed=1) + 200])
+    if order in ("shuffled", "whole"):
+        rows = rows[torch.randperm(10_000, generator=torch.Generator().manual_seed(2))]
+    if order == "first":
+        rows = rows.flip(0)
+    seen = EmbeddingStatistics(16)
+    for part in rows.split(chunk):
+        seen.update(part)
+    seen.finish()
+    assert (seen.facts.outliers, seen.moments.count) == (0, 10_000)
+
+
+def test_the_commonest_of_very_many_rows_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullrank.collapse.sampling._KEPT", 1024)
+    for seed in range(6):
+        rows = randn(20_000, 4, seed=seed)
+        rows[:16_000] = rows[0]
+        copies = Copies()
+        for part in rows.split(3000):
+            copies.add(row_hash(part))
+        assert copies.most == 16_000
+        assert copies.distinct == pytest.approx(4001, rel=0.15)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e300])
+def test_numbers_whose_squares_are_none_are_refused_in_a_line(scale: float) -> None:
+    with pytest.raises(UsageError, match="scale them to about 1"):
+        verdict_of(scale * randn(600, 8).double())
+
+
+def test_finished_statistics_take_no_more_rows_and_empty_ones_say_so() -> None:
+    seen = EmbeddingStatistics(4)
+    seen.update(torch.empty(0, 4))
+    with pytest.raises(UsageError, match="no embedding rows"):
+        seen.finish()
+    full = EmbeddingStatistics(4)
+    full.update(randn(40, 4))
+    full.finish()
+    with pytest.raises(UsageError, match="finished"):
+        full.update(randn(4, 4))
+
+
+def test_a_panel_of_a_later_version_is_read() -> None:
+    seen = EmbeddingStatistics(4)
+    seen.update(randn(40, 4))
+    seen.finish()
+    saved = Panel.from_statistics("z", seen).as_dict()
+    saved["facts"]["of_tomorrow"] = 1
+    assert judge(Panel.from_dict(saved)).kind == "healthy"
+    saved["measures"].pop("level")
+    assert judge(Panel.from_dict(saved)).kind == "healthy"

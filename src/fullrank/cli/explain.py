@@ -69,5 +69,10 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not (key and equals and value):
             raise UsageError(f"--options takes KEY=VALUE, as num_prototypes=4096, not {word!r}")
-        options[key.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            options[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"--options {word} has no value that YAML reads: a number, true, a word"
+            ) from error
     return options

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -107,6 +108,12 @@ class RowFacts:
             int(sided.sum()),
             _few_values(sample[:, live]),
         )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RowFacts:
+        """Facts from JSON; what a later version knows besides is passed over."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
     @property
     def copied_share(self) -> float:

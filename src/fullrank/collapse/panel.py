@@ -181,7 +181,7 @@ class Panel:
             name: Measure(name, m["value"], m["null"], m["n"], data["d"])
             for name, m in data["measures"].items()
         }
-        facts = RowFacts(**data["facts"]) if "facts" in data else None
+        facts = RowFacts.from_dict(data["facts"]) if "facts" in data else None
         found = data.get("jump"), data.get("most_clusters", 0), data.get("narrowest")
         return cls(data["tap"], data["n"], data["d"], measures, {}, facts, *found)
 

@@ -145,12 +145,15 @@ def row_hash(z: Tensor) -> Tensor:
     keys = []
     for part in torch.split(z, max(1, _HASHED // max(z.shape[1], 1))):
         bits = (part.to(wide) + 0.0).view(integers).long()  # + 0.0 makes -0.0 and 0.0 one
+        bits = bits ^ _shifted(bits, 32)  # the lower half is all zeros for numbers of few digits
         keys.append((bits * columns).sum(1))
     return _scramble(torch.cat(keys)) if keys else torch.empty(0, dtype=torch.int64)
 
 
 class Copies:
     """Counts of equal rows, exact up to four million different ones, by their hashes.
+
+    Of more, those of the smallest hashes are kept, and the commonest ones.
 
     Attributes:
         rows: rows seen.
@@ -179,7 +182,8 @@ class Copies:
     def distinct(self) -> int:
         """Different rows; estimated from the smallest hashes where there are more than are kept."""
         self._merge()
-        return min(round(len(self._keys) / self._share), self.rows)
+        kept = int((self._keys < self._cut).sum()) if self._share < 1.0 else len(self._keys)
+        return min(round(kept / self._share), self.rows)
 
     @property
     def most(self) -> int:
@@ -215,14 +219,21 @@ class Copies:
         """Keep the smaller half of all hashes, and of that the half, while there are too many."""
         while True:
             if self._share < 1.0:
-                kept = self._keys < _SIGN + int(self._share * 2.0**64)
+                often = int(self._counts.topk(min(_COMMONEST, len(self._counts))).values[-1])
+                kept = (self._keys < self._cut) | ((self._counts >= often) & (self._counts > 1))
                 self._keys, self._counts = self._keys[kept], self._counts[kept]
-            if len(self._keys) <= _KEPT:
+            if int((self._keys < self._cut).sum()) <= _KEPT:
                 return
             self._share /= 2
 
+    @property
+    def _cut(self) -> int:
+        """Hashes below it are kept."""
+        return min(_SIGN + int(self._share * 2.0**64), -_SIGN - 1)
+
 
 _KEPT = 1 << 22  # hashes of rows: 64 MB with their counts
+_COMMONEST = 1024  # rows that are kept for their number
 _HASHED = 1 << 20  # numbers at a time
 _SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
 

@@ -16,15 +16,20 @@ from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.metrics.clusters import project
 from fullrank.collapse.moments import Moments, all_finite, check_rows, in_group
 from fullrank.collapse.sampling import Copies, Reservoir, row_hash
+from fullrank.errors import UsageError
 
 CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
 SETTLED = 256  # rows from which a middle and a typical distance are taken
+ASIDE = 4096  # rows that may wait aside however few were seen
+SMALLEST, LARGEST = 1e-130, 1e130  # of float64 rows, whose squares neither vanish nor overflow
 FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
 MOST_OUTLIERS = 0.05  # of all rows; more are a part of the cloud
 
 
 class EmbeddingStatistics:
     """Streaming statistics of rows [n, d].
+
+    Outliers are sought among the rows of each process.
 
     Args:
         dim: d, the width of a row.
@@ -64,6 +69,8 @@ class EmbeddingStatistics:
         self._aside: list[Tensor] = []
         self._aside_places: list[Tensor] = []
         self._taken = 0
+        self._typical = 0, 0.0  # rows that the median distance is of, and that
+        self._returned = False  # whether rows far away were so many that they were taken in
         self._lowest = torch.full((dim,), torch.inf)
         self._highest = torch.full((dim,), -torch.inf)
         self._finished = False
@@ -78,15 +85,22 @@ class EmbeddingStatistics:
         """Add rows [n, d].
 
         Raises:
-            UsageError: wrong shape or width, or rows that are not finite (then nothing was taken in).
+            UsageError: wrong shape or width, rows that are not finite or beyond 1e130 (then nothing was taken
+                in), or statistics that are finished.
         """
         check_rows(z, self.dim)
+        if self._finished:
+            raise UsageError("these statistics are finished: more rows need new ones")
+        if not len(z):
+            return
         z = z.detach()
+        _check_size(z)
         if not all_finite(z):
             self.moments.update(z)  # says which
         self.copies.add(row_hash(z))
-        self._waiting.append(z)
-        if self._middle is not None or sum(map(len, self._waiting)) >= SETTLED:
+        settled = self._middle is not None or sum(map(len, self._waiting)) + len(z) >= SETTLED
+        self._waiting.append(z if settled else z.clone())  # what waits must not change with a buffer
+        if settled:
             self._take()
 
     def finish(self) -> None:
@@ -117,16 +131,17 @@ class EmbeddingStatistics:
             self._middle = z[:: max(len(z) // 1024, 1)][:1024].double().median(dim=0).values
         distance = self._distance(z)
         self._distances.append(distance)
-        near = distance <= self._limit()
         places = torch.arange(self._taken, self._taken + len(z))
         self._taken += len(z)
+        near = distance <= self._limit()
         if not bool(near.all()):
             self._aside.append(z[~near].cpu())
             self._aside_places.append(places[~near])
             z, places = z[near], places[near]
         self._add(z, places)
-        if sum(map(len, self._aside)) > max(MOST_OUTLIERS * self.count, SETTLED):
+        if sum(map(len, self._aside)) > max(MOST_OUTLIERS * self.count, ASIDE):
             self._return_near()
+            self._returned = True
 
     def _add(self, z: Tensor, places: Tensor) -> None:
         if not len(z):
@@ -144,14 +159,18 @@ class EmbeddingStatistics:
         if not self._aside:
             return
         z, places = torch.cat(self._aside), torch.cat(self._aside_places)
-        near = self._distance(z) <= self._limit()
-        if int((~near).sum()) > MOST_OUTLIERS * self.count:
+        near = self._distance(z) <= self._limit(exact=True)
+        if self._returned or int((~near).sum()) > MOST_OUTLIERS * self.count:
             near[:] = True
         self._aside, self._aside_places = ([], []) if bool(near.all()) else ([z[~near]], [places[~near]])
         self._add(z[near].to(self.moments.total.device), places[near])
 
-    def _limit(self) -> float:
-        return FAR * float(torch.cat(self._distances).median())
+    def _limit(self, exact: bool = False) -> float:
+        """Distance from which a row is far, renewed whenever a twentieth more rows were seen."""
+        if exact or self._taken > 1.05 * self._typical[0]:
+            self._distances = [torch.cat(self._distances)]
+            self._typical = self._taken, float(self._distances[0].median())
+        return FAR * self._typical[1]
 
     def _distance(self, z: Tensor) -> Tensor:
         assert self._middle is not None
@@ -174,3 +193,12 @@ class EmbeddingStatistics:
         self._highest = torch.stack([part[2] for part in parts]).amax(0)
         self.copies = Copies.union([part[3] for part in parts])
         return sum(part[4] for part in parts), max(part[5] for part in parts)
+
+
+def _check_size(z: Tensor) -> None:
+    """Raise UsageError for numbers whose squares float64 does not hold."""
+    if z.dtype != torch.float64:
+        return
+    largest = float(z.abs().max())
+    if 0 < largest < SMALLEST or LARGEST < largest < float("inf"):
+        raise UsageError(f"the largest number of these rows is {largest:.3g}: scale them to about 1")

@@ -73,8 +73,8 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not value >= 0:
-                raise UsageError(f"the threshold {name} must be a number of at least 0, not {value}")
+            if not 0 <= value < math.inf:
+                raise UsageError(f"the threshold {name} must be a finite number of at least 0, not {value}")
 
     def levels(self) -> dict[str, float]:
         """The level checks, each with the least value that passes."""

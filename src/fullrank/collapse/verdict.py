@@ -317,7 +317,7 @@ _RULES: tuple[Callable[[_Case], Sequence[_Finding]], ...] = (_complete, _cluster
 def _why_healthy(case: _Case) -> str:
     panel, thresholds = case.panel, case.thresholds
     level, rank = panel.value("level"), panel.value("erank_centred")
-    why = f"level is {level:.2f} (at least {thresholds.level:g})"
+    why = "nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"
     if rank is not None and case.decay is not None:
         why += f" and {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
         why += f" (at least {_border(case, 'erank_centred'):.1f})"

@@ -82,7 +82,7 @@ def explained(
     """
     if not math.isfinite(value):
         raise UsageError(f"a loss of {value} says that training has diverged: lower the learning rate")
-    if tolerance <= 0 or situation.n < 1 or situation.views < 1:
+    if not 0 < tolerance < math.inf or situation.n < 1 or situation.views < 1:
         raise UsageError("the tolerance must be above 0, and a batch has 1 image or more, in 1 view or more")
     found = [(point, point.value(situation)) for point in declared]
     points = sorted(
@@ -124,6 +124,8 @@ def explain_loss(
         'ln K'
     """
     cls = METHODS[method]
+    if views < cls.views_needed:
+        raise UsageError(f"{method} compares {cls.views_needed} views of an image or more, not {views}")
     config = make_config(cls, options or {})
     fitted = config.fit(feature_dim) if isinstance(config, MethodConfig) else config
     return explained(method, cls.fixed_points, value, Situation(fitted, batch_size, views), tolerance)

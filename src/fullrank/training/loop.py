@@ -266,7 +266,8 @@ class Loop:
     def _collapsed(self) -> bool:
         """Whether the run has been collapsed for as long as `on_collapse` waits."""
         state, config = self.state, self.config
-        waited = state.step - state.collapsed_since >= config.patience_steps
+        last = state.last.step if state.last else 0
+        waited = last - state.collapsed_since >= config.patience_steps
         return config.on_collapse != "warn" and state.collapsed_in_a_row >= config.patience and waited
 
     def _rolled_back(self) -> bool:
