@@ -64,16 +64,20 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
     codes = table[table.tap == "codes"].set_index(key)
     other = codes.reindex(rows.index)
     sees = (rows.kind == "healthy") & other.kind.notna() & (other.kind != "healthy")
+    rows["codes_kind"] = other.kind.fillna("healthy")
     rows["kind"] = rows.kind.where(~sees, other.kind)
     rows["probability"] = 1 - (1 - rows.probability.fillna(0)) * (1 - other.probability.fillna(0))
     return rows.reset_index()
 
 
 def right(rows: pd.DataFrame) -> pd.Series:
-    """Whether the verdict names what the encoder is, by kind where that was known beforehand."""
+    """Whether a verdict names what the encoder is, by kind where that was known beforehand.
+
+    A run has verdicts on its projector and on its codes; either may name it, as in the failures lab.
+    """
     named = [
-        kind != "healthy" if not kinds or kinds == "healthy" else kind in kinds.split(",")
-        for kind, kinds in zip(rows.kind, rows.kinds, strict=True)
+        kind != "healthy" if not kinds or kinds == "healthy" else bool({kind, codes} & {*kinds.split(",")})
+        for kind, codes, kinds in zip(rows.kind, rows.codes_kind, rows.kinds, strict=True)
     ]
     return pd.Series(np.where(rows.truth == "healthy", rows.kind == "healthy", named), rows.index)
 
