@@ -365,11 +365,7 @@ def create_method(
 def explain_loss(
     value: float, method: str, options: Mapping[str, Any] | None = None, **situation: Any
 ) -> LossExplanation:
-    """Say at which fixed point of a method's loss a value sits, and what it means.
-
-    Args:
-        value, method, options: of the loss, its name, and its own options; the rest keeps its defaults.
-        situation: `batch_size` (256), `views` (2), `feature_dim` of the backbone (512), `tolerance` (0.01).
+    """Say at which fixed point of a method's loss a value sits.
 
     Example:
         >>> explain_loss(0.0, "simsiam").at[0]["state"]

@@ -16,7 +16,7 @@ from fullrank.errors import UnknownNameError, UsageError
 
 @dataclass(frozen=True)
 class Explain:
-    """Say at which fixed point of a method's loss a value sits, and which collapse ends there, if any.
+    """Say at which fixed point of a method's loss a value sits, and what ends there.
 
     Example: fullrank explain loss 8.317 --method dino --options num_prototypes=4096
 

@@ -14,7 +14,7 @@ from fullrank.collapse.sampling import Copies
 
 TWINS = 0.9999  # correlation from which two dimensions are one
 FEW_VALUES = 256  # values that a coordinate takes: one byte
-TOLD = 0.01  # share of rows or dimensions from which a blemish is told
+SHOWN = 0.01  # share of rows or dimensions from which a blemish is told
 FEW_ROWS = 2.0  # rows a direction
 
 ADVICE = {
@@ -129,7 +129,7 @@ def _twins(moments: Moments, live: Tensor) -> int:
 
 
 def _few_values(sample: Tensor) -> int:
-    """Different values of a coordinate, where there are at most `FEW_VALUES` and far fewer than rows."""
+    """Different values of a coordinate, where these are few; else 0."""
     if len(sample) < 2 * FEW_VALUES or not sample.shape[1]:
         return 0
     step = max(sample.shape[1] // 32, 1)
@@ -160,7 +160,7 @@ def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> 
         found.append(Blemish(name, value, of, says, ADVICE[name]))
 
     n, copied = facts.n, facts.n - facts.distinct
-    if copied >= TOLD * n:
+    if copied >= SHOWN * n:
         often = f"; the commonest occurs {facts.most_copies:,} times" if facts.most_copies > 2 else ""
         add("copies", copied, n, f"{copied:,} of {n:,} rows are copies of others{often}")
     if facts.outliers:
@@ -170,7 +170,7 @@ def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> 
         add("outliers", facts.outliers, n, f"{rows} {far}; left out here")
     if facts.dead:
         add("dead dimensions", facts.dead, d, f"{facts.dead:,} of {d:,} dimensions are constant")
-    if facts.twins >= TOLD * d:
+    if facts.twins >= SHOWN * d:
         add("twin dimensions", facts.twins, d, f"{facts.twins:,} of {d:,} dimensions repeat another one")
     live = d - facts.dead
     if live > 1 and facts.one_sided >= 0.5 * live:

@@ -1,4 +1,4 @@
-"""Decay of a spectrum as one number: the exponent of the power law that reads the same.
+"""Decay of a spectrum: the exponent of the power law that reads the same.
 
 Several measures see different ends of a spectrum: the participation ratio its head, effective ranks its body,
 the share of directions above noise its tail. Each is turned into the exponent a of the covariance eigenvalues
@@ -83,7 +83,7 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
 
 
 def corrected(participation: float, n: int) -> float:
-    """Participation ratio of the covariance that n Gaussian rows of a measured one come from.
+    """Participation ratio of the covariance behind n Gaussian rows' own.
 
     Formula: `E tr S^2 = ((m + 1) tr C^2 + tr(C)^2) / m` for m = n - 1 degrees of freedom, solved for C.
     """
@@ -95,7 +95,7 @@ def corrected(participation: float, n: int) -> float:
 
 
 def exponent(measure: str, value: float, n: int, possible: int) -> float:
-    """The exponent of the power law over `possible` directions of which n rows read `value`; 0 to 8."""
+    """Exponent, 0 to 8, of the power law of which n rows read `value`."""
     curve = readings(measure, n if n < ENOUGH * possible else 0, possible)
     return float(np.interp(-math.log(max(value, 1.0)), -np.log(curve), EXPONENTS))
 

@@ -74,7 +74,7 @@ class Moments(RowSums):
         self.unit.merge(other.unit)
 
     def all_reduce(self) -> None:
-        """Add up the sums of all processes: their means first, then the scatters around the mean of all."""
+        """Add up the sums of all processes: means first, then scatters around theirs."""
         if not in_group():
             return
         distributed = torch.distributed
@@ -89,12 +89,12 @@ class Moments(RowSums):
             sums.replace(sums.count, sums.shift, sums.offset, scatter.clone())
 
     def means(self) -> Tensor:
-        """[1 + 4 d], the count (exact up to 2^53), and shift and offset of raw and of unit rows."""
+        """[1 + 4 d], the count, and shift and offset of raw and of unit rows."""
         parts = (self.shift, self.offset, self.unit.shift, self.unit.offset)
         return torch.cat([self.shift.new_tensor([self.count]), *parts])
 
     def take_means(self, parts: Tensor) -> None:
-        """Take the means of all parts [p, 1 + 4 d]; scatters then wait to be added up (`merge_means`)."""
+        """Take the means of all parts [p, 1 + 4 d]; scatters wait to be added up."""
         d = self.dim
         counts, shift, offset, unit_shift, unit_offset = torch.split(parts, [1, d, d, d, d], dim=1)
         self.merge_means(counts[:, 0], shift, offset)
@@ -109,7 +109,7 @@ class Moments(RowSums):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the sums by those of a `state_dict`, also of one that was summed around zero.
+        """Replace the sums by those of a `state_dict`, also of one around zero.
 
         Raises:
             UsageError: it is of another width, or holds something else.
@@ -161,7 +161,7 @@ class Moments(RowSums):
 
 
 def around_a_shift(count: Tensor, total: Tensor, outer: Tensor) -> tuple[int, Tensor, Tensor, Tensor]:
-    """Parts of `RowSums` from sums around zero: the count, a shift of 0, the total and the scatter."""
+    """Parts of `RowSums` from sums around zero: count, shift 0, total and scatter."""
     n = int(count)
     scatter = outer.addr(total, total, alpha=-1 / n) if n else outer.clone()
     return n, torch.zeros_like(total), total.clone(), scatter

@@ -1,4 +1,4 @@
-"""Exact nearest rows by Euclidean distance: products find candidates, subtraction measures them.
+"""Exact nearest rows: products find candidates, subtraction measures them.
 
 `|q - b|^2 = |q|^2 - 2 (q.b - |b|^2 / 2)` costs one matrix product, but its rounding is that of |q|^2 and
 |b|^2: beside a common offset, or rows a million times larger, it names the wrong neighbours. So some more
@@ -23,7 +23,7 @@ _BANK, _QUERIES = 16384, 1024  # rows at a time
 
 
 def nearest_rows(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest bank rows of every query by products and subtraction in double precision.
+    """The k nearest bank rows of every query, by products and subtraction.
 
     Args:
         queries: [m, d], finite.
@@ -97,7 +97,7 @@ class Search:
         otherwise: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
         slack: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """Distances and rows [m, k]: of candidates where that is proven, `otherwise` where not.
+        """Distances and rows [m, k]: of candidates where proven, else `otherwise`.
 
         The k best candidates are measured in the precision of the products; where the next ones may be
         nearer, all of them in double precision.
@@ -129,7 +129,7 @@ class Search:
         return distance, found
 
     def _measured(self, rows: Tensor, which: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Distances [., c] of some queries from their candidates, by subtraction, and these in order."""
+        """Distances [., c] of some queries from their candidates, by subtraction."""
         queries = self._queries[which]
         step = max(1, AT_ONCE // (rows.shape[1] * self._bank.shape[1]))
         found = []
@@ -216,7 +216,7 @@ def highest_scores(
 
 
 def by_subtraction(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest bank rows by subtraction alone; a row that is repeated is measured once."""
+    """The k nearest bank rows by subtraction; a repeated row is measured once."""
     distinct, place, counts = torch.unique(bank, dim=0, return_inverse=True, return_counts=True)
     grouped, ends = place.argsort(stable=True), counts.cumsum(0)
     step = max(1, AT_ONCE // len(distinct))

@@ -83,7 +83,7 @@ class Panel:
         narrowest: int | None = None,
         spectra: Spectra | None = None,
     ) -> Panel:
-        """Compute a panel from statistics that are finished; see `from_moments` for the rest."""
+        """Compute a panel from finished statistics; see `from_moments` for the rest."""
         return cls.from_moments(
             tap, spectra or seen.moments, seen.sample.rows, pairs, seen.sketch.rows, seen.facts, narrowest
         )
@@ -145,7 +145,7 @@ class Panel:
 
     @property
     def possible(self) -> int:
-        """Directions that the rows could span: d, one less than the rows, or the narrowest layer's width."""
+        """Directions that rows could span: the least of d, n - 1 and the narrowest layer."""
         return max(min(self.d, self.n - 1, self.narrowest or self.d), 0)
 
     def value(self, name: str) -> float | None:
@@ -189,7 +189,7 @@ class Panel:
 def _read_off(
     singular_values: np.ndarray, n: int, facts: RowFacts | None, clusters: TightClusters | None
 ) -> int | None:
-    """`abrupt_end`, where neither clusters nor dead or repeated dimensions account for it."""
+    """`abrupt_end`, unless clusters or idle dimensions account for it."""
     if clusters is not None and clusters.found:
         return None
     end = abrupt_end(singular_values, n)
@@ -198,7 +198,7 @@ def _read_off(
 
 
 def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
-    """Number of directions before a spectrum ends abruptly, as behind a narrow layer; None where it does not.
+    """Number of directions before a spectrum ends abruptly; None where it does not.
 
     Args:
         singular_values: [k], largest first.

@@ -25,7 +25,7 @@ def with_phase(
     best_accuracy: float | None = None,
     before: float | None = None,
 ) -> Verdict:
-    """The verdict with its phase: `transient` where there is a reason to wait, else `lasting`.
+    """The verdict with its phase: `transient` where waiting is right, else `lasting`.
 
     Args:
         verdict: of the latest panel; one that names no collapse has no phase.

@@ -101,7 +101,7 @@ class RowSums:
             self.add_shifted(rows - self.shift)
 
     def move_shift(self, sample: Tensor) -> None:
-        """Choose the row of a sample that lies in its middle as the shift, if the present one is far off."""
+        """Choose a row in the middle of a sample as the shift, if the present one is off."""
         if not len(sample):
             return
         spread = (sample - sample.mean(0)).square().sum(1)
@@ -138,7 +138,7 @@ class RowSums:
         self._join(other.count, offset + other.count * (shift - self.shift), other.scatter.to(device).clone())
 
     def merge_means(self, counts: Tensor, shifts: Tensor, offsets: Tensor) -> None:
-        """Take the count and the mean of all parts, of which these sums are one; add up scatters after it.
+        """Take count and mean of all parts, of these sums too; add up scatters after it.
 
         Each part's scatter is taken around the mean of all, so their plain sum is the scatter of all.
 
@@ -209,7 +209,7 @@ class RowSums:
 
     @property
     def covariance(self) -> Tensor:
-        """[d, d], centred, with n - 1 in the denominator; zeros for a single row and for a constant."""
+        """[d, d], centred, over n - 1; zeros for a single row and for a constant."""
         n = self._seen()
         return torch.zeros_like(self.scatter) if self.constant else self.scatter / max(n - 1, 1)
 
@@ -290,14 +290,14 @@ class RowSums:
         return torch.cat([first[None], self._above_noise(rest)[:-1]])
 
     def _above_noise(self, matrix: Tensor) -> Tensor:
-        """Eigenvalues of a sum of outer products, largest first, those of rounding noise 0."""
+        """Eigenvalues of a sum of outer products, largest first, those of noise 0."""
         eigenvalues = torch.linalg.eigvalsh(matrix).flip(0)
         # The Frobenius norm bounds the largest eigenvalue cheaply, and tightly where one direction rules.
         return torch.where(eigenvalues > self._noise * torch.linalg.matrix_norm(matrix), eigenvalues, 0.0)
 
     @property
     def _noise(self) -> float:
-        """Relative rounding error of the eigenvalues of a sum of outer products, six times over.
+        """Relative rounding error of eigenvalues of a sum of outer products, times six.
 
         Measured: at most 1.5 eps for chunks, whatever n and d up to 1024, and 0.05 sqrt(n) eps row by row.
         """

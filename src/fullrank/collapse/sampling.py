@@ -131,7 +131,7 @@ def row_keys(inputs: Sequence[Tensor]) -> Tensor:
 
 
 def row_hash(z: Tensor) -> Tensor:
-    """A hash [n] of rows [n, d] as they are stored, in one pass; equal rows have equal ones.
+    """Hashes [n] of rows [n, d], in one pass; equal rows have equal ones.
 
     Example:
         >>> z = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [-0.0, 0.0], [0.0, 0.0]])
@@ -180,7 +180,7 @@ class Copies:
 
     @property
     def distinct(self) -> int:
-        """Different rows; estimated from the smallest hashes where there are more than are kept."""
+        """Different rows; an estimate where there are more than are kept."""
         self._merge()
         kept = int((self._keys < self._cut).sum()) if self._share < 1.0 else len(self._keys)
         return min(round(kept / self._share), self.rows)
@@ -216,7 +216,7 @@ class Copies:
         self._counts = torch.zeros_like(self._keys).index_add_(0, place, torch.cat([self._counts, counts]))
 
     def _thin(self) -> None:
-        """Keep the smaller half of all hashes, and of that the half, while there are too many."""
+        """Keep the smaller half of all hashes, while there are too many."""
         while True:
             if self._share < 1.0:
                 often = int(self._counts.topk(min(_COMMONEST, len(self._counts))).values[-1])

@@ -104,7 +104,7 @@ class EmbeddingStatistics:
             self._take()
 
     def finish(self) -> None:
-        """Settle which rows are outliers, and add up all processes; then read the attributes."""
+        """Say which rows are outliers, and add up all processes."""
         if self._finished:
             return
         self._finished = True
@@ -155,7 +155,7 @@ class EmbeddingStatistics:
         self._highest = torch.maximum(self._highest, z.amax(0).float().cpu())
 
     def _return_near(self) -> None:
-        """Take in what waits aside and is not far after all, or all of it where it is too much."""
+        """Take in what is not far after all, or all that waits where it is too much."""
         if not self._aside:
             return
         z, places = torch.cat(self._aside), torch.cat(self._aside_places)
@@ -166,7 +166,7 @@ class EmbeddingStatistics:
         self._add(z[near].to(self.moments.total.device), places[near])
 
     def _limit(self, exact: bool = False) -> float:
-        """Distance from which a row is far, renewed whenever a twentieth more rows were seen."""
+        """Distance from which a row is far, renewed with every twentieth of the rows."""
         if exact or self._taken > 1.05 * self._typical[0]:
             self._distances = [torch.cat(self._distances)]
             self._typical = self._taken, float(self._distances[0].median())

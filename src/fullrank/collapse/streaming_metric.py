@@ -1,4 +1,4 @@
-"""What all streaming metrics share: options, states in double precision, and a value."""
+"""Base of all streaming metrics: options, states in double precision, a value."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fullrank.collapse.streaming_metric import CollapseMetric
 
 
 class _OfRowSums(CollapseMetric):
-    """State that holds `RowSums`: a count, and a shift, an offset and a scatter of each.
+    """State that holds `RowSums`: a count, and shift, offset and scatter of each.
 
     Args:
         dim: d, the width of a row.

@@ -83,7 +83,9 @@ class Thresholds:
 
 
 def beyond(value: float, border: float, width: float) -> float:
-    """Probability that a value is on the far side of a border: `1 / (1 + 3^-((value - border) / width))`.
+    """Probability that a value is beyond a border.
+
+    Formula: `1 / (1 + 3^((border - value) / width))`.
 
     Example:
         >>> beyond(2.0, 2.0, 0.5), beyond(2.5, 2.0, 0.5), beyond(1.0, 2.0, 0.0)

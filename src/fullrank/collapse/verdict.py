@@ -1,4 +1,4 @@
-"""Verdict: which collapse a panel shows, if any, how probable it is, and by which evidence.
+"""Verdict: which collapse a panel shows, how probable, and by which evidence.
 
 The order matters. A centred spectrum has no scale, so around a constant it shows the rank of the noise, often
 a full one: the level is asked first. A handful of points has a low rank, too, so clusters are asked before

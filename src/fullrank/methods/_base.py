@@ -243,7 +243,7 @@ class Method(nn.Module, ABC):
         return step
 
     def prototype_rows(self) -> Tensor | None:
-        """Trained prototypes [K, d] that the tap `codes` scores against; None where there are none."""
+        """Trained prototypes [K, d] behind the tap `codes`; None without any."""
         prototypes = getattr(self, "prototypes", None)
         return prototypes.directions.detach() if isinstance(prototypes, Prototypes) else None
 

@@ -53,7 +53,7 @@ class RankBounds(TorchDispatchMode):
         self._set(x, Bound(x.shape[_axis(x)], _axis(x)))
 
     def of(self, x: Tensor) -> int:
-        """Most directions that a tensor's rows span; its width where it does not depend on the input."""
+        """Most directions that a tensor's rows span; its width where no input matters."""
         bound = self._get(x)
         return bound.rank if bound else int(x.shape[_axis(x)])
 
@@ -90,7 +90,7 @@ def _same(args: Any, out: Tensor, bounds: Bounds) -> Bound | None:
 
 
 def _view(args: Any, out: Tensor, bounds: Bounds) -> Bound | None:
-    """Keep the bound where the view keeps the channels: last, or first before positions."""
+    """Keep the bound where the view keeps the channels, last or first."""
     x, bound = args[0], bounds[0]
     if bound is None:
         return None

@@ -85,7 +85,7 @@ def _highest(
     query_chunk: int,
     bank_chunk: int,
 ) -> tuple[Tensor, Tensor, bool]:
-    """The k largest `q.b + offset` and their rows, [m, k], and whether a shortlist was made first."""
+    """The k largest `q.b + offset`, their rows, and whether a shortlist was made."""
     if backend == "faiss":
         return *_by_faiss(queries, bank, offset, k), False
 

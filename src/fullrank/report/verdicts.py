@@ -1,4 +1,4 @@
-"""Words beside a verdict's kind and reason: its probability, its border, and blemishes of the rows."""
+"""Words beside a verdict: its probability, its border, and blemishes of the rows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def certainty(verdict: Verdict) -> str:
 
 
 def in_short(verdict: Verdict) -> str:
-    """The kind for a cell of a table, with the border and blemishes where there are any.
+    """Kind for a cell of a table, with border and blemishes.
 
     Example:
         >>> in_short(Verdict("healthy", "projector", "", probability=0.4))

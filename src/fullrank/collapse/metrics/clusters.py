@@ -151,7 +151,7 @@ def project(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _largest_jumps(distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithm of the largest jump [a] in sorted distances [a, n - 1], and the rows [a] before it.
+    """Logarithm of the largest jump [a] in sorted distances, and rows [a] before it.
 
     A jump is measured across a window that grows with the number of rows before it, for a broad cluster ends
     gradually; where it lies in that window, the largest step says.

@@ -75,7 +75,7 @@ class Neighbourhood:
 
     @cached_property
     def rows(self) -> Tensor:
-        """The different ones, sorted by `distinct_rows` where any repeat; its errors are raised."""
+        """The different ones; raises the errors of `distinct_rows`."""
         rows = finite_rows(self._z) + 0.0
         return rows if len(row_hash(rows).unique()) == len(rows) else distinct_rows(rows)
 

@@ -1,4 +1,4 @@
-"""The folder that an audit is written to: one a subject, so that none overwrites another's."""
+"""Folder of an audit: one a subject, so that none overwrites another's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DEFAULT = Path("audits")
 
 
 def identity(what: str) -> str:
-    """What tells one subject from another: the whole path of a file or folder, or the name of an encoder."""
+    """Name that tells subjects apart: the whole path of a file, or an encoder's name."""
     path = Path(what).expanduser()
     return str(path.resolve()) if path.exists() else what
 
 
 def audit_folder(what: str, out: str = "") -> Path:
-    """The folder for the audit of a subject; files of an earlier audit of the same one are replaced.
+    """Folder for the audit of a subject; an earlier audit of it is replaced.
 
     Args:
         what: a file, a folder or an encoder.
@@ -50,7 +50,7 @@ def audit_folder(what: str, out: str = "") -> Path:
 
 
 def audited(folder: Path) -> str:
-    """The subject of the audit in a folder; empty without one, and where that does not say."""
+    """Subject of the audit in a folder; empty without one."""
     try:
         return str(json.loads((folder / "audit.json").read_text(encoding="utf-8")).get("subject") or "")
     except (OSError, ValueError, AttributeError):

@@ -85,7 +85,7 @@ def _verdicts(kinds: Callable[[Arm, str], Sequence[str]]) -> Column:
 
 
 def _probability(arm: Arm, tap: str) -> TableCell:
-    """Probability of a collapse, the mean over the subjects, and whether any is near the border."""
+    """Mean probability of a collapse, and whether any subject is near the border."""
     mean = arm.probability(tap).mean
     near = any(summary.verdict.near_border for summary in arm.summaries(tap))
     shown = NONE if mean is None else probable(mean)
