@@ -35,7 +35,7 @@ HEADS = {
 
 def config(**changes: Any) -> TrainConfig:
     values = TINY | {"method": "simsiam"} | changes
-    return TrainConfig(**{"options": HEADS[values["method"]], **values})
+    return TrainConfig(**{"options": HEADS.get(values["method"], {}), **values})
 
 
 def run(out: Path, listeners: Sequence[Listener] = (), **changes: Any) -> Outcome:
