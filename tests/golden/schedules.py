@@ -24,9 +24,16 @@ def rows(case: Case, group: str, *columns: str) -> Iterator[tuple[str, list[floa
         yield name, values
 
 
-def group_rates(epochs: int, base: float) -> list[list[float]]:
+def group_rates(epochs: int, base: float, warmup: float = 0.0, final: float = 0.0) -> list[list[float]]:
     """Rates of a scheduled and a fixed group, epoch by epoch, as training sets them."""
-    config = TrainConfig(epochs=epochs, lr=base, lr_scaling="none", schedule="epoch-cosine")
+    config = TrainConfig(
+        epochs=epochs,
+        lr=base,
+        lr_scaling="none",
+        schedule="epoch-cosine",
+        warmup_epochs=warmup,
+        final_lr=final,
+    )
     groups = [
         {
             "params": [nn.Parameter(torch.zeros(1))],
@@ -78,9 +85,7 @@ def by_epoch(case: Case, name: str, base: float, epochs: int, warmup: float, fin
     pair = group_rates(epochs, base)
     case.check(f"out.simsiam/{name}", pair)
     case.check(f"out.linear_probe/{name}", [lr for lr, _ in pair])
-    warm = [epoch_cosine(e, epochs, base, warmup=warmup, final=final) for e in range(epochs)]
-    fixed = [epoch_cosine(e, epochs, base, warmup=warmup, final=base) for e in range(epochs)]
-    case.check(f"out.noncontrastive/{name}", list(zip(warm, fixed, strict=True)))
+    case.check(f"out.noncontrastive/{name}", group_rates(epochs, base, warmup, final))
     if f"in.fractional_epochs/{name}" not in case.arrays:
         return
     times = case.tensor(f"in.fractional_epochs/{name}").double().tolist()

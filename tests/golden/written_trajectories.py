@@ -117,7 +117,7 @@ def trajectory(
     )
     base, decay = 0.05, 0.003
     common = {"method": name, "lr": base, "lr_scaling": "none", "weight_decay": decay}
-    momenta = {key: value for key, value in optimizer[1].items() if key in ("momentum", "betas")}
+    momenta = {key: value for key, value in optimizer[1].items() if key in ("momentum", "betas", "nesterov")}
     config = TrainConfig.from_dict(common | {"optimizer": optimizer[0].lower()} | momenta)
     heads = [part for part in ("projector", "predictor", "prototypes") if hasattr(method, part)]
     parameters = dict(method.named_parameters())
@@ -216,9 +216,10 @@ def dino(draw: np.random.Generator) -> Recipe:
     return trajectory(
         draw,
         "DINO (whole training loop)",
-        own | {"clip_grad": 0},
+        own | {"clip_grad": 0.1},
         ("dino", own),
         tau=(0.8, 0.9),
+        schedule={"name": "step", "milestones": [1], "gamma": 0.1},
         outputs=temperatures,
     )
 
@@ -253,6 +254,8 @@ def barlow_twins(draw: np.random.Generator) -> Recipe:
         "BarlowTwins (whole training loop)",
         own | {"scale_loss": 0.3},
         ("barlow_twins", own | {"scale": 0.3}),
+        optimizer=("SGD", {"momentum": 0.8, "nesterov": True}),
+        schedule=WARM | {"interval": "epoch", "warmup_steps": 1},
     )
 
 

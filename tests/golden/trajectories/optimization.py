@@ -13,6 +13,9 @@ from golden.settings import Refused, Settings
 
 SCHEDULES = {  # by name and what a step of it is
     ("warmup_cosine", "step"): "cosine",
+    ("warmup_cosine", "epoch"): "epoch-warmup-cosine",
+    ("step", None): "step",
+    ("step", "epoch"): "step",
     ("epoch_cosine", None): "epoch-cosine",
     ("epoch_cosine", "epoch"): "epoch-cosine",
     ("fractional_epoch_warmup_cosine", None): "fractional-cosine",
@@ -27,6 +30,8 @@ SCHEDULE_OPTIONS = {
     "final_lr": "final_lr",
     "epochs": "epochs",
     "base_lr": "lr",
+    "milestones": "milestones",
+    "lr_decay_steps": "milestones",
 }
 GROUP_OPTIONS = {  # the references' names in a parameter group, and those of ours
     "clip_lr": "clip", "clip_lars_lr": "clip", "exclude_bias_n_norm": "exclude_1d",
@@ -35,27 +40,34 @@ GROUP_OPTIONS = {  # the references' names in a parameter group, and those of ou
 }  # fmt: skip
 TRAIN_OPTIONS = {
     "momentum": "momentum", "betas": "betas", "eta": "lars_eta", "clip": "lars_clip",
-    "exclude_1d": "lars_exclude_1d",
+    "exclude_1d": "lars_exclude_1d", "nesterov": "nesterov",
 }  # fmt: skip
 CONSTANT = {"eps": 1e-8}  # of ours, where a group has none
+DECAY = 0.1  # what our step schedule multiplies by
 
 
 def training_config(case: Case, method: str) -> TrainConfig:
     """Ours; a recorded option that ours lacks is refused by its name."""
     options = {"method": method, "lr_scaling": "none", **schedule_options(case), **optimizer_options(case)}
+    if method == "dino" and (largest := case.settings["method_kwargs"].get("clip_grad")):
+        options |= {"clip_grad": largest, "clip_grad_of": "backbone-tensor"}  # solo-learn's leaves the head
     return TrainConfig.from_dict(options)
 
 
 def schedule_options(case: Case) -> dict[str, Any]:
     schedule = case.settings["schedule"]
     per_epoch, key = schedule["steps_per_epoch"], (schedule["name"], schedule.get("interval"))
-    schedule.expect("total_steps", schedule["epochs"] * per_epoch)
+    by_epoch = schedule.get("interval") == "epoch"
+    schedule.expect(
+        "total_steps", schedule["epochs"] * per_epoch, *([schedule["epochs"]] if by_epoch else [])
+    )
+    schedule.expect("gamma", DECAY)
     if key not in SCHEDULES:
         raise Refused(f"settings.schedule is {key[0]} by {key[1]}: none of ours")
     options: dict[str, Any] = {"schedule": SCHEDULES[key], "warmup_lr": 0.0}
     for key in schedule:
         if key == "warmup_steps":
-            options["warmup_epochs"] = schedule[key] / per_epoch
+            options["warmup_epochs"] = schedule[key] / (1 if by_epoch else per_epoch)
         elif key in SCHEDULE_OPTIONS:
             options[SCHEDULE_OPTIONS[key]] = schedule[key]
         elif key in ("formula", "tau_formula"):

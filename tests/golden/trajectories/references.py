@@ -89,8 +89,8 @@ def method_options(case: Case) -> dict[str, Any]:
             options["distance"] = "euclidean" if value else "cosine"
         elif key == "dp_alpha" and name == "directcopy":
             continue  # which it is
-        elif key == "clip_grad" and key not in fields and not value:
-            continue  # off
+        elif key == "clip_grad" and name == "dino":
+            continue  # of training's options here, not of the method's
         else:
             options |= dict.fromkeys(names.get(key, (key,)), value)
     return options | averaging(case, fields)

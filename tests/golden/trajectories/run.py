@@ -17,7 +17,7 @@ from fullrank.methods.dino import DINO
 from fullrank.methods.wmse import WMSE
 from fullrank.networks.momentum import cosine_tau
 from fullrank.training.config import TrainConfig
-from fullrank.training.optim import build_optimizer, set_learning_rates
+from fullrank.training.optim import build_optimizer, clip_each, set_learning_rates
 from golden.case import Case, comparer
 from golden.settings import Refused
 from golden.trajectories.architectures import check_heads, feature_width, listed_backbone
@@ -125,6 +125,9 @@ class Run:
         self.optimizer.zero_grad()
         result.loss.backward()
         self.method.after_backward()
+        if self.config.clip_grad:
+            part = self.method if self.config.clip_grad_of == "tensor" else self.method.backbone
+            clip_each(part.parameters(), self.config.clip_grad)
         self._record("loss", result.loss.item())
         self._record(
             "lr", [self.group_of[id(p)]["lr"] if id(p) in self.group_of else rate for p in self.leads]

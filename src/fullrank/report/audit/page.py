@@ -39,7 +39,7 @@ def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
         >>> import torch, fullrank
         >>> view = fullrank.audit(torch.randn(100, 4), metrics=["level"])
         >>> sorted(as_object({view.tap: view}))[:5]
-        ['advice', 'd', 'evidence', 'metrics', 'n']
+        ['advice', 'blemishes', 'd', 'evidence', 'metrics']
     """
     main = main_tap(views)
     found = views[main].as_dict()
