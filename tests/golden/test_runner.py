@@ -114,7 +114,7 @@ def test_a_surprise_at_any_depth_of_a_trajectory_is_refused_by_name(
         ("groups.0.at_start.eps", 1e-3, "eps"),
         ("groups.1.at_start.nesterov", True, "nesterov"),
         ("groups.1.at_start.weight_decay", 0.5, "weight_decay"),
-        ("schedule.interval", "epoch", "out.lr"),
+        ("schedule.interval", "epoch", "--warmup-epochs 3"),
         ("schedule.interval", "fortnight", "settings.schedule"),
         ("schedule.name", "staircase", "staircase"),
         ("schedule.total_steps", 7, "total_steps"),

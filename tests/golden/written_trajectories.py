@@ -227,7 +227,7 @@ def dino(draw: np.random.Generator) -> Recipe:
 @recipe("13_trajectory__power_of_three_quarters")
 def directpred(draw: np.random.Generator) -> Recipe:
     given = HEADS | {"dp_alpha": 0.75, "dp_normalize": False, "dp_tau": 0.4, "eps_iso": 0.05, "iso": False}
-    ours = HEADS | {"alpha": 0.75, "normalise": False, "correlation_momentum": 0.4, "eps": 0.05}
+    ours = HEADS | {"alpha": 0.75, "normalise": False, "correlation_momentum": 0.4, "eps": 0.0}
     return trajectory(
         draw, "DirectPred (whole training loop)", given | {"use_l2": True, "log_eigvals": True},
         ("directpred", ours | {"distance": "euclidean"}), tau=(0.0, 0.5), outputs={"out.eigenvalues": ()},

@@ -89,6 +89,8 @@ def method_options(case: Case) -> dict[str, Any]:
             options["distance"] = "euclidean" if value else "cosine"
         elif key == "dp_alpha" and name == "directcopy":
             continue  # which it is
+        elif key == "eps_iso" and given.get("dp_normalize") is False:
+            options["eps"] = 0.0  # the reference ignores it there, and ours takes no other
         elif key == "clip_grad" and name == "dino":
             continue  # of training's options here, not of the method's
         else:
