@@ -78,8 +78,25 @@ def test_what_it_prints_and_writes() -> None:
     assert "\x1b" not in called.out
     out = Path("audits/rows")
     assert called.out.endswith(f"page    {out / 'audit.html'}\n")
-    figures = {path.name for path in (out / "figures").iterdir()}
+    assert {path.name for path in out.iterdir()} == {"audit.html", "audit.json"}
+
+
+def test_figures_for_a_paper_are_drawn_where_they_are_asked_for() -> None:
+    words = (saved("rows.npy", rows("healthy")), "--out", "here", *QUICK)
+    assert call("audit", *words, "--figures").code == 0
+    figures = {path.name for path in Path("here/figures").iterdir()}
     assert {f"spectrum.{kind}" for kind in ("svg", "pdf", "png")} <= figures
+    assert call("audit", *words, "--no-page").code == 0
+    assert not list(Path("here/figures").iterdir()), "those of an earlier audit are not of this one"
+
+
+def test_files_of_one_name_do_not_overwrite_each_other() -> None:
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        saved(f"{folder}/rows.npy", rows("healthy"))
+    outs = [answered("audit", f"{folder}/rows.npy", "--no-page", *QUICK)["out"] for folder in "abab"]
+    assert outs[:2] == outs[2:] == ["audits/rows", "audits/b-rows"]
+    assert "holds the audit of" in refused("audit", "b/rows.npy", "--no-page", "--out", "audits/rows", *QUICK)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +140,7 @@ ENCODER = ("timm:resnet10t", "--untrained", "--image-size", "32", "--data", "sha
 
 
 def test_a_profile_over_depth() -> None:
-    found = answered("audit", *ENCODER, "--layers", "all", *QUICK)
+    found = answered("audit", *ENCODER, "--layers", "all", "--figures", *QUICK)
     assert list(found["taps"]) == ["act1", "layer1", "layer2", "layer3", "layer4", "features"]
     assert (found["tap"], found["n"], found["d"]) == ("features", 80, 512)
     assert [tap["d"] for tap in found["taps"].values()] == [64, 64, 128, 256, 512, 512]

@@ -32,11 +32,12 @@ class Audit(AuditOptions):
         what: embeddings or an encoder.
         layers: `all` looks behind every stage or block of an encoder.
         against: embeddings or an encoder to compare with; `untrained`: the same encoder with random weights.
-        out: folder for audit.json, audit.html and figures; empty: audits/NAME, one for each WHAT.
+        out: folder for audit.json and audit.html; empty: audits/NAME, one for each WHAT.
         json: print one object.
         fail_on: kinds of verdict, with commas between, that set exit code 3; `collapsed` is any collapse.
         thresholds: a YAML or JSON file of them; options win.
-        page: write the page and the figures, not audit.json alone.
+        page: write the page, not audit.json alone.
+        figures: also draw the figures for a paper, as SVG, PDF and PNG, into the folder's figures/.
     """
 
     what: What = field(kw_only=True)
@@ -47,6 +48,7 @@ class Audit(AuditOptions):
     fail_on: str = ""
     thresholds: str = ""
     page: bool = True
+    figures: bool = False
 
 
 def run(words: Sequence[str]) -> int:
@@ -85,10 +87,10 @@ def run(words: Sequence[str]) -> int:
             against=against,
             thresholds=args.threshold,
             page=args.page,
-            figures=args.page,
+            figures=args.figures,
         )
     if args.json:
-        written = {"out": str(out), "page": str(page) if args.page else None}
+        written = {"out": str(out), "page": str(page) if args.page else None, "subject": identity(args.what)}
         print(json.dumps(as_object(views, against) | written, allow_nan=False))
     else:
         print_audit(views, main, against, make_console(130))

@@ -84,15 +84,17 @@ def write_audit(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: take another --out")
+    audited_before = (out / "audit.json").is_file()
     found = as_object(views, against) | ({"subject": subject} if subject else {})
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     written = write(out / "audit.json", text)
-    if figures:
-        from fullrank.figures.matplotlib import write_figures
-
+    if figures or audited_before:
         for old in (out / "figures").glob("*.*"):  # of an earlier audit
             if old.suffix in (".svg", ".pdf", ".png"):
                 old.unlink()
+    if figures:
+        from fullrank.figures.matplotlib import write_figures
+
         write_figures(audit_figures.paper_figures(views, against), out / "figures")
     if not page:
         return written
