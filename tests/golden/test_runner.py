@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from golden.case import HERE, golden_files
+from golden.case import HERE, Case, golden_files
 from golden.harness import compare, failure, file_comparers
+from golden.trajectories.references import reference_of
 from golden.written import RECIPES, write
 
 file_comparers()  # which also files the recipes
@@ -166,6 +167,15 @@ def test_a_setting_that_is_changed_changes_the_outcome(
     directory: Path, tmp_path: Path, name: str, place: str, value: Any
 ) -> None:
     assert compare(changed(directory, name, tmp_path, set_at(place, value))).failures
+
+
+def test_alpha_of_one_that_is_not_normalised_clips_as_the_reference(directory: Path) -> None:
+    case = Case.load(directory / "13_trajectory__power_of_three_quarters.npz")
+    given = case.about["settings"]["method_kwargs"]
+    given |= {"dp_alpha": 1.0, "dp_normalize": False}
+    assert reference_of(case)[0] == "directpred"
+    given |= {"dp_normalize": True}
+    assert reference_of(case)[0] == "directcopy"
 
 
 def test_nan_of_ours_fails_where_the_reference_is_finite(directory: Path, tmp_path: Path) -> None:

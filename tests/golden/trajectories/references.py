@@ -45,7 +45,8 @@ def closed_form(given: Settings) -> str:
     """One class of implicit-var-reg's is three methods."""
     if given["iso"]:
         return "isoloss"
-    return "directcopy" if given["dp_alpha"] == 1.0 else "directpred"
+    copied = given["dp_alpha"] == 1.0 and given.get("dp_normalize", True)
+    return "directcopy" if copied else "directpred"  # which clips what is not normalised, as the reference
 
 
 BEFORE = {"target_update": "before-target"}
