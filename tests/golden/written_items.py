@@ -39,7 +39,7 @@ def regressions_in_single(draw: Draw) -> Recipe:
 def directpred(draw: Draw) -> Recipe:
     root = draw.standard_normal((6, 6))
     inputs = normal(draw, "z1", "z2", "zt1", "zt2", shape=(9, 6)) | {"C_prev": root @ root.T}
-    configs = ["a0.7_norm1_eps0.03", "a0.6_norm0_eps0.2", "a1.0_norm1_eps0.2"]
+    configs = ["a0.7_norm1_eps0.03", "a1.0_norm0_eps0.2", "a1.0_norm1_eps0.2"]
     kinds = ["pred_cos", "pred_l2", "iso_cos", "iso_l2"]
     losses = [f"{config}/train_loss_{kind}" for config in configs for kind in kinds]
     rest = ("C_after_view1", "C_after_both_views", "Wp_view1", "p1", "eigenvalues_sorted", "z_std")
