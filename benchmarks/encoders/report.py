@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 HERE = Path(__file__).parent
 CHANCE, GAIN, LOST, HALF = 0.1, 0.035, 0.8, 0.5
@@ -70,14 +71,22 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index()
 
 
-def right(rows: pd.DataFrame) -> pd.Series:
-    """Whether a verdict names what the encoder is, by kind where that was known beforehand.
+def with_kinds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the kinds that grid.yaml allows now; `kinds` are those of before the training."""
+    grid = yaml.safe_load((HERE / "grid.yaml").read_text("utf-8"))["broken"]
+    now = {arm: ",".join(how["kinds"]) for arm, how in grid.items()}
+    broken = rows.group == "broken"
+    return rows.assign(kinds_now=rows.arm.map(now).where(broken, rows.kinds))
+
+
+def right(rows: pd.DataFrame, labels: str = "kinds_now") -> pd.Series:
+    """Whether a verdict names what the encoder is, by kind where that is known.
 
     A run has verdicts on its projector and on its codes; either may name it, as in the failures lab.
     """
     named = [
         kind != "healthy" if not kinds or kinds == "healthy" else bool({kind, codes} & {*kinds.split(",")})
-        for kind, codes, kinds in zip(rows.kind, rows.codes_kind, rows.kinds, strict=True)
+        for kind, codes, kinds in zip(rows.kind, rows.codes_kind, rows[labels], strict=True)
     ]
     return pd.Series(np.where(rows.truth == "healthy", rows.kind == "healthy", named), rows.index)
 
@@ -142,12 +151,14 @@ def summary(fitted: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
             str(len(rows)),
             f"{(called == healthy).mean():.1%}",
             f"{right(rows).mean():.1%}",
+            f"{right(rows, 'kinds').mean():.1%}",
             f"{(~called)[healthy].mean():.1%}",
             f"{called[~healthy].mean():.1%}",
             f"{calibration_error(rows):.3f}",
         ]
 
-    names = ["encoders", "collapsed or not: right", "by kind: right", "healthy accused", "collapsed missed"]
+    names = ["encoders", "collapsed or not: right", "by kind: right"]
+    names += ["by kind as expected before training", "healthy accused", "collapsed missed"]
     names += ["calibration error of the probability"]
     return pd.DataFrame({"": names, "fitted": column(fitted), "left out": column(left_out)})
 
@@ -198,7 +209,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parents[1] / "docs" / "verdict.md")
     args = parser.parse_args()
     table = pd.read_parquet(args.table)
-    rows = runs(table)
+    rows = with_kinds(runs(table))
     last = rows[rows.epoch == rows.epochs].copy()
     last["truth"] = truths(last)
     known = last[last.truth != "?"]

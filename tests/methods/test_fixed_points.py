@@ -188,6 +188,25 @@ def test_options_batch_views_and_width_of_the_backbone_move_the_fixed_points() -
     assert explain_loss(25.6, "barlow_twins", feature_dim=64).at[0]["state"] == "constant"
 
 
+@pytest.mark.parametrize("name", [name for name, cls in METHODS.items() if cls.least_loss is not None])
+@pytest.mark.parametrize("state", ["constant", "agreeing", "unrelated", "at zero", "random", "opposite"])
+def test_no_loss_is_below_the_least_that_its_method_declares(name: str, state: str) -> None:
+    m = of_embeddings(name)
+    random = torch.randn(8 * D, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    more = {"random": [random, random.roll(1, 0)], "opposite": [10 * random, -10 * random]}
+    if name == "wmse" and state in ("constant", "at zero"):
+        pytest.skip("a singular covariance is refused")
+    views = more[state] if state in more else STATES[state](m, 8 * D)
+    assert m.loss([view.clone() for view in views]).loss.item() >= (METHODS[name].least_loss or 0.0) - 1e-9
+
+
+@pytest.mark.parametrize(("value", "method"), [(-2.0, "simsiam"), (-0.1, "byol"), (-1.0, "dino")])
+def test_a_loss_below_the_least_is_said_to_be_another(value: float, method: str) -> None:
+    found = explain_loss(value, method)
+    assert f"which {method}'s loss never is" in found.lines[0]
+    assert "never" not in explain_loss(0.5, method).lines[0]
+
+
 @pytest.mark.parametrize(
     ("value", "method", "options", "line"),
     [

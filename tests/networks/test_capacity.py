@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UnknownNameError
 from fullrank.methods import METHODS, Method, build_method
-from fullrank.networks.capacity import capacity, capacity_of
+from fullrank.networks.capacity import capacity
 from fullrank.networks.heads import mlp
 from methods.shrunk import TokenBackbone, method, shrunk, views
 
@@ -78,34 +76,6 @@ def test_measuring_the_capacity_leaves_modes_as_they_were() -> None:
 def test_what_takes_no_rows_is_refused() -> None:
     with pytest.raises(TypeError, match="Conv2d does not map rows to rows"):
         capacity(nn.Conv2d(3, 4, 3), 8)
-
-
-# encoders
-
-
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
-def test_features_of_a_timm_model_fill_their_width(name: str) -> None:
-    network = timm.create_model(name, num_classes=0)
-    assert capacity_of(network) == network.num_features
-
-
-def test_a_narrow_layer_at_the_end_of_a_torchvision_model_is_its_capacity() -> None:
-    network = torchvision.models.resnet18()
-    network.fc = nn.Sequential(nn.Linear(512, 48), nn.Linear(48, 2048))
-    assert capacity_of(network, image_size=64) == 48
-
-
-def test_a_narrow_convolution_at_the_end_is_the_capacity() -> None:
-    network = nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 5, 1), nn.Conv2d(5, 32, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
-    assert capacity_of(network, image_size=8) == 5
-
-
-def test_an_encoder_that_gives_no_rows_or_takes_no_images_of_that_size_has_no_known_capacity() -> None:
-    assert capacity_of(nn.Conv2d(3, 4, 3), image_size=8) is None
-    assert capacity_of(timm.create_model("vit_tiny_patch16_224", num_classes=0), image_size=32) is None
 
 
 # methods

@@ -6,8 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from fullrank.encoders.encoder import make_encoder
 from fullrank.errors import UsageError
+from fullrank.features.subject import EncoderSubject
+from fullrank.images.opening import open_data
+from fullrank.networks.architecture import Built
+from fullrank.report.audit import subjects
 from fullrank.report.audit.folder import audit_folder, identity
 
 
@@ -53,3 +60,18 @@ def test_what_is_no_audit_of_ours_is_in_nobody_s_way() -> None:
     for text in ("{", "[]", "{}"):
         Path("out/audit.json").write_text(text)
         assert audit_folder("emb.npy", "out") == Path("out")
+
+
+def test_an_encoder_with_a_narrow_end_is_held_against_what_it_could_span(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(body, nn.Linear(64, 8), nn.Linear(8, 256))
+    encoder = make_encoder(Built("narrow", network, 32), origin="memory")
+    subject = EncoderSubject(encoder, open_data("shapes", limit=200), own=False)
+    monkeypatch.setattr(subjects, "open_subject", lambda *_, **__: subject)
+    audit = subjects.audit_subject("timm:resnet18", subjects.AuditOptions(data="shapes"))["features"]
+    assert audit.panel is not None
+    assert audit.panel.possible == 8
+    assert "bottleneck" in [blemish.name for blemish in audit.verdict.blemishes]

@@ -26,6 +26,7 @@ ADVICE = {
     "quantised": "small differences between rows are lost: embed again in floating point",
     "bottleneck": "widen that layer; an output as narrow as it says as much",
     "few rows": "embed more images, or take a narrower layer",
+    "differs": "see what lies between it and the others, and take features from a healthy one",
 }
 """What to do about each blemish."""
 
@@ -35,7 +36,8 @@ class Blemish:
     """One thing that is odd, beside any verdict.
 
     Attributes:
-        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, few rows.
+        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, few rows,
+            differs.
         value: how many rows, dimensions or values.
         of: of how many.
         says: the same in words.

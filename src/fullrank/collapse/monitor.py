@@ -23,6 +23,7 @@ from fullrank.collapse.moments import check_rows, in_group
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.statistics import EmbeddingStatistics
+from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
 from fullrank.collapse.verdict import Verdict, judge, judge_codes
@@ -209,10 +210,12 @@ class CollapseMonitor:
                 seen.finish()
             spectra = {tap: Spectra(seen.moments) for tap, seen in self._seen.items()}
             panels = {tap: self._panel(tap, spectra[tap]) for tap in self._seen}
-            verdicts = {
-                tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
-                for tap, panel in panels.items()
-            }
+            verdicts = with_differing_tap(
+                {
+                    tap: judge(panel, self.history.get(tap, ()), self.thresholds, trained)
+                    for tap, panel in panels.items()
+                }
+            )
             before = max((len(panels) for panels in self.history.values()), default=0)
             diagnostics = None
             if trained and self.diagnostics_every and before % self.diagnostics_every == 0:

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.errors import UsageError
+from fullrank.networks.capacity import RankBounds
 
 FEATURES = "features"
 """The tap of what the whole network puts out."""
@@ -105,3 +107,30 @@ def pool(
         return output.mean((1, 2) if channels_last else (2, 3))
     what = f"the shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
     raise UsageError(f"layer {name!r} puts out {what}, which has no rows: take another layer")
+
+
+@torch.no_grad()
+def capacities(model: Encoder, modules: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Most directions that the rows of each tap can span, of images.
+
+    Runs the network once on two images. Taps of a network that cannot be followed are left out.
+
+    Example:
+        >>> from fullrank.encoders.encoder import make_encoder
+        >>> from fullrank.networks.architecture import Built
+        >>> body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> built = Built("squeezed", nn.Sequential(body, nn.Linear(8, 64)), image_size=16)
+        >>> model = make_encoder(built, origin="memory")
+        >>> capacities(model, which_taps(model, None))
+        {'features': 8}
+    """
+    size, weight = model.image_size, next(model.network.parameters(), torch.zeros(0))
+    images = torch.zeros(2, 3, size, size, device=weight.device, dtype=weight.dtype)
+    inner = {name: module for name, module in modules.items() if name != FEATURES}
+    try:
+        with RankBounds() as bounds, take_taps(inner) as rows:
+            bounds.start(images)
+            rows[FEATURES] = model.network(images)
+            return {name: bounds.of(rows[name]) for name in modules if name in rows}
+    except (RuntimeError, AssertionError, ValueError, TypeError):  # an operation that a mode cannot follow
+        return {}

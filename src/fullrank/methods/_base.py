@@ -171,6 +171,8 @@ class Method(nn.Module, ABC):
     """Share of a training within which the rank usually dips: a collapse then is a passing one at first."""
     fixed_points: ClassVar[tuple[FixedPoint, ...]] = ()
     """Values of the loss on embeddings of a known state: collapsed, unrelated, at the optimum."""
+    least_loss: ClassVar[float | None] = 0.0
+    """A bound that the loss never goes below; None where it depends on the options."""
     small_image_defaults: ClassVar[Mapping[str, Any]] = {}
     """Training options that suit the method where the user and the recipe say nothing."""
     large_image_defaults: ClassVar[Mapping[str, Any]] = {}

@@ -26,6 +26,7 @@ class LossExplanation:
             meaning.
         at: those within the tolerance.
         tolerance: allowed distance, as a share of the fixed point's size, at least of 1.
+        least: what the loss never goes below, where that is known.
     """
 
     method: str
@@ -33,12 +34,18 @@ class LossExplanation:
     fixed_points: tuple[Mapping[str, Any], ...]
     at: tuple[Mapping[str, Any], ...]
     tolerance: float
+    least: float | None = None
 
     @property
     def lines(self) -> list[str]:
         """What the value means, a sentence a fixed point."""
         if self.at:
             return [_sentence(self.method, point) for point in self.at]
+        if self.least is not None and self.value < self.least:
+            return [
+                f"{self.value:.4g} is below {self.least:g}, which {self.method}'s loss never is: it is of "
+                "another loss, or of one with a scale or further terms."
+            ]
         below = [point for point in self.fixed_points if point["value"] < self.value]
         above = [point for point in self.fixed_points if point["value"] > self.value]
         between = [f"{_in_symbols(p)} ({p['state']})" for p in (*below[-1:], *above[:1])]
@@ -74,6 +81,7 @@ def explained(
     value: float,
     situation: Situation,
     tolerance: float = 0.01,
+    least: float | None = None,
 ) -> LossExplanation:
     """Compare a loss's value with a method's declared fixed points.
 
@@ -91,7 +99,7 @@ def explained(
     if not points:
         raise UsageError(f"{method} declares no fixed point of its loss with these options")
     at = [p for p in points if abs(value - p["value"]) <= tolerance * max(1.0, abs(p["value"]))]
-    return LossExplanation(method, value, tuple(points), tuple(at), tolerance)
+    return LossExplanation(method, value, tuple(points), tuple(at), tolerance, least)
 
 
 def explain_loss(
@@ -128,4 +136,5 @@ def explain_loss(
         raise UsageError(f"{method} compares {cls.views_needed} views of an image or more, not {views}")
     config = make_config(cls, options or {})
     fitted = config.fit(feature_dim) if isinstance(config, MethodConfig) else config
-    return explained(method, cls.fixed_points, value, Situation(fitted, batch_size, views), tolerance)
+    situation = Situation(fitted, batch_size, views)
+    return explained(method, cls.fixed_points, value, situation, tolerance, cls.least_loss)

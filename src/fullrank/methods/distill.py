@@ -59,6 +59,7 @@ class Distill(Method):
     # The optimiser and views of SimSiam, as the reference has it.
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
+    least_loss = None
     fixed_points = (
         FixedPoint(
             "agreeing",

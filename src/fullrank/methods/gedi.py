@@ -69,6 +69,7 @@ class GEDI(Method):
     mechanism = "uniform use of learned codes"
     # LARS with its bare defaults: the reference's configuration names it and passes nothing on.
     small_image_defaults = SOLO_LARS | {"lars_eta": 0.001, "lars_clip": False, "lars_exclude_1d": False}
+    least_loss = None
     fixed_points = (
         FixedPoint(
             "uniform over codes", "(c ln c + beta ln c) / 2", _uniform, ("uniform-assignment",), UNIFORM_CODES

@@ -83,6 +83,7 @@ class IsoLoss(ClosedFormMethod):
 
     paper, year = "2212.04858", 2022
     mechanism = "isotropic gradient through a closed-form predictor"
+    least_loss = None
     fixed_points = (
         FixedPoint("constant", "-2 / (1 + eps)^alpha", _constant, ("complete",), CONSTANT),
         FixedPoint(

@@ -60,6 +60,7 @@ class NNSiam(TwoBranchMethod):
     # SimSiam's, as the reference has it; no blur on small images.
     small_image_defaults = SIMSIAM_SGD | {"schedule": "epoch-cosine"}
     large_image_defaults = {"weight_decay": 1e-4}
+    least_loss = -1.0
     fixed_points = (
         FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
         FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),

@@ -51,6 +51,7 @@ class RDMSimSiam(TwoBranchMethod):
         "schedule": "epoch-cosine",
         "warmup_epochs": 0.0,
     }
+    least_loss = -1.0
     fixed_points = (
         FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
         FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),

@@ -64,6 +64,7 @@ class SimSiam(TwoBranchMethod):
     # The reference's optimiser; no blur on small images, as in its CIFAR experiments.
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
+    least_loss = -1.0
     fixed_points = (
         FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
         FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["RankBounds", "capacity", "capacity_of"]
-
 
 class Bound(NamedTuple):
     """Bound of a tensor's rank.
@@ -224,44 +222,17 @@ def capacity(module: nn.Module, in_width: int) -> int:
     """
     first = next(module.parameters(), torch.zeros(0))
     rows = torch.zeros(2, in_width, device=first.device, dtype=first.dtype)
-    bound = _bound_of_output(module, rows)
-    if bound is None:
-        raise TypeError(f"{type(module).__name__} does not map rows to rows")
-    return bound
-
-
-@torch.no_grad()
-def capacity_of(encoder: nn.Module, image_size: int = 224) -> int | None:
-    """Most directions that an encoder's features [n, d] can span, of images.
-
-    None where the encoder does not map images [n, 3, S, S] of this size to rows. Runs it once, in
-    evaluation mode, on two images.
-
-    Args:
-        encoder: any module of timm, torchvision or one's own.
-        image_size: S in pixels.
-
-    Example:
-        >>> squeezed = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> capacity_of(nn.Sequential(squeezed, nn.Linear(8, 64)), image_size=16)
-        8
-    """
-    first = next(encoder.parameters(), torch.zeros(0))
-    return _bound_of_output(
-        encoder, torch.zeros(2, 3, image_size, image_size, device=first.device).to(first.dtype)
-    )
-
-
-def _bound_of_output(module: nn.Module, x: Tensor) -> int | None:
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
         with RankBounds() as bounds:
-            bounds.start(x)
-            out = module(x)
-    except (RuntimeError, AssertionError, ValueError, TypeError):  # it takes other inputs
-        return None
+            bounds.start(rows)
+            out = module(rows)
+    except (RuntimeError, AssertionError, ValueError) as error:  # it takes other inputs
+        raise TypeError(f"{type(module).__name__} does not map rows to rows") from error
     finally:
         for part in training:
             part.training = True
-    return bounds.of(out) if isinstance(out, Tensor) and out.ndim == 2 else None
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        raise TypeError(f"{type(module).__name__} does not map rows to rows")
+    return bounds.of(out)

@@ -18,9 +18,10 @@ from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
 from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.codes import CodeUsage
+from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import judge
-from fullrank.encoders.hooks import which_taps
+from fullrank.encoders.hooks import capacities, which_taps
 from fullrank.encoders.opening import is_encoder
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
@@ -150,7 +151,12 @@ def _audit_stored(
         origin = f"{tap} of {stored.provenance['subject']}, {name} images, in {subject.folder}"
         rows = RowsInMemory(stored.rows[tap])
         audits[tap] = _audit(rows, tap, options, classes, origin, (), on_progress)
-    return audits
+    return _with_differing_tap(audits)
+
+
+def _with_differing_tap(audits: dict[str, AuditView]) -> dict[str, AuditView]:
+    verdicts = with_differing_tap({tap: audit.verdict for tap, audit in audits.items()})
+    return {tap: replace(audit, verdict=verdicts[tap]) for tap, audit in audits.items()}
 
 
 class _Counted:
@@ -171,6 +177,7 @@ def _audit(
     origin: str,
     notes: Sequence[str],
     on_progress: OnProgress | None,
+    narrowest: int | None = None,
 ) -> AuditView:
     notes = list(notes)
     usage = CodeUsage(rows.d) if options.codes else None
@@ -185,6 +192,7 @@ def _audit(
         thresholds=options.threshold,
         metrics=split_names(options.metrics) or None,
         sample=options.sample,
+        narrowest=narrowest,
         origin=origin,
         progress=None if on_progress is None else lambda seen: on_progress(f"reading {tap}", seen, rows.n),
     )
@@ -202,7 +210,8 @@ def _audit_encoder(
     what: str | Path, subject: EncoderSubject, options: AuditOptions, on_progress: OnProgress | None
 ) -> dict[str, AuditView]:
     model, limit = subject.encoder, options.limit
-    taps = list(which_taps(model, split_names(options.taps) or None))
+    modules = which_taps(model, split_names(options.taps) or None)
+    taps, possible = list(modules), capacities(model, modules)
     held_out = options.split == "held-out" or (subject.own and not options.split)
     source = subject.data.held_out if held_out else subject.data.train
     if limit and len(source) > limit:
@@ -234,8 +243,9 @@ def _audit_encoder(
             files[tap].flush()
             mapped = np.memmap(folder / f"{k}.f32", np.float32, "c", shape=(n, widths[tap]))
             matrix = RowsInMemory(torch.from_numpy(mapped))
-            audits[tap] = _audit(matrix, tap, options, classes, origin, notes, on_progress)
-        return audits
+            narrowest = possible.get(tap)
+            audits[tap] = _audit(matrix, tap, options, classes, origin, notes, on_progress, narrowest)
+        return _with_differing_tap(audits)
 
 
 def read_thresholds(file: Path) -> Thresholds:
