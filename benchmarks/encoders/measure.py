@@ -43,7 +43,12 @@ def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
     exponents = {f"exponent_{name}": value for name, value in (decay.exponents if decay else {}).items()}
     beside = {name: METRICS[name](spectra) for name in BESIDE}
     measured = {name: measure.value for name, measure in panel.measures.items()}
-    own = {"n": panel.n, "d": panel.d, "jump": panel.jump, "narrowest": panel.narrowest}
+    own = {
+        "n": panel.n,
+        "d": panel.d,
+        "jump": panel.clusters.jump if panel.clusters else None,
+        "narrowest": panel.narrowest,
+    }
     facts = {"outliers": seen.facts.outliers, "distinct": seen.facts.distinct}
     verdict = judge(panel)
     judged = {"kind": verdict.kind, "probability": verdict.probability}

@@ -39,6 +39,14 @@ def main(rank: int, world: int, rendezvous: str) -> None:
     moments = Moments.of(far[rank::world])
     moments.all_reduce()
     report["far"] = [*moments.singular_values(), *moments.unit.singular_values(centred=False)]
+    crowd = torch.randn(1400, 80, generator=torch.Generator().manual_seed(0))
+    crowd[:60] = torch.randn(80, generator=torch.Generator().manual_seed(8)) * 1e3  # all in the first process
+    block = CollapseMonitor()
+    block.observe({"z": torch.tensor_split(crowd, world)[rank]})
+    panel = block.close()
+    facts = panel.panels["z"].facts
+    assert facts is not None
+    report["outliers"] = [panel.verdict.kind, facts.outliers, panel.panels["z"].n]
     print(json.dumps(report))
     if world > 1:
         torch.distributed.destroy_process_group()

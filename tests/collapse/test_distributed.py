@@ -37,6 +37,7 @@ def test_two_processes_give_the_report_of_one(tmp_path: Path) -> None:
     assert first["sums"] == pytest.approx(one["sums"], rel=1e-10, abs=1e-12)
     assert first["far"] == pytest.approx(one["far"], rel=1e-9)
     assert first["sampled"] == one["sampled"] == 60
+    assert first["outliers"] == one["outliers"] == ["healthy", 60, 1340]
     assert first["verdict"]["kind"] == one["verdict"]["kind"] == "healthy"
     for tap, panel in one["panels"].items():
         assert first["panels"][tap]["n"] == panel["n"]

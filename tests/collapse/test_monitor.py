@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -138,3 +139,25 @@ def test_it_counts_its_own_time(gaussian: Rows) -> None:
     assert 0 < spent < 60
     monitor.step({"z": gaussian(10, 4)})
     assert monitor.seconds > spent
+
+
+@pytest.mark.parametrize("bad", ["empty", "not finite", "narrow"])
+def test_what_a_monitor_refuses_does_not_spoil_what_it_has_seen(gaussian: Rows, bad: str) -> None:
+    z, monitor = gaussian(200, 16), CollapseMonitor()
+    monitor.observe({"projector": z})
+    worse = {"empty": z[:0], "not finite": z * float("nan"), "narrow": z[0]}[bad]
+    with suppress(UsageError):
+        monitor.observe({"backbone": worse})
+    report = monitor.close()
+    assert list(report.panels) == ["projector"]
+    monitor.observe({"projector": z, "backbone": z})
+    assert list(monitor.close().panels) == ["projector", "backbone"]
+
+
+def test_a_monitor_that_could_not_judge_starts_anew(gaussian: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = CollapseMonitor()
+    monitor.observe({"projector": 1e-40 * gaussian(200, 16).double()})
+    with pytest.raises(UsageError, match="scale them"):
+        monitor.close()
+    monitor.observe({"projector": gaussian(200, 16)})
+    assert monitor.close().verdict.kind == "healthy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fullrank.collapse import CollapseMonitor, Moments, Panel
@@ -14,9 +15,24 @@ def panels(means: list[float], d: int = 8) -> list[Panel]:
 
 
 def test_a_falling_level_is_told_of_while_it_is_above_its_threshold() -> None:
-    *past, now = panels([1.0, 2.0, 4.0, 8.0])
+    *past, now = panels([1.0, 1.5, 2.25, 3.4])
     (warning,) = [w for w in warnings(now, past) if w.startswith("level")]
-    assert "in about 2 panels" in warning
+    assert "it passes 0.15 in about 2 panels" in warning
+
+
+@pytest.mark.parametrize("factor", [0.67, 0.8, 0.85, 0.95])
+def test_a_collapse_by_a_falling_level_is_warned_of_before_it_is_named(factor: float) -> None:
+    monitor, z = CollapseMonitor(), torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
+    warned = False
+    for k in range(80):
+        level = 0.99 * factor**k
+        monitor.observe({"projector": z + (1 / level**2 - 1) ** 0.5})
+        report = monitor.close()
+        if report.verdict.collapsed:
+            break
+        warned |= any("level" in warning for warning in report.warnings)
+    assert report.verdict.kind == "complete"
+    assert warned
 
 
 def test_a_level_that_stands_or_rises_is_not_warned_of() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.collapse.baselines import baseline
+from fullrank.collapse.code_verdict import judge_codes
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
 from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.metrics.neighbours import Neighbourhood
@@ -25,7 +26,7 @@ from fullrank.collapse.panel import Panel
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.verdict import Verdict, judge, judge_codes
+from fullrank.collapse.verdict import Verdict, judge
 from fullrank.errors import UsageError
 
 SAMPLE, CODE_SAMPLE = 2048, 256
@@ -160,7 +161,8 @@ def audit(
         progress: called with the number of rows seen after every chunk.
 
     Raises:
-        UsageError: no matrix, no rows, rows that are not finite, or labels of another length.
+        UsageError: no matrix, no rows, rows that are not finite or not as many as said, or labels of another
+            length.
         UnknownNameError: no such metric.
 
     Example:
@@ -171,6 +173,8 @@ def audit(
         embedding: dimensional collapse: 2.0 of 32 directions by effective rank, 2.0 by participation ratio
     """
     start = time.perf_counter()
+    if sample < 1:
+        raise UsageError(f"a sample of {sample} rows is none; the default is {SAMPLE}")
     source = _source(rows)
     names = [name for name in METRICS if not METRICS[name].slow] if metrics is None else metrics
     chosen = [METRICS[name] for name in names]
@@ -186,6 +190,8 @@ def audit(
         count += len(chunk)
         if progress:
             progress(count)
+    if count != source.n:
+        raise UsageError(f"the rows were said to be {source.n:,}, and {count:,} came")
     panel = None
     if isinstance(seen, EmbeddingStatistics):
         seen.finish()

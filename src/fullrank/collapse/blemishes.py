@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ TWINS = 0.9999  # correlation from which two dimensions are one
 FEW_VALUES = 256  # values that a coordinate takes: one byte
 SHOWN = 0.01  # share of rows or dimensions from which a blemish is told
 FEW_ROWS = 2.0  # rows a direction
+CLUSTERED = 0.2  # share of rows in tight clusters from which that is said; a line has more by chance
 
 ADVICE = {
     "copies": "look for repeated images; audit each row once to judge the encoder",
@@ -25,6 +26,7 @@ ADVICE = {
     "one-sided": "they come from a ReLU or have a large mean: centre before comparing directions",
     "quantised": "small differences between rows are lost: embed again in floating point",
     "bottleneck": "widen that layer; an output as narrow as it says as much",
+    "clustered rows": "see which images these are, and whether several views of an image are among them",
     "few rows": "embed more images, or take a narrower layer",
     "differs": "see what lies between it and the others, and take features from a healthy one",
 }
@@ -36,8 +38,8 @@ class Blemish:
     """One thing that is odd, beside any verdict.
 
     Attributes:
-        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, few rows,
-            differs.
+        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, clustered
+            rows, few rows, differs.
         value: how many rows, dimensions or values.
         of: of how many.
         says: the same in words.
@@ -72,6 +74,8 @@ class RowFacts:
         twins: dimensions that repeat an earlier one up to scale and sign.
         one_sided: dimensions that vary without ever changing sign.
         values: different values of a coordinate where there are few of them, else 0.
+        off_plane: rows, estimated from the sample, that lie off the few directions of all others; ranks are
+            without them.
     """
 
     n: int
@@ -83,6 +87,7 @@ class RowFacts:
     twins: int = 0
     one_sided: int = 0
     values: int = 0
+    off_plane: int = 0
 
     @classmethod
     def of(
@@ -131,17 +136,27 @@ def _twins(moments: Moments, live: Tensor) -> int:
 
 
 def _few_values(sample: Tensor) -> int:
-    """Different values of a coordinate, where these are few; else 0."""
+    """Different values of a coordinate, where these are few; else 0.
+
+    The commonest value does not count, for most coordinates of a sparse row are zero.
+    """
     if len(sample) < 2 * FEW_VALUES or not sample.shape[1]:
         return 0
     step = max(sample.shape[1] // 32, 1)
-    ordered = sample[:, ::step].sort(dim=0).values
-    values = int((ordered.diff(dim=0) != 0).sum(0).median()) + 1
+    values, others = [], []
+    for column in sample[:, ::step].T:
+        counts = torch.unique(column, return_counts=True)[1]
+        values.append(len(counts))
+        others.append(len(column) - int(counts.max()))
+    typical, repeated = sorted(values)[len(values) // 2], sorted(others)[len(others) // 2]
     rows = len(torch.unique(sample, dim=0))
-    return values if values <= FEW_VALUES and values * 2 <= rows else 0
+    few = typical <= FEW_VALUES and 4 * (typical - 1) <= repeated
+    return typical if few and 2 * typical <= rows else 0
 
 
-def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> tuple[Blemish, ...]:
+def blemishes(
+    facts: RowFacts, d: int, possible: int, narrowest: int | None, clustered: float = 0.0
+) -> tuple[Blemish, ...]:
     """What is odd about rows.
 
     Args:
@@ -149,6 +164,7 @@ def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> 
         d: their width.
         possible: directions that they could span.
         narrowest: width of the narrowest layer before them, where known or read off the spectrum.
+        clustered: share of them in tight clusters, where the verdict is not of these.
 
     Example:
         >>> for blemish in blemishes(RowFacts(100, 60, 30, dead=8), d=32, possible=32, narrowest=None):
@@ -156,37 +172,51 @@ def blemishes(facts: RowFacts, d: int, possible: int, narrowest: int | None) -> 
         40 of 100 rows are copies of others; the commonest occurs 30 times
         8 of 32 dimensions are constant
     """
-    found = []
+    found = (*_of_rows(facts, clustered), *_of_dimensions(facts, d, narrowest))
+    if facts.n < FEW_ROWS * possible:
+        enough = f"{5 * possible:,} would show all"
+        says = f"{facts.n:,} rows for {possible:,} directions: ranks are estimates; {enough}"
+        found += (_blemish("few rows", facts.n, FEW_ROWS * possible, says),)
+    return found
 
-    def add(name: str, value: float, of: float, says: str) -> None:
-        found.append(Blemish(name, value, of, says, ADVICE[name]))
 
+def _blemish(name: str, value: float, of: float, says: str) -> Blemish:
+    return Blemish(name, value, of, says, ADVICE[name])
+
+
+def _of_rows(facts: RowFacts, clustered: float) -> Iterator[Blemish]:
     n, copied = facts.n, facts.n - facts.distinct
     if copied >= SHOWN * n:
         often = f"; the commonest occurs {facts.most_copies:,} times" if facts.most_copies > 2 else ""
-        add("copies", copied, n, f"{copied:,} of {n:,} rows are copies of others{often}")
+        yield _blemish("copies", copied, n, f"{copied:,} of {n:,} rows are copies of others{often}")
     if facts.outliers:
         rows = "1 row lies" if facts.outliers == 1 else f"{facts.outliers:,} rows lie"
         far = f"up to {facts.farthest:.3g} times as far out as the median row"
         far = far if facts.farthest else "away from the one point of all others"
-        add("outliers", facts.outliers, n, f"{rows} {far}; left out here")
-    if facts.dead:
-        add("dead dimensions", facts.dead, d, f"{facts.dead:,} of {d:,} dimensions are constant")
-    if facts.twins >= SHOWN * d:
-        add("twin dimensions", facts.twins, d, f"{facts.twins:,} of {d:,} dimensions repeat another one")
+        yield _blemish("outliers", facts.outliers, n, f"{rows} {far}; left out here")
+    if facts.off_plane:
+        rows = "1 row lies" if facts.off_plane == 1 else f"about {facts.off_plane:,} rows lie"
+        says = f"{rows} off the few directions of all others; left out here, and ranks are of a sample"
+        yield _blemish("outliers", facts.off_plane, n, says)
+    if clustered >= CLUSTERED:
+        says = f"{clustered:.0%} of the rows lie in tight clusters"
+        yield _blemish("clustered rows", round(clustered * n), n, says)
+
+
+def _of_dimensions(facts: RowFacts, d: int, narrowest: int | None) -> Iterator[Blemish]:
     live = d - facts.dead
+    if facts.dead:
+        yield _blemish("dead dimensions", facts.dead, d, f"{facts.dead:,} of {d:,} dimensions are constant")
+    if facts.twins >= SHOWN * d:
+        says = f"{facts.twins:,} of {d:,} dimensions repeat another one"
+        yield _blemish("twin dimensions", facts.twins, d, says)
     if live > 1 and facts.one_sided >= 0.5 * live:
         says = f"{facts.one_sided:,} of {live:,} dimensions never change sign"
-        add("one-sided", facts.one_sided, live, says)
+        yield _blemish("one-sided", facts.one_sided, live, says)
     if facts.values:
-        add("quantised", facts.values, FEW_VALUES, f"a coordinate takes {facts.values} values")
+        yield _blemish("quantised", facts.values, FEW_VALUES, f"a coordinate takes {facts.values} values")
     if narrowest is not None and narrowest < d:
         says = (
             f"a layer before these rows is {narrowest:,} wide: {narrowest:,} of {d:,} directions are possible"
         )
-        add("bottleneck", narrowest, d, says)
-    if n < FEW_ROWS * possible:
-        enough = round(5 * possible)
-        says = f"{n:,} rows for {possible:,} directions: ranks are estimates; {enough:,} would show all"
-        add("few rows", n, FEW_ROWS * possible, says)
-    return tuple(found)
+        yield _blemish("bottleneck", narrowest, d, says)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.code_verdict import judge_codes
 from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
@@ -26,7 +27,7 @@ from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
-from fullrank.collapse.verdict import Verdict, judge, judge_codes
+from fullrank.collapse.verdict import Verdict, judge
 from fullrank.errors import UsageError
 
 CODES = "codes"
@@ -175,9 +176,10 @@ class CollapseMonitor:
                         self._usage.update(z)
                         continue
                     check_rows(z)
-                    if tap not in self._seen:
-                        self._seen[tap] = self._new_statistics(z.shape[1], z.device)
-                    self._seen[tap].update(z)
+                    seen = self._seen.get(tap) or self._new_statistics(z.shape[1], z.device)
+                    seen.update(z)
+                    if len(z):
+                        self._seen[tap] = seen
             for tap, (za, zb) in (pairs or {}).items():
                 if tap == CODES:
                     continue
@@ -202,7 +204,7 @@ class CollapseMonitor:
         Raises:
             UsageError: nothing was observed.
         """
-        with self._timed():
+        with self._timed(), self._emptied():
             self._agree_on_taps()
             if not self._seen:
                 raise UsageError("nothing was observed, so there is nothing to judge")
@@ -233,7 +235,6 @@ class CollapseMonitor:
                 self._usage.all_reduce()
                 usage = self._usage.result()
                 verdicts[CODES] = judge_codes(usage, CODES, self.thresholds, trained)
-            self._reset()
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
             if main.kind == "healthy" and usage and verdicts[CODES].collapsed:
                 main = verdicts[CODES]
@@ -293,6 +294,14 @@ class CollapseMonitor:
         self._seen: dict[str, EmbeddingStatistics] = {}
         self._pairs: dict[str, Reservoir] = {}
         self._usage = None
+
+    @contextmanager
+    def _emptied(self) -> Iterator[None]:
+        """Forget the rows afterwards, judged or not."""
+        try:
+            yield
+        finally:
+            self._reset()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

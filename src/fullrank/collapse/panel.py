@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
-from fullrank.collapse.moments import Moments
+from fullrank.collapse.moments import Moments, centred_rows, unit_rows
 from fullrank.collapse.statistics import EmbeddingStatistics
+from fullrank.errors import UsageError
 
 EVEN = 0.05  # a spectrum that ends abruptly is even before: from its middle to there it falls to no less
+MANY_ROWS = 0.1  # of all rows, that must take part in the directions of a layer
+NOISE = 0.05  # of the variance, at most, that directions of noise have together
 ABRUPT = 30.0  # times that the last direction exceeds the next
+LINE, LINE_ROWS = 1.5, 256  # participation ratio of so many rows, below which they lie along a line
 NARROWEST_LAYER = 32  # directions; a spectrum that ends before is a collapse, for hardly a layer is so narrow
 
 
@@ -50,9 +56,10 @@ class Panel:
         d: their width.
         measures: metric name to `Measure`; `alignment` only where pairs of views were given.
         facts: counts of copies, outliers and odd dimensions, where all rows were seen for them.
-        jump: of the distances around rows, see `TightClusters`.
-        most_clusters: so many of them so many rows could show.
+        clusters: jump of the distances around rows, and clusters where there are some; None where they were
+            not sought.
         narrowest: width of the narrowest layer before the rows, where known or read off the spectrum.
+        signal: directions that stand out where all others together are noise; None where none do.
         spectra: "centred", singular values of the centred raw rows / sqrt(n - 1): standard deviations along
             the principal directions; "unit", singular values of the uncentred unit rows / sqrt(n).
 
@@ -70,9 +77,9 @@ class Panel:
     measures: dict[str, Measure]
     spectra: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
     facts: RowFacts | None = None
-    jump: float | None = None
-    most_clusters: int = 0
+    clusters: TightClusters | None = None
     narrowest: int | None = None
+    signal: int | None = None
 
     @classmethod
     def from_statistics(
@@ -112,15 +119,18 @@ class Panel:
                 where it is not known.
 
         Raises:
-            UsageError: the moments have seen no rows; points or pairs are not finite or not of one shape.
+            UsageError: the moments have seen no rows; points or pairs are not finite or not of one shape; no
+                layer is so narrow.
         """
+        if narrowest is not None and narrowest < 1:
+            raise UsageError(f"the narrowest layer is 1 wide or more, not {narrowest}")
         spectra = Spectra.of(moments)
         n, d = spectra.moments.count, spectra.moments.dim
         inputs: dict[str, tuple[int, tuple[Any, ...]]] = dict.fromkeys(OF_MOMENTS, (n, (spectra,)))
         clusters = None
         if points is not None and len(points):
             sought = points if sketch is None else sketch
-            clusters = tight_clusters(sought)
+            clusters = _clusters(sought, points)
             inputs |= {"points": (len(points), (points,)), "clusters": (len(sought), (clusters,))}
         if pairs is not None and len(pairs[0]):
             inputs["pairs"] = len(pairs[0]), pairs
@@ -138,9 +148,9 @@ class Panel:
             measures,
             shown,
             facts,
-            None if clusters is None else clusters.jump,
-            0 if clusters is None else clusters.most,
-            narrowest or _read_off(shown["centred"], n, facts, clusters),
+            clusters,
+            narrowest or _read_off(shown["centred"], n, facts, clusters, points),
+            standing_out(shown["centred"]),
         )
 
     @property
@@ -151,7 +161,8 @@ class Panel:
     def value(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined or not in this panel."""
         measure = self.measures.get(name)
-        return None if measure is None else measure.value
+        undefined = measure is None or measure.value is None or math.isnan(measure.value)
+        return None if measure is None or undefined else measure.value
 
     def without_spectra(self) -> Panel:
         """The measures alone: a few numbers, to be kept as history."""
@@ -161,10 +172,11 @@ class Panel:
         """JSON-able, without spectra."""
         measures = {m.name: {"value": m.value, "null": m.null, "n": m.n} for m in self.measures.values()}
         own: dict[str, Any] = {"tap": self.tap, "n": self.n, "d": self.d, "measures": measures}
-        if self.jump is not None:
-            own |= {"jump": self.jump, "most_clusters": self.most_clusters}
-        if self.narrowest is not None:
-            own["narrowest"] = self.narrowest
+        if self.clusters is not None:
+            own["clusters"] = asdict(self.clusters)
+        for name in ("narrowest", "signal"):
+            if getattr(self, name) is not None:
+                own[name] = getattr(self, name)
         return own | ({"facts": asdict(self.facts)} if self.facts else {})
 
     @classmethod
@@ -182,19 +194,65 @@ class Panel:
             for name, m in data["measures"].items()
         }
         facts = RowFacts.from_dict(data["facts"]) if "facts" in data else None
-        found = data.get("jump"), data.get("most_clusters", 0), data.get("narrowest")
-        return cls(data["tap"], data["n"], data["d"], measures, {}, facts, *found)
+        clusters = None
+        if "clusters" in data:
+            clusters = TightClusters(**{**data["clusters"], "jumps": tuple(data["clusters"]["jumps"])})
+        return cls(
+            data["tap"],
+            data["n"],
+            data["d"],
+            measures,
+            {},
+            facts,
+            clusters,
+            data.get("narrowest"),
+            data.get("signal"),
+        )
+
+
+def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
+    """Tight clusters of rows and of their directions: those of directions count where they can be seen.
+
+    Embeddings are compared by their cosine: lengths that vary hide clusters of directions, and a few long
+    rows make all others look like one. Where rows lie along one line, their directions are two points; and a
+    sample shows only so many clusters.
+    """
+    found = tight_clusters(rows)
+    if found is None or sample.shape[1] < 3:
+        return found
+    centred = centred_rows(sample.double())
+    eigenvalues = torch.linalg.svdvals(centred[:LINE_ROWS]).square()
+    line = float(eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-300)) < LINE
+    directions = None if line else tight_clusters(unit_rows(sample.double()))
+    if directions is None or (found.jump > directions.jump and found.count > directions.most / 4):
+        return found
+    return directions
 
 
 def _read_off(
-    singular_values: np.ndarray, n: int, facts: RowFacts | None, clusters: TightClusters | None
+    singular_values: np.ndarray,
+    n: int,
+    facts: RowFacts | None,
+    clusters: TightClusters | None,
+    points: Tensor | None,
 ) -> int | None:
-    """`abrupt_end`, unless clusters or idle dimensions account for it."""
+    """`abrupt_end`, unless clusters, idle dimensions or a few odd rows account for it."""
     if clusters is not None and clusters.found:
         return None
     end = abrupt_end(singular_values, n)
     idle = 0 if facts is None else facts.dead + facts.twins
-    return end if end is not None and end < 0.9 * (len(singular_values) - idle) else None
+    if end is None or end >= 0.9 * (len(singular_values) - idle):
+        return None
+    return end if points is None or _many_rows(points, end) else None
+
+
+def _many_rows(points: Tensor, end: int) -> bool:
+    """Whether many rows have a part in the latter half of the directions before `end`."""
+    x = centred_rows(points.double())
+    directions = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, end // 2 : end]
+    energy = (x @ directions).square().sum(1)
+    shared = energy.sum().square() / energy.square().sum().clamp(min=1e-300)
+    return float(shared) > MANY_ROWS * len(x)
 
 
 def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
@@ -215,5 +273,22 @@ def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
     for end in ends[::-1]:
         even = s[end - 1] >= EVEN * s[end // 2]
         if NARROWEST_LAYER <= end <= 0.9 * len(s) and n >= 1.2 * end and even:
+            return int(end)
+    return None
+
+
+def standing_out(singular_values: np.ndarray) -> int | None:
+    """Number of directions beside which all others are noise: a few, far above the rest; None without any.
+
+    Args:
+        singular_values: [k], largest first.
+
+    Example:
+        >>> standing_out(np.array([*4 * [10.0], *60 * [0.03]])), standing_out(np.arange(1, 65) ** -2.0)
+        (4, None)
+    """
+    s = np.asarray(singular_values, dtype=float)
+    for end in np.flatnonzero(s[:-1] > ABRUPT * s[1:]) + 1:
+        if end < NARROWEST_LAYER and np.square(s[end:]).sum() < NOISE * np.square(s).sum():
             return int(end)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fullrank.collapse.verdict import Verdict
+from fullrank.errors import UsageError
 
 EARLY_PANELS = 2  # after which the first dip of SimSiam on the generated shapes is over
 LATEST = 0.2  # of a training; what is collapsed after that is not early any more
@@ -36,6 +37,9 @@ def with_phase(
         best_accuracy: the best before.
         before: probability of a collapse at the panel before.
 
+    Raises:
+        UsageError: an accuracy outside of [0, 1].
+
     Example:
         >>> collapsed = Verdict("dimensional", "projector", "3 of 128 directions", probability=0.9)
         >>> with_phase(collapsed, panels=1, progress=0.01).phase, with_phase(collapsed, panels=50).phase
@@ -43,9 +47,11 @@ def with_phase(
         >>> print(with_phase(collapsed, panels=50, accuracy=0.7, best_accuracy=0.6))
         projector: dimensional collapse: 3 of 128 directions; transient: accuracy rises to 0.700
     """
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise UsageError(f"an accuracy lies between 0 and 1, not at {accuracy:g}")
     if not verdict.collapsed:
         return verdict
-    why = ""
+    why, own = "", verdict.why.partition("; transient: ")[0]
     early = panels <= EARLY_PANELS or (progress is not None and progress <= dip)
     if early and (progress is None or progress <= LATEST):
         why = "ranks dip in the first epochs"
@@ -54,5 +60,5 @@ def with_phase(
     elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
         why = f"less probable than at the panel before ({before:.0%})"
     if not why:
-        return replace(verdict, phase="lasting")
-    return replace(verdict, phase="transient", why=f"{verdict.why}; transient: {why}")
+        return replace(verdict, phase="lasting", why=own)
+    return replace(verdict, phase="transient", why=f"{own}; transient: {why}")

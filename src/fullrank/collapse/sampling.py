@@ -42,6 +42,7 @@ class Reservoir:
         nothing = torch.empty(0, dtype=torch.int64)
         self._kept = nothing, nothing, torch.empty(0, dim)  # keys, places and rows
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._waits = 0  # rows that wait to be merged
 
     @property
     def rows(self) -> Tensor:
@@ -67,7 +68,9 @@ class Reservoir:
         rows = z.detach()[chosen.to(z.device)].to("cpu", torch.float32)
         self._waiting.append((keys[chosen], places[chosen], rows))
         self.count += len(z)
-        if not full or sum(len(keys) for keys, _, _ in self._waiting) > self.capacity:
+        self._waits += len(chosen)
+        # merged in growing steps, so that rows offered one at a time cost no more than a few copies each
+        if self._waits > (self.capacity if full else max(len(kept), MERGED)):
             self._merged()
 
     def shift(self, by: Tensor) -> None:
@@ -99,7 +102,7 @@ class Reservoir:
         if self._waiting:
             keys, places, rows = (torch.cat(x) for x in zip(self._kept, *self._waiting, strict=True))
             order = smallest(keys, self.capacity)
-            self._kept, self._waiting = (keys[order], places[order], rows[order]), []
+            self._kept, self._waiting, self._waits = (keys[order], places[order], rows[order]), [], 0
         return self._kept
 
 
@@ -169,13 +172,15 @@ class Copies:
         self.rows = 0
         self._keys = self._counts = torch.empty(0, dtype=torch.int64)
         self._waiting: list[Tensor] = []
+        self._waits = 0  # hashes that wait to be merged
         self._share = 1.0  # of all keys, that are kept
 
     def add(self, keys: Tensor) -> None:
         """Take in hashes [n] of rows."""
         self.rows += len(keys)
         self._waiting.append(keys.cpu())
-        if sum(map(len, self._waiting)) > _KEPT:
+        self._waits += len(keys)
+        if self._waits > _KEPT:
             self._merge()
 
     @property
@@ -206,7 +211,7 @@ class Copies:
     def _merge(self) -> None:
         if self._waiting:
             keys = torch.cat(self._waiting)
-            self._waiting = []
+            self._waiting, self._waits = [], 0
             self._join(keys, torch.ones_like(keys))
             self._thin()
 
@@ -232,6 +237,7 @@ class Copies:
         return min(_SIGN + int(self._share * 2.0**64), -_SIGN - 1)
 
 
+MERGED = 256  # rows that a sample merges at a time, at least
 _KEPT = 1 << 22  # hashes of rows: 64 MB with their counts
 _COMMONEST = 1024  # rows that are kept for their number
 _HASHED = 1 << 20  # numbers at a time

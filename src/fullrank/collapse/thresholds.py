@@ -33,6 +33,9 @@ class Thresholds:
             at a spread of 0.05, 1.1 at 0.2 and 0.75 at 0.3, where they begin to touch.
         jump_width: of this border.
         point_share: tight clusters within which less than this share of the variance lies are points.
+        within_share: tight clusters within which more than this share of the variance lies are not tight: a
+            far minority makes the rest look so.
+        within_width: of this border.
         most_points: up to this many points are a cluster collapse; more of them, or tight clusters that are
             not quite points, are a collapse within clusters.
         decay: dimensional where the spectrum decays faster than this exponent, in the mean of several views
@@ -60,6 +63,8 @@ class Thresholds:
     jump: float = JUMP
     jump_width: float = 0.06
     point_share: float = 0.03
+    within_share: float = 0.2
+    within_width: float = 0.03
     most_points: int = 50
     decay: float = 2.9
     decay_width: float = 0.25
@@ -73,7 +78,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not 0 <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise UsageError(f"the threshold {name} must be a finite number of at least 0, not {value}")
 
     def levels(self) -> dict[str, float]:

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 from fullrank.collapse.blemishes import Blemish, blemishes
 from fullrank.collapse.decay import VIEWS, Decay, decay_of, reading
 from fullrank.collapse.metrics import METRICS
-from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.thresholds import Thresholds, beyond
 
@@ -24,6 +23,7 @@ Kind = Literal[
 ]
 """What a verdict may say."""
 
+MANY_VIEWS = 17  # rows a cluster, up to which they may be views of one image
 NEAR = 0.25  # probability of the other side, from which a verdict is near the border
 
 
@@ -105,7 +105,7 @@ class _Case(NamedTuple):
     decay: Decay | None
 
 
-class _Finding(NamedTuple):
+class Finding(NamedTuple):
     """A collapse, how probable it is, and how severe it would be."""
 
     kind: Kind
@@ -124,8 +124,8 @@ def judge(
 
     Args:
         panel: of held-out rows in evaluation mode.
-        history: earlier panels of the same tap, for the trend; those of another width or without a level
-            are passed over.
+        history: earlier panels of the same tap, for the trend; those of another tap or width, or without a
+            level, are passed over.
         thresholds: the borders it depends on.
         trained: whether the network has taken a step; an untrained one has nothing to have collapsed.
 
@@ -144,17 +144,19 @@ def judge(
     """
     thresholds = thresholds or Thresholds()
     # Near a constant the centred rank is that of the noise: such a panel is no best to fall from.
-    past = [p for p in history if p.d == panel.d and _failed_gate(p, thresholds) is None]
+    past = [
+        p for p in history if (p.tap, p.d) == (panel.tap, panel.d) and _failed_gate(p, thresholds) is None
+    ]
     trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
-    values = {name: panel.value(name) for name in VIEWS}
+    values = {name: _of_signal(panel, name) for name in VIEWS}
     case = _Case(panel, trends, thresholds, decay_of(values, panel.n, panel.possible))
     evidence = tuple(_evidence(case, measure) for measure in panel.measures.values())
-    odd = () if panel.facts is None else blemishes(panel.facts, panel.d, panel.possible, panel.narrowest)
-    if why := _why_undecidable(panel.n, thresholds, trained):
-        return Verdict("not decidable", panel.tap, why, evidence, blemishes=odd)
+    if why := why_undecidable(panel.n, thresholds, trained):
+        return Verdict("not decidable", panel.tap, why, evidence, blemishes=_blemishes(panel))
     found = [finding for rule in _RULES for finding in rule(case)]
     probability = 1 - math.prod(1 - finding.probability for finding in found)
     named = next((finding for finding in found if finding.probability >= 0.5), None)
+    odd = _blemishes(panel, clusters=named is None or named.kind == "dimensional")
     if named is None:
         # several doubts may add up to one, but no single collapse can be named
         return Verdict("healthy", panel.tap, _why_healthy(case), evidence, 0.0, min(probability, 0.5), odd)
@@ -162,75 +164,25 @@ def judge(
     return Verdict(named.kind, panel.tap, named.why, evidence, severity, probability, odd)
 
 
-def judge_codes(
-    usage: Usage, tap: str = "codes", thresholds: Thresholds | None = None, trained: bool = True
-) -> Verdict:
-    """Name the collapse that the use of codes shows.
-
-    Example:
-        >>> import torch
-        >>> from fullrank.collapse import CodeUsage
-        >>> usage = CodeUsage(16)
-        >>> usage.update(torch.zeros(100, 16))
-        >>> judge_codes(usage.result()).kind
-        'uniform-assignment'
-    """
-    thresholds = thresholds or Thresholds()
-    possible = min(usage.n, usage.codes)
-    fewest = max(thresholds.code_share * possible, thresholds.fewest_codes)
-    information = usage.marginal_entropy - usage.conditional_entropy
-    evidence = (
-        Evidence("perplexity", usage.perplexity, float(possible), fewest, None, "codes in use"),
-        Evidence(
-            "first_code_share", usage.first_share, 1 / possible, thresholds.first_code_share, None, "at most"
-        ),
-        Evidence("code_information", information, None, thresholds.code_information, None, "share of ln K"),
-        Evidence("conditional_entropy", usage.conditional_entropy, 1.0, None, None, "shown, not judged"),
-    )
-    if why := _why_undecidable(usage.n, thresholds, trained):
-        return Verdict("not decidable", tap, why, evidence)
-    found = _code_findings(usage, information, fewest, thresholds)
-    probability = 1 - math.prod(1 - finding.probability for finding in found)
-    named = next((finding for finding in found if finding.probability > 0.5), None)
-    if named is None:
-        why = f"{usage.perplexity:.1f} of {possible} codes are in use (at least {fewest:.1f})"
-        return Verdict("healthy", tap, why, evidence, 0.0, min(probability, 0.5))
-    return Verdict(named.kind, tap, named.why, evidence, min(max(named.severity, 1e-3), 1.0), probability)
+def _blemishes(panel: Panel, clusters: bool = False) -> tuple[Blemish, ...]:
+    """What is odd about the rows; with `clusters` those that the verdict does not name."""
+    if panel.facts is None:
+        return ()
+    line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
+    clustered = panel.clusters.covered if clusters and panel.clusters and not line else 0.0
+    return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered)
 
 
-def _code_findings(
-    usage: Usage, information: float, fewest: float, thresholds: Thresholds
-) -> tuple[_Finding, ...]:
-    """What the use of codes shows, in the order in which it is asked."""
-    possible, width = min(usage.n, usage.codes), thresholds.level_width
-    sharp = 1 - usage.conditional_entropy
-    uninformed = math.log(max(thresholds.code_information, 1e-9) / max(information, sharp, 1e-9))
-    unused = math.log(fewest / max(usage.perplexity, 1e-9))
-    severity = 1 - (usage.perplexity - 1) / max(fewest - 1, 1e-9)
-    first = usage.first_share if usage.codes > 2 else 0.0
-    return (
-        _Finding(
-            "uniform-assignment",
-            beyond(uninformed, 0.0, width),
-            f"every image is assigned to all {usage.codes} codes alike: codes say {information:.1%} of ln K",
-            1 - information / max(thresholds.code_information, 1e-9),
-        ),
-        _Finding(
-            "cluster",
-            beyond(unused, 0.0, width),
-            f"{usage.perplexity:.1f} of {possible} codes are in use, below {fewest:.1f}",
-            severity,
-        ),
-        _Finding(
-            "cluster",
-            beyond(first, thresholds.first_code_share, thresholds.copies_width),
-            f"one code is the first choice of {usage.first_share:.0%} of images",
-            usage.first_share,
-        ),
-    )
+def _of_signal(panel: Panel, name: str) -> float | None:
+    """A rank, at most that of the directions above an even floor of noise."""
+    value = panel.value(name)
+    if value is None or panel.signal is None:
+        return value
+    return min(value, panel.signal + (1.0 if name == "rankme_unit" else 0.0))  # its mean is a direction, too
 
 
-def _why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
+def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
+    """Why nothing can be said of n rows; empty where something can."""
     if not trained:
         return "no step taken yet"
     few = f"n = {n} rows; at least {thresholds.fewest_rows} are needed"
@@ -240,58 +192,64 @@ def _why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
 # The rules, in their order: each yields what it sees, however improbable.
 
 
-def _complete(case: _Case) -> Sequence[_Finding]:
+def _complete(case: _Case) -> Sequence[Finding]:
     panel, thresholds = case.panel, case.thresholds
     found = []
     for metric, threshold in thresholds.levels().items():
         value = panel.value(metric)
-        if value is None:
+        if value is None or (panel.d == 1 and metric == "level"):  # unit rows of one number are 1 or -1
             continue
         below = math.log(max(threshold, 1e-300) / max(value, 1e-300))
         why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
         severity = 1 - value / max(threshold, 1e-300)
-        found.append(_Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
+        found.append(Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
     level, fall = panel.value("level"), case.trends.get("level")
     if level is not None and fall is not None and fall < -0.5:
         below = math.log(max(thresholds.falling_level, 1e-300) / max(level, 1e-300))
         why = f"level fell {-fall:.0%} from its best, to {level:.3g}: the rows draw together"
         severity = 1 - level / max(thresholds.falling_level, 1e-300)
-        found.append(_Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
+        found.append(Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
     if panel.facts is not None:
         share = panel.facts.copied_share
         why = f"{share:.0%} of the rows are one and the same"
         found.append(
-            _Finding("complete", beyond(share, thresholds.copies, thresholds.copies_width), why, share)
+            Finding("complete", beyond(share, thresholds.copies, thresholds.copies_width), why, share)
         )
     return found
 
 
-def _cluster(case: _Case) -> Sequence[_Finding]:
-    panel, thresholds = case.panel, case.thresholds
-    within, count = panel.value("linked_share"), panel.value("tight_clusters")
-    if panel.jump is None or within is None or count is None:
+def _cluster(case: _Case) -> Sequence[Finding]:
+    clusters, thresholds, facts = case.panel.clusters, case.thresholds, case.panel.facts
+    if clusters is None:
         return ()
-    probability = beyond(panel.jump, thresholds.jump, thresholds.jump_width)
-    if within == 0 and panel.facts is not None:
-        count = min(panel.facts.distinct, count * 1.2)  # of points the number is known, not estimated
+    within, count = clusters.within_share, clusters.count
+    reached = [beyond(jump, thresholds.jump, thresholds.jump_width) for jump in clusters.jumps]
+    probability = sum(reached) / len(reached)  # rises with the share of rows in clusters, from 60 to 70 %
     left = f"{within:.2g} of the variance lies within them"
-    severity = 1 - within
-    if count < 2 and probability >= 0.5:
+    if count < 1.5:
         # one tight cluster beside scattered rows; a cloud with heavy tails is not as tight
-        if within >= thresholds.point_share:
-            return ()
-        return (
-            _Finding(
-                "complete", probability, "most rows are nearly one point, far from the others", severity
-            ),
-        )
-    if within < thresholds.point_share and count <= thresholds.most_points:
-        return (_Finding("cluster", probability, f"the rows are {count:.0f} points: {left}", severity),)
-    why = f"the rows lie in {count:.0f} tight clusters: {left}"
-    return (_Finding("intra-cluster", probability, why, severity),)
+        near = math.log(max(thresholds.point_share, 1e-300) / max(clusters.rest_share, 1e-300))
+        probability *= beyond(near, 0.0, thresholds.level_width)
+        why = f"{clusters.covered:.0%} of the rows are nearly one point, far from the others"
+        return (Finding("complete", probability, why, 1 - clusters.rest_share),)
+    loose = beyond(within, thresholds.within_share, thresholds.within_width)
+    number = f"{'at least' if count > clusters.most / 2 else 'about'} {count:.0f}"
+    if within == 0 and facts is not None and facts.distinct <= 1.5 * count:
+        number = f"{facts.distinct:,}"  # known, not estimated
+    rows = "the rows" if clusters.covered > 0.98 else f"{clusters.covered:.0%} of the rows"
+    points = within < thresholds.point_share and count <= thresholds.most_points
+    kind: Kind = "cluster" if points else "intra-cluster"
+    why = (
+        f"{rows} {'are' if points else 'lie in'} {number} {'points' if points else 'tight clusters'}: {left}"
+    )
+    if count < 2.5:
+        why += "; two sources of data look like this, too"
+    elif clusters.n / count < MANY_VIEWS:
+        why += "; so do several views of each image"
+    return (Finding(kind, probability * (1 - loose), why, 1 - within),)
 
 
-def _dimensional(case: _Case) -> Sequence[_Finding]:
+def _dimensional(case: _Case) -> Sequence[Finding]:
     decay, thresholds, panel = case.decay, case.thresholds, case.panel
     if decay is None:
         return ()
@@ -301,14 +259,16 @@ def _dimensional(case: _Case) -> Sequence[_Finding]:
     rank, participation = panel.value("erank_centred") or 1.0, panel.value("participation_ratio") or 1.0
     of = f"{panel.possible} directions"
     why = f"{rank:.1f} of {of} by effective rank, {participation:.1f} by participation ratio"
+    if panel.signal is not None and panel.signal < rank:
+        why += f"; {panel.signal} stand out of an even rest"
     if fell and fall is not None:
         why += f"; {-fall:.0%} below its best"
     over = (mean - thresholds.decay) / max(thresholds.decay_width, 1e-9)
     severity = over / (over + 4) if over > 0 else 0.0
-    return (_Finding("dimensional", beyond(mean, thresholds.decay, thresholds.decay_width), why, severity),)
+    return (Finding("dimensional", beyond(mean, thresholds.decay, thresholds.decay_width), why, severity),)
 
 
-_RULES: tuple[Callable[[_Case], Sequence[_Finding]], ...] = (_complete, _cluster, _dimensional)
+_RULES: tuple[Callable[[_Case], Sequence[Finding]], ...] = (_complete, _cluster, _dimensional)
 
 
 # What the rules share.
@@ -316,12 +276,16 @@ _RULES: tuple[Callable[[_Case], Sequence[_Finding]], ...] = (_complete, _cluster
 
 def _why_healthy(case: _Case) -> str:
     panel, thresholds = case.panel, case.thresholds
+    if panel.d == 1:
+        return "one number a row, which varies; there are no directions to lose"
     level, rank = panel.value("level"), panel.value("erank_centred")
     why = "nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"
     if rank is not None and case.decay is not None:
-        why += f" and {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
-        why += f" (at least {_border(case, 'erank_centred'):.1f})"
-    if panel.jump is None:
+        why += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
+        why += (
+            f", the spectrum decays as k^-{max(case.decay.mean, 0.0):.1f} (at most k^-{thresholds.decay:g})"
+        )
+    if panel.clusters is None:
         return f"{why}; clusters were not looked for"
     return why
 
@@ -343,7 +307,7 @@ def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
     """The first level check that a panel does not pass."""
     for metric, threshold in thresholds.levels().items():
         value = panel.value(metric)
-        if value is not None and value < threshold:
+        if value is not None and value < threshold and not (panel.d == 1 and metric == "level"):
             return metric
     return None
 
@@ -372,13 +336,13 @@ def _evidence(case: _Case, measure: Measure) -> Evidence:
     if value is None:
         says = "not defined: nothing varies, or too few rows"
     elif metric == "tight_clusters":
-        most = case.panel.most_clusters
-        says = f"more than {most:,} could not be seen among so many rows" if most else "shown, not judged"
+        clusters = case.panel.clusters
+        says = f"more than {clusters.most:,} could not be seen among so many rows" if clusters else ""
     elif threshold is None:
         says = "shown, not judged"
     elif metric in VIEWS and case.decay is not None:
         side = "above" if value >= threshold else "below"
-        says = f"{side} the border; decays as k^-{case.decay.exponents[metric]:.1f} would"
+        says = f"{side} the border by itself; decays as k^-{case.decay.exponents[metric]:.1f} would"
     elif value >= threshold:
         says = "at or above its threshold"
     else:

@@ -68,7 +68,7 @@ CONSTANT = (
     "Views agree perfectly, which a constant output attains as well: the loss cannot tell. Look at the level "
     "and the rank."
 )
-IDENTICAL = "Views agree perfectly, and embeddings of different images differ."
+IDENTICAL = "Views agree perfectly, and not all embeddings are alike, though they may be a few points."
 UNRELATED = "Views have nothing in common, as at the start, or what the branches learn does not fit together."
 UNIFORM_CODES = (
     "Every image is assigned to all codes alike, as at the start; where it stays there, codes tell nothing."

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fullrank.methods._base import SIMSIAM_SGD, Method, Step, check_views, register
 from fullrank.methods._config import MethodConfig
-from fullrank.methods._fixed_points import IDENTICAL, FixedPoint
+from fullrank.methods._fixed_points import FixedPoint
 from fullrank.methods._two_branch import negative_cosine
 from fullrank.networks.backbones import reinitialized
 from fullrank.networks.precision import in_full_precision
@@ -66,7 +66,7 @@ class Distill(Method):
             "0, or -1 of the cosine",
             lambda at: 0.0 if at.config.distance == "mse" else -1.0,
             (),
-            f"{IDENTICAL} The student equals a target that never moves.",
+            "The student equals a target that never moves, and is as varied.",
         ),
         FixedPoint(
             "at zero",

@@ -122,7 +122,9 @@ class VICReg(OneBranchMethod):
             ("dimensional",),
             "Every channel varies enough and says the same as all others.",
         ),
-        FixedPoint("decorrelated", "0", lambda at: 0.0, (), f"{IDENTICAL} All channels are in use."),
+        FixedPoint(
+            "decorrelated", "0", lambda at: 0.0, ("cluster",), f"{IDENTICAL} No channel is idle."
+        ),
     )
 
     @dataclass(frozen=True)

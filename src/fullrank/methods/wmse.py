@@ -126,7 +126,11 @@ class WMSE(OneBranchMethod):
     fixed_points = (
         FixedPoint("unrelated", "2", lambda at: 2.0, (), UNRELATED),
         FixedPoint(
-            "agreeing", "0", lambda at: 0.0, (), f"{IDENTICAL} Whitening keeps all directions in use."
+            "agreeing",
+            "0",
+            lambda at: 0.0,
+            ("cluster",),
+            f"{IDENTICAL} Whitening keeps all directions.",
         ),
     )
 

@@ -235,4 +235,4 @@ def capacity(module: nn.Module, in_width: int) -> int:
             part.training = True
     if not isinstance(out, Tensor) or out.ndim != 2:
         raise TypeError(f"{type(module).__name__} does not map rows to rows")
-    return bounds.of(out)
+    return int(bounds.of(out))

@@ -19,15 +19,15 @@ from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import finite_rows, unit_rows
 from fullrank.errors import UsageError
 
-ANCHORS = 192  # rows around which distances are sorted
+ANCHORS = 192  # rows around which distances are sorted; more among fewer rows, at most
+MOST_ANCHORS = 512
+ANCHORED = 16_384  # rows from which on there are the fewest
 SKETCH = 64  # wider rows are projected to this many random directions, which keep distances to some percent
 LEAST_SIZE = 3  # rows of a cluster: pairs may be two views of an image
 JUMP = 0.75  # natural logarithm; lines reach 0.5, clusters whose spread is a quarter of the centres' 1.0
 LINE = 0.4  # taken off over the participation ratio: rows along one direction leave gaps by chance
 MOST_OF_ALL = 0.95  # of all rows, that one cluster may hold
-LEAST_COVERED = (
-    0.65  # of the rows around which there is such a jump; a line has 0.37, three rows a cluster 0.8
-)
+LEAST_COVERED = (0.6, 0.7)  # of rows, whose jump counts: the mean between; a line covers 0.37 by chance
 SAME = 1e-6  # of the spread of all rows: nearer ones are copies, for so much is lost in single precision
 
 _linked_metric = partial(
@@ -51,7 +51,10 @@ class TightClusters:
         count: clusters, estimated from their sizes around the anchors.
         within_share: variance within clusters over all variance, in [0, 1]; 1 where there are none.
         covered: share of rows around which distances jump.
-        jump: logarithm of the jump that `LEAST_COVERED` of the rows reach, less what chance does on a line.
+        jump: logarithm of the jump that two of three rows reach (mean between the `LEAST_COVERED` shares),
+            less what chance does on a line.
+        rest_share: mean squared distance within clusters over that to the rows of no or another cluster.
+        jumps: those that shares of the rows between the `LEAST_COVERED` ones reach; `jump` is their mean.
     """
 
     n: int
@@ -59,6 +62,8 @@ class TightClusters:
     within_share: float
     covered: float
     jump: float
+    rest_share: float = 1.0
+    jumps: tuple[float, ...] = ()
 
     @property
     def found(self) -> bool:
@@ -121,23 +126,26 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     if not scale > 0:
         return None
     z = (z / scale).float()
-    anchors = torch.randperm(n, generator=generator)[:ANCHORS]
+    most = min(max(ANCHORS * ANCHORED // n, ANCHORS), MOST_ANCHORS)
+    anchors = torch.randperm(n, generator=generator)[:most]
     # by subtraction: the expanded form loses the distances within tight clusters
     distances = torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
     jump, size = _largest_jumps(distances[:, 1:])
     covariance = z.T @ z / n
     jump = jump - LINE * float(covariance.square().sum() / covariance.trace() ** 2)
-    inside = jump >= JUMP
-    covered = float(inside.double().mean())
-    needed = float(jump.quantile(1 - LEAST_COVERED, interpolation="lower"))
-    if not inside.any():
-        return TightClusters(n, 1.0, 1.0, covered, needed)
+    covered = float((jump >= JUMP).double().mean())
+    between = torch.linspace(1 - LEAST_COVERED[1], 1 - LEAST_COVERED[0], 11)
+    reached = jump.quantile(between, interpolation="lower")
+    needed = float(reached.mean())
+    inside = jump >= min(JUMP, needed)  # a border below the usual one has its clusters, too
     squares = distances.double().square()
     own = torch.arange(n) < size[:, None]
     within = (squares * own).sum(1) / size
+    rest = (squares * ~own).sum(1) / (n - size).clamp(min=1)
     share = float(within[inside].mean() / squares.mean())
-    count = float((n / size[inside]).mean())
-    return TightClusters(n, count, min(share, 1.0), covered, needed)
+    rest_share = float(within[inside].mean() / rest[inside].mean().clamp(min=1e-30))
+    count = max(float((n / size * inside).mean()), 1.0)  # each row of a cluster counts 1 / its size
+    return TightClusters(n, count, min(share, 1.0), covered, needed, rest_share, tuple(reached.tolist()))
 
 
 def project(rows: Tensor, generator: torch.Generator) -> Tensor:
