@@ -32,7 +32,7 @@ from fullrank.errors import UsageError
 SAMPLE, CODE_SAMPLE = 2048, 256
 CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
 RESAMPLES = 20
-RESAMPLED = 1024  # rows of which halves are taken
+RESAMPLED = 1 << 19  # numbers in the rows of which halves are taken, 256 to 1,024 of them
 COVERED = 1.96  # standard deviations of a 95 % interval
 
 
@@ -284,7 +284,7 @@ def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, flo
     Halves without replacement: repeated rows would lower ranks. A half of m rows scatters as m/2 rows would,
     by as much again as the finite sample leaves out; n rows scatter less by the square root of their number.
     """
-    points = points[:RESAMPLED]
+    points = points[: min(max(RESAMPLED // points.shape[1], 256), 1024)]
     m = len(points)
     if m < 64:
         return {}

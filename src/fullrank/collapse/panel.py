@@ -211,7 +211,7 @@ class Panel:
 
 
 def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
-    """Tight clusters of rows and of their directions: those of directions count where they can be seen.
+    """Tight clusters of the rows' directions, or of the rows where these tell more.
 
     Embeddings are compared by their cosine: lengths that vary hide clusters of directions, and a few long
     rows make all others look like one. Where rows lie along one line, their directions are two points; and a
@@ -278,7 +278,7 @@ def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
 
 
 def standing_out(singular_values: np.ndarray) -> int | None:
-    """Number of directions beside which all others are noise: a few, far above the rest; None without any.
+    """Number of directions, a few, beside which all others are noise; else None.
 
     Args:
         singular_values: [k], largest first.

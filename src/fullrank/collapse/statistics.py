@@ -135,7 +135,7 @@ class EmbeddingStatistics:
         self.facts = self._without_off_plane(facts)
 
     def _of_all_processes(self) -> tuple[Tensor, int, bool, float]:
-        """Distances of all rows, rows aside, whether any were too many to wait, and the largest number."""
+        """Distances, rows aside, whether too many waited, and the largest number."""
         own = torch.cat(self._distances) if self._distances else torch.empty(0, dtype=torch.float64)
         aside = sum(map(len, self._aside))
         if not in_group():
@@ -148,7 +148,7 @@ class EmbeddingStatistics:
         return whole, sum(asides), any(returned), max(largest)
 
     def _without_off_plane(self, facts: RowFacts) -> RowFacts:
-        """Leave out rows beside the few directions of all others, whose spectrum they would fill."""
+        """Leave out rows beside the few directions of all others."""
         rows = self.sample.rows
         off = off_plane(rows)
         if not bool(off.any()):
@@ -188,7 +188,7 @@ class EmbeddingStatistics:
         self._highest = torch.maximum(self._highest, z.amax(0).float().cpu())
 
     def _return_near(self, typical: float, distances: Tensor | None, returned: bool) -> None:
-        """Take in what is not far after all, or all that waits where it is too much of all `distances`."""
+        """Take in what is not far after all, or all that waits where it is too much."""
         if not self._aside:
             return
         z, places = torch.cat(self._aside), torch.cat(self._aside_places)
@@ -266,7 +266,7 @@ def off_plane(rows: Tensor) -> Tensor:
 
 
 def _largest(z: Tensor) -> float:
-    """The largest absolute value; UsageError for numbers that single precision does not hold."""
+    """The largest absolute value; UsageError beyond single precision."""
     least, most = z.aminmax()
     largest = max(-float(least), float(most))
     if LARGEST < largest < float("inf"):

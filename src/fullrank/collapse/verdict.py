@@ -165,7 +165,7 @@ def judge(
 
 
 def _blemishes(panel: Panel, clusters: bool = False) -> tuple[Blemish, ...]:
-    """What is odd about the rows; with `clusters` those that the verdict does not name."""
+    """What is odd about the rows, with `clusters` those that no verdict names."""
     if panel.facts is None:
         return ()
     line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
