@@ -69,7 +69,8 @@ class TrainConfig:
             (tensor, as DINO's own code), or of each tensor of the backbone, the heads being left as they are
             (backbone-tensor, as solo-learn's DINO).
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
-        channels_last: memory format of convolutions.
+        channels_last: memory format of convolutions: yes, no, or auto: where a self-check finds that PyTorch gets
+            the network's narrow convolutions right so on this CPU.
         compile: networks, and on a GPU the views, run through torch.compile in one of its modes: minutes at
             the start for faster steps. default fuses; reduce-overhead also replays CUDA graphs, which pays
             where batches or networks are small; max-autotune also tries out kernels.
@@ -147,7 +148,7 @@ class TrainConfig:
     clip_grad: float = 0.0
     clip_grad_of: Literal["all", "tensor", "backbone-tensor"] = "all"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = True
+    channels_last: Literal["auto", "yes", "no"] = "auto"
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     sync_bn: Literal["both", "source", "target", "none"] = "both"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -208,7 +209,12 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Read what `as_dict` gave; raises UnknownNameError for a key that does not exist."""
         renamed = {"study_every": "diagnostics_every"}  # in runs from before
-        return cls(**coerce(cls, {renamed.get(key, key): value for key, value in values.items()}, "key"))
+        values = {renamed.get(key, key): value for key, value in values.items()}
+        if isinstance(
+            layout := values.get("channels_last"), bool
+        ):  # likewise; true was what nobody had typed
+            values["channels_last"] = "auto" if layout else "no"
+        return cls(**coerce(cls, values, "key"))
 
 
 def _not_negative(value: float) -> bool:

@@ -107,7 +107,7 @@ class Loop:
                 config=self.config.as_dict(),
                 total_steps=self.total_steps,
                 steps_per_epoch=self.s.steps_per_epoch,
-                notes=[*self.s.data.notes, *self.evaluator.held_out.notes],
+                notes=[*self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes],
                 out=str(self.run_dir.path),
             )
         )
@@ -191,7 +191,7 @@ class Loop:
         generator = generator_of(config.seed, 0, self.state.epoch, index)
         numbers = views.random_numbers(config.batch_size, generator)
         made = views.make(images, numbers.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n)))
-        if config.channels_last:
+        if self.s.channels_last:
             made = [view.contiguous(memory_format=torch.channels_last) for view in made]
         return made
 

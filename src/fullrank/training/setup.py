@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fullrank.errors import UsageError
@@ -19,6 +19,7 @@ from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
+from fullrank.networks.layouts import channels_last_fault
 from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
@@ -44,6 +45,8 @@ class Setup:
     method: Method
     wrapped: Any
     optimizer: Optimizer
+    channels_last: bool
+    notes: tuple[str, ...] = ()  # one line each, for the reader of the run
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,7 +199,8 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     method.roles = _roles(views, config)
     config = replace(config, options=asdict(method.config))  # widths that follow the backbone are numbers now
     _synchronise(method, config, fabric)
-    if config.channels_last:
+    channels_last, notes = _layout(backbone.network, views, config, fabric.device)
+    if channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type != "cpu":
         method = method.to(fabric.device)
@@ -206,7 +210,33 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer, move_to_device=False)
-    return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
+    return Setup(
+        config,
+        fabric,
+        data,
+        batches,
+        views,
+        backbone,
+        method,
+        wrapped,
+        wrapped_optimizer,
+        channels_last,
+        notes,
+    )
+
+
+def _layout(
+    network: nn.Module, views: Views, config: TrainConfig, device: torch.device
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether convolutions run in channels_last, and a line where PyTorch cannot be trusted with that."""
+    if config.channels_last == "no" or device.type != "cpu":
+        return config.channels_last != "no", ()
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    fault = channels_last_fault(network, {config.image_size, *views.sizes}, dtype)
+    if fault and config.channels_last == "yes":
+        raise UsageError(f"--channels-last yes: PyTorch {torch.__version__} {fault}; take auto or no")
+    note = f"convolutions run contiguous: in channels_last PyTorch {torch.__version__} {fault}"
+    return not fault, (note,) if fault else ()
 
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
