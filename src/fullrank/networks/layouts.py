@@ -1,7 +1,7 @@
 """Self-check of convolutions in channels_last, which some PyTorch versions crash in.
 
-Strided 1x1 convolutions of fewer than 16 channels end Python itself on CPUs with AVX-512 (PyTorch 2.15, inputs
-of 56 pixels and more). So narrow ones are tried in a child process, once per version and CPU.
+Strided 1x1 convolutions of fewer than 16 channels end Python itself on CPUs with AVX-512 (PyTorch 2.15,
+inputs of 56 pixels and more). So narrow ones are tried in a child process, once per version and CPU.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _values_and_gradients(
     module: nn.Module, x: Tensor, layout: torch.memory_format, dtype: torch.dtype
 ) -> list[Tensor]:
     module.zero_grad()
-    module.to(memory_format=layout)  # type: ignore[call-overload]
+    module.to(memory_format=layout)
     x = x.contiguous(memory_format=layout).detach().requires_grad_()
     with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
         y = module(x)

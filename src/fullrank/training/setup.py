@@ -17,13 +17,15 @@ from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
 from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
-from fullrank.methods import METHODS, Method, build_method
-from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
+from fullrank.methods import METHODS, Method
+from fullrank.networks.backbones import Backbone, default_backbone
+from fullrank.networks.depth import rate_factors
 from fullrank.networks.layouts import channels_last_fault
 from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
+from fullrank.training.networks import InitialWeights, build_networks
 from fullrank.training.optim import build_optimizer
 from fullrank.views import VIEWS, DenseViews, Views
 
@@ -158,16 +160,21 @@ def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
     return default_image_size(data.train), data
 
 
-def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
+def prepare(
+    config: TrainConfig, fabric: Fabric, data: Data | None = None, initial: InitialWeights | None = None
+) -> tuple[TrainConfig, Data]:
     """Open the data, unless it is open, and resolve the configuration."""
+    config = initial.follow(config) if initial else config
     if data is None:
         with fabric.rank_zero_first():
             data = open_run_data(config)
     return resolve(config, data), data
 
 
-def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
+def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeights | None = None) -> Setup:
     """Build networks, optimiser, views and loader for a resolved configuration.
+
+    `initial` are the weights that `config.init` names, unless a checkpoint's take their place.
 
     Raises:
         UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
@@ -191,25 +198,23 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
             f"{len(data.train)} training images"
         )
     torch.manual_seed(config.seed)
-    residual = config.zero_init_residual
-    backbone = build_backbone(
-        config.backbone, config.image_size, stem=config.stem, zero_init_residual=residual
-    )
-    method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
+    backbone, method, notes = build_networks(config, initial)
     method.roles = _roles(views, config)
     config = replace(config, options=asdict(method.config))  # widths that follow the backbone are numbers now
     _synchronise(method, config, fabric)
-    channels_last, notes = _layout(backbone.network, views, config, fabric.device)
+    channels_last, fault = _layout(backbone.network, views, config, fabric.device)
     if channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type != "cpu":
         method = method.to(fabric.device)
     if config.compile != "none":
         compile_networks(method, fabric.device, config.compile)
-    optimizer = build_optimizer(method.param_groups(), config)
+    factors = rate_factors(method.backbone, config.lr_backbone, config.layer_decay)
+    optimizer = build_optimizer(method.param_groups(), config, factors)
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer, move_to_device=False)
+    notes = (*notes, *fault)
     return Setup(
         config,
         fabric,
@@ -241,7 +246,8 @@ def _layout(
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
     """Choose masked views on a GPU where the step is compiled or batches small."""
-    plain = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    mean, std = config.mean or data.train.mean, config.std or data.train.std
+    plain = Views(config.views, config.image_size, mean, std)
     compiled = config.compile != "none"
     small = config.batch_size * config.image_size**2 <= FEW_PIXELS
     if device.type == "cpu" or not (compiled or small) or any(view.randaugment for view in plain.recipe):
