@@ -48,7 +48,8 @@ def started(what: Path | str, **more: Any) -> Setup:
 def assert_starts_as(s: Setup, source: Encoder) -> None:
     source = replace(source, image_size=s.config.image_size)
     assert difference(s.method.backbone, source) < 1e-5
-    assert difference(s.method.target["backbone"], source) < 1e-5  # type: ignore[index, operator]
+    target: Any = s.method.target
+    assert difference(target["backbone"], source) < 1e-5
 
 
 def solo_folder(folder: Path) -> Path:
@@ -72,7 +73,7 @@ def dino_vit(network: nn.Module) -> dict[str, Any]:
     }
 
 
-def transformers_folder(kind: str) -> Callable[[Path], Path]:
+def transformers_folder(kind: str, **options: Any) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         transformers = pytest.importorskip("transformers")
         blocks = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
@@ -82,7 +83,7 @@ def transformers_folder(kind: str) -> Callable[[Path], Path]:
             "ResNet": {"depths": [1, 1, 1, 1], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"},
             "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "image_size": 32},
         }
-        config = getattr(transformers, f"{kind}Config")(**sizes[kind])
+        config = getattr(transformers, f"{kind}Config")(**sizes[kind] | options)
         encoder: Any = shaken(getattr(transformers, f"{kind}Model")(config))
         encoder.save_pretrained(folder)
         seen = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": {"height": 32, "width": 32}}
@@ -103,7 +104,7 @@ def exported(to: str, backbone: str) -> Callable[[Path], Path]:
         save_file(network.state_dict(), folder / "encoder.safetensors", header)
         if not to:
             return folder / "encoder.safetensors"
-        fullrank.export(folder / "encoder.safetensors", to, folder / "exported")  # type: ignore[arg-type]
+        fullrank.export(folder / "encoder.safetensors", to, folder / "exported")
         return folder / "exported" if to == "timm" else folder / "exported" / "model.pth"
 
     return write
@@ -155,7 +156,7 @@ def test_a_size_that_weights_do_not_tell_is_the_images_own(tmp_path: Path) -> No
 
 
 def test_positions_are_interpolated_to_another_size(tmp_path: Path) -> None:
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     what = SOURCES["DINO's ViT"](tmp_path)
     s = started(what, image_size=64)
@@ -164,6 +165,14 @@ def test_positions_are_interpolated_to_another_size(tmp_path: Path) -> None:
     network: Any = s.method.backbone
     assert torch.allclose(network.pos_embed, expected, atol=1e-6)
     assert "(100 % of the parameters)" in s.notes[0]
+
+
+@pytest.mark.parametrize("image_size", [0, 48])
+def test_positions_of_transformers_are_interpolated_as_it_does(image_size: int, tmp_path: Path) -> None:
+    what = transformers_folder("Dinov2", image_size=64)(tmp_path)  # seen at 32 pixels
+    s = started(what, image_size=image_size)
+    assert s.config.image_size == (image_size or 32)
+    assert_starts_as(s, open_encoder(what))
 
 
 def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:

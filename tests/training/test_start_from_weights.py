@@ -113,7 +113,7 @@ def test_freezing_all_of_a_method_without_heads_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
 def test_rates_decay_with_depth_as_timms_do(name: str) -> None:
-    from timm.optim import param_groups_layer_decay
+    from timm.optim._param_groups import param_groups_layer_decay
 
     network = timm.create_model(name, num_classes=0)
     expected = {
@@ -204,8 +204,7 @@ def test_an_encoder_with_lora_is_saved_and_opened_as_a_plain_one(
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
 def test_merged_weights_give_the_features_of_the_adapted_network(name: str) -> None:
     pytest.importorskip("peft")
-    network = timm.create_model(name, num_classes=0, **({"img_size": 32} if "vit" in name else {})).eval()
-    plain = timm.create_model(name, num_classes=0, **({"img_size": 32} if "vit" in name else {})).eval()
+    network, plain = (build_backbone(name, 32).network.eval() for _ in range(2))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         before = network(images)

@@ -107,7 +107,7 @@ def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapp
 def parse_options(
     method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
 ) -> tuple[Any, Any]:
-    """Parse the command line; also the data and weights that had to be opened for that.
+    """Parse the command line; also the data and weights opened for that.
 
     The method's defaults depend on the size of the images, which the data decides; so they are applied to
     what neither the recipe nor the command line names. Without `sized` they are those for large images, and

@@ -19,8 +19,8 @@ from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.transformers_names import as_timm
 from fullrank.errors import UsageError
 from fullrank.images.sources import Data
-from fullrank.networks.architecture import Built, load_strictly
 from fullrank.networks.backbones import Stem, build_backbone, join_options
+from fullrank.networks.transfer import transfer_weights
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
 from fullrank.training.setup import size_and_data
@@ -42,11 +42,11 @@ def open_initial_weights(config: TrainConfig) -> InitialWeights | None:
         return None
     try:
         encoder = open_encoder(config.init, download=config.download)
-    except UsageError:
+    except UsageError as error:
         if config.backbone == "auto" or not Path(config.init).expanduser().is_file():
-            raise
+            raise type(error)(str(error).replace("--arch", "--backbone")) from error
         return _by_backbone(config)
-    return as_initial_weights(encoder, config.init)
+    return as_initial_weights(encoder, config.init, config.image_size)
 
 
 class Sources(NamedTuple):
@@ -63,11 +63,18 @@ def open_sources(config: TrainConfig) -> tuple[int, Sources]:
     return size, Sources(data, initial)
 
 
-def as_initial_weights(encoder: Encoder, spec: str | Path = "") -> InitialWeights:
-    """The weights of an encoder by the names of the backbone that is built like it."""
-    weights, candidates = _renamed(encoder, spec)
+def as_initial_weights(encoder: Encoder, spec: str | Path, image_size: int = 0) -> InitialWeights:
+    """The weights of an encoder by the names of the backbone that is built like it.
+
+    Args:
+        encoder: as opened.
+        spec: what names it.
+        image_size: side in pixels of the run's images; 0: the encoder's own.
+    """
+    size = image_size or encoder.image_size
+    weights, candidates = _renamed(encoder, spec, size)
     stem = _stem(weights, encoder.network)
-    name, notes = _buildable(encoder, weights, candidates, stem)
+    name, notes = _buildable(encoder, weights, candidates, stem, size == encoder.image_size)
     return InitialWeights(
         encoder.origin or str(spec),
         weights,
@@ -81,7 +88,7 @@ def as_initial_weights(encoder: Encoder, spec: str | Path = "") -> InitialWeight
 
 
 def _notes(encoder: Encoder) -> Iterator[str]:
-    """What was assumed, as far as it holds for a run, whose images have a size of their own."""
+    """What was assumed of an encoder, as far as it holds for a run."""
     for note in encoder.notes:
         if not note.startswith(ASSUMED):
             yield note.replace(", for --prefix:", ":")
@@ -99,11 +106,11 @@ def _by_backbone(config: TrainConfig) -> InitialWeights:
     return InitialWeights(f"{path}[{prefix}*]" if prefix else str(path), found)
 
 
-def _renamed(encoder: Encoder, spec: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+def _renamed(encoder: Encoder, spec: str | Path, size: int) -> tuple[dict[str, Tensor], list[str]]:
     """The weights by timm's names, and names of backbones that may have them."""
     network: Any = encoder.network
     if isinstance(network, PooledOutput):
-        name, weights = as_timm(network.encoder) or ("", {})
+        name, weights = as_timm(network.encoder, size) or ("", {})
         return weights, [name] if name else []
     return network.state_dict(), list(dict.fromkeys(_candidates(encoder, network, spec)))
 
@@ -165,15 +172,17 @@ def _stem(weights: Mapping[str, Tensor], network: Any) -> Stem:
 
 @torch.no_grad()
 def _buildable(
-    encoder: Encoder, weights: dict[str, Tensor], candidates: list[str], stem: Stem
+    encoder: Encoder, weights: dict[str, Tensor], candidates: list[str], stem: Stem, compared: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """The first name whose network takes all the weights, features equal where there is such."""
+    """The name whose network takes all the weights, with equal features if any."""
     apart: dict[str, float] = {}
     for name in candidates:
         with suppress(UsageError), torch.random.fork_rng(devices=[]):
             network = build_backbone(name, encoder.image_size, stem=stem).network
-            load_strictly(Built(name, network), weights, name)
-            apart[name] = difference(network.eval(), encoder)
+            transfer = transfer_weights(network, weights, name)
+            if transfer.fresh or transfer.unused:
+                continue
+            apart[name] = difference(network.eval(), encoder) if compared else 0.0
             if apart[name] < SAME:
                 return name, ()
     if not apart:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fullrank.networks.backbones import join_options
 
@@ -50,10 +50,12 @@ TIMM_EPS = 1e-6  # of timm's layer norms
 _LEFT_OUT = re.compile(r"pooler\.|embeddings\.mask_token")
 
 
-def as_timm(encoder: nn.Module) -> tuple[str, dict[str, Tensor]] | None:
+@torch.no_grad()
+def as_timm(encoder: Any, image_size: int) -> tuple[str, dict[str, Tensor]] | None:
     """Name and weights of timm's network that is like an encoder of transformers.
 
-    None where that is none of ViT, DINOv2, ResNet and ConvNeXt.
+    None where that is none of ViT, DINOv2, ResNet and ConvNeXt. Positions are interpolated to the size in
+    pixels as transformers does it.
     """
     config: Any = encoder.config
     families: dict[str, tuple[Any, Any]] = {
@@ -68,6 +70,10 @@ def as_timm(encoder: nn.Module) -> tuple[str, dict[str, Tensor]] | None:
     weights = {
         _renamed(key, rules): value for key, value in encoder.state_dict().items() if not _LEFT_OUT.match(key)
     }
+    grid, (whole, rest) = weights.get("pos_embed"), divmod(image_size, getattr(config, "patch_size", 1))
+    if grid is not None and not rest and grid.shape[1] != whole**2 + 1:
+        like, embeddings = grid.new_zeros(1, whole**2 + 1, grid.shape[2]), encoder.embeddings
+        weights["pos_embed"] = embeddings.interpolate_pos_encoding(like, image_size, image_size)
     return name(config), _joined(weights)
 
 

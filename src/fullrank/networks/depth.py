@@ -51,7 +51,9 @@ def rate_factors(network: nn.Module, factor: float, decay: float) -> dict[nn.Par
 
 
 def parameters_of_stages(network: nn.Module, stages: Sequence[str]) -> list[str]:
-    """Names of the parameters in stages: `all`, `stem`, or a part as `layer1`, `blocks.0-5`.
+    """Names of the parameters in stages.
+
+    A stage is `all`, `stem`, a part as `layer1`, or a range of parts as `blocks.0-5`.
 
     Raises:
         UnknownNameError: the network has no such part.
@@ -93,7 +95,7 @@ def _stages(names: Sequence[str]) -> list[str]:
 
 
 def frozen_modules(network: nn.Module) -> list[str]:
-    """Topmost modules all of whose parameters are frozen, and BatchNorms of frozen gains.
+    """Topmost modules with parameters, all of them frozen.
 
     These belong in evaluation mode: statistics and dropout of what does not learn stay as they are.
 

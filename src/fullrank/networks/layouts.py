@@ -1,4 +1,4 @@
-"""Self-check of convolutions in channels_last, which some PyTorch versions crash in.
+"""Self-check of convolutions in channels_last, where PyTorch may crash.
 
 Strided 1x1 convolutions of fewer than 16 channels end Python itself on CPUs with AVX-512 (PyTorch 2.15,
 inputs of 56 pixels and more). So narrow ones are tried in a child process, once per version and CPU.
@@ -53,7 +53,7 @@ class Convolution:
 
 
 def channels_last_fault(network: nn.Module, sizes: Iterable[int], dtype: torch.dtype = torch.float32) -> str:
-    """What keeps a network from channels_last on this CPU, in a line; "" where nothing does.
+    """What keeps a network from channels_last on this CPU, in one line, or "".
 
     A network without narrow convolutions is not tried.
 
@@ -145,7 +145,7 @@ def _in_child(convolutions: list[Convolution]) -> list[str]:
 
 
 def check_stdin() -> None:
-    """Try the convolutions that standard input lists, each in a fork; print their faults."""
+    """Try each convolution of standard input in a fork; print their faults."""
     with contextlib.suppress(ImportError):  # Windows has none
         import resource
 

@@ -1,4 +1,4 @@
-"""Backbone and method of a run: built, started from weights that exist, partly frozen."""
+"""Backbone and method of a run, perhaps from weights that exist, or frozen."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class InitialWeights:
 def build_networks(
     config: TrainConfig, initial: InitialWeights | None = None
 ) -> tuple[Backbone, Method, tuple[str, ...]]:
-    """Build backbone and method of a resolved configuration; also lines for the reader.
+    """Build backbone and method of a resolved configuration, with notes.
 
     Without `initial` the weights are random: those of a run that is taken up come from its checkpoint.
 
@@ -97,7 +97,7 @@ def build_networks(
 
 
 def _start_target(method: Method) -> None:
-    """Give the target the backbone's weights where it follows it; frozen parts evaluate only."""
+    """Start a target that follows the backbone; keep frozen parts in eval mode."""
     fixed = frozen_modules(method.backbone)
     owners = ["backbone"]
     if method.copy_backbone_to_target():

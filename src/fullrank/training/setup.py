@@ -233,7 +233,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
 def _layout(
     network: nn.Module, views: Views, config: TrainConfig, device: torch.device
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether convolutions run in channels_last, and a line where PyTorch cannot be trusted with that."""
+    """Whether convolutions run in channels_last, and a line where they cannot."""
     if config.channels_last == "no" or device.type != "cpu":
         return config.channels_last != "no", ()
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
