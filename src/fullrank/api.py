@@ -69,7 +69,7 @@ def train(
     if not isinstance(start, str) and not name.endswith((".yaml", ".yml")):
         raise UsageError(f"{name} is a path, and not one of a recipe: give a method's name as text")
     data_name = as_name(settings.get("data", TrainConfig.data), "data is a folder or a name")
-    method, layers, _ = starting_point(name, data_name)
+    method, layers, _ = starting_point(name, data_name, str(settings.get("init", "")))
 
     def configured(size: int) -> TrainConfig:
         defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}

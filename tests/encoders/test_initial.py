@@ -19,7 +19,7 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.rebuilt import difference
 from fullrank.encoders.initial import open_initial_weights
 from fullrank.encoders.opening import open_encoder
-from fullrank.errors import DataError, UsageError
+from fullrank.errors import UsageError
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
 from fullrank.training.setup import Setup, launch_fabric, prepare, setup
@@ -193,6 +193,12 @@ def test_a_named_backbone_takes_the_tensors_of_its_names_from_any_file(tmp_path:
     assert "not there: stem.0.bias" in s.notes[0] and "left over: extra" in s.notes[0]
 
 
+def test_an_architecture_that_is_not_recognised_asks_for_a_backbone(tmp_path: Path) -> None:
+    torch.save({"net.a.weight": torch.ones(2, 2), "net.a.bias": torch.ones(2)}, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="name it, as --backbone resnet50"):
+        started(tmp_path / "x.pth")
+
+
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
     what = SOURCES["lightly"](tmp_path)
     with pytest.raises(
@@ -212,7 +218,12 @@ def test_a_network_that_cannot_be_built_here_is_refused_in_one_line(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("what", "says"), [("resnet18.a1_in1k", "--download"), ("nowhere/x.pth", "does not exist")]
+    ("what", "says"),
+    [
+        ("resnet18.a1_in1k", "--download"),
+        ("nowhere/x.pth", "does not exist"),
+        ("resnet81", "unknown model 'resnet81'; did you mean"),
+    ],
 )
 def test_nothing_is_fetched_and_nothing_written_for_weights_that_are_not_here(
     what: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -222,7 +233,7 @@ def test_nothing_is_fetched_and_nothing_written_for_weights_that_are_not_here(
 
     monkeypatch.setattr("socket.socket.connect", fail)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(UsageError, match=says):
         fullrank.train("simsiam", init=what, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

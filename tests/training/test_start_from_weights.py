@@ -280,6 +280,13 @@ def test_the_run_says_what_it_took_over_and_remembers_it(weights: dict[str, Path
     assert (config.init, config.backbone) == (str(weights["resnet"]), "resnet8-w16")
 
 
+def test_the_source_decides_where_only_a_recipe_that_nobody_named_has_a_backbone(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    run(tmp_path / "run", init=weights["vit"], epochs=1)
+    assert RunDir(tmp_path / "run").config().backbone.startswith("vit_tiny_patch16_224(patch_size=8, ")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -92,16 +92,14 @@ def show_profile(config: Any, args: Any, sources: Any) -> int:
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
     """Starting point of a method or recipe on --data, before options are parsed."""
     from fullrank.training.config import TrainConfig
-
-    data = TrainConfig.data
-    for word, following in itertools.pairwise([*words, ""]):
-        if word == "--data":
-            data = following
-        elif word.startswith("--data="):
-            data = word.removeprefix("--data=")
     from fullrank.training.recipes import starting_point as start_of
 
-    return start_of(what, data)
+    given = {"--data": TrainConfig.data, "--init": TrainConfig.init}
+    for word, following in itertools.pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        if option in given:
+            given[option] = value if equals else following
+    return start_of(what, *given.values())
 
 
 def parse_options(

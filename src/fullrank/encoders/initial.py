@@ -44,7 +44,9 @@ def open_initial_weights(config: TrainConfig) -> InitialWeights | None:
         encoder = open_encoder(config.init, download=config.download)
     except UsageError as error:
         if config.backbone == "auto" or not Path(config.init).expanduser().is_file():
-            raise type(error)(str(error).replace("--arch", "--backbone")) from error
+            if "--arch" in str(error):
+                raise UsageError(str(error).replace("--arch", "--backbone")) from error
+            raise
         return _by_backbone(config)
     return as_initial_weights(encoder, config.init, config.image_size)
 
@@ -91,7 +93,7 @@ def _notes(encoder: Encoder) -> Iterator[str]:
     """What was assumed of an encoder, as far as it holds for a run."""
     for note in encoder.notes:
         if not note.startswith(ASSUMED):
-            yield note.replace(", for --prefix:", ":")
+            yield note.replace(", for --prefix:", ":").replace("--arch", "--backbone")
         elif encoder.mean is not None:
             yield "images are normalised with ImageNet's mean and std: the weights do not tell with which"
 
