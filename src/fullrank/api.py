@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from fullrank.collapse.thresholds import Thresholds
     from fullrank.encoders.encoder import Encoder
     from fullrank.encoders.export.writing import Exported, Format
+    from fullrank.encoders.initial import Sources
     from fullrank.evaluation.result import EvaluationResult, Probe
     from fullrank.evaluation.table import EncoderRow
     from fullrank.features.embeddings import Matrix
     from fullrank.features.labels import Labels
     from fullrank.features.writing import Written
-    from fullrank.images.sources import Data
     from fullrank.methods import LossExplanation, Method
     from fullrank.options import CompareOptions, EmbedOptions, EvaluateOptions, ExportOptions, OnProgress
     from fullrank.report.audit.terminal import AuditView
@@ -45,8 +45,8 @@ def train(
             these.
         out: the run directory; empty: a free name under `runs`.
         listeners: each is called with every record as it is written.
-        settings: options of `fullrank train` with underscores: data, epochs, batch_size, lr ...; the
-            method's own as `options={...}`.
+        settings: options of `fullrank train` with underscores: data, init, epochs, lr ...; the method's own
+            as `options={...}`.
 
     Raises:
         UsageError: whatever cannot work, before anything is written; names come with the nearest real one.
@@ -60,35 +60,37 @@ def train(
         >>> outcome.reason, outcome.record.verdict["tap"]
         ('finished', 'projector')
     """
+    from fullrank.encoders.initial import open_sources
     from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
     from fullrank.training.recipes import starting_point
-    from fullrank.training.setup import size_and_data
 
     name = as_name(start, "train takes the name of a method or recipe, or a recipe's file")
     if not isinstance(start, str) and not name.endswith((".yaml", ".yml")):
         raise UsageError(f"{name} is a path, and not one of a recipe: give a method's name as text")
     data_name = as_name(settings.get("data", TrainConfig.data), "data is a folder or a name")
-    method, layers, _ = starting_point(name, data_name)
+    method, layers, _ = starting_point(name, data_name, str(settings.get("init", "")))
 
     def configured(size: int) -> TrainConfig:
         defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}
         return make_train_config(method, defaults, *layers, settings)
 
-    size, data = size_and_data(configured(224))
-    return train_config(configured(size), out, listeners, data)
+    size, sources = open_sources(configured(224))
+    return train_config(configured(size), out, listeners, sources)
 
 
 def train_config(
-    config: TrainConfig, out: Path | str, listeners: Sequence[Listener] = (), data: Data | None = None
+    config: TrainConfig, out: Path | str, listeners: Sequence[Listener] = (), sources: Sources | None = None
 ) -> Outcome:
     """Train by a whole configuration, and write the run's page; see `train`."""
+    from fullrank.encoders.initial import open_initial_weights
     from fullrank.report.run.page import write_page
     from fullrank.training import loop
     from fullrank.training.run_dir import free_name
 
     require_packages(*PAGE_PACKAGES)
-    outcome = loop.train(config, Path(out) if out else free_name(config), listeners, data)
+    data, initial = sources or (None, open_initial_weights(config))
+    outcome = loop.train(config, Path(out) if out else free_name(config), listeners, data, initial)
     write_page(outcome.path)
     return outcome
 
@@ -103,11 +105,12 @@ def resume(run: Path | str, *, listeners: Sequence[Listener] = ()) -> Outcome:
         >>> resume("runs/first").reason  # doctest: +SKIP
         'finished'
     """
+    from fullrank.encoders.initial import open_initial_weights
     from fullrank.report.run.page import write_page
     from fullrank.training import loop
 
     require_packages(*PAGE_PACKAGES)
-    outcome = loop.resume(Path(as_name(run, "a run directory is taken")), listeners)
+    outcome = loop.resume(Path(as_name(run, "a run directory is taken")), listeners, open_initial_weights)
     write_page(outcome.path)
     return outcome
 
@@ -133,8 +136,7 @@ def audit(
             ones.
         options: further ones of `AuditOptions`: data, key, codes, sample, limit, split ...
 
-    Returns:
-        The audit; a notebook and `print` show it, `.write("folder")` leaves a page.
+    Returns: the audit; a notebook and `print` show it, `.write("folder")` leaves a page.
 
     Example:
         >>> import fullrank, torch
@@ -167,8 +169,7 @@ def embed(
     Args:
         what: a run directory, which has images of its own, or an encoder by name or checkpoint.
         out: the folder, one file a split.
-        options, changes: see `EmbedOptions`; single ones by name.
-        on_progress: called after every batch.
+        options, changes, on_progress: see `EmbedOptions`; single ones by name; called after every batch.
 
     Example:
         >>> import tempfile
@@ -259,8 +260,7 @@ def compare(
         subjects: run directories, names or checkpoints of encoders, files of embeddings, folders of audits.
             Runs that differ in nothing but their seed are one arm.
         options, changes: see `CompareOptions`; single ones by name.
-        out: the page.
-        on_progress: called as images are embedded.
+        out, on_progress: the page; called as images are embedded.
 
     Example:
         >>> compare(["runs/a", "runs/b", "timm:resnet18"], data="photos").arms  # doctest: +SKIP

@@ -80,5 +80,5 @@ def test_a_method_alone_is_enough_to_train() -> None:
 
     method, layers, recipe = starting_point("simsiam", [])
     assert (method, recipe) == ("simsiam", "shapes/simsiam")
-    args, data = parse_options(method, layers, [], "fullrank train simsiam")
-    assert to_config(args).data == "shapes" and data.name == "shapes"
+    args, sources = parse_options(method, layers, [], "fullrank train simsiam")
+    assert to_config(args).data == "shapes" and sources.data.name == "shapes"

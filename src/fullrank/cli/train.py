@@ -63,24 +63,24 @@ def run(words: Sequence[str]) -> int:
     from fullrank.training.run_dir import free_name
 
     method, layers, recipe = starting_point(words[0], words[1:])
-    args, data = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    args, sources = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
     if args.profile:
-        return show_profile(config, args)
+        return show_profile(config, args, sources)
     notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
     notes = notes if recipe != words[0] else []
     out = Path(args.out) if args.out else free_name(config)
-    return follow(lambda listen: api.train_config(config, out, listen, data), out, config.log, args, notes)
+    return follow(lambda listen: api.train_config(config, out, listen, sources), out, config.log, args, notes)
 
 
-def show_profile(config: Any, args: Any) -> int:
+def show_profile(config: Any, args: Any, sources: Any) -> int:
     """Where the time of a few steps goes."""
     from rich.console import Console
 
     from fullrank.report.run.terminal import profile_table
     from fullrank.training.profile import profile
 
-    measured = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"))
+    measured = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"), *sources)
     if args.json:
         print(json.dumps(measured.as_dict()))
         return 0
@@ -92,22 +92,20 @@ def show_profile(config: Any, args: Any) -> int:
 def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapping[str, Any]], str]:
     """Starting point of a method or recipe on --data, before options are parsed."""
     from fullrank.training.config import TrainConfig
-
-    data = TrainConfig.data
-    for word, following in itertools.pairwise([*words, ""]):
-        if word == "--data":
-            data = following
-        elif word.startswith("--data="):
-            data = word.removeprefix("--data=")
     from fullrank.training.recipes import starting_point as start_of
 
-    return start_of(what, data)
+    given = {"--data": TrainConfig.data, "--init": TrainConfig.init}
+    for word, following in itertools.pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        if option in given:
+            given[option] = value if equals else following
+    return start_of(what, *given.values())
 
 
 def parse_options(
     method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
 ) -> tuple[Any, Any]:
-    """Parse the command line; also the data, where it had to be opened for that.
+    """Parse the command line; also the data and weights opened for that.
 
     The method's defaults depend on the size of the images, which the data decides; so they are applied to
     what neither the recipe nor the command line names. Without `sized` they are those for large images, and
@@ -125,11 +123,11 @@ def parse_options(
     config = to_config(args)  # whatever is wrong is said before data is opened, let alone fetched
     if not sized:
         return args, None
-    from fullrank.training.setup import size_and_data
+    from fullrank.encoders.initial import open_sources
 
-    size, data = size_and_data(config)
+    size, sources = open_sources(config)
     own = defaults(size)
-    return (args if own == large else _parsed(method, (own, *layers), words, prog)), data
+    return (args if own == large else _parsed(method, (own, *layers), words, prog)), sources
 
 
 def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:

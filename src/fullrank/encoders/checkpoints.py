@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from fullrank.encoders.encoder import Encoder, make_encoder
 from fullrank.encoders.torch_files import StoredObject, load_torch_file, named_tensors
 from fullrank.errors import DataError, UsageError
-from fullrank.networks.architecture import Built, build_by_name, build_by_shapes, load_strictly
+from fullrank.networks.architecture import Built, adapted, build_by_name, build_by_shapes, load_strictly
 from fullrank.networks.backbones import Stem, build_backbone
+from fullrank.networks.lora import merge_lora
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".pth.tar", ".tar", ".bin", ".safetensors")
 OWN_FORMAT = "fullrank-encoder"
@@ -76,7 +77,7 @@ def _from_header(
         raise UsageError(f"{file}: {error}") from error
     built = Built(name, backbone.network, size, small="cifar" in backbone.stem)
     if prefix:
-        weights = _backbone_weights(weights, prefix, built.network.state_dict())
+        weights = backbone_weights(merge_lora(weights), prefix, built.network.state_dict())
     load_strictly(built, weights, str(path))
     mean, std = json.loads(header["mean"]), json.loads(header["std"])
     size = image_size or size
@@ -117,17 +118,17 @@ def open_checkpoint(
     if padding is None and settings.get("library") == "solo-learn":
         padding = 2
 
-    under = _backbone_weights(weights, chosen, () if known is None else known.network.state_dict())
+    under = backbone_weights(weights, chosen, () if known is None else known.network.state_dict())
     built = known or build_by_shapes(under, padding)
     if built is None and named:
         built = build_by_name(named, _bare(weights), image_size)
-        under = _backbone_weights(weights, chosen, built.network.state_dict())
+        under = backbone_weights(weights, chosen, built.network.state_dict())
     if built is None:
         raise UsageError(
             f"{path}: the architecture of {chosen or 'its'}* is not recognised: name it, as --arch resnet50"
         )
     origin = f"{path}[{chosen}*]" if chosen else str(path)
-    load_strictly(built, _converted(built, under, known is not None), origin)
+    load_strictly(built, under if known is None else adapted(built.network, under), origin)
     if _stem_lacks_relu(weights, chosen) and hasattr(built.network, "relu"):
         built.network.relu = nn.Identity()
         built.notes.append("no ReLU follows the stem: the ResNet was saved as a sequence of its children")
@@ -161,23 +162,6 @@ def _chosen_prefix(path: Path, weights: Mapping[str, Tensor], prefixes: list[str
             f"--arch resnet50, and --prefix where its weights stand under one"
         )
     return prefixes[0]
-
-
-def _converted(built: Built, under: dict[str, Tensor], named: bool) -> dict[str, Tensor]:
-    """The weights as the network's library converts them: position grids, names."""
-    import sys
-
-    own = built.network.state_dict()
-    if not named or (set(own) == set(under) and all(own[key].shape == under[key].shape for key in own)):
-        return under
-    convert = getattr(sys.modules.get(type(built.network).__module__), "checkpoint_filter_fn", None)
-    if convert is None:
-        return under
-    try:
-        converted = convert(dict(under), built.network)
-    except Exception:  # made for other weights: what does not fit is said of the weights as they are
-        return under
-    return {key: value for key, value in converted.items() if key in own or key in under}
 
 
 def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
@@ -276,7 +260,7 @@ def _rank(prefix: str) -> tuple[bool, int, str]:
     return not dino and (bool(words & _SECOND) or prefix.startswith("student.")), prefix.count("."), prefix
 
 
-def _backbone_weights(
+def backbone_weights(
     weights: Mapping[str, Tensor], prefix: str, own: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """The weights of a backbone under a prefix, by torchvision's names.
@@ -287,7 +271,7 @@ def _backbone_weights(
     Example:
         >>> import torch
         >>> one = torch.ones(1)
-        >>> list(_backbone_weights({"m.conv1.weight": one, "m.fc.weight": one, "epoch": one}, "m."))
+        >>> list(backbone_weights({"m.conv1.weight": one, "m.fc.weight": one, "epoch": one}, "m."))
         ['conv1.weight']
     """
     under = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -12,6 +12,7 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.architecture import Built
 
 Channels: TypeAlias = tuple[float, float, float]
+ASSUMED = "taken to see"  # begins the note on what is not on record
 IMAGENET: tuple[Channels, Channels] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,6 +32,7 @@ class Encoder:
         taps: modules by name in the order of their depth, for a profile.
         origin: where its weights are from, for a report.
         notes: one line each: what was assumed, and what else is in the file.
+        size_known: whether S is on record or fixed by the weights, and not only usual.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Encoder:
     taps: dict[str, nn.Module] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
+    size_known: bool = False
 
     def __repr__(self) -> str:
         sizes = f"{self.image_size} pixels to {self.feature_dim} features"
@@ -76,7 +79,7 @@ def make_encoder(
         mean, std = IMAGENET
     if not recorded:
         normalised = "ImageNet's mean and std" if mean is not None else "the images' own mean and std"
-        notes.append(f"taken to see {size} pixels normalised with {normalised}, which weights do not tell")
+        notes.append(f"{ASSUMED} {size} pixels normalised with {normalised}, which weights do not tell")
     try:
         with torch.no_grad():
             features: Tensor = network(torch.zeros(1, 3, size, size))
@@ -96,6 +99,7 @@ def make_encoder(
         find_taps(network),
         origin,
         tuple(notes),
+        recorded or built.image_size is not None,
     )
 
 

@@ -15,10 +15,10 @@ from fullrank.encoders.encoder import Encoder, tap_module
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
-from fullrank.methods import Method, build_method
-from fullrank.networks.backbones import build_backbone
+from fullrank.methods import Method
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
+from fullrank.training.networks import build_networks
 from fullrank.training.run_dir import RunDir
 
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
@@ -107,8 +107,7 @@ def _method(run: RunDir) -> Method:
             f"what its method puts behind them cannot"
         )
     with torch.random.fork_rng(devices=[]):
-        backbone = build_backbone(config.backbone, config.image_size, stem=config.stem)
-        method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
+        method = build_networks(config)[1]
     try:
         method.load_state_dict(state["method"])
     except RuntimeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Sized
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -184,7 +185,7 @@ class Method(nn.Module, ABC):
     fixed_lr_parts: tuple[str, ...] = ()
     """Child modules that keep the base learning rate for the whole run."""
     eval_parts: tuple[str, ...] = ()
-    """Child modules that stay in evaluation mode."""
+    """Child modules, or parts of them, that stay in evaluation mode."""
     code_temperature: float = 1.0
     """Temperature of the softmax over the tap `codes` that assigns images to codes."""
 
@@ -234,7 +235,7 @@ class Method(nn.Module, ABC):
         """Set training mode, but of `eval_parts`."""
         super().train(mode)
         for part in self.eval_parts:
-            getattr(self, part).eval()
+            self.get_submodule(part).eval()
         return self
 
     def forward(self, views: Sequence[Tensor]) -> Step:
@@ -281,12 +282,29 @@ class Method(nn.Module, ABC):
                 owner._modules["backbone"] = _Features()
             with RankBounds() as bounds:
                 bounds.start(features)
-                taps = self.eval().embed(features)
+                super().train(False)  # with no backbone, of which parts may be frozen
+                taps = self.embed(features)
         finally:
             for owner, backbone in zip(owners, backbones, strict=True):
                 owner._modules["backbone"] = backbone
             self.train(training)
         return {tap: bounds.of(z) for tap, z in taps.items()}
+
+    @property
+    def target_follows(self) -> bool:
+        """Whether there is a target whose backbone starts as the trained one's copy."""
+        return False
+
+    def copy_backbone_to_target(self) -> bool:
+        """Start the target's backbone as the trained one is; False where it does not."""
+        if not self.target_follows:
+            return False
+        target: Any = self.target
+        trained = any(parameter.requires_grad for parameter in target["backbone"].parameters())
+        target["backbone"] = deepcopy(self.backbone)
+        if not trained:
+            target["backbone"].requires_grad_(False)
+        return True
 
     def before_step(self, info: StepInfo) -> None:
         """Take up the position in the run, `self.info`, before a step's first batch."""

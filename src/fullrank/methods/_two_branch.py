@@ -224,6 +224,11 @@ class MomentumMethod(TwoBranchMethod):
         self.target.requires_grad_(False)
         self._averaged_at = -1
 
+    @property
+    def target_follows(self) -> bool:
+        """A moving average starts as a copy."""
+        return "backbone" in self.target
+
     def encode_branches(self, views: Sequence[Tensor], source_tap: str) -> Encoded:
         """Views to the first one's taps, p and z [n, d] by view, sources first."""
         sources = {a: self.encode_source(views[a]) for a in self.sources(views)}

@@ -106,7 +106,9 @@ class TeacherStudent(TwoBranchMethod):
             copy_unit: which of the two.
             tau_base: averaging coefficient of `ema` at the start, in [0, 1].
             tau_final: the same at the end, in [0, 1], reached along a cosine.
-            independent_init: the teacher is initialised by itself; else it starts as the student's copy.
+            independent_init: the teacher is initialised by itself; else it starts as the student's copy. One
+                that is copied or averaged has the student's backbone all the same where a run starts from
+                weights that exist.
             teacher_eval: the teacher runs in evaluation mode, without dropout and with BN's running
                 statistics (with BN, a frozen teacher is a fixed function only so).
             symmetric: every view passes both networks. Otherwise, unless the views have roles, the teacher
@@ -165,6 +167,11 @@ class TeacherStudent(TwoBranchMethod):
     @property
     def _both_ways(self) -> bool:
         return self.config.symmetric or bool(set(self.roles) - {"both"})
+
+    @property
+    def target_follows(self) -> bool:
+        """A teacher that starts as the student's copy, or becomes one."""
+        return self.config.teacher in ("copied", "ema") or not self.config.independent_init
 
     def loss(self, views: Sequence[Tensor]) -> Step:
         """Views, each [n, 3, S, S], to the mean cross-entropy over pairs and tokens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,6 +184,21 @@ def build_by_name(
     if name.startswith("vit_") and not config:
         size = 224
     return Built(name, best, size)
+
+
+def adapted(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as a network's library converts them: position grids, names."""
+    own, weights = network.state_dict(), dict(weights)
+    if set(own) == set(weights) and all(own[key].shape == weights[key].shape for key in own):
+        return weights
+    convert = getattr(sys.modules.get(type(network).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return weights
+    try:
+        converted = convert(dict(weights), network)
+    except Exception:  # made for other weights: what does not fit is said of the weights as they are
+        return weights
+    return {key: value for key, value in converted.items() if key in own or key in weights}
 
 
 def without_head(network: Any, name: str) -> nn.Module:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -74,6 +75,10 @@ class CifarResNet(nn.Module):
             for module in stages:
                 nn.init.zeros_(module.bn2.weight)  # type: ignore[union-attr, arg-type]
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Patterns of the names of parameters by depth, as timm's networks have them."""
+        return {"stem": r"^conv1|bn1", "blocks": r"^blocks\.(\d+)"}
+
     def forward(self, x: Tensor) -> Tensor:
         """Images [n, 3, S, S] to features [n, 4w]."""
         x = torch.relu(self.bn1(self.conv1(x)))
@@ -122,6 +127,37 @@ def tutorial_vit(image_size: int, zero_init_residual: bool = False) -> nn.Module
     return transformer
 
 
+def split_options(name: str) -> tuple[str, dict[str, Any]]:
+    """Split the name of a timm model and its own options.
+
+    Example:
+        >>> split_options("vit_tiny_patch16_224(depth=2, num_heads=4)")
+        ('vit_tiny_patch16_224', {'depth': 2, 'num_heads': 4})
+    """
+    base, bracket, rest = name.partition("(")
+    if not bracket:
+        return name, {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        return base, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise UsageError(
+            f"{name} is no backbone with options: they are written as in vit_tiny_patch16_224(depth=6)"
+        ) from None
+
+
+def join_options(base: str, options: Mapping[str, Any]) -> str:
+    """The name of a timm model with options, as `split_options` reads it.
+
+    Example:
+        >>> join_options("resnet18", {"layers": (1, 1, 1, 1)}), join_options("resnet18", {})
+        ('resnet18(layers=(1, 1, 1, 1))', 'resnet18')
+    """
+    words = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"{base}({words})" if words else base
+
+
 def default_backbone(image_size: int) -> str:
     """The backbone where none is named: ResNet-8 for tiny images, else ResNet-18.
 
@@ -149,7 +185,8 @@ def build_backbone(
     """Build a randomly initialised backbone without its classifier.
 
     Args:
-        name: one of `OWN_BACKBONES` or any timm model name.
+        name: one of `OWN_BACKBONES` or any timm model name, with options of its own in brackets
+            (and `layer_norm_eps`, in which libraries differ).
         image_size: side of the square input in pixels.
         stem: what a timm ResNet begins with. `imagenet`: 7x7 stride 2 and max-pooling. `cifar`: 3x3 stride 1,
             padding 1, no pooling. `cifar-pad2`: the same with padding 2, which solo-learn and its forks use
@@ -172,21 +209,25 @@ def build_backbone(
         return _finished(name, network, image_size, "cifar" if isinstance(network, CifarResNet) else stem)
     import timm
 
-    if not timm.is_model(name):
+    base, options = split_options(name)
+    if not timm.is_model(base):
         raise UnknownNameError(
-            "backbone", name, backbone_names(), "`fullrank list backbones` names all of them"
+            "backbone", base, backbone_names(), "`fullrank list backbones` names all of them"
         )
-    options: dict[str, Any] = {}
     if name.startswith(("resnet", "resnext", "wide_resnet")):
         options["zero_init_last"] = zero_init_residual
     elif zero_init_residual:
         raise UsageError(f"zero_init_residual is for ResNets; {name} has no such blocks")
-    if has_fixed_size(name):
+    if has_fixed_size(base):
         options["img_size"] = image_size
+    eps = options.pop("layer_norm_eps", None)
     try:
-        network = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        network = timm.create_model(base, pretrained=False, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise UsageError(f"timm cannot build {name} for {image_size}-pixel images: {error}") from error
+    for module in network.modules() if eps is not None else ():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
     return _finished(name, network, image_size, stem)
 
 

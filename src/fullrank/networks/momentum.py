@@ -15,7 +15,7 @@ def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Average parameters in place: target <- tau * target + (1 - tau) * online.
 
     Buffers are left alone: the target runs in training mode and keeps BatchNorm statistics of its own,
-    as the reference implementations have it.
+    as the reference implementations have it. Frozen parameters are left alone as well.
 
     Example:
         >>> online, target = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -24,8 +24,10 @@ def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
         >>> round(target.weight.item(), 4)
         0.25
     """
-    ours: list[Tensor] = list(target.parameters())
-    theirs: list[Tensor] = list(online.parameters())
+    pairs = zip(target.parameters(), online.parameters(), strict=True)
+    trained = [(own, other) for own, other in pairs if other.requires_grad]
+    ours: list[Tensor] = [own for own, _ in trained]
+    theirs: list[Tensor] = [other for _, other in trained]
     if ours:  # a part may have none
         torch._foreach_mul_(ours, tau)
         torch._foreach_add_(ours, theirs, alpha=1.0 - tau)

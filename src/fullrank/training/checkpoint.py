@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
+from fullrank.networks.lora import merge_lora
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.records import EpochRecord
 from fullrank.training.run_dir import RunDir
@@ -148,7 +149,7 @@ class Checkpoints:
     ) -> None:
         s, prefix = self.s, "backbone."
         method: Mapping[str, Tensor] = weights["method"]
-        backbone = {key.removeprefix(prefix): w for key, w in method.items() if key.startswith(prefix)}
+        backbone = merge_lora({k.removeprefix(prefix): w for k, w in method.items() if k.startswith(prefix)})
         header = {
             "backbone": s.backbone.name,
             "stem": s.backbone.stem,

@@ -43,8 +43,18 @@ class TrainConfig:
         backbone: any name of `fullrank list backbones`; auto: by image size.
         stem: auto, imagenet (7x7), cifar (3x3), cifar-pad2 (solo-learn's CIFAR stem, padding 2).
         zero_init_residual: last BN gain of each residual block starts at 0.
+        init: weights that the backbone starts from: a name of timm, torchvision or the Hub, a run or encoder,
+            a checkpoint of any library, a state dict. Backbone, stem, image size, mean and std follow it
+            where they are left open. Empty: random.
+        freeze: stages of the backbone that do not learn, with commas between: stem, layer1, blocks.0-5, all.
+        lora: rank of low-rank updates that the backbone learns in place of its weights; 0: none.
+        mean: three numbers per channel, subtracted from pixels in [0, 1]; empty: the images' own.
+        std: three numbers that divide them; empty: the images' own.
         optimizer: sgd, lars, adam (decay added to the gradient) or adamw.
         lr: base learning rate, for 256 images a step where lr_scaling is linear.
+        lr_backbone: factor of the backbone's learning rate.
+        layer_decay: factor of the learning rate from each layer of the backbone to the one below, as BEiT has
+            it; 1: all alike.
         lr_scaling: linear (lr x images a step / 256) or none.
         weight_decay: L2 coefficient.
         exclude_1d_decay: biases and normalisation parameters get no weight decay.
@@ -69,7 +79,8 @@ class TrainConfig:
             (tensor, as DINO's own code), or of each tensor of the backbone, the heads being left as they are
             (backbone-tensor, as solo-learn's DINO).
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
-        channels_last: memory format of convolutions.
+        channels_last: memory format of convolutions: yes, no, or auto: unless a self-check finds that PyTorch
+            crashes or errs in one of the network's on this CPU.
         compile: networks, and on a GPU the views, run through torch.compile in one of its modes: minutes at
             the start for faster steps. default fuses; reduce-overhead also replays CUDA graphs, which pays
             where batches or networks are small; max-autotune also tries out kernels.
@@ -125,8 +136,15 @@ class TrainConfig:
     backbone: str = "auto"
     stem: Stem = "auto"
     zero_init_residual: bool = False
+    init: str = ""
+    freeze: str = ""
+    lora: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     optimizer: Literal["sgd", "lars", "adam", "adamw"] = "sgd"
     lr: float = 0.05
+    lr_backbone: float = 1.0
+    layer_decay: float = 1.0
     lr_scaling: Literal["linear", "none"] = "linear"
     weight_decay: float = 1e-4
     exclude_1d_decay: bool = False
@@ -147,7 +165,7 @@ class TrainConfig:
     clip_grad: float = 0.0
     clip_grad_of: Literal["all", "tensor", "backbone-tensor"] = "all"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = True
+    channels_last: Literal["auto", "yes", "no"] = "auto"
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     sync_bn: Literal["both", "source", "target", "none"] = "both"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -208,7 +226,12 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Read what `as_dict` gave; raises UnknownNameError for a key that does not exist."""
         renamed = {"study_every": "diagnostics_every"}  # in runs from before
-        return cls(**coerce(cls, {renamed.get(key, key): value for key, value in values.items()}, "key"))
+        values = {renamed.get(key, key): value for key, value in values.items()}
+        if isinstance(
+            layout := values.get("channels_last"), bool
+        ):  # likewise; true was what nobody had typed
+            values["channels_last"] = "auto" if layout else "no"
+        return cls(**coerce(cls, values, "key"))
 
 
 def _not_negative(value: float) -> bool:
@@ -225,7 +248,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
         ("limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr", "clip_grad",
          "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
          "checkpoint_every", "patience_steps", "seed", "steps_per_epoch", "switch_epoch",
-         "predictor_warmup_steps"),
+         "predictor_warmup_steps", "lora", "lr_backbone"),
         (_not_negative, "must not be negative or infinite"),
     ),
     "data": (str.strip, "is a folder or a name"),
@@ -233,6 +256,8 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),
     "milestones": (lambda epochs: all(epoch >= 1 for epoch in epochs), "are epochs from 1"),
+    "layer_decay": (lambda value: 0 < value <= 1, "lies in (0, 1]"),
+    **dict.fromkeys(("mean", "std"), (lambda values: len(values) in (0, 3), "takes three numbers")),
     "max_corrupt": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
 }  # fmt: skip
 """What a setting must fulfil, and how that is said."""

@@ -126,7 +126,7 @@ class HeldOutEvaluator:
         return torch.cat(parts).to(rows.device)
 
     def _embed(self, images: Tensor) -> Taps:
-        if self.s.config.channels_last:
+        if self.s.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.s.fabric.autocast():
             taps = {tap: z.float() for tap, z in self.s.method.embed(images).items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from lightning_fabric.wrappers import _unwrap_objects
@@ -22,6 +23,7 @@ from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
+from fullrank.training.networks import InitialWeights
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import clip_each, set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
@@ -30,6 +32,7 @@ from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare,
 from fullrank.views import save_sheet
 
 ROLLBACK_RATE = 0.1
+OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,15 @@ class Outcome:
 
 
 def train(
-    config: TrainConfig, out: Path, listeners: Sequence[Listener] = (), data: Data | None = None
+    config: TrainConfig,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    data: Data | None = None,
+    initial: InitialWeights | None = None,
 ) -> Outcome:
     """Train from the start into a new run directory.
 
-    `data` is what `config` names, where it is open already.
+    `data` is what `config` names, where it is open already, and `initial` the weights that it does.
 
     Raises:
         UsageError: anything about the input that cannot work, before anything is written.
@@ -55,15 +62,19 @@ def train(
     """
     RunDir.check_free(out)
     fabric = launch_fabric(config)
-    config, data = prepare(config, fabric, data)
-    s = setup(config, data, fabric)
+    config, data = prepare(config, fabric, data, initial)
+    s = setup(config, data, fabric, initial)
     run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
     fabric.barrier()
     return Loop(s, run, listeners).run()
 
 
-def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
+def resume(
+    path: Path, listeners: Sequence[Listener] = (), open_initial: OpenInitial = lambda _: None
+) -> Outcome:
     """Continue a run exactly from its last checkpoint, unless it has ended.
+
+    Where it has none, `open_initial` opens the weights that the run started from.
 
     Raises:
         UsageError: there is no run, or its data is not where it was.
@@ -71,7 +82,8 @@ def resume(path: Path, listeners: Sequence[Listener] = ()) -> Outcome:
     run = RunDir.open(path)
     fabric = launch_fabric(run.config())
     config, data = prepare(run.config(), fabric)
-    loop = Loop(setup(config, data, fabric), run, listeners)
+    initial = None if run.checkpoint_path().exists() else open_initial(config)
+    loop = Loop(setup(config, data, fabric, initial), run, listeners)
     loop.restore()
     return loop.run()
 
@@ -107,7 +119,7 @@ class Loop:
                 config=self.config.as_dict(),
                 total_steps=self.total_steps,
                 steps_per_epoch=self.s.steps_per_epoch,
-                notes=[*self.s.data.notes, *self.evaluator.held_out.notes],
+                notes=[*self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes],
                 out=str(self.run_dir.path),
             )
         )
@@ -191,7 +203,7 @@ class Loop:
         generator = generator_of(config.seed, 0, self.state.epoch, index)
         numbers = views.random_numbers(config.batch_size, generator)
         made = views.make(images, numbers.rows(slice(fabric.global_rank * n, (fabric.global_rank + 1) * n)))
-        if config.channels_last:
+        if self.s.channels_last:
             made = [view.contiguous(memory_format=torch.channels_last) for view in made]
         return made
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fullrank.errors import UnknownNameError
@@ -132,20 +132,25 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
     return result
 
 
-def build_optimizer(groups: list[ParamGroup], config: TrainConfig) -> Optimizer:
+def build_optimizer(
+    groups: list[ParamGroup], config: TrainConfig, factors: Mapping[nn.Parameter, float] | None = None
+) -> Optimizer:
     """Build the optimiser of a run over a method's parameter groups.
 
-    Every torch group carries `base_lr` (the scaled rate its schedule starts from) and `fixed_lr`.
+    Every torch group carries `base_lr` (the scaled rate its schedule starts from), `fixed_lr`, and
+    `lr_scale`, by which its rate is multiplied: the one in `factors` of its parameters, else 1.
     """
-    base, decay = base_lr(config), config.weight_decay
+    base = base_lr(config)
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
-        split = [(group.params, decay)]
-        if config.exclude_1d_decay:
-            deep, flat = ([p for p in group.params if (p.ndim <= 1) == one] for one in (False, True))
-            split = [(deep, decay), (flat, 0.0)]
+        split: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for p in group.params:
+            free = config.exclude_1d_decay and p.ndim <= 1
+            split.setdefault(((factors or {}).get(p, 1.0), free), []).append(p)
         common = {"name": group.name, "base_lr": base, "fixed_lr": group.fixed_lr}
-        torch_groups += [{**common, "params": p, "weight_decay": w} for p, w in split if p]
+        for (scale, free), params in sorted(split.items(), key=lambda part: part[0]):
+            decay = 0.0 if free else config.weight_decay
+            torch_groups.append({**common, "params": params, "weight_decay": decay, "lr_scale": scale})
     match config.optimizer:
         case "sgd":
             return torch.optim.SGD(torch_groups, lr=base, momentum=config.momentum, nesterov=config.nesterov)
@@ -260,7 +265,7 @@ def set_learning_rates(
 
     A group with `fixed_lr` keeps the base rate, but where `warms_up_fixed_rates`. In the first
     `predictor_warmup_steps` of every epoch but the first, backbone and projector rest at rate 0. All rates
-    are multiplied by `factor`.
+    are multiplied by `factor`, and each group's by its `lr_scale`.
     """
     warms_up = warms_up_fixed_rates(config, step, steps_per_epoch)
     rests = step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
@@ -271,4 +276,5 @@ def set_learning_rates(
             group["lr"] = factor * group["base_lr"]
         else:
             group["lr"] = factor * scheduled_lr(config, step, steps_per_epoch, group["base_lr"])
+        group["lr"] *= group.get("lr_scale", 1.0)  # runs from before have none
     return factor * scheduled_lr(config, step, steps_per_epoch, base_lr(config))

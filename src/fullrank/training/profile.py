@@ -18,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fullrank.errors import UsageError
 from fullrank.images.loader import Batch
+from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
 from fullrank.training.loop import Loop
+from fullrank.training.networks import InitialWeights
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import launch_fabric, prepare, setup
 
@@ -119,7 +121,13 @@ class _Stopwatch:
         return time.perf_counter()
 
 
-def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
+def profile(
+    config: TrainConfig,
+    steps: int,
+    out: Path,
+    data: Data | None = None,
+    initial: InitialWeights | None = None,
+) -> Profile:
     """Measure the phases of a few steps; write `trace.json` for chrome://tracing.
 
     With a GPU every phase waits for it, so that steps are a little slower than in training.
@@ -137,8 +145,8 @@ def profile(config: TrainConfig, steps: int, out: Path) -> Profile:
         (True, True)
     """
     fabric = launch_fabric(config)
-    config, data = prepare(config, fabric)
-    s = setup(config, data, fabric)
+    config, data = prepare(config, fabric, data, initial)
+    s = setup(config, data, fabric, initial)
     most = s.steps_per_epoch * config.epochs
     needed = WARM_UP + steps + TRACED + 1
     if steps < 1 or needed > most:

@@ -12,6 +12,8 @@ import yaml
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.training.config import TrainConfig
 
+FOLLOW_WEIGHTS = ("backbone", "stem", "image_size")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -70,11 +72,12 @@ def load_recipe(name: str) -> Recipe:
     return Recipe(name, **about, settings=values)
 
 
-def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]], str]:
+def starting_point(start: str, data: str, init: str = "") -> tuple[str, list[Mapping[str, Any]], str]:
     """The method, the first settings and the recipe that a name stands for.
 
     A method on an embedded data set starts from the recipe that was tried on it, where there is one:
-    published settings are for larger images and hundreds of epochs.
+    published settings are for larger images and hundreds of epochs. Its backbone and image size stand back
+    where the run starts from weights, `init`.
     """
     from fullrank.methods import METHODS
 
@@ -84,6 +87,9 @@ def starting_point(start: str, data: str) -> tuple[str, list[Mapping[str, Any]],
         if not name.startswith(("shapes/", "digits/")) or name not in recipe_names():
             return start, [], start
     if "/" in name or name.endswith((".yaml", ".yml")):
-        recipe = load_recipe(name)
-        return str(recipe.settings["method"]), [recipe.settings], name
+        settings = load_recipe(name).settings
+        method = str(settings["method"])
+        if init and name != start:
+            settings = {key: value for key, value in settings.items() if key not in FOLLOW_WEIGHTS}
+        return method, [settings], name
     raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])

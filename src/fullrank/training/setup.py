@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fullrank.errors import UsageError
@@ -17,12 +17,15 @@ from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
 from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
-from fullrank.methods import METHODS, Method, build_method
-from fullrank.networks.backbones import Backbone, build_backbone, default_backbone
+from fullrank.methods import METHODS, Method
+from fullrank.networks.backbones import Backbone, default_backbone
+from fullrank.networks.depth import rate_factors
+from fullrank.networks.layouts import channels_last_fault
 from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.memory import keep_freed_memory
+from fullrank.training.networks import InitialWeights, build_networks
 from fullrank.training.optim import build_optimizer
 from fullrank.views import VIEWS, DenseViews, Views
 
@@ -44,6 +47,8 @@ class Setup:
     method: Method
     wrapped: Any
     optimizer: Optimizer
+    channels_last: bool
+    notes: tuple[str, ...] = ()  # one line each, for the reader of the run
 
     @property
     def steps_per_epoch(self) -> int:
@@ -155,16 +160,21 @@ def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
     return default_image_size(data.train), data
 
 
-def prepare(config: TrainConfig, fabric: Fabric, data: Data | None = None) -> tuple[TrainConfig, Data]:
+def prepare(
+    config: TrainConfig, fabric: Fabric, data: Data | None = None, initial: InitialWeights | None = None
+) -> tuple[TrainConfig, Data]:
     """Open the data, unless it is open, and resolve the configuration."""
+    config = initial.follow(config) if initial else config
     if data is None:
         with fabric.rank_zero_first():
             data = open_run_data(config)
     return resolve(config, data), data
 
 
-def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
+def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeights | None = None) -> Setup:
     """Build networks, optimiser, views and loader for a resolved configuration.
+
+    `initial` are the weights that `config.init` names, unless a checkpoint's take their place.
 
     Raises:
         UsageError: the pieces do not fit: batch larger than the data, unknown backbone, wrong image size.
@@ -188,30 +198,56 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric) -> Setup:
             f"{len(data.train)} training images"
         )
     torch.manual_seed(config.seed)
-    residual = config.zero_init_residual
-    backbone = build_backbone(
-        config.backbone, config.image_size, stem=config.stem, zero_init_residual=residual
-    )
-    method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
+    backbone, method, notes = build_networks(config, initial)
     method.roles = _roles(views, config)
     config = replace(config, options=asdict(method.config))  # widths that follow the backbone are numbers now
     _synchronise(method, config, fabric)
-    if config.channels_last:
+    channels_last, fault = _layout(backbone.network, views, config, fabric.device)
+    if channels_last:
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type != "cpu":
         method = method.to(fabric.device)
     if config.compile != "none":
         compile_networks(method, fabric.device, config.compile)
-    optimizer = build_optimizer(method.param_groups(), config)
+    factors = rate_factors(method.backbone, config.lr_backbone, config.layer_decay)
+    optimizer = build_optimizer(method.param_groups(), config, factors)
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer, move_to_device=False)
-    return Setup(config, fabric, data, batches, views, backbone, method, wrapped, wrapped_optimizer)
+    notes = (*notes, *fault)
+    return Setup(
+        config,
+        fabric,
+        data,
+        batches,
+        views,
+        backbone,
+        method,
+        wrapped,
+        wrapped_optimizer,
+        channels_last,
+        notes,
+    )
+
+
+def _layout(
+    network: nn.Module, views: Views, config: TrainConfig, device: torch.device
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether convolutions run in channels_last, and a line where they cannot."""
+    if config.channels_last == "no" or device.type != "cpu":
+        return config.channels_last != "no", ()
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    fault = channels_last_fault(network, {config.image_size, *views.sizes}, dtype)
+    if fault and config.channels_last == "yes":
+        raise UsageError(f"--channels-last yes: PyTorch {torch.__version__} {fault}; take auto or no")
+    note = f"convolutions run contiguous: in channels_last PyTorch {torch.__version__} {fault}"
+    return not fault, (note,) if fault else ()
 
 
 def _views(config: TrainConfig, data: Data, device: torch.device) -> Views:
     """Choose masked views on a GPU where the step is compiled or batches small."""
-    plain = Views(config.views, config.image_size, data.train.mean, data.train.std)
+    mean, std = config.mean or data.train.mean, config.std or data.train.std
+    plain = Views(config.views, config.image_size, mean, std)
     compiled = config.compile != "none"
     small = config.batch_size * config.image_size**2 <= FEW_PIXELS
     if device.type == "cpu" or not (compiled or small) or any(view.randaugment for view in plain.recipe):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fullrank.encoders.encoder import Encoder
 from fullrank.errors import UsageError
 from fullrank.networks.architecture import Built, load_strictly, without_head
+from fullrank.networks.backbones import split_options
 
 SAME = 1e-4  # of the features' size: the arithmetic of another library may order its sums otherwise
 
@@ -59,12 +60,15 @@ def in_timm(model: Encoder) -> Rebuilt | None:
 
     create: Any = timm.create_model
     known: Any = getattr(model.network, "pretrained_cfg", None) or {}
-    names = (str(known.get("architecture") or ""), model.name.split(".")[0])
+    base, own = split_options(model.name.partition(" (")[0])
+    own.pop("layer_norm_eps", None)  # timm has no such option; features tell whether it matters
+    names = (str(known.get("architecture") or ""), base.split(".")[0])
     pooled = getattr(model.network, "global_pool", None)
     pooling = {"global_pool": pooled} if isinstance(pooled, str) else {}
     sized = {"img_size": model.image_size}
     for name in dict.fromkeys(name for name in names if name and timm.is_model(name)):
-        for options in ({}, sized, pooling, sized | pooling):
+        for more in ({}, sized, pooling, sized | pooling):
+            options = own | more
             try:
                 network = create(name, num_classes=0, **options)
             except (TypeError, ValueError, AssertionError, RuntimeError):
