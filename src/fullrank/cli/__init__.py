@@ -17,6 +17,7 @@ from fullrank.errors import (
     UnknownNameError,
     UsageError,
     missing_package,
+    printable,
     require_packages,
 )
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
-        print(f"fullrank: {' '.join(line.split())}", file=sys.stderr)
+        print(f"fullrank: {printable(' '.join(line.split()))}", file=sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"fullrank: {' '.join(what.split())}", file=sys.stderr)
+        print(f"fullrank: {printable(' '.join(what.split()))}", file=sys.stderr)
         return 1
 
 

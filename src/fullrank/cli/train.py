@@ -167,6 +167,7 @@ def to_config(args: Any) -> Any:
 
 def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
+    from fullrank.images.skipped import LIST, read_skipped
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
@@ -203,6 +204,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             print(f"this run had ended already ({outcome.reason}): nothing is left to train")
         elif outcome.reason == "collapsed":
             print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
+        if skipped := len(read_skipped(outcome.path)):
+            print(f"skipped {skipped:,} files, listed in {outcome.path / LIST}")
         print(f"page    {page}")
     return 3 if outcome.reason == "collapsed" else 0
 

@@ -28,7 +28,8 @@ class TrainState:
     Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
     that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
     `best_accuracy` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
-    multiplies the learning rate, below 1 after a rollback.
+    multiplies the learning rate, below 1 after a rollback. `images` is how many the run trains on, 0 in
+    checkpoints that do not tell.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class TrainState:
     probability: float | None = None
     last: EpochRecord | None = None
     ended: str = ""
+    images: int = 0
     rate_factor: float = 1.0
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}

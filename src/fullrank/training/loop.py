@@ -13,9 +13,10 @@ from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import DataError, FullrankError
+from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.images.decoding import fit
 from fullrank.images.loader import Batch, prefetch
+from fullrank.images.skipped import LIST, add_skipped
 from fullrank.images.sources import Data, Source
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records
@@ -94,20 +95,25 @@ class Loop:
             width = s.backbone.feature_dim
             self.probe = OnlineProbe(width, classes, labels, s.config, s.fabric, s.optimizer)
         self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
-        self.state = TrainState()
+        self.state = TrainState(images=len(s.data.train))
         self.total_steps = self.config.epochs * s.steps_per_epoch
+        self._skipped = 0  # files that are listed in the run directory
         self._images, self._logged = 0, 0.0  # images since the last step record, and when that was written
 
     def run(self) -> Outcome:
         """Train to the end, from wherever the run stands."""
         state = self.state
+        notes = [*self.s.data.notes, *self.evaluator.held_out.notes]
+        if self.s.data.skipped:
+            self._list_skipped()
+            notes.append(f"all that is left out, and why: {self.run_dir.path / LIST}")
         self.writer.notify(
             records.StartRecord(
                 **state.place,
                 config=self.config.as_dict(),
                 total_steps=self.total_steps,
                 steps_per_epoch=self.s.steps_per_epoch,
-                notes=[*self.s.data.notes, *self.evaluator.held_out.notes],
+                notes=notes,
                 out=str(self.run_dir.path),
             )
         )
@@ -115,6 +121,7 @@ class Loop:
             return self._outcome() if state.ended else self._end(self._train_epochs())
         finally:
             self.evaluator.close(state)
+            self._list_skipped()
 
     def _train_epochs(self) -> str:
         """Train all epochs that are left and return why there are no more."""
@@ -131,10 +138,18 @@ class Loop:
                 total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
                 self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
             state.loss_sum, state.loss_count = 0.0, 0
+            self._list_skipped()
             if self._collapsed() and not self._rolled_back():
                 return "collapsed"
             self.evaluator.save(state)
         return "finished"
+
+    def _list_skipped(self) -> None:
+        """List the files that are not read, where more were met."""
+        skipped = self.s.data.skipped
+        if len(skipped) > self._skipped:
+            add_skipped(self.run_dir.path, skipped)
+            self._skipped = len(skipped)
 
     def train_epoch(self) -> None:
         """Run the steps of the epoch in progress, from wherever it stands."""
@@ -298,7 +313,14 @@ class Loop:
 
     def restore(self) -> None:
         """Take up the last checkpoint."""
+        images = self.state.images
         self.state = self.evaluator.checkpoints.restore()
+        if not self.state.ended and self.state.images not in (0, images):
+            raise UsageError(
+                f"the run began with {self.state.images:,} training images, and there are {images:,} now: it "
+                "goes on exactly only with those of before"
+            )
+        self.state.images = images
         self.writer.started -= self.state.seconds["total"]
 
     def _save_views(self) -> None:

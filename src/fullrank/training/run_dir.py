@@ -46,8 +46,8 @@ class RunDir:
     """Files of one run.
 
     `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
-    `checkpoints/` (`last.pt`, and `healthy.pt`, the last one judged healthy), `encoder.safetensors`,
-    `figures/`, `report.html`.
+    `skipped.txt` (files that are not read, with the reason, where there are any), `checkpoints/` (`last.pt`,
+    and `healthy.pt`, the last one judged healthy), `encoder.safetensors`, `figures/`, `report.html`.
     """
 
     def __init__(self, path: Path) -> None:
