@@ -105,9 +105,7 @@ class BarlowTwins(OneBranchMethod):
             ("dimensional",),
             "Every channel agrees across views and says the same as all others.",
         ),
-        FixedPoint(
-            "decorrelated", "0", lambda at: 0.0, ("cluster",), f"{IDENTICAL} No channel is idle."
-        ),
+        FixedPoint("decorrelated", "0", lambda at: 0.0, ("cluster",), f"{IDENTICAL} No channel is idle."),
     )
 
     @dataclass(frozen=True)

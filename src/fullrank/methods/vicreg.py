@@ -122,9 +122,7 @@ class VICReg(OneBranchMethod):
             ("dimensional",),
             "Every channel varies enough and says the same as all others.",
         ),
-        FixedPoint(
-            "decorrelated", "0", lambda at: 0.0, ("cluster",), f"{IDENTICAL} No channel is idle."
-        ),
+        FixedPoint("decorrelated", "0", lambda at: 0.0, ("cluster",), f"{IDENTICAL} No channel is idle."),
     )
 
     @dataclass(frozen=True)
