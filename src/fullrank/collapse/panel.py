@@ -160,7 +160,7 @@ class Panel:
         )
 
     def __str__(self) -> str:
-        """At most ten lines: the size, and the main measures beside those of isotropic rows."""
+        """At most ten lines: the size, and the main measures beside their baseline."""
         rows = [m for name, m in self.measures.items() if name not in NOT_SHOWN][:SHOWN_ROWS]
         labels = {m.name: METRICS[m.name].label if m.name in METRICS else m.name for m in rows}
         wide = max(map(len, ["measure", *labels.values()]))

@@ -42,7 +42,7 @@ def logged(report: Report) -> dict[str, float]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradient; afterwards every module is in the mode that it was in."""
+    """Evaluation mode without gradient; afterwards the modes are as before."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -81,7 +81,7 @@ class Watch:
                 self.monitor.observe(taps(model, batch))
 
     def judge(self, shown: bool, progress: float | None = None) -> bool:
-        """Judge what was observed, and tell whether to stop; `progress` is the share done."""
+        """Judge what was observed; tell whether to stop. `progress`: share done."""
         self.report = self.monitor.close()
         self.panels += 1
         verdict = with_phase(self.report.verdict, self.panels, progress, before=self.before)
