@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fullrank import __version__
+from fullrank.cli.quick import stand_ins
 from fullrank.errors import (
     EXTRAS,
     PAGE_PACKAGES,
@@ -95,8 +97,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
-    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help"} & set(words):
+    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help", "--help-all"} & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
+    if _is_quick(name, words):
+        with suppress(Exception), stand_ins():  # what fails without the packages is done with them
+            return _call(name, words)
+    return _call(name, words)
+
+
+def _is_quick(name: str, words: Sequence[str]) -> bool:
+    """Whether a command only shows declarations, and nobody has imported torch."""
+    opens_data = any(word.split("=")[0] == "--data" for word in words)  # whose size decides the defaults
+    shows = name == "list" or (bool({"-h", "--help", "--help-all"} & set(words)) and not opens_data)
+    return (shows or (name in ("train", "lab") and not words)) and "torch" not in sys.modules
+
+
+def _call(name: str, words: Sequence[str]) -> int:
     # a submodule named `list` would shadow the builtin in this package
     command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
     return int(command.run(words))

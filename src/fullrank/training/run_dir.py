@@ -20,6 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fullrank
+from fullrank.coercion import load_yaml
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
@@ -82,7 +83,7 @@ class RunDir:
     def config(self) -> TrainConfig:
         """Resolved configuration that the run was started with."""
         try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text())
+            values = load_yaml((self.path / "config.yaml").read_text())
         except yaml.YAMLError:
             values = None
         if not isinstance(values, dict):
