@@ -57,9 +57,9 @@ def test_every_option_is_in_one_group_of_the_help_and_ten_come_first() -> None:
 
 def test_the_help_shows_the_defaults_for_the_data_that_was_named(tmp_path: Path) -> None:
     save_images(tmp_path / "photos", 300, size=40)
-    told = " ".join(call("train", "simsiam", "--data", str(tmp_path / "photos"), "--help").out.split())
-    assert "Defaults are those for" in told
-    assert "or 224 for large images. (default: 40)" in told and "(default: simsiam-cifar)" in told
+    shown = " ".join(call("train", "simsiam", "--data", str(tmp_path / "photos"), "--help").out.split())
+    assert "Defaults are those for" in shown
+    assert "or 224 for large images. (default: 40)" in shown and "(default: simsiam-cifar)" in shown
 
 
 def test_the_methods_own_options_are_in_its_help() -> None:

@@ -45,7 +45,7 @@ def _paper(method: Any) -> str:
 
 
 def taps_of(method: Any) -> list[str]:
-    """Layer outputs (taps) as the docstring of a method has them after `Taps:`, else measured."""
+    """Layer outputs (taps) by `Taps:` in a method's docstring, else measured."""
     said = re.search(r"Taps: (.*?)(\n\n|$)", inspect.getdoc(method) or "", re.DOTALL)
     if said is None:
         if active():

@@ -38,7 +38,7 @@ HEAVY = frozenset(
 
 
 class _Kind(ABCMeta):
-    """Class of the stand-ins: a class as a base, an annotation, a constant or a decorator."""
+    """Class of the stand-ins: bases, annotations, constants or decorators."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):

@@ -65,7 +65,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _help(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> str:
-    """Help of a method, with the defaults for the images of --data where that is given."""
+    """Help of a method, with the defaults for the images of --data if given."""
     from fullrank.cli.train_help import help_page
 
     options = [word for word in words[1:] if word not in HELP_WORDS]

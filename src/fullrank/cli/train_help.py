@@ -121,13 +121,13 @@ def help_page(prog: str, method: str, values: Mapping[str, Any], config: Any, wh
     of_what = (
         f"Defaults are those for {data}."
         if data
-        else "Defaults are a recipe's, or the method's for large images; beside --data X they are those for X."
+        else "Defaults are a recipe's, or the method's for large images; beside --data X those for X."
     )
     return PAGE.format(prog=prog, method=method, of_what=_wrapped("", of_what), options=options)
 
 
 def attribute_texts(cls: type[Any]) -> dict[str, str]:
-    """Texts of the fields of a dataclass and its bases, from `Attributes:` in docstrings.
+    """Texts of a dataclass's fields, from `Attributes:` in its docstring and bases'.
 
     Example:
         >>> from fullrank.options import KnnOptions
@@ -168,7 +168,7 @@ def _row(flag: str, text: str, default: Any) -> str:
 
 
 def _wrapped(head: str, text: str) -> str:
-    """Text behind a head, in lines of the terminal's width; a long head has a line of its own."""
+    """Text behind a head, wrapped; a long head has a line of its own."""
     width = max(60, min(shutil.get_terminal_size().columns, 110))
     indent = " " * min(len(head), 33)
     body = textwrap.wrap(text, width - len(indent), break_long_words=False, break_on_hyphens=False) or [""]

@@ -100,7 +100,7 @@ class Watch:
 
 
 def repeatable(batches: Iterable[Any]) -> Iterable[Any]:
-    """Held-out batches that can be iterated anew every time; UsageError for a generator."""
+    """Batches that can be iterated again; UsageError for a generator."""
     if iter(batches) is batches:
         raise UsageError("held-out batches are iterated again every time: a list or a loader, no generator")
     return batches
