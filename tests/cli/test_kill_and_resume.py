@@ -18,7 +18,7 @@ from cli.helpers import WIDTHS, call, kill_at, records, refused, save_images
 STEPS = 6  # in an epoch
 LONG = (
     *("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "16"),
-    *("--epochs", "3", "--level-every", "1"),
+    *("--epochs", "3", "--level-every", "1", "--watch-every", "1"),
     *WIDTHS,
 )
 Uninterrupted = Callable[..., Path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -93,6 +94,7 @@ class LazyLoader:
     def __init__(self, source: _Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
         self.source = source
         self.corrupt: set[int] = set()
+        workers = worker_count(workers)
         self._plan = _Plan()
         self._loader: DataLoader[_Decoded] = DataLoader(
             _Images(source, crop, attempts=min(source.tolerance + 1, len(source)) if replace_corrupt else 1),
@@ -169,6 +171,19 @@ def _collate(decoded: list[_Decoded]) -> tuple[Tensor, list[Tensor], list[tuple[
     indices = torch.tensor([item.image for item in good], dtype=torch.int64)
     views = [torch.stack(view) for view in zip(*(item.views for item in good), strict=True)]
     return indices, views, [met for item in decoded for met in item.corrupt]
+
+
+def worker_count(workers: int) -> int:
+    """Number of processes that decode: -1 is one for each core that we have, at most 4.
+
+    Example:
+        >>> worker_count(3), 1 <= worker_count(-1) <= 4
+        (3, True)
+    """
+    if workers >= 0:
+        return workers
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, available)
 
 
 def corrupt_line(names: Sequence[str], tried: int) -> str:

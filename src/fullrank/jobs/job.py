@@ -83,7 +83,8 @@ class Job:
         known = DATA[data].size if data in DATA else 0
         size = own.get("image_size", recipe.get("image_size", 0)) or known or LARGE
         defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}
-        return make_train_config(method, defaults, recipe, own, {"seed": self.seed})
+        # curves have a point an epoch, whatever machine it is
+        return make_train_config(method, {"watch_every": 1, **defaults}, recipe, own, {"seed": self.seed})
 
 
 Notify = Callable[[Job, str, RunRecord | str | None], None]

@@ -28,6 +28,7 @@ from fullrank.training.optim import clip_each, set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
+from fullrank.training.watching import is_due
 from fullrank.views import save_sheet
 
 ROLLBACK_RATE = 0.1
@@ -134,7 +135,7 @@ class Loop:
         while state.epoch < config.epochs:
             self.train_epoch()
             state.epoch += 1
-            if state.epoch % config.watch_every == 0 or state.epoch == config.epochs:
+            if is_due(config, state):
                 total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
                 self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
             state.loss_sum, state.loss_count = 0.0, 0
@@ -308,7 +309,8 @@ class Loop:
     def _outcome(self) -> Outcome:
         assert self.state.last is not None  # the untrained network has been evaluated
         seconds = dict(self.state.seconds)
-        seconds["share_watching"] = seconds["watching"] / max(seconds["total"], 1e-9)
+        watching = seconds["watching"] + seconds["knn"]
+        seconds["share_watching"] = watching / max(seconds["total"], 1e-9)
         return Outcome(self.run_dir.path, self.state.ended, self.state.last, seconds)
 
     def restore(self) -> None:

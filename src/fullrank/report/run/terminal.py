@@ -250,6 +250,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:
         words.append(f"left {duration(left)}")
+    if summary.next_watch is not None and summary.next_watch > summary.epoch + 1:
+        words.append(f"next panel: epoch {summary.next_watch}")
     near = f", {NEAR_BORDER}" if summary.judgement.near_border else ""
     return "  ".join([*words, summary.style.word + near])
 
@@ -257,7 +259,11 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
 def closing_lines(summary: Summary) -> list[str]:
     """Format how a run ended, and its verdict, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
-    share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
+    share = (
+        ""
+        if summary.share_watching is None
+        else f", watching and k-NN took {percent(summary.share_watching)}"
+    )
     done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
     ended = f"{reason} after {done}, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
