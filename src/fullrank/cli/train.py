@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from fullrank import api
-from fullrank.cli.arguments import parse
+from fullrank.cli.arguments import parse, showing_progress
 from fullrank.errors import UsageError
 
 HELP_WORDS = {"-h", "--help", "--help-all"}
@@ -54,7 +54,8 @@ def run(words: Sequence[str]) -> int:
         return 0
     from fullrank.training.run_dir import free_name
 
-    args, data = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    with showing_progress(quiet=bool({"--quiet", "--json"} & set(words))):
+        args, data = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
     if args.profile:
         return show_profile(config, args)
@@ -206,7 +207,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             for log in opened:
                 log(record)
 
-        outcome = start([listen])
+        with showing_progress(args.quiet or args.json):  # of images that are opened, before the first record
+            outcome = start([listen])
     page = outcome.path / "report.html"
     if args.json:
         print(json.dumps(result(outcome, page)))

@@ -174,7 +174,7 @@ def _collate(decoded: list[_Decoded]) -> tuple[Tensor, list[Tensor], list[tuple[
 
 
 def worker_count(workers: int) -> int:
-    """Number of processes that decode: -1 is one for each core that we have, at most 4.
+    """Number of processes that decode: -1 is one for each core, at most 4.
 
     Example:
         >>> worker_count(3), 1 <= worker_count(-1) <= 4

@@ -14,6 +14,7 @@ from fullrank.errors import DataError, printable
 from fullrank.images.formats import NO_IMAGE, named_by_content, why_not_read
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
+from fullrank.progress import report_progress
 
 READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
@@ -101,11 +102,16 @@ def list_images(folder: Path, skipped: dict[str, str]) -> list[Path]:
         (['1.jpg'], 2)
     """
     found: list[Path] = []
+    _list_into(found, skipped, folder)
+    return found
+
+
+def _list_into(found: list[Path], skipped: dict[str, str], folder: Path) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         skipped[printable(f"{folder}/")] = f"the folder cannot be read: {error.strerror}"
-        return found
+        return
     folders = []
     for entry in (entry for entry in entries if not entry.name.startswith(".")):
         path = Path(entry.path)
@@ -118,7 +124,9 @@ def list_images(folder: Path, skipped: dict[str, str]) -> list[Path]:
             skipped[printable(str(path))] = why
         else:
             found.append(path)
-    return found + [path for inner in folders for path in list_images(inner, skipped)]
+    report_progress("listing files", len(found) + len(skipped), 0)
+    for inner in folders:
+        _list_into(found, skipped, inner)
 
 
 def _why_skipped(entry: os.DirEntry[str], path: Path) -> str:

@@ -19,6 +19,7 @@ from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size, why_not_decoded
 from fullrank.images.named import DATA, open_folder, open_named
 from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
+from fullrank.progress import report_progress
 
 T = TypeVar("T")
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at
@@ -207,7 +208,11 @@ def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tens
             return error.why
         return ""
 
-    faults = {i: why for i, why in enumerate(_in_threads(fault_of, np.arange(len(source)))) if why}
+    faults = {
+        i: why
+        for i, why in enumerate(_in_threads(fault_of, np.arange(len(source)), "decoding images"))
+        if why
+    }
     kept = np.setdiff1d(np.arange(len(source)), list(faults))
     return kept, images[torch.from_numpy(kept)] if faults else images, faults
 
@@ -239,11 +244,14 @@ def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | str]:
         except Exception as error:  # as in LazySource.load: whatever the parser stumbles with
             return why_not_decoded(error)
 
-    return _in_threads(size_or_fault, indices)
+    return _in_threads(size_or_fault, indices, "reading headers")
 
 
-def _in_threads(function: Callable[[int], T], indices: Indices) -> list[T]:
+def _in_threads(function: Callable[[int], T], indices: Indices, task: str) -> list[T]:
     chunks = np.array_split(indices, len(indices) // 256 + 1)  # one task per image would cost too much
     with ThreadPoolExecutor(THREADS) as pool:
-        results = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
-        return [result for several in results for result in several]
+        results: list[T] = []
+        for several in pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks):
+            results += several
+            report_progress(task, len(results), len(indices))
+        return results

@@ -57,7 +57,7 @@ def knn_is_due(config: TrainConfig, state: TrainState) -> bool:
 
 
 def next_watch(config: TrainConfig, state: TrainState, elapsed: float) -> int:
-    """The next epoch to evaluate after that of `state`, by the time that all took so far.
+    """The next epoch to evaluate after that of `state`, by the time spent so far.
 
     Example:
         >>> state = TrainState(epoch=1, evaluations=1, seconds={"watching": 2.0, "knn": 1.0})

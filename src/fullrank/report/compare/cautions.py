@@ -64,7 +64,7 @@ def _rows(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _images(comparison: Comparison) -> Iterator[str]:
-    """Caution on values of other images than those that were sent through the encoders."""
+    """Caution on values of other images than those that encoders were given."""
     by_images: dict[str, list[str]] = {}
     for arm in comparison.arms:
         for tap in arm.taps:

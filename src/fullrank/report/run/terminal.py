@@ -29,6 +29,7 @@ from fullrank.figures.style import (
     number,
     percent,
 )
+from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.report.tables import plain_table
@@ -89,11 +90,12 @@ class PlainLines(Quiet):
         self.stream = stream
         self.summary = Summary("run")
         self.total_steps = 0
+        self.config: Record = {}
         self.epochs: int | None = None
 
     def start(self, config: Record, total_steps: int) -> None:
         """Write what is about to run."""
-        self.total_steps, self.epochs = total_steps, config.get("epochs")
+        self.total_steps, self.epochs, self.config = total_steps, config.get("epochs"), config
         epochs = "– epochs" if self.epochs is None else counted(self.epochs, "epoch")
         begin = f"{what(config)}: {epochs}, {counted(total_steps, 'step')}"
         known = [key for key in ("batch_size", "lr", "seed") if key in config]
@@ -113,7 +115,7 @@ class PlainLines(Quiet):
             rate = f"{record.rate_factor:g}"
             self._write(f"  rolled back to epoch {record.epoch}, on at {rate} times the rate")
         elif isinstance(record, EndRecord):
-            for line in closing_lines(self.summary):
+            for line in closing_lines(self.summary, self.config):
                 self._write(line)
 
     def _write(self, line: str) -> None:
@@ -256,8 +258,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
     return "  ".join([*words, summary.style.word + near])
 
 
-def closing_lines(summary: Summary) -> list[str]:
-    """Format how a run ended, and its verdict, in plain text."""
+def closing_lines(summary: Summary, config: Record) -> list[str]:
+    """Format how a run ended, its verdict and a likely cause, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
     share = (
         ""
@@ -270,6 +272,7 @@ def closing_lines(summary: Summary) -> list[str]:
     judged = summary.judgement
     sure = f", {found}" if (found := certainty(judged)) else ""
     odd = [f"  beside it: {remark}" for remark in remarks(judged)]
+    odd += [f"  {rate}"] if (rate := rate_note(config, summary)) else []
     return [ended + share, f"verdict: {summary.style.word}{tap}{sure}: {summary.why}", *odd]
 
 
