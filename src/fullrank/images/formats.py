@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -55,8 +56,10 @@ def why_not_read(suffix: str) -> str:
 def _reasons() -> dict[str, str]:
     """Reason by ending, as far as this installation goes."""
     reasons = dict.fromkeys(_PLAIN, "") | _NOT_READ
-    for codec, (suffixes, remedy) in _OF_A_BUILD.items():
-        reasons |= dict.fromkeys(suffixes, "" if features.check(codec) else remedy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an older Pillow has never heard of AVIF
+        for codec, (suffixes, remedy) in _OF_A_BUILD.items():
+            reasons |= dict.fromkeys(suffixes, "" if features.check(codec) else remedy)
     return reasons | dict.fromkeys((".heic", ".heif", ".hif"), "" if find_spec("pillow_heif") else HEIF)
 
 
