@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from os import PathLike
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -35,6 +36,25 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def load_yaml(text: str) -> Any:
+    """Values of a YAML text, by its library in C where that is there: much faster.
+
+    Example:
+        >>> load_yaml("lr: 0.1")
+        {'lr': 0.1}
+    """
+    import yaml
+
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@lru_cache(maxsize=64)
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Annotations of a dataclass's fields, resolved."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
 def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Check values, as YAML or Python give them, against a dataclass's annotations.
 
@@ -54,8 +74,7 @@ def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, An
         >>> coerce(LinearOptions, {"lr": "1e-1", "cs": [1, 10]}, "option")  # YAML reads 1e-1 as text
         {'lr': 0.1, 'cs': (1.0, 10.0)}
     """
-    hints = get_type_hints(cls)
-    hints = {field.name: hints[field.name] for field in fields(cls)}
+    hints = _hints(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
             raise UnknownNameError(kind, str(key), hints)

@@ -36,6 +36,14 @@ class DataError(UsageError):
     """A data set is missing, empty, corrupt or not reachable. Exit code 2."""
 
 
+class ImageError(DataError):
+    """An image that cannot be decoded: where it is, and why."""
+
+    def __init__(self, where: str, why: str) -> None:
+        self.why = why
+        super().__init__(f"{where} cannot be decoded: {why}")
+
+
 class UnknownNameError(UsageError):
     """A name that is not registered; the message offers the nearest real one.
 
@@ -55,6 +63,16 @@ class UnknownNameError(UsageError):
         if len(self.known) <= 24:
             message += f" (known: {', '.join(self.known)})"
         super().__init__(message + (f"{'' if message.endswith('?') else ';'} {hint}" if hint else ""))
+
+
+def printable(text: str) -> str:
+    r"""Text with its control characters escaped, as names of files may have them.
+
+    Example:
+        >>> printable("a\x1b[31m\n.jpg")
+        'a\\x1b[31m\\n.jpg'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def missing_package(module: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from cli.helpers import WIDTHS, call, kill_at, records
+from cli.helpers import WIDTHS, call, kill_at, records, refused, save_images
 
 STEPS = 6  # in an epoch
 LONG = (
     *("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "16"),
-    *("--epochs", "3", "--level-every", "1"),
+    *("--epochs", "3", "--level-every", "1", "--watch-every", "1"),
     *WIDTHS,
 )
 Uninterrupted = Callable[..., Path]
@@ -125,3 +125,24 @@ def test_kill_9_from_outside(uninterrupted: Uninterrupted, here: Path) -> None:
     assert b'"event": "end"' not in log.read_bytes(), "it had ended before it was killed"
     assert call("resume", str(run), "--quiet").code == 0
     assert_same(run, uninterrupted("simsiam", *LONG))
+
+
+def test_other_images_than_before_are_refused(here: Path) -> None:
+    save_images("flat", 60)
+    words = (
+        "--data",
+        "flat",
+        "--image-size",
+        "16",
+        "--backbone",
+        "resnet8-w16",
+        "--batch-size",
+        "16",
+        *WIDTHS,
+    )
+    kill_at(
+        ["train", "simsiam", *words, "--epochs", "3", "--out", "run"], "after", {"event": "epoch", "epoch": 1}
+    )
+    save_images("flat", 70)
+    line = refused("resume", "run")
+    assert "began with 54 training images, and there are 63 now" in line

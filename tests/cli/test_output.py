@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cli.helpers import SMALL, Called, answered, call, records, save_images
+from fullrank.images.opening import open_data
+from fullrank.images.skipped import read_skipped
 from fullrank.training.run_dir import RunDir
 
 COLLAPSING = (
@@ -109,3 +114,31 @@ def test_unlabelled_images_train_without_knn_which_is_told_once() -> None:
     called = call("train", "simsiam", *SMALL, *words)
     assert called.code == 0 and called.out.count("no k-NN: the images have no labels") == 1
     assert all(row["knn"] is None for row in records(Path("run")) if row["event"] == "epoch")
+
+
+def spoiled(folder: Path) -> list[str]:
+    """A folder of images and three files that are not read: the names of these."""
+    save_images(folder, 80)
+    (folder / "raw\x1b[2J.nef").touch()
+    (folder / "empty.png").touch()
+    noise = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:100])  # its header can be read
+    return ["raw\\x1b[2J.nef", "empty.png", "cut.png"]
+
+
+def test_all_that_is_not_read_is_listed_in_the_run_directory_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = spoiled(Path("flat"))
+    on_demand = functools.partial(open_data, memory_limit_bytes=0)
+    monkeypatch.setattr("fullrank.training.data.open_data", on_demand)
+    words = ("--data", "flat", "--image-size", "16", "--batch-size", "32", "--max-corrupt", "0.1")
+    called = call("train", "simsiam", *SMALL, *words, "--workers", "0", "--limit", "0", "--out", "run")
+    assert called.code == 0, called.err
+    assert "\x1b" not in called.out
+    listed = read_skipped(Path("run"))
+    assert sorted(Path(where).name for where in listed) == sorted(names) and all(listed.values())
+    assert f"skipped 3 files, listed in {Path('run/skipped.txt')}" in called.out
+    assert call("resume", "run").code == 0
+    assert Path("run/skipped.txt").read_text().count("\n") == 3

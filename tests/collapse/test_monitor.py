@@ -161,3 +161,27 @@ def test_a_monitor_that_could_not_judge_starts_anew(gaussian: Rows, monkeypatch:
         monitor.close()
     monitor.observe({"projector": gaussian(200, 16)})
     assert monitor.close().verdict.kind == "healthy"
+
+
+def test_a_tensor_alone_is_the_tap_embedding(gaussian: Rows) -> None:
+    monitor = CollapseMonitor()
+    assert monitor.step(gaussian(64, 16)).keys() == {"embedding"}
+    monitor.observe(gaussian(64, 16))
+    assert list(monitor.close().panels) == ["embedding"]
+    with pytest.raises(UsageError, match=r"a tensor \[n, d\], or several by name, not \[1.0, 2.0\]"):
+        monitor.observe([1.0, 2.0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [8, 600])
+def test_a_panel_is_printed_in_ten_lines_and_never_its_spectra(gaussian: Rows, width: int) -> None:
+    z = gaussian(800, width)
+    monitor = CollapseMonitor()
+    monitor.observe({"projector": z}, {"projector": (z[:100], z[100:200])})
+    report = monitor.close()
+    lines = str(report.panels["projector"]).splitlines()
+    assert len(lines) == 10 and all(len(line) < 60 for line in lines)
+    assert lines[0] == f"projector: 800 rows of width {width}" and lines[2].startswith(
+        "normalized std (level)"
+    )
+    assert len(repr(report.panels["projector"])) < 80 and "array" not in repr(report)
+    assert str(report).splitlines()[1:] == lines

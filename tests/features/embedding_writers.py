@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from pyarrow.feather import write_feather
 from safetensors.torch import save_file
 
 N, D = 103, 7
@@ -106,6 +107,32 @@ def parquet_columns(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
     return folder / "z.parquet"
 
 
+def arrow_stream(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
+    table = pa.table({"embedding": list(z), "label": y})
+    with pa.OSFile(str(folder / "z.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=40)
+    return folder / "z.arrow"
+
+
+def feather(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
+    columns = {f"f{i}": z[:, i] for i in range(z.shape[1])}
+    table = pa.table({"file": ["a"] * len(z), **columns, "label": y})
+    write_feather(table, folder / "z.feather", compression="zstd", chunksize=40)
+    return folder / "z.feather"
+
+
+def csv_with_names(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
+    lines = [",".join(["", "file", *(f"f{i}" for i in range(z.shape[1])), "label"])]
+    lines += [",".join([str(k), "a b", *map(repr, map(float, row)), f"k{y[k]}"]) for k, row in enumerate(z)]
+    (folder / "z.csv").write_text("\n".join(lines) + "\n")
+    return folder / "z.csv"
+
+
+def tsv_of_numbers(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
+    np.savetxt(folder / "z.tsv", z.astype(np.float64), delimiter="\t", fmt="%.17g")
+    return folder / "z.tsv"
+
+
 def hdf5(folder: Path, z: np.ndarray, y: np.ndarray) -> Path:
     h5py = pytest.importorskip("h5py")
     with h5py.File(folder / "z.h5", "w") as file:
@@ -150,7 +177,8 @@ def shards_with_labels_inside(folder: Path, z: np.ndarray, y: np.ndarray) -> Pat
 WRITERS = [
     npy, npy_fortran, npy_big_endian, npz, npz_fortran, npz_compressed, npz_compressed_fortran, pt, pt_dict,
     pt_transposed, pt_legacy, pt_of_numpy, safetensors, parquet_lists, parquet_fixed_lists, parquet_columns,
-    hdf5, zarr_array, zarr_group, shards, shards_with_labels_inside,
+    arrow_stream, feather, csv_with_names, tsv_of_numbers, hdf5, zarr_array, zarr_group, shards,
+    shards_with_labels_inside,
 ]  # fmt: skip
 WITHOUT_LABELS = {
     npy,
@@ -160,6 +188,7 @@ WITHOUT_LABELS = {
     pt_transposed,
     pt_legacy,
     parquet_fixed_lists,
+    tsv_of_numbers,
     zarr_array,
 }
 every_format = pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)

@@ -18,6 +18,7 @@ from features.embedding_writers import (
     Writer,
     Y,
     Z,
+    csv_with_names,
     every_format,
     hdf5,
     npy,
@@ -31,6 +32,7 @@ from features.embedding_writers import (
     safetensors,
     save,
     shards,
+    tsv_of_numbers,
     zarr_array,
 )
 from fullrank.features.embeddings import open_embeddings
@@ -39,19 +41,20 @@ from fullrank.features.embeddings import open_embeddings
 @every_format
 def test_every_format_gives_back_its_rows_as_often_as_wanted(writer: Writer, tmp_path: Path) -> None:
     rows = open_embeddings(writer(tmp_path, Z, Y))
-    assert (rows.n, rows.d, rows.dtype) == (N, D, torch.float32)
+    text = writer in (csv_with_names, tsv_of_numbers)
+    assert (rows.n, rows.d, rows.dtype) == (N, D, torch.float64 if text else torch.float32)
     for size in (None, 1, 17, 1000):
         parts = list(rows.chunks(size))
         assert all(len(part) <= (size or N) and part.is_contiguous() for part in parts)
-        assert torch.equal(torch.cat(parts), torch.from_numpy(Z))
-    assert torch.equal(torch.cat(list(rows)), torch.from_numpy(Z))
+        assert torch.equal(torch.cat(parts), torch.from_numpy(Z).to(rows.dtype))
+    assert torch.equal(torch.cat(list(rows)), torch.from_numpy(Z).to(rows.dtype))
 
 
 @every_format
 def test_every_format_gives_single_rows(writer: Writer, tmp_path: Path) -> None:
     rows = open_embeddings(writer(tmp_path, Z, Y))
     for index in ([], [0], [N - 1], [3, 4, 50, 99], list(range(0, N, 2)), list(range(N))):
-        assert torch.equal(rows.rows(index), torch.from_numpy(Z[index])), index
+        assert torch.equal(rows.rows(index), torch.from_numpy(Z[index]).to(rows.dtype)), index
 
 
 @every_format
@@ -170,3 +173,26 @@ def test_what_is_handed_out_can_be_written_to(writer: Writer, tmp_path: Path) ->
     for part in rows:
         part.zero_()
     assert torch.equal(torch.cat(list(rows)), torch.from_numpy(Z))
+
+
+def test_in_text_a_column_of_whole_numbers_is_a_coordinate_and_one_that_counts_rows_is_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "z.csv").write_text("id,a,b\n0,0,0.5\n1,0,1.5\n2,nan,2.5\n")
+    rows = open_embeddings(tmp_path / "z.csv")
+    assert torch.cat(list(rows))[:2].tolist() == [[0.0, 0.5], [0.0, 1.5]]
+    assert rows.rows([2]).isnan().tolist() == [[True, False]]
+    assert any("other columns are left out: id" in note for note in rows.notes)
+
+
+def test_in_text_whole_numbers_may_be_followed_by_others(tmp_path: Path) -> None:
+    lines = ["0;1"] * 400_000 + ["0.5;2"]  # far behind the first block, from which types are read
+    (tmp_path / "z.csv").write_text("\n".join(lines))
+    rows = open_embeddings(tmp_path / "z.csv")
+    assert rows.n == 400_001 and rows.rows([400_000]).tolist() == [[0.5, 2.0]]
+
+
+def test_text_beside_arrays_is_not_taken_for_rows(tmp_path: Path) -> None:
+    folder = shards(tmp_path, Z, Y)
+    (folder / "about.csv").write_text("file,when\na,b\n")
+    assert open_embeddings(folder).n == N

@@ -20,6 +20,7 @@ from features.embedding_writers import (
     Writer,
     Y,
     Z,
+    feather,
     hdf5,
     npy,
     npz,
@@ -98,7 +99,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     assert_refused(tmp_path / "nowhere" / "z.npy", "there is no folder")
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".parquet", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors", ".parquet", ".arrow", ".h5"])
 def test_an_empty_or_damaged_file(suffix: str, tmp_path: Path) -> None:
     if suffix == ".h5":
         pytest.importorskip("h5py")
@@ -109,7 +110,7 @@ def test_an_empty_or_damaged_file(suffix: str, tmp_path: Path) -> None:
     assert_refused(path, "is no ")
 
 
-@pytest.mark.parametrize("writer", [npy, npz, npz_compressed, pt, safetensors, parquet_lists, hdf5])
+@pytest.mark.parametrize("writer", [npy, npz, npz_compressed, pt, safetensors, parquet_lists, feather, hdf5])
 def test_a_file_that_was_cut_short(writer: Writer, tmp_path: Path) -> None:
     path = writer(tmp_path, np.tile(Z, (20, 1)), np.tile(Y, 20))
     path.write_bytes(path.read_bytes()[:-3000])
@@ -117,8 +118,8 @@ def test_a_file_that_was_cut_short(writer: Writer, tmp_path: Path) -> None:
 
 
 def test_other_endings_are_told_what_is_read(tmp_path: Path) -> None:
-    (tmp_path / "z.csv").write_text("1,2\n")
-    assert_refused(tmp_path / "z.csv", r"\.npy, \.npz")
+    (tmp_path / "z.mat").write_text("1,2\n")
+    assert_refused(tmp_path / "z.mat", r"\.npy, \.npz")
     (tmp_path / "z.pkl").write_bytes(pickle.dumps(Z))
     assert_refused(tmp_path / "z.pkl", "never opened")
 
@@ -142,6 +143,20 @@ def test_parquet_rows_of_unlike_length_or_missing(tmp_path: Path) -> None:
         parquet.write_table(pa.table({"z": cells}), tmp_path / "z.parquet")
         with pytest.raises(DataError, match=words):
             list(open_embeddings(tmp_path / "z.parquet"))
+
+
+def test_text_that_is_no_table_of_numbers(tmp_path: Path) -> None:
+    for text, words in (
+        ("a,b\n1,2\n3\n", "is no CSV file, or damaged: .*Expected 2 columns, got 1"),
+        ("a,b\n" + "1,2\n" * 400_000 + "3,x\n", "is no CSV file, or damaged: .*conversion error"),
+        ("name,when\nx,y\n", "has no column of numbers or of lists of them: name, when"),
+        ("a,b\n", "holds no rows|no column of numbers"),
+    ):
+        (tmp_path / "z.csv").write_text(text)
+        assert_refused(tmp_path / "z.csv", words)
+    (tmp_path / "z.csv").write_text("a,b\n1,2\n3,\n")
+    with pytest.raises(DataError, match=r"z\.csv\[b\] row 1 is missing"):
+        list(open_embeddings(tmp_path / "z.csv"))
 
 
 def test_a_wrong_index_is_refused(tmp_path: Path) -> None:

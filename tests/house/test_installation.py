@@ -21,6 +21,7 @@ CORE = {"numpy", "safetensors", "torch", "yaml"}
 MODULES = {
     "lightning-fabric": "lightning_fabric",
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }

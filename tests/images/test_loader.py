@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from fullrank.errors import DataError, UsageError
+from fullrank.images.batch_loaders import worker_count
 from fullrank.images.folders import open_image_folder
 from fullrank.images.loader import Batches, evaluation_batches
 from fullrank.images.sources import LazySource, MemorySource, Source
@@ -134,6 +135,15 @@ def test_a_corrupt_image_is_replaced_and_counted(lazy: LazySource, workers: int)
         assert isinstance(images, Tensor)
         assert (images[:, 0, 0, 0] == indices).all()
     assert loader.corrupt == {11}
+
+
+@pytest.mark.filterwarnings("error")
+def test_as_many_processes_as_cores_are_no_reason_for_a_warning(
+    lazy: LazySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert [worker_count(n) for n in (-1, 0, 3)] == [2, 0, 3]
+    Batches(lazy, 4, seed=0, workers=-1)
 
 
 def test_too_many_corrupt_images_stop_the_training(lazy: LazySource) -> None:

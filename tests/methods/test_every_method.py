@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fullrank.cli.listing import taps_of
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.methods import METHODS, Method, StepInfo, make_config
 from fullrank.training.config import TrainConfig
@@ -91,6 +92,11 @@ def test_every_tap_is_one_row_per_image(name: str) -> None:
     taps = method(name).eval().embed(needed(name)[0])
     assert {tuple(z.shape[:1]) for z in taps.values()} == {(16,)}
     assert {z.ndim for z in taps.values()} == {2}
+
+
+@every_method
+def test_the_docstring_names_the_taps_that_there_are(name: str) -> None:
+    assert taps_of(METHODS[name]) == list(method(name).eval().embed(needed(name)[0]))
 
 
 @every_method

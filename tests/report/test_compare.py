@@ -344,3 +344,17 @@ def test_a_damaged_evaluation_is_named(fake_run: Any) -> None:
     evaluated(str(run), "linear", top1=0.5).write_text('{"probe": "lin')
     with pytest.raises(FullrankError, match=r"linear\.json is damaged"):
         open_subject(str(run))
+
+
+def test_what_is_of_other_images_is_named_and_nothing_is_said_to_be_of_the_same(
+    foreign: str, tmp_path: Path
+) -> None:
+    rows = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "mine.npy", rows.numpy())
+    images = choose_images("shapes", CompareOptions(bank=100, queries=64))
+    subjects = [measure(open_subject(foreign), images), open_subject(str(tmp_path / "mine.npy"))]
+    said = cautions(Comparison(gather(subjects), images))
+    other = [line for line in said if "not of the images that went through the encoders" in line]
+    assert len(other) == 1 and other[0].startswith("mine.npy (embedding): values of rows of its own")
+    assert "same for every encoder" not in images.about
+    assert not any("values of" in line for line in cautions(Comparison(gather(subjects[:1]), images)))

@@ -9,8 +9,10 @@ import pytest
 
 from expect import known
 from fullrank.errors import UsageError
+from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.reading import read_run
-from fullrank.report.run.summary import summarise
+from fullrank.report.run.summary import Summary, summarise
+from fullrank.report.run.terminal import closing_lines
 
 
 def test_a_whole_run(fake_run: Any) -> None:
@@ -101,3 +103,34 @@ def test_the_summary(fake_run: Any) -> None:
     assert known(summary.knn) < known(summary.knn_untrained)
     assert known(summary.loss) < summary.losses[0]
     assert summary.share_watching == 0.0098
+
+
+FAILED = Summary("run", knn_untrained=0.4, knn=0.2, losses=[-0.5, -0.9])
+OF = {"method": "simsiam", "optimizer": "sgd", "lr_scaling": "linear", "image_size": 32, "batch_size": 256}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": 2.0}, "2 is 40 times the 0.05 that simsiam starts with; try --lr 0.05"),
+        ({"lr": 0.05}, ""),
+        ({"lr": 0.1}, ""),
+        ({"lr": 0.4, "lr_scaling": "none", "batch_size": 2048}, ""),  # 0.05 scaled by 8
+        ({"lr": 0.05, "optimizer": "adamw"}, "0.05 is 50 times the 0.001"),
+        ({"lr": 0.4, "data": "shapes"}, ""),  # the rate of the recipe that was tried on these images
+        ({"lr": 2.0, "method": "of another package"}, ""),
+    ],
+)
+def test_a_failed_run_names_its_rate_where_that_is_the_likely_cause(
+    changes: dict[str, Any], said: str
+) -> None:
+    note = rate_note(OF | changes, FAILED)
+    assert said in note and bool(said) is bool(note)
+    fine = Summary("run", knn_untrained=0.4, knn=0.5)
+    assert rate_note(OF | changes, fine) == ""
+
+
+def test_a_loss_that_rose_makes_a_rate_suspect_sooner() -> None:
+    rose = Summary("run", knn_untrained=0.4, knn=0.2, losses=[-0.9, -0.5])
+    assert "2 times" in rate_note(OF | {"lr": 0.1}, rose)
+    assert any("likely cause" in line for line in closing_lines(rose, OF | {"lr": 0.1}))

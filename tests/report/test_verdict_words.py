@@ -64,7 +64,7 @@ def test_the_views_of_a_run(odd_run: Any) -> None:
     page = write_page(odd_run).read_text()
     assert "41 %, near the border" in page and "rows are &lt;copies&gt;" in page
     summary = summarise(read_run(odd_run))
-    assert "41 %, near the border" in (said := "\n".join(closing_lines(summary))) and "rows are" in said
+    assert "41 %, near the border" in (said := "\n".join(closing_lines(summary, {}))) and "rows are" in said
     assert "healthy, near the border; copies" in arms_text([summary])
 
 

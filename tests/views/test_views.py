@@ -314,3 +314,17 @@ def test_what_cannot_be_used_is_said() -> None:
         views.finish([pixels(4, 8, 8)] * 3, params)
     with pytest.raises(UsageError, match="no pixels"):
         views.sample(2, 0, 8, torch.Generator())
+
+
+@pytest.mark.parametrize("preset", ["simsiam", "asym-multicrop", "asym-scalemix"])
+def test_a_batch_alone_is_enough_for_its_views(preset: str) -> None:
+    views = Views(preset, image_size=32)
+    images = torch.randint(0, 256, (4, 3, 40, 48), dtype=torch.uint8)
+    one, again = (views(images, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert [tuple(view.shape) for view in one] == [(4, 3, side, side) for side in views.sizes]
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    torch.manual_seed(7)
+    assert torch.equal(views(images)[0], one[0]), "without a generator, PyTorch's own"
+    assert not torch.equal(views(images)[0], one[0])
+    with pytest.raises(UsageError, match=r"images are \(3, 40, 48\)"):
+        views(images[0])

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fullrank import __version__
+from fullrank.cli.quick import stand_ins
 from fullrank.errors import (
     EXTRAS,
     PAGE_PACKAGES,
@@ -17,6 +19,7 @@ from fullrank.errors import (
     UnknownNameError,
     UsageError,
     missing_package,
+    printable,
     require_packages,
 )
 
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
-        print(f"fullrank: {' '.join(line.split())}", file=sys.stderr)
+        print(f"fullrank: {printable(' '.join(line.split()))}", file=sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
@@ -87,15 +90,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"fullrank: {' '.join(what.split())}", file=sys.stderr)
+        print(f"fullrank: {printable(' '.join(what.split()))}", file=sys.stderr)
         return 1
 
 
 def _run(name: str, words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
-    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help"} & set(words):
+    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help", "--help-all"} & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
+    if _is_quick(name, words):
+        with suppress(Exception), stand_ins():  # what fails without the packages is done with them
+            return _call(name, words)
+    return _call(name, words)
+
+
+def _is_quick(name: str, words: Sequence[str]) -> bool:
+    """Whether a command only shows declarations, and nobody has imported torch."""
+    opens_data = any(word.split("=")[0] == "--data" for word in words)  # whose size decides the defaults
+    shows = name == "list" or (bool({"-h", "--help", "--help-all"} & set(words)) and not opens_data)
+    return (shows or (name in ("train", "lab") and not words)) and "torch" not in sys.modules
+
+
+def _call(name: str, words: Sequence[str]) -> int:
     # a submodule named `list` would shadow the builtin in this package
     command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
     return int(command.run(words))

@@ -15,6 +15,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import Names, Numbers, OnProgress
+from fullrank.progress import ProgressLine, listening
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,30 +107,16 @@ IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
 
 @contextlib.contextmanager
 def showing_progress(quiet: bool) -> Iterator[OnProgress | None]:
-    """A bar on the terminal while the context lasts; None where nobody looks."""
+    """A line on the terminal while long work lasts; None where nobody watches."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(task: str, done: int, total: int) -> None:
-            if total and task not in tasks:
-                tasks[task] = bar.add_task(task, total=total)
-            if total:
-                bar.update(tasks[task], completed=done)
-
-        yield update
+    line = ProgressLine(sys.stderr)
+    try:
+        with listening(line):
+            yield line
+    finally:
+        line.close()
 
 
 def make_console(width: int) -> Console:

@@ -12,8 +12,7 @@ from fullrank.cli.arguments import What, make_console, parse, showing_progress
 from fullrank.coercion import as_name
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
-from fullrank.report.audit.folder import audit_folder, identity
-from fullrank.report.audit.subjects import AuditOptions, audit_against, audit_subject, read_thresholds
+from fullrank.report.audit.options import AuditOptions
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ class Audit(AuditOptions):
 def run(words: Sequence[str]) -> int:
     """Audit, print the verdict, and write it down."""
     args = parse(Audit, words, "fullrank audit")
+    from fullrank.report.audit.folder import audit_folder, identity
+    from fullrank.report.audit.subjects import audit_against, audit_subject, read_thresholds
+
     if args.thresholds:
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
         args = parse(Audit, words, "fullrank audit", default=known)

@@ -70,9 +70,9 @@ class LabOptions:
 
 def run(words: Sequence[str]) -> int:
     """Run a lab; 1 where a job failed."""
-    from fullrank.labs import LABS
-
     if not words or words[0] in ("-h", "--help"):
+        from fullrank.labs import LABS
+
         print(USAGE.format(labs="\n".join(f"  {name:<18} {lab.title}" for name, lab in LABS.items())))
         return 0
     if words[0] == "forecast":

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from operator import attrgetter
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from fullrank.cli.arguments import parse
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.cli.quick import active, is_stand_in
+from fullrank.errors import UnknownNameError, UsageError, missing_package
 
 Row = dict[str, Any]
 
@@ -38,6 +42,17 @@ class List:
 
 def _paper(method: Any) -> str:
     return f"arXiv {method.paper}" if re.fullmatch(r"\d{4}\.\d{4,5}", method.paper) else str(method.paper)
+
+
+def taps_of(method: Any) -> list[str]:
+    """Layer outputs (taps) by `Taps:` in a method's docstring, else measured."""
+    said = re.search(r"Taps: (.*?)(\n\n|$)", inspect.getdoc(method) or "", re.DOTALL)
+    if said is None:
+        if active():
+            raise LookupError("the taps of a method without `Taps:` are measured, which needs torch")
+        return _taps(method.name)
+    listed = re.sub(r"\s*\([^)]*\)", "", said[1]).split(".")[0]
+    return [word.split()[0] for word in listed.split(",")]
 
 
 def _taps(name: str) -> list[str]:
@@ -70,9 +85,19 @@ def _taps(name: str) -> list[str]:
 
 
 def _backbones() -> dict[str, Any]:
-    from fullrank.networks.backbones import OWN_BACKBONES, backbone_names
+    from fullrank.networks.backbones import OWN_BACKBONES
 
-    return {name: "fullrank" if name in OWN_BACKBONES else "timm" for name in backbone_names()}
+    return dict.fromkeys(OWN_BACKBONES, "fullrank") | dict.fromkeys(timm_names(), "timm")
+
+
+def timm_names() -> list[str]:
+    """Names of timm's models from its source, which is read and not imported."""
+    timm = PathFinder.find_spec("timm")
+    if timm is None or not timm.submodule_search_locations:
+        raise UsageError(missing_package("timm"))
+    files = Path(timm.submodule_search_locations[0], "models").glob("*.py")
+    registered = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
+    return sorted(name for file in files for name in registered.findall(file.read_text(encoding="utf-8")))
 
 
 def _recipes() -> dict[str, Any]:
@@ -86,7 +111,7 @@ Column = str | tuple[str, Callable[[Any], Any]]
 LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], tuple[Column, ...]]] = {
     "methods": (
         "fullrank.methods:METHODS",
-        (("paper", _paper), "year", "mechanism", ("taps", lambda method: _taps(method.name))),
+        (("paper", _paper), "year", "mechanism", ("taps", taps_of)),
     ),
     "data": (
         "fullrank.images.named:DATA",
@@ -131,9 +156,12 @@ def list_rows(what: str) -> list[Row]:
     else:
         entries = where()
     getters = dict((column, attrgetter(column)) if isinstance(column, str) else column for column in columns)
-    return [
+    rows = [
         {"name": name} | {key: get(entry) for key, get in getters.items()} for name, entry in entries.items()
     ]
+    if any(is_stand_in(value) for row in rows for value in row.values()):
+        raise LookupError(f"the list of {what} needs torch")
+    return rows
 
 
 def run(words: Sequence[str]) -> int:

@@ -14,9 +14,10 @@ from typing import Any
 import tyro
 
 from fullrank import api
-from fullrank.cli.arguments import parse
+from fullrank.cli.arguments import parse, showing_progress
 from fullrank.errors import UsageError
 
+HELP_WORDS = {"-h", "--help", "--help-all"}
 LARGE = 224  # pixels: the size of the images that a method's help tells its defaults for
 
 USAGE = """\
@@ -31,39 +32,30 @@ Trains a method on unlabelled images, watches for collapse, and writes the run's
 methods: {methods}
 recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each aims at
 
-`fullrank train METHOD --help` tells every option with the method's defaults, its own as --options.NAME."""
-
-
-OPTIONS_HELP = """\
-Trains a method on unlabelled images and watches for collapse. Defaults are the method's for large images; \
-for images of up to 64 pixels it may have others (the run's config.yaml tells).
-
-    Example: {prog} --data FOLDER --epochs 200 --lr 0.1 --out runs/first
-
-    Attributes:{attributes}
-        quiet: print nothing but errors.
-        json: print one object at the end: run, verdict, loss, level, rank, knn, linear.
-        profile: train so many steps only, tell where their time goes, and keep but a trace.
-        options: the method's own knobs.
-"""
+`fullrank train METHOD --help` tells the first options with the method's defaults, --help-all every one; with
+--data X beside it, the defaults for these images. The method's own are --options.NAME."""
 
 
 def run(words: Sequence[str]) -> int:
     """Train from the start."""
-    from fullrank.methods import METHODS
-    from fullrank.training.recipes import recipe_names
+    if not words or words[0] in ("-h", "--help", "--help-all"):
+        from fullrank.methods import METHODS
+        from fullrank.training.recipes import recipe_names
 
-    if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(methods=", ".join(METHODS), count=len(recipe_names())))
         return 0
     if words[0].startswith("-"):
         raise UsageError(
             f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
         )
+    method, layers, recipe = starting_point(words[0], words[1:])
+    if HELP_WORDS & set(words[1:]):
+        print(_help(method, layers, words))
+        return 0
     from fullrank.training.run_dir import free_name
 
-    method, layers, recipe = starting_point(words[0], words[1:])
-    args, sources = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    with showing_progress(quiet=bool({"--quiet", "--json"} & set(words))):
+        args, sources = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     config = to_config(args)
     if args.profile:
         return show_profile(config, args, sources)
@@ -71,6 +63,29 @@ def run(words: Sequence[str]) -> int:
     notes = notes if recipe != words[0] else []
     out = Path(args.out) if args.out else free_name(config)
     return follow(lambda listen: api.train_config(config, out, listen, sources), out, config.log, args, notes)
+
+
+def _help(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> str:
+    """Help of a method, with the defaults for the images of --data if given."""
+    from fullrank.cli.train_help import help_page
+
+    options = [word for word in words[1:] if word not in HELP_WORDS]
+    named = any(word.split("=")[0] == "--data" for word in options)
+    prog = f"fullrank train {words[0]}"
+    args, sources = parse_options(method, layers, options, prog, sized=named)
+    config, problem = to_config(args), ""
+    if named:
+        from fullrank.training.data import open_run_data
+        from fullrank.training.setup import resolve
+
+        try:
+            data = sources.data if sources and sources.data else open_run_data(config)
+            config = resolve(config, data)
+        except UsageError as error:  # help is what helps here
+            problem = f"\nAs they are, they do not fit: {error}\n"
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    whole = "--help-all" in words
+    return help_page(prog, method, values, args.options, whole, config.data if named else "") + problem
 
 
 def show_profile(config: Any, args: Any, sources: Any) -> int:
@@ -150,8 +165,6 @@ def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[
         frozen=True,
         namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
     )
-    attributes = (TrainConfig.__doc__ or "").split("Attributes:", 1)[1].rstrip()
-    Args.__doc__ = OPTIONS_HELP.format(prog=prog, attributes=attributes)
     return parse(Args, words, prog, default=Args(**known))
 
 
@@ -165,6 +178,7 @@ def to_config(args: Any) -> Any:
 
 def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
+    from fullrank.images.skipped import LIST, read_skipped
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
@@ -192,7 +206,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             for log in opened:
                 log(record)
 
-        outcome = start([listen])
+        with showing_progress(args.quiet or args.json):  # of images that are opened, before the first record
+            outcome = start([listen])
     page = outcome.path / "report.html"
     if args.json:
         print(json.dumps(result(outcome, page)))
@@ -201,6 +216,8 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             print(f"this run had ended already ({outcome.reason}): nothing is left to train")
         elif outcome.reason == "collapsed":
             print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
+        if skipped := len(read_skipped(outcome.path)):
+            print(f"skipped {skipped:,} files, listed in {outcome.path / LIST}")
         print(f"page    {page}")
     return 3 if outcome.reason == "collapsed" else 0
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.coercion import shown
 from fullrank.collapse.code_verdict import judge_codes
 from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
@@ -32,6 +33,18 @@ from fullrank.errors import UsageError
 
 CODES = "codes"
 """The tap that holds scores over codes: their use is measured, not their spectrum."""
+
+EMBEDDING = "embedding"
+"""The tap of a tensor that comes without a name."""
+
+
+def named(taps: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
+    """Embeddings by tap; a tensor alone is the tap "embedding"."""
+    if isinstance(taps, Mapping):
+        return taps
+    if not isinstance(taps, Tensor):
+        raise UsageError(f"embeddings are a tensor [n, d], or several by name, not {shown(taps)}")
+    return {EMBEDDING: taps}
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,11 @@ class Report:
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
     diagnostics: Diagnostics | None = None
+
+    def __str__(self) -> str:
+        """The verdict, and the panel of the embedding that it is of."""
+        panel = self.panels.get(self.verdict.tap)
+        return "\n".join([str(self.verdict), *([str(panel)] if panel else [])])
 
     @property
     def rank_difference(self) -> float | None:
@@ -129,13 +147,13 @@ class CollapseMonitor:
         self._reset()
 
     @torch.no_grad()
-    def step(self, taps: Mapping[str, Tensor]) -> dict[str, float]:
+    def step(self, taps: Mapping[str, Tensor] | Tensor) -> dict[str, float]:
         """Level of each tap on this process's part of a training batch.
 
         Costs n d per tap and one synchronisation with the device.
 
         Args:
-            taps: tap to embeddings [b, d], attached to a graph or not.
+            taps: tap to embeddings [b, d], attached to a graph or not; a tensor alone is "embedding".
 
         Returns:
             Tap to level; empty between measurements, without taps of fewer than two rows. A tap with a value
@@ -146,7 +164,7 @@ class CollapseMonitor:
             if (self._calls - 1) % self.every:
                 return {}
             levels = {}
-            for tap, z in taps.items():
+            for tap, z in named(taps).items():
                 check_rows(z)
                 if len(z) > 1 and tap != CODES:
                     levels[tap] = level_of_rows(z.detach().float())
@@ -157,19 +175,21 @@ class CollapseMonitor:
             return dict(zip(levels, values, strict=True))
 
     def observe(
-        self, taps: Mapping[str, Tensor], pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        taps: Mapping[str, Tensor] | Tensor,
+        pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         """Add one chunk of held-out embeddings.
 
         Args:
-            taps: tap to embeddings [b, d], in evaluation mode.
+            taps: tap to embeddings [b, d], in evaluation mode; a tensor alone is the tap "embedding".
             pairs: tap to the embeddings [b, d] of two views of the same images, for alignment.
 
         Raises:
             UsageError: wrong shape or width, or rows that are not finite; the message names the tap.
         """
         with self._timed():
-            for tap, z in taps.items():
+            for tap, z in named(taps).items():
                 with _naming(tap):
                     if tap == CODES:
                         self._usage = self._usage or CodeUsage(z.shape[1], z.device)

@@ -18,12 +18,15 @@ from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.moments import Moments, centred_rows, unit_rows
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.errors import UsageError
+from fullrank.figures.style import number
 
 EVEN = 0.05  # a spectrum that ends abruptly is even before: from its middle to there it falls to no less
 MANY_ROWS = 0.1  # of all rows, that must take part in the directions of a layer
 NOISE = 0.05  # of the variance, at most, that directions of noise have together
 ABRUPT = 30.0  # times that the last direction exceeds the next
 LINE, LINE_ROWS = 1.5, 256  # participation ratio of so many rows, below which they lie along a line
+SHOWN_ROWS = 8  # measures that `print` shows
+NOT_SHOWN = ("centred_share", "rankme_unit", "numerical_rank", "linked_share")  # others say nearly the same
 NARROWEST_LAYER = 32  # directions; a spectrum that ends before is a collapse, for hardly a layer is so narrow
 
 
@@ -69,13 +72,16 @@ class Panel:
         >>> panel = Panel.from_moments("projector", Moments.of(z), points=z[:500])
         >>> round(panel.value("level"), 2), round(panel.measures["rankme_unit"].null)
         (1.0, 16)
+        >>> print(panel)  # doctest: +ELLIPSIS
+        projector: 2,000 rows of width 16
+        measure ...
     """
 
     tap: str
     n: int
     d: int
     measures: dict[str, Measure]
-    spectra: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+    spectra: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     facts: RowFacts | None = None
     clusters: TightClusters | None = None
     narrowest: int | None = None
@@ -152,6 +158,22 @@ class Panel:
             narrowest or _read_off(shown["centred"], n, facts, clusters, points),
             standing_out(shown["centred"]),
         )
+
+    def __str__(self) -> str:
+        """At most ten lines: the size, and the main measures beside their baseline."""
+        rows = [m for name, m in self.measures.items() if name not in NOT_SHOWN][:SHOWN_ROWS]
+        labels = {m.name: METRICS[m.name].label if m.name in METRICS else m.name for m in rows}
+        wide = max(map(len, ["measure", *labels.values()]))
+        return "\n".join(
+            [
+                f"{self.tap}: {self.n:,} rows of width {self.d:,}",
+                f"{'measure':<{wide}}  {'value':>7}  isotropic",
+                *(f"{labels[m.name]:<{wide}}  {number(m.value):>7}  {number(m.null):>9}" for m in rows),
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Panel({self.tap!r}, n={self.n}, d={self.d}, level={number(self.value('level'))})"
 
     @property
     def possible(self) -> int:

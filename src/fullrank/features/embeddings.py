@@ -10,6 +10,8 @@ What a format costs:
 - `.npy`, `.npz` of `np.savez`, `.pt`, `.safetensors`: mapped; a chunk beside the map, whatever the size.
 - `.npz` of `np.savez_compressed`: decompressed from its beginning on every pass, a chunk at a time.
 - parquet: a batch beside the pages it comes from; single rows cost their row group.
+- Arrow (Feather, and the streams of `datasets`): mapped; a batch beside the map.
+- CSV, TSV: parsed from the beginning on every pass, a block at a time.
 - HDF5, zarr: a chunk of ours and the stored chunks it lies in; single rows cost a stored chunk each.
 - `.pt` of PyTorch before 1.6, numpy arrays within `.pt`, compressed Fortran order: the whole array in memory.
 """
@@ -30,6 +32,8 @@ from torch import Tensor
 
 from fullrank.coercion import as_name
 from fullrank.errors import DataError, UsageError
+from fullrank.features.column_files import ARROW_SUFFIXES, CSV_SUFFIXES, PARQUET_SUFFIXES
+from fullrank.features.column_rows import open_column_rows
 from fullrank.features.files import (
     ArrayFile,
     OpenedTable,
@@ -43,12 +47,11 @@ from fullrank.features.files import (
 )
 from fullrank.features.keys import as_labels, is_label_name
 from fullrank.features.labels import label_values
-from fullrank.features.parquet_rows import open_parquet_rows
 from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
-_PARQUET = (".parquet", ".pq")
+_COLUMNS = (*PARQUET_SUFFIXES, *ARROW_SUFFIXES, *CSV_SUFFIXES)
 _READERS: dict[str, Callable[[Path], ArrayFile]] = {
     ".npy": read_npy,
     ".npz": read_npz,
@@ -57,7 +60,7 @@ _READERS: dict[str, Callable[[Path], ArrayFile]] = {
     **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), read_hdf5),
     ".zarr": read_zarr,
 }
-EMBEDDING_SUFFIXES = (*_READERS, *_PARQUET)
+EMBEDDING_SUFFIXES = (*_READERS, *_COLUMNS)
 """Endings of files, and of one kind of directory, that `open_embeddings` reads."""
 
 
@@ -219,7 +222,7 @@ def _opened_file(path: Path, key: str | None) -> OpenedTable:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is empty")
     try:
-        return open_parquet_rows(path, key) if suffix in _PARQUET else _READERS[suffix](path).choose(key)
+        return open_column_rows(path, key) if suffix in _COLUMNS else _READERS[suffix](path).choose(key)
     except PermissionError as error:
         raise DataError(f"{path} may not be read") from error
 
@@ -251,6 +254,8 @@ def _folder(folder: Path, key: str | None) -> Rows:
     files, label_files = shards_in(folder)
     if not files:
         raise DataError(f"{folder} holds no embedding files: {', '.join(EMBEDDING_SUFFIXES)}")
+    tables = [path for path in files if path.suffix.lower() not in CSV_SUFFIXES]
+    files = tables or files  # text beside arrays tells about them
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) > 1:
         raise DataError(

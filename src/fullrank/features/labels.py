@@ -56,7 +56,7 @@ def label_values(path: Path, key: str | None = None, n: int | None = None) -> An
     if not path.stat().st_size:
         raise DataError(f"{path} is empty")
     if suffix == ".txt":
-        return _numbers_or_texts([line.strip() for line in _text(path).rstrip().splitlines()])
+        return numbers_or_texts([line.strip() for line in _text(path).rstrip().splitlines()])
     if suffix in (".csv", ".tsv"):
         return _cells(path, key, n)
     if suffix in (".npz", ".safetensors"):
@@ -118,7 +118,7 @@ def _cells(path: Path, key: str | None, n: int | None) -> Any:
     if not headed and width > 1:
         raise DataError(f"{path} has {width} columns without a heading: name the labels' column label")
     column = head.index(_chosen(path, head, key)) if headed else 0
-    return _numbers_or_texts([row[column].strip() for row in cells[headed:]])
+    return numbers_or_texts([row[column].strip() for row in cells[headed:]])
 
 
 def _text(path: Path) -> str:
@@ -128,7 +128,8 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} is no text") from error
 
 
-def _numbers_or_texts(values: list[str]) -> Any:
+def numbers_or_texts(values: list[str]) -> Any:
+    """Labels of a text file: numbers where all are whole numbers, else texts."""
     try:
         return np.array([float("nan") if value in ("", "nan", "NaN") else int(value) for value in values])
     except ValueError:

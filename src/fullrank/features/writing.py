@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,7 @@ from fullrank.features.store import (
     read_manifest,
 )
 from fullrank.features.subject import open_encoder_subject
+from fullrank.images.skipped import LIST, add_skipped
 from fullrank.images.sources import Source
 from fullrank.options import EmbedOptions, OnProgress, split_names
 from fullrank.views import VIEWS
@@ -321,6 +322,9 @@ def write_features(
             _, _, column = LAYOUTS[options.format].open(file)
             written.files[split], written.rows[split] = file, len(column(INDICES))
             written.widths.update({tap: column(tap).shape[1] for tap in taps})
+    if data.skipped:
+        add_skipped(folder, data.skipped)
+        written = replace(written, notes=(*written.notes, f"all that is left out, and why: {folder / LIST}"))
     return written
 
 

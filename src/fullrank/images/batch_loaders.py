@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fullrank.errors import DataError
+from fullrank.errors import DataError, ImageError
 from fullrank.images.decoding import fit
+from fullrank.images.skipped import first_three
 
 Crop: TypeAlias = Callable[[Tensor, int, int, int], list[Tensor]]
 """Cuts the views of one image: (image uint8 [3, h, w], index, epoch, position) to uint8 [3, s, s] for each
@@ -72,6 +74,9 @@ class _Encoded(Protocol):
     @property
     def tolerance(self) -> int: ...
 
+    @property
+    def skipped(self) -> dict[str, str]: ...
+
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Tensor: ...
@@ -89,6 +94,7 @@ class LazyLoader:
     def __init__(self, source: _Encoded, crop: Crop, workers: int, replace_corrupt: bool) -> None:
         self.source = source
         self.corrupt: set[int] = set()
+        workers = worker_count(workers)
         self._plan = _Plan()
         self._loader: DataLoader[_Decoded] = DataLoader(
             _Images(source, crop, attempts=min(source.tolerance + 1, len(source)) if replace_corrupt else 1),
@@ -111,7 +117,8 @@ class LazyLoader:
         """
         self._plan.batches = plan
         for indices, views, corrupt in self._loader:
-            self.corrupt.update(corrupt)
+            self.corrupt.update(index for index, _ in corrupt)
+            self.source.skipped.update((self.source.where(index), why) for index, why in corrupt)
             if len(self.corrupt) > self.source.tolerance:
                 names = [self.source.where(i) for i in sorted(self.corrupt)]
                 line = corrupt_line(names, len(self.source))
@@ -138,7 +145,7 @@ class _Plan:
 class _Decoded(NamedTuple):
     image: int
     views: list[Tensor]  # empty where nothing could be decoded
-    corrupt: list[int]
+    corrupt: list[tuple[int, str]]  # and why
 
 
 class _Images(Dataset[_Decoded]):
@@ -147,23 +154,36 @@ class _Images(Dataset[_Decoded]):
 
     def __getitem__(self, wanted: tuple[int, int, int]) -> _Decoded:
         index, epoch, position = wanted
-        corrupt: list[int] = []
+        corrupt: list[tuple[int, str]] = []
         for _ in range(self.attempts):  # one more than are tolerated: all corrupt is too many
             try:
                 image = self.source.load(index)
-            except DataError:  # reported, not raised: the main process counts for all workers
-                corrupt.append(index)
+            except ImageError as error:  # reported, not raised: the main process counts for all workers
+                corrupt.append((index, error.why))
                 index = (index + 1) % len(self.source)
             else:
                 return _Decoded(index, self.crop(image, index, epoch, position), corrupt)
         return _Decoded(index, [], corrupt)
 
 
-def _collate(decoded: list[_Decoded]) -> tuple[Tensor, list[Tensor], list[int]]:
+def _collate(decoded: list[_Decoded]) -> tuple[Tensor, list[Tensor], list[tuple[int, str]]]:
     good = [item for item in decoded if item.views]
     indices = torch.tensor([item.image for item in good], dtype=torch.int64)
     views = [torch.stack(view) for view in zip(*(item.views for item in good), strict=True)]
-    return indices, views, [index for item in decoded for index in item.corrupt]
+    return indices, views, [met for item in decoded for met in item.corrupt]
+
+
+def worker_count(workers: int) -> int:
+    """Number of processes that decode: -1 is one for each core, at most 4.
+
+    Example:
+        >>> worker_count(3), 1 <= worker_count(-1) <= 4
+        (3, True)
+    """
+    if workers >= 0:
+        return workers
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, available)
 
 
 def corrupt_line(names: Sequence[str], tried: int) -> str:
@@ -173,5 +193,4 @@ def corrupt_line(names: Sequence[str], tried: int) -> str:
         >>> corrupt_line(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], 900)
         '4 of 900 images cannot be decoded: a.jpg, b.jpg, c.jpg, ...'
     """
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names):,} of {tried:,} image{'s' * (tried != 1)} cannot be decoded: {shown}"
+    return f"{len(names):,} of {tried:,} image{'s' * (tried != 1)} cannot be decoded: {first_three(names)}"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fullrank.images.formats import can_read_heif, why_unknown
+
 Encoded: TypeAlias = bytes | Path | np.ndarray
 """An image file's bytes, its path, or pixels already decoded: uint8 [3, h, w]."""
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-)
 
 ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap height and width
 
@@ -25,11 +24,12 @@ ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap height and width
 def decode(encoded: Encoded) -> Tensor:
     """Decode one image to RGB, uint8 [3, h, w], contiguous, on the CPU.
 
-    Grey is copied to three channels, palettes and CMYK are converted, alpha is dropped, the EXIF orientation
-    is applied, and 16-bit grey keeps its upper 8 bits. Arrays are passed through.
+    Grey is copied to three channels, palettes, CMYK and Lab are converted, what is transparent lies on white,
+    the EXIF orientation is applied, and of animations and pages the first is taken. More than 8 bits are
+    scaled by the range of the values: see `to_eight_bits`. Arrays are passed through.
 
     Raises:
-        Exception: whatever PIL's parser for the format stumbles with; `LazySource.load` has one type.
+        Exception: whatever PIL's parser for the format stumbles with; `LazySource.load` raises one type.
 
     Example:
         >>> buffer = io.BytesIO()
@@ -91,17 +91,62 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def why_not_decoded(error: Exception) -> str:
+    """Reason in one line, without the path that the place beside it names."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split())[:200] or type(error).__name__
+
+
 def _open(encoded: bytes | Path) -> Image.Image:
-    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    try:
+        return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    except UnidentifiedImageError:
+        head = _head(encoded)
+        if head[4:8] == b"ftyp" and can_read_heif():  # by content: many a .jpg of a telephone is HEIC
+            return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        raise OSError(why_unknown(head)) from None
+
+
+def _head(encoded: bytes | Path) -> bytes:
+    if isinstance(encoded, bytes):
+        return encoded[:16]
+    with encoded.open("rb") as file:
+        return file.read(16)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # PIL would clip 16-bit grey to white
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; save the images with 8 or 16 bits")
-    if image.mode == "P":  # by way of RGBA, or PIL warns about transparent palette entries
+    if image.mode == "F" or image.mode.startswith("I"):  # PIL would clip these to white
+        return Image.fromarray(to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
+    if image.mode.lower() in ("la", "pa", "rgba") or "transparency" in image.info:
+        if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
         image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def to_eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Scale numbers of any range to uint8, without clipping.
+
+    White is 1, or the largest number of 8, 10, 12, 14 or 16 bits: the least that holds all values, so that 12
+    bits in a file of 16 are not black. Other ranges, with negative numbers or larger ones, are stretched
+    from the smallest value to the largest. Numbers that are not finite are a ValueError.
+
+    Example:
+        >>> to_eight_bits(np.array([0, 2048, 4095], np.uint16)), to_eight_bits(np.array([-3.0, 1.0]))
+        (array([  0, 128, 255], dtype=uint8), array([  0, 255], dtype=uint8))
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):
+        raise ValueError("pixels are not finite numbers")
+    whites = [1.0] * (pixels.dtype.kind == "f") + [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
+    holding = [white for white in whites if white >= high]
+    if low >= 0 and holding:
+        low, high = 0.0, holding[0]
+    scaled = (pixels.astype(np.float64) - low) * (255 / max(high - low, 1e-300))
+    return scaled.round().astype(np.uint8)

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fullrank.errors import DataError
-from fullrank.images.decoding import IMAGE_SUFFIXES
+from fullrank.errors import DataError, printable
+from fullrank.images.formats import NO_IMAGE, named_by_content, why_not_read
+from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
+from fullrank.progress import report_progress
 
 READ_AT_ONCE_BYTES = 1_000_000_000  # larger sets are mapped from `datasets`' cache, not read into memory
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
@@ -35,11 +37,11 @@ class Files:
 
     def where(self, i: int) -> str:
         """Path of image `i`, or file and row, for messages."""
-        return str(self.paths[i])
+        return printable(str(self.paths[i]))
 
 
 def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list[str]]:
-    """List the images under a folder; nothing is opened.
+    """List the images under a folder; none is decoded.
 
     With a `train/` inside, that is the training set, and the first of `val/`, `valid/`, `validation/`,
     `test/` is held out; else the whole folder is the training set. Images have classes where they all lie
@@ -61,32 +63,82 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
         (['cat', 'dog'], [0, 1], None, ['classes are named by 2 sub-folders'])
     """
     train_folder = folder / "train" if (folder / "train").is_dir() else folder
-    paths = _images_under(train_folder)
+    skipped: dict[str, str] = {}
+    paths = list_images(train_folder, skipped)
     if not paths:
-        raise DataError(
-            f"no images under {train_folder}; expected files such as .jpg or .png, class sub-folders, "
-            "train/ and val/ folders, or .parquet files"
+        expected = (
+            "expected files such as .jpg or .png, class sub-folders, train/ and val/ folders, or .parquet"
         )
+        lines = [f"no images under {printable(str(train_folder))}", f"{expected} files", *left_out(skipped)]
+        raise DataError("; ".join(lines))
     names = _class_names(paths, train_folder)
     classes = sorted(set(names)) if names else None
-    train = _listed(f"{folder.name}/train", paths, names, classes)
+    train = _listed(f"{folder.name}/train", paths, names, classes, skipped)
     notes = [f"classes are named by {len(classes)} sub-folders" if classes else "the images are unlabelled"]
 
+    held_out = None
     beside = [folder / name for name in HELD_OUT_NAMES if train_folder != folder and (folder / name).is_dir()]
     for held_folder in beside:
-        if paths := _images_under(held_folder):
+        if paths := list_images(held_folder, skipped):
             names = _class_names(paths, held_folder) if classes else None
-            return train, _listed(f"{folder.name}/{held_folder.name}", paths, names, classes), notes
-    return train, None, notes
+            held_out = _listed(f"{folder.name}/{held_folder.name}", paths, names, classes, skipped)
+            break
+    return train, held_out, notes + left_out(skipped)
 
 
-def _images_under(folder: Path) -> list[Path]:
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = (Path(where, name) for name in sorted(files) if not name.startswith("."))
-        found += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
+def list_images(folder: Path, skipped: dict[str, str]) -> list[Path]:
+    """List the image files under a folder, sorted; add the others to `skipped`.
+
+    A file is an image by its ending or, where it has none, by its first bytes. Names that begin with a dot
+    are left alone, and so are links to a folder that they lie in.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for file in ("1.jpg", "2.nef", "notes.txt"):
+        ...         Path(name, file).touch()
+        ...     left = {}
+        ...     [path.name for path in list_images(Path(name), left)], len(left)
+        (['1.jpg'], 2)
+    """
+    found: list[Path] = []
+    _list_into(found, skipped, folder)
     return found
+
+
+def _list_into(found: list[Path], skipped: dict[str, str], folder: Path) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        skipped[printable(f"{folder}/")] = f"the folder cannot be read: {error.strerror}"
+        return
+    folders = []
+    for entry in (entry for entry in entries if not entry.name.startswith(".")):
+        path = Path(entry.path)
+        if entry.is_dir():
+            if entry.is_symlink() and path.resolve() in (folder.resolve(), *folder.resolve().parents):
+                skipped[printable(f"{path}/")] = "a link to a folder that it lies in"
+            else:
+                folders.append(path)
+        elif why := _why_skipped(entry, path):
+            skipped[printable(str(path))] = why
+        else:
+            found.append(path)
+    report_progress("listing files", len(found) + len(skipped), 0)
+    for inner in folders:
+        _list_into(found, skipped, inner)
+
+
+def _why_skipped(entry: os.DirEntry[str], path: Path) -> str:
+    if not entry.is_file() and not entry.is_symlink():
+        return "neither a file nor a folder"
+    if path.suffix:
+        return why_not_read(path.suffix)
+    try:
+        with path.open("rb") as file:
+            return "" if named_by_content(file.read(16)) else NO_IMAGE
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 def _class_names(paths: list[Path], folder: Path) -> list[str] | None:
@@ -99,13 +151,24 @@ def _class_names(paths: list[Path], folder: Path) -> list[str] | None:
     return list(telling[0]) if len(telling) == 1 else None
 
 
-def _listed(name: str, paths: list[Path], names: list[str] | None, classes: list[str] | None) -> LazySource:
+def _listed(
+    name: str,
+    paths: list[Path],
+    names: list[str] | None,
+    classes: list[str] | None,
+    skipped: dict[str, str],
+) -> LazySource:
     labels = None
     if names and classes:
         number = {known: i for i, known in enumerate(classes)}
         labels = np.array([number.get(each, -1) for each in names], np.int64)
     return LazySource(
-        name=name, items=Files(paths), index=np.arange(len(paths)), labels=labels, classes=classes
+        name=name,
+        items=Files(paths),
+        index=np.arange(len(paths)),
+        labels=labels,
+        classes=classes,
+        skipped=skipped,
     )
 
 
@@ -149,7 +212,8 @@ class ParquetRows:
 
     def where(self, i: int) -> str:
         """Path of image `i`, or file and row, for messages."""
-        return f"{self.files[0] if len(self.files) == 1 else self.files[0].parent} {self.column!r} row {i}"
+        where = self.files[0] if len(self.files) == 1 else self.files[0].parent
+        return printable(f"{where} {self.column!r} row {i}")
 
 
 def find_parquet(folder: Path) -> list[Path]:

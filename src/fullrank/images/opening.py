@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError
 from fullrank.images.batch_loaders import corrupt_line
-from fullrank.images.decoding import fit, header_size
+from fullrank.images.decoding import fit, header_size, why_not_decoded
 from fullrank.images.named import DATA, open_folder, open_named
 from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
+from fullrank.progress import report_progress
 
 T = TypeVar("T")
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at
@@ -158,7 +159,7 @@ def materialize(
         ('MemorySource', 4, 1, ['1 of 6 images cannot be decoded: black 0; left out'])
     """
     total = len(train) + len(held_out)
-    sizes = Counter(size for size in _sizes(train, _surveyed(train)) if size)
+    sizes = Counter(size for size in _sizes(train, _surveyed(train)) if not isinstance(size, str))
     usual = sizes.most_common(1)[0][0] if sizes else (1, 1)  # no readable header: all are found corrupt below
     height, width = (image_size, image_size) if image_size else usual
     decoded_bytes = 3 * height * width * total
@@ -166,20 +167,25 @@ def materialize(
     in_memory = fits and (image_size is not None or len(sizes) == 1)
 
     done: list[Source] = []
-    corrupt: list[str] = []
+    corrupt: dict[str, str] = {}
     for source in (train, held_out):
         if in_memory:
-            kept, images = _decoded(source, height, width)
-            known = {name: getattr(source, name) for name in ("name", "classes", "mean", "std")}
+            kept, images, faults = _decoded(source, height, width)
+            known = {name: getattr(source, name) for name in ("name", "classes", "mean", "std", "skipped")}
             done.append(MemorySource(images=images, labels=source.labels_at(kept), **known))
         else:
-            kept = _with_header(source, max_corrupt)
+            kept, faults = _with_header(source, max_corrupt)
             done.append(replace(source.subset(kept), usual_size=(height, width)))
-        corrupt += [source.where(int(i)) for i in np.setdiff1d(np.arange(len(source)), kept)]
+        corrupt |= {source.where(i): why for i, why in faults.items()}
+        source.skipped.update(corrupt)
 
-    line = corrupt_line(corrupt, total)
+    line = corrupt_line(list(corrupt), total)
     if len(corrupt) > max_corrupt * total or not all(map(len, done)):
-        raise DataError(f"{line}; the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt")
+        why = Counter(corrupt.values()).most_common(1)[0][0]
+        rule = f"the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt"
+        if len(corrupt) <= max_corrupt * total:
+            rule = f"none is left to {'hold out' if len(done[0]) else 'train on'}: remove them"
+        raise DataError(f"{line} ({why}); {rule}")
     notes = [f"{line}; left out"] if corrupt else []
     if not in_memory:
         why = "they differ in size" if fits else f"in memory they would take {decoded_bytes / 1e9:.1f} GB"
@@ -191,29 +197,35 @@ def materialize(
     return first, second, notes
 
 
-def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tensor]:
-    """Decode all images that can be: their indices, and uint8 [k, 3, height, width]."""
+def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tensor, dict[int, str]]:
+    """Decode the images that can be: indices, uint8 [k, 3, h, w], faults of others."""
     images = torch.empty(len(source), 3, height, width, dtype=torch.uint8)
 
-    def decode_into(i: int) -> bool:
+    def fault_of(i: int) -> str:
         try:
             images[i] = fit(source.load(i), height, width)
-        except DataError:
-            return False
-        return True
+        except ImageError as error:
+            return error.why
+        return ""
 
-    kept = np.flatnonzero(_in_threads(decode_into, np.arange(len(source))))
-    return kept, images if len(kept) == len(source) else images[torch.from_numpy(kept)]
+    faults = {
+        i: why
+        for i, why in enumerate(_in_threads(fault_of, np.arange(len(source)), "decoding images"))
+        if why
+    }
+    kept = np.setdiff1d(np.arange(len(source)), list(faults))
+    return kept, images[torch.from_numpy(kept)] if faults else images, faults
 
 
-def _with_header(source: LazySource, max_corrupt: float) -> Indices:
-    """List the images but for those surveyed that have no readable header."""
+def _with_header(source: LazySource, max_corrupt: float) -> tuple[Indices, dict[int, str]]:
+    """List the images but for those surveyed that have no readable header, and why."""
     chosen = _surveyed(source)
-    broken = [size is None for size in _sizes(source, chosen)]
-    if sum(broken) > max_corrupt * len(chosen):
+    sizes = _sizes(source, chosen)
+    if sum(isinstance(size, str) for size in sizes) > max_corrupt * len(chosen):
         chosen = np.arange(len(source))
-        broken = [size is None for size in _sizes(source, chosen)]
-    return np.setdiff1d(np.arange(len(source)), chosen[broken])
+        sizes = _sizes(source, chosen)
+    faults = {int(i): size for i, size in zip(chosen, sizes, strict=True) if isinstance(size, str)}
+    return np.setdiff1d(np.arange(len(source)), list(faults)), faults
 
 
 def _surveyed(source: LazySource) -> Indices:
@@ -223,20 +235,23 @@ def _surveyed(source: LazySource) -> Indices:
     return np.random.default_rng(0).choice(every, HEADERS_SURVEYED, replace=False)
 
 
-def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | None]:
-    """Height and width in pixels from each header, or None where it cannot be read."""
+def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | str]:
+    """Height and width in pixels from each header, or why it cannot be read."""
 
-    def size_or_none(i: int) -> tuple[int, int] | None:
+    def size_or_fault(i: int) -> tuple[int, int] | str:
         try:
             return header_size(source.items[int(source.index[i])])
-        except Exception:  # as in LazySource.load: whatever the parser stumbles with
-            return None
+        except Exception as error:  # as in LazySource.load: whatever the parser stumbles with
+            return why_not_decoded(error)
 
-    return _in_threads(size_or_none, indices)
+    return _in_threads(size_or_fault, indices, "reading headers")
 
 
-def _in_threads(function: Callable[[int], T], indices: Indices) -> list[T]:
+def _in_threads(function: Callable[[int], T], indices: Indices, task: str) -> list[T]:
     chunks = np.array_split(indices, len(indices) // 256 + 1)  # one task per image would cost too much
     with ThreadPoolExecutor(THREADS) as pool:
-        results = pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks)
-        return [result for several in results for result in several]
+        results: list[T] = []
+        for several in pool.map(lambda chunk: [function(int(i)) for i in chunk], chunks):
+            results += several
+            report_progress(task, len(results), len(indices))
+        return results

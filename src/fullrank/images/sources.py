@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, UsageError
+from fullrank.errors import ImageError, UsageError
 from fullrank.images.batch_loaders import CentreCrop, Crop, LazyLoader, Loader, MemoryLoader
-from fullrank.images.decoding import Encoded, decode, fit
+from fullrank.images.decoding import Encoded, decode, fit, why_not_decoded
 
 Channels: TypeAlias = tuple[float, float, float]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -33,6 +33,8 @@ class Source(ABC):
         classes: the name of each label, or None.
         mean: per channel, of pixels scaled to [0, 1]; what to normalise with.
         std: per channel, likewise.
+        skipped: files and images that are not read, with the reason; subsets share it, and readers add what
+            they meet.
     """
 
     in_memory: ClassVar[bool] = False
@@ -42,6 +44,7 @@ class Source(ABC):
     classes: list[str] | None = None
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     @abstractmethod
@@ -53,7 +56,7 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, i: int) -> Tensor:
-        """Load image `i` as uint8 [3, h, w] on the CPU; DataError where that fails."""
+        """Load image `i` as uint8 [3, h, w] on the CPU; ImageError where that fails."""
 
     @abstractmethod
     def subset(self, indices: Indices, name: str | None = None) -> Self:
@@ -190,7 +193,7 @@ class LazySource(Source):
         try:
             return decode(self.items[int(self.index[i])])
         except Exception as error:  # PIL raises what each format's parser trips over: SyntaxError, ...
-            raise DataError(f"{self.where(i)} cannot be decoded: {error or type(error).__name__}") from error
+            raise ImageError(self.where(i), why_not_decoded(error)) from error
 
     def where(self, i: int) -> str:
         """Path of image `i`, or file and row, for messages."""
@@ -221,3 +224,8 @@ class Data:
     train: Source
     held_out: Source
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files and images that are not read, with the reason, as far as they were met."""
+        return self.train.skipped | self.held_out.skipped

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.collapse.phase import with_phase
 from fullrank.errors import UsageError
 
-Taps = Callable[[Any, Any], Mapping[str, Tensor]]
+Taps = Callable[[Any, Any], Mapping[str, Tensor] | Tensor]
+"""From a network and a batch to embeddings [b, d], one or several by name (and `codes`, scores [b, K])."""
+
 OnCollapse = Literal["warn", "stop"]
 
 
@@ -36,6 +40,19 @@ def logged(report: Report) -> dict[str, float]:
     return numbers | {"collapse/collapsed": float(report.verdict.collapsed)}
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradient; afterwards the modes are as before."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 class Watch:
     """A monitor that knows when to stop: after so many collapsed reports in a row.
 
@@ -43,6 +60,9 @@ class Watch:
         monitor: where thresholds and sample sizes are set; None takes the defaults.
         on_collapse: `warn` prints, `stop` ends the training.
         patience: collapsed reports in a row, those of a passing phase not counted, before it stops.
+
+    Attributes:
+        report: the last one; None before the first.
     """
 
     def __init__(self, monitor: CollapseMonitor | None, on_collapse: OnCollapse, patience: int) -> None:
@@ -52,11 +72,19 @@ class Watch:
         self.stops, self.patience, self.in_a_row = on_collapse == "stop", patience, 0
         self.panels = 0
         self.before: float | None = None
+        self.report: Report | None = None
 
-    def spent(self, report: Report, shown: bool, progress: float | None = None) -> bool:
-        """Whether the training, of which this share is done, is to stop after this report."""
+    def observe(self, model: nn.Module, batches: Iterable[Any], taps: Taps) -> None:
+        """Observe held-out batches in evaluation mode without gradient."""
+        with evaluating(model):
+            for batch in batches:
+                self.monitor.observe(taps(model, batch))
+
+    def judge(self, shown: bool, progress: float | None = None) -> bool:
+        """Judge what was observed; tell whether to stop. `progress`: share done."""
+        self.report = self.monitor.close()
         self.panels += 1
-        verdict = with_phase(report.verdict, self.panels, progress, before=self.before)
+        verdict = with_phase(self.report.verdict, self.panels, progress, before=self.before)
         self.before = verdict.probability
         if shown:
             print(verdict)
@@ -64,3 +92,15 @@ class Watch:
                 print(f"  beside it: {blemish}")
         self.in_a_row = self.in_a_row + 1 if verdict.collapsed and verdict.phase != "transient" else 0
         return self.stops and self.in_a_row >= self.patience
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The last report's numbers for a logger, as `collapse/TAP/METRIC`."""
+        return logged(self.report) if self.report else {}
+
+
+def repeatable(batches: Iterable[Any]) -> Iterable[Any]:
+    """Batches that can be iterated again; UsageError for a generator."""
+    if iter(batches) is batches:
+        raise UsageError("held-out batches are iterated again every time: a list or a loader, no generator")
+    return batches

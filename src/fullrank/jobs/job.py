@@ -7,13 +7,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from fullrank.images.named import DATA
-from fullrank.methods import METHODS
-from fullrank.training.config import TrainConfig, make_train_config
-from fullrank.training.recipes import load_recipe
-from fullrank.training.records import RunRecord
+if TYPE_CHECKING:
+    from fullrank.training.config import TrainConfig
+    from fullrank.training.records import RunRecord
 
 Settings = Mapping[str, Any]
 LARGE = 224  # pixels of images of unknown size
@@ -76,6 +74,11 @@ class Job:
         Raises:
             UsageError: settings that cannot be.
         """
+        from fullrank.images.named import DATA  # the lists of labs do without these
+        from fullrank.methods import METHODS
+        from fullrank.training.config import TrainConfig, make_train_config
+        from fullrank.training.recipes import load_recipe
+
         own = dict(self.train)
         recipe = load_recipe(own.pop("recipe")).settings if "recipe" in own else {}
         method = own.pop("method", recipe.get("method", TrainConfig.method))
@@ -83,10 +86,11 @@ class Job:
         known = DATA[data].size if data in DATA else 0
         size = own.get("image_size", recipe.get("image_size", 0)) or known or LARGE
         defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}
-        return make_train_config(method, defaults, recipe, own, {"seed": self.seed})
+        # curves have a point an epoch, whatever machine it is
+        return make_train_config(method, {"watch_every": 1, **defaults}, recipe, own, {"seed": self.seed})
 
 
-Notify = Callable[[Job, str, RunRecord | str | None], None]
+Notify: TypeAlias = Callable[[Job, str, Union["RunRecord", str, None]], None]
 """Called with a job, its state, and a record of its run (`running`), nothing (`done`) or why (`failed`)."""
 
 

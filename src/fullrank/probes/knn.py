@@ -17,6 +17,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
 from fullrank.probes.neighbours import Backend, Metric, nearest
+from fullrank.progress import report_progress
 
 Vote: TypeAlias = Literal["similarity", "distance", "majority"]
 KS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -173,7 +174,8 @@ def knn_scan(
     values, rows = nearest(queries, bank, max(ks), metric, backend=backend)
     right = torch.zeros(len(ways), len(ks), 2, dtype=torch.long)
     parts = (torch.split(part, QUERIES) for part in (values, rows, query_labels))
-    for value, row, label in zip(*parts, strict=True):
+    for number, (value, row, label) in enumerate(zip(*parts, strict=True)):
+        report_progress("counting votes", number * QUERIES, len(query_labels))
         for w, way in enumerate(ways):
             weights = vote_weights(value, way.vote, way.temperature)
             for i, counted in enumerate(counted_votes(bank_labels[row], weights, ks, classes)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
 from fullrank.probes.logistic_solver import LogisticProblem
+from fullrank.progress import report_progress
 
 CS = tuple(10.0**exponent for exponent in range(-4, 2))
 TOLERANCE = 1e-5
@@ -248,7 +249,8 @@ def _fits(
         rows = rows * scale
     problem = LogisticProblem(rows, member, len(names))
     fits, found = [], None
-    for c in cs:
+    for number, c in enumerate(cs):
+        report_progress("fitting the classifier", number, len(cs))
         found = problem.solve(1 / (c * len(rows)), tolerance, steps, found)
         weights = found.weights * scale.double()
         fits.append(

@@ -29,7 +29,9 @@ class TrainState:
     Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
     that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
     `best_accuracy` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
-    multiplies the learning rate, below 1 after a rollback.
+    multiplies the learning rate, below 1 after a rollback. Of `evaluations` so far, the next is due after
+    epoch `next_watch`, and the last with a k-NN was after `knn_epoch`. `images` is how many the run trains
+    on, 0 in checkpoints that do not tell.
     """
 
     step: int = 0
@@ -43,6 +45,10 @@ class TrainState:
     probability: float | None = None
     last: EpochRecord | None = None
     ended: str = ""
+    images: int = 0
+    evaluations: int = 0
+    next_watch: int = 0
+    knn_epoch: int = 0
     rate_factor: float = 1.0
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}

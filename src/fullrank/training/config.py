@@ -89,16 +89,18 @@ class TrainConfig:
         accelerator: auto, cpu or gpu.
         devices: how many; 0: all of them.
         num_nodes: machines (torchrun and SLURM are recognised).
-        workers: processes that decode images which do not fit in memory.
+        workers: processes that decode images which do not fit in memory; -1: one a core, at most 4.
         seed: of everything random.
-        watch_every: epochs between panels of collapse measures.
+        watch_every: epochs between panels of collapse measures; 0: every epoch of short runs, and else so
+            seldom that panels and k-NN take at most 5 % of the time (every epoch with on_collapse stop or
+            rollback).
         panels: worked out between epochs, or beside the next one (in a thread of the only process, with
             on_collapse warn); auto: beside on a GPU where that is possible.
         diagnostics_every: panels between diagnostics: local dimension, LiDAR, the predictor's spectrum; 0:
             never.
         level_every: steps between cheap checks of the level.
         watch_images: held-out images measured per panel, at most.
-        knn_every: epochs between k-NN evaluations where labels exist; 0: never.
+        knn_every: epochs between k-NN evaluations where labels exist, at least; 0: never.
         knn_k: neighbours.
         knn_bank: un-augmented training images in the k-NN bank, at most.
         probe: a linear classifier trained beside the method on its detached features, where labels exist: own
@@ -171,9 +173,9 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 0
     num_nodes: int = 1
-    workers: int = 4
+    workers: int = -1
     seed: int = 0
-    watch_every: int = 1
+    watch_every: int = 0
     panels: Literal["auto", "between", "beside"] = "auto"
     diagnostics_every: int = 10
     level_every: int = 10
@@ -240,18 +242,19 @@ def _not_negative(value: float) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "accumulate", "num_nodes", "watch_every", "level_every", "watch_images",
+        ("epochs", "batch_size", "accumulate", "num_nodes", "level_every", "watch_images",
          "knn_k", "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch"),
         (lambda value: value >= 1, "must be at least 1"),
     ),
     **dict.fromkeys(
         ("limit", "image_size", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr", "clip_grad",
-         "devices", "diagnostics_every", "workers", "knn_every", "probe_lr", "keep_every",
+         "devices", "diagnostics_every", "watch_every", "knn_every", "probe_lr", "keep_every",
          "checkpoint_every", "patience_steps", "seed", "steps_per_epoch", "switch_epoch",
          "predictor_warmup_steps", "lora", "lr_backbone"),
         (_not_negative, "must not be negative or infinite"),
     ),
     "data": (str.strip, "is a folder or a name"),
+    "workers": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for one a core"),
     "warmup_epochs": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for a tenth of the run"),
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),

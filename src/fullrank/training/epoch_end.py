@@ -27,6 +27,7 @@ from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.records import EpochRecord, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
+from fullrank.training.watching import is_adaptive, knn_is_due, next_watch
 
 
 @dataclass
@@ -69,6 +70,11 @@ class EpochEvaluator:
         if loss is not None and not math.isfinite(loss):
             raise FullrankError(f"the loss was not finite in epoch {state.epoch}: lower --lr")
         trained, config, device = loss is not None, self.s.config, self.s.fabric.device
+        adaptive = is_adaptive(config) and state.epoch < config.epochs
+        if adaptive:  # one clock for all processes
+            chosen = next_watch(config, state, self.writer.elapsed())
+            state.next_watch = int(self.s.fabric.broadcast(chosen))
+        state.evaluations += 1
         report: Future[Report] = Future()
         with state.clock("watching", device):
             if self._thread:
@@ -76,12 +82,13 @@ class EpochEvaluator:
             else:
                 report.set_result(self.held_out.panel(trained))
         with state.clock("knn", device):
-            every = config.knn_every
-            due = bool(every) and (state.epoch % every == 0 or state.epoch == config.epochs)
+            due = knn_is_due(config, state)
+            state.knn_epoch = state.epoch if due else state.knn_epoch
             accuracies = self.held_out.accuracies(self.probe if trained else None, knn=due)
         rows = self.s.method.prototype_rows()
         unique = {} if rows is None else {"unique_prototypes": unique_prototypes(rows)}
-        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies, **unique})
+        coming = {"next_watch": state.next_watch} if adaptive else {}
+        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies, **unique, **coming})
         self.writer.hold()
         if not self._thread:
             self.finish(state)

@@ -14,9 +14,10 @@ from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import DataError, FullrankError
+from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.images.decoding import fit
 from fullrank.images.loader import Batch, prefetch
+from fullrank.images.skipped import LIST, add_skipped
 from fullrank.images.sources import Data, Source
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records
@@ -29,6 +30,7 @@ from fullrank.training.optim import clip_each, set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
+from fullrank.training.watching import is_due
 from fullrank.views import save_sheet
 
 ROLLBACK_RATE = 0.1
@@ -106,20 +108,25 @@ class Loop:
             width = s.backbone.feature_dim
             self.probe = OnlineProbe(width, classes, labels, s.config, s.fabric, s.optimizer)
         self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
-        self.state = TrainState()
+        self.state = TrainState(images=len(s.data.train))
         self.total_steps = self.config.epochs * s.steps_per_epoch
+        self._skipped = 0  # files that are listed in the run directory
         self._images, self._logged = 0, 0.0  # images since the last step record, and when that was written
 
     def run(self) -> Outcome:
         """Train to the end, from wherever the run stands."""
         state = self.state
+        notes = [*self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes]
+        if self.s.data.skipped:
+            self._list_skipped()
+            notes.append(f"all that is left out, and why: {self.run_dir.path / LIST}")
         self.writer.notify(
             records.StartRecord(
                 **state.place,
                 config=self.config.as_dict(),
                 total_steps=self.total_steps,
                 steps_per_epoch=self.s.steps_per_epoch,
-                notes=[*self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes],
+                notes=notes,
                 out=str(self.run_dir.path),
             )
         )
@@ -127,6 +134,7 @@ class Loop:
             return self._outcome() if state.ended else self._end(self._train_epochs())
         finally:
             self.evaluator.close(state)
+            self._list_skipped()
 
     def _train_epochs(self) -> str:
         """Train all epochs that are left and return why there are no more."""
@@ -139,14 +147,22 @@ class Loop:
         while state.epoch < config.epochs:
             self.train_epoch()
             state.epoch += 1
-            if state.epoch % config.watch_every == 0 or state.epoch == config.epochs:
+            if is_due(config, state):
                 total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
                 self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
             state.loss_sum, state.loss_count = 0.0, 0
+            self._list_skipped()
             if self._collapsed() and not self._rolled_back():
                 return "collapsed"
             self.evaluator.save(state)
         return "finished"
+
+    def _list_skipped(self) -> None:
+        """List the files that are not read, where more were met."""
+        skipped = self.s.data.skipped
+        if len(skipped) > self._skipped:
+            add_skipped(self.run_dir.path, skipped)
+            self._skipped = len(skipped)
 
     def train_epoch(self) -> None:
         """Run the steps of the epoch in progress, from wherever it stands."""
@@ -305,12 +321,20 @@ class Loop:
     def _outcome(self) -> Outcome:
         assert self.state.last is not None  # the untrained network has been evaluated
         seconds = dict(self.state.seconds)
-        seconds["share_watching"] = seconds["watching"] / max(seconds["total"], 1e-9)
+        watching = seconds["watching"] + seconds["knn"]
+        seconds["share_watching"] = watching / max(seconds["total"], 1e-9)
         return Outcome(self.run_dir.path, self.state.ended, self.state.last, seconds)
 
     def restore(self) -> None:
         """Take up the last checkpoint."""
+        images = self.state.images
         self.state = self.evaluator.checkpoints.restore()
+        if not self.state.ended and self.state.images not in (0, images):
+            raise UsageError(
+                f"the run began with {self.state.images:,} training images, and there are {images:,} now: it "
+                "goes on exactly only with those of before"
+            )
+        self.state.images = images
         self.writer.started -= self.state.seconds["total"]
 
     def _save_views(self) -> None:

@@ -173,7 +173,7 @@ def profile(
     return Profile(
         phases={name: statistics.median(row.get(name, 0.0) for row in rows) for name in PHASES},
         step=step,
-        watching=watching / (s.steps_per_epoch * config.watch_every),
+        watching=watching / (s.steps_per_epoch * max(config.watch_every, 1)),
         knn=knn / (s.steps_per_epoch * max(config.knn_every, 1)),
         images=images / step,
         flops=float(counter.get_total_flops()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fullrank.coercion import load_yaml
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.training.config import TrainConfig
 
@@ -30,6 +32,7 @@ class Recipe:
     settings: Mapping[str, Any]
 
 
+@lru_cache(maxsize=1)
 def _recipe_files() -> dict[str, Path]:
     folder = Path(__file__).parents[1] / "recipes"
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
@@ -62,7 +65,7 @@ def load_recipe(name: str) -> Recipe:
     else:
         raise UnknownNameError("recipe", name, files)
     try:
-        values = yaml.safe_load(text)
+        values = load_yaml(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or "method" not in values:

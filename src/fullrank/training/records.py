@@ -81,7 +81,8 @@ class EpochRecord(RunRecord):
 
     Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
     they were not due or there are no labels. `unique_prototypes` is the share of the method's
-    prototypes that no other one lies close to.
+    prototypes that no other one lies close to. `next_watch` is the epoch that is evaluated next, where time
+    decides.
     """
 
     event: ClassVar[str] = "epoch"
@@ -99,6 +100,7 @@ class EpochRecord(RunRecord):
     rank_difference: float | None = None
     knn: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
+    next_watch: int | None = None
     time: Mapping[str, float] | None = None
 
     def accuracy(self, of: str) -> float | None:

@@ -20,6 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fullrank
+from fullrank.coercion import load_yaml
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 
@@ -46,8 +47,8 @@ class RunDir:
     """Files of one run.
 
     `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
-    `checkpoints/` (`last.pt`, and `healthy.pt`, the last one judged healthy), `encoder.safetensors`,
-    `figures/`, `report.html`.
+    `skipped.txt` (files that are not read, with the reason, where there are any), `checkpoints/` (`last.pt`,
+    and `healthy.pt`, the last one judged healthy), `encoder.safetensors`, `figures/`, `report.html`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +83,7 @@ class RunDir:
     def config(self) -> TrainConfig:
         """Resolved configuration that the run was started with."""
         try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text())
+            values = load_yaml((self.path / "config.yaml").read_text())
         except yaml.YAMLError:
             values = None
         if not isinstance(values, dict):

@@ -2,10 +2,8 @@
 
 Example:
     >>> import torch
-    >>> views = Views("simsiam-cifar", image_size=32)
-    >>> images = torch.rand(4, 3, 32, 32)
-    >>> params = views.sample(4, 32, 32, torch.Generator().manual_seed(0))
-    >>> [tuple(view.shape) for view in views(images, params)]
+    >>> images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    >>> [tuple(view.shape) for view in Views("simsiam-cifar", image_size=32)(images)]
     [(4, 3, 32, 32), (4, 3, 32, 32)]
 """
 

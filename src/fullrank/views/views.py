@@ -37,10 +37,8 @@ class Views:
         UsageError: no view, no size, or a mean and std that are not three numbers (std above 0).
 
     Example:
-        >>> views = Views("simsiam-cifar", image_size=32)
         >>> images = torch.randint(0, 256, (8, 3, 40, 48), dtype=torch.uint8)
-        >>> params = views.sample(8, 40, 48, torch.Generator().manual_seed(0))
-        >>> [tuple(view.shape) for view in views(images, params)]
+        >>> [tuple(view.shape) for view in Views("simsiam-cifar", image_size=32)(images)]
         [(8, 3, 32, 32), (8, 3, 32, 32)]
     """
 
@@ -115,14 +113,31 @@ class Views:
         return draw_params(self.recipe, self.sizes, h, w, numbers)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, params: Params) -> list[Tensor]:
+    def __call__(
+        self, images: Tensor, params: Params | None = None, *, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Make the views of images [B, 3, H, W], uint8 or float in [0, 1].
 
-        Each is float32 [B, 3, s, s] for its side s, normalised, in new memory; `params` come from `sample`.
+        Each is float32 [B, 3, s, s] for its side s, normalised, in new memory.
+
+        Args:
+            images: a batch, on any device.
+            params: from `sample`; None draws new ones.
+            generator: on the CPU, that these are drawn from; None is PyTorch's own.
 
         Raises:
             UsageError: the images are of another shape or type than that.
+
+        Example:
+            >>> views, images = Views("simsiam-cifar", image_size=32), torch.rand(8, 3, 40, 48)
+            >>> one = views(images, generator=torch.Generator().manual_seed(0))
+            >>> same = views(images, views.sample(8, 40, 48, torch.Generator().manual_seed(0)))
+            >>> torch.equal(one[0], same[0])
+            True
         """
+        if params is None:
+            self._check(images, len(images))
+            return self.make(images, self.random_numbers(len(images), generator or torch.default_generator))
         height, width = self._check(images, len(params))
         if not bool((params.height == height).all() and (params.width == width).all()):
             raise UsageError(f"images are {height}x{width}, but the views were sampled for another size")

@@ -77,7 +77,8 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
 
     settings = load_recipe(RECIPE).settings
     steps = (epochs or int(settings["epochs"])) * (IMAGES // int(settings["batch_size"]))
-    common = ["train", RECIPE, "--quiet", "--seed", str(seed), *(["--epochs", str(epochs)] if epochs else [])]
+    common = ["train", RECIPE, "--quiet", "--seed", str(seed), "--watch-every", "1"]
+    common += ["--epochs", str(epochs)] if epochs else []
     commands = {name: [*common, *ARMS[name], "--out", str(run)] for name, run in runs.items()}
     jobs = [Job(name, measure=call, arguments={"argv": argv}) for name, argv in commands.items()]
     with LiveJobs(

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fullrank.errors import UsageError
-from fullrank.evaluation.table import encoders
 from fullrank.report.run.reading import Run, read_run
 from fullrank.training.run_dir import RunDir
 
@@ -245,6 +244,8 @@ def _points(path: Path, tap: str, accuracy: Accuracy, which: Which) -> list[Poin
     if which == "runs":
         epochs = epochs[-1:]
     elif which == "encoders":
+        from fullrank.evaluation.table import encoders
+
         kept = encoders(RunDir.open(path))
         epochs = [epoch for epoch in epochs if epoch in kept]
     nan = float("nan")

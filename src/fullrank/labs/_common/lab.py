@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import yaml
-
+from fullrank.coercion import load_yaml
 from fullrank.errors import UsageError
 from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
@@ -51,7 +50,7 @@ LABS: Registry[type[Lab]] = Registry(
 
 def read_presets(lab: str) -> Mapping[str, Settings]:
     """Presets in `presets.yaml` beside a lab's file, without shared bases (`_name`)."""
-    found = yaml.safe_load(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
+    found = load_yaml(Path(lab).with_name("presets.yaml").read_text(encoding="utf-8"))
     return {name: settings for name, settings in found.items() if not name.startswith("_")}
 
 

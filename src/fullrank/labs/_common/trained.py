@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fullrank.images.loader import evaluation_batches
-from fullrank.training.run_dir import RunDir
-from fullrank.training.setup import Setup, launch_fabric, prepare, setup
+
+if TYPE_CHECKING:
+    from fullrank.training.setup import Setup
 
 
 def reopen(run: Path, trained: bool = True) -> Setup:
@@ -19,6 +21,9 @@ def reopen(run: Path, trained: bool = True) -> Setup:
     Raises:
         UsageError: there is no run, or its data is not where it was.
     """
+    from fullrank.training.run_dir import RunDir  # the lists of labs do without these
+    from fullrank.training.setup import launch_fabric, prepare, setup
+
     folder = RunDir.open(run)
     fabric = launch_fabric(folder.config())
     config, data = prepare(folder.config(), fabric)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-import yaml
-
+from fullrank.coercion import load_yaml
 from fullrank.jobs.job import Job, Settings
 from fullrank.labs._common.findings import Findings
 from fullrank.labs._common.lab import LABS, Lab, read_presets
@@ -16,7 +15,7 @@ from fullrank.labs.failures.analysis import Exhibit, findings
 
 GALLERY: Mapping[str, Exhibit] = {
     arm: Exhibit(**values)
-    for arm, values in yaml.safe_load(Path(__file__).with_name("gallery.yaml").read_text("utf-8")).items()
+    for arm, values in load_yaml(Path(__file__).with_name("gallery.yaml").read_text("utf-8")).items()
 }
 """What is shown, each broken run after the healthy one that it is a copy of."""
 

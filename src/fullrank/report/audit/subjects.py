@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from fullrank.collapse.audit import SAMPLE, RowsInMemory, RowSource
+from fullrank.collapse.audit import RowsInMemory, RowSource
 from fullrank.collapse.audit import audit as audit_rows
-from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
@@ -29,41 +28,9 @@ from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
-from fullrank.options import Names, OnProgress, SubjectOptions, split_names
+from fullrank.options import OnProgress, split_names
+from fullrank.report.audit.options import AuditOptions as AuditOptions  # offered here, too
 from fullrank.report.audit.terminal import AuditView
-
-
-@dataclass(frozen=True)
-class AuditOptions(SubjectOptions):
-    """How an audit is done.
-
-    Attributes:
-        labels: a file with a class per row, for metrics of classes and the colours of the map.
-        codes: rows are scores (logits) over codes or prototypes.
-        taps: layer outputs (taps) of an encoder, or taps that were stored, with commas between; `features`
-            is what an encoder puts out, `all` every stage or block.
-        sample: rows that are compared with each other.
-        metrics: names of metrics, with commas between; empty: all that apply, but for three slow ones.
-        split: `train` or `held-out` images; empty: held-out ones of a run's own data
-            and of stored features, else train.
-        threshold: what the verdict depends on.
-    """
-
-    codes: bool = False
-    taps: Names = ""
-    sample: int = SAMPLE
-    metrics: Names = ""
-    split: str = ""
-    threshold: Thresholds = field(default_factory=Thresholds)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sample < 1:
-            raise UsageError(f"a sample of {self.sample} rows is none; the default is {SAMPLE}")
-        if self.split not in ("", "train", "held-out"):
-            raise UsageError(f"the split is train or held-out, not {self.split}")
-        for name in split_names(self.metrics):
-            _ = METRICS[name]
 
 
 def audit_subject(

@@ -14,7 +14,7 @@ def cautions(comparison: Comparison) -> list[str]:
     arms = comparison.arms
     rules = (_losses, _taps, _widths, _rows)
     found = [line for rule in rules for line in rule(arms)]
-    return [*found, *_split(comparison), *_probes(arms), *_seeds(arms)]
+    return [*found, *_images(comparison), *_split(comparison), *_probes(arms), *_seeds(arms)]
 
 
 def hints(comparison: Comparison) -> list[str]:
@@ -61,11 +61,21 @@ def _rows(arms: Sequence[Arm]) -> Iterator[str]:
     starved = list(dict.fromkeys(arm.name for arm, n, d in sizes if n and d and n <= d))
     if starved:
         yield f"{_and(starved)}: no more rows than dimensions, so that ranks are bounded by the rows."
-    images = list(
-        dict.fromkeys(r.images for arm in arms for t in arm.taps for r in arm.summaries(t) if r.images)
-    )
-    if len(images) > 1:
-        yield f"Not all rows are of the same images: {'; '.join(images)}."
+
+
+def _images(comparison: Comparison) -> Iterator[str]:
+    """Caution on values of other images than those that encoders were given."""
+    by_images: dict[str, list[str]] = {}
+    for arm in comparison.arms:
+        for tap in arm.taps:
+            for images in {summary.images for summary in arm.summaries(tap)}:
+                by_images.setdefault(images, []).append(f"{arm.name} ({tap})")
+    ours = f"held-out {comparison.images.data}" if comparison.images else ""
+    if len(by_images) > 1:
+        for images, names in by_images.items():
+            if images != ours:
+                but = ", not of the images that went through the encoders" if ours in by_images else ""
+                yield f"{_and(list(dict.fromkeys(names)))}: values of {images or 'unknown images'}{but}."
 
 
 def _split(comparison: Comparison) -> Iterator[str]:

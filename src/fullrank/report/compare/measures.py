@@ -53,7 +53,7 @@ class Images:
     @property
     def about(self) -> str:
         """Which images were measured, in a sentence."""
-        text = f"{count(len(self.queries))} held-out images of {self.data}, the same for every encoder"
+        text = f"{count(len(self.queries))} held-out images of {self.data} went through every encoder"
         if self.bank is None:
             return f"{text}; no k-NN: the images have no labels."
         return (

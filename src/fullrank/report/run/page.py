@@ -13,6 +13,7 @@ from fullrank.report.curves import spectrum_over_time
 from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
 from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
+from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
 from fullrank.report.verdicts import as_sentence, as_verdict, certainty, remarks
@@ -44,7 +45,7 @@ def write_page(run_dir: Path | str) -> Path:
         "run.html.j2",
         title=what(run.config) if run.config else run.name,
         state=_state(run, summary),
-        notes=_notes(run),
+        notes=_notes(run, summary),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
         certainty=certainty(summary.judgement),
@@ -85,13 +86,14 @@ def _state(run: Run, summary: Summary) -> str:
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: Run, summary: Summary) -> list[str]:
     notes = []
     if run.end is None:
         notes.append("No closing record: the run is going on, or was killed. This is what it had written.")
     if run.damaged:
         notes.append(f"{run.damaged} damaged line(s) in metrics.jsonl were left out.")
-    return [*notes, *loss_notes(run)]
+    rate = rate_note(run.config, summary)
+    return [*notes, *([as_sentence(rate)] if rate else []), *loss_notes(run)]
 
 
 def loss_notes(run: Run, last: int = 3, tolerance: float = 0.01) -> list[str]:

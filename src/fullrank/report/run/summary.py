@@ -36,6 +36,7 @@ class Summary:
     linear: float | None = None
     images_per_second: float | None = None
     elapsed: float | None = None
+    next_watch: int | None = None
     end: EndRecord | None = None
     warnings: Sequence[str] = ()
     _begun: tuple[int, float] | None = None
@@ -60,6 +61,7 @@ class Summary:
     def _take_epoch(self, record: EpochRecord) -> None:
         self.panels = record.panels or self.panels
         self.verdict = record.verdict or self.verdict
+        self.next_watch = record.next_watch
         self.warnings = record.warnings or []
         top1, linear = record.accuracy("knn"), record.accuracy("probe")
         if record.epoch == 0:

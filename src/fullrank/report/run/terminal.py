@@ -29,6 +29,7 @@ from fullrank.figures.style import (
     number,
     percent,
 )
+from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.report.tables import plain_table
@@ -89,11 +90,12 @@ class PlainLines(Quiet):
         self.stream = stream
         self.summary = Summary("run")
         self.total_steps = 0
+        self.config: Record = {}
         self.epochs: int | None = None
 
     def start(self, config: Record, total_steps: int) -> None:
         """Write what is about to run."""
-        self.total_steps, self.epochs = total_steps, config.get("epochs")
+        self.total_steps, self.epochs, self.config = total_steps, config.get("epochs"), config
         epochs = "– epochs" if self.epochs is None else counted(self.epochs, "epoch")
         begin = f"{what(config)}: {epochs}, {counted(total_steps, 'step')}"
         known = [key for key in ("batch_size", "lr", "seed") if key in config]
@@ -113,7 +115,7 @@ class PlainLines(Quiet):
             rate = f"{record.rate_factor:g}"
             self._write(f"  rolled back to epoch {record.epoch}, on at {rate} times the rate")
         elif isinstance(record, EndRecord):
-            for line in closing_lines(self.summary):
+            for line in closing_lines(self.summary, self.config):
                 self._write(line)
 
     def _write(self, line: str) -> None:
@@ -250,20 +252,27 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
         words.append(f"{count(summary.images_per_second)} images/s")
     if left:
         words.append(f"left {duration(left)}")
+    if summary.next_watch is not None and summary.next_watch > summary.epoch + 1:
+        words.append(f"next panel: epoch {summary.next_watch}")
     near = f", {NEAR_BORDER}" if summary.judgement.near_border else ""
     return "  ".join([*words, summary.style.word + near])
 
 
-def closing_lines(summary: Summary) -> list[str]:
-    """Format how a run ended, and its verdict, in plain text."""
+def closing_lines(summary: Summary, config: Record) -> list[str]:
+    """Format how a run ended, its verdict and a likely cause, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
-    share = "" if summary.share_watching is None else f", watching took {percent(summary.share_watching)}"
+    share = (
+        ""
+        if summary.share_watching is None
+        else f", watching and k-NN took {percent(summary.share_watching)}"
+    )
     done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
     ended = f"{reason} after {done}, {duration(summary.elapsed)}"
     tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
     judged = summary.judgement
     sure = f", {found}" if (found := certainty(judged)) else ""
     odd = [f"  beside it: {remark}" for remark in remarks(judged)]
+    odd += [f"  {rate}"] if (rate := rate_note(config, summary)) else []
     return [ended + share, f"verdict: {summary.style.word}{tap}{sure}: {summary.why}", *odd]
 
 

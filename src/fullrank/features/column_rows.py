@@ -1,4 +1,4 @@
-"""Embeddings in parquet, streamed by row groups."""
+"""Embeddings in files of columns, streamed a batch at a time."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from torch import Tensor
 
 from fullrank.encoders.encoder import first_line
 from fullrank.errors import DataError, UnknownNameError
+from fullrank.features.column_files import ColumnFile, open_columns
 from fullrank.features.files import OpenedTable
 from fullrank.features.keys import EMBEDDING_NAMES, is_label_name
 from fullrank.features.tables import Indices, Stored, Table, check_matrix, to_rows
 
-MOST_AT_ONCE = 1 << 20  # numbers in a batch of parquet, which takes several times their size to decode
+MOST_AT_ONCE = 1 << 20  # numbers in a batch, of which parquet takes several times their size to decode
 
 
-def open_parquet_rows(path: Path, key: str | None = None) -> OpenedTable:
+def open_column_rows(path: Path, key: str | None = None) -> OpenedTable:
     """A column of lists, or a column for each coordinate; streamed a batch at a time.
 
     A column of lists of numbers is the embedding: the only one, or the one of a usual name. Without such a
-    column it is all columns of floating-point numbers, in the file's order; others are left out.
+    column it is all columns of floating-point numbers (in text of all numbers), in the file's order; others
+    are left out.
     """
-    import pyarrow.parquet as parquet
-
+    file = open_columns(path)
     try:
-        with parquet.ParquetFile(path) as file:
-            schema, n = file.schema_arrow, file.metadata.num_rows
+        schema, n = file.schema, sum(file.groups)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no parquet file, or damaged: {first_line(error)}") from error
-    columns, notes = _columns(path, schema, key)
+        raise DataError(f"{path} is no {file.about} file, or damaged: {first_line(error)}") from error
+    columns, notes = _columns(path, schema, key, file.whole_numbers)
     if not n:
         raise DataError(f"{path} holds no rows")
     kinds = [schema.field(name).type for name in columns]
     where, d, chosen = str(path), len(columns), None
     if _is_list(kinds[0]):
         chosen, kinds = columns[0], [kinds[0].value_type]
-        where, d = f"{path}[{chosen}]", _width(path, chosen)
+        where, d = f"{path}[{chosen}]", _width(file, chosen)
     element = np.result_type(*(np.dtype(kind.to_pandas_dtype()) for kind in kinds))
+    if file.whole_numbers:  # text says nothing of how many bits there were
+        element = np.dtype(np.float64)
     dtype, more = check_matrix(where, Stored((n, d), element))
-    opened = OpenedTable(_ParquetTable(path, columns, n, d, dtype), chosen, notes=notes + more)
+    opened = OpenedTable(_ColumnTable(file, columns, n, d, dtype), chosen, notes=notes + more)
     labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
     labels = [name for name in labels if name not in columns]
     if len(labels) == 1:
         opened.label_key = labels[0]
-        opened.labels = parquet.read_table(path, columns=labels)[labels[0]].to_pylist()
+        opened.labels = file.column(labels[0])
     return opened
 
 
@@ -57,7 +59,7 @@ def _is_list(kind: Any) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[str]]:
+def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> tuple[list[str], list[str]]:
     import pyarrow as pa
 
     def is_number(kind: Any) -> bool:
@@ -81,7 +83,7 @@ def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[
     numbers = [f.name for f in schema if is_number(f.type) and not is_label_name(f.name)]
     numbers = [name for name in numbers if not name.startswith("__index_level")]
     floats = [name for name in numbers if pa.types.is_floating(schema.field(name).type)]
-    chosen = floats or numbers
+    chosen = numbers if whole_numbers else floats or numbers
     if not chosen:
         raise DataError(f"{path} has no column of numbers or of lists of them: {', '.join(schema.names)}")
     left_out = [name for name in schema.names if name not in chosen and not is_label_name(name)]
@@ -92,31 +94,25 @@ def _columns(path: Path, schema: Any, key: str | None) -> tuple[list[str], list[
     return chosen, notes
 
 
-def _width(path: Path, column: str) -> int:
-    import pyarrow.parquet as parquet
-
-    with parquet.ParquetFile(path, memory_map=True) as file:
-        row = next(file.iter_batches(1, columns=[column])).column(0)[0].as_py()
+def _width(file: ColumnFile, column: str) -> int:
+    row = next(file.batches([column], 1)).column(0)[0].as_py()
     if row is None:
-        raise DataError(f"{path}[{column}] row 0 is missing")
+        raise DataError(f"{file.path}[{column}] row 0 is missing")
     return len(row)
 
 
-class _ParquetTable(Table):
-    def __init__(self, path: Path, columns: list[str], n: int, d: int, dtype: Any) -> None:
-        self.path, self.columns, self.n, self.d, self.dtype = path, columns, n, d, dtype
+class _ColumnTable(Table):
+    def __init__(self, file: ColumnFile, columns: list[str], n: int, d: int, dtype: Any) -> None:
+        self.file, self.columns, self.n, self.d, self.dtype = file, columns, n, d, dtype
+        self.path = file.path
 
     def scan(self, rows: int) -> Iterator[Tensor]:
         return self._read(rows, None, 0)
 
     def take(self, index: Indices) -> Tensor:
-        import pyarrow.parquet as parquet
-
         out = torch.empty(len(index), self.d, dtype=self.dtype)
-        with parquet.ParquetFile(self.path) as file:
-            sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
         begin = 0
-        for group, size in enumerate(sizes):
+        for group, size in enumerate(self.file.groups):
             if np.searchsorted(index, begin + size) > np.searchsorted(index, begin):
                 start = begin
                 for part in self._read(MOST_AT_ONCE, [group], begin):
@@ -127,22 +123,18 @@ class _ParquetTable(Table):
         return out
 
     def _read(self, rows: int, groups: list[int] | None, start: int) -> Iterator[Tensor]:
-        import pyarrow.parquet as parquet
-
-        # without memory_map and with pre_buffer a row group is held twice
-        with parquet.ParquetFile(self.path, memory_map=True, pre_buffer=False) as file:
-            rows = max(1, min(rows, MOST_AT_ONCE // self.d))
-            for batch in file.iter_batches(rows, row_groups=groups, columns=self.columns, use_threads=False):
-                yield self._matrix(batch, start)
-                start += len(batch)
+        rows = max(1, min(rows, MOST_AT_ONCE // self.d))
+        for batch in self.file.batches(self.columns, rows, groups):
+            yield self._matrix(batch, start)
+            start += len(batch)
 
     def _matrix(self, batch: Any, start: int) -> Tensor:
         import pyarrow.compute as pc
 
-        for column in batch.columns:
+        for name, column in zip(self.columns, batch.columns, strict=True):
             if column.null_count:
                 row = start + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-                raise DataError(f"{self.path}[{self.columns[0]}] row {row:,} is missing")
+                raise DataError(f"{self.path}[{name}] row {row:,} is missing")
         if not _is_list(batch.column(0).type):
             columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in self.columns]
             return to_rows(np.stack(columns, axis=1), self.dtype)

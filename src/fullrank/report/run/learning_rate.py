@@ -1,0 +1,59 @@
+"""Whether the learning rate is the likely cause of a run that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fullrank.report.run.summary import Summary
+
+USUAL = {"sgd": 0.05, "lars": 0.3, "adam": 1e-3, "adamw": 1e-3}  # for 256 images, of other optimisers
+TOO_HIGH, RISING = 3.0, 1.5  # times the usual rate; with a loss that ended higher than it began
+
+
+def rate_note(config: Mapping[str, Any], summary: Summary) -> str:
+    """What to say of the rate of a run that collapsed or got worse than untrained.
+
+    Empty where the run did not fail, or its rate is about what its method, or the recipe tried on its images,
+    starts with.
+
+    Example:
+        >>> summary = Summary("run", knn_untrained=0.4, knn=0.2)
+        >>> rate_note({"method": "simsiam", "optimizer": "sgd", "lr": 2.0, "image_size": 32}, summary)[:71]
+        'the learning rate is the likely cause: 2 is 40 times the 0.05 that sims'
+        >>> rate_note({"method": "simsiam", "optimizer": "sgd", "lr": 0.05, "image_size": 32}, summary)
+        ''
+    """
+    worse = None not in (summary.knn, summary.knn_untrained) and summary.knn < summary.knn_untrained  # type: ignore[operator]
+    if not (summary.judgement.collapsed or worse) or "lr" not in config:
+        return ""
+    usual = _usual_rate(config)
+    ratio = float(config["lr"]) / usual if usual else 0.0
+    rose = len(summary.losses) > 1 and summary.losses[-1] > summary.losses[0]
+    if ratio < (RISING if rose else TOO_HIGH):
+        return ""
+    return (
+        f"the learning rate is the likely cause: {config['lr']:g} is {ratio:.2g} times the {usual:g} that "
+        f"{config.get('method')} starts with; try --lr {usual:g}, or a warm-up (--warmup-epochs)"
+    )
+
+
+def _usual_rate(config: Mapping[str, Any]) -> float:
+    """The rate of the recipe for these images, or the method's own, scaled alike."""
+    from fullrank.methods import METHODS
+    from fullrank.training.config import TrainConfig
+    from fullrank.training.recipes import starting_point
+
+    method, data = str(config.get("method")), str(config.get("data", ""))
+    if method not in METHODS:
+        return 0.0
+    plain = {"optimizer": TrainConfig.optimizer, "lr": TrainConfig.lr, "lr_scaling": TrainConfig.lr_scaling}
+    start = {**plain, **METHODS[method].defaults(int(config.get("image_size") or 224))}
+    for layer in starting_point(method, data)[1]:
+        start |= layer
+    optimizer, scaling = config.get("optimizer", start["optimizer"]), config.get("lr_scaling", "linear")
+    usual = float(start["lr"]) if optimizer == start["optimizer"] else USUAL.get(str(optimizer), 0.0)
+    if start["lr_scaling"] == scaling:
+        return usual
+    scale = int(config.get("batch_size", 256)) * int(config.get("accumulate", 1)) / 256
+    return usual * scale if scaling == "none" else usual / scale
