@@ -197,7 +197,7 @@ def _of_rows(facts: RowFacts, clustered: float) -> Iterator[Blemish]:
     if facts.off_plane:
         rows = "1 row lies" if facts.off_plane == 1 else f"about {facts.off_plane:,} rows lie"
         says = f"{rows} off the few directions of all others; left out here, and ranks are of a sample"
-        yield _blemish("outliers", facts.off_plane, n, says)
+        yield Blemish("outliers", facts.off_plane, n, says, "look at these images")
     if clustered >= CLUSTERED:
         says = f"{clustered:.0%} of the rows lie in tight clusters"
         yield _blemish("clustered rows", round(clustered * n), n, says)

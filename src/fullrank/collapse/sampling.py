@@ -78,6 +78,11 @@ class Reservoir:
         keys, places, rows = self._merged()
         self._kept = keys, places, rows + by
 
+    def keep(self, chosen: Tensor) -> None:
+        """Keep the rows that `chosen`, bool [m], has of the sample."""
+        keys, places, rows = self._merged()
+        self._kept = keys[chosen], places[chosen], rows[chosen]
+
     def gather(self) -> None:
         """Become the sample of the union of all processes' streams."""
         if not in_group():

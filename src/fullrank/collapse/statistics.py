@@ -154,6 +154,7 @@ class EmbeddingStatistics:
         if not bool(off.any()):
             return facts
         self.moments = Moments.of(rows[~off])
+        self.sample.keep(~off)
         return replace(facts, off_plane=round(float(off.double().mean()) * self.copies.rows))
 
     def _take(self) -> None:
