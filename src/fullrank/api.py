@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -60,29 +60,29 @@ def train(
         >>> outcome.reason, outcome.record.verdict["tap"]
         ('finished', 'projector')
     """
-    from fullrank.encoders.initial import open_sources
-    from fullrank.methods import METHODS
-    from fullrank.training.config import TrainConfig, make_train_config
-    from fullrank.training.recipes import starting_point
+    from fullrank.encoders.initial import Sources, open_initial_weights
+    from fullrank.training.planning import plan_run
 
     name = as_name(start, "train takes the name of a method or recipe, or a recipe's file")
     if not isinstance(start, str) and not name.endswith((".yaml", ".yml")):
         raise UsageError(f"{name} is a path, and not one of a recipe: give a method's name as text")
-    data_name = as_name(settings.get("data", TrainConfig.data), "data is a folder or a name")
-    method, layers, _ = starting_point(name, data_name, str(settings.get("init", "")))
-
-    def configured(size: int) -> TrainConfig:
-        defaults = {key: value for key, value in METHODS[method].defaults(size).items() if key != "views"}
-        return make_train_config(method, defaults, *layers, settings)
-
-    size, sources = open_sources(configured(224))
-    return train_config(configured(size), out, listeners, sources)
+    if "data" in settings:
+        settings["data"] = as_name(settings["data"], "data is a folder or a name")
+    plan = plan_run(name, settings, open_initial_weights)
+    return train_config(plan.config, out, listeners, Sources(plan.data, plan.initial), plan.named)
 
 
 def train_config(
-    config: TrainConfig, out: Path | str, listeners: Sequence[Listener] = (), sources: Sources | None = None
+    config: TrainConfig,
+    out: Path | str,
+    listeners: Sequence[Listener] = (),
+    sources: Sources | None = None,
+    named: Collection[str] | None = None,
 ) -> Outcome:
-    """Train by a whole configuration, and write the run's page; see `train`."""
+    """Train by a whole configuration, and write the run's page; see `train`.
+
+    `sources` are its images and initial weights where open; what is not `named` may change to fit memory.
+    """
     from fullrank.encoders.initial import open_initial_weights
     from fullrank.report.run.page import write_page
     from fullrank.training import loop
@@ -90,7 +90,8 @@ def train_config(
 
     require_packages(*PAGE_PACKAGES)
     data, initial = sources or (None, open_initial_weights(config))
-    outcome = loop.train(config, Path(out) if out else free_name(config), listeners, data, initial)
+    path = Path(out) if out else free_name(config)
+    outcome = loop.train(config, path, listeners, data, initial, named)
     write_page(outcome.path)
     return outcome
 

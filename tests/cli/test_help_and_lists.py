@@ -169,9 +169,10 @@ def test_what_is_listed_can_be_trained() -> None:
 
 
 def test_a_method_alone_is_enough_to_train() -> None:
-    from fullrank.cli.train import parse_options, starting_point, to_config
+    from fullrank.cli.train import parse_options, starting_point
+    from fullrank.training.planning import plan_run
 
     method, layers, recipe = starting_point("simsiam", [])
     assert (method, recipe) == ("simsiam", "shapes/simsiam")
-    args, sources = parse_options(method, layers, [], "fullrank train simsiam")
-    assert to_config(args).data == "shapes" and sources.data.name == "shapes"
+    assert parse_options(method, layers, [], "fullrank train simsiam").data == "shapes"
+    assert plan_run("simsiam", {}).data.name == "shapes"

@@ -81,12 +81,12 @@ def test_options_of_the_method_reach_it() -> None:
     assert panels["projector"]["d"] == 24 and "predictor" not in panels
 
 
-def test_the_methods_defaults_hold_where_nobody_says_otherwise() -> None:
+def test_what_suits_the_images_holds_where_nobody_says_otherwise() -> None:
     save_images("images", 80)
     words = ("--data", "images", "--epochs", "1", "--quiet", "--image-size", "16", "--out", "run")
     assert call("train", "byol", *SMALL, *words).code == 0
     config = RunDir.open(Path("run")).config()
-    assert (config.optimizer, config.lr) == ("lars", 1.0)
+    assert (config.optimizer, config.lr, config.stem) == ("sgd", 0.2, "cifar")
 
 
 def test_a_method_on_an_embedded_set_starts_from_the_recipe_that_was_tried_on_it() -> None:

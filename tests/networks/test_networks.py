@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.networks.architecture import build_by_shapes
 from fullrank.networks.backbones import OWN_BACKBONES, CifarResNet, build_backbone, default_backbone
 from fullrank.networks.heads import mlp
 from fullrank.networks.momentum import cosine_tau
@@ -25,6 +26,24 @@ def test_every_narrow_resnet_gives_pooled_features(name: str) -> None:
 def test_the_stem_decides_the_size_of_the_first_maps(stem: str, side: int) -> None:
     network = build_backbone("resnet18", 32, stem=stem).network  # type: ignore[arg-type]
     assert network.conv1(torch.zeros(1, 3, 32, 32)).shape[-1] == side  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "kernel"), [(32, "cifar", 3), (64, "cifar", 3), (96, "imagenet", 7)]
+)
+def test_a_narrow_resnet_has_a_large_stem_for_large_images_only(size: int, stem: str, kernel: int) -> None:
+    built = build_backbone("resnet8-w4", size)
+    assert built.stem == stem
+    assert built.network.conv1.kernel_size == (kernel, kernel)  # type: ignore[union-attr]
+    assert build_backbone("resnet8-w4", size, stem=stem).feature_dim == 16
+
+
+def test_weights_tell_the_stem_of_a_narrow_resnet() -> None:
+    for size in (32, 224):
+        weights = build_backbone("resnet8-w4", size).network.state_dict()
+        built = build_by_shapes(weights)
+        assert built is not None and built.small == (size == 32)
+        built.network.load_state_dict(weights)
 
 
 def test_large_images_keep_the_imagenet_stem() -> None:
@@ -52,7 +71,7 @@ def test_zero_init_residual_makes_every_block_start_as_its_shortcut() -> None:
         ("vit_tiny_patch16_224", {"stem": "cifar"}, "drop --stem"),
         ("vit_tiny_patch16_224", {"zero_init_residual": True}, "is for ResNets"),
         ("vit_tiny_patch16_224", {"image_size": 20}, "take --image-size 16"),
-        ("resnet8-w16", {"stem": "imagenet"}, "has a CIFAR stem only"),
+        ("resnet8-w16", {"stem": "cifar-pad2"}, "has no stem of padding 2"),
     ],
 )
 def test_a_backbone_that_cannot_be_is_refused(name: str, options: dict[str, object], says: str) -> None:

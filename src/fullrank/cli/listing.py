@@ -111,7 +111,7 @@ Column = str | tuple[str, Callable[[Any], Any]]
 LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], tuple[Column, ...]]] = {
     "methods": (
         "fullrank.methods:METHODS",
-        (("paper", _paper), "year", "mechanism", ("taps", taps_of)),
+        (("paper", _paper), "year", "mechanism", "caveat", ("taps", taps_of)),
     ),
     "data": (
         "fullrank.images.named:DATA",

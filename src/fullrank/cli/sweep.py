@@ -113,7 +113,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _check(what: str, *options: str) -> None:
-    from fullrank.cli.train import parse_options, starting_point, to_config
+    from fullrank.cli.train import parse_options, starting_point
 
     method, layers, _ = starting_point(what, options)
-    to_config(parse_options(method, layers, options, f"fullrank train {what}", sized=False)[0])
+    parse_options(method, layers, options, f"fullrank train {what}")

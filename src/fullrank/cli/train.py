@@ -48,21 +48,26 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(
             f"name a method or a recipe before {words[0]}: fullrank train simsiam {words[0]} ..."
         )
-    method, layers, recipe = starting_point(words[0], words[1:])
+    method, layers, _ = starting_point(words[0], words[1:])
     if HELP_WORDS & set(words[1:]):
         print(_help(method, layers, words))
         return 0
+    from fullrank.encoders.initial import Sources, open_initial_weights
+    from fullrank.training.planning import plan_run
     from fullrank.training.run_dir import free_name
 
+    args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
     with showing_progress(quiet=bool({"--quiet", "--json"} & set(words))):
-        args, sources = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
-    config = to_config(args)
+        plan = plan_run(words[0], named_settings(args, words[1:]), open_initial_weights)
+    config, sources = plan.config, Sources(plan.data, plan.initial)
     if args.profile:
         return show_profile(config, args, sources)
-    notes = [f"settings of the recipe {recipe}, tried on these images; your options win"]
-    notes = notes if recipe != words[0] else []
     out = Path(args.out) if args.out else free_name(config)
-    return follow(lambda listen: api.train_config(config, out, listen, sources), out, config.log, args, notes)
+
+    def start(listeners: Sequence[Any]) -> Any:
+        return api.train_config(config, out, listeners, sources, plan.named)
+
+    return follow(start, out, config.log, args, plan.notes)
 
 
 def _help(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> str:
@@ -72,15 +77,17 @@ def _help(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str]
     options = [word for word in words[1:] if word not in HELP_WORDS]
     named = any(word.split("=")[0] == "--data" for word in options)
     prog = f"fullrank train {words[0]}"
-    args, sources = parse_options(method, layers, options, prog, sized=named)
+    args = parse_options(method, layers, options, prog)
     config, problem = to_config(args), ""
     if named:
-        from fullrank.training.data import open_run_data
+        from fullrank.encoders.initial import open_initial_weights
+        from fullrank.training.planning import plan_run
         from fullrank.training.setup import resolve
 
         try:
-            data = sources.data if sources and sources.data else open_run_data(config)
-            config = resolve(config, data)
+            plan = plan_run(words[0], named_settings(args, options), open_initial_weights)
+            followed = plan.initial.follow(plan.config) if plan.initial else plan.config
+            config = resolve(followed, plan.data)
         except UsageError as error:  # help is what helps here
             problem = f"\nAs they are, they do not fit: {error}\n"
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
@@ -117,39 +124,37 @@ def starting_point(what: str, words: Sequence[str] = ()) -> tuple[str, list[Mapp
     return start_of(what, *given.values())
 
 
-def parse_options(
-    method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str, sized: bool = True
-) -> tuple[Any, Any]:
-    """Parse the command line; also the data and weights opened for that.
+def named_settings(args: Any, words: Sequence[str]) -> dict[str, Any]:
+    """The settings that a command line names, equal to the defaults or not.
 
-    The method's defaults depend on the size of the images, which the data decides; so they are applied to
-    what neither the recipe nor the command line names. Without `sized` they are those for large images, and
-    no data is opened.
+    Example:
+        >>> from fullrank.training.config import TrainConfig
+        >>> named_settings(TrainConfig(lr=0.1, nesterov=False), ["--lr=0.1", "--no-nesterov"])
+        {'lr': 0.1, 'nesterov': False}
+    """
+    from fullrank.training.config import TrainConfig
+
+    flags = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    plain = {flag for name in flags for flag in (name, name.replace("no_", "", 1))}
+    fields = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("method", "options", "out")]
+    found = {name: getattr(args, name) for name in fields if name in plain}
+    if own := {flag.removeprefix("options.") for flag in plain if flag.startswith("options.")}:
+        found["options"] = {key: value for key, value in vars(args.options).items() if key in own}
+    return found
+
+
+def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
+    """Parse a command line over a recipe, or the method's settings.
+
+    Raises:
+        UsageError: whatever is wrong, before data is opened, let alone fetched.
     """
     from fullrank.methods import METHODS
-
-    cls = METHODS[method]
-
-    def defaults(size: int) -> Mapping[str, Any]:
-        return {key: value for key, value in cls.defaults(size).items() if key != "views"}
-
-    large = defaults(LARGE)
-    args = _parsed(method, (large, *layers), words, prog)
-    config = to_config(args)  # whatever is wrong is said before data is opened, let alone fetched
-    if not sized:
-        return args, None
-    from fullrank.encoders.initial import open_sources
-
-    size, sources = open_sources(config)
-    own = defaults(size)
-    return (args if own == large else _parsed(method, (own, *layers), words, prog)), sources
-
-
-def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[str], prog: str) -> Any:
-    from fullrank.methods import METHODS
     from fullrank.training.config import TrainConfig, make_train_config
+    from fullrank.training.planning import shortened_warmup
 
-    config = make_train_config(method, *settings)
+    large = {key: value for key, value in METHODS[method].defaults(LARGE).items() if key != "views"}
+    config = make_train_config(method, large, *layers)
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
     known["options"] = METHODS[method].Config(**config.options)
     Args = dataclasses.make_dataclass(
@@ -165,7 +170,11 @@ def _parsed(method: str, settings: Sequence[Mapping[str, Any]], words: Sequence[
         frozen=True,
         namespace={"__post_init__": lambda self: None},  # validated as a whole afterwards
     )
-    return parse(Args, words, prog, default=Args(**known))
+    args = parse(Args, words, prog, default=Args(**known))
+    for shorter in shortened_warmup(vars(args), named_settings(args, words)):
+        args = dataclasses.replace(args, **shorter)
+    to_config(args)
+    return args
 
 
 def to_config(args: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -23,6 +23,8 @@ from fullrank.registry import Registry
 __all__ = [
     "METHODS",
     "SIMSIAM_SGD",
+    "SMALL_BATCH_ADAM",
+    "SMALL_BATCH_SGD",
     "SOLO_LARS",
     "Method",
     "ParamGroup",
@@ -54,6 +56,9 @@ SOLO_LARS: dict[str, Any] = {
 """solo-learn's training options for CIFAR, which most methods vary."""
 SIMSIAM_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "views": "simsiam-cifar"}
 """SimSiam's training options for CIFAR: no blur on small images."""
+SMALL_BATCH_SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.4, "weight_decay": 5e-4}
+SMALL_BATCH_ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 2e-3, "weight_decay": 1e-4}
+"""For 256 images a step, tried on thousands of images."""
 SMALL_IMAGES = 64  # side in pixels up to which a method's `small_image_defaults` hold
 LARGE_IMAGE_VIEWS = {"asymmetric": "asymmetric-imagenet", "simsiam-cifar": "simsiam"}
 
@@ -166,6 +171,10 @@ class Method(nn.Module, ABC):
     """Views of an image that the loss takes at least."""
     needs_tokens: ClassVar[bool] = False
     """Whether the backbone must have tokens (patches, positions) besides its pooled features."""
+    caveat: ClassVar[str] = ""
+    """Why a default run may end below its untrained network; empty where none does."""
+    compares_batch: ClassVar[bool] = True
+    """Whether an image's loss depends on the others of its batch, besides through BatchNorm."""
     two_branches: ClassVar[bool] = False
     """Whether views have roles: source branch (with gradient) or target branch."""
     dip: ClassVar[float] = 0.05
@@ -178,6 +187,8 @@ class Method(nn.Module, ABC):
     """Training options that suit the method where the user and the recipe say nothing."""
     large_image_defaults: ClassVar[Mapping[str, Any]] = {}
     """What differs for images of more than 64 pixels."""
+    small_batch_defaults: ClassVar[Mapping[str, Any]] = SMALL_BATCH_SGD
+    """Optimiser that suits ResNets in short runs, and where the method's own is LARS, for large batches."""
 
     backbone: nn.Module
     info: StepInfo
@@ -198,6 +209,14 @@ class Method(nn.Module, ABC):
         self.backbone, self.feature_dim, self.config = backbone, feature_dim, config
         self.info = StepInfo()
         self.roles = ()  # of the views, `both`, `source` or `target`; empty: both for all of them
+
+    @classmethod
+    def option_defaults(cls, batch: int, named: Collection[str]) -> Mapping[str, tuple[Any, str]]:
+        """Options that differ from `Config` for that batch, with reasons.
+
+        None that is `named` is among them.
+        """
+        return {}
 
     @classmethod
     def defaults(cls, image_size: int) -> Mapping[str, Any]:

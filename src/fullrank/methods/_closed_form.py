@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, Step
+from fullrank.methods._base import SMALL_BATCH_ADAM, SOLO_LARS, Step
 from fullrank.methods._two_branch import (
     MomentumConfig,
     MomentumMethod,
@@ -71,8 +71,10 @@ class ClosedFormMethod(MomentumMethod):
     averaged over processes.
     """
 
+    compares_batch = False
     small_image_defaults = SOLO_LARS | {"lr": 1.0}
     large_image_defaults = {"lr": 0.45, "weight_decay": 1e-5, "lars_eta": 0.001, "lars_clip": False}
+    small_batch_defaults = SMALL_BATCH_ADAM
     config: ClosedFormConfig
     C: Tensor
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SMALL_BATCH_SGD, SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._config import follow_backbone
 from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs, regression_loss
@@ -58,9 +58,11 @@ class BYOL(MomentumMethod):
 
     paper, year = "2006.07733", 2020
     mechanism = "predictor and momentum target"
+    compares_batch = False
     # LARS as the reference's; CIFAR and the larger sets differ in rate and views.
     small_image_defaults = SOLO_LARS | {"lr": 1.0, "weight_decay": 1e-5}
     large_image_defaults = {"lr": 0.45, "weight_decay": 1e-6, "lars_eta": 0.001, "lars_clip": False}
+    small_batch_defaults = SMALL_BATCH_SGD | {"lr": 0.2}
     fixed_points = (
         FixedPoint("agreeing", "0", lambda at: 0.0, ("complete", "dimensional"), CONSTANT),
         FixedPoint(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.methods._base import Method, Step, check_views, register
+from fullrank.methods._base import SMALL_BATCH_ADAM, Method, Step, check_views, register
 from fullrank.methods._config import MethodConfig, follow_backbone
 from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint, Situation
@@ -79,6 +79,7 @@ class CPLearn(Method):
         "warmup_epochs": -1.0,
         "views": "asymmetric",
     }
+    small_batch_defaults = SMALL_BATCH_ADAM
     fixed_points = (
         FixedPoint(
             "uniform over codes",

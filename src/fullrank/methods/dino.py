@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, PerView, Step, ViewPairs, register
+from fullrank.methods._base import SMALL_BATCH_ADAM, SOLO_LARS, PerView, Step, ViewPairs, register
 from fullrank.methods._config import follow_backbone
 from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint
 from fullrank.methods._two_branch import MomentumConfig, MomentumMethod, over_pairs
@@ -82,7 +83,9 @@ class DINO(MomentumMethod):
     paper, year = "2104.14294", 2021
     mechanism = "centred and sharpened momentum target"
     # The reference's; CIFAR and the larger sets differ in views.
+    compares_batch = False
     small_image_defaults = SOLO_LARS | {"weight_decay": 1e-6}
+    small_batch_defaults = SMALL_BATCH_ADAM | {"optimizer": "adamw", "lr": 1e-3}
     fixed_points = (
         FixedPoint(
             "uniform over codes",
@@ -123,6 +126,15 @@ class DINO(MomentumMethod):
         warmup_teacher_temperature: float = 0.04
         warmup_teacher_temperature_epochs: int = 0
         centre_momentum: float = 0.9
+
+    @classmethod
+    def option_defaults(cls, batch: int, named: Collection[str]) -> Mapping[str, tuple[Any, str]]:
+        """See `Method.option_defaults`."""
+        if batch >= 256:
+            return {}
+        steadier = {"use_bn_in_head": True, "teacher_temperature": 0.04}
+        why = "small batches collapse less with them"
+        return {name: (value, why) for name, value in steadier.items() if name not in named}
 
     config: Config
     centre: Tensor

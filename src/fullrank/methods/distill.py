@@ -57,6 +57,8 @@ class Distill(Method):
     paper, year = "2209.15007", 2022
     mechanism = "frozen random target"
     # The optimiser and views of SimSiam, as the reference has it.
+    compares_batch = False
+    caveat = "a control: it learns what a random network sees, which need not be classes"
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
     least_loss = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Method, Step, check_views, register
+from fullrank.methods._base import SMALL_BATCH_ADAM, SOLO_LARS, Method, Step, check_views, register
 from fullrank.methods._config import MethodConfig, follow_backbone
 from fullrank.methods._fixed_points import UNIFORM_CODES, FixedPoint, Situation
 from fullrank.networks.codes import log_mean_of_codes
@@ -67,9 +67,11 @@ class GEDI(Method):
 
     paper, year = "2212.13425", 2022
     mechanism = "uniform use of learned codes"
+    caveat = "a weak baseline, without the generative term: ends below on generated shapes"
     # LARS with its bare defaults: the reference's configuration names it and passes nothing on.
     small_image_defaults = SOLO_LARS | {"lars_eta": 0.001, "lars_clip": False, "lars_exclude_1d": False}
     least_loss = None
+    small_batch_defaults = SMALL_BATCH_ADAM
     fixed_points = (
         FixedPoint(
             "uniform over codes", "(c ln c + beta ln c) / 2", _uniform, ("uniform-assignment",), UNIFORM_CODES

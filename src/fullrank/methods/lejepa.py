@@ -147,6 +147,7 @@ class LeJEPA(OneBranchMethod):
         "warmup_epochs": -1.0,
         "views": "symmetric",
     }
+    small_batch_defaults = small_image_defaults
     fixed_points = (
         FixedPoint(
             "at zero",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fullrank.methods._base import SIMSIAM_SGD, Step, register
+from fullrank.methods._base import SIMSIAM_SGD, SMALL_BATCH_SGD, Step, register
 from fullrank.methods._config import follow_backbone
 from fullrank.methods._fixed_points import CONSTANT, UNRELATED, FixedPoint
 from fullrank.methods._two_branch import TwoBranchConfig, TwoBranchMethod, negative_cosine, over_pairs
@@ -61,6 +61,7 @@ class NNSiam(TwoBranchMethod):
     small_image_defaults = SIMSIAM_SGD | {"schedule": "epoch-cosine"}
     large_image_defaults = {"weight_decay": 1e-4}
     least_loss = -1.0
+    small_batch_defaults = SMALL_BATCH_SGD | {"lr": 0.2}
     fixed_points = (
         FixedPoint("agreeing", "-1", lambda at: -1.0, ("complete", "dimensional"), CONSTANT),
         FixedPoint("unrelated", "0", lambda at: 0.0, (), UNRELATED),

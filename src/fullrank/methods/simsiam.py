@@ -62,6 +62,7 @@ class SimSiam(TwoBranchMethod):
     paper, year = "2011.10566", 2020
     mechanism = "stop-gradient and predictor"
     # The reference's optimiser; no blur on small images, as in its CIFAR experiments.
+    compares_batch = False
     small_image_defaults = SIMSIAM_SGD
     large_image_defaults = {"weight_decay": 1e-4}
     least_loss = -1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -42,6 +42,16 @@ def teacher_student_loss(
     return cross_entropy(student, sharpen(teacher, teacher_temperature, centre), student_temperature)
 
 
+DINO_TEACHER: dict[str, Any] = {
+    "teacher": "ema",
+    "independent_init": False,
+    "symmetric": True,
+    "centring": True,
+    "student_temperature": 0.1,
+    "teacher_temperature": 0.04,
+}
+
+
 @register("teacher_student")
 class TeacherStudent(TwoBranchMethod):
     """Teachers of the SSL collapse tutorial (2025), and DINO's remedies.
@@ -66,6 +76,7 @@ class TeacherStudent(TwoBranchMethod):
     paper, year = "SSL collapse tutorial", 2025
     mechanism = "a teacher without gradient: frozen, copied or averaged"
     # The tutorial's; it has no other for large images.
+    compares_batch = False
     small_image_defaults = {
         "optimizer": "adamw",
         "lr": 1e-3,
@@ -75,6 +86,7 @@ class TeacherStudent(TwoBranchMethod):
         "batch_size": 128,
         "views": "tutorial",
     }
+    small_batch_defaults = small_image_defaults
     fixed_points = (
         FixedPoint(
             "uniform over codes",
@@ -134,6 +146,14 @@ class TeacherStudent(TwoBranchMethod):
         teacher_temperature: float = 1.0
         centring: bool = False
         centre_momentum: float = 0.9
+
+    @classmethod
+    def option_defaults(cls, batch: int, named: Collection[str]) -> Mapping[str, tuple[Any, str]]:
+        """See `Method.option_defaults`."""
+        if "teacher" in named:
+            return {}
+        why = "DINO's teacher: those of the tutorial's regimes are there to collapse"
+        return {name: (value, why) for name, value in DINO_TEACHER.items() if name not in named}
 
     config: Config
     centre: Tensor

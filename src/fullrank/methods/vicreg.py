@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fullrank.methods._base import SOLO_LARS, Step, register
+from fullrank.methods._base import SMALL_BATCH_ADAM, SOLO_LARS, Step, register
 from fullrank.methods._config import ProjectorConfig
 from fullrank.methods._fixed_points import IDENTICAL, FixedPoint, Situation
 from fullrank.methods._one_branch import OneBranchMethod, unordered_pairs
@@ -107,6 +107,7 @@ class VICReg(OneBranchMethod):
     mechanism = "variance floor and decorrelation"
     # solo-learn's optimiser; its own views crop from 20 % of the area and solarize both.
     small_image_defaults = SOLO_LARS
+    small_batch_defaults = SMALL_BATCH_ADAM
     fixed_points = (
         FixedPoint(
             "constant",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,6 +124,7 @@ class WMSE(OneBranchMethod):
         "warmup_lr": 0.0,
         "views": "symmetric",
     }
+    small_batch_defaults = small_image_defaults
     fixed_points = (
         FixedPoint("unrelated", "2", lambda at: 2.0, (), UNRELATED),
         FixedPoint(
@@ -167,6 +169,13 @@ class WMSE(OneBranchMethod):
 
     config: Config
     proj_layers = 2
+
+    @classmethod
+    def option_defaults(cls, batch: int, named: Collection[str]) -> Mapping[str, tuple[Any, str]]:
+        """See `Method.option_defaults`."""
+        if batch // 2 >= 64 or "proj_output_dim" in named:
+            return {}
+        return {"proj_output_dim": (max(batch // 2, 2), f"half of a batch of {batch}, as in the paper")}
 
     def permutation(self, n: int) -> Tensor:
         """A random order of the n rows of all processes, the same on all of them."""

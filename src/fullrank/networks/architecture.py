@@ -63,8 +63,9 @@ def build_by_shapes(weights: Mapping[str, Tensor], stem_padding: int | None = No
         return _resnet(weights, stem_padding)
     if "blocks.0.conv1.weight" in weights and "conv1.weight" in weights:
         depth = 2 + 2 * _count(weights, r"blocks\.(\d+)\.")
-        width = len(weights["conv1.weight"])
-        return Built(f"resnet{depth}-w{width}", CifarResNet(depth, width), small=True)
+        width, large = len(weights["conv1.weight"]), weights["conv1.weight"].shape[-1] == 7
+        network = CifarResNet(depth, width, large_stem=large)
+        return Built(f"resnet{depth}-w{width}", network, small=not large)
     if "patch_embed.proj.weight" in weights and "blocks.0.attn.qkv.weight" in weights:
         return _transformer(weights)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +17,13 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.registry import Registry
 
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
+NARROW = re.compile(r"resnet(\d+)-w(\d+)")  # our CIFAR ResNets: depth and width
+LAYER_NORM_MODULES = (  # of timm
+    "vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam",
+    "beit", "cait", "convnext", "deit", "eva", "hiera", "mlp_mixer", "naflexvit", "pvt_v2",
+    "swin_transformer", "swin_transformer_v2", "tnt", "twins", "xcit",
+)  # fmt: skip
+SMALL_STEM_SIZE = 64  # pixels up to which a 3x3 stem at full resolution pays
 OWN_BACKBONES: Registry[Callable[[int, bool], nn.Module]] = Registry("backbone")
 """Makers of what timm has not, of an image size and whether residual blocks start as their shortcuts."""
 
@@ -27,34 +35,40 @@ class Backbone:
     name: str
     network: nn.Module
     feature_dim: int
-    stem: str
+    stem: Stem
 
 
 class CifarResNet(nn.Module):
     """The ResNet of depth 6m+2 for small images (He et al. 1512.03385, section 4.2).
 
     Three stages of m basic blocks each, at full, half and quarter resolution, with widths w, 2w and 4w;
-    a 3x3 stem; global average pooling. Features [n, 4w].
+    a 3x3 stem; global average pooling. Features [n, 4w]. With a large stem, 7x7 at stride 2 and
+    max-pooling, the stages work at a quarter of that resolution.
 
     Args:
         depth: 8, 14, 20, 32, ... (6m + 2).
         width: channels of the first stage; 16 in the paper.
         zero_init_residual: last BN gain of every block starts at 0.
+        large_stem: begin as ResNets for large images do.
 
     Example:
         >>> CifarResNet(8, 16)(torch.zeros(2, 3, 16, 16)).shape
         torch.Size([2, 64])
     """
 
-    def __init__(self, depth: int, width: int, zero_init_residual: bool = False) -> None:
+    def __init__(
+        self, depth: int, width: int, zero_init_residual: bool = False, large_stem: bool = False
+    ) -> None:
         super().__init__()
         from timm.models.resnet import BasicBlock
 
         blocks, remainder = divmod(depth - 2, 6)
         if remainder or blocks < 1:
             raise UsageError(f"a CIFAR ResNet has depth 6m + 2 (8, 14, 20, ...), not {depth}")
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        kernel, stride = (7, 2) if large_stem else (3, 1)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if large_stem else nn.Identity()
         stages: list[nn.Module] = []
         channels = width
         for stage in range(3):
@@ -81,7 +95,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [n, 3, S, S] to features [n, 4w]."""
-        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         features: Tensor = self.blocks(x).mean(dim=(2, 3))
         return features
 
@@ -168,11 +182,31 @@ def default_backbone(image_size: int) -> str:
     return "resnet8-w32" if image_size <= 24 else "resnet18"
 
 
+def is_transformer(name: str) -> bool:
+    """Whether a backbone is trained as transformers are: with LayerNorm, and AdamW.
+
+    Example:
+        >>> [is_transformer(name) for name in ("vit_tiny_patch16_224", "convnext_tiny", "resnet18", "auto")]
+        [True, True, False, False]
+    """
+    if name in OWN_BACKBONES or name == "auto":
+        return name.startswith("vit")
+    import timm
+
+    return timm.is_model(name) and timm.models.is_model_in_modules(name, LAYER_NORM_MODULES)
+
+
 def backbone_names() -> list[str]:
     """Every name that `build_backbone` takes: ours first, then timm's."""
     import timm
 
     return [*OWN_BACKBONES, *timm.list_models()]
+
+
+def _has_large_stem(name: str, image_size: int, stem: Stem) -> bool:
+    if stem == "cifar-pad2":
+        raise UsageError(f"{name} has no stem of padding 2; take --stem cifar or a timm ResNet")
+    return stem == "imagenet" or (stem == "auto" and image_size > SMALL_STEM_SIZE)
 
 
 def build_backbone(
@@ -188,10 +222,10 @@ def build_backbone(
         name: one of `OWN_BACKBONES` or any timm model name, with options of its own in brackets
             (and `layer_norm_eps`, in which libraries differ).
         image_size: side of the square input in pixels.
-        stem: what a timm ResNet begins with. `imagenet`: 7x7 stride 2 and max-pooling. `cifar`: 3x3 stride 1,
+        stem: what a ResNet begins with. `imagenet`: 7x7 stride 2 and max-pooling. `cifar`: 3x3 stride 1,
             padding 1, no pooling. `cifar-pad2`: the same with padding 2, which solo-learn and its forks use
             (32 pixels become 34, 26 % more arithmetic; for parity with their numbers). `auto`: `cifar` up to
-            48 pixels, else `imagenet`.
+            48 pixels, narrow CIFAR ResNets up to 64, else `imagenet`.
         zero_init_residual: last BN gain of every residual block starts at 0 (SimSiam's reference: on).
 
     Raises:
@@ -202,11 +236,12 @@ def build_backbone(
         >>> build_backbone("resnet8-w16", 32).feature_dim
         64
     """
+    if match := NARROW.fullmatch(name):
+        large = _has_large_stem(name, image_size, stem)
+        narrow = CifarResNet(int(match[1]), int(match[2]), zero_init_residual, large)
+        return _finished(name, narrow, image_size, "imagenet" if large else "cifar")
     if name in OWN_BACKBONES:
-        network = OWN_BACKBONES[name](image_size, zero_init_residual)
-        if stem == "imagenet" and isinstance(network, CifarResNet):
-            raise UsageError(f"{name} has a CIFAR stem only; drop --stem imagenet or take a timm ResNet")
-        return _finished(name, network, image_size, "cifar" if isinstance(network, CifarResNet) else stem)
+        return _finished(name, OWN_BACKBONES[name](image_size, zero_init_residual), image_size, stem)
     import timm
 
     base, options = split_options(name)

@@ -32,7 +32,7 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     def exact(*args: P.args, **kwargs: P.kwargs) -> R:
         with ExitStack() as off:
             for kind in {"cpu", *(t.device.type for t in _tensors((*args, *kwargs.values())))}:
-                if torch.is_autocast_enabled(kind):
+                if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                     off.enter_context(torch.autocast(kind, enabled=False))
             return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
 

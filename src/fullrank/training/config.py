@@ -41,7 +41,8 @@ class TrainConfig:
         image_size: side of the views in pixels; 0: the data's own, or 224 for large images.
         views: preset of random views (`fullrank list views`); auto: the data's, else the method's.
         backbone: any name of `fullrank list backbones`; auto: by image size.
-        stem: auto, imagenet (7x7), cifar (3x3), cifar-pad2 (solo-learn's CIFAR stem, padding 2).
+        stem: imagenet (7x7), cifar (3x3), cifar-pad2 (solo-learn's CIFAR stem, padding 2), or auto, by image
+            size.
         zero_init_residual: last BN gain of each residual block starts at 0.
         init: weights that the backbone starts from: a name of timm, torchvision or the Hub, a run or encoder,
             a checkpoint of any library, a state dict. Backbone, stem, image size, mean and std follow it
@@ -57,6 +58,7 @@ class TrainConfig:
             it; 1: all alike.
         lr_scaling: linear (lr x images a step / 256) or none.
         weight_decay: L2 coefficient.
+        final_weight_decay: the same at the end, reached along a cosine by step, as DINO's; -1: as at first.
         exclude_1d_decay: biases and normalisation parameters get no weight decay.
         momentum: of sgd and lars, in [0, 1).
         nesterov: sgd and lars step along gradient + momentum x buffer; needs momentum.
@@ -81,6 +83,8 @@ class TrainConfig:
         precision: fp32, bf16 or fp16 (mixed; fp16 needs a GPU).
         channels_last: memory format of convolutions: yes, no, or auto: unless a self-check finds that PyTorch
             crashes or errs in one of the network's on this CPU.
+        checkpoint_activations: keep only the inputs of the backbone's blocks and run them again in the
+            backward pass: the same numbers with less memory, in about a third more time.
         compile: networks, and on a GPU the views, run through torch.compile in one of its modes: minutes at
             the start for faster steps. default fuses; reduce-overhead also replays CUDA graphs, which pays
             where batches or networks are small; max-autotune also tries out kernels.
@@ -149,6 +153,7 @@ class TrainConfig:
     layer_decay: float = 1.0
     lr_scaling: Literal["linear", "none"] = "linear"
     weight_decay: float = 1e-4
+    final_weight_decay: float = -1.0
     exclude_1d_decay: bool = False
     momentum: float = 0.9
     nesterov: bool = False
@@ -168,6 +173,7 @@ class TrainConfig:
     clip_grad_of: Literal["all", "tensor", "backbone-tensor"] = "all"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: Literal["auto", "yes", "no"] = "auto"
+    checkpoint_activations: bool = False
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     sync_bn: Literal["both", "source", "target", "none"] = "both"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -208,6 +214,8 @@ class TrainConfig:
             )
         if self.nesterov and (self.optimizer not in ("sgd", "lars") or not self.momentum):
             raise UsageError("--nesterov needs --optimizer sgd or lars, and a momentum above 0")
+        if self.final_weight_decay > 0 and not self.weight_decay:
+            raise UsageError("--final-weight-decay needs a --weight-decay above 0 to start from")
         if self.milestones and self.schedule != "step":
             raise UsageError(f"--milestones belong to --schedule step, not {self.schedule}")
         if self.panels == "beside" and self.on_collapse != "warn":
@@ -255,6 +263,7 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "data": (str.strip, "is a folder or a name"),
     "workers": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for one a core"),
+    "final_weight_decay": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for no change"),
     "warmup_epochs": (lambda v: v == -1 or _not_negative(v), "is 0 or more, or -1 for a tenth of the run"),
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),

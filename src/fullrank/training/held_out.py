@@ -15,11 +15,13 @@ from fullrank.collapse.monitor import CODES
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Source
 from fullrank.probes import knn_predict
+from fullrank.training.config import TrainConfig
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
 
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
 CHUNK = 256
+CHUNK_SIDE = 96  # pixels of images up to which a chunk is evaluated at once
 
 Rows: TypeAlias = tuple[list[Tensor], list[Tensor]]
 """Backbone features and indices of images, chunk by chunk."""
@@ -137,7 +139,8 @@ class HeldOutEvaluator:
     def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         fabric, config = self.s.fabric, self.s.config
         size, place = None if source.in_memory else config.image_size, (fabric.global_rank, fabric.world_size)
-        for indices, images in evaluation_batches(source, CHUNK, size, *place, config.workers):
+        chunk = evaluation_chunk(config)
+        for indices, images in evaluation_batches(source, chunk, size, *place, config.workers):
             yield indices, images.to(fabric.device)
 
     @contextmanager
@@ -151,6 +154,17 @@ class HeldOutEvaluator:
                 yield
         finally:
             self.s.method.train()
+
+
+def evaluation_chunk(config: TrainConfig) -> int:
+    """Images that are evaluated at once: fewer large ones, but a batch.
+
+    Example:
+        >>> [evaluation_chunk(TrainConfig(image_size=size, batch_size=64)) for size in (32, 96, 224)]
+        [256, 256, 64]
+    """
+    fewer = CHUNK * CHUNK_SIDE**2 // max(config.image_size, CHUNK_SIDE) ** 2
+    return min(CHUNK, max(config.batch_size, fewer))
 
 
 def sample_of(source: Source, most: int, rng: np.random.Generator | None = None) -> Source:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
+from fullrank.training.fitting import Fitted, fit_memory, naming_remedies
 from fullrank.training.networks import InitialWeights
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import clip_each, set_learning_rates
@@ -35,6 +37,7 @@ from fullrank.views import save_sheet
 
 ROLLBACK_RATE = 0.1
 OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
+CHANGES_THE_RUN = ("batch_size", "image_size")  # what a run that goes on keeps, whatever memory there is
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,51 @@ def train(
     listeners: Sequence[Listener] = (),
     data: Data | None = None,
     initial: InitialWeights | None = None,
+    named: Collection[str] | None = None,
 ) -> Outcome:
     """Train from the start into a new run directory.
 
-    `data` is what `config` names, where it is open already, and `initial` the weights that it does.
+    Args:
+        config: of the run.
+        out: the run directory.
+        listeners: each is called with every record as it is written.
+        data: what `config` names, where it is open already.
+        initial: the weights that it names, likewise.
+        named: the settings that were asked for; the others may change so that the run fits into memory. None:
+            all of them.
 
     Raises:
         UsageError: anything about the input that cannot work, before anything is written.
-        FullrankError: the loss stopped being finite.
+        FullrankError: the loss stopped being finite, or memory ran out.
     """
     RunDir.check_free(out)
     fabric = launch_fabric(config)
     config, data = prepare(config, fabric, data, initial)
-    s = setup(config, data, fabric, initial)
-    run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
-    fabric.barrier()
-    return Loop(s, run, listeners).run()
+    config, data = fitted(config, data, fabric, named)
+    with naming_remedies(config):
+        s = setup(config, data, fabric, initial)
+        run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
+        fabric.barrier()
+        return Loop(s, run, listeners).run()
+
+
+def fitted(
+    config: TrainConfig, data: Data, fabric: Fabric, named: Collection[str] | None = None
+) -> tuple[TrainConfig, Data]:
+    """The configuration that fits into memory, and the data with a note on it.
+
+    See `fit_memory`. The first process decides for all of them.
+    """
+    found, refused = Fitted(config, ""), ""
+    if fabric.is_global_zero:
+        try:
+            found = fit_memory(config, data, fabric.device, named, fabric.world_size)
+        except UsageError as error:
+            refused = str(error)
+    found, refused = fabric.broadcast((found, refused))
+    if refused:
+        raise UsageError(refused)
+    return found.config, replace(data, notes=[*data.notes, found.note]) if found.note else data
 
 
 def resume(
@@ -83,11 +115,12 @@ def resume(
     """
     run = RunDir.open(path)
     fabric = launch_fabric(run.config())
-    config, data = prepare(run.config(), fabric)
+    config, data = fitted(*prepare(run.config(), fabric), fabric, CHANGES_THE_RUN)
     initial = None if run.checkpoint_path().exists() else open_initial(config)
-    loop = Loop(setup(config, data, fabric, initial), run, listeners)
-    loop.restore()
-    return loop.run()
+    with naming_remedies(config):
+        loop = Loop(setup(config, data, fabric, initial), run, listeners)
+        loop.restore()
+        return loop.run()
 
 
 class Loop:

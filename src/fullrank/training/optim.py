@@ -235,6 +235,21 @@ def scheduled_lr(config: TrainConfig, step: int, steps_per_epoch: int, base: flo
             return base
 
 
+def scheduled_weight_decay(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Weight decay of a step (from 0), on a cosine from the first to the last.
+
+    Example:
+        >>> config = TrainConfig(epochs=1, weight_decay=0.04, final_weight_decay=0.4)
+        >>> [round(scheduled_weight_decay(config, step, 4), 2) for step in (0, 2, 4)]
+        [0.04, 0.22, 0.4]
+    """
+    if config.final_weight_decay < 0:
+        return config.weight_decay
+    return warmup_cosine(
+        step, config.epochs * steps_per_epoch, config.weight_decay, final=config.final_weight_decay
+    )
+
+
 def warms_up_fixed_rates(config: TrainConfig, step: int, steps_per_epoch: int) -> bool:
     """Whether a step's warm-up holds for the groups with a fixed rate, too.
 
@@ -265,11 +280,13 @@ def set_learning_rates(
 
     A group with `fixed_lr` keeps the base rate, but where `warms_up_fixed_rates`. In the first
     `predictor_warmup_steps` of every epoch but the first, backbone and projector rest at rate 0. All rates
-    are multiplied by `factor`, and each group's by its `lr_scale`.
+    are multiplied by `factor`, and each group's by its `lr_scale`. Weight decay follows its schedule.
     """
     warms_up = warms_up_fixed_rates(config, step, steps_per_epoch)
     rests = step >= steps_per_epoch and step % steps_per_epoch < config.predictor_warmup_steps
     for group in optimizer.param_groups:
+        if config.final_weight_decay >= 0 and group["weight_decay"]:
+            group["weight_decay"] = scheduled_weight_decay(config, step, steps_per_epoch)
         if rests and group["name"] in ("backbone", "projector"):
             group["lr"] = 0.0
         elif group["fixed_lr"] and not warms_up:

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from torch import Tensor
 import fullrank
 from fullrank.coercion import load_yaml
 from fullrank.errors import FullrankError, UsageError
+from fullrank.networks.backbones import NARROW
 from fullrank.training.config import TrainConfig
 
 
@@ -88,7 +90,10 @@ class RunDir:
             values = None
         if not isinstance(values, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
-        return TrainConfig.from_dict(values)
+        config = TrainConfig.from_dict(values)
+        if config.stem == "auto" and NARROW.fullmatch(config.backbone):
+            config = replace(config, stem="cifar")  # runs from before, when these had no other
+        return config
 
     def write_environment(self) -> None:
         """Write what the run runs on: versions, machine, threads, command."""

@@ -15,15 +15,16 @@ from torch.optim import Optimizer
 from fullrank.errors import UsageError
 from fullrank.images.data_order import DataOrder, load_ordering
 from fullrank.images.loader import Batches
-from fullrank.images.named import DATA
 from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method
 from fullrank.networks.backbones import Backbone, default_backbone
+from fullrank.networks.checkpointing import checkpoint_blocks
 from fullrank.networks.depth import rate_factors
 from fullrank.networks.layouts import channels_last_fault
 from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
+from fullrank.training.defaults import default_views
 from fullrank.training.memory import keep_freed_memory
 from fullrank.training.networks import InitialWeights, build_networks
 from fullrank.training.optim import build_optimizer
@@ -107,11 +108,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     """Replace every `auto` of a configuration by what the data says."""
     size = config.image_size or default_image_size(data.train)
-    views = config.views
-    if views == "auto":
-        default = METHODS[config.method].defaults(size).get("views", "simsiam")
-        # an embedded set has views of its own under its own name
-        views = config.data if config.data in DATA and config.data in VIEWS else default
+    views = default_views(config.method, size, config.data) if config.views == "auto" else config.views
     VIEWS[views]
     backbone = default_backbone(size) if config.backbone == "auto" else config.backbone
     warmup = min(10.0, 0.1 * config.epochs) if config.warmup_epochs == -1 else config.warmup_epochs
@@ -200,7 +197,10 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
     torch.manual_seed(config.seed)
     backbone, method, notes = build_networks(config, initial)
     method.roles = _roles(views, config)
-    config = replace(config, options=asdict(method.config))  # widths that follow the backbone are numbers now
+    # widths that follow the backbone are numbers now, and the stem has a name
+    config = replace(config, options=asdict(method.config), stem=backbone.stem)
+    if config.checkpoint_activations:
+        checkpoint_blocks(method.backbone, config.backbone)
     _synchronise(method, config, fabric)
     channels_last, fault = _layout(backbone.network, views, config, fabric.device)
     if channels_last:
