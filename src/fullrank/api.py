@@ -85,12 +85,11 @@ def train_config(
     """
     from fullrank.encoders.initial import open_initial_weights
     from fullrank.report.run.page import write_page
-    from fullrank.training import loop
-    from fullrank.training.run_dir import free_name
+    from fullrank.training import loop, run_dir
 
     require_packages(*PAGE_PACKAGES)
     data, initial = sources or (None, open_initial_weights(config))
-    path = Path(out) if out else free_name(config)
+    path = Path(out) if out else run_dir.free_name(config)
     outcome = loop.train(config, path, listeners, data, initial, named)
     write_page(outcome.path)
     return outcome

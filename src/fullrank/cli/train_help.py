@@ -25,6 +25,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "backbone": ("backbone", "stem", "zero_init_residual"),
     "optimiser": (
         *("epochs", "batch_size", "accumulate", "optimizer", "lr", "lr_scaling", "weight_decay"),
+        "final_weight_decay",
         *("exclude_1d_decay", "momentum", "nesterov", "betas", "lars_variant", "lars_eta", "lars_clip"),
         *("lars_exclude_1d", "schedule", "milestones", "warmup_epochs", "warmup_lr", "final_lr", "clip_grad"),
         *("clip_grad_of", "predictor_warmup_steps"),
@@ -35,7 +36,16 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "probes": ("knn_every", "knn_k", "knn_bank", "probe", "probe_lr", "keep_every"),
     "devices": (
-        *("precision", "channels_last", "compile", "sync_bn", "accelerator", "devices", "num_nodes"),
+        *(
+            "precision",
+            "channels_last",
+            "checkpoint_activations",
+            "compile",
+            "sync_bn",
+            "accelerator",
+            "devices",
+            "num_nodes",
+        ),
         *("workers", "seed"),
     ),
     "logs": ("out", "log", "checkpoint_every", "quiet", "json", "profile"),

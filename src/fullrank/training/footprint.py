@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.errors import FullrankError
+from fullrank.images.batch_loaders import worker_count
 from fullrank.images.sources import Data
 from fullrank.methods import Method, StepInfo, build_method
 from fullrank.networks.backbones import build_backbone
@@ -82,8 +83,9 @@ def estimate_footprint(config: TrainConfig, data: Data, processes: int = 1, gpu:
     loading = 0.0
     if not gpu and not data.train.in_memory:
         versions = sum((1 + view.scale_mix) * side**2 for view, side in zip(recipe, sides, strict=True))
-        waiting = 2 * config.workers + 1  # batches that PyTorch's loader prefetches
-        loading = config.workers * WORKER + waiting * rows * 3 * versions
+        workers = worker_count(config.workers)
+        waiting = 2 * workers + 1  # batches that PyTorch's loader prefetches
+        loading = workers * WORKER + waiting * rows * 3 * versions
     return Footprint(
         weights=kept + trained * STATES[config.optimizer],
         step=half * (step - gradients) + gradients + (kept / 2 if half < 1 else 0),
