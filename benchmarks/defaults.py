@@ -83,7 +83,7 @@ def measure(case: Case, method: str, seed: int, cifar: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = loop.train(plan.config, Path(folder) / "run", [listen], plan.data, plan.named)
+        outcome = loop.train(plan.config, Path(folder) / "run", [listen], plan.data, named=plan.named)
     return {
         "untrained": round(accuracies[0], 4),
         "trained": round(accuracies[-1], 4),
