@@ -21,11 +21,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("data", "limit", "image_size", "order", "chunk_size", "rounds", "repeat_batch", "steps_per_epoch"),
         *("switch_epoch", "ordering", "ordering_sha256", "download", "max_corrupt"),
     ),
-    "views": ("views",),
-    "backbone": ("backbone", "stem", "zero_init_residual"),
+    "views": ("views", "mean", "std"),
+    "backbone": (
+        *("backbone", "init", "freeze", "lora", "stem", "zero_init_residual", "checkpoint_activations"),
+    ),
     "optimiser": (
-        *("epochs", "batch_size", "accumulate", "optimizer", "lr", "lr_scaling", "weight_decay"),
-        "final_weight_decay",
+        *("epochs", "batch_size", "accumulate", "optimizer", "lr", "lr_scaling", "lr_backbone"),
+        *("layer_decay", "weight_decay", "final_weight_decay"),
         *("exclude_1d_decay", "momentum", "nesterov", "betas", "lars_variant", "lars_eta", "lars_clip"),
         *("lars_exclude_1d", "schedule", "milestones", "warmup_epochs", "warmup_lr", "final_lr", "clip_grad"),
         *("clip_grad_of", "predictor_warmup_steps"),
@@ -36,21 +38,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "probes": ("knn_every", "knn_k", "knn_bank", "probe", "probe_lr", "keep_every"),
     "devices": (
-        *(
-            "precision",
-            "channels_last",
-            "checkpoint_activations",
-            "compile",
-            "sync_bn",
-            "accelerator",
-            "devices",
-            "num_nodes",
-        ),
+        *("precision", "channels_last", "compile", "sync_bn", "accelerator", "devices", "num_nodes"),
         *("workers", "seed"),
     ),
     "logs": ("out", "log", "checkpoint_every", "quiet", "json", "profile"),
 }
 """Options by what they are about; those of the method are a group of their own."""
+
+EARLY = ("data", "views", "backbone")  # before the method's own
 
 COMMAND_TEXTS = {
     "quiet": "print nothing but errors.",
@@ -97,18 +92,11 @@ def help_page(prog: str, method: str, values: Mapping[str, Any], config: Any, wh
     groups = {name: list(options) for name, options in GROUPS.items()}
     known = {name for options in GROUPS.values() for name in options} | {"method", "options"}
     groups["more"] = [name for name in hints if name not in known]
-    order = (
-        "data",
-        "views",
-        "backbone",
-        "method",
-        "optimiser",
-        "watching",
-        "probes",
-        "devices",
-        "logs",
-        "more",
+    before, after = (
+        ("data", "views", "backbone", "method", "optimiser"),
+        ("watching", "probes", "devices", "logs"),
     )
+    order = (*before, *after, "more")
     groups["method"] = list(own)
     every, hints, texts = values | own, hints | kinds, texts | said
 
