@@ -32,6 +32,10 @@ class UsageError(FullrankError, ValueError):
     exit_code = 2
 
 
+class BusyError(UsageError):
+    """Another process writes where this one is to write. Exit code 2."""
+
+
 class DataError(UsageError):
     """A data set is missing, empty, corrupt or not reachable. Exit code 2."""
 

@@ -1,0 +1,153 @@
+"""One writer a folder: held, said, released however its owner ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fullrank import lock
+from fullrank.errors import BusyError
+from fullrank.lock import sole_writer
+
+HOLD = """
+import sys, time, os
+from pathlib import Path
+from fullrank.lock import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    if sys.argv[2:]:
+        if os.fork() == 0:
+            time.sleep(60)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A process that holds the folder, once it does."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder, *more], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_writer_is_told_who_holds_the_folder_and_since_when(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(BusyError, match=rf"written by process {process.pid} on \S+ since 20"):
+            sole_writer(tmp_path).__enter__()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_lock_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path, how: signal.Signals) -> None:
+    process = holder(tmp_path)
+    process.send_signal(how)
+    process.wait()
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
+    process = holder(tmp_path, "with a child")
+    process.kill()
+    process.wait()
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_nothing_is_left_in_a_folder_that_was_released(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".owner.json"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_within_releases_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), sole_writer(tmp_path):
+        raise ZeroDivisionError
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_a_refused_writer_leaves_the_owner_in_place(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        for _ in range(3):
+            with pytest.raises(BusyError):
+                sole_writer(tmp_path).__enter__()
+        assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
+
+
+def elsewhere(folder: Path, age: float) -> None:
+    """An owner on another host whose heart beat so many seconds ago."""
+    owner = folder / ".owner.json"
+    owner.write_text(json.dumps({"host": "another-host", "process": 1, "since": "2026-01-01T00:00:00"}))
+    os.utime(owner, (time.time() - age, time.time() - age))
+
+
+def test_an_owner_on_another_host_holds_as_long_as_its_heart_beats(tmp_path: Path) -> None:
+    elsewhere(tmp_path, age=lock.HEARTBEAT)
+    with pytest.raises(BusyError, match="process 1 on another-host since 2026-01-01"):
+        sole_writer(tmp_path).__enter__()
+    assert json.loads((tmp_path / ".owner.json").read_text())["host"] == "another-host"
+
+
+def test_a_dead_owner_on_another_host_is_taken_over(tmp_path: Path) -> None:
+    elsewhere(tmp_path, age=lock.DEAD_AFTER + 5)
+    with sole_writer(tmp_path):
+        assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
+
+
+def test_the_heart_beats_while_the_folder_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.01)
+    with sole_writer(tmp_path):
+        owner = tmp_path / ".owner.json"
+        os.utime(owner, (0, 0))
+        for _ in range(500):
+            if owner.stat().st_mtime > 0:
+                break
+            time.sleep(0.01)
+        assert owner.stat().st_mtime > 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"host": 3}'])
+def test_a_damaged_record_of_the_owner_holds_nobody_up(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".owner.json").write_text(content)
+    os.utime(tmp_path / ".owner.json", (0, 0))
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_of_many_at_once_one_holds_the_folder_at_any_time(tmp_path: Path) -> None:
+    inside, most, entered = 0, 0, 0
+    counting = threading.Lock()
+
+    def enter() -> None:
+        nonlocal inside, most, entered
+        for _ in range(30):
+            try:
+                with sole_writer(tmp_path):
+                    with counting:
+                        inside, entered = inside + 1, entered + 1
+                        most = max(most, inside)
+                    with counting:
+                        inside -= 1
+            except BusyError:
+                pass
+
+    threads = [threading.Thread(target=enter) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert entered > 0
+    assert list(tmp_path.iterdir()) == []
