@@ -1,0 +1,62 @@
+"""Signals that ask a run to end: noted once, obeyed at once the second time, undone afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from fullrank.training.signals import SIGNALS, StopRequest, stop_on_signals
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted_and_ends_nothing(number: signal.Signals) -> None:
+    with stop_on_signals() as request:
+        os.kill(os.getpid(), number)
+        assert request.received == number
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize(
+    ("second", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_the_second_signal_ends_at_once(
+    first: signal.Signals, second: signal.Signals, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), stop_on_signals():
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), second)
+
+
+def test_handlers_are_as_before_afterwards() -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with stop_on_signals():
+        assert all(signal.getsignal(number) != before[number] for number in SIGNALS)
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_thread_beside_the_main_one_changes_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[StopRequest] = []
+
+    def work() -> None:
+        with stop_on_signals() as request:
+            assert signal.getsignal(signal.SIGTERM) == before
+            seen.append(request)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen[0].received is None
