@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from fullrank.training.optim import clip_each, set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
+from fullrank.training.signals import StoppedError, StopRequest, stop_on_signals
 from fullrank.training.watching import is_due
 from fullrank.views import save_sheet
 
@@ -81,7 +83,8 @@ def train(
         s = setup(config, data, fabric, initial)
         run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
         fabric.barrier()
-        return Loop(s, run, listeners).run()
+        with run.written_alone(fabric):
+            return Loop(s, run, listeners).run()
 
 
 def fitted(
@@ -112,12 +115,13 @@ def resume(
 
     Raises:
         UsageError: there is no run, or its data is not where it was.
+        BusyError: another process writes into the run.
     """
     run = RunDir.open(path)
     fabric = launch_fabric(run.config())
     config, data = fitted(*prepare(run.config(), fabric), fabric, CHANGES_THE_RUN)
     initial = None if run.checkpoint_path().exists() else open_initial(config)
-    with naming_remedies(config):
+    with run.written_alone(fabric), naming_remedies(config):
         loop = Loop(setup(config, data, fabric, initial), run, listeners)
         loop.restore()
         return loop.run()
@@ -143,6 +147,7 @@ class Loop:
         self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
         self.state = TrainState(images=len(s.data.train))
         self.total_steps = self.config.epochs * s.steps_per_epoch
+        self.stop = StopRequest()
         self._skipped = 0  # files that are listed in the run directory
         self._images, self._logged = 0, 0.0  # images since the last step record, and when that was written
 
@@ -164,7 +169,8 @@ class Loop:
             )
         )
         try:
-            return self._outcome() if state.ended else self._end(self._train_epochs())
+            with stop_on_signals() as self.stop:
+                return self._outcome() if state.ended else self._end(self._train_epochs())
         finally:
             self.evaluator.close(state)
             self._list_skipped()
@@ -221,6 +227,7 @@ class Loop:
             self.log(step, lr)
             if config.checkpoint_every and state.step % config.checkpoint_every == 0:
                 self.evaluator.save(state)
+            self._stop_if_asked()
 
     def batches(self) -> Iterator[Batch]:
         """Batches of the epoch in progress that are left, without those that fill no step."""
@@ -323,6 +330,23 @@ class Loop:
         )
         self.writer.write(record)
         self._images, self._logged = 0, self.writer.elapsed()
+
+    def _stop_if_asked(self) -> None:
+        """Checkpoint and raise StoppedError where a signal has asked any process to end."""
+        state, received = self.state, self.stop.received
+        if self.fabric.world_size > 1:
+            if state.step % self.config.level_every:  # where processes wait for each other anyway
+                return
+            asked = torch.tensor(int(received or 0), device=self.fabric.device)
+            received = int(self.fabric.all_reduce(asked, reduce_op="max"))  # type: ignore[arg-type]
+        if received:
+            self.evaluator.save(state)
+            self.evaluator.finish(state)
+            raise StoppedError(
+                f"stopped after step {state.step} of {self.total_steps} by {signal.Signals(received).name}; "
+                f"`fullrank resume {self.run_dir.path}` continues",
+                signal.Signals(received),
+            )
 
     def _collapsed(self) -> bool:
         """Whether the run has been collapsed for as long as `on_collapse` waits."""

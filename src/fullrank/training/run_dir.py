@@ -6,9 +6,10 @@ import json
 import os
 import pickle
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 import yaml
+from lightning_fabric import Fabric
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fullrank
 from fullrank.coercion import load_yaml
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import BusyError, FullrankError, UsageError
+from fullrank.lock import sole_writer
 from fullrank.networks.backbones import NARROW
 from fullrank.training.config import TrainConfig
 
@@ -45,6 +48,14 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary.replace(path)
 
 
+FOLDERS = ("checkpoints", "spectra", "figures")
+
+
+def _is_empty_part(path: Path) -> bool:
+    """Whether this is a folder of a run with nothing in it."""
+    return path.name in FOLDERS and path.is_dir() and not any(path.iterdir())
+
+
 class RunDir:
     """Files of one run.
 
@@ -59,21 +70,53 @@ class RunDir:
     @staticmethod
     def check_free(path: Path) -> None:
         """Raise UsageError where something is at `path` already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and all(_is_empty_part(part) for part in path.iterdir())):
             raise UsageError(
                 f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`"
             )
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig) -> RunDir:
-        """Make a new run directory; raises UsageError where something is there already."""
+        """Make a new run directory, by one renaming of a complete one.
+
+        Raises:
+            UsageError: something is there already.
+        """
         cls.check_free(path)
-        run = cls(path)
-        for folder in ("checkpoints", "spectra", "figures"):
-            (path / folder).mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
-        run.write_environment()
-        return run
+        whole = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.partial")
+        for folder in FOLDERS:
+            (whole / folder).mkdir(parents=True, exist_ok=True)
+        write_atomically(whole / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
+        cls(whole).write_environment()
+        for folder in FOLDERS:  # empty ones of a run that was killed as it began
+            with suppress(OSError):
+                (path / folder).rmdir()
+        try:
+            whole.rename(path)
+        except OSError:  # another run was quicker
+            shutil.rmtree(whole)
+            cls.check_free(path)
+            raise
+        return cls(path)
+
+    @contextmanager
+    def written_alone(self, fabric: Fabric) -> Iterator[None]:
+        """Hold the directory for this run's processes, all of which call it.
+
+        Raises:
+            BusyError: another run's process holds it.
+        """
+        with ExitStack() as stack:
+            busy = ""
+            if fabric.is_global_zero:
+                try:
+                    stack.enter_context(sole_writer(self.path))
+                except BusyError as error:
+                    busy = str(error)
+            busy = fabric.broadcast(busy)
+            if busy:
+                raise BusyError(busy)
+            yield
 
     @classmethod
     def open(cls, path: Path) -> RunDir:

@@ -1,0 +1,115 @@
+"""A run that is asked to end checkpoints first; a run directory has one writer; a run appears whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.helpers import WIDTHS, call, records
+
+LONG = (
+    *("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "16"),
+    *("--epochs", "4", "--level-every", "1", "--watch-every", "1"),
+    *WIDTHS,
+)
+
+
+@contextmanager
+def training(*words: str, run: Path, step: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that trains, once it has done so many steps."""
+    command = [sys.executable, "-m", "fullrank", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    log, until = run / "metrics.jsonl", time.monotonic() + 240
+    try:
+        while not (log.exists() and f'"step": {step},' in log.read_text()):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert call("train", "simsiam", *LONG, "--quiet", "--out", str(run)).code == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
+)
+def test_a_run_that_is_asked_to_end_checkpoints_its_step_and_says_how_to_go_on(
+    number: signal.Signals, code: int, uninterrupted: Path, here: Path
+) -> None:
+    run = here / "run"
+    with training("train", "simsiam", *LONG, "--quiet", "--out", str(run), run=run, step=8) as process:
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == code
+    done = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
+    assert done >= 8
+    assert f"stopped after step {done} of 24 by {number.name}; `fullrank resume {run}` continues" in error
+    assert not list(run.glob(".*"))
+    assert call("resume", str(run), "--quiet").code == 0
+    assert records(run) == records(uninterrupted)
+
+
+def test_the_second_of_two_resumes_is_told_who_is_at_work(here: Path) -> None:
+    run = here / "run"
+    with training("train", "simsiam", *LONG, "--quiet", "--out", str(run), run=run, step=3) as process:
+        second = call("resume", str(run), "--quiet")
+        assert process.poll() is None
+    assert second.code == 2
+    assert f"{run} is being written by process {process.pid} on" in second.err
+    assert call("resume", str(run), "--quiet").code == 0  # the dead owner's lock is free
+
+
+def test_a_run_that_was_killed_before_it_was_anything_can_be_trained_into(here: Path) -> None:
+    run = here / "run"
+    for part in ("checkpoints", "spectra", "figures"):
+        (run / part).mkdir(parents=True)
+    words = [*LONG, "--epochs", "1", "--quiet", "--out", str(run)]
+    assert call("train", "simsiam", *words).code == 0
+    assert not [path for path in here.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("found", ["mine/notes.txt", "checkpoints/last.pt", "empty"])
+def test_what_is_no_begun_run_is_never_trained_into(found: str, here: Path) -> None:
+    run = here / "run"
+    (run / found).mkdir(parents=True)
+    called = call("train", "simsiam", *LONG, "--quiet", "--out", str(run))
+    assert called.code == 2
+    assert "exists already" in called.err
+    assert (run / found).exists()
+
+
+def test_a_run_directory_is_never_seen_without_its_configuration(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fullrank.training import run_dir
+    from fullrank.training.config import TrainConfig
+
+    seen: list[bool] = []
+    write = run_dir.write_atomically
+
+    def watched(path: Path, content: bytes) -> None:
+        seen.append((here / "run").exists())
+        write(path, content)
+
+    monkeypatch.setattr(run_dir, "write_atomically", watched)
+    run = run_dir.RunDir.create(here / "run", TrainConfig())
+    assert seen == [False, False]
+    assert run.config().method == TrainConfig().method
