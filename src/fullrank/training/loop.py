@@ -338,14 +338,15 @@ class Loop:
             if state.step % self.config.level_every:  # where processes wait for each other anyway
                 return
             asked = torch.tensor(int(received or 0), device=self.fabric.device)
-            received = int(self.fabric.all_reduce(asked, reduce_op="max"))  # type: ignore[arg-type]
-        if received:
+            agreed = int(self.fabric.all_reduce(asked, reduce_op="max"))  # type: ignore[arg-type]
+            received = signal.Signals(agreed) if agreed else None
+        if received is not None:
             self.evaluator.save(state)
             self.evaluator.finish(state)
             raise StoppedError(
-                f"stopped after step {state.step} of {self.total_steps} by {signal.Signals(received).name}; "
+                f"stopped after step {state.step} of {self.total_steps} by {received.name}; "
                 f"`fullrank resume {self.run_dir.path}` continues",
-                signal.Signals(received),
+                received,
             )
 
     def _collapsed(self) -> bool:
