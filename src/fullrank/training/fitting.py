@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, UsageError
 from fullrank.images.sources import Data
@@ -191,3 +192,22 @@ def _size(number: float) -> str:
         ('2.3 GB', '420 MB')
     """
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def fitted(
+    config: TrainConfig, data: Data, fabric: Fabric, named: Collection[str] | None = None
+) -> tuple[TrainConfig, Data]:
+    """The configuration that fits into memory, and the data with a note on it.
+
+    See `fit_memory`. The first process decides for all of them.
+    """
+    found, refused = Fitted(config, ""), ""
+    if fabric.is_global_zero:
+        try:
+            found = fit_memory(config, data, fabric.device, named, fabric.world_size)
+        except UsageError as error:
+            refused = str(error)
+    found, refused = fabric.broadcast((found, refused))
+    if refused:
+        raise UsageError(refused)
+    return found.config, replace(data, notes=[*data.notes, found.note]) if found.note else data

@@ -6,17 +6,16 @@ import math
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import DataError, FullrankError, UsageError
+from fullrank.errors import DataError, FullrankError
 from fullrank.images.decoding import fit
 from fullrank.images.loader import Batch, prefetch
 from fullrank.images.skipped import LIST, add_skipped
@@ -26,7 +25,7 @@ from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import EpochEvaluator
-from fullrank.training.fitting import Fitted, fit_memory, naming_remedies
+from fullrank.training.fitting import fitted, naming_remedies
 from fullrank.training.networks import InitialWeights
 from fullrank.training.online_probe import OnlineProbe, classes_of
 from fullrank.training.optim import clip_each, set_learning_rates
@@ -85,25 +84,6 @@ def train(
         fabric.barrier()
         with run.written_alone(fabric):
             return Loop(s, run, listeners).run()
-
-
-def fitted(
-    config: TrainConfig, data: Data, fabric: Fabric, named: Collection[str] | None = None
-) -> tuple[TrainConfig, Data]:
-    """The configuration that fits into memory, and the data with a note on it.
-
-    See `fit_memory`. The first process decides for all of them.
-    """
-    found, refused = Fitted(config, ""), ""
-    if fabric.is_global_zero:
-        try:
-            found = fit_memory(config, data, fabric.device, named, fabric.world_size)
-        except UsageError as error:
-            refused = str(error)
-    found, refused = fabric.broadcast((found, refused))
-    if refused:
-        raise UsageError(refused)
-    return found.config, replace(data, notes=[*data.notes, found.note]) if found.note else data
 
 
 def resume(
