@@ -114,7 +114,8 @@ def run(tmp_path: Path) -> tuple[Path, nn.Module]:
     directory = RunDir.create(tmp_path / "run", config)
     backbone = build_backbone("resnet8-w16", 16)
     network = shaken(backbone.network)
-    header = {"backbone": "resnet8-w16", "stem": backbone.stem, "feature_dim": 64, "image_size": 16}
+    header: dict[str, object] = {"backbone": "resnet8-w16", "stem": backbone.stem}
+    header |= {"feature_dim": 64, "image_size": 16}
     header |= {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "method": "simsiam", "epoch": 3}
     directory.save_encoder(network.state_dict(), header)
     directory.save_checkpoint({"method": under("backbone.", network) | head("projector."), "progress": {}})

@@ -25,9 +25,13 @@ def test_the_first_signal_is_noted_and_ends_nothing(number: signal.Signals) -> N
 def test_the_second_signal_ends_at_once(
     first: signal.Signals, second: signal.Signals, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), stop_on_signals():
-        os.kill(os.getpid(), first)
-        os.kill(os.getpid(), second)
+    def twice() -> None:
+        with stop_on_signals():
+            os.kill(os.getpid(), first)
+            os.kill(os.getpid(), second)
+
+    with pytest.raises(error):
+        twice()
 
 
 def test_handlers_are_as_before_afterwards() -> None:

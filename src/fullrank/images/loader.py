@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import UsageError
+from fullrank.errors import DataError, UsageError
 from fullrank.images.batch_loaders import Crop, Loader, Wanted
 from fullrank.images.data_order import DataOrder, batches
 from fullrank.images.sources import Indices, Source
@@ -187,3 +188,14 @@ def evaluation_batches(
     part = np.array_split(np.arange(len(source)), world_size)[rank]
     loaded = loader.load(Wanted(cut, 0, cut) for cut in batches(part, batch_size, drop_last=False))
     return ((indices, views[0]) for indices, views in loaded if len(indices))
+
+
+def first_images(source: Source, most: int) -> list[Tensor]:
+    """Load the first images that can be decoded."""
+    found: list[Tensor] = []
+    for i in range(len(source)):
+        with suppress(DataError):
+            found.append(source.load(i))
+        if len(found) == most:
+            break
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,11 +14,11 @@ from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import DataError, FullrankError
+from fullrank.errors import FullrankError, UsageError
 from fullrank.images.decoding import fit
-from fullrank.images.loader import Batch, prefetch
+from fullrank.images.loader import Batch, first_images, prefetch
 from fullrank.images.skipped import LIST, add_skipped
-from fullrank.images.sources import Data, Source
+from fullrank.images.sources import Data
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
@@ -378,7 +377,7 @@ class Loop:
     def _save_views(self) -> None:
         if not self.fabric.is_global_zero:
             return
-        views, loaded = self.s.views, _some_images(self.s.data.train, 8)
+        views, loaded = self.s.views, first_images(self.s.data.train, 8)
         # no larger than needed: the views must look as in training, where crops are cut from the whole image
         size = min(max(min(min(image.shape[1:]) for image in loaded), views.image_size), 4 * views.image_size)
         images = torch.stack([fit(image, size, size) for image in loaded])
@@ -391,14 +390,3 @@ class Loop:
         if self.fabric.world_size > 1:
             value = self.fabric.all_reduce(value.to(self.fabric.device), reduce_op="mean")  # type: ignore[assignment]
         return float(value)
-
-
-def _some_images(source: Source, most: int) -> list[Tensor]:
-    """Load the first images that can be decoded."""
-    found: list[Tensor] = []
-    for i in range(len(source)):
-        with suppress(DataError):
-            found.append(source.load(i))
-        if len(found) == most:
-            break
-    return found
