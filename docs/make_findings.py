@@ -49,10 +49,13 @@ def section(found: dict[str, Any]) -> str:
 
 
 def main(folders: list[str]) -> None:
-    """Writes the page beside this script."""
+    """Write the sections of these labs into the page beside this script; all others stay."""
+    page = Path(__file__).with_name("findings.md")
+    before = page.read_text("utf-8").split("\n## ")[1:] if page.exists() else []
+    sections = {text.partition(":")[0]: f"## {text.rstrip()}\n" for text in before}
     found = [json.loads((Path(folder) / "lab.json").read_text()) for folder in folders]
-    text = "\n".join([HEAD, *(section(one) for one in sorted(found, key=lambda one: one["lab"]))])
-    Path(__file__).with_name("findings.md").write_text(text)
+    sections |= {one["lab"]: section(one) for one in found}
+    page.write_text("\n".join([HEAD, *(sections[name] for name in sorted(sections))]), "utf-8")
     print(f"{len(found)} labs, {sum(len(one['claims']) for one in found)} claims")
 
 

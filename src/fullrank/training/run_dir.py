@@ -84,19 +84,20 @@ class RunDir:
         """
         cls.check_free(path)
         whole = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.partial")
-        for folder in FOLDERS:
-            (whole / folder).mkdir(parents=True, exist_ok=True)
-        write_atomically(whole / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
-        cls(whole).write_environment()
-        for folder in FOLDERS:  # empty ones of a run that was killed as it began
-            with suppress(OSError):
-                (path / folder).rmdir()
         try:
+            for folder in FOLDERS:
+                (whole / folder).mkdir(parents=True, exist_ok=True)
+            settings = yaml.safe_dump(config.as_dict(), sort_keys=False)
+            write_atomically(whole / "config.yaml", settings.encode())
+            cls(whole).write_environment()
+            for folder in FOLDERS:  # empty ones of a run that was killed as it began
+                with suppress(OSError):
+                    (path / folder).rmdir()
             whole.rename(path)
-        except OSError:  # another run was quicker
-            shutil.rmtree(whole)
-            cls.check_free(path)
-            raise
+        except OSError as error:
+            shutil.rmtree(whole, ignore_errors=True)
+            cls.check_free(path)  # where another run was quicker
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return cls(path)
 
     @contextmanager
