@@ -23,7 +23,6 @@ from fullrank.networks.backbones import Stem, build_backbone, join_options
 from fullrank.networks.transfer import transfer_weights
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
-from fullrank.training.setup import size_and_data
 
 TINY_VIT = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}  # of vit_tiny_patch16_224
 
@@ -56,13 +55,6 @@ class Sources(NamedTuple):
 
     data: Data | None = None
     initial: InitialWeights | None = None
-
-
-def open_sources(config: TrainConfig) -> tuple[int, Sources]:
-    """Side of the views in pixels, and what had to be opened to know it."""
-    initial = open_initial_weights(config)
-    size, data = size_and_data(initial.follow(config) if initial else config)
-    return size, Sources(data, initial)
 
 
 def as_initial_weights(encoder: Encoder, spec: str | Path, image_size: int = 0) -> InitialWeights:

@@ -149,14 +149,6 @@ def default_image_size(source: Source) -> int:
     return size if source.in_memory and size <= LARGEST_OWN_SIZE else 224
 
 
-def size_and_data(config: TrainConfig) -> tuple[int, Data | None]:
-    """The size of the views, and the images where they had to be opened to know it."""
-    if config.image_size:
-        return config.image_size, None
-    data = open_run_data(config)
-    return default_image_size(data.train), data
-
-
 def prepare(
     config: TrainConfig, fabric: Fabric, data: Data | None = None, initial: InitialWeights | None = None
 ) -> tuple[TrainConfig, Data]:
