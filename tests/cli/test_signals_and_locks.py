@@ -28,7 +28,15 @@ def training(*words: str, run: Path, step: int) -> Iterator[subprocess.Popen[str
     """A process that trains, once it has done so many steps."""
     command = [sys.executable, "-m", "fullrank", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in jobs of a shell's background
+    )
     log, until = run / "metrics.jsonl", time.monotonic() + 240
     try:
         while not (log.exists() and f'"step": {step},' in log.read_text()):

@@ -17,7 +17,7 @@ SIGNALS = [
 
 
 class StoppedError(FullrankError):
-    """A run ended early because a signal asked for it; exit code 128 and the signal's number."""
+    """A run ended early, for a signal asked for it; exit code 128 and its number."""
 
     def __init__(self, message: str, received: signal.Signals) -> None:
         super().__init__(message)
