@@ -89,6 +89,7 @@ def test_a_run_that_was_killed_before_it_was_anything_can_be_trained_into(here: 
     run = here / "run"
     for part in ("checkpoints", "spectra", "figures"):
         (run / part).mkdir(parents=True)
+    os.utime(run, (time.time() - 60, time.time() - 60))
     words = [*LONG, "--epochs", "1", "--quiet", "--out", str(run)]
     assert call("train", "simsiam", *words).code == 0
     assert not [path for path in here.iterdir() if path.name.startswith(".")]
@@ -121,3 +122,46 @@ def test_a_run_directory_is_never_seen_without_its_configuration(
     run = run_dir.RunDir.create(here / "run", TrainConfig())
     assert seen == [False, False]
     assert run.config().method == TrainConfig().method
+
+
+def test_the_slower_of_two_trainings_leaves_the_directory_of_the_quicker_alone(here: Path) -> None:
+    from fullrank.errors import UsageError
+    from fullrank.training import run_dir
+    from fullrank.training.config import TrainConfig
+
+    write = run_dir.RunDir.write_environment
+
+    begun: list[Path] = []
+
+    def overtaken(self: run_dir.RunDir) -> None:  # another run is quicker, at the last moment
+        write(self)
+        begun.append(self.path)
+        if len(begun) == 1:
+            run_dir.RunDir.create(here / "run", TrainConfig(seed=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_dir.RunDir, "write_environment", overtaken)
+        with pytest.raises(UsageError, match="exists already"):
+            run_dir.RunDir.create(here / "run", TrainConfig(seed=2))
+    assert run_dir.RunDir(here / "run").config().seed == 1
+    assert {path.name for path in (here / "run").iterdir()} >= {"checkpoints", "spectra", "figures"}
+    assert [path.name for path in here.iterdir()] == ["run"]
+
+
+def test_a_checkpoint_that_the_disk_does_not_hold_is_one_line_and_leaves_no_part(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fullrank.training import run_dir
+    from fullrank.training.config import TrainConfig
+
+    run = run_dir.RunDir.create(here / "run", TrainConfig())
+    run.save_checkpoint({"step": 1})
+
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device.*last\.pt"):
+        run.save_checkpoint({"step": 2})
+    assert [path.name for path in (here / "run" / "checkpoints").iterdir()] == ["last.pt"]
+    assert run.load_checkpoint() == {"step": 1}

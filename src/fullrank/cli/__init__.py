@@ -85,6 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
+        print(
+            f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def open_column_rows(path: Path, key: str | None = None) -> OpenedTable:
         schema, n = file.schema, sum(file.groups)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no {file.about} file, or damaged: {first_line(error)}") from error
+    if repeated := [name for name, times in Counter(schema.names).items() if times > 1]:
+        raise DataError(f"{path} has several columns called {repeated[0]!r}: rename them")
     columns, notes = _columns(path, schema, key, file.whole_numbers)
     if not n:
         raise DataError(f"{path} holds no rows")

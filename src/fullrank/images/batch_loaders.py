@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -103,6 +104,7 @@ class LazyLoader:
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def load(self, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -194,3 +196,10 @@ def corrupt_line(names: Sequence[str], tried: int) -> str:
         '4 of 900 images cannot be decoded: a.jpg, b.jpg, c.jpg, ...'
     """
     return f"{len(names):,} of {tried:,} image{'s' * (tried != 1)} cannot be decoded: {first_three(names)}"
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """Ignore what a whole process group is sent: the run ends its workers."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -80,7 +80,8 @@ def _of_stage(network: nn.Module, names: Sequence[str], stage: str) -> Iterator[
     ranged = re.fullmatch(r"(.*\.)?(\d+)-(\d+)", stage)
     parts = [stage]
     if ranged:
-        parts = [f"{ranged[1] or ''}{k}" for k in range(int(ranged[2]), int(ranged[3]) + 1)]
+        last = min(int(ranged[3]), int(ranged[2]) + len(names))  # one more than there can be is refused below
+        parts = [f"{ranged[1] or ''}{k}" for k in range(int(ranged[2]), last + 1)]
     for part in parts or [stage]:
         within = [name for name in names if name == part or name.startswith(f"{part}.")]
         if not within:

@@ -38,7 +38,8 @@ def add_lora(network: nn.Module, rank: int, frozen: Collection[str] = ()) -> Non
     layers = [name for name in kinds[nn.Linear] or kinds[nn.Conv2d] if f"{name}.weight" not in frozen]
     if not layers:
         raise UsageError("--lora finds no layer to adapt that is not frozen: drop --freeze, or --lora")
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), network)
+    whole = "|".join(map(re.escape, layers))  # a list of names would match their ends, frozen ones too
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=f"^({whole})$"), network)
 
 
 @torch.no_grad()

@@ -51,13 +51,16 @@ def transfer_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: 
     Positions of a transformer are interpolated to its own grid.
 
     Raises:
-        UsageError: less than half of its parameters are there, and nothing was copied.
+        UsageError: less than half of its parameters are there, or some are not finite; nothing was copied.
 
     Example:
         >>> line = nn.Linear(2, 1)
         >>> print(transfer_weights(line, {"weight": torch.ones(1, 2), "scale": torch.ones(1)}, "a line"))
         1 of 2 tensors (66.7 % of the parameters); not there: bias; left over: scale
     """
+    for key, value in weights.items():
+        if value.is_meta or value.layout != torch.strided or value.is_complex():
+            raise UsageError(f"--init: {origin} holds {key}, which is no plain tensor of real numbers")
     own, weights = network.state_dict(), adapted(network, weights)
     taken = [key for key, value in own.items() if key in weights and weights[key].shape == value.shape]
     counters = {key for key in own if key.endswith("num_batches_tracked")}  # which nothing reads
@@ -74,6 +77,12 @@ def transfer_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: 
     found = Transfer(tuple(taken), tuple(fresh), tuple(key for key in weights if key not in own), share)
     if share < LEAST_SHARE:
         raise UsageError(f"--init: {origin} does not fit this backbone: {found}; take another --backbone")
+    for key in taken:
+        value = weights[key]
+        negative = key.endswith("running_var") and bool((value < 0).any())
+        if negative or not bool(value.isfinite().all()):
+            what = "a negative variance" if negative else "not finite"
+            raise UsageError(f"--init: {key} of {origin} is {what}: take a sound file")
     for key in taken:
         own[key].copy_(weights[key])
     return found

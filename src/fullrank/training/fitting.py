@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, UsageError
 from fullrank.images.sources import Data
@@ -18,6 +17,9 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.footprint import Footprint, estimate_footprint
 from fullrank.training.machine import FreeMemory, free_memory
 from fullrank.views import VIEWS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MARGIN = 0.9  # of the free memory: an estimate is one
 SIZES = (160, 128, 96)  # pixels that large images are reduced to where nothing else helps

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import platform
+import re
+import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 import yaml
-from lightning_fabric import Fabric
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -28,6 +31,9 @@ from fullrank.errors import BusyError, FullrankError, UsageError
 from fullrank.lock import sole_writer
 from fullrank.networks.backbones import NARROW
 from fullrank.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -41,14 +47,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` that takes its place once it is on the disk."""
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 FOLDERS = ("checkpoints", "spectra", "figures")
+STALE = 10.0  # seconds; a younger directory with empty folders is another run's that begins now
 
 
 def _is_empty_part(path: Path) -> bool:
@@ -83,16 +94,17 @@ class RunDir:
             UsageError: something is there already.
         """
         cls.check_free(path)
-        whole = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.partial")
+        whole = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.partial")
         try:
             for folder in FOLDERS:
                 (whole / folder).mkdir(parents=True, exist_ok=True)
             settings = yaml.safe_dump(config.as_dict(), sort_keys=False)
             write_atomically(whole / "config.yaml", settings.encode())
             cls(whole).write_environment()
-            for folder in FOLDERS:  # empty ones of a run that was killed as it began
-                with suppress(OSError):
-                    (path / folder).rmdir()
+            if path.exists() and time.time() - path.stat().st_mtime > STALE:  # of a run killed as it began
+                for folder in FOLDERS:
+                    with suppress(OSError):
+                        (path / folder).rmdir()
             whole.rename(path)
         except OSError as error:
             shutil.rmtree(whole, ignore_errors=True)
@@ -117,6 +129,9 @@ class RunDir:
             busy = fabric.broadcast(busy)
             if busy:
                 raise BusyError(busy)
+            if fabric.is_global_zero:
+                for folder in FOLDERS:
+                    (self.path / folder).mkdir(exist_ok=True)
             yield
 
     @classmethod
@@ -191,8 +206,12 @@ class RunDir:
 
     def save_checkpoint(self, state: Mapping[str, Any], name: str = "last") -> None:
         """Write a checkpoint atomically."""
-        with _replacing(self.checkpoint_path(name)) as file:
-            torch.save(dict(state), file)
+        path = self.checkpoint_path(name)
+        try:
+            with _replacing(path) as file:
+                torch.save(dict(state), file)
+        except RuntimeError as error:  # what PyTorch's zip writer makes of a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
     def load_checkpoint(self, name: str = "last") -> dict[str, Any] | None:
         """Read a checkpoint to the CPU, without unpickling code; None without one."""
@@ -232,7 +251,8 @@ def free_name(config: TrainConfig) -> Path:
         >>> free_name(TrainConfig(data="photos")).as_posix()
         'runs/simsiam-photos'
     """
-    stem = f"runs/{config.method}-{Path(config.data).expanduser().resolve().name}"
+    data = re.sub(r"[^\w.+-]+", "-", Path(config.data).expanduser().resolve().name)  # no control characters
+    stem = f"runs/{config.method}-{data}"
     path, number = Path(stem), 2
     while path.exists():
         path, number = Path(f"{stem}-{number}"), number + 1

@@ -144,9 +144,9 @@ def data_order(config: TrainConfig, n: int) -> DataOrder:
 
 
 def default_image_size(source: Source) -> int:
-    """Default side of the views: the images' own up to 96 pixels, else 224."""
-    size = max(source.image_size or (0, 0))
-    return size if source.in_memory and size <= LARGEST_OWN_SIZE else 224
+    """Default side of the views: that of most images up to 96 pixels, else 224."""
+    size = max(source.image_size or (LARGEST_OWN_SIZE + 1, 0))
+    return size if size <= LARGEST_OWN_SIZE else 224
 
 
 def prepare(

@@ -8,6 +8,7 @@ from typing import Any
 from fullrank.report.run.summary import Summary
 
 USUAL = {"sgd": 0.05, "lars": 0.3, "adam": 1e-3, "adamw": 1e-3}  # for 256 images, of other optimisers
+BY_CHANCE = 0.03  # of accuracy, on some hundred images
 TOO_HIGH, RISING = 3.0, 1.5  # times the usual rate; with a loss that ended higher than it began
 
 
@@ -24,10 +25,11 @@ def rate_note(config: Mapping[str, Any], summary: Summary) -> str:
         >>> rate_note({"method": "simsiam", "optimizer": "sgd", "lr": 0.05, "image_size": 32}, summary)
         ''
     """
-    worse = None not in (summary.knn, summary.knn_untrained) and summary.knn < summary.knn_untrained  # type: ignore[operator]
+    known = summary.knn is not None and summary.knn_untrained is not None
+    worse = known and (summary.knn or 0.0) < (summary.knn_untrained or 0.0) - BY_CHANCE
     if not (summary.judgement.collapsed or worse) or "lr" not in config:
         return ""
-    usual = _usual_rate(config)
+    usual = max(_usual_rate(config), _chosen_rate(config))
     ratio = float(config["lr"]) / usual if usual else 0.0
     rose = len(summary.losses) > 1 and summary.losses[-1] > summary.losses[0]
     if ratio < (RISING if rose else TOO_HIGH):
@@ -57,3 +59,20 @@ def _usual_rate(config: Mapping[str, Any]) -> float:
         return usual
     scale = int(config.get("batch_size", 256)) * int(config.get("accumulate", 1)) / 256
     return usual * scale if scaling == "none" else usual / scale
+
+
+def _chosen_rate(config: Mapping[str, Any]) -> float:
+    """The rate that is chosen for such images where nobody names one."""
+    from fullrank.methods import METHODS
+    from fullrank.training.defaults import Situation, default_settings
+
+    method, named = str(config.get("method")), {}
+    if method not in METHODS:
+        return 0.0
+    for key in ("batch_size", "accumulate", "epochs", "optimizer", "lr_scaling"):
+        if key in config:
+            named[key] = config[key]
+    images = 16 * int(config.get("batch_size", 256))
+    size, backbone = int(config.get("image_size") or 224), str(config.get("backbone", "auto"))
+    chosen = default_settings(Situation(method, images, size, backbone, str(config.get("data", "")), named))
+    return float(chosen["lr"].value) if "lr" in chosen else 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fullrank.collapse.verdict import Verdict
+from fullrank.errors import printable
 from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Run
 from fullrank.report.verdicts import as_verdict
@@ -168,4 +169,4 @@ def what(config: Mapping[str, Any]) -> str:
 def _named(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("name") or value
-    return "" if not value else one_line(value)
+    return "" if not value else printable(one_line(value))
