@@ -141,9 +141,13 @@ def _from_folder(folder: Path, image_size: int | None, **layout: Any) -> Encoder
         if "architecture" in read_json(folder / "config.json"):
             return from_timm_folder(folder, image_size)
         return from_hugging_face(str(folder), download=False, image_size=image_size)
+    files = sorted(
+        path for path in folder.glob("*") if path.suffix in (".pth", ".pt", ".ckpt", ".safetensors")
+    )
+    hint = f"; name the file, as in {files[0]}" if files else ""
     raise DataError(
         f"{folder} holds no model: encoder.safetensors (a run of ours), config.json (transformers, timm) or "
-        f"args.json (solo-learn) would be there"
+        f"args.json (solo-learn) would be there{hint}"
     )
 
 

@@ -188,6 +188,13 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
         )
     torch.manual_seed(config.seed)
     backbone, method, notes = build_networks(config, initial)
+    if config.batch_size // fabric.world_size < 2 and any(
+        isinstance(m, nn.BatchNorm1d) for m in method.modules()
+    ):
+        raise UsageError(
+            f"{config.method} has BatchNorm, which a batch of one image leaves nothing to compare with: take "
+            f"--batch-size 2 or more a process, of at least 2 training images"
+        )
     method.roles = _roles(views, config)
     # widths that follow the backbone are numbers now, and the stem has a name
     config = replace(config, options=asdict(method.config), stem=backbone.stem)
