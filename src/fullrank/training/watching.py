@@ -69,7 +69,7 @@ def next_watch(config: TrainConfig, state: TrainState, elapsed: float) -> int:
     if not epoch or not state.evaluations:
         return epoch + 1
     total = spent + (elapsed - spent) / epoch * config.epochs
-    if total + left * spent / state.evaluations <= SHORT:
+    if total + (left + 1) * spent / state.evaluations <= SHORT:  # with that of this epoch
         return epoch + 1
     each = max(spent / state.evaluations, 1e-9)
     affordable = math.floor((SHARE * total - spent) / each) - 1  # one is that of this epoch
