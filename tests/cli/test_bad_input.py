@@ -122,3 +122,15 @@ def test_what_the_system_refuses_is_one_line_and_exit_code_1(here: Path) -> None
     (here / "file").write_text("")
     called = call(*TRAIN, "--out", "file/run")
     assert called.code == 1 and called.err.count("\n") == 1 and "file/run" in called.err
+
+
+def test_batches_of_one_image_are_refused_before_anything_is_written(here: Path) -> None:
+    words = ("--limit", "8", "--backbone", "resnet8-w8", "--epochs", "1", "--batch-size", "1", "--out", "run")
+    line = refused("train", "simsiam", "--data", "shapes", *words)
+    assert "take --batch-size 2 or more" in line
+
+
+@pytest.mark.parametrize("size", ["5000", "2000000000"])
+def test_images_of_a_size_that_no_machine_holds_are_refused(size: str, here: Path) -> None:
+    line = refused("train", "simsiam", "--data", "shapes", "--image-size", size)
+    assert "lies between 0 (the data's own) and 4,096 pixels" in line

@@ -279,3 +279,10 @@ def test_labels_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
 
 
 # memory
+
+
+def test_a_table_with_a_column_twice_is_refused_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,a\n1.5,2.5,3.5\n4.5,5.5,6.5\n")
+    with pytest.raises(DataError, match="several columns called 'a': rename them"):
+        open_embeddings(file)
