@@ -142,3 +142,11 @@ def test_all_that_is_not_read_is_listed_in_the_run_directory_once(
     assert f"skipped 3 files, listed in {Path('run/skipped.txt')}" in called.out
     assert call("resume", "run").code == 0
     assert Path("run/skipped.txt").read_text().count("\n") == 3
+
+
+def test_a_folder_too_small_for_a_verdict_says_so_before_it_is_trained_on(here: Path) -> None:
+    save_images("few", 40)
+    words = ("--backbone", "resnet8-w8", "--image-size", "16", "--epochs", "1", "--out", "run")
+    called = call("train", "simsiam", "--data", "few", *words)
+    assert called.code == 0
+    assert "4 images are watched, and a verdict needs 32" in called.out

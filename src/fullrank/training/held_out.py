@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse import CollapseMonitor, Report, Thresholds
 from fullrank.collapse.monitor import CODES
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Source
@@ -46,6 +46,11 @@ class HeldOutEvaluator:
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
+        if len(self.held_out) < (least := Thresholds().fewest_rows):
+            self.notes.append(
+                f"{len(self.held_out)} images are watched, and a verdict needs {least}: it stays not "
+                "decidable; afterwards `fullrank audit RUN --data FOLDER` judges the encoder on all images"
+            )
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""

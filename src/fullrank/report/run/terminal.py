@@ -106,7 +106,8 @@ class PlainLines(Quiet):
         before = self.summary.style.word
         self.summary.take(record)
         if isinstance(record, EpochRecord):
-            self._write(epoch_line(self.summary, self.epochs, self.summary.seconds_left(self.total_steps)))
+            left = self.summary.seconds_left(self.total_steps)
+            self._write(epoch_line(self.summary, self.epochs, left, loaded=bool(self.config.get("init"))))
             if self.summary.style.word != before and self.summary.why:
                 self._write(f"  {self.summary.style.word} ({self.summary.tap}): {self.summary.why}")
             for warning in self.summary.warnings:
@@ -236,10 +237,12 @@ def is_live(mode: str = "auto") -> bool:
     return mode == "live" or (mode == "auto" and capable)
 
 
-def epoch_line(summary: Summary, epochs: int | None, left: float | None) -> str:
+def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded: bool = False) -> str:
     """Format an epoch in one line of plain text."""
     words = [f"epoch {summary.epoch:>3}" + (f"/{epochs}" if epochs else "")]
-    words.append(f"loss {number(summary.loss, 4)}" if summary.losses else "untrained")
+    words.append(
+        f"loss {number(summary.loss, 4)}" if summary.losses else "as loaded" if loaded else "untrained"
+    )
     words.append(f"level {number(summary.level)}")
     if summary.rank is not None:
         baseline = number(summary.measure("erank_centred", "null"))
