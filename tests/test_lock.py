@@ -38,6 +38,11 @@ def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
     return process
 
 
+def owner_of(folder: Path) -> int:
+    """The process on record."""
+    return int(json.loads((folder / ".owner.json").read_text())["process"])
+
+
 def test_a_second_writer_is_told_who_holds_the_folder_and_since_when(tmp_path: Path) -> None:
     process = holder(tmp_path)
     try:
@@ -54,7 +59,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path, h
     process.send_signal(how)
     process.wait()
     with sole_writer(tmp_path):
-        pass
+        assert owner_of(tmp_path) == os.getpid()
 
 
 def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
@@ -62,7 +67,7 @@ def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path
     process.kill()
     process.wait()
     with sole_writer(tmp_path):
-        pass
+        assert owner_of(tmp_path) == os.getpid()
 
 
 def test_nothing_is_left_in_a_folder_that_was_released(tmp_path: Path) -> None:
@@ -75,7 +80,7 @@ def test_an_error_within_releases_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), sole_writer(tmp_path):
         raise ZeroDivisionError
     with sole_writer(tmp_path):
-        pass
+        assert owner_of(tmp_path) == os.getpid()
 
 
 def test_a_refused_writer_leaves_the_owner_in_place(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_a_damaged_record_of_the_owner_holds_nobody_up(tmp_path: Path, content: 
     (tmp_path / ".owner.json").write_text(content)
     os.utime(tmp_path / ".owner.json", (0, 0))
     with sole_writer(tmp_path):
-        pass
+        assert owner_of(tmp_path) == os.getpid()
 
 
 def test_of_many_at_once_one_holds_the_folder_at_any_time(tmp_path: Path) -> None:

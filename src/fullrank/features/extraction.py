@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
 from fullrank.errors import DataError, UsageError
+from fullrank.eval_mode import eval_mode
 from fullrank.images.batch_loaders import LazyLoader, Wanted
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Indices, LazySource, MemorySource, Source
@@ -173,7 +173,7 @@ def embed_images(
         network = model.network.to(where)
         for indices, views in batches():
             outputs: list[dict[str, Tensor]] = []
-            with _eval_mode(network), take_taps(inner, tokens, prefix, last) as rows:
+            with eval_mode(network), take_taps(inner, tokens, prefix, last) as rows:
                 for images in views:
                     features = network(images)
                     outputs.append({**rows, FEATURES: features})
@@ -223,16 +223,3 @@ def part_of(n: int, rank: int, world_size: int) -> Indices:
         [3, 4]
     """
     return np.array_split(np.arange(n), world_size)[rank]
-
-
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; leaves every module in the mode that it was in."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.collapse.phase import with_phase
 from fullrank.errors import UsageError
+from fullrank.eval_mode import eval_mode
 
 Taps = Callable[[Any, Any], Mapping[str, Tensor] | Tensor]
 """From a network and a batch to embeddings [b, d], one or several by name (and `codes`, scores [b, K])."""
@@ -40,19 +39,6 @@ def logged(report: Report) -> dict[str, float]:
     return numbers | {"collapse/collapsed": float(report.verdict.collapsed)}
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradient; afterwards the modes are as before."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 class Watch:
     """A monitor that knows when to stop: after so many collapsed reports in a row.
 
@@ -76,7 +62,7 @@ class Watch:
 
     def observe(self, model: nn.Module, batches: Iterable[Any], taps: Taps) -> None:
         """Observe held-out batches in evaluation mode without gradient."""
-        with evaluating(model):
+        with eval_mode(model):
             for batch in batches:
                 self.monitor.observe(taps(model, batch))
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fullrank.eval_mode import eval_mode
+
 
 class Bound(NamedTuple):
     """Bound of a tensor's rank.
@@ -208,7 +210,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-@torch.no_grad()
 def capacity(module: nn.Module, in_width: int) -> int:
     """Most directions that outputs [n, d] of a head can span, of inputs [n, in_width].
 
@@ -222,17 +223,12 @@ def capacity(module: nn.Module, in_width: int) -> int:
     """
     first = next(module.parameters(), torch.zeros(0))
     rows = torch.zeros(2, in_width, device=first.device, dtype=first.dtype)
-    training = [part for part in module.modules() if part.training]
-    module.eval()
     try:
-        with RankBounds() as bounds:
+        with eval_mode(module), RankBounds() as bounds:
             bounds.start(rows)
             out = module(rows)
     except (RuntimeError, AssertionError, ValueError) as error:  # it takes other inputs
         raise TypeError(f"{type(module).__name__} does not map rows to rows") from error
-    finally:
-        for part in training:
-            part.training = True
     if not isinstance(out, Tensor) or out.ndim != 2:
         raise TypeError(f"{type(module).__name__} does not map rows to rows")
     return int(bounds.of(out))
