@@ -15,7 +15,7 @@ import pytest
 
 from fullrank import lock
 from fullrank.errors import BusyError
-from fullrank.lock import sole_writer
+from fullrank.lock import require_unwritten, sole_writer
 
 HOLD = """
 import sys, time, os
@@ -64,6 +64,26 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path, h
 
 def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
     process = holder(tmp_path, "with a child")
+    process.kill()
+    process.wait()
+    with sole_writer(tmp_path):
+        assert owner_of(tmp_path) == os.getpid()
+
+
+def test_a_lock_that_a_last_child_of_the_dead_owner_lets_go_late_is_waited_for(tmp_path: Path) -> None:
+    script = (
+        "import fcntl, os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from fullrank import lock\n"
+        "with lock.sole_writer(Path(sys.argv[1])):\n"
+        "    subprocess.Popen(['sleep', '1'], pass_fds=tuple(lock._held), stdout=subprocess.DEVNULL)\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
     process.kill()
     process.wait()
     with sole_writer(tmp_path):
@@ -156,3 +176,11 @@ def test_of_many_at_once_one_holds_the_folder_at_any_time(tmp_path: Path) -> Non
     assert most == 1
     assert entered > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whether_somebody_writes_is_told_without_writing(tmp_path: Path) -> None:
+    require_unwritten(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with sole_writer(tmp_path), pytest.raises(BusyError, match="is being written by process"):
+        require_unwritten(tmp_path)
+    require_unwritten(tmp_path)

@@ -10,7 +10,8 @@ from os import PathLike
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.errors import UnknownNameError, UsageError, first_line
+from fullrank.untrusted.parsing import check_yaml
 
 
 def as_name(value: Any, takes: str) -> str:
@@ -39,13 +40,21 @@ def shown(value: Any) -> str:
 def load_yaml(text: str) -> Any:
     """Values of a YAML text, by its library in C where that is there: much faster.
 
+    Raises:
+        yaml.YAMLError: no YAML, nested too deep, or aliases that write out to too many values.
+
     Example:
         >>> load_yaml("lr: 0.1")
         {'lr': 0.1}
     """
     import yaml
 
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    check_yaml(text, loader)
+    try:
+        return yaml.load(text, loader)
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:  # as a 13th month raises
+        raise yaml.YAMLError(first_line(error)) from error
 
 
 @lru_cache(maxsize=64)
@@ -112,7 +121,7 @@ def _of_kind(hint: Any, value: Any, what: str) -> Any:
 def _as_number(value: Any, what: str) -> float:
     try:
         number = float(value)  # also "1e-3", which YAML reads as text
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise UsageError(f"{what} takes a number, not {shown(value)}") from None
     if not math.isfinite(number):
         raise UsageError(f"{what} takes a finite number, not {number!r}")

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from fullrank.synonyms import meant
+
 # the packages that a bare installation lacks, by the extra that brings them
 EXTRAS = {
     "train": (
@@ -13,7 +15,9 @@ EXTRAS = {
     ),
     "report": ("jinja2", "matplotlib"),
     "cli": ("rich", "tyro"),
-    "hub": ("datasets", "huggingface_hub", "pyarrow"),
+    "hub": ("datasets", "fsspec", "huggingface_hub", "pyarrow"),
+    "shards": ("webdataset",),
+    "litdata": ("litdata",),
 }  # fmt: skip
 
 PAGE_PACKAGES = ("jinja2",)
@@ -26,10 +30,18 @@ class FullrankError(Exception):
     exit_code = 1
 
 
+class NotFiniteError(FullrankError):
+    """A number of a training became NaN or infinite. Exit code 1."""
+
+
 class UsageError(FullrankError, ValueError):
     """The input cannot be used: one clear line, exit code 2."""
 
     exit_code = 2
+
+
+class BadRowsError(UsageError):
+    """Rows of an embedding are not finite, or too large to be measured. Exit code 2."""
 
 
 class BusyError(UsageError):
@@ -60,7 +72,8 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        other = [found] if (found := meant(name, self.known)) else []
+        near = other or difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
         message = f"unknown {kind} {name!r}"
         if near:
             message += f"; did you mean {near[0]!r}?"
@@ -77,6 +90,16 @@ def printable(text: str) -> str:
         'a\\x1b[31m\\n.jpg'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of another library's error, or its type.
+
+    Example:
+        >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
+        ('no such option', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
 
 
 def missing_package(module: str) -> str:

@@ -6,13 +6,16 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fullrank.atomic import write_atomically
 from fullrank.errors import BusyError
 
 try:
@@ -21,6 +24,8 @@ except ImportError:  # not on Windows, where the heartbeat decides
     fcntl = None  # type: ignore[assignment]
 
 HEARTBEAT = 10.0  # seconds between two signs of life
+LARGEST_RECORD = 1 << 16  # bytes
+LAST_CHILD = 5.0  # seconds that a child may take from its birth to its first instruction
 DEAD_AFTER = 90.0  # seconds without one, after which an owner on another host is taken for dead
 
 
@@ -45,13 +50,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, owner = folder / ".lock", folder / ".owner.json"
-    descriptor = _acquire(path)
+    descriptor = _acquire_from_the_living(path, owner)
     if descriptor is None:
         raise BusyError(_says(folder, _read(owner)))
     _held.add(descriptor)
     try:
         before = _read(owner)
-        if before.get("host", _host()) != _host() and _age(owner) < DEAD_AFTER:
+        if before and _is_at_work(before, owner):
             raise BusyError(_says(folder, before))
         _write(owner)
         stop = threading.Event()
@@ -69,6 +74,58 @@ def sole_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def require_unwritten(folder: Path) -> None:
+    """See that no living process writes into a folder, without writing there.
+
+    Raises:
+        BusyError: one does; it is named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     require_unwritten(Path(folder))
+    """
+    owner = folder / ".owner.json"
+    before = _read(owner)
+    if _is_locked(folder / ".lock") or (before and _is_at_work(before, owner)):
+        raise BusyError(_says(folder, before))
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a living process is on record as a folder's writer.
+
+    Nothing is locked or written for it, so that it never gets in a writer's way.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name, sole_writer(Path(name)):
+        ...     is_being_written(Path(name))
+        True
+    """
+    owner = folder / ".owner.json"
+    before = _read(owner)
+    if before.get("begun") and before.get("host") == _host() and isinstance(before.get("process"), int):
+        return _begun(int(before["process"])) == before["begun"]
+    try:
+        return bool(before) and time.time() - owner.stat().st_mtime < DEAD_AFTER
+    except OSError:
+        return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process of this machine holds a lock."""
+    if fcntl is None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks on this file system: the heartbeat decides
+            return False
+    return False
+
+
 _held: set[int] = set()
 
 
@@ -82,6 +139,17 @@ def _close_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _acquire_from_the_living(path: Path, owner: Path) -> int | None:
+    """Lock a file; of a dead owner, wait for the last child to let go."""
+    patient_until = time.monotonic() + LAST_CHILD
+    while (descriptor := _acquire(path)) is None and time.monotonic() < patient_until:
+        before = _read(owner)
+        if not before or _is_at_work(before, owner):
+            return None
+        time.sleep(0.02)
+    return descriptor
 
 
 def _acquire(path: Path) -> int | None:
@@ -106,6 +174,28 @@ def _acquire(path: Path) -> int | None:
         os.close(descriptor)
 
 
+def _is_at_work(owner: dict[str, str], path: Path) -> bool:
+    """Whether the owner on record is alive, though no lock of its own was seen."""
+    if owner.get("host", _host()) == _host():
+        process = owner.get("process", 0)
+        begun = owner.get("begun", "")
+        return isinstance(process, int) and bool(begun) and _begun(process) == begun
+    age = _age(path)
+    if age > -DEAD_AFTER:
+        return age < DEAD_AFTER
+    last = path.stat().st_mtime  # its clock is ahead: see whether the heart beats
+    time.sleep(2.5 * HEARTBEAT)
+    return path.exists() and path.stat().st_mtime != last
+
+
+def _begun(process: int) -> str:
+    """When a process of this machine began, in ticks; empty where nobody tells."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
 def _host() -> str:
     return socket.gethostname()
 
@@ -113,17 +203,23 @@ def _host() -> str:
 def _write(owner: Path) -> None:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"host": _host(), "process": os.getpid(), "since": since, "command": command}
-    partial = owner.with_name(f".{owner.name}.partial")
-    partial.write_text(json.dumps(content))
-    partial.replace(owner)
+    content = {
+        "host": _host(),
+        "process": os.getpid(),
+        "begun": _begun(os.getpid()),
+        "since": since,
+        "command": command,
+    }
+    write_atomically(owner, json.dumps(content).encode())
 
 
 def _read(owner: Path) -> dict[str, str]:
     """Who holds the folder; empty where nobody is on record."""
     try:
+        if not stat.S_ISREG(owner.lstat().st_mode) or owner.stat().st_size > LARGEST_RECORD:
+            return {}
         found = json.loads(owner.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -20,6 +20,10 @@ Numbers: TypeAlias = str | tuple[float, ...]
 """Numbers likewise."""
 
 
+MAX_PIXELS = 2**27
+"""Of one image, where nothing else is said: larger ones are skipped and named."""
+
+
 def split_names(names: Names) -> tuple[str, ...]:
     """The single names.
 
@@ -83,7 +87,7 @@ class EncoderOptions(Options):
 
     Attributes:
         image_size: side in pixels that an encoder is fed with; 0: its own.
-        untrained: an encoder of that name with random weights.
+        untrained: an encoder of that name with random weights; of a run the network that it began with.
         download: fetch weights or data that are not there.
     """
 
@@ -94,11 +98,13 @@ class EncoderOptions(Options):
     def __post_init__(self) -> None:
         if self.image_size < 0:
             raise UsageError(f"--image-size is in pixels, and is {self.image_size}")
-        for name in ("limit", "views", "seed", "workers"):
+        for name in ("limit", "views", "seed", "workers", "max_bytes"):
             if getattr(self, name, 0) < 0:
                 raise UsageError(f"--{name} must not be negative, and is {getattr(self, name)}")
         if getattr(self, "batch_size", 1) < 1:
             raise UsageError(f"batch size {getattr(self, 'batch_size', 1)} is not positive")
+        if getattr(self, "max_pixels", 1) < 1:
+            raise UsageError(f"--max-pixels {getattr(self, 'max_pixels', 1)} is not positive")
 
     def opening(self) -> dict[str, Any]:
         """Keyword arguments of `open_encoder`."""
@@ -138,12 +144,17 @@ class SubjectOptions(EncoderOptions):
         key: the array, where a file holds several.
         labels: a file with a class per row of a file of embeddings.
         limit: images for an encoder, at most, a fixed random choice; 0: all.
+        max_pixels: of one image; larger ones are skipped and named.
+        max_bytes: memory that a file of embeddings may take at once, where it cannot be mapped or streamed;
+            0: half of what is free.
     """
 
     data: str = ""
     key: str = ""
     labels: str = ""
     limit: int = 0
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -257,6 +268,7 @@ class EmbedOptions(CheckpointOptions):
         limit: images of a split, at most; 0: all.
         batch_size: images at once.
         workers: processes that decode images which do not fit in memory.
+        max_pixels: of one image; larger ones are skipped and named.
         device: as cuda:1 or cpu; empty: a GPU where there is one.
     """
 
@@ -271,6 +283,7 @@ class EmbedOptions(CheckpointOptions):
     limit: int = 0
     batch_size: int = 256
     workers: int = 0
+    max_pixels: int = MAX_PIXELS
     device: str = ""
 
     def __post_init__(self) -> None:
@@ -294,6 +307,8 @@ class ExportOptions(CheckpointOptions):
         split: train or test, of a folder of features; empty: test where it is there.
         limit: points on the map, at most, chosen at random.
         seed: of that choice, and of UMAP.
+        data: for --to fiftyone, the images that the features are of: a folder, a name of `fullrank list
+            data`, or the run whose images they are.
     """
 
     map: Literal["pca", "umap"] = "pca"
@@ -301,6 +316,7 @@ class ExportOptions(CheckpointOptions):
     split: str = ""
     limit: int = 5000
     seed: int = 0
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -325,3 +341,41 @@ class CompareOptions(Options):
     k: int = 20
     measure: bool = True
     download: bool = False
+
+
+@dataclass(frozen=True)
+class PickOptions(CheckpointOptions):
+    """How encoders are ranked without labels.
+
+    Attributes:
+        data: images that every encoder sees, a folder or a name of `fullrank list data`; empty: the held-out
+            images of the runs.
+        images: held-out images, at most.
+        views: augmented views of each.
+        view_preset: how they are augmented (`fullrank list views`); empty: as the runs do, or the data's own
+            way, else simsiam.
+        every_checkpoint: of several runs all encoders that they kept, not the one that each left.
+        seed: of the choice of images and of the views.
+        batch_size: images at once.
+        max_pixels: of one image; larger ones are skipped and named.
+        device: as cuda:1 or cpu; empty: a GPU where there is one.
+    """
+
+    data: str = ""
+    images: int = 400
+    views: int = 6
+    view_preset: str = ""
+    every_checkpoint: bool = False
+    seed: int = 0
+    batch_size: int = 256
+    max_pixels: int = MAX_PIXELS
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views < 2:
+            raise UsageError(
+                f"--views is {self.views}: two views or more of an image tell what an encoder keeps"
+            )
+        if self.images < 1:
+            raise UsageError(f"--images is {self.images}, and must be positive")

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
 
+from fullrank.errors import printable
 from fullrank.options import OnProgress
 
+EVERY = 30.0  # seconds between two lines about long work, where no line can be rewritten
 _LISTENER: ContextVar[OnProgress | None] = ContextVar("listener", default=None)
 
 
@@ -64,11 +66,8 @@ class ProgressLine:
         spent = now - self.begun
         if spent < self.patience or now - self.shown_at < self.REFRESH:
             return
-        text = f"{task}  {done:,}"
-        if total:
-            text += f" of {total:,}, {_clock(spent * (total - done) / max(done, 1))} left"
         self.shown_at = now
-        self.stream.write(f"{self.CLEAR}{text}")
+        self.stream.write(f"{self.CLEAR}{_how_far(task, done, total, spent)}")
         self.stream.flush()
 
     def close(self) -> None:
@@ -76,6 +75,42 @@ class ProgressLine:
         if self.shown_at:
             self.stream.write(self.CLEAR)
             self.stream.flush()
+
+
+class PlainProgress:
+    """Lines in a file or pipe about long work, one in `every` seconds at most.
+
+    Example:
+        >>> import io
+        >>> lines = PlainProgress(log := io.StringIO(), every=0)
+        >>> lines("embedding", 50, 200)
+        >>> log.getvalue().split(", ")[0]
+        'embedding  50 of 200'
+    """
+
+    def __init__(self, stream: TextIO, every: float = EVERY) -> None:
+        self.stream, self.every = stream, every
+        self.task, self.begun, self.written_at = "", 0.0, 0.0
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Write how far a task is, where one is due."""
+        now = time.monotonic()
+        if task != self.task:
+            self.task, self.begun = task, now
+            self.written_at = max(self.written_at, now)
+        if now - self.written_at >= self.every:
+            self.written_at = now
+            print(_how_far(task, done, total, now - self.begun), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leave what is written."""
+
+
+def _how_far(task: str, done: int, total: int, spent: float) -> str:
+    text = f"{printable(task)}  {done:,}"
+    if not total:
+        return text
+    return f"{text} of {total:,}, {_clock(spent * (total - done) / max(done, 1))} left"
 
 
 def _clock(seconds: float) -> str:

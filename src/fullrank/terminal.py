@@ -1,0 +1,58 @@
+"""The way of all lines to the terminal: control characters are shown, not sent.
+
+Names of files and texts within them may hold escape codes that recolour, overwrite or hide what stands on a
+terminal, or that turn the direction of reading.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fullrank.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    r"""Print one line with its control characters escaped, newlines among them.
+
+    Example:
+        >>> say("written a\x1b[31m\n.npy")
+        written a\x1b[31m\n.npy
+    """
+    print(printable(line), file=file or sys.stdout, flush=True)
+
+
+def terminal(**options: Any) -> Console:
+    r"""Make a console of rich that escapes control characters in all it renders.
+
+    Args:
+        options: of `rich.console.Console`.
+
+    Example:
+        >>> terminal(width=40).print("a\x1b[31m.npy", markup=False)
+        a\x1b[31m.npy
+    """
+    if "file" in options:  # in a notebook rich would show it there, and write nothing
+        options = {"force_jupyter": False} | options
+    return _console_class()(**options)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _console_class() -> Any:
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class EscapingConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable() or segment.text == "\n":
+                    yield segment
+                else:
+                    yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
+
+    return EscapingConsole

@@ -1,0 +1,1 @@
+"""Guards for files from strangers: paths, parsers, headers."""
