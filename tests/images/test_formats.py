@@ -17,10 +17,10 @@ from PIL import Image, features
 from fullrank.errors import DataError
 from fullrank.images import formats
 from fullrank.images.decoding import decode, header_size, to_eight_bits
-from fullrank.images.folders import list_images
 from fullrank.images.loader import Batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import LazySource
+from fullrank.images.walking import list_images
 
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95},

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import STL10
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
-from fullrank.images import folders
+from fullrank.images import parquet, parquet_rows
 from fullrank.images.named import DATA
 from fullrank.images.opening import open_data
 from fullrank.images.sources import IMAGENET_MEAN, LazySource, MemorySource
@@ -61,6 +61,15 @@ def test_the_held_out_tenth_is_fixed_by_the_seed(tmp_path: Path) -> None:
         return [int(source.load(i)[0, 0, 0]) for i in range(len(source))]
 
     assert held(0) == held(0) != held(1)
+
+
+@pytest.mark.parametrize(("images", "held"), [(2, 1), (95, 9), (96, 32), (100, 33), (300, 40), (500, 50)])
+def test_of_a_hundred_images_enough_are_held_out_for_a_verdict(
+    tmp_path: Path, images: int, held: int
+) -> None:
+    for i in range(images):
+        (tmp_path / f"{i:03}.png").write_bytes(encoded(i % 200))
+    assert len(open_data(str(tmp_path)).held_out) == held
 
 
 def test_train_and_val_folders(tmp_path: Path) -> None:
@@ -266,8 +275,11 @@ def test_parquet_with_corrupt_rows(tmp_path: Path) -> None:
     assert any("train.parquet 'img' row 9, " in note for note in data.notes)
 
 
-def test_large_parquet_is_mapped_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "READ_AT_ONCE_BYTES", 0)
+def test_large_parquet_with_large_row_groups_is_mapped_through_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "READ_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(parquet, "LARGEST_GROUP", 10)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     write_parquet(tmp_path / "set" / "train.parquet", 5)
     data = open_data(str(tmp_path / "set"), memory_limit_bytes=0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -118,7 +120,10 @@ class LazyLoader:
             DataError: more images are corrupt than the source tolerates.
         """
         self._plan.batches = plan
-        for indices, views, corrupt in self._loader:
+        batches = iter(self._loader)
+        if self._loader.num_workers:
+            _with_workers.add(batches)
+        for indices, views, corrupt in batches:
             self.corrupt.update(index for index, _ in corrupt)
             self.source.skipped.update((self.source.where(index), why) for index, why in corrupt)
             if len(self.corrupt) > self.source.tolerance:
@@ -131,6 +136,8 @@ class LazyLoader:
 
 
 Loader: TypeAlias = MemoryLoader | LazyLoader
+_with_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Iterators of loaders, whose workers end with them."""
 
 
 class _Plan:
@@ -196,6 +203,16 @@ def corrupt_line(names: Sequence[str], tried: int) -> str:
         '4 of 900 images cannot be decoded: a.jpg, b.jpg, c.jpg, ...'
     """
     return f"{len(names):,} of {tried:,} image{'s' * (tried != 1)} cannot be decoded: {first_three(names)}"
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers of loaders that still have some.
+
+    `multiprocessing` would send them SIGTERM, which they leave to the run, and wait for them for ever.
+    """
+    for batches in list(_with_workers):
+        batches._shutdown_workers()
 
 
 def _leave_signals_to_the_run(_: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fullrank.errors import DataError, UsageError
+from fullrank.untrusted.npy import load_npy
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 OrderKind: TypeAlias = Literal["iid", "single-pass", "cumulative", "last-fraction", "hybrid"]
@@ -39,6 +40,8 @@ class DataOrder:
     `iid` draws from (seed, epoch), the others, as the reference does, from `seed + epoch`: seeds that differ
     by less than the number of epochs share permutations, a different epoch's.
 
+    With a `window`, an iid epoch is shuffled as a stream is: see `shuffled_stream`.
+
     Args:
         batch_size: images per batch, over all ranks together.
         epochs: of the whole run.
@@ -46,6 +49,8 @@ class DataOrder:
         n_rounds: sweeps over the ordering; chunks are as many times larger.
         repeat_batch: how often each batch is taken in a row.
         ordering: int64 [n], each of 0 .. n-1 once; None: a random one that the seed decides.
+        window: images that an iid epoch is shuffled among; 0: all of them.
+        groups: shard of each image, int64 [n], for a `window`.
 
     Raises:
         UsageError: a batch larger than the images or than a chunk, or numbers that do not fit together.
@@ -68,9 +73,18 @@ class DataOrder:
     switch_epoch: int = 40
     seed: int = 0
     ordering: Indices | None = None
+    window: int = 0
+    groups: Indices | None = None
 
     def __post_init__(self) -> None:
         batches(np.arange(self.n), self.batch_size)  # says what is wrong with the batch size
+        if self.window and self.kind != "iid":
+            raise UsageError(f"--shuffle-window belongs to --order iid, not {self.kind}")
+        if self.window and self.groups is None:
+            raise UsageError(
+                "--shuffle-window belongs to images in shards or row groups; images that lie by themselves "
+                "are shuffled as a whole: leave it out"
+            )
         if self.kind == "iid":
             return
         if self.n_rounds > self.epochs:
@@ -144,12 +158,38 @@ class DataOrder:
             generator = np.random.RandomState(self.seed + epoch)
         chunk, chosen = self.chunk(epoch), list[Indices]()
         while len(chosen) < self.steps:  # permutations, cut into batches, until the epoch is full
-            for batch in batches(generator.permutation(chunk), self.batch_size):
+            if self.window and self.groups is not None and isinstance(generator, np.random.Generator):
+                shuffled = shuffled_stream(self.groups, self.window, generator)
+            else:
+                shuffled = generator.permutation(chunk)
+            for batch in batches(shuffled, self.batch_size):
                 chosen += [batch] * self.repeat_batch
         return np.concatenate(chosen[: self.steps])
 
     def _is_iid(self, epoch: int) -> bool:
         return self.kind == "iid" or (self.kind == "hybrid" and epoch >= self.switch_epoch)
+
+
+def shuffled_stream(groups: Indices, window: int, generator: np.random.Generator) -> Indices:
+    """Shuffle shards as a whole, and images within a window of their stream.
+
+    All images come once. The shards of the stream are permuted and put one behind the other; this sequence is
+    cut at every `window` images, with the first cut at random, and each piece is permuted. So what is read at
+    any time lies in a few shards.
+
+    Args:
+        groups: shard of each image, int64 [n].
+        window: images that are permuted among themselves.
+
+    Example:
+        >>> order = shuffled_stream(np.repeat(np.arange(4), 3), 3, np.random.default_rng(0))
+        >>> sorted(order.tolist()) == list(range(12)), len(set(order[:2] // 3)) <= 2
+        (True, True)
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    stream = np.argsort(generator.permutation(len(names))[place], kind="stable")
+    piece = (np.arange(len(groups)) + generator.integers(window)) // window
+    return stream[np.lexsort((generator.random(len(groups)), piece))]
 
 
 def batches(order: Indices, batch_size: int, drop_last: bool = True) -> Iterator[Indices]:
@@ -184,13 +224,13 @@ def load_ordering(path: Path, n: int) -> Indices:
     Raises:
         DataError: no such file, or something else in it.
     """
+    if not path.exists():
+        raise DataError(f"no ordering {path}; it is a .npy file of image numbers")
     try:
-        ordering = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"no ordering {path}; it is a .npy file of image numbers") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no .npy file of image numbers") from error
-    if not isinstance(ordering, np.ndarray) or ordering.ndim != 1 or ordering.dtype.kind not in "iu":
+        ordering = load_npy(path)
+    except DataError as error:
+        raise DataError(f"{path} is no .npy file of image numbers: {error}") from error
+    if ordering.ndim != 1 or ordering.dtype.kind not in "iu":
         raise DataError(f"{path} is no .npy file of one vector of integers")
     if len(ordering) != n:
         raise DataError(f"{path} orders {len(ordering)} images, but there are {n} to train on")

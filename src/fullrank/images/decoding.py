@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fullrank.images.formats import can_read_heif, why_unknown
+from fullrank.options import MAX_PIXELS
+from fullrank.untrusted.paths import require_regular
 
 Encoded: TypeAlias = bytes | Path | np.ndarray
 """An image file's bytes, its path, or pixels already decoded: uint8 [3, h, w]."""
@@ -21,7 +24,10 @@ Encoded: TypeAlias = bytes | Path | np.ndarray
 ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap height and width
 
 
-def decode(encoded: Encoded) -> Tensor:
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # they are refused here, in words of ours
+
+
+def decode(encoded: Encoded, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode one image to RGB, uint8 [3, h, w], contiguous, on the CPU.
 
     Grey is copied to three channels, palettes, CMYK and Lab are converted, what is transparent lies on white,
@@ -29,6 +35,7 @@ def decode(encoded: Encoded) -> Tensor:
     scaled by the range of the values: see `to_eight_bits`. Arrays are passed through.
 
     Raises:
+        OSError: it has more than `max_pixels`, by its header.
         Exception: whatever PIL's parser for the format stumbles with; `LazySource.load` raises one type.
 
     Example:
@@ -40,13 +47,13 @@ def decode(encoded: Encoded) -> Tensor:
     """
     if isinstance(encoded, np.ndarray):
         return torch.from_numpy(np.array(encoded))
-    with _open(encoded) as image:
+    with _open(encoded, max_pixels) as image:
         ImageOps.exif_transpose(image, in_place=True)
         pixels = np.array(_to_rgb(image))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def header_size(encoded: Encoded) -> tuple[int, int]:
+def header_size(encoded: Encoded, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Read (height, width) from the header, EXIF applied; raises as `decode` does.
 
     Example:
@@ -55,7 +62,7 @@ def header_size(encoded: Encoded) -> tuple[int, int]:
     """
     if isinstance(encoded, np.ndarray):
         return encoded.shape[1], encoded.shape[2]
-    with _open(encoded) as image:
+    with _open(encoded, max_pixels) as image:
         width, height = image.size
         # without the first condition a PNG would be decoded
         turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
@@ -97,7 +104,22 @@ def why_not_decoded(error: Exception) -> str:
     return " ".join(said.split())[:200] or type(error).__name__
 
 
-def _open(encoded: bytes | Path) -> Image.Image:
+def _open(encoded: bytes | Path, max_pixels: int) -> Image.Image:
+    if isinstance(encoded, Path):
+        require_regular(encoded)
+    Image.MAX_IMAGE_PIXELS = max_pixels  # PIL's own guard, for pages and frames that are met later
+    try:
+        image = _identified(encoded)
+    except Image.DecompressionBombError as error:
+        raise OSError(f"it has more than twice the {max_pixels:,} pixels of --max-pixels") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise OSError(f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} of --max-pixels")
+    return image
+
+
+def _identified(encoded: bytes | Path) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
     except UnidentifiedImageError:

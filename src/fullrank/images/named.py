@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from fullrank.errors import DataError
-from fullrank.images.folders import find_parquet, open_image_folder, open_parquet
+from fullrank.images.folders import open_image_folder
+from fullrank.images.parquet import find_parquet, open_parquet
 from fullrank.images.shapes import SHAPES, shapes
 from fullrank.images.sources import Channels, Indices, LazySource, MemorySource, Source
 from fullrank.registry import Registry

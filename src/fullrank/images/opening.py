@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError
+from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError, first_line, printable
 from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size, why_not_decoded
 from fullrank.images.named import DATA, open_folder, open_named
+from fullrank.images.skipped import first_three, left_out
 from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
+from fullrank.images.streams import is_stream, open_stream
+from fullrank.options import MAX_PIXELS
 from fullrank.progress import report_progress
+from fullrank.untrusted.paths import require_real_folder
 
 T = TypeVar("T")
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at
 THREADS = min(4, os.cpu_count() or 1)  # PIL decodes outside the interpreter lock, but does much within it
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 10_000  # where a data set has no such split of its own
+HELD_OUT_LEAST = 40  # images, at most a third: a verdict needs 32 that can be decoded
+FEWEST_JUDGED = 96  # images, from which a third is enough for a verdict
 
 
 def data_root() -> Path:
@@ -47,6 +53,7 @@ def open_data(
     max_corrupt: float = 0.01,
     seed: int = 0,
     memory_limit_bytes: float = 2e9,
+    max_pixels: int = MAX_PIXELS,
 ) -> Data:
     """Open the images to train on and the images held out.
 
@@ -56,21 +63,23 @@ def open_data(
     are met, replaced and counted while training (see `Batches`).
 
     Args:
-        spec: a name in `DATA`; a folder of images or parquet files; or one parquet file.
+        spec: a name in `DATA`; a folder of images or parquet files; one parquet file; or images that are
+            streamed: `shards:PATTERN`, `hub:NAME` or `litdata:FOLDER` (`open_stream`).
         image_size: height and width in pixels that images are wanted at; None leaves them as they are.
         limit: train on this many images only, a fixed random choice (smaller ones lie within larger ones),
             and hold out at most as many.
         download: fetch a named data set that is not under `root`.
         root: the folder that named data sets lie under; None is `data_root()`.
         max_corrupt: largest tolerated share of images that cannot be decoded.
-        seed: of the choice of `limit`, and of the tenth that is held out where the data set has no val or
-            test split.
+        seed: of the choice of `limit`, and of the images that are held out where the data set has no val or
+            test split: a tenth; of 96 to 400 images a third or 40, as a verdict needs 32.
         memory_limit_bytes: for all decoded images together.
+        max_pixels: of one image, by its header; larger ones are left out and named, as corrupt ones are.
 
     Raises:
         UnknownNameError: neither a known name nor a folder.
         DataError: not there, not reachable, empty, or more corrupt than tolerated.
-        UsageError: `limit`, `image_size` or `max_corrupt` makes no sense.
+        UsageError: `limit`, `image_size`, `max_corrupt` or `max_pixels` makes no sense.
 
     Example:
         >>> data = open_data("shapes", limit=100)
@@ -83,6 +92,8 @@ def open_data(
         raise UsageError(f"image size {image_size} is not positive; pixels are meant, as in 32")
     if not 0 <= max_corrupt <= 1:
         raise UsageError(f"max_corrupt {max_corrupt} is not a share between 0 and 1")
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels {max_pixels} is not positive; the default is {MAX_PIXELS:,}")
 
     name, train, held_out, notes = _open(
         spec, Path(root).expanduser() if root else data_root(), download, image_size
@@ -97,6 +108,7 @@ def open_data(
     train, held_out = _limited(train, limit, seed), _limited(held_out, limit, seed)
 
     if isinstance(train, LazySource) and isinstance(held_out, LazySource):
+        train, held_out = (replace(source, max_pixels=max_pixels) for source in (train, held_out))
         train, held_out, more = materialize(train, held_out, image_size, max_corrupt, memory_limit_bytes)
         notes += more
     elif isinstance(train, MemorySource) and isinstance(held_out, MemorySource) and image_size:
@@ -109,28 +121,54 @@ def _open(
 ) -> tuple[str, Source, Source | None, list[str]]:
     if spec in DATA:
         return spec, *open_named(spec, root, download, image_size)
-    path = Path(spec).expanduser()
+    if is_stream(spec):
+        return open_stream(spec)
+    try:
+        path = Path(spec).expanduser()
+    except RuntimeError as error:  # of an unknown ~user
+        raise UsageError(f"{printable(spec)} is no folder: {first_line(error)}") from error
+    path = require_real_folder(path)
     if not path.exists() and "/" not in spec and not spec.startswith((".", "~")):
-        raise UnknownNameError("data set", spec, DATA, hint="or pass a folder of images or .parquet files")
+        raise UnknownNameError("data set", spec, DATA, hint=f"and there is no folder {path.absolute()}")
     return path.resolve().name.removesuffix(".parquet"), *open_folder(path)
 
 
 def _split_off(train: Source, seed: int) -> tuple[Source, Source]:
     n = len(train)
     if n < 2:
+        lost = "".join(f"; {line}" for line in left_out(train.skipped)[:3])
         raise DataError(
-            f"{train.name} has {n} image; at least 2 are needed, one to train on and one held out"
+            f"{train.name} has {n} image; at least 2 are needed, one to train on and one held out{lost}"
         )
-    order = np.random.default_rng([seed, 1]).permutation(n)
-    held = min(max(int(HELD_OUT_SHARE * n), 1), HELD_OUT_MOST)
+    order = _at_random(train, np.random.default_rng([seed, 1]))
+    judged = min(HELD_OUT_LEAST, n // 3) if n >= FEWEST_JUDGED else 1
+    held = min(max(int(HELD_OUT_SHARE * n), judged), HELD_OUT_MOST)
     rest, chosen = np.sort(order[held:]), np.sort(order[:held])
-    return train.subset(rest), train.subset(chosen, train.name.removesuffix("/train") + "/held out")
+    split_off = train.subset(chosen, train.name.removesuffix("/train") + "/held out")
+    if isinstance(split_off, LazySource):
+        split_off = replace(split_off, lost=0)  # which the others count
+    return train.subset(rest), split_off
 
 
 def _limited(source: Source, limit: int | None, seed: int) -> Source:
     if limit is None or limit >= len(source):
         return source
-    return source.subset(np.sort(np.random.default_rng([seed, 2]).permutation(len(source))[:limit]))
+    chosen = source.subset(np.sort(_at_random(source, np.random.default_rng([seed, 2]))[:limit]))
+    if isinstance(source, LazySource) and isinstance(chosen, LazySource):
+        return replace(chosen, lost=round(source.lost * limit / len(source)))
+    return chosen
+
+
+def _at_random(source: Source, generator: np.random.Generator) -> Indices:
+    """All images in an order whose beginning is a random choice that is cheap to read.
+
+    That is whole row groups in random order, where reading one image reads its row group.
+    """
+    groups = source.groups if source.window else None
+    if groups is None:
+        return generator.permutation(len(source))
+    names, place = np.unique(groups, return_inverse=True)
+    return np.argsort(generator.permutation(len(names))[place], kind="stable")
 
 
 def materialize(
@@ -158,13 +196,14 @@ def materialize(
         >>> type(train).__name__, len(train), len(held_out), notes
         ('MemorySource', 4, 1, ['1 of 6 images cannot be decoded: black 0; left out'])
     """
-    total = len(train) + len(held_out)
+    lost = train.lost + held_out.lost
+    total = len(train) + len(held_out) + lost
     sizes = Counter(size for size in _sizes(train, _surveyed(train)) if not isinstance(size, str))
     usual = sizes.most_common(1)[0][0] if sizes else (1, 1)  # no readable header: all are found corrupt below
     height, width = (image_size, image_size) if image_size else usual
     decoded_bytes = 3 * height * width * total
     fits = decoded_bytes <= memory_limit_bytes
-    in_memory = fits and (image_size is not None or len(sizes) == 1)
+    in_memory = fits and (image_size is not None or len(sizes) == 1) and not train.streamed
 
     done: list[Source] = []
     corrupt: dict[str, str] = {}
@@ -180,21 +219,30 @@ def materialize(
         source.skipped.update(corrupt)
 
     line = corrupt_line(list(corrupt), total)
-    if len(corrupt) > max_corrupt * total or not all(map(len, done)):
-        why = Counter(corrupt.values()).most_common(1)[0][0]
+    bad = len(corrupt) + lost
+    if bad > max_corrupt * total or not all(map(len, done)):
+        why = Counter((corrupt or train.skipped).values()).most_common(1)[0][0]
         rule = f"the share may be {max_corrupt:.3g}: remove them, or raise --max-corrupt"
-        if len(corrupt) <= max_corrupt * total:
+        line = f"{line}, and {_lost_line(lost, total, train.skipped)}" if corrupt and lost else line
+        line = line if corrupt else _lost_line(lost, total, train.skipped)
+        if bad <= max_corrupt * total:
             rule = f"none is left to {'hold out' if len(done[0]) else 'train on'}: remove them"
         raise DataError(f"{line} ({why}); {rule}")
     notes = [f"{line}; left out"] if corrupt else []
-    if not in_memory:
+    if not in_memory and not train.streamed:
         why = "they differ in size" if fits else f"in memory they would take {decoded_bytes / 1e9:.1f} GB"
         notes.append(f"images are decoded on demand: {why}")
-    tolerance = int(max_corrupt * total) - len(corrupt)
+    tolerance = int(max_corrupt * total) - bad
     first, second = (
         replace(source, tolerance=tolerance) if isinstance(source, LazySource) else source for source in done
     )
     return first, second, notes
+
+
+def _lost_line(lost: int, total: int, skipped: Mapping[str, str]) -> str:
+    return (
+        f"about {lost:,} of {total:,} images are missing or lie in damaged shards: {first_three([*skipped])}"
+    )
 
 
 def _decoded(source: LazySource, height: int, width: int) -> tuple[Indices, Tensor, dict[int, str]]:
@@ -232,6 +280,8 @@ def _surveyed(source: LazySource) -> Indices:
     every = np.arange(len(source))
     if len(every) <= HEADERS_SURVEYED:
         return every
+    if source.window:  # a few whole row groups: one image costs as much as they all
+        return np.sort(_at_random(source, np.random.default_rng(0))[: HEADERS_SURVEYED // 4])
     return np.random.default_rng(0).choice(every, HEADERS_SURVEYED, replace=False)
 
 
@@ -240,7 +290,7 @@ def _sizes(source: LazySource, indices: Indices) -> list[tuple[int, int] | str]:
 
     def size_or_fault(i: int) -> tuple[int, int] | str:
         try:
-            return header_size(source.items[int(source.index[i])])
+            return header_size(source.items[int(source.index[i])], source.max_pixels)
         except Exception as error:  # as in LazySource.load: whatever the parser stumbles with
             return why_not_decoded(error)
 

@@ -24,6 +24,19 @@ def left_out(skipped: Mapping[str, str]) -> list[str]:
     ]
 
 
+def said_before(skipped: Mapping[str, str], run: Path) -> list[str]:
+    """What to say of files that are left out, where a run has named them already.
+
+    Example:
+        >>> said_before({"a.nef": "raw files"}, Path("runs/first"))
+        ['1 file is left out, as when runs/first was trained: runs/first/skipped.txt']
+    """
+    if not skipped:
+        return []
+    are = "file is" if len(skipped) == 1 else "files are"
+    return [f"{len(skipped):,} {are} left out, as when {run} was trained: {run / LIST}"]
+
+
 def first_three(names: Sequence[str]) -> str:
     """The first three of some names, and whether there are more.
 

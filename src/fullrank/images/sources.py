@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from torch import Tensor
 from fullrank.errors import ImageError, UsageError
 from fullrank.images.batch_loaders import CentreCrop, Crop, LazyLoader, Loader, MemoryLoader
 from fullrank.images.decoding import Encoded, decode, fit, why_not_decoded
+from fullrank.options import MAX_PIXELS
 
 Channels: TypeAlias = tuple[float, float, float]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -65,6 +66,20 @@ class Source(ABC):
     @abstractmethod
     def loader(self, crop: Crop, workers: int, replace_corrupt: bool) -> Loader:
         """Loader of batches (`LazyLoader`); images in memory are cropped batch by batch."""
+
+    @property
+    def groups(self) -> Indices | None:
+        """Shard or row group of each image, int64 [N]; None where there are none."""
+        return None
+
+    @property
+    def window(self) -> int:
+        """Images among which an epoch is shuffled where nobody says so; 0: all of them."""
+        return 0
+
+    def where(self, i: int) -> str:
+        """Path of image `i`, or file and row, or its number, for messages."""
+        return f"{self.name} {i}"
 
     def to(self, device: torch.device | str) -> Self:
         """Move images in memory to `device`, so that batches are gathered there."""
@@ -155,6 +170,19 @@ class Items(Protocol):
         """Path of image `i`, or file and row, for messages."""
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """Items that lie in groups: shards, or row groups that are read as a whole.
+
+    Attributes:
+        starts: int64 [G + 1], the first item of each group, and how many items there are.
+        window: see `Source.window`; above 0 where reading one item reads its group.
+    """
+
+    starts: Indices
+    window: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LazySource(Source):
     """Images that are decoded when they are wanted, each of its own size.
@@ -164,6 +192,9 @@ class LazySource(Source):
         index: int64 [N], which of `items` belong to this source, in order.
         usual_size: height and width in pixels of most images, or what was asked for; None where not known.
         tolerance: how many undecodable images a reader may replace or skip before it has to stop.
+        max_pixels: of one image; a larger one counts as undecodable.
+        streamed: whether the images are never decoded into memory as a whole, however few.
+        lost: images that damaged shards are thought to have held, which count as undecodable.
 
     Example:
         >>> class Black:
@@ -179,11 +210,26 @@ class LazySource(Source):
     index: Indices
     usual_size: tuple[int, int] | None = None
     tolerance: int = 0
+    max_pixels: int = MAX_PIXELS
+    streamed: bool = False
+    lost: int = 0
 
     @property
     def image_size(self) -> tuple[int, int] | None:
         """See `Source.image_size`."""
         return self.usual_size
+
+    @property
+    def groups(self) -> Indices | None:
+        """See `Source.groups`."""
+        if not isinstance(self.items, Grouped):
+            return None
+        return np.searchsorted(self.items.starts, self.index, side="right") - 1
+
+    @property
+    def window(self) -> int:
+        """See `Source.window`."""
+        return self.items.window if isinstance(self.items, Grouped) else 0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -191,7 +237,7 @@ class LazySource(Source):
     def load(self, i: int) -> Tensor:
         """See `Source.load`."""
         try:
-            return decode(self.items[int(self.index[i])])
+            return decode(self.items[int(self.index[i])], self.max_pixels)
         except Exception as error:  # PIL raises what each format's parser trips over: SyntaxError, ...
             raise ImageError(self.where(i), why_not_decoded(error)) from error
 

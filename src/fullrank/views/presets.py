@@ -135,6 +135,10 @@ class ViewSet:
     description: str
     source: str
 
+    def sides(self, image_size: int) -> set[int]:
+        """Sides of its views in pixels."""
+        return {view.side(image_size) for view in self.views}
+
 
 #: Presets of views by name.
 VIEWS: Registry[ViewSet] = Registry("views preset")
@@ -153,6 +157,8 @@ def _presets() -> None:
     digits = View(crop=(0.6, 1.0), rotation=15.0, rotation_interpolation="bilinear")
     official = replace(even_blur, crop=(0.2, 1.0), interpolation="bilinear")
     full_swav = replace(swav, crop=(0.14, 1.0), interpolation="bilinear")
+    upper = tuple(replace(view, crop=(0.2, 1.0), interpolation="bilinear") for view in byol)
+    vicreg = replace(jitter, crop=(0.2, 1.0), blur_p=0.5, solarize_p=0.1)
     wide = tuple(replace(view, crop=(0.4, 1.0)) for view in byol)
     local = replace(byol[0], crop=(0.05, 0.4), blur_p=0.5, size=SMALL, role="source")
     dino_views, swav_views = (*wide, *(local,) * 8), (full_swav, full_swav, *(_small(full_swav),) * 6)
@@ -162,6 +168,8 @@ def _presets() -> None:
         ("asymmetric", (jitter, replace(jitter, solarize_p=0.2)), "small images, view 2 solarized", solo),
         ("asymmetric-imagenet", byol, "view 1 blurred, view 2 solarized", grill),
         ("byol", byol, "another name for asymmetric-imagenet", grill),
+        ("mocov3", upper, "BYOL's, crops from 20% of the area", "MoCo v3, arXiv 2104.02057"),
+        ("vicreg", (vicreg,) * 2, "crops from 20% of the area, blur half the time", solo),
         ("symmetric", (swav,) * 2, "strong colour, blur half the time", "CPLearn's SwAV, arXiv 2410.04959"),
         ("symmetric-weak", (even_blur,) * 2, "half that colour, blur half the time", solo),
         ("ressl", (replace(jitter, blur_p=0.5), crop), "colour and blur against crop and flip", ressl),

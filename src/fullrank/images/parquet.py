@@ -1,0 +1,156 @@
+"""Folders of parquet files, as on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullrank.errors import DataError
+from fullrank.images import parquet_rows
+from fullrank.images.folders import HELD_OUT_NAMES
+from fullrank.images.parquet_rows import LARGEST_GROUP, ParquetRows, open_row_groups, read_column
+from fullrank.images.sources import Indices, LazySource
+from fullrank.untrusted.parsing import parse_json, refusing
+from fullrank.untrusted.paths import require_regular
+
+IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
+LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
+
+
+def find_parquet(folder: Path) -> list[Path]:
+    """Find the parquet files in a folder or one folder further down, sorted.
+
+    Example:
+        >>> find_parquet(Path("nowhere"))
+        []
+    """
+    return sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+
+
+def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource | None, list[str]]:
+    """Open parquet files as data; images stay encoded.
+
+    Files whose name, or whose folder's name, begins with `train` are the training set (all others where none
+    does); of `val*` and `test*` the first there is is held out. The image column is the one that the Hub's
+    metadata calls an Image, or that holds structs with `bytes`, or bytes under a usual name; the label
+    column is found by name, or as the only ClassLabel, and may be missing. Strings for labels are numbered
+    in sorted order.
+
+    Returned are the training images, the held-out ones or None, and notes.
+
+    Raises:
+        DataError: a file cannot be read, or no column holds images.
+
+    Example:
+        >>> import pyarrow, pyarrow.parquet, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = pyarrow.table({"image": [b"...", b"..."], "label": ["cat", "dog"]})
+        ...     pyarrow.parquet.write_table(table, Path(folder, "train.parquet"))
+        ...     train, held_out, notes = open_parquet("pets", find_parquet(Path(folder)))
+        >>> len(train), train.labels.tolist(), train.classes, held_out
+        (2, [0, 1], ['cat', 'dog'], None)
+    """
+    splits = {name: [file for file in files if _belongs(file, name)] for name in ("train", *HELD_OUT_NAMES)}
+    train_files = splits.pop("train") or [
+        file for file in files if not any(file in s for s in splits.values())
+    ]
+    held_files = next((found for found in splits.values() if found), [])
+    if not train_files:  # nothing but a test or val file: that is what there is
+        train_files, held_files = held_files, []
+
+    schema = _schema(train_files[0])
+    image_column, label_column, classes = columns = image_columns(str(train_files[0]), schema)
+
+    def opened(split: str, split_files: list[Path], names: list[str] | None) -> LazySource:
+        if sum(file.stat().st_size for file in split_files) > parquet_rows.READ_AT_ONCE_BYTES:
+            in_place = in_row_groups(f"{name}/{split}", list(map(str, split_files)), columns, names)
+            if in_place is not None:
+                return in_place
+        items = ParquetRows(split_files, image_column)
+        labels = None
+        if label_column is not None and label_column in _schema(split_files[0]).names:
+            labels, names = _labels(split_files, label_column, names)
+        index = np.arange(len(items))
+        return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
+
+    train = opened("train", train_files, classes)
+    held_out = opened("held out", held_files, train.classes) if held_files else None
+    labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
+    return train, held_out, [f"images are read from column {image_column!r}, {labelled}"]
+
+
+def in_row_groups(
+    name: str,
+    files: list[str],
+    columns: tuple[str, str | None, list[str] | None],
+    classes: list[str] | None,
+) -> LazySource | None:
+    """Open parquet files in place; None where their row groups are too large for that.
+
+    Args:
+        columns: see `image_columns`.
+        classes: names of the labels, of the training set where these are held-out files.
+    """
+    items = open_row_groups(files, *columns[:2])
+    if items.index.facts["largest"] > LARGEST_GROUP:
+        return None
+    labels, words = items.index.arrays.get("labels"), items.index.facts.get("words")
+    if labels is not None and words is not None and classes is not None and words != classes:
+        number = {known: i for i, known in enumerate(classes)}
+        labels = np.array([*(number.get(word, -1) for word in words), -1], np.int64)[labels]
+    index = np.arange(len(items))
+    return LazySource(name=name, items=items, index=index, labels=labels, classes=classes or words)
+
+
+def _belongs(file: Path, split: str) -> bool:
+    return file.name.startswith(split) or file.parent.name == split
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow.parquet
+
+    with refusing(f"{file} cannot be read as parquet"):
+        return pyarrow.parquet.read_schema(require_regular(file))
+
+
+def image_columns(file: str, schema: Any) -> tuple[str, str | None, list[str] | None]:
+    """Find image column, label column and class names, by metadata, type or name.
+
+    Raises:
+        DataError: no column holds images.
+    """
+    import pyarrow
+
+    features = _hub_features(file, schema)
+    kinds = {name: feature.get("_type") for name, feature in features.items()}
+    types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
+    structs = {name: {f.name for f in kind} for name, kind in stored.items() if types.is_struct(kind)}
+    images = [name for name in stored if kinds.get(name) == "Image" or "bytes" in structs.get(name, ())]
+    binary = types.is_binary, types.is_large_binary
+    images += [name for name in IMAGE_NAMES if name in stored and any(is_(stored[name]) for is_ in binary)]
+    if not images:
+        raise DataError(f"{file} has no image column; its columns are {', '.join(schema.names)}")
+    labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    named = [column for column in LABEL_NAMES if column in schema.names]
+    label = next(iter(named), labelled[0] if len(labelled) == 1 else None)
+    return images[0], label, features.get(label, {}).get("names") if label in kinds else None
+
+
+def _hub_features(file: str, schema: Any) -> dict[str, Any]:
+    """The kinds of the columns, as `datasets` writes them into a table."""
+    with refusing(f"{file}: what the Hub says of its columns is damaged"):
+        text = (schema.metadata or {}).get(b"huggingface", b"{}").decode()
+        features = parse_json(text, "it").get("info", {}).get("features", {})
+        return {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+
+
+def _labels(files: list[Path], column: str, classes: list[str] | None) -> tuple[Indices, list[str] | None]:
+    values = read_column(files, column).to_pylist()
+    with refusing(f"{files[0]}: column {column!r} holds no labels"):
+        if any(isinstance(value, str) for value in values):
+            classes = classes or sorted({value for value in values if value is not None})
+            number = {name: i for i, name in enumerate(classes)}
+            values = [number.get(value, -1) for value in values]
+        return np.array([-1 if value is None else int(value) for value in values], np.int64), classes
