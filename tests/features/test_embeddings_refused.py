@@ -269,7 +269,7 @@ def test_labels_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         ("f.npy", "one number or text a row"),
         ("half.npy", "fractions"),
         ("two.npz", "which of these.*a, b"),
-        ("o.npy", "no array of labels"),
+        ("o.npy", "never unpickled"),
         ("wide.csv", "without a heading"),
         ("z.npy", "does not exist"),
     ):

@@ -19,6 +19,7 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.protocols import Protocol
 from fullrank.evaluation.result import EvaluationResult, Probe
+from fullrank.features.extraction import device_of
 from fullrank.features.subject import kind_of, open_encoder_subject
 from fullrank.images.loader import Batches, evaluation_batches
 from fullrank.images.sources import Data, LazySource, Source
@@ -35,7 +36,9 @@ def open_encoder_and_images(what: str | Path, options: EvaluateOptions) -> tuple
         raise UsageError("a classifier trained on images stands on the encoder's features: leave --tap out")
     if not options.data and kind_of(what) != "encoder":
         raise UsageError(f"{what} is no encoder: a run, a checkpoint or a model's name is needed here")
-    subject = open_encoder_subject(what, options, None, options.data, options.limit, more_images=True)
+    subject = open_encoder_subject(
+        what, options, None, options.data, options.limit, options.max_pixels, more_images=True
+    )
     return subject.encoder, subject.data
 
 
@@ -102,7 +105,7 @@ def train_classifier(
     if classes < 2:
         raise UsageError("a classifier needs images of two classes or more; these have one")
     started = time.perf_counter()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device_of(device)
     network = model.network if protocol.frozen else copy.deepcopy(model.network).requires_grad_(True)
     network = network.to(where)
     before = _fingerprint(network) if protocol.frozen else None

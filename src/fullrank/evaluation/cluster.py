@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from fullrank.errors import UsageError
-from fullrank.evaluation.labelled import Features, open_features
+from fullrank.evaluation.labelled import Features, open_features, require_whole
 from fullrank.evaluation.result import EvaluationResult, of_features
 from fullrank.options import ClusterOptions, OnProgress
 from fullrank.probes.clusters import by_first_choice, by_kmeans, by_legacy_argmax
@@ -29,10 +29,11 @@ def evaluate_cluster(
     if by != "kmeans" and clusters:
         raise UsageError(f"the number of clusters is that of the {by}: --clusters is for kmeans")
     if by == "kmeans":
-        clustering = by_kmeans(rows, labels, clusters, seed=options.seed)
+        clustering = by_kmeans(rows, labels, clusters, seed=options.seed, peers=features.peers)
     else:
+        require_whole(features, f"--by {by}")
         clustering = by_first_choice(rows, labels) if by == "codes" else by_legacy_argmax(rows, labels)
-    notes = [f"clusters are of the {len(rows):,} test rows; training rows are not used"]
+    notes = [f"clusters are of the {features.counts()[1]:,} test rows; training rows are not used"]
     if clustering.agreement.over_clustered:
         notes.append("more clusters than classes: purity and NMI rise with their number, AMI and ARI do not")
     if clustering.converged is False:

@@ -58,4 +58,5 @@ def evaluate_finetune(
         )
         by_share[f"{share:g}"] = {**trained.results(), "images": trained.images}
     results = {**trained.results(), "by_share": by_share}
-    return classifier_result("finetune", str(what), model, data, "sgd", protocol, trained, results)
+    done = classifier_result("finetune", str(what), model, data, "sgd", protocol, trained, results)
+    return replace(done, untrained=options.untrained)

@@ -7,12 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from fullrank.evaluation.labelled import Features, open_features
+from fullrank.evaluation.labelled import Features, open_features, require_whole
 from fullrank.evaluation.result import EvaluationResult, of_features
 from fullrank.options import KnnOptions, OnProgress, split_numbers
+from fullrank.probes.intervals import wilson_interval
 from fullrank.probes.knn import KS, knn_probe
 from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
 from fullrank.probes.neighbours import Metric
+
+IN_TRAINING = (
+    "similarity",
+    0.07,
+    20,
+)  # vote, temperature and k of runs and comparisons
 
 
 def evaluate_knn(
@@ -28,16 +35,28 @@ def evaluate_knn(
         given = {"temperatures": split_numbers(options.temperatures, "--temperatures")}
     features = open_features(what, options, on_progress)
     if options.legacy:
+        require_whole(features, "--legacy")
         return _legacy(features, options.legacy, options.metric)
     started = time.perf_counter()
     train, test, metric, seed = features.train, features.test, options.metric, options.seed
     scan = knn_probe(
-        test.rows, test.labels, train.rows, train.labels, ks=ks, metric=metric, seed=seed, **given
+        test.rows,
+        test.labels,
+        train.rows,
+        train.labels,
+        ks=ks,
+        metric=metric,
+        seed=seed,
+        peers=features.peers,
+        **given,
     )
     table = [asdict(row) for row in scan.table]
-    results = {**asdict(scan.best), "held_out_top1": scan.held_out.top1, "table": table}
+    usual = next((row.top1 for row in scan.table if (row.vote, row.temperature, row.k) == IN_TRAINING), None)
+    results = {**asdict(scan.best), "as_in_training": usual, "held_out_top1": scan.held_out.top1}
+    results |= {"top1_interval": wilson_interval(scan.best.top1, scan.queries), "table": table}
     settings = {"metric": metric, "ks": list(ks or KS), "seed": seed, "chosen_on": scan.chosen_on}
-    return of_features("knn", features, "vote", results, settings, started)
+    notes = [f"neighbours are sought among {scan.bank:,} training rows; k and the vote were chosen on them"]
+    return of_features("knn", features, "vote", results, settings, started, notes)
 
 
 def _legacy(features: Features, kind: Literal["li", "solo"], metric: Metric) -> EvaluationResult:

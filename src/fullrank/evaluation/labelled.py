@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fullrank.collapse.peers import Peers
 from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import UsageError
+from fullrank.features.budget import memory_budget, require_memory
 from fullrank.features.embeddings import Rows, open_embeddings
-from fullrank.features.extraction import embed_whole
+from fullrank.features.extraction import embed_whole, part_of
 from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
+from fullrank.features.process_group import shared_peers
 from fullrank.features.store import Stored
 from fullrank.features.subject import EncoderSubject, StoredSubject, kind_of, open_subject
+from fullrank.features.tables import Indices
 from fullrank.images.sources import Source
 from fullrank.options import EvaluateOptions, OnProgress
 
@@ -41,7 +45,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Features:
-    """Labelled features for a probe, with the names of encoder or file, tap and data."""
+    """Labelled features for a probe, with the names of encoder or file, tap and data.
+
+    `untrained` are those of a network before its first step. Processes that share a command (`peers`) hold a
+    part of the rows each.
+    """
 
     name: str
     tap: str
@@ -50,6 +58,14 @@ class Features:
     test: Labelled
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    untrained: bool = False
+    peers: Peers = field(default_factory=lambda: Peers(alone=True))
+
+    def counts(self) -> tuple[int, int, int]:
+        """Training and test rows, and classes of training rows, of all processes."""
+        train, test = map(int, self.peers.sums(len(self.train), len(self.test)))
+        labels = torch.unique(self.peers.gather_rows(torch.unique(self.train.labels)))
+        return train, test, int((labels >= 0).sum())
 
 
 def open_features(
@@ -78,16 +94,22 @@ def open_features(
     else:
         features = _of_files(what, subject, options)
     for part in (features.train, features.test):
-        if not bool((part.labels >= 0).any()):
+        if not features.peers.sums(int((part.labels >= 0).sum()))[0]:
             raise _unlabelled(what, images=isinstance(subject, EncoderSubject), data=options.data)
     return features
+
+
+def require_whole(features: Features, what: str) -> None:
+    """Raise UsageError where `what` wants features of which processes have parts."""
+    if features.peers.size > 1:
+        raise UsageError(f"{what} works in one process: start it without torchrun")
 
 
 def with_labels(what: Any, options: EvaluateOptions, labels: Any) -> Rows:
     """Open embeddings with a class per row that is given in Python."""
     if kind_of(what, options.data) != "embeddings":
         raise UsageError(f"{what} brings labels of its own: leave labels out")
-    rows = open_embeddings(what, options.key or options.tap or None)
+    rows = open_embeddings(what, options.key or options.tap or None, options.max_bytes)
     if labels is not None:
         rows.labels = as_labels("labels", labels)
         if len(rows.labels) != rows.n:
@@ -123,10 +145,15 @@ def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions
     train, about = splits["train"], splits["train"].provenance
     tap = options.tap or (FEATURES if FEATURES in train.rows else next(iter(train.rows)))
 
+    peers = shared_peers()
+
     def labelled(stored: Stored) -> Labelled:
         if stored.labels is None:
             raise _unlabelled(what, images=False)
-        return _limited(Labelled(stored.rows[tap].float(), stored.labels.long()), options.limit)
+        own = torch.from_numpy(_own(_chosen(len(stored.labels), options.limit), peers))
+        whole = len(own) == len(stored.labels)
+        rows = stored.rows[tap] if whole else stored.rows[tap][own]
+        return Labelled(rows.float(), stored.labels.long() if whole else stored.labels[own].long())
 
     classes = about.get("classes")
     return Features(
@@ -137,16 +164,21 @@ def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions
         labelled(splits["test"]),
         tuple(classes) if classes else None,
         (f"train rows are of {about['views']} augmented views",) if int(about.get("views") or 0) > 1 else (),
+        peers=peers,
     )
 
 
 def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Features:
     name = rows.origin if isinstance(what, Rows) else str(what)
-    train = _labelled_rows(name, rows, options.labels, "labels")
+    if shared_peers().size > 1:
+        raise UsageError(
+            f"{name} is for one process: many share encoders, and features that `fullrank embed` wrote"
+        )
+    train = _labelled_rows(name, rows, options.labels, "labels", options.max_bytes)
     more: tuple[str, ...] = ()
     if options.test:
-        other = open_embeddings(options.test, options.key or options.tap or None)
-        test = _labelled_rows(options.test, other, options.test_labels, "test-labels")
+        other = open_embeddings(options.test, options.key or options.tap or None, options.max_bytes)
+        test = _labelled_rows(options.test, other, options.test_labels, "test-labels", options.max_bytes)
         more = tuple(other.notes)
         if rows.d != other.d:
             raise UsageError(
@@ -165,8 +197,10 @@ def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Feature
     return Features(Path(name).name, "embedding", name, train, test, notes=(*rows.notes, *more))
 
 
-def _labelled_rows(what: str | Path, rows: Rows, file: str, option: str) -> Labelled:
-    labels = open_labels(file, rows.n) if file else rows.labels
+def _labelled_rows(what: str | Path, rows: Rows, file: str, option: str, max_bytes: int) -> Labelled:
+    with memory_budget(max_bytes):
+        require_memory(rows.origin, 4 * rows.n * rows.d)
+        labels = open_labels(file, rows.n) if file else rows.labels
     if labels is None:
         raise _unlabelled(what, images=False, option=option)
     return Labelled(torch.cat([chunk.float() for chunk in rows.chunks()]), torch.from_numpy(labels).long())
@@ -180,10 +214,14 @@ def _of_encoder(
     for source in (data.train, data.held_out):
         if source.labels is None or not bool((source.labels >= 0).any()):
             raise _unlabelled(what, images=True, data=options.data)
-    batch = LEGACY_BATCH if options.legacy_batchnorm else options.batch_size
+    batch, peers = LEGACY_BATCH if options.legacy_batchnorm else options.batch_size, shared_peers()
+    if peers.size > min(len(data.train), len(data.held_out)):
+        raise UsageError(f"{peers.size} processes are more than there are images: start fewer")
 
     def embedded(source: Source) -> Labelled:
         task = f"embedding {source.name}"
+        if peers.size > 1:
+            source = source.subset(part_of(len(source), peers.rank, peers.size))
         with _batch_statistics(model.network if options.legacy_batchnorm else nn.Identity()):
             rows, labels = embed_whole(model, source, tap, batch, on_progress, task)
         assert labels is not None
@@ -191,7 +229,8 @@ def _of_encoder(
 
     classes = tuple(data.train.classes) if data.train.classes else None
     notes = (*model.notes, *data.notes)
-    return Features(str(what), tap, data.name, embedded(data.train), embedded(data.held_out), classes, notes)
+    train, test = embedded(data.train), embedded(data.held_out)
+    return Features(str(what), tap, data.name, train, test, classes, notes, options.untrained, peers)
 
 
 @contextmanager
@@ -208,8 +247,20 @@ def _batch_statistics(network: nn.Module) -> Iterator[None]:
             m.running_mean, m.running_var = mean, var
 
 
+def _chosen(n: int, limit: int) -> Indices:
+    """At most so many of n places, sorted."""
+    if not limit or n <= limit:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).permutation(n)[:limit])
+
+
+def _own(places: Indices, peers: Peers) -> Indices:
+    """This process's run of places."""
+    return places[part_of(len(places), peers.rank, peers.size)]
+
+
 def _limited(part: Labelled, limit: int) -> Labelled:
     if not limit or len(part) <= limit:
         return part
-    chosen = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(part))[:limit]))
+    chosen = torch.from_numpy(_chosen(len(part), limit))
     return replace(part, rows=part.rows[chosen], labels=part.labels[chosen])

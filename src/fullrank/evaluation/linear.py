@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fullrank.errors import UnknownNameError, UsageError
@@ -29,7 +30,9 @@ def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> Ev
     """
     started = time.perf_counter()
     train, test = features.train, features.test
-    fitted = logistic_probe(train.rows, train.labels, test.rows, test.labels, cs=cs, seed=seed)
+    fitted = logistic_probe(
+        train.rows, train.labels, test.rows, test.labels, cs=cs, seed=seed, peers=features.peers
+    )
     plain = fitted.as_dict()
     keys = ("top1", "top5", "train_top1", "c", "converged", "at_edge", "tried")
     notes = [] if fitted.fit.converged else ["the fit did not converge: its accuracy may be a little low"]
@@ -59,10 +62,12 @@ def evaluate_linear(
         raise UnknownNameError("protocol", options.protocol, ["logistic", *PROTOCOLS])
     protocol = PROTOCOLS[options.protocol].changed(options.epochs, options.lr, options.protocol_batch)
     model, data = open_encoder_and_images(what, options)
-    state = result_folder(what, out) / f".linear-{options.protocol}.partial.pt"
+    name = options.protocol + "-untrained" * options.untrained
+    state = result_folder(what, out) / f".linear-{name}.partial.pt"
     trained = train_classifier(
         model, data, protocol, options.seed, state, on_progress, precision=options.precision
     )
     curve = {"top1": trained.top1, "top5": trained.top5, "loss": trained.loss}
     results = {**trained.results(), "curve": curve}
-    return classifier_result("linear", str(what), model, data, options.protocol, protocol, trained, results)
+    done = classifier_result("linear", str(what), model, data, options.protocol, protocol, trained, results)
+    return replace(done, untrained=options.untrained)

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import torch
-
 import fullrank
+from fullrank.atomic import write_atomically
 from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.runs import own_run
 from fullrank.evaluation.labelled import Features
-from fullrank.training.run_dir import write_atomically
 
 Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
 
@@ -39,6 +37,7 @@ class EvaluationResult:
         d: width of the rows.
         seconds: all of it, without the embedding of images.
         notes: one line each: what was assumed, and what is to be kept in mind.
+        untrained: whether the network had taken no step.
     """
 
     probe: Probe
@@ -54,6 +53,7 @@ class EvaluationResult:
     d: int
     seconds: float
     notes: tuple[str, ...] = field(default=())
+    untrained: bool = False
 
     @property
     def name(self) -> str:
@@ -69,6 +69,7 @@ class EvaluationResult:
             self.probe,
             "" if usual else self.protocol,
             "" if self.tap in (FEATURES, "embedding") else self.tap,
+            "untrained" if self.untrained else "",
         ]
         return re.sub(r"[^\w.-]+", "-", "-".join(word for word in words if word))
 
@@ -93,7 +94,7 @@ def of_features(
     notes: Sequence[str] = (),
 ) -> EvaluationResult:
     """The result of a probe on features that began at `started`, a perf_counter."""
-    labels = features.train.labels
+    train, test, classes = features.counts()
     return EvaluationResult(
         probe,
         features.name,
@@ -102,12 +103,13 @@ def of_features(
         protocol,
         results,
         settings,
-        len(features.train),
-        len(features.test),
-        len(torch.unique(labels[labels >= 0])),
+        train,
+        test,
+        classes,
         features.train.rows.shape[1],
         time.perf_counter() - started,
         (*features.notes, *notes),
+        features.untrained,
     )
 
 

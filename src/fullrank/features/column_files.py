@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 
 from fullrank.features.keys import is_label_name
 from fullrank.features.labels import numbers_or_texts
+from fullrank.untrusted.paths import require_regular
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
 CSV_SUFFIXES = (".csv", ".tsv")
+LONGEST_LINE = 1 << 20  # characters; a block of pyarrow's parser, which a line must fit in
 _ROW_NUMBERS = ("", "index", "idx", "id", "row")  # names of columns that count rows, in CSV
 
 
@@ -100,6 +102,7 @@ class ArrowColumns(ColumnFile):
         return [len(batch) for batch in self._opened()[1]]
 
     def _opened(self) -> tuple[Any, Iterator[Any]]:
+        """Schema and batches, with no buffer trusted before it is checked."""
         import pyarrow as pa
 
         source = pa.memory_map(str(self.path))
@@ -118,6 +121,7 @@ class ArrowColumns(ColumnFile):
         for group, batch in enumerate(self._opened()[1]):
             if groups is None or group in groups:
                 chosen = batch.select(list(columns))
+                chosen.validate(full=True)  # offsets that lie would be followed out of the buffer
                 yield from (chosen.slice(start, rows) for start in range(0, len(chosen), rows))
 
 
@@ -133,10 +137,13 @@ class CsvColumns(ColumnFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            first = file.readline().rstrip("\r\n")
+        with require_regular(path).open(newline="", encoding="utf-8", errors="replace") as file:
+            first = file.readline(LONGEST_LINE).rstrip("\r\n")
+        if len(first) == LONGEST_LINE:
+            raise ValueError(f"its first line has more than {LONGEST_LINE:,} characters")
         counts = {delimiter: first.count(delimiter) for delimiter in ("\t", ";", ",")}
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else max(counts, key=lambda d: counts[d])
+        csv.field_size_limit(LONGEST_LINE)
         cells = next(csv.reader([first], delimiter=self.delimiter), [])
         headed = not all(map(_is_number, cells))
         self.names = None if headed else [f"f{i}" for i in range(len(cells))]
@@ -201,6 +208,14 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def about(path: Path) -> str:
+    """What a file of columns should be, by its ending."""
+    suffix = path.suffix.lower()
+    if suffix in PARQUET_SUFFIXES:
+        return ParquetColumns.about
+    return CsvColumns.about if suffix in CSV_SUFFIXES else ArrowColumns.about
 
 
 def open_columns(path: Path) -> ColumnFile:

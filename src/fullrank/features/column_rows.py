@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.encoders.encoder import first_line
 from fullrank.errors import DataError, UnknownNameError
-from fullrank.features.column_files import ColumnFile, open_columns
+from fullrank.features.budget import require_memory
+from fullrank.features.column_files import ColumnFile, about, open_columns
 from fullrank.features.files import OpenedTable
 from fullrank.features.keys import EMBEDDING_NAMES, is_label_name
 from fullrank.features.tables import Indices, Stored, Table, check_matrix, to_rows
+from fullrank.untrusted.parsing import refusing
 
 MOST_AT_ONCE = 1 << 20  # numbers in a batch, of which parquet takes several times their size to decode
 
@@ -28,30 +29,30 @@ def open_column_rows(path: Path, key: str | None = None) -> OpenedTable:
     column it is all columns of floating-point numbers (in text of all numbers), in the file's order; others
     are left out.
     """
-    file = open_columns(path)
-    try:
+    with refusing(f"{path} is no {about(path)} file, or damaged"):
+        file = open_columns(path)
         schema, n = file.schema, sum(file.groups)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no {file.about} file, or damaged: {first_line(error)}") from error
     if repeated := [name for name, times in Counter(schema.names).items() if times > 1]:
         raise DataError(f"{path} has several columns called {repeated[0]!r}: rename them")
     columns, notes = _columns(path, schema, key, file.whole_numbers)
     if not n:
         raise DataError(f"{path} holds no rows")
-    kinds = [schema.field(name).type for name in columns]
+    by_name = {f.name: f.type for f in schema}
+    kinds = [by_name[name] for name in columns]
     where, d, chosen = str(path), len(columns), None
     if _is_list(kinds[0]):
         chosen, kinds = columns[0], [kinds[0].value_type]
         where, d = f"{path}[{chosen}]", _width(file, chosen)
-    element = np.result_type(*(np.dtype(kind.to_pandas_dtype()) for kind in kinds))
+    element = np.result_type(*(np.dtype(kind.to_pandas_dtype()) for kind in set(kinds)))
     if file.whole_numbers:  # text says nothing of how many bits there were
         element = np.dtype(np.float64)
     dtype, more = check_matrix(where, Stored((n, d), element))
     opened = OpenedTable(_ColumnTable(file, columns, n, d, dtype), chosen, notes=notes + more)
     labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
-    labels = [name for name in labels if name not in columns]
+    labels = [name for name in labels if name not in set(columns)]
     if len(labels) == 1:
         opened.label_key = labels[0]
+        require_memory(f"{path}[{labels[0]}]", n * 64)  # of a Python value and its place in a list
         opened.labels = file.column(labels[0])
     return opened
 
@@ -85,11 +86,13 @@ def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> t
         return lists, []
     numbers = [f.name for f in schema if is_number(f.type) and not is_label_name(f.name)]
     numbers = [name for name in numbers if not name.startswith("__index_level")]
-    floats = [name for name in numbers if pa.types.is_floating(schema.field(name).type)]
+    kinds = {f.name: f.type for f in schema}  # by name the schema itself would search all its columns
+    floats = [name for name in numbers if pa.types.is_floating(kinds[name])]
     chosen = numbers if whole_numbers else floats or numbers
     if not chosen:
         raise DataError(f"{path} has no column of numbers or of lists of them: {', '.join(schema.names)}")
-    left_out = [name for name in schema.names if name not in chosen and not is_label_name(name)]
+    taken = set(chosen)
+    left_out = [name for name in schema.names if name not in taken and not is_label_name(name)]
     notes = [f"{path}: {len(chosen):,} columns of numbers are read as one row each"]
     if left_out:
         shown = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
@@ -98,7 +101,10 @@ def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> t
 
 
 def _width(file: ColumnFile, column: str) -> int:
-    row = next(file.batches([column], 1)).column(0)[0].as_py()
+    batch = next((batch for batch in file.batches([column], 1) if len(batch)), None)
+    if batch is None:
+        raise DataError(f"{file.path} holds no rows")
+    row = batch.column(0)[0].as_py()
     if row is None:
         raise DataError(f"{file.path}[{column}] row 0 is missing")
     return len(row)
@@ -139,7 +145,7 @@ class _ColumnTable(Table):
                 row = start + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
                 raise DataError(f"{self.path}[{name}] row {row:,} is missing")
         if not _is_list(batch.column(0).type):
-            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in self.columns]
+            columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
             return to_rows(np.stack(columns, axis=1), self.dtype)
         column = batch.column(0)
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)

@@ -18,10 +18,7 @@ What a format costs:
 
 from __future__ import annotations
 
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,37 +28,19 @@ import torch
 from torch import Tensor
 
 from fullrank.coercion import as_name
-from fullrank.errors import DataError, UsageError
-from fullrank.features.column_files import ARROW_SUFFIXES, CSV_SUFFIXES, PARQUET_SUFFIXES
-from fullrank.features.column_rows import open_column_rows
-from fullrank.features.files import (
-    ArrayFile,
-    OpenedTable,
-    existing,
-    read_hdf5,
-    read_npy,
-    read_npz,
-    read_safetensors,
-    read_torch,
-    read_zarr,
-)
-from fullrank.features.keys import as_labels, is_label_name
-from fullrank.features.labels import label_values
-from fullrank.features.tables import Indices, MemoryTable, Shards, Stored, Table, check_matrix
+from fullrank.collapse.peers import Peers
+from fullrank.errors import DataError, UsageError, printable
+from fullrank.features.budget import memory_budget
+from fullrank.features.files import existing
+from fullrank.features.opened_file import EMBEDDING_SUFFIXES as EMBEDDING_SUFFIXES
+from fullrank.features.opened_file import is_zarr, open_file, read_labels
+from fullrank.features.shard_files import ShardList, is_address, is_pattern, list_shards, local_file
+from fullrank.features.shards import Part, open_shards
+from fullrank.features.tables import Indices, MemoryTable, Stored, Table, check_matrix
+from fullrank.untrusted.parsing import refusing
+from fullrank.untrusted.paths import require_real_folder
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
-
-_COLUMNS = (*PARQUET_SUFFIXES, *ARROW_SUFFIXES, *CSV_SUFFIXES)
-_READERS: dict[str, Callable[[Path], ArrayFile]] = {
-    ".npy": read_npy,
-    ".npz": read_npz,
-    **dict.fromkeys((".pt", ".pth"), read_torch),
-    ".safetensors": read_safetensors,
-    **dict.fromkeys((".h5", ".hdf5", ".hdf", ".he5"), read_hdf5),
-    ".zarr": read_zarr,
-}
-EMBEDDING_SUFFIXES = (*_READERS, *_COLUMNS)
-"""Endings of files, and of one kind of directory, that `open_embeddings` reads."""
 
 
 class Rows:
@@ -76,6 +55,7 @@ class Rows:
             as float32, wider ones as float64.
         labels: int64 [n], -1 where a row has none; None where no labels lie beside the rows.
         origin: what was read, for a report: "features.npz[z], labels from y".
+        part: which of the rows this process reads, where several processes share them; else None.
         notes: one line each on what a reader should know: conversions, columns left out, what is not mapped.
 
     Example:
@@ -85,10 +65,16 @@ class Rows:
     """
 
     def __init__(
-        self, table: Table, origin: str, labels: Indices | None = None, notes: Sequence[str] = ()
+        self,
+        table: Table,
+        origin: str,
+        labels: Indices | None = None,
+        notes: Sequence[str] = (),
+        part: Part | None = None,
     ) -> None:
         self.table, self.origin, self.labels, self.notes = table, origin, labels, list(notes)
-        self.n, self.d, self.dtype = table.n, table.d, table.dtype
+        self.n, self.d, self.dtype = part.n if part else table.n, table.d, table.dtype
+        self.part = part
 
     def __len__(self) -> int:
         """How many rows."""
@@ -111,11 +97,23 @@ class Rows:
         return self._scan(rows or max(1, CHUNK_ELEMENTS // self.d))
 
     def _scan(self, rows: int) -> Iterator[Tensor]:
+        seen = 0
         with self._reading():
-            yield from self.table.scan(rows)
+            for part in self.table.scan(rows):
+                seen += len(part)
+                yield part
+            if seen != self.table.n:
+                raise ValueError(f"{seen:,} of {self.table.n:,} rows are there")
+
+    def place_of(self, row: int) -> str:
+        """Where a row of those that this process reads lies, for a message."""
+        name, place = self.table.place_of(row)
+        return f"{printable(name or self.origin)}, row {place:,} (the first is 0)"
 
     def rows(self, index: Any) -> Tensor:
         """The rows [k, d] at `index`: sorted, without repetitions."""
+        if self.part:
+            raise UsageError("rows that several processes share are read in order, a chunk at a time")
         wanted: Indices = np.asarray(index, np.int64).reshape(-1)
         if len(wanted) and (wanted[0] < 0 or wanted[-1] >= self.n or (np.diff(wanted) <= 0).any()):
             raise UsageError(
@@ -126,35 +124,36 @@ class Rows:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        try:
+        with refusing(f"{self.origin} is damaged or changed while it was read"):
             yield
-        except DataError:
-            raise
-        except _DAMAGE as error:
-            said = str(error)[:120]
-            raise DataError(f"{self.origin} is damaged or changed while it was read: {said}") from error
-
-
-_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, zipfile.BadZipFile)
 
 
 Matrix: TypeAlias = Tensor | np.ndarray | Sequence[Sequence[float]] | Rows
 """Rows [n, d] in memory, or opened already."""
 
 
-def open_embeddings(source: Path | str | Matrix, key: str | None = None) -> Rows:
+def open_embeddings(
+    source: Path | str | Matrix,
+    key: str | None = None,
+    max_bytes: int = 0,
+    peers: Peers | None = None,
+) -> Rows:
     """Open embeddings: a file, a folder of shards, or a matrix in memory.
 
     A folder is read as one matrix: its files of one kind in natural order (`part-9` before `part-10`), all of
     one width and, where they have names within, one name. Files named as labels (`labels.npy`) give the
-    labels.
+    labels. So is a pattern of paths, and what lies behind an address of fsspec, as `s3://bucket/features`.
 
     Args:
-        source: a path (see `EMBEDDING_SUFFIXES`), or a matrix [n, d].
+        source: a path (see `EMBEDDING_SUFFIXES`), a pattern, an address, or a matrix [n, d].
         key: the array to read, where a file holds several: a name, or a path as `train/features`.
+        max_bytes: memory that a file may take at once; 0 is half of what is free. Rows that are mapped or
+            streamed take little of it.
+        peers: processes that share the rows of files: each reads its own; None reads all.
 
     Raises:
-        DataError, UnknownNameError: missing, damaged, a pickle, or not one matrix of real numbers.
+        DataError, UnknownNameError: missing, damaged, no regular file, a pickle, not one matrix of real
+            numbers, or larger than memory where it has to be read whole.
         UsageError: the format needs a package that is not installed.
 
     Example:
@@ -174,25 +173,35 @@ def open_embeddings(source: Path | str | Matrix, key: str | None = None) -> Rows
             return _in_memory(np.asarray(source))
         except ValueError as error:
             raise UsageError("the rows of a matrix [n, d] are of one length, and hold numbers") from error
-    path = existing(as_name(source, "embeddings are a matrix [n, d], a file or a folder"))
-    if path.is_dir() and not is_zarr(path):
-        return _folder(path, key)
-    opened = _opened_file(path, key)
+    source = as_name(source, "embeddings are a matrix [n, d], a file or a folder")
+    peers = peers or Peers(alone=True)
+    with memory_budget(max_bytes):
+        if is_address(source) or is_pattern(source):
+            return _of_shards(list_shards(source), key, peers)
+        path = require_real_folder(existing(source))
+        if peers.size > 1 or (path.is_dir() and not is_zarr(path)):
+            shards = ShardList(str(path), [local_file(path)]) if is_zarr(path) else list_shards(path)
+            return _of_shards(shards, key, peers)
+        return _of_file(path, key)
+
+
+def _of_shards(shards: ShardList, key: str | None, peers: Peers) -> Rows:
+    opened = open_shards(shards, key, peers)
+    inside = f"[{opened.key}]" if opened.key else ""
+    inside += f", labels from {opened.label_key}" if opened.label_key and opened.labels is not None else ""
+    part = opened.part if peers.size > 1 else None
+    return Rows(opened.table, f"{shards.origin}{inside}", opened.labels, opened.notes, part)
+
+
+def _of_file(path: Path, key: str | None) -> Rows:
+    opened = open_file(path, key)
     origin = f"{path}[{opened.key}]" if opened.key else str(path)
     labels, notes = None, opened.notes
     if opened.labels is not None:
-        labels, more = _labels(f"{path}[{opened.label_key}]", opened.labels)
+        labels, more = read_labels(f"{path}[{opened.label_key}]", opened.labels)
         notes = notes + more
         origin += "" if labels is None else f", labels from {opened.label_key}"
     return Rows(opened.table, origin, labels, notes)
-
-
-def _labels(where: str, values: Any) -> tuple[Indices | None, list[str]]:
-    """Labels beside the rows; what cannot be read as such is left out, with a note."""
-    try:
-        return as_labels(where, values), []
-    except DataError as error:
-        return None, [f"labels are left out: {error}"]
 
 
 def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
@@ -202,99 +211,3 @@ def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
     dtype, notes = check_matrix(where, Stored(tuple(source.shape), source.dtype))
     origin = f"{'tensor' if isinstance(source, Tensor) else 'array'} {list(source.shape)}"
     return Rows(MemoryTable(source, dtype), origin, None, notes)
-
-
-def is_zarr(path: Path) -> bool:
-    """Tell whether a directory is a zarr store."""
-    return path.is_dir() and any((path / name).is_file() for name in (".zarray", ".zgroup", "zarr.json"))
-
-
-def _opened_file(path: Path, key: str | None) -> OpenedTable:
-    suffix = ".zarr" if is_zarr(path) else path.suffix.lower()
-    if suffix in (".pkl", ".pickle", ".p", ".joblib"):
-        raise DataError(
-            f"{path} is a pickle, which can run code and is never opened: save .npy or .safetensors"
-        )
-    if suffix not in EMBEDDING_SUFFIXES:
-        raise DataError(
-            f"{path} has no ending of an embedding file: {', '.join(EMBEDDING_SUFFIXES)}, or a folder of them"
-        )
-    if path.is_file() and not path.stat().st_size:
-        raise DataError(f"{path} is empty")
-    try:
-        return open_column_rows(path, key) if suffix in _COLUMNS else _READERS[suffix](path).choose(key)
-    except PermissionError as error:
-        raise DataError(f"{path} may not be read") from error
-
-
-def shards_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Find the embedding files of a folder in natural order, and its labels.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("part-10.npy", "part-9.npy", "labels.npy", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     [[path.name for path in paths] for paths in shards_in(Path(folder))]
-        [['part-9.npy', 'part-10.npy'], ['labels.npy']]
-    """
-    files = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EMBEDDING_SUFFIXES and path.name[0] not in "._"
-    ]
-    files.sort(
-        key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-    )
-    labels = [path for path in files if is_label_name(path.stem)]
-    return [path for path in files if path not in set(labels)], labels
-
-
-def _folder(folder: Path, key: str | None) -> Rows:
-    files, label_files = shards_in(folder)
-    if not files:
-        raise DataError(f"{folder} holds no embedding files: {', '.join(EMBEDDING_SUFFIXES)}")
-    tables = [path for path in files if path.suffix.lower() not in CSV_SUFFIXES]
-    files = tables or files  # text beside arrays tells about them
-    kinds = sorted({path.suffix.lower() for path in files})
-    if len(kinds) > 1:
-        raise DataError(
-            f"{folder} holds embeddings of several kinds ({', '.join(kinds)}): leave one kind there"
-        )
-    shards: list[OpenedTable] = []
-    for path in files:
-        opened = _opened_file(path, key)
-        if shards and opened.table.d != shards[0].table.d:
-            raise DataError(
-                f"{path} has rows of width {opened.table.d}, {files[0].name} of {shards[0].table.d}: "
-                f"the shards of a folder have one width"
-            )
-        if shards and key is None and opened.key != shards[0].key:
-            raise DataError(
-                f"{path} holds {opened.key!r}, {files[0].name} {shards[0].key!r}: choose one with --key"
-            )
-        shards.append(opened)
-    table = Shards([shard.table for shard in shards])
-    notes = shards[0].notes[:]
-    if len({shard.table.dtype for shard in shards}) > 1:
-        notes.append(f"the shards differ in dtype; read as {str(table.dtype).removeprefix('torch.')}")
-    labels, more = _folder_labels(folder, shards, label_files, table.n)
-    inside = f"[{shards[0].key}]" if shards[0].key else ""
-    return Rows(table, f"{folder}: {len(files):,} {kinds[0]} files{inside}", labels, notes + more)
-
-
-def _folder_labels(
-    folder: Path, shards: list[OpenedTable], label_files: list[Path], n: int
-) -> tuple[Indices | None, list[str]]:
-    where = f"the labels in {folder}"
-    if all(shard.labels is not None for shard in shards):
-        return _labels(where, np.concatenate([np.asarray(shard.labels) for shard in shards]))
-    if not label_files:
-        return None, []
-    try:
-        values = np.concatenate([np.asarray(label_values(path)) for path in label_files])
-    except DataError as error:
-        return None, [f"labels are left out: {error}"]
-    if len(values) != n:
-        return None, [f"labels are left out: {where} are {len(values):,} for {n:,} rows"]
-    return _labels(where, values)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.coercion import shown
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import FEATURES, Tokens, take_taps, which_taps
 from fullrank.errors import DataError, UsageError
@@ -91,6 +92,26 @@ def augmented_batches(
         yield indices, views(images.to(device), params_of(indices))
 
 
+def device_of(device: torch.device | str | None) -> torch.device:
+    """A device that is there; None or "" is a GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: no such device.
+
+    Example:
+        >>> device_of("cpu")
+        device(type='cpu')
+    """
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        there = ", ".join(["cpu", *(f"cuda:{k}" for k in range(gpus))])
+        raise UsageError(f"--device {shown(device)} is not there; there is {there}") from error
+    return where
+
+
 @dataclass(frozen=True)
 class Embedded:
     """Rows of one batch of images.
@@ -150,7 +171,7 @@ def embed_images(
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is not positive")
     modules = which_taps(model, taps)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device_of(device)
     mean = model.mean or data.mean
     std = model.std or data.std
     part = part_of(len(data), rank, world_size)[skip:]
@@ -196,20 +217,25 @@ def embed_whole(
     batch_size: int = 256,
     on_progress: OnProgress | None = None,
     task: str = "embedding",
+    *,
+    device: torch.device | str | None = None,
+    augmentation: Augmentation | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Rows float32 [n, d] of all images at one tap, and their labels int64 [n].
 
-    `task` is what `on_progress` is called with. Raises DataError where no image can be decoded.
+    `task` is what `on_progress` is called with; the rest is as `embed_images` has it. Raises DataError where
+    no image can be decoded.
     """
     rows: list[Tensor] = []
     labels: list[Tensor] = []
     done = 0
-    for batch in embed_images(model, source, [tap], batch_size):
+    total = len(source) * (augmentation.count if augmentation else 1)
+    for batch in embed_images(model, source, [tap], batch_size, device, augmentation=augmentation):
         rows.append(batch.rows[tap])
         labels += [] if batch.labels is None else [batch.labels]
         done += len(batch.indices)
         if on_progress:
-            on_progress(task, done, len(source))
+            on_progress(task, done, total)
     if not rows:
         raise DataError(f"{source.name} has no image that can be decoded")
     return torch.cat(rows), torch.cat(labels) if labels else None

@@ -1,9 +1,11 @@
-"""Arrays in npy, npz, torch, safetensors, HDF5 and zarr files, never unpickled."""
+"""Arrays in npy, npz, torch and safetensors files, never unpickled."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.encoders.encoder import first_line
 from fullrank.encoders.torch_files import load_torch_file
-from fullrank.errors import DataError, UsageError
+from fullrank.errors import DataError
+from fullrank.features.budget import require_memory
 from fullrank.features.keys import choose_key, label_key
 from fullrank.features.tables import (
     MemoryTable,
@@ -26,6 +28,9 @@ from fullrank.features.tables import (
     check_matrix,
     to_rows,
 )
+from fullrank.untrusted.npy import NpyHeader, load_npy, read_npy_header
+from fullrank.untrusted.parsing import refusing
+from fullrank.untrusted.paths import require_regular
 
 
 @dataclass
@@ -47,6 +52,8 @@ class ArrayFile:
         arrays: by name; a file that is one array has it under "".
         table: makes the table of an array, given its name and the dtype of its rows.
         values: reads an array whole.
+        check: raises DataError where an array's numbers are not there, or returns notes; called before it is
+            read.
     """
 
     path: Path
@@ -54,6 +61,7 @@ class ArrayFile:
     table: Callable[[str, Any], Table]
     values: Callable[[str], Any]
     notes: list[str] = field(default_factory=list)
+    check: Callable[[str], list[str]] = lambda _: []
 
     def choose(self, key: str | None) -> OpenedTable:
         """Choose embeddings and labels among the arrays; `key` names the wanted one.
@@ -63,21 +71,26 @@ class ArrayFile:
         """
         if list(self.arrays) == [""]:
             dtype, notes = check_matrix(str(self.path), self.arrays[""])
+            notes += self.check("")
             return OpenedTable(self.table("", dtype), notes=self.notes + notes)
         chosen = choose_key(str(self.path), self.arrays, key)
         dtype, notes = check_matrix(f"{self.path}[{chosen}]", self.arrays[chosen])
+        notes += self.check(chosen)
         table = self.table(chosen, dtype)
         labels = label_key(self.arrays, chosen, table.n)
+        if labels is not None:
+            notes += self.check(labels)
         values = None if labels is None else self.values(labels)
         return OpenedTable(table, chosen, values, labels, notes + self.notes)
 
 
-def _sliced(
+def sliced(
     path: Path,
     arrays: Mapping[str, Stored],
     opened: Callable[[str], AbstractContextManager[Any]],
     gaps: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
+    check: Callable[[str], list[str]] = lambda _: [],
 ) -> ArrayFile:
     """A file whose arrays can be sliced once they are opened by name."""
 
@@ -85,17 +98,21 @@ def _sliced(
         return RangeTable(arrays[name].shape, dtype, lambda: opened(name), (gaps or {}).get(name, 8))
 
     def values(name: str) -> Any:
-        with opened(name) as array:
+        nbytes = math.prod(arrays[name].shape) * getattr(arrays[name].dtype, "itemsize", 8)
+        require_memory(f"{path}[{name}]", nbytes)
+        with refusing(f"{path}[{name}] is damaged"), opened(name) as array:
             return np.asarray(array[:])
 
-    return ArrayFile(path, arrays, table, values, list(notes))
+    return ArrayFile(path, arrays, table, values, list(notes), check)
 
 
 def existing(source: Path | str) -> Path:
     """The path, expanded; a DataError names the nearest where there is nothing."""
     path = Path(source).expanduser()
     if path.exists():
-        return path
+        return path if path.is_dir() else require_regular(path)
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to nothing, or a circle of links")
     if not path.parent.is_dir():
         raise DataError(f"{path} does not exist: there is no folder {path.parent}")
     near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
@@ -105,40 +122,123 @@ def existing(source: Path | str) -> Path:
 # numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive
 
 
-@dataclass(frozen=True)
-class _Header:
-    stored: Stored
-    fortran: bool
-    length: int
-
-
-def _header(file: IO[bytes], where: str) -> _Header:
-    try:
-        version = np.lib.format.read_magic(file)
-        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = reader[version](file)
-    except (ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{where} is no array of numpy, or damaged: {first_line(error, 120)}") from error
-    return _Header(Stored(shape, dtype), fortran and len(shape) > 1, file.tell())
-
-
-def _mapped(path: Path, where: str, header: _Header, offset: int) -> Any:
-    shape, kind = header.stored.shape, header.stored.dtype
-    try:
-        return np.memmap(path, kind, "r", offset, shape, "F" if header.fortran else "C")  # type: ignore[call-overload]
-    except ValueError as error:
-        raise DataError(f"{where} is cut short: its header promises {header.stored}") from error
+def _mapped(path: Path, header: NpyHeader, offset: int) -> Any:
+    return np.memmap(path, header.dtype, "r", offset, header.shape, "F" if header.fortran else "C")
 
 
 def read_npy(path: Path) -> ArrayFile:
     """One array, mapped, in either order."""
+    size = require_regular(path).stat().st_size
     with path.open("rb") as file:
-        header = _header(file, str(path))
+        header = read_npy_header(file, str(path), size)
+    behind = size - header.length - header.nbytes
+    notes = [f"{path} holds {behind:,} bytes behind its array, which are not read"] if behind > 0 else []
 
     def table(_: str, dtype: Any) -> Table:
-        return MemoryTable(_mapped(path, str(path), header, header.length), dtype)
+        return MemoryTable(_mapped(path, header, header.length), dtype)
 
-    return ArrayFile(path, {"": header.stored}, table, lambda _: np.load(path, allow_pickle=False))
+    def values(_: str) -> Any:
+        require_memory(str(path), header.nbytes)
+        return load_npy(path)
+
+    return ArrayFile(path, {"": Stored(header.shape, header.dtype)}, table, values, notes)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in a zip archive: its entry, and its header."""
+
+    path: Path
+    entry: zipfile.ZipInfo
+    header: NpyHeader
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}[{self.entry.filename.removesuffix('.npy')}]"
+
+    @property
+    def compressed(self) -> bool:
+        return self.entry.compress_type != zipfile.ZIP_STORED
+
+    def check(self) -> None:
+        """Check that header, entry and archive agree on how long the array is."""
+        entry, header = self.entry, self.header
+        if not header.dtype.hasobject and header.length + header.nbytes != entry.file_size:
+            raise DataError(
+                f"{self.where} is damaged: its header promises {header}, and the archive holds "
+                f"{entry.file_size - header.length:,} bytes of it"
+            )
+        most = MOST_DEFLATED * entry.compress_size + 1024 if self.compressed else entry.compress_size
+        if entry.file_size > most or entry.compress_size > self.path.stat().st_size:
+            raise DataError(f"{self.where} is damaged: {entry.file_size:,} bytes cannot be in the archive")
+
+    def whole(self) -> np.ndarray:
+        """The array, in memory."""
+        if self.header.dtype.hasobject:
+            raise DataError(f"{self.where} holds Python objects, which are never unpickled")
+        require_memory(self.where, self.header.nbytes)
+        block = np.empty(math.prod(self.header.shape), self.header.dtype)
+        with refusing(f"{self.where} is damaged"), self.opened() as file:
+            _fill(file, block)
+            if file.read(1):  # at the end the checksum is compared
+                raise ValueError("it goes on behind its end")
+        return block.reshape(self.header.shape, order="F" if self.header.fortran else "C")
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """The bytes of the array, behind its header."""
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as file:
+            file.read(self.header.length)
+            yield file
+
+    def mapped(self) -> Any:
+        """The array of an uncompressed member, mapped once its checksum is right."""
+        with self.path.open("rb") as file:
+            file.seek(self.entry.header_offset + 26)
+            lengths = file.read(4)
+            start = self.entry.header_offset + 30
+            start += int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            file.seek(start)
+            left, checksum = self.entry.file_size, 0
+            while left and (block := file.read(min(left, 1 << 20))):
+                checksum, left = zlib.crc32(block, checksum), left - len(block)
+        if left or checksum != self.entry.CRC:
+            raise DataError(f"{self.where} is damaged: its bytes are not those of its checksum")
+        return _mapped(self.path, self.header, start + self.header.length)
+
+
+def _fill(file: IO[bytes], block: np.ndarray) -> None:
+    flat, at = block.reshape(-1).view(np.uint8), 0
+    while at < len(flat):
+        at += (read := cast(Any, file).readinto(flat[at:]))
+        if not read:
+            raise EOFError("it ends too early")
+
+
+MOST_DEFLATED = 1032  # bytes that one byte of deflate can stand for
+MOST_MEMBERS = 10_000
+
+
+def _members(path: Path) -> tuple[dict[str, _Member], list[str]]:
+    """The arrays of an archive, and a note where it holds something else."""
+    with refusing(f"{path} is no archive of numpy, or damaged"), zipfile.ZipFile(path) as archive:
+        everything = archive.infolist()
+        entries = [entry for entry in everything if entry.filename.endswith(".npy")]
+        if len(entries) > MOST_MEMBERS:
+            raise ValueError(f"it would hold {len(entries):,} arrays")
+        members: dict[str, _Member] = {}
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name in members:
+                raise ValueError(f"it holds {name!r} twice")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name!r} is compressed as numpy does not")
+            with archive.open(entry) as file:
+                header = read_npy_header(file, f"{path}[{name}]", entry.file_size)
+            members[name] = _Member(path, entry, header)
+            members[name].check()
+        others = len(everything) - len(entries)
+        return members, [f"{path} holds {others} members that are no arrays: left out"] if others else []
 
 
 def read_npz(path: Path) -> ArrayFile:
@@ -147,74 +247,38 @@ def read_npz(path: Path) -> ArrayFile:
     A compressed array is streamed, so that rows further on cost the decompression of all before them; one in
     Fortran order has to be decompressed whole.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {
-                name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")
-            }
-            headers = {}
-            for name, member in members.items():
-                with archive.open(member) as file:
-                    headers[name] = _header(file, f"{path}[{name}]")
-            compressed = {
-                name: archive.getinfo(member).compress_type != zipfile.ZIP_STORED
-                for name, member in members.items()
-            }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} is no archive of numpy, or damaged: {error}") from error
-    notes: list[str] = []
+    require_regular(path)
+    members, notes = _members(path)
 
     def table(name: str, dtype: Any) -> Table:
-        header = headers[name]
-        if not compressed[name]:
-            offset = _member_start(path, members[name]) + header.length
-            return MemoryTable(_mapped(path, f"{path}[{name}]", header, offset), dtype)
-        if header.fortran:
+        member = members[name]
+        if not member.compressed:
+            return MemoryTable(member.mapped(), dtype)
+        if member.header.fortran:
             notes.append(f"{path}[{name}] is compressed and in Fortran order: read whole into memory")
-            return MemoryTable(_whole(path, members[name]), dtype)
+            return MemoryTable(member.whole(), dtype)
         notes.append(f"{path}[{name}] is compressed: decompressed again on every pass")
-        return _Compressed(path, members[name], header, dtype)
+        return _Compressed(member, dtype)
 
-    arrays = {name: header.stored for name, header in headers.items()}
-    return ArrayFile(path, arrays, table, lambda name: _whole(path, members[name]), notes)
-
-
-def _member_start(path: Path, member: str) -> int:
-    """Where an uncompressed member begins: behind its local header."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        start = archive.getinfo(member).header_offset
-        file.seek(start + 26)
-        lengths = file.read(4)
-    return start + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-
-
-def _whole(path: Path, member: str) -> Any:
-    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError as error:
-            raise DataError(f"{path}[{member.removesuffix('.npy')}] cannot be read: {error}") from error
+    arrays = {name: Stored(member.header.shape, member.header.dtype) for name, member in members.items()}
+    return ArrayFile(path, arrays, table, lambda name: members[name].whole(), notes)
 
 
 class _Compressed(Table):
     """An array that is decompressed from its beginning, a block at a time."""
 
-    def __init__(self, path: Path, member: str, header: _Header, dtype: Any) -> None:
-        self.path, self.member, self.header, self.dtype = path, member, header, dtype
-        self.n, self.d = header.stored.shape
+    def __init__(self, member: _Member, dtype: Any) -> None:
+        self.member, self.dtype = member, dtype
+        self.n, self.d = member.header.shape
 
     def scan(self, rows: int) -> Iterator[Tensor]:
-        stored: Any = self.header.stored.dtype
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
-            file.read(self.header.length)
+        with self.member.opened() as file:
             for start in range(0, self.n, rows):
-                block = np.empty((min(rows, self.n - start), self.d), stored)
-                flat, at, member = block.reshape(-1).view(np.uint8), 0, cast(Any, file)
-                while at < len(flat):
-                    at += (read := member.readinto(flat[at:]))
-                    if not read:
-                        raise EOFError("the archive ends too early")
+                block = np.empty((min(rows, self.n - start), self.d), self.member.header.dtype)
+                _fill(file, block)
                 yield to_rows(block, self.dtype)
+            if file.read(1):  # at the end the checksum is compared
+                raise ValueError("it goes on behind its end")
 
 
 # torch
@@ -229,13 +293,17 @@ def read_torch(path: Path) -> ArrayFile:
 
     arrays = {name: _stored(tensor) for name, tensor in tensors.items()}
     notes = [] if mapped else [f"{path} cannot be mapped: read whole into memory"]
-    return _sliced(path, arrays, lambda name: nullcontext(tensors[name].detach()), notes=notes)
+    return sliced(path, arrays, lambda name: nullcontext(tensors[name].detach()), notes=notes)
 
 
 def _stored(tensor: Tensor) -> Stored:
     if tensor.layout != torch.strided:
         return Stored(tuple(tensor.shape), "a sparse tensor (save it dense, with .to_dense())")
-    return Stored(tuple(tensor.shape), "quantised numbers" if tensor.is_quantized else tensor.dtype)
+    if tensor.is_quantized:
+        return Stored(tuple(tensor.shape), "quantised numbers")
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return Stored(tuple(tensor.shape), "fewer numbers than its shape says (save it with .contiguous())")
+    return Stored(tuple(tensor.shape), tensor.dtype)
 
 
 def _flat(content: Any, within: str = "") -> dict[str, Tensor]:
@@ -264,97 +332,21 @@ _SAFETENSORS_DTYPES: dict[str, np.dtype[Any] | str] = {
 
 def read_safetensors(path: Path) -> ArrayFile:
     """Named tensors, read in slices: costs no memory before rows are read."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     def dtype_of(name: str) -> np.dtype[Any] | torch.dtype | str:
         return torch.bfloat16 if name == "BF16" else _SAFETENSORS_DTYPES.get(name, f"numbers of type {name}")
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            arrays = {
-                name: Stored(tuple(part.get_shape()), dtype_of(part.get_dtype()))
-                for name, part in slices.items()
-            }
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
+    require_regular(path)
+    with refusing(f"{path} is no safetensors file, or damaged"), safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        arrays = {
+            name: Stored(tuple(part.get_shape()), dtype_of(part.get_dtype())) for name, part in slices.items()
+        }
 
     @contextmanager
     def opened(name: str) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file.get_slice(name)
 
-    return _sliced(path, arrays, opened)
-
-
-# HDF5 and zarr: ranges of stored chunks
-
-
-def read_hdf5(path: Path) -> ArrayFile:
-    """Datasets of an HDF5 file, read in ranges. Needs h5py."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(f"{path}: reading HDF5 needs h5py; pip install 'fullrank[hdf5]'") from error
-    arrays: dict[str, Stored] = {}
-    chunks: dict[str, int] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
-            text = h5py.check_string_dtype(item.dtype) is not None
-            arrays[name] = Stored(tuple(item.shape), np.dtype("U") if text else item.dtype)
-            chunks[name] = item.chunks[0] if item.chunks else 8
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        raise DataError(f"{path} is no HDF5 file, or damaged: {first_line(error)}") from error
-
-    @contextmanager
-    def opened(name: str) -> Iterator[Any]:
-        with h5py.File(path, "r") as file:
-            array: Any = file[name]
-            yield array.asstr() if arrays[name].kind == "text" else array
-
-    return _sliced(path, arrays, opened, chunks)
-
-
-def read_zarr(path: Path) -> ArrayFile:
-    """Arrays of a zarr directory, read in ranges of chunks. Needs zarr.
-
-    Arrays whose chunks are pickles are refused.
-    """
-    try:
-        import zarr
-    except ImportError as error:
-        raise UsageError(f"{path}: reading zarr needs zarr; pip install 'fullrank[zarr]'") from error
-    try:
-        root: Any = zarr.open(str(path), mode="r")
-    except Exception as error:  # zarr 2 and 3 raise different types, not all of them ValueError or OSError
-        raise DataError(f"{path} is no zarr directory, or damaged: {error}") from error
-    stored: dict[str, Any] = {"": root} if hasattr(root, "shape") else dict(_zarr_arrays(root, ""))
-    arrays = {name: Stored(tuple(array.shape), _zarr_dtype(array)) for name, array in stored.items()}
-    chunks = {name: array.chunks[0] for name, array in stored.items() if array.chunks}
-    return _sliced(path, arrays, lambda name: nullcontext(stored[name]), chunks)
-
-
-def _zarr_arrays(group: Any, within: str, depth: int = 4) -> Iterator[tuple[str, Any]]:
-    for name, array in group.arrays():
-        yield f"{within}{name}", array
-    if depth:
-        for name, inner in group.groups():
-            yield from _zarr_arrays(inner, f"{within}{name}/", depth - 1)
-
-
-def _zarr_dtype(array: Any) -> np.dtype[Any] | str:
-    """The dtype, or what is wrong with it: a codec that unpickles is never run."""
-    metadata = getattr(array, "metadata", array)
-    codecs: list[Any] = []
-    for name in ("filters", "compressor", "codecs"):
-        part = getattr(metadata, name, None)
-        codecs += part if isinstance(part, list | tuple) else [part]
-    if any("pickle" in f"{type(codec).__name__} {codec!r}".lower() for codec in codecs):
-        return "pickles, which can run code and are never opened"
-    dtype: np.dtype[Any] = np.dtype(array.dtype)
-    return dtype
+    return sliced(path, arrays, opened)

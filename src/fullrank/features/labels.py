@@ -12,21 +12,26 @@ from torch import Tensor
 
 from fullrank.encoders.torch_files import load_torch_file
 from fullrank.errors import DataError, UnknownNameError
-from fullrank.features.files import existing, read_npz, read_safetensors
+from fullrank.features.budget import memory_budget, require_memory
+from fullrank.features.files import existing, read_npy, read_npz, read_safetensors
 from fullrank.features.keys import LABEL_NAMES, as_labels, is_label_name
 from fullrank.features.tables import Indices
+from fullrank.untrusted.parsing import refusing
+from fullrank.untrusted.paths import require_regular
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int] | Sequence[str] | Path | str
+TEXT_COST = 64  # bytes of memory that a cell takes as a value of Python, or a character at worst
 LABEL_SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet", ".pt", ".safetensors")
 
 
-def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
+def open_labels(path: Path | str, n: int, key: str | None = None, max_bytes: int = 0) -> Indices:
     """Read labels for n rows.
 
     Args:
         path: a file with one of `LABEL_SUFFIXES`: an array, a column, or one label a line.
         n: how many rows there are.
         key: the array or column, where there are several and none, or more than one, has a usual name.
+        max_bytes: memory that the file may take; 0 is half of what is free.
 
     Returns:
         int64 [n], -1 where a row has none (NaN, or missing); texts are numbered in sorted order.
@@ -42,7 +47,8 @@ def open_labels(path: Path | str, n: int, key: str | None = None) -> Indices:
         [1, 0]
     """
     path = existing(path)
-    labels = as_labels(str(path), label_values(path, key, n))
+    with memory_budget(max_bytes), refusing(f"{path} holds no labels"):
+        labels = as_labels(str(path), label_values(path, key, n))
     if len(labels) != n:
         raise DataError(f"{path} holds {len(labels):,} labels for {n:,} rows: one for each row is needed")
     return labels
@@ -53,8 +59,10 @@ def label_values(path: Path, key: str | None = None, n: int | None = None) -> An
     suffix = path.suffix.lower()
     if suffix not in LABEL_SUFFIXES:
         raise DataError(f"{path} has no ending of a label file: {', '.join(LABEL_SUFFIXES)}")
-    if not path.stat().st_size:
+    if not (size := require_regular(path).stat().st_size):
         raise DataError(f"{path} is empty")
+    if suffix in (".txt", ".csv", ".tsv"):
+        require_memory(str(path), TEXT_COST * size)
     if suffix == ".txt":
         return numbers_or_texts([line.strip() for line in _text(path).rstrip().splitlines()])
     if suffix in (".csv", ".tsv"):
@@ -69,10 +77,7 @@ def label_values(path: Path, key: str | None = None, n: int | None = None) -> An
         return content.numpy() if hasattr(content, "numpy") else content
     if suffix == ".parquet":
         return _parquet(path, key)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no array of labels: {str(error).splitlines()[0]}") from error
+    return read_npy(path).values("")
 
 
 def _chosen(path: Path, names: list[str], key: str | None) -> str:
@@ -92,11 +97,10 @@ def _chosen(path: Path, names: list[str], key: str | None) -> str:
 def _parquet(path: Path, key: str | None) -> Any:
     import pyarrow.parquet as parquet
 
-    try:
-        name = _chosen(path, parquet.read_schema(path).names, key)
-        return parquet.read_table(path, columns=[name])[name].to_pylist()
-    except OSError as error:
-        raise DataError(f"{path} is no parquet file, or damaged: {str(error).splitlines()[0]}") from error
+    with refusing(f"{path} is no parquet file, or damaged"), parquet.ParquetFile(path) as file:
+        name = _chosen(path, file.schema_arrow.names, key)
+        require_memory(f"{path}[{name}]", file.metadata.num_rows * TEXT_COST)
+        return file.read(columns=[name])[name].to_pylist()
 
 
 def _cells(path: Path, key: str | None, n: int | None) -> Any:
@@ -122,10 +126,8 @@ def _cells(path: Path, key: str | None, n: int | None) -> Any:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text") from error
+    with refusing(f"{path} is no text"):
+        return path.read_text(encoding="utf-8")
 
 
 def numbers_or_texts(values: list[str]) -> Any:

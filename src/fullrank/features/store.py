@@ -31,9 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.encoders.encoder import first_line
 from fullrank.encoders.hooks import FEATURES
 from fullrank.errors import DataError, UnknownNameError
+from fullrank.untrusted.npy import read_npy_header
+from fullrank.untrusted.parsing import parse_json, read_json, read_text, refusing
+from fullrank.untrusted.paths import require_regular
 
 SPLITS = ("train", "test")
 MANIFEST = "embed.json"
@@ -86,7 +88,7 @@ class Layout:
     Attributes:
         suffix: of its file, or "" for a folder.
         write: to a path, columns by name, with their provenance.
-        open: from a path; raises OSError, ValueError or KeyError where it is damaged.
+        open: from a path; raises whatever its library does where it is damaged.
     """
 
     suffix: str
@@ -123,13 +125,18 @@ def _write_safetensors(path: Path, columns: Mapping[str, Column], provenance: Ma
 
 
 def _open_safetensors(path: Path) -> Opened:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        file: Any = safe_open(path, framework="pt")  # left open; its tensors are mapped copy on write
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    return Opened(json.loads((file.metadata() or {})["provenance"]), list(file.keys()), file.get_tensor)
+    file: Any = safe_open(path, framework="pt")  # left open; its tensors are mapped copy on write
+    return Opened(_provenance((file.metadata() or {})["provenance"]), list(file.keys()), file.get_tensor)
+
+
+def _provenance(text: str | bytes) -> dict[str, Any]:
+    values = parse_json(text if isinstance(text, str) else text.decode(), "its provenance")
+    taps = values.get("taps") if isinstance(values, dict) else None
+    if not isinstance(taps, list) or not all(isinstance(tap, str) for tap in taps):
+        raise ValueError("its provenance names no taps")
+    return dict(values)
 
 
 # parquet: a column of lists of fixed length a tap, and two of whole numbers, called as in a table
@@ -163,7 +170,7 @@ def _open_parquet(path: Path) -> Opened:
     import pyarrow.parquet as parquet
 
     schema = parquet.read_schema(path)
-    provenance: dict[str, Any] = json.loads(schema.metadata[b"provenance"])
+    provenance = _provenance(schema.metadata[b"provenance"])
     names = {{"label": LABELS, "index": INDICES}.get(name, name): name for name in schema.names}
 
     def column(name: str) -> Tensor:
@@ -190,10 +197,15 @@ def _write_npy(path: Path, columns: Mapping[str, Column], provenance: Mapping[st
 
 
 def _open_npy(path: Path) -> Opened:
-    provenance: dict[str, Any] = json.loads((path / "provenance.json").read_text())
+    provenance = _provenance(read_text(path / "provenance.json"))
 
     def column(name: str) -> Tensor:
-        array: Any = np.load(path / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        file = require_regular(path / f"{name}.npy")
+        with file.open("rb") as opened:
+            header = read_npy_header(opened, str(file), file.stat().st_size)
+        if header.dtype.hasobject:
+            raise DataError(f"{file} holds Python objects, which are never unpickled")
+        array: Any = np.load(file, mmap_mode="c", allow_pickle=False)
         return torch.from_numpy(array)
 
     return Opened(provenance, [file.stem for file in path.glob("*.npy")], column)
@@ -210,10 +222,10 @@ LAYOUTS: dict[str, Layout] = {
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The description in a folder of features, or None where it is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        manifest = read_json(folder / MANIFEST)
+    except DataError:
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("layout") in LAYOUTS else None
+    return manifest if manifest.get("layout") in list(LAYOUTS) else None
 
 
 def partial_folder(folder: Path, split: str) -> Path:
@@ -260,13 +272,16 @@ def open_stored(path: Path) -> dict[str, Stored]:
             raise DataError(f"{path} is not finished: the same `fullrank embed` again goes on with {split}")
         if not file.exists():
             continue
-        try:
+        with refusing(f"{file} is damaged"):
+            if layout.suffix:
+                require_regular(file)
             provenance, names, column = layout.open(file)
             labels = column(LABELS) if LABELS in names else None
-            rows = _Taps([name for name in provenance["taps"] if name in names], column)
-            splits[split] = Stored(rows, labels, column(INDICES), provenance)
-        except (OSError, ValueError, KeyError, struct.error) as error:
-            raise DataError(f"{file} is damaged: {first_line(error, 120)}") from error
+            rows = _Taps(str(file), [name for name in provenance["taps"] if name in names], column)
+            indices = column(INDICES)
+            if indices.ndim != 1 or (labels is not None and labels.shape != indices.shape):
+                raise ValueError("its labels and indices are not one a row")
+            splits[split] = Stored(rows, labels, indices, provenance)
     if not splits:
         raise DataError(f"{path} is not finished: the same `fullrank embed` again goes on")
     return splits
@@ -286,13 +301,14 @@ def main_tap(taps: Iterable[str]) -> str:
 class _Taps(Mapping[str, Tensor]):
     """Matrices that are opened when they are asked for."""
 
-    def __init__(self, names: Sequence[str], column: Callable[[str], Tensor]) -> None:
-        self.names, self.column = names, column
+    def __init__(self, where: str, names: Sequence[str], column: Callable[[str], Tensor]) -> None:
+        self.where, self.names, self.column = where, names, column
 
     def __getitem__(self, tap: str) -> Tensor:
         if tap not in self.names:
             raise UnknownNameError("tap", tap, self.names)
-        return self.column(tap)
+        with refusing(f"{self.where} is damaged"):
+            return self.column(tap)
 
     def __contains__(self, tap: object) -> bool:
         return tap in self.names

@@ -11,15 +11,19 @@ import numpy as np
 from torch import Tensor
 
 from fullrank.coercion import as_name
+from fullrank.collapse.peers import Peers
 from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.initial import open_initial_weights
 from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.embeddings import Rows, open_embeddings
+from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import SPLITS, Stored, is_stored, open_stored
 from fullrank.images.opening import open_data
+from fullrank.images.skipped import said_before
 from fullrank.images.sources import Data
-from fullrank.options import EncoderOptions, SubjectOptions
+from fullrank.options import MAX_PIXELS, EncoderOptions, SubjectOptions
 
 Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
 
@@ -60,6 +64,8 @@ def kind_of(what: Any, data: str = "") -> Kind:
     """
     if isinstance(what, Rows | Tensor | np.ndarray | list | tuple):
         return "embeddings"
+    if is_address(what) or (is_pattern(what) and not data):
+        return "embeddings"
     takes = "a matrix [n, d], a file or folder, or the name of an encoder is taken"
     path = Path(as_name(what, takes)).expanduser()
     if _stored_at(path) is not None:
@@ -82,6 +88,7 @@ def open_subject(
     *,
     kind: Kind | None = None,
     more_images: bool = False,
+    peers: Peers | None = None,
 ) -> EncoderSubject | StoredSubject | Rows:
     """Open whatever was named.
 
@@ -91,6 +98,7 @@ def open_subject(
         taps: layer outputs of an encoder that are wanted; None is its features.
         kind: as `kind_of` says, where that was asked already.
         more_images: whether `limit` may take more images than a run was trained on.
+        peers: processes that share the rows of files of embeddings.
 
     Raises:
         DataError, UnknownNameError: missing or damaged; no such name.
@@ -98,11 +106,13 @@ def open_subject(
     """
     kind = kind or kind_of(what, options.data)
     if kind == "encoder":
-        return open_encoder_subject(what, options, taps, options.data, options.limit, more_images=more_images)
+        return open_encoder_subject(
+            what, options, taps, options.data, options.limit, options.max_pixels, more_images=more_images
+        )
     if kind == "stored":
         folder, named = _stored_at(Path(what).expanduser()) or (Path(), "")
         return StoredSubject(folder, named, open_stored(folder))
-    return open_embeddings(what, options.key or None)
+    return open_embeddings(what, options.key or None, options.max_bytes, peers)
 
 
 def open_encoder_subject(
@@ -111,6 +121,7 @@ def open_encoder_subject(
     taps: Sequence[str] | None,
     data: str,
     limit: int,
+    max_pixels: int = MAX_PIXELS,
     *,
     more_images: bool = False,
 ) -> EncoderSubject:
@@ -123,13 +134,19 @@ def open_encoder_subject(
         raise UsageError(
             "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
         )
-    if options.untrained and Path(what).expanduser().exists():
-        raise UsageError(f"--untrained is for encoders by name; {what} brings its weights along")
-    encoder = open_with_taps(what, taps, **options.opening())
+    if options.untrained and run is None and Path(what).expanduser().exists():
+        raise UsageError(f"--untrained is for runs and encoders by name; {what} brings its weights along")
+    begin = open_initial_weights if options.untrained else None
+    encoder = open_with_taps(what, taps, begin, **options.opening())
     if run is None or data:
-        images = open_data(data, limit=limit or None, download=options.download)
+        images = open_data(data, limit=limit or None, download=options.download, max_pixels=max_pixels)
         return EncoderSubject(encoder, images, own=False)
     config = run.config()
+    if max_pixels != MAX_PIXELS:
+        config = replace(config, max_pixels=max_pixels)
     if more_images and limit:
         config = replace(config, limit=limit)
-    return EncoderSubject(encoder, own_data(config, limit, options.download), own=True)
+    images = own_data(config, limit, options.download)
+    if not limit:  # all else was said when it was trained
+        images = replace(images, notes=said_before(images.skipped, run.path))
+    return EncoderSubject(encoder, images, own=True)

@@ -116,6 +116,10 @@ class Table(ABC):
     def scan(self, rows: int) -> Iterator[Tensor]:
         """All rows in order, as tensors [b, d] with b at most `rows`."""
 
+    def place_of(self, row: int) -> tuple[str, int]:
+        """Name of the file that holds a row, empty for a single one; place in it."""
+        return "", row
+
     def take(self, index: Indices) -> Tensor:
         """The rows [k, d] at the sorted `index`; this default reads all rows."""
         out = torch.empty(len(index), self.d, dtype=self.dtype)
@@ -185,8 +189,42 @@ class MemoryTable(RangeTable):
         super().__init__(rows.shape, dtype, lambda: nullcontext(rows))
 
 
+class RowRange(Table):
+    """Some rows in turn of a table of which any range can be read alone.
+
+    Example:
+        >>> z = torch.arange(12.0).view(6, 2)
+        >>> [part[:, 0].tolist() for part in RowRange(MemoryTable(z, z.dtype), 1, 4).scan(2)]
+        [[2.0, 4.0], [6.0]]
+    """
+
+    def __init__(self, table: RangeTable, first: int, last: int) -> None:
+        self.table, self.first, self.last = table, first, last
+        self.n, self.d, self.dtype = last - first, table.d, table.dtype
+
+    def scan(self, rows: int) -> Iterator[Tensor]:
+        """The rows of the range in order."""
+        with self.table.opened() as whole:
+            for start in range(self.first, self.last, rows):
+                yield to_rows(whole[start : min(start + rows, self.last)], self.dtype)
+
+    def place_of(self, row: int) -> tuple[str, int]:
+        """The same row of the whole table."""
+        return self.table.place_of(row + self.first)
+
+    def take(self, index: Indices) -> Tensor:
+        """The rows [k, d] at the sorted `index` within the range."""
+        return self.table.take(index + self.first)
+
+
 class Shards(Table):
     """Several tables of one width, one after the other.
+
+    Args:
+        tables: there may be none, where width and dtype are given.
+        d: their width.
+        dtype: that the rows come in.
+        names: of the tables, for messages.
 
     Example:
         >>> z = torch.arange(12.0).view(6, 2)
@@ -195,11 +233,18 @@ class Shards(Table):
         ([3, 1, 2], [6.0, 8.0])
     """
 
-    def __init__(self, tables: Sequence[Table]) -> None:
-        self.tables = tables
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        d: int | None = None,
+        dtype: torch.dtype | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.tables, self.names = tables, names
         self.ends = np.cumsum([0, *(table.n for table in tables)])
-        self.n, self.d, self.dtype = int(self.ends[-1]), tables[0].d, tables[0].dtype
-        for table in tables:
+        self.n, self.d = int(self.ends[-1]), d or tables[0].d
+        self.dtype = dtype or tables[0].dtype
+        for table in tables if dtype is None else ():
             self.dtype = torch.promote_types(self.dtype, table.dtype)
 
     def scan(self, rows: int) -> Iterator[Tensor]:
@@ -207,6 +252,11 @@ class Shards(Table):
         for table in self.tables:
             for part in table.scan(rows):
                 yield part.to(self.dtype)
+
+    def place_of(self, row: int) -> tuple[str, int]:
+        """Name of the table that holds a row, and its place there."""
+        at = int(np.searchsorted(self.ends, row, side="right")) - 1
+        return (self.names[at], row - int(self.ends[at])) if self.names else ("", row)
 
     def take(self, index: Indices) -> Tensor:
         """The rows [k, d] at the sorted `index`; tables without such rows are not opened."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import fullrank
+from fullrank.atomic import write_atomically
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.runs import encoder_header, own_run
@@ -145,7 +146,7 @@ class StoreWriter:
             file.flush()
             os.fsync(file.fileno())
         record = {"rows": self.rows, "images": self.images, "columns": self.kinds, "done": done}
-        _replace(self.own / "progress.json", json.dumps(record))
+        write_atomically(self.own / "progress.json", json.dumps(record).encode())
         self.recorded = time.monotonic()
 
     def finish(self, provenance: Mapping[str, Any]) -> Path | None:
@@ -199,7 +200,7 @@ def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
             raise UsageError(f"{folder} exists already and holds other files: take another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / MANIFEST, json.dumps(manifest, indent=2))
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
 
 
 def _short(value: Any) -> str:
@@ -211,16 +212,6 @@ def _record_of(part: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         record = json.loads((part / "progress.json").read_text())
     return record
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file at once; each process has its own draft."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _locked(path: Path, busy: str = "") -> IO[bytes]:
@@ -280,7 +271,8 @@ def write_features(
     rank, world_size, local = processes()
     gpus = torch.cuda.device_count()
     device = options.device or (f"cuda:{local % gpus}" if gpus else "cpu")
-    subject = open_encoder_subject(what, options, split_names(options.taps), options.data, options.limit)
+    named = split_names(options.taps)
+    subject = open_encoder_subject(what, options, named, options.data, options.limit, options.max_pixels)
     model, data = subject.encoder, subject.data
     taps = list(which_taps(model, split_names(options.taps)))
     run = own_run(what)

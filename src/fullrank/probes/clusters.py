@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fullrank.collapse.kmeans import kmeans
 from fullrank.collapse.moments import all_finite, check_rows
+from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
-from fullrank.probes.labelled import labelled_rows, two_classes
+from fullrank.probes.labelled import two_classes
+from fullrank.probes.shared import labelled_part
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def by_kmeans(
     unit: bool = True,
     seed: int = 0,
     restarts: int = 3,
+    peers: Peers | None = None,
 ) -> ClusterResult:
     """k-means of all rows; the agreement is of those with a label.
 
@@ -185,6 +188,7 @@ def by_kmeans(
         unit: whether rows are first brought to unit length, as cosine similarity sees them.
         seed: of the starts.
         restarts: the least inertia of so many wins.
+        peers: processes that each hold a part of the rows; None: this one holds all.
 
     Raises:
         UsageError: more clusters than rows, values that are not finite, no labelled row, or one class.
@@ -194,11 +198,12 @@ def by_kmeans(
         >>> by_kmeans(rows, torch.arange(2).repeat(20)).agreement.accuracy
         1.0
     """
-    known = labelled_rows(features, labels)[1]
+    peers = peers or Peers(alone=True)
+    known = labelled_part(features, labels, "features", peers).all_labels
     two_classes(known)
     k = len(torch.unique(known)) if clusters is None else clusters
     rows = torch.nn.functional.normalize(features.detach().float(), dim=1) if unit else features
-    found = kmeans(rows, k, seed=seed, restarts=restarts)
-    return ClusterResult(
-        "k-means", cluster_agreement(found.nearest, labels, k), found.inertia / len(rows), found.converged
-    )
+    found = kmeans(rows, k, seed=seed, restarts=restarts, peers=peers)
+    nearest, labels = peers.gather_rows(found.nearest), peers.gather_rows(labels)
+    agreement = cluster_agreement(nearest, labels, k)
+    return ClusterResult("k-means", agreement, found.inertia / len(nearest), found.converged)

@@ -14,9 +14,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
 from fullrank.probes.neighbours import Backend, Metric, nearest
+from fullrank.probes.shared import labelled_part, nearest_of_all
 from fullrank.progress import report_progress
 
 Vote: TypeAlias = Literal["similarity", "distance", "majority"]
@@ -83,6 +85,7 @@ def knn_probe(
     held_out: float = 0.1,
     seed: int = 0,
     backend: Backend = "auto",
+    peers: Peers | None = None,
 ) -> KnnResult:
     """Choose k and the vote on held-out bank rows; judge on the queries.
 
@@ -94,6 +97,7 @@ def knn_probe(
         held_out: share of the bank, of every class, in (0, 1).
         seed: of the draw.
         backend: see `nearest`.
+        peers: processes that each hold a part of queries and bank; None: this one holds all.
 
     Raises:
         UsageError: as `knn_scan`, and a bank too small to hold rows out.
@@ -106,10 +110,15 @@ def knn_probe(
         >>> result.best.k, result.best.top1, result.chosen_on
         (1, 1.0, 12)
     """
-    bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
-    keep, held = (rows.to(bank.device) for rows in split_held_out(bank_labels, held_out, seed))
-    ks = _fitting(ks, len(keep))
-    scan = partial(knn_scan, ks=ks, temperatures=temperatures, votes=votes, metric=metric, backend=backend)
+    peers = peers or Peers(alone=True)
+    part = labelled_part(bank, bank_labels, "bank rows", peers)
+    bank, bank_labels = part.rows, part.labels
+    kept, out = split_held_out(part.all_labels, held_out, seed)
+    keep, held = part.own(kept), part.own(out)
+    ks = _fitting(ks, len(kept))
+    scan = partial(
+        knn_scan, ks=ks, temperatures=temperatures, votes=votes, metric=metric, backend=backend, peers=peers
+    )
     tried = scan(bank[held], bank_labels[held], bank[keep], bank_labels[keep])
     chosen = max(range(len(tried)), key=lambda i: (tried[i].top1, -tried[i].k))
     table = scan(queries, query_labels, bank, bank_labels)
@@ -118,10 +127,10 @@ def knn_probe(
         held_out=tried[chosen],
         table=table,
         metric=metric,
-        classes=len(torch.unique(bank_labels)),
-        bank=len(bank),
-        queries=int((query_labels >= 0).sum()),
-        chosen_on=len(held),
+        classes=len(torch.unique(part.all_labels)),
+        bank=len(part.all_labels),
+        queries=int(peers.sums(int((query_labels >= 0).sum()))[0]),
+        chosen_on=len(out),
     )
 
 
@@ -136,6 +145,7 @@ def knn_scan(
     votes: Sequence[Vote] | None = None,
     metric: Metric = "cosine",
     backend: Backend = "auto",
+    peers: Peers | None = None,
 ) -> tuple[KnnRow, ...]:
     """The accuracy of many ways to vote, from one search for neighbours.
 
@@ -149,6 +159,7 @@ def knn_scan(
         votes: None is majority, and similarity for cosine or distance for l2.
         metric: "cosine" or "l2".
         backend: see `nearest`.
+        peers: processes that each hold a part of queries and bank; None: this one holds all.
 
     Returns:
         A row for every vote, temperature and k, in this order, k ascending.
@@ -166,12 +177,13 @@ def knn_scan(
         similarity 1 1.0
         similarity 2 1.0
     """
-    bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
-    queries, query_labels = labelled_rows(queries, query_labels, "queries")
-    classes = two_classes(torch.cat([bank_labels, query_labels]), "labelled rows")
-    ks = _fitting(ks, len(bank))
+    peers = peers or Peers(alone=True)
+    bank, _, bank_labels, _ = labelled_part(bank, bank_labels, "bank rows", peers)
+    queries, query_labels, all_queries, _ = labelled_part(queries, query_labels, "queries", peers)
+    classes = two_classes(torch.cat([bank_labels, all_queries]), "labelled rows")
+    ks = _fitting(ks, len(bank_labels))
     ways = [KnnRow(0, vote, t, 0.0, 0.0) for vote, t in _ways(votes, temperatures, metric)]
-    values, rows = nearest(queries, bank, max(ks), metric, backend=backend)
+    values, rows = nearest_of_all(queries, bank, max(ks), metric, backend, peers)
     right = torch.zeros(len(ways), len(ks), 2, dtype=torch.long)
     parts = (torch.split(part, QUERIES) for part in (values, rows, query_labels))
     for number, (value, row, label) in enumerate(zip(*parts, strict=True)):
@@ -180,7 +192,7 @@ def knn_scan(
             weights = vote_weights(value, way.vote, way.temperature)
             for i, counted in enumerate(counted_votes(bank_labels[row], weights, ks, classes)):
                 right[w, i] += _hits(counted, label).cpu()
-    m = len(queries)
+    right, m = peers.reduce(right), len(all_queries)
     return tuple(
         replace(way, k=k, top1=int(right[w, i, 0]) / m, top5=int(right[w, i, 1]) / m)
         for w, way in enumerate(ways)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
-from fullrank.probes.labelled import labelled_rows, split_held_out, two_classes
+from fullrank.probes.labelled import split_held_out, two_classes
 from fullrank.probes.logistic_solver import LogisticProblem
+from fullrank.probes.shared import LabelledPart, labelled_part
 from fullrank.progress import report_progress
 
 CS = tuple(10.0**exponent for exponent in range(-4, 2))
@@ -47,15 +49,16 @@ class LogisticFit:
         """Logits [m, C] of features [m, d]."""
         return features.to(self.weights.dtype) @ self.weights.T + self.bias
 
-    def accuracy(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Top-1 and top-5 (top-min(5, C)); classes not known are missed."""
+    def accuracy(self, features: Tensor, labels: Tensor, peers: Peers | None = None) -> tuple[float, float]:
+        """Top-1 and top-min(5, C) over all processes; unknown classes are missed."""
         first = five = 0
         for x, y in zip(torch.split(features, ROWS), torch.split(labels, ROWS), strict=True):
             order = self.scores(x).topk(min(5, len(self.classes)), dim=1).indices
             hits = self.classes[order] == y[:, None]
             first += int(hits[:, 0].sum())
             five += int(hits.any(1).sum())
-        return first / len(features), five / len(features)
+        right, among, rows = (peers or Peers(alone=True)).sums(first, five, len(features))
+        return right / rows, among / rows
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def logistic_probe(
     seed: int = 0,
     tolerance: float = TOLERANCE,
     steps: int = 1000,
+    peers: Peers | None = None,
 ) -> LogisticResult:
     """Fit a linear classifier and judge it; held-out rows choose the penalty.
 
@@ -146,6 +150,7 @@ def logistic_probe(
         held_out: share of every class, in (0, 1).
         seed: of the held-out rows.
         tolerance, steps: see `fit_logistic`.
+        peers: processes that each hold a part of training and test rows; None: this one holds all.
 
     Raises:
         UsageError: no labelled row on either side, one class, values that are not finite, widths that differ,
@@ -159,8 +164,10 @@ def logistic_probe(
         >>> result.top1 > 0.9, result.fit.converged, result.held_out
         (True, True, 9)
     """
-    train, train_labels = labelled_rows(train, train_labels, "training rows")
-    test, test_labels = labelled_rows(test, test_labels, "test rows")
+    peers = peers or Peers(alone=True)
+    part = labelled_part(train, train_labels, "training rows", peers)
+    tested = labelled_part(test, test_labels, "test rows", peers)
+    train, train_labels, test, test_labels = part.rows, part.labels, tested.rows, tested.labels
     if train.shape[1] != test.shape[1]:
         raise UsageError(f"training rows have {train.shape[1]} dimensions, test rows have {test.shape[1]}")
     if not cs or min(cs) <= 0:
@@ -168,23 +175,26 @@ def logistic_probe(
     cs, best, held = sorted(set(cs)), 0, 0
     tried: list[TriedC] = []
     if len(cs) > 1:
-        keep, out = (rows.to(train.device) for rows in split_held_out(train_labels, held_out, seed))
-        judged, judged_labels, held = train[out], train_labels[out], len(out)
-        fits = _fits(train[keep], train_labels[keep], cs, standardise, tolerance, steps)
-        tried = [TriedC(fit.c, *fit.accuracy(judged, judged_labels), fit.converged) for fit in fits]
+        kept, left = split_held_out(part.all_labels, held_out, seed)
+        keep, out, held = part.own(kept), part.own(left), len(left)
+        judged, judged_labels = train[out], train_labels[out]
+        first = int((kept < part.first).sum())
+        fitted = LabelledPart(train[keep], train_labels[keep], part.all_labels[kept.to(train.device)], first)
+        fits = _fits(fitted, cs, standardise, tolerance, steps, peers)
+        tried = [TriedC(fit.c, *fit.accuracy(judged, judged_labels, peers), fit.converged) for fit in fits]
         best = max(range(len(cs)), key=lambda i: (tried[i].top1, -i))
-    (fit,) = _fits(train, train_labels, [cs[best]], standardise, tolerance, steps)
-    top1, top5 = fit.accuracy(test, test_labels)
+    (fit,) = _fits(part, [cs[best]], standardise, tolerance, steps, peers)
+    top1, top5 = fit.accuracy(test, test_labels, peers)
     return LogisticResult(
         top1=top1,
         top5=top5,
         fit=fit,
-        train_top1=fit.accuracy(train, train_labels)[0],
+        train_top1=fit.accuracy(train, train_labels, peers)[0],
         tried=tuple(tried),
         at_edge=len(cs) > 1 and best in (0, len(cs) - 1),
         standardised=standardise,
-        train=len(train),
-        test=len(test),
+        train=len(part.all_labels),
+        test=len(tested.all_labels),
         held_out=held,
     )
 
@@ -223,35 +233,44 @@ def fit_logistic(
     """
     if c <= 0 or tolerance <= 0:
         raise UsageError(f"C and the tolerance are positive, not {c} and {tolerance}")
-    features, labels = labelled_rows(features, labels)
-    (fit,) = _fits(features, labels, [c], standardise, tolerance, steps)
+    alone = Peers(alone=True)
+    (fit,) = _fits(
+        labelled_part(features, labels, "features", alone), [c], standardise, tolerance, steps, alone
+    )
     return fit
 
 
 def _fits(
-    features: Tensor,
-    labels: Tensor,
+    part: LabelledPart,
     cs: Sequence[float],
     standardise: bool,
     tolerance: float,
     steps: int,
+    peers: Peers,
 ) -> list[LogisticFit]:
-    """A fit for every C, which ascend."""
-    two_classes(labels)
-    names, member = torch.unique(labels, return_inverse=True)
-    rows = features.to(torch.promote_types(features.dtype, torch.float32))
-    mean = rows.mean(0, dtype=torch.float64).to(rows)
+    """A fit for every C, which ascend, to the rows of all processes."""
+    two_classes(part.all_labels)
+    names, n = torch.unique(part.all_labels), len(part.all_labels)
+    member = torch.searchsorted(names, part.labels)
+    rows = part.rows.to(torch.promote_types(part.rows.dtype, torch.float32))
+    several = peers.size > 1
+    middle = (
+        peers.reduce(rows.sum(0, dtype=torch.float64)) / n if several else rows.mean(0, dtype=torch.float64)
+    )
+    mean = middle.to(rows)
     rows = rows - mean
     scale = torch.ones_like(mean)
     if standardise:
-        spread = rows.square().mean(0).sqrt()
+        squares = rows.square()
+        spread = peers.reduce(squares.sum(0, dtype=torch.float64)) / n if several else squares.mean(0)
+        spread = spread.sqrt().to(rows)
         scale = torch.where(spread > torch.finfo(rows.dtype).eps * mean.abs(), 1 / spread, 0.0)
         rows = rows * scale
-    problem = LogisticProblem(rows, member, len(names))
+    problem = LogisticProblem(rows, member, len(names), peers, part.first)
     fits, found = [], None
     for number, c in enumerate(cs):
         report_progress("fitting the classifier", number, len(cs))
-        found = problem.solve(1 / (c * len(rows)), tolerance, steps, found)
+        found = problem.solve(1 / (c * n), tolerance, steps, found)
         weights = found.weights * scale.double()
         fits.append(
             LogisticFit(

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fullrank.collapse.peers import Peers
+
 ROWS = 2048  # at a time, so that they are still in the cache for the gradient
 SPECTRUM_ROWS = 16  # times d: as many give the spectrum, which only has to be about right
 SMALLEST_GAIN = {torch.float32: 1e-9, torch.float64: 1e-16}  # of the loss in a step; below is rounding
@@ -48,6 +50,8 @@ class LogisticProblem:
         rows: [n, d], centred.
         labels: int64 [n], 0 to C - 1.
         classes: C.
+        peers: processes that each hold a part of the rows; None: this one holds all.
+        first: place of this process's first row among those of all.
 
     Example:
         >>> rows = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
@@ -57,10 +61,16 @@ class LogisticProblem:
         (True, 1.11)
     """
 
-    def __init__(self, rows: Tensor, labels: Tensor, classes: int) -> None:
+    def __init__(
+        self, rows: Tensor, labels: Tensor, classes: int, peers: Peers | None = None, first: int = 0
+    ) -> None:
         self.rows, self.labels, self.classes = rows, labels, classes
-        some = rows[:: max(1, len(rows) // (SPECTRUM_ROWS * rows.shape[1]))]
-        spectrum, self.axes = torch.linalg.eigh((some.T @ some).double() / len(some))
+        self.peers = peers or Peers(alone=True)
+        self.n = int(self.peers.sums(len(rows))[0])
+        step = max(1, self.n // (SPECTRUM_ROWS * rows.shape[1]))
+        some = rows[-first % step :: step]
+        products = self.peers.reduce((some.T @ some).double())
+        spectrum, self.axes = torch.linalg.eigh(products / self.peers.sums(len(some))[0])
         self.spectrum = spectrum.clamp_min(0)
 
     def solve(
@@ -128,7 +138,7 @@ class LogisticProblem:
         self, weights: Tensor, intercepts: Tensor, penalty: float, dtype: torch.dtype
     ) -> tuple[float, Tensor, Tensor]:
         """f, and its gradient with respect to weights [C, d] and intercepts [C], float64."""
-        n = len(self.rows)
+        n = self.n
         w, b = weights.to(dtype), intercepts.to(dtype)[:, None]
         of_weights, of_intercepts = torch.zeros_like(weights), torch.zeros_like(intercepts)
         value = torch.zeros((), dtype=torch.float64, device=weights.device)
@@ -140,5 +150,10 @@ class LogisticProblem:
             error.scatter_add_(0, y, error.new_full(y.shape, -1.0))
             of_weights += error @ x
             of_intercepts += error.sum(1, dtype=torch.float64)
+        if self.peers.size > 1:
+            packed = torch.cat([of_weights, of_intercepts[:, None]], dim=1).flatten()
+            whole = self.peers.reduce(torch.cat([packed, value[None]]))
+            value, packed = whole[-1], whole[:-1].reshape(len(of_weights), -1)
+            of_weights, of_intercepts = packed[:, :-1].clone(), packed[:, -1].clone()
         of_weights = of_weights / n + penalty * weights
         return float(value) / n + penalty / 2 * float(weights.square().sum()), of_weights, of_intercepts / n

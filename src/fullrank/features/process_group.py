@@ -1,0 +1,151 @@
+"""Processes that share a command, started by torchrun or by the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from fullrank.collapse.peers import PATIENCE, Peers
+from fullrank.errors import FullrankError, UsageError
+from fullrank.features.writing import processes
+from fullrank.terminal import say
+from fullrank.training.orphans import end_with_parent
+
+_MEETING = "FULLRANK_MEETING"
+"""Where processes meet that a command has started itself; torchrun says it in its own words."""
+
+
+_SHARED: ContextVar[Peers | None] = ContextVar("shared", default=None)
+
+
+def shared_peers() -> Peers:
+    """Processes that share the running command; one outside of `sharing`.
+
+    Example:
+        >>> shared_peers().size
+        1
+    """
+    return _SHARED.get() or Peers(alone=True)
+
+
+def is_helper() -> bool:
+    """Whether another process than this one prints and writes what a command finds."""
+    return processes()[0] > 0
+
+
+@contextmanager
+def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
+    """Share a command with torchrun's processes, or with some started here.
+
+    An error in one of the helpers ends it without a word: the first process says the same.
+
+    Args:
+        words: of the command line, for the processes that are started.
+        number: of processes, this one too; 0: those of torchrun, or this one alone.
+
+    Raises:
+        UsageError: torchrun has started another number of processes.
+        FullrankError: a process ended before its time.
+
+    Example:
+        >>> with sharing(["audit", "features.npy"]) as peers:
+        ...     peers.size
+        1
+    """
+    rank, size, _ = processes()
+    if number < 0:
+        raise UsageError(f"--processes must not be negative, and is {number}")
+    if number > 1 and size == 1:
+        with _started(words, number):
+            yield from _met(0, number)
+        return
+    if number not in (0, size):
+        raise UsageError(f"--processes {number} beside {size} of torchrun: leave --processes out")
+    if size == 1:
+        yield Peers(alone=True)
+        return
+    yield from _met(rank, size)
+
+
+def _met(rank: int, size: int) -> Iterator[Peers]:
+    meeting = os.environ.get(_MEETING)
+    if meeting and rank:
+        end_with_parent()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_threads(size))
+    try:
+        dist.init_process_group("gloo", meeting or "env://", PATIENCE, size, rank)
+        _SHARED.set(Peers())
+        yield Peers()
+        dist.barrier()  # none leaves while another one still needs it
+    except FullrankError as error:
+        if rank:
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise FullrankError(
+            f"another process has ended before its time: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        _SHARED.set(None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _threads(size: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+
+
+@contextmanager
+def _started(words: Sequence[str], number: int) -> Iterator[None]:
+    """Start the other processes of a command, and end them with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{Path(folder) / 'meeting'}"
+        common = {_MEETING: meeting, "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+        common.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(_threads(number))))
+        helpers = []
+        os.environ[_MEETING] = meeting
+        done = threading.Event()
+        try:
+            for rank in range(1, number):
+                own = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                command = [sys.executable, "-m", "fullrank", *words]
+                helpers.append(subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL))
+            threading.Thread(target=_watch, args=(helpers, done), daemon=True).start()
+            yield
+        finally:
+            done.set()
+            os.environ.pop(_MEETING, None)
+            for helper in helpers:
+                if helper.poll() is None and sys.exc_info()[0] is not None:
+                    helper.terminate()
+                helper.wait()
+
+
+def _watch(helpers: Sequence[subprocess.Popen[bytes]], done: threading.Event) -> None:
+    """End this process where a helper has died, for it would wait for it."""
+    while not done.wait(0.2):
+        dead = [rank for rank, helper in enumerate(helpers, 1) if helper.poll() is not None and helper.poll()]
+        if dead:
+            time.sleep(2)  # an error of all processes is told by the first
+            if done.is_set():
+                return
+            code = helpers[dead[0] - 1].poll()
+            say(f"fullrank: process {dead[0]} of {len(helpers) + 1} ended with code {code}", sys.stderr)
+            for helper in helpers:
+                helper.terminate()
+            os._exit(1)
