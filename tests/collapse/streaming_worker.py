@@ -16,11 +16,21 @@ from collapse.test_streaming import built
 from fullrank.collapse.metrics import METRICS
 
 
+def rows_gathered(rank: int, world: int) -> int:
+    """Rows that all processes together have when a sample of 24 is made one."""
+    metric = built(
+        "uniformity", (rows := torch.randn(900, 4, generator=torch.Generator().manual_seed(1)),), capacity=24
+    )
+    metric.update(rows[rank::world])
+    with metric.sync_context(should_unsync=False):
+        return len(torch.as_tensor(metric.keys))
+
+
 def main(rank: int, world: int, rendezvous: str) -> None:
     torch.set_num_threads(1)
     if world > 1:
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
-    values = {}
+    values: dict[str, float | None] = {"rows gathered": rows_gathered(rank, world)}
     for name, entry in METRICS.items():
         for case in ("split", "one-sided", "sampled"):
             inputs = example(entry, 60, 6, 0)

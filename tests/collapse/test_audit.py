@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.collapse.audit import Audit, audit
+from fullrank.collapse.audit import Audit, audit, interval
+from fullrank.collapse.metrics import METRICS, OF_MOMENTS
 from fullrank.errors import UnknownNameError, UsageError
 
 
@@ -61,6 +62,21 @@ def test_the_interval_holds_for_other_rows_from_the_same_source() -> None:
         inside += metric.low - 0.02 <= expected <= metric.high + 0.02
     assert truth.value == pytest.approx(16, rel=0.01)
     assert inside >= 7
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs in OF_MOMENTS])
+def test_no_interval_leaves_the_range_of_its_metric(name: str) -> None:
+    least, largest = METRICS[name].bounds(200, 16)
+    for value in (x for x in (least, largest) if np.isfinite(x)):
+        low, high = interval(METRICS[name], value, 1e9, 200, 16)
+        assert (low, high) == (max(least, value - 1e9), min(largest, value + 1e9))
+
+
+def test_a_share_near_its_end_has_an_interval_up_to_there() -> None:
+    rows = torch.cat([gaussian(200, 8), 30 * gaussian(4, 8)])
+    found = audit(rows, metrics=["centred_share", "top_share"]).metrics
+    for metric in found.values():
+        assert metric.high is not None and metric.high <= 1
 
 
 def test_chunks_give_the_numbers_of_the_whole() -> None:

@@ -40,10 +40,11 @@ def test_simulated_rows_read_their_null(gaussian: Callable[..., torch.Tensor], n
     panel = Panel.from_moments("z", Moments.of(z), points=z, pairs=(z, gaussian(n, d, seed=1)))
     of_clusters = ("linked_share", "tight_clusters")  # whose null is measured beside them
     judged = [measure for measure in panel.measures.values() if measure.name not in of_clusters]
-    assert len(judged) == 10
+    assert len(judged) == 13
     for measure in judged:
-        tolerance = 0.06 if measure.name == "alignment" else 0.02
-        assert measure.value == pytest.approx(measure.null, rel=tolerance), measure.name
+        tolerance = 0.06 if measure.name in ("alignment", "view_share") else 0.02
+        near = 0.05 if measure.name in ("view_retrieval", "neighbour_coherence") else 1e-12
+        assert measure.value == pytest.approx(measure.null, rel=tolerance, abs=near), measure.name
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 5), (2, 1), (2, 5), (3, 2)])

@@ -139,3 +139,8 @@ def test_every_row_thrice_is_a_third_as_many_points_and_every_row_twice_none() -
     assert thrice is not None
     assert not twice.found
     assert thrice.number == 200
+
+
+def test_eight_rows_are_the_fewest_that_clusters_are_looked_for_in() -> None:
+    assert tight_clusters(gaussian(8, 4)) is not None
+    assert tight_clusters(gaussian(7, 4)) is None

@@ -89,7 +89,19 @@ def test_a_spectrum_is_judged_by_how_fast_it_decays(a: float, d: int, kind: str)
 def test_few_rows_of_a_wide_tap_are_decided(n: int, d: int, a: float, kind: str) -> None:
     verdict = verdict_of(power_law(a, n, d))
     assert verdict.collapsed == (kind != "healthy")
-    assert "few rows" in {blemish.name for blemish in verdict.blemishes}
+
+
+@pytest.mark.parametrize(("a", "n", "few"), [(0.0, 100, True), (1.0, 300, True), (2.0, 300, False)])
+def test_rows_are_few_beside_the_directions_in_use_and_not_beside_the_width(
+    a: float, n: int, few: bool
+) -> None:
+    blemishes = {blemish.name for blemish in verdict_of(power_law(a, n, 2048)).blemishes}
+    assert ("few rows" in blemishes) is few
+
+
+def test_a_narrow_layer_that_rows_hardly_use_is_no_bottleneck() -> None:
+    rows = power_law(2.0, 100, 512)
+    assert "bottleneck" not in {blemish.name for blemish in verdict_of(rows, 256).blemishes}
 
 
 @pytest.mark.parametrize("rank", [2, 5, 8, 12, 14])

@@ -154,3 +154,10 @@ def test_lidar_of_fewer_vectors_than_dimensions_is_that_of_their_sums(gaussian: 
     )
     agreeing = image.expand(30, 2, 100)
     assert lidar(agreeing) == pytest.approx(lidar(ViewSums.of(agreeing)), rel=1e-9)
+
+
+def test_dime_takes_one_pairing_and_not_none(gaussian: Rows) -> None:
+    z = gaussian(40, 6)
+    assert (dime(z, z, pairings=1) or 0.0) > 0.1
+    with pytest.raises(UsageError, match="at least one pairing, not 0"):
+        dime(z, z, pairings=0)

@@ -320,6 +320,13 @@ def test_dense_tokens_with_parts_score_above_tokens_without(gaussian: Rows) -> N
         dense_score(gaussian(4, 4))
 
 
+def test_the_dense_score_is_what_is_apart_less_the_mean_radius(gaussian: Rows) -> None:
+    found = dense_score(gaussian(60, 8).reshape(5, 12, 8), clusters=4, clusters_per_image=3)
+    assert found is not None and found.within_image > 0 and found.within > 0
+    radius = (found.within + found.within_image) / 2
+    assert found.score == pytest.approx(found.between + found.dimensions - radius)
+
+
 def test_the_radius_of_a_part_is_the_nuclear_norm_of_its_tokens(gaussian: Rows) -> None:
     for shape in ((30, 6), (6, 30)):
         tokens = gaussian(*shape)

@@ -141,16 +141,28 @@ def values_of(world: int, rendezvous: Path) -> list[dict[str, float | None]]:
     return results
 
 
-@pytest.mark.slow  # importing torchmetrics takes two new processes seconds
-def test_two_processes_give_the_values_of_one(tmp_path: Path) -> None:
-    first, second = values_of(2, tmp_path / "rendezvous")
-    assert first == second
-    for key, found in first.items():
-        name, case = key.split(", ")
-        options = {"capacity": 24} if case == "sampled" else {}
-        alone = number(fed(name, example(METRICS[name], 60, 6, 0), **options))
-        assert found == pytest.approx(alone, rel=1e-10, abs=1e-12), key
-    assert len(first) == 3 * len(METRICS)
+@pytest.fixture(scope="module", params=[2, 3])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Values of all metrics in every process of a group, which works them all out at once."""
+    return values_of(request.param, tmp_path_factory.mktemp("group") / "rendezvous")
+
+
+@pytest.mark.slow  # importing torchmetrics takes new processes seconds
+@pytest.mark.acceptance
+@pytest.mark.parametrize("case", ["split", "one-sided", "sampled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_give_the_value_of_one(shared: list[Any], name: str, case: str) -> None:
+    options = {"capacity": 24} if case == "sampled" else {}
+    alone = number(fed(name, example(METRICS[name], 60, 6, 0), **options))
+    for found in shared:
+        assert found[f"{name}, {case}"] == pytest.approx(alone, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance
+def test_processes_hand_each_other_the_rows_of_one_sample(shared: list[Any]) -> None:
+    gathered = shared[0]["rows gathered"]
+    assert gathered == 24
 
 
 def test_a_collection_of_moments_updates_once_for_all() -> None:

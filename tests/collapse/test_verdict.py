@@ -61,6 +61,20 @@ def test_one_dimension_has_no_directions_to_lose(gaussian: Rows) -> None:
     assert kind(gaussian(100, 1)) == "healthy"
 
 
+def test_one_dimension_that_never_changes_sign_is_no_collapse() -> None:
+    verdict = judge(panel_of(torch.rand(100, 1, generator=torch.Generator().manual_seed(0)) + 0.5))
+    assert verdict.kind == "healthy"
+
+
+def test_earlier_panels_of_one_dimension_count_though_their_level_is_0() -> None:
+    past, now = (
+        panel_of(torch.rand(100, 1, generator=torch.Generator().manual_seed(seed)) + 0.5 + seed)
+        for seed in (0, 1)
+    )
+    (share,) = (each for each in judge(now, [past]).evidence if each.metric == "centred_share")
+    assert known(share.trend) < -0.3
+
+
 def test_all_zero_is_complete() -> None:
     assert kind(torch.zeros(100, 8)) == "complete"
 
@@ -153,6 +167,13 @@ def test_every_threshold_is_a_knob(gaussian: Rows) -> None:
     assert kind(z, thresholds=Thresholds(fewest_rows=501)) == "not decidable"
     with pytest.raises(UsageError, match="level"):
         Thresholds(level=float("nan"))
+
+
+def test_the_narrowest_layer_before_the_rows_has_one_number_or_more(gaussian: Rows) -> None:
+    z = gaussian(50, 4)
+    assert Panel.from_moments("encoder", Moments.of(z), narrowest=1).n == 50
+    with pytest.raises(UsageError, match="1 wide or more, not 0"):
+        Panel.from_moments("encoder", Moments.of(z), narrowest=0)
 
 
 def test_the_panel_comes_back_from_json_and_judges_alike(low_rank: Rows) -> None:

@@ -9,46 +9,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.advice import ADVICE, Advice
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.code_verdict import judge_codes
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
 from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.one_pass import PartOfRows, RowSource, take_in
 from fullrank.collapse.panel import Panel
+from fullrank.collapse.peers import Peers
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.thresholds import Thresholds
+from fullrank.collapse.treatments import Advice, advice_on
 from fullrank.collapse.verdict import Verdict, judge
 from fullrank.errors import UsageError
 
 SAMPLE, CODE_SAMPLE = 2048, 256
-CHUNK_ELEMENTS = 1 << 23  # as many rows as moments take at a time
-RESAMPLES = 20
+RESAMPLES = 12  # of which a standard deviation is known to 21 %; of 20, which take longer, to 16 %
 RESAMPLED = 1 << 19  # numbers in the rows of which halves are taken, 256 to 1,024 of them
 COVERED = 1.96  # standard deviations of a 95 % interval
-
-
-class RowSource(Protocol):
-    """Rows that can be iterated again and again, a chunk at a time."""
-
-    @property
-    def n(self) -> int:
-        """Rows."""
-
-    @property
-    def d(self) -> int:
-        """Their width."""
-
-    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
-        """All rows in their order, [b, d] at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,8 @@ class AuditMetric:
         value: None where it is not defined.
         null: what isotropic Gaussian rows of the same n and d read.
         power_law: what Gaussian rows with covariance eigenvalues 1/k read.
-        low: lower end of a 95 % interval for other rows from the same source; None where none was computed.
+        low: lower end of a 95 % interval for other rows from the same source, within the range of the metric;
+            None where none was computed.
         high: its upper end.
         n: rows, or points of the sample, that it was computed from.
     """
@@ -104,8 +91,8 @@ class Audit:
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """Likely mechanisms, the likeliest first, and what to try."""
-        return ADVICE[self.verdict.kind]
+        """What to try, the most promising first, and what is known of it."""
+        return advice_on([self.verdict.kind])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: verdict, evidence, metrics, advice, and where the rows are from."""
@@ -148,7 +135,8 @@ def audit(
     """Measure and judge an embedding.
 
     Args:
-        rows: a tensor or array [n, d], or a source of rows such as `open_embeddings` gives.
+        rows: a tensor or array [n, d], or a source of rows such as `open_embeddings` gives. Of a source that
+            processes share, its `part` says which rows this one reads; all get the same audit.
         tap: what to call them.
         labels: a class per row, for the metrics of classes.
         codes: whether the rows are scores (logits) over codes or prototypes.
@@ -179,19 +167,15 @@ def audit(
     names = [name for name in METRICS if not METRICS[name].slow] if metrics is None else metrics
     chosen = [METRICS[name] for name in names]
     classes = None if labels is None else _classes(labels, source.n)
+    part: PartOfRows | None = getattr(source, "part", None)
+    peers, first = (part.peers, part.first) if part else (Peers(alone=True), 0)
     seen: EmbeddingStatistics | CodeUsage
-    seen = CodeUsage(source.d) if codes else EmbeddingStatistics(source.d, capacity=sample)
-    reservoir = Reservoir(source.d, min(sample, CODE_SAMPLE)) if isinstance(seen, CodeUsage) else seen.sample
-    count = 0
-    for chunk in source.chunks(max(CHUNK_ELEMENTS // source.d, 1)):
-        seen.update(chunk)
-        if isinstance(seen, CodeUsage):
-            reservoir.add(chunk)
-        count += len(chunk)
-        if progress:
-            progress(count)
-    if count != source.n:
-        raise UsageError(f"the rows were said to be {source.n:,}, and {count:,} came")
+    if codes:
+        seen, reservoir = CodeUsage(source.d), Reservoir(source.d, min(sample, CODE_SAMPLE))
+    else:
+        seen = EmbeddingStatistics(source.d, capacity=sample, first=first, expected=source.n, peers=peers)
+        reservoir = seen.sample
+    take_in(source, part, seen, reservoir, progress)
     panel = None
     if isinstance(seen, EmbeddingStatistics):
         seen.finish()
@@ -201,6 +185,8 @@ def audit(
         verdict = judge(panel, (), thresholds)
         found = _measure(chosen, spectra, points, None if classes is None else classes[places])
     else:
+        seen.all_reduce(peers)
+        reservoir.gather(peers)
         points, places = reservoir.rows, reservoir.places
         verdict = judge_codes(seen.result(), tap, thresholds)
         found = {
@@ -265,17 +251,37 @@ def _measure(
     for metric in metrics:
         if metric.needs not in inputs:
             continue
-        value, half = metric(*inputs[metric.needs]), spread.get(metric.name)
-        low, high = (None, None) if value is None or half is None else (value - half, value + half)
+        value = metric(*inputs[metric.needs])
         found[metric.name] = AuditMetric(
             value,
             baseline(metric.name, n, d, len(points)),
             baseline(metric.name, n, d, len(points), kind="power-law"),
-            low,
-            high,
+            *interval(metric, value, spread.get(metric.name), n, d),
             n if metric.needs in OF_MOMENTS else len(points),
         )
     return found
+
+
+def interval(
+    metric: Metric, value: float | None, half: float | None, n: int, d: int
+) -> tuple[float | None, float | None]:
+    """Ends of the interval around a value, within the range of the metric.
+
+    Args:
+        metric: whose range it is.
+        value: of n rows of width d; without one there is no interval.
+        half: half its width, None where that is not known.
+        n: rows.
+        d: their width.
+
+    Example:
+        >>> interval(METRICS["centred_share"], 0.75, 0.5, n=100, d=8)
+        (0.25, 1.0)
+    """
+    if value is None or half is None:
+        return None, None
+    least, largest = metric.bounds(n, d)
+    return max(value - half, min(least, value)), min(value + half, max(largest, value))
 
 
 def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, float]:
@@ -290,8 +296,11 @@ def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, flo
         return {}
     generator = torch.Generator().manual_seed(0)
     drawn: dict[str, list[float]] = {metric.name: [] for metric in metrics}
+    few = m // 2 < points.shape[1]
+    whole = Moments.keeping(points) if few else None  # whose products serve all halves
     for _ in range(RESAMPLES):
-        half = Spectra(Moments.of(points[torch.randperm(m, generator=generator)[: m // 2]]))
+        places = torch.randperm(m, generator=generator)[: m // 2]
+        half = Spectra(Moments.of(points[places]) if whole is None else whole.part(places))
         for metric in metrics:
             value = metric(half)
             if value is not None and np.isfinite(value):

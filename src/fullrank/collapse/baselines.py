@@ -11,7 +11,9 @@ Beside isotropic rows there are Gaussian rows with covariance eigenvalues 1/k, a
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,8 +22,11 @@ from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics._spectrum import isotropic_singular_values
 from fullrank.collapse.metrics.neighbours import Neighbourhood
 from fullrank.collapse.moments import Moments, unit_rows
+from fullrank.collapse.products import gram
 
 SEED = 20250101
+COMPARED = ("points", "neighbours")  # inputs of metrics that compare rows with each other
+TABLE, TABLED_POINTS = Path(__file__).with_name("baselines.json"), 2048
 
 
 def _eigenvalues(kind: str, d: int) -> Tensor:
@@ -29,22 +34,30 @@ def _eigenvalues(kind: str, d: int) -> Tensor:
     return torch.ones_like(k) if kind == "isotropic" else 1.0 / k
 
 
-def _points(kind: str, n: int, d: int) -> Tensor:
+@lru_cache(maxsize=1)
+def _standard(n: int, d: int) -> Tensor:
+    """Standard Gaussian rows [n, d], the same for every kind of cloud."""
     generator = torch.Generator().manual_seed(SEED)
-    return torch.randn(n, d, generator=generator, dtype=torch.float64) * _eigenvalues(kind, d).sqrt()
+    return torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
-def _wishart(freedom: int, d: int, generator: torch.Generator) -> Tensor:
-    """Scatter of `freedom` standard Gaussian rows, by Bartlett's triangle."""
+def _points(kind: str, n: int, d: int) -> Tensor:
+    return _standard(n, d) * _eigenvalues(kind, d).sqrt()
+
+
+@lru_cache(maxsize=1)
+def _wishart(n: int, d: int) -> tuple[Tensor, Tensor]:
+    """Scaled mean and scatter of n Gaussian rows, by Bartlett's triangle."""
+    generator, freedom = torch.Generator().manual_seed(SEED), n - 1
+    mean = torch.randn(d, generator=generator, dtype=torch.float64)
     if freedom < d:
-        rows = torch.randn(freedom, d, generator=generator, dtype=torch.float64)
-        return rows.T @ rows
+        return mean, gram(torch.randn(freedom, d, generator=generator, dtype=torch.float64))
     lower = torch.randn(d, d, generator=generator, dtype=torch.float64).tril(-1)
     degrees = torch.arange(freedom, freedom - d, -1, dtype=torch.float64)
     # a chi-square of k degrees is a gamma of k / 2, twice
     half = torch._standard_gamma(degrees / 2, generator=generator)
     lower.diagonal().copy_((2.0 * half).sqrt())
-    return lower @ lower.T
+    return mean, gram(lower.T)
 
 
 @lru_cache(maxsize=16)
@@ -53,11 +66,10 @@ def _spectra(kind: str, n: int, d: int) -> Spectra:
     sample = _points(kind, min(n, 4 * d + 256), d)
     if len(sample) == n:
         return Spectra.of(sample)
-    generator = torch.Generator().manual_seed(SEED)
     scale = _eigenvalues(kind, d).sqrt()
-    mean = torch.randn(d, generator=generator, dtype=torch.float64) * scale / n**0.5
+    mean, scatter = _wishart(n, d)
+    mean, scatter = mean * scale / n**0.5, scale[:, None] * scatter * scale
     moments = Moments(d)
-    scatter = scale[:, None] * _wishart(n - 1, d, generator) * scale
     moments.replace(n, torch.zeros_like(mean), n * mean, scatter)
     # a row's length hardly varies, so unit rows scatter as raw ones do, scaled coordinate by coordinate
     ratio = (unit_rows(sample).square().sum(0) / sample.square().sum(0)).sqrt()
@@ -73,6 +85,32 @@ def _sample(kind: str, n: int, d: int) -> Tensor:
 @lru_cache(maxsize=4)
 def _neighbourhood(kind: str, n: int, d: int) -> Neighbourhood:
     return Neighbourhood(_sample(kind, n, d))
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return found
+
+
+def tabled(name: str, points: int, d: int, kind: str) -> float | None:
+    """Look up a baseline in the packaged table; None where it is not there.
+
+    The table holds what `compared` gives for 2,048 rows of usual widths, as `docs/make_baselines.py` writes
+    it, for these clouds take longer than most audits.
+
+    Example:
+        >>> round(tabled("two_nn", 2048, 768, "isotropic")), tabled("two_nn", 2000, 768, "isotropic")
+        (151, None)
+    """
+    return _table().get(kind, {}).get(name, {}).get(str(d)) if points == TABLED_POINTS else None
+
+
+def compared(name: str, points: int, d: int, kind: str) -> float | None:
+    """Value of a metric of points or neighbours for a cloud that is made for it."""
+    metric = METRICS[name]
+    given = _neighbourhood if metric.needs == "neighbours" else _sample
+    return metric(given(kind, points, d))
 
 
 @lru_cache(maxsize=512)
@@ -105,8 +143,9 @@ def baseline(
         return metric.value_of(metric.of_spectrum(isotropic_singular_values(n, d, centred), n, d))
     if metric.needs in OF_MOMENTS:
         return metric(_spectra(kind, n, d))
-    if metric.needs == "neighbours":
-        return metric(_neighbourhood(kind, points, d))
     if metric.needs == "views" and views:
         return metric(torch.randn(n, views, d, generator=torch.Generator().manual_seed(0)))
-    return metric(_sample(kind, points, d)) if metric.needs == "points" else None
+    if metric.needs not in COMPARED:
+        return None
+    known = tabled(name, points, d, kind)
+    return compared(name, points, d, kind) if known is None else known

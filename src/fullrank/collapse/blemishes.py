@@ -15,7 +15,8 @@ from fullrank.collapse.sampling import Copies
 TWINS = 0.9999  # correlation from which two dimensions are one
 FEW_VALUES = 256  # values that a coordinate takes: one byte
 SHOWN = 0.01  # share of rows or dimensions from which a blemish is told
-FEW_ROWS = 2.0  # rows a direction
+FEW_ROWS = 2.0  # rows a direction that is in use, below which ranks read a quarter low or more
+BINDING = 0.25  # of a narrow layer's directions in use, from which it may be what limits the rank
 CLUSTERED = 0.2  # share of rows in tight clusters from which that is said; a line has more by chance
 
 ADVICE = {
@@ -155,7 +156,12 @@ def _few_values(sample: Tensor) -> int:
 
 
 def blemishes(
-    facts: RowFacts, d: int, possible: int, narrowest: int | None, clustered: float = 0.0
+    facts: RowFacts,
+    d: int,
+    possible: int,
+    narrowest: int | None,
+    clustered: float = 0.0,
+    rank: float | None = None,
 ) -> tuple[Blemish, ...]:
     """What is odd about rows.
 
@@ -165,6 +171,7 @@ def blemishes(
         possible: directions that they could span.
         narrowest: width of the narrowest layer before them, where known or read off the spectrum.
         clustered: share of them in tight clusters, where the verdict is not of these.
+        rank: directions in use, by the centred effective rank; where None all that are possible may be.
 
     Example:
         >>> for blemish in blemishes(RowFacts(100, 60, 30, dead=8), d=32, possible=32, narrowest=None):
@@ -172,11 +179,12 @@ def blemishes(
         40 of 100 rows are copies of others; the commonest occurs 30 times
         8 of 32 dimensions are constant
     """
-    found = (*_of_rows(facts, clustered), *_of_dimensions(facts, d, narrowest))
-    if facts.n < FEW_ROWS * possible:
-        enough = f"{5 * possible:,} would show all"
-        says = f"{facts.n:,} rows for {possible:,} directions: ranks are estimates; {enough}"
-        found += (_blemish("few rows", facts.n, FEW_ROWS * possible, says),)
+    used = possible if rank is None else min(rank, possible)
+    found = (*_of_rows(facts, clustered), *_of_dimensions(facts, d, narrowest, used))
+    if facts.n < FEW_ROWS * used:
+        enough = f"{5 * min(d, narrowest or d):,} would show all"
+        says = f"{facts.n:,} rows, of which ranks are estimates that are too low; {enough}"
+        found += (_blemish("few rows", facts.n, FEW_ROWS * used, says),)
     return found
 
 
@@ -203,7 +211,7 @@ def _of_rows(facts: RowFacts, clustered: float) -> Iterator[Blemish]:
         yield _blemish("clustered rows", round(clustered * n), n, says)
 
 
-def _of_dimensions(facts: RowFacts, d: int, narrowest: int | None) -> Iterator[Blemish]:
+def _of_dimensions(facts: RowFacts, d: int, narrowest: int | None, used: float) -> Iterator[Blemish]:
     live = d - facts.dead
     if facts.dead:
         yield _blemish("dead dimensions", facts.dead, d, f"{facts.dead:,} of {d:,} dimensions are constant")
@@ -215,7 +223,7 @@ def _of_dimensions(facts: RowFacts, d: int, narrowest: int | None) -> Iterator[B
         yield _blemish("one-sided", facts.one_sided, live, says)
     if facts.values:
         yield _blemish("quantised", facts.values, FEW_VALUES, f"a coordinate takes {facts.values} values")
-    if narrowest is not None and narrowest < d:
+    if narrowest is not None and narrowest < d and used >= BINDING * narrowest:
         says = (
             f"a layer before these rows is {narrowest:,} wide: {narrowest:,} of {d:,} directions are possible"
         )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.moments import all_finite
+from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 
 ROWS = 2048  # at a time, so that they are still in the cache when they are summed
@@ -80,6 +81,7 @@ def kmeans(
     steps: int = 300,
     tolerance: float = 5e-5,
     start: Tensor | None = None,
+    peers: Peers | None = None,
 ) -> KMeans:
     """Lloyd's algorithm from k-means++ starts (Arthur and Vassilvitskii 2007).
 
@@ -94,6 +96,8 @@ def kmeans(
         tolerance: the share of the inertia, gained by a move of the centres, at which it stops: 5e-5 ends
             within about 0.1 % of where 0 does, which goes on until no row changes; seeds differ by more.
         start: centres [k, d] to begin from on all rows instead.
+        peers: processes that each hold a part of the rows; None: this one holds all. `nearest` is then of
+            this process's rows, all else of all.
 
     Returns:
         A cluster that loses all its rows keeps its centre.
@@ -108,22 +112,24 @@ def kmeans(
     """
     if features.ndim != 2 or not all_finite(features):
         raise UsageError(f"k-means takes a matrix of finite numbers, not {list(features.shape)} with others")
-    if not 1 <= clusters <= len(features) or restarts < 1 or steps < 1:
+    peers = peers or Peers(alone=True)
+    n = int(peers.sums(len(features))[0])
+    if not 1 <= clusters <= n or restarts < 1 or steps < 1:
         raise UsageError(
-            f"k-means of {len(features)} rows takes 1 to {len(features)} clusters, a restart and a step at "
+            f"k-means of {n} rows takes 1 to {n} clusters, a restart and a step at "
             f"least, not {clusters}, {restarts} and {steps}"
         )
     rows = features.detach().to(torch.promote_types(features.dtype, torch.float32))
-    mean = rows.mean(0)
+    mean = rows.mean(0) if peers.size == 1 else (peers.reduce(rows.double().sum(0)) / n).to(rows)
     rows = rows - mean  # fewer digits are lost
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(1 if start is not None else restarts):
         if start is None:
-            centres = _from_samples(rows, clusters, steps, tolerance, generator)
+            centres = _from_samples(rows, clusters, steps, tolerance, generator, peers)
         else:
             centres = start.to(rows) - mean
-        run = _BoundedSteps(rows, centres)
+        run = _BoundedSteps(rows, centres, peers)
         done, converged = run.until(steps, tolerance)
         found.append(KMeans(run.centres + mean, run.nearest, run.inertia(), done, converged))
     return min(found, key=lambda result: result.inertia)
@@ -161,25 +167,39 @@ def sample_kmeans(rows: Tensor, clusters: int, seed: int = 0, steps: int = 50) -
 
 
 def _from_samples(
-    rows: Tensor, clusters: int, steps: int, tolerance: float, generator: torch.Generator
+    rows: Tensor, clusters: int, steps: int, tolerance: float, generator: torch.Generator, peers: Peers
 ) -> Tensor:
-    """Centres [k, d] from samples of rows, each twice as large as the last one."""
-    order = torch.randperm(len(rows), generator=generator).to(rows.device)
-    size = min(SAMPLE * clusters, len(rows))
-    centres = _plus_plus(rows[order[:size]], clusters, generator)
+    """Centres [k, d] from samples of all rows, each twice as large as the last one."""
+    counts = peers.gather(torch.tensor(len(rows))).tolist()
+    n, first = sum(counts), sum(counts[: peers.rank])
+    order = torch.randperm(n, generator=generator).to(rows.device)
+    size = min(SAMPLE * clusters, n)
+    centres = _plus_plus(_first_sample(rows, order[:size] - first, peers), clusters, generator)
     quick = rows.device.type == "cpu" and rows.dtype == torch.float32 and processor_has_bfloat16()
-    while size < len(rows):
-        sample = rows.index_select(0, order[:size])
-        centres = _rough_steps(sample, centres, quick, steps, LOOSE * tolerance)
+    quick = bool(peers.reduce(torch.tensor(int(quick)), "min"))
+    while size < n:
+        places = order[:size] - first
+        sample = rows.index_select(0, places[(places >= 0) & (places < len(rows))])
+        centres = _rough_steps(sample, centres, quick, steps, LOOSE * tolerance, peers)
         size *= 2
-    return _rough_steps(rows, centres, True, steps, tolerance) if quick else centres
+    return _rough_steps(rows, centres, True, steps, tolerance, peers) if quick else centres
 
 
-def _rough_steps(rows: Tensor, centres: Tensor, quick: bool, steps: int, tolerance: float) -> Tensor:
+def _first_sample(rows: Tensor, places: Tensor, peers: Peers) -> Tensor:
+    """Rows of all processes in order, counted from this process's first row."""
+    own = ((places >= 0) & (places < len(rows))).nonzero()[:, 0]
+    found, turns = peers.gather_rows(rows[places[own]]), peers.gather_rows(own)
+    return found[turns.argsort()]
+
+
+def _rough_steps(
+    rows: Tensor, centres: Tensor, quick: bool, steps: int, tolerance: float, peers: Peers
+) -> Tensor:
     """Steps until one gains no more than a share of the inertia."""
     dtype = torch.bfloat16 if quick else rows.dtype
     compared = rows.to(dtype)
     squares = float(torch.linalg.vector_norm(rows, dim=1).double().square().sum())
+    several = peers.size > 1
     for _ in range(steps):
         sums, counts = torch.zeros_like(centres), centres.new_zeros(len(centres))
         inertia, lengths, other = squares, centres.square().sum(1), centres.to(dtype).T
@@ -188,6 +208,9 @@ def _rough_steps(rows: Tensor, centres: Tensor, quick: bool, steps: int, toleran
             sums.index_add_(0, nearest, x)
             counts += torch.bincount(nearest, minlength=len(centres))
             inertia += float(best.sum(dtype=torch.float64))
+        if several:
+            (inertia,) = peers.sums(inertia)
+            sums, counts = peers.reduce(sums.double()).to(sums), peers.reduce(counts)
         means = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
         gain = float(counts @ (means - centres).square().sum(1))
         centres = means
@@ -225,11 +248,11 @@ def _plus_plus(rows: Tensor, clusters: int, generator: torch.Generator, first: i
 class _BoundedSteps:
     """State of one run: assignments, sums of the clusters, and the bounds."""
 
-    def __init__(self, rows: Tensor, centres: Tensor) -> None:
-        self.rows, self.centres = rows, centres
+    def __init__(self, rows: Tensor, centres: Tensor, peers: Peers) -> None:
+        self.rows, self.centres, self.peers = rows, centres, peers
         n, k = len(rows), len(centres)
         length = torch.linalg.vector_norm(rows, dim=1)
-        self.squares, self.slack = length.square(), ROUNDING * float(length.max())
+        self.squares, self.slack = length.square(), ROUNDING * (float(length.max()) if n else 0.0)
         self.nearest = torch.zeros(n, dtype=torch.long, device=rows.device)
         self.own, self.others = torch.zeros_like(self.squares), torch.zeros_like(self.squares)
         self.sums = torch.zeros(k, rows.shape[1], dtype=torch.float64, device=rows.device)
@@ -242,8 +265,8 @@ class _BoundedSteps:
         while step < steps and not converged:
             step += 1
             inertia = float(self.own.square().sum(dtype=torch.float64))  # or a little more
-            small = self._move() <= tolerance * inertia
-            converged = not self._assign_doubtful() or small
+            small = self._move() <= tolerance * self.peers.sums(inertia)[0]
+            converged = not self.peers.sums(self._assign_doubtful())[0] or small
         return step, converged
 
     def inertia(self) -> float:
@@ -252,22 +275,23 @@ class _BoundedSteps:
         for part in self._blocks():
             gap = self.rows[part] - self.centres.index_select(0, self.nearest[part])
             found += float(torch.linalg.vector_norm(gap, dim=1).double().square().sum())
-        return found
+        return self.peers.sums(found)[0]
 
     def _blocks(self) -> Iterator[slice]:
         return (slice(start, start + ROWS) for start in range(0, len(self.rows), ROWS))
 
     def _move(self) -> float:
         """Move centres to the means; return how much inertia that gains."""
-        means = (self.sums / self.counts.clamp_min(1)[:, None]).to(self.centres)
-        centres = torch.where(self.counts[:, None] > 0, means, self.centres)
+        sums, counts = self.peers.reduce(self.sums), self.peers.reduce(self.counts)
+        means = (sums / counts.clamp_min(1)[:, None]).to(self.centres)
+        centres = torch.where(counts[:, None] > 0, means, self.centres)
         moved = (centres - self.centres).norm(dim=1)
         self.centres = centres
         self.own += moved[self.nearest]
         if len(moved) > 1:
             far, which = moved.topk(2)
             self.others -= torch.where(self.nearest == which[0], far[1], far[0])
-        return float(self.counts @ moved.double().square())
+        return float(counts @ moved.double().square())
 
     def _assign_all(self) -> None:
         for part in self._blocks():

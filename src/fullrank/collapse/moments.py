@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.peers import Peers
 from fullrank.collapse.row_sums import RowSums, sampled
-from fullrank.errors import UsageError
+from fullrank.errors import BadRowsError, UsageError
 
 _CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
 _BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
@@ -51,6 +52,30 @@ class Moments(RowSums):
         moments.update(z)
         return moments
 
+    @classmethod
+    def keeping(cls, z: Tensor) -> Moments:
+        """Moments of finite rows [n, d] that are kept however many they are, for `part`."""
+        rows = z.detach().double()
+        moments = cls(rows.shape[1], rows.device)
+        moments.keep(rows)
+        moments.unit.keep(unit_rows(rows))
+        return moments
+
+    def part(self, places: Tensor) -> Moments:
+        """Moments of some of the rows that are kept, at these places [k].
+
+        Example:
+            >>> z = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+            >>> some = torch.arange(0, 100, 2)
+            >>> part, alone = Moments.keeping(z).part(some), Moments.of(z[some])
+            >>> torch.allclose(part.covariance, alone.covariance, rtol=1e-12)
+            True
+        """
+        moments = Moments(self.dim, self.shift.device)
+        moments.keep_part(self, places)
+        moments.unit.keep_part(self.unit, places)
+        return moments
+
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
         """Add rows [n, d] of any real dtype and device, chunk by chunk.
@@ -73,19 +98,14 @@ class Moments(RowSums):
         super().merge(other)
         self.unit.merge(other.unit)
 
-    def all_reduce(self) -> None:
+    def all_reduce(self, peers: Peers | None = None) -> None:
         """Add up the sums of all processes: means first, then scatters around theirs."""
-        if not in_group():
+        peers = peers or Peers()
+        if peers.size == 1:
             return
-        distributed = torch.distributed
-        device = torch.device("cuda") if distributed.get_backend() == "nccl" else self.shift.device
-        means = self.means().to(device)
-        parts = [torch.empty_like(means) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, means)
-        self.take_means(torch.stack(parts).to(self.shift.device))
-        scatters = torch.stack([self.scatter, self.unit.scatter]).to(device)
-        distributed.all_reduce(scatters)
-        for sums, scatter in zip((self, self.unit), scatters.to(self.shift.device), strict=True):
+        self.take_means(peers.gather(self.means()))
+        scatters = peers.reduce(torch.stack([self.scatter, self.unit.scatter]))
+        for sums, scatter in zip((self, self.unit), scatters, strict=True):
             sums.replace(sums.count, sums.shift, sums.offset, scatter.clone())
 
     def means(self) -> Tensor:
@@ -167,11 +187,6 @@ def around_a_shift(count: Tensor, total: Tensor, outer: Tensor) -> tuple[int, Te
     return n, torch.zeros_like(total), total.clone(), scatter
 
 
-def in_group() -> bool:
-    """Whether this process is one of several that add up what they see."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 def moments_of(z: Tensor | Moments) -> Moments:
     """Moments as they are, or those of rows [n, d], of which there are some."""
     moments = z if isinstance(z, Moments) else Moments.of(z)
@@ -228,7 +243,7 @@ def _check_finite(z: Tensor) -> None:
     """Raise UsageError with the number of rows that are not finite."""
     if not all_finite(z):
         bad = int((~z.isfinite().all(1)).sum())
-        raise UsageError(
+        raise BadRowsError(
             f"{bad} of {len(z)} embedding rows are not finite (NaN or infinite): "
             "training has diverged, or a file needs mending"
         )

@@ -21,15 +21,16 @@ from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
 from fullrank.collapse.metrics.level import level_of_rows
-from fullrank.collapse.moments import check_rows, in_group
+from fullrank.collapse.moments import check_rows
 from fullrank.collapse.panel import Panel
+from fullrank.collapse.peers import Group, Peers
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.trend import warnings
 from fullrank.collapse.verdict import Verdict, judge
-from fullrank.errors import UsageError
+from fullrank.errors import BadRowsError, UsageError
 
 CODES = "codes"
 """The tap that holds scores over codes: their use is measured, not their spectrum."""
@@ -107,6 +108,8 @@ class CollapseMonitor:
         capacity: rows kept per tap (and pairs of views) for uniformity and alignment.
         diagnostics_every: `close` computes `Diagnostics` at every so many panels of a trained network, the
             first one included; 0: never.
+        group: of processes, whose collectives `close` uses; None is the default group. A `close` in a thread
+            beside training needs one of its own.
 
     Attributes:
         narrowest: tap to the width of the narrowest layer before it, where the network is known.
@@ -130,13 +133,14 @@ class CollapseMonitor:
         thresholds: Thresholds | None = None,
         capacity: int = 2048,
         diagnostics_every: int = 10,
+        group: Group = None,
     ) -> None:
         if every < 1 or capacity < 2 or diagnostics_every < 0:
             raise UsageError(
                 "every must be at least 1, capacity at least 2 and diagnostics_every at least 0, "
                 f"not {every}, {capacity} and {diagnostics_every}"
             )
-        self.diagnostics_every = diagnostics_every
+        self.diagnostics_every, self.peers = diagnostics_every, Peers(group)
         self.every, self.tap, self.capacity = every, tap, capacity
         self.narrowest: Mapping[str, int] = {}
         self.thresholds = thresholds or Thresholds()
@@ -252,7 +256,7 @@ class CollapseMonitor:
                     self.history.setdefault(tap, []).append(panel.without_spectra())
             usage = None
             if self._usage:
-                self._usage.all_reduce()
+                self._usage.all_reduce(self.peers)
                 usage = self._usage.result()
                 verdicts[CODES] = judge_codes(usage, CODES, self.thresholds, trained)
             main = verdicts[self.tap if self.tap in verdicts else list(panels)[-1]]
@@ -276,7 +280,7 @@ class CollapseMonitor:
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
         pairs = None
         if tap in self._pairs:
-            self._pairs[tap].gather()
+            self._pairs[tap].gather(self.peers)
             pairs = self._views(tap)
         return Panel.from_statistics(tap, self._seen[tap], pairs, self.narrowest.get(tap), spectra)
 
@@ -286,13 +290,12 @@ class CollapseMonitor:
 
     def _agree_on_taps(self) -> None:
         """Give every process all taps in one order, so that collectives match."""
-        if not in_group():
+        if self.peers.size == 1:
             return
         codes = self._usage.codes if self._usage else 0
         widths = {tap: statistics.dim for tap, statistics in self._seen.items()}
         pair_widths = {tap: pairs.rows.shape[1] for tap, pairs in self._pairs.items()}
-        seen: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(seen, (widths, pair_widths, codes))
+        seen = self.peers.tell((widths, pair_widths, codes))
         statistics, pairs, usage = self._seen, self._pairs, self._usage
         self._reset()
         for widths, pair_widths, codes in seen:
@@ -304,11 +307,10 @@ class CollapseMonitor:
                 self._pairs[tap] = pairs.get(tap) or self._new_reservoir(d)
 
     def _new_reservoir(self, dim: int) -> Reservoir:
-        return Reservoir(dim, self.capacity, stream=torch.distributed.get_rank() if in_group() else 0)
+        return Reservoir(dim, self.capacity, stream=self.peers.rank)
 
     def _new_statistics(self, dim: int, device: torch.device | str) -> EmbeddingStatistics:
-        stream = torch.distributed.get_rank() if in_group() else 0
-        return EmbeddingStatistics(dim, device, self.capacity, stream)
+        return EmbeddingStatistics(dim, device, self.capacity, self.peers.rank, peers=self.peers)
 
     def _reset(self) -> None:
         self._seen: dict[str, EmbeddingStatistics] = {}
@@ -337,5 +339,7 @@ def _naming(tap: str) -> Iterator[None]:
     """Name the tap that an error is about."""
     try:
         yield
+    except BadRowsError as error:
+        raise BadRowsError(f"tap {tap!r}: {error}") from None
     except UsageError as error:
         raise UsageError(f"tap {tap!r}: {error}") from None

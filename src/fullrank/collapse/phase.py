@@ -34,7 +34,7 @@ def with_phase(
         progress: share of the training done; None where no end is known.
         dip: share of the training within which the method's ranks usually dip.
         accuracy: accuracy of k-NN or an online probe now, in [0, 1].
-        best_accuracy: the best before.
+        best_accuracy: the best before, the untrained network's among them.
         before: probability of a collapse at the panel before.
 
     Raises:

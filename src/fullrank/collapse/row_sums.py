@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.collapse.products import eigenvalues, gram
 from fullrank.errors import UsageError
 
 SINGLE = 2.0**-22  # twice the rounding of single precision, relative
@@ -55,6 +56,8 @@ class RowSums:
         self.offset = torch.zeros_like(self.shift)
         self._scatter: Tensor | None = None  # None while it is zero, or not yet made of `_few`
         self._few: list[Tensor] = []  # the rows themselves, while they are fewer than d
+        self._products: Tensor | None = None  # of each two of `_few` less their mean, once they are taken
+        self._squares: Tensor | None = None  # and the sums of squares of their coordinates
 
     @classmethod
     def of(cls, rows: Tensor) -> RowSums:
@@ -78,7 +81,7 @@ class RowSums:
     def replace(self, count: int, shift: Tensor, offset: Tensor, scatter: Tensor) -> None:
         """Take the given parts in place of those of before."""
         self.count, self.shift, self.offset, self._scatter = count, shift, offset, scatter
-        self._few = []
+        self._few, self._products, self._squares = [], None, None
 
     @property
     def dim(self) -> int:
@@ -94,11 +97,34 @@ class RowSums:
         self.move_shift(sampled(rows))
         if self.keeps(len(rows)):
             self._few.append(rows)
-            self._scatter = None
+            self._scatter = self._products = self._squares = None
             self.offset = self.offset + (rows - self.shift).sum(0)
             self.count += len(rows)
         elif len(rows):
             self.add_shifted(rows - self.shift)
+
+    def keep(self, rows: Tensor) -> None:
+        """Hold float64 rows [n, d], however many, in place of those added before."""
+        zeros = torch.zeros_like(self.shift)
+        self.replace(0, zeros, zeros, zeros.new_zeros(0, 0))
+        self.move_shift(sampled(rows))
+        self.count, self.offset = len(rows), (rows - self.shift).sum(0)
+        self._few, self._scatter = [rows], None
+
+    def keep_part(self, whole: RowSums, places: Tensor) -> None:
+        """Hold some rows of sums that keep theirs; all parts share the products.
+
+        Example:
+            >>> whole, part = RowSums(1), RowSums(1)
+            >>> whole.keep(torch.tensor([[1.0], [3.0], [8.0]]).double())
+            >>> part.keep_part(whole, torch.tensor([0, 1]))
+            >>> part.singular_values().round(4).tolist()
+            [1.4142]
+        """
+        self.keep(torch.cat(whole._few)[places])
+        products = whole._few_products()[places[:, None], places]
+        mean = products.mean(0)
+        self._products = products - mean - mean[:, None] + mean.mean()
 
     def move_shift(self, sample: Tensor) -> None:
         """Choose a row in the middle of a sample as the shift, if the present one is off."""
@@ -118,11 +144,11 @@ class RowSums:
         self._fold()
         n, ones = len(rows), rows.new_ones(len(rows))
         total = ones @ rows  # where a sum over rows reads memory slowly
-        middle, scatter = total / n, _gram(rows)
+        middle, scatter = total / n, gram(rows)
         lost = n * middle.square().sum()
         if bool(lost > _FAR * (scatter.diagonal().sum() - lost)):  # the sample missed where the rows are
             rows -= middle
-            middle, scatter = ones @ rows / n, _gram(rows)
+            middle, scatter = ones @ rows / n, gram(rows)
         scatter.addr_(middle, middle, alpha=-n)
         self._join(n, total, scatter)
 
@@ -164,14 +190,16 @@ class RowSums:
         """[d, d], the sum of outer products of the rows less their mean."""
         if self._scatter is None:
             zeros = self.shift.new_zeros(self.dim, self.dim)
-            self._scatter = _gram(self._centred_few()) if self._few else zeros
+            self._scatter = gram(self._centred_few()) if self._few else zeros
         return self._scatter
 
     @property
     def scatters(self) -> Tensor:
         """[d], the diagonal of `scatter`."""
         if self._scatter is None and self._few:
-            return self._centred_few().square().sum(0)
+            if self._squares is None:
+                self._squares = self._centred_few().square().sum(0)
+            return self._squares
         return self.scatter.diagonal().clamp_min(0)
 
     @property
@@ -195,6 +223,13 @@ class RowSums:
     def squares(self) -> Tensor:
         """[d], the sum of squares of every coordinate: the diagonal of `outer`."""
         return self.scatters + self.count * self.mean.square() if self.count else self.scatters
+
+    @property
+    def outer_norm_squared(self) -> float:
+        """`||outer||_F^2`, the sum of squared products of each two rows."""
+        if self._few:
+            return float(self._few_products(centred=False).square().sum())
+        return float(self.outer.square().sum())
 
     @property
     def second_moment(self) -> Tensor:
@@ -243,17 +278,15 @@ class RowSums:
         """
         n = self._seen()
         size = min(n, self.dim)
-        eigenvalues = self.mean.new_zeros(size)
+        squares = self.mean.new_zeros(size)
         if centred and not self.constant:
-            eigenvalues = self._above_noise(_gram(self._centred_few().T) if self._few else self.scatter)[
-                :size
-            ]
+            squares = self._above_noise(self._few_products() if self._few else self.scatter)[:size]
             if n <= self.dim:
-                eigenvalues[n - 1 :] = 0.0  # n centred rows span n - 1 directions
+                squares[n - 1 :] = 0.0  # n centred rows span n - 1 directions
         elif not centred:
             found = self._uncentred_eigenvalues()[:size]
-            eigenvalues[: len(found)] = found
-        values: np.ndarray = eigenvalues.sqrt().cpu().numpy()
+            squares[: len(found)] = found
+        values: np.ndarray = squares.sqrt().cpu().numpy()
         return values
 
     def _uncentred_eigenvalues(self) -> Tensor:
@@ -263,9 +296,7 @@ class RowSums:
         if self.constant:
             return mean.new_tensor([ruling])
         if ruling <= _RULING * spread:
-            if self._few:
-                return self._above_noise(_gram((self._centred_few() + mean).T))
-            return self._above_noise(self.outer)
+            return self._above_noise(self._few_products(centred=False) if self._few else self.outer)
         # The mean rules: its own direction v, the first eigenvector, is taken out exactly, so that what is
         # left is not measured with the rounding of the mean's square.
         few = self._centred_few() if self._few else None
@@ -286,14 +317,14 @@ class RowSums:
             rest = self.scatter.addr(v, half, alpha=-1).addr_(half, v, alpha=-1)
             rest.addr_(mean_off, mean_off, alpha=n)
         else:
-            rest = _gram((few - torch.outer(few @ v, v) + mean_off).T)
+            rest = gram((few - torch.outer(few @ v, v) + mean_off).T)
         return torch.cat([first[None], self._above_noise(rest)[:-1]])
 
     def _above_noise(self, matrix: Tensor) -> Tensor:
         """Eigenvalues of a sum of outer products, largest first, those of noise 0."""
-        eigenvalues = torch.linalg.eigvalsh(matrix).flip(0)
+        found = eigenvalues(matrix).flip(0)
         # The Frobenius norm bounds the largest eigenvalue cheaply, and tightly where one direction rules.
-        return torch.where(eigenvalues > self._noise * torch.linalg.matrix_norm(matrix), eigenvalues, 0.0)
+        return torch.where(found > self._noise * torch.linalg.matrix_norm(matrix), found, 0.0)
 
     @property
     def _noise(self) -> float:
@@ -307,11 +338,21 @@ class RowSums:
         rows = torch.cat(self._few) - self.shift
         return rows - rows.mean(0)
 
+    def _few_products(self, centred: bool = True) -> Tensor:
+        """[n, n], products of each two of the few rows, less their mean or as they are."""
+        if self._products is None:
+            self._products = gram(self._centred_few().T)
+        if centred:
+            return self._products
+        mean = self.mean
+        along = self._centred_few() @ mean + mean.square().sum() / 2
+        return self._products + along[:, None] + along
+
     def _fold(self) -> None:
         """Bring the scatter up to date, and forget the rows themselves."""
         if self._few:
             _ = self.scatter
-            self._few = []
+            self._few, self._products, self._squares = [], None, None
 
     def _join(self, n: int, offset: Tensor, scatter: Tensor) -> None:
         """Add n rows with these parts around the shift; the scatter is written on."""
@@ -330,11 +371,3 @@ class RowSums:
 def sampled(rows: Tensor) -> Tensor:
     """At most 64 of the rows, evenly spread."""
     return rows[:: -(-len(rows) // _SAMPLE) or 1]
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """`rows^T rows`; on a CPU by NumPy, which mirrors one half."""
-    if rows.device.type != "cpu":
-        return rows.T @ rows
-    array = rows.numpy()
-    return torch.from_numpy(array.T @ array)

@@ -8,12 +8,12 @@ itself, so the same rows give the same sample in any order, any chunks and any n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fullrank.collapse.moments import check_rows, in_group
+from fullrank.collapse.moments import check_rows
+from fullrank.collapse.peers import Peers
 
 
 class Reservoir:
@@ -83,23 +83,27 @@ class Reservoir:
         keys, places, rows = self._merged()
         self._kept = keys[chosen], places[chosen], rows[chosen]
 
-    def gather(self) -> None:
-        """Become the sample of the union of all processes' streams."""
-        if not in_group():
+    def gather(self, peers: Peers | None = None) -> None:
+        """Become the sample of the union of all processes' streams.
+
+        The keys of all come first, so that of the rows only the winners travel, by one all-gather.
+        """
+        peers = peers or Peers()
+        if peers.size == 1:
             return
-        distributed, own = torch.distributed, self._merged()
-        world = distributed.get_world_size()
-        all_keys: list[Any] = [None] * world
-        distributed.all_gather_object(all_keys, (self.count, own[0].numpy()))
-        union = torch.cat([torch.from_numpy(keys) for _, keys in all_keys]).sort().values[: self.capacity]
-        mine = int((own[0] <= union[-1]).sum()) if len(union) else 0
-        winners: list[Any] = [None] * world  # only these travel
-        distributed.all_gather_object(winners, [x[:mine].numpy() for x in own])
-        self.count = sum(count for count, _ in all_keys)
-        self._kept = own[0][:0], own[1][:0], own[2][:0]
-        self._waiting = [
-            (torch.from_numpy(k), torch.from_numpy(p), torch.from_numpy(r)) for k, p, r in winners
-        ]
+        keys, places, rows = self._merged()
+        union = peers.gather_rows(keys).sort().values[: self.capacity]
+        mine = int((keys <= union[-1]).sum()) if len(union) else 0
+        width = 4 * self.dim
+        parts = (keys[:mine, None], places[:mine, None], rows[:mine])
+        packed = torch.cat([part.contiguous().view(torch.uint8) for part in parts], dim=1)
+        winners = peers.gather_rows(packed)
+        keys, places, rows = (part.contiguous() for part in winners.split([8, 8, width], dim=1))
+        self.count = int(peers.sums(self.count)[0])
+        nothing = self._kept
+        self._kept = nothing[0][:0], nothing[1][:0], nothing[2][:0]
+        integers = (part.view(torch.int64)[:, 0] for part in (keys, places))
+        self._waiting = [(*integers, rows.view(torch.float32))]
         self._merged()
 
     def _merged(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,6 +183,7 @@ class Copies:
         self._waiting: list[Tensor] = []
         self._waits = 0  # hashes that wait to be merged
         self._share = 1.0  # of all keys, that are kept
+        self._of_all: tuple[int, int] | None = None  # different rows and copies, over processes
 
     def add(self, keys: Tensor) -> None:
         """Take in hashes [n] of rows."""
@@ -191,6 +196,8 @@ class Copies:
     @property
     def distinct(self) -> int:
         """Different rows; an estimate where there are more than are kept."""
+        if self._of_all:
+            return self._of_all[0]
         self._merge()
         kept = int((self._keys < self._cut).sum()) if self._share < 1.0 else len(self._keys)
         return min(round(kept / self._share), self.rows)
@@ -198,20 +205,36 @@ class Copies:
     @property
     def most(self) -> int:
         """How often the commonest of the rows that are kept occurs."""
+        if self._of_all:
+            return self._of_all[1]
         self._merge()
         return int(self._counts.max()) if len(self._counts) else 0
 
-    @classmethod
-    def union(cls, parts: Sequence[Copies]) -> Copies:
-        """Copies among the rows of all parts."""
-        whole = cls()
-        for part in parts:
-            part._merge()
-            whole._join(part._keys, part._counts)
-            whole.rows += part.rows
-            whole._share = min(whole._share, part._share)
-        whole._thin()
-        return whole
+    def gather(self, peers: Peers) -> None:
+        """Count the rows of all processes; more cannot be added afterwards.
+
+        Each process takes the hashes of one part of all and counts those of every process, so that none
+        holds more than it sees and gets.
+        """
+        if peers.size == 1:
+            return
+        self._merge()
+        owners = self._keys.remainder(peers.size)
+        order = owners.argsort(stable=True)
+        counts = torch.bincount(owners, minlength=peers.size).tolist()
+        found = peers.exchange(torch.stack([self._keys, self._counts], dim=1)[order], counts)
+        share = float(peers.reduce(torch.tensor(self._share, dtype=torch.float64), "min"))
+        self._keys = self._counts = self._keys[:0]
+        self._join(found[:, 0], found[:, 1])
+        self.rows = int(peers.sums(self.rows)[0])
+        shares = [share * 2.0**-halved for halved in range(_HALVINGS)]
+        cuts = torch.tensor([_cut_at(each) for each in shares])
+        below = torch.searchsorted(self._keys, cuts)
+        below[0] = len(self._keys) if share == 1.0 else below[0]
+        kept = peers.reduce(below)
+        at = int((kept <= _KEPT).nonzero()[0])
+        most = peers.reduce(self._counts.max() if len(self._counts) else torch.tensor(0), "max")
+        self._of_all = min(round(int(kept[at]) / shares[at]), self.rows), int(most)
 
     def _merge(self) -> None:
         if self._waiting:
@@ -239,13 +262,19 @@ class Copies:
     @property
     def _cut(self) -> int:
         """Hashes below it are kept."""
-        return min(_SIGN + int(self._share * 2.0**64), -_SIGN - 1)
+        return _cut_at(self._share)
+
+
+def _cut_at(share: float) -> int:
+    """The hash that this share of all lies below."""
+    return min(_SIGN + int(share * 2.0**64), -_SIGN - 1)
 
 
 MERGED = 256  # rows that a sample merges at a time, at least
 _KEPT = 1 << 22  # hashes of rows: 64 MB with their counts
 _COMMONEST = 1024  # rows that are kept for their number
-_HASHED = 1 << 20  # numbers at a time
+_HALVINGS = 40  # of the share of hashes that are kept, at most: for 10^18 different rows
+_HASHED = 1 << 16  # numbers at a time, while they are in a core's cache
 _SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
 
 

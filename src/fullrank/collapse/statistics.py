@@ -7,23 +7,26 @@ outweigh a million others.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fullrank.collapse.blemishes import RowFacts
-from fullrank.collapse.metrics.clusters import project
-from fullrank.collapse.moments import Moments, all_finite, check_rows, in_group
+from fullrank.collapse.metrics.clusters import SKETCH, directions, project
+from fullrank.collapse.moments import Moments, all_finite, check_rows
+from fullrank.collapse.peers import Peers
 from fullrank.collapse.sampling import Copies, Reservoir, row_hash
-from fullrank.errors import UsageError
+from fullrank.errors import BadRowsError, UsageError
 
 CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
 SETTLED = 256  # rows from which a middle and a typical distance are taken
 ASIDE = 4096  # rows that may wait aside however few were seen
+AT_ONCE = 1 << 16  # numbers in double precision while they are in a core's cache
 SMALLEST, LARGEST = 1e-30, 1e30  # of rows, samples of which are kept in single precision
 FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
+DOUBTFUL = 0.8  # times that distance: rows beyond it wait until the median distance of all rows is known
 MOST_OUTLIERS = 0.05  # of all rows; more are a part of the cloud
 
 
@@ -35,6 +38,9 @@ class EmbeddingStatistics:
         device: where the moments live.
         capacity: rows of the sample.
         stream: which stream this is (the rank of a process).
+        first: place of the first row, where these rows are a part of a longer stream.
+        expected: rows that will come, of all processes, where that is known.
+        peers: processes that `finish` adds up; None takes those of the default group.
 
     Attributes:
         moments: of all rows but outliers, after `finish`.
@@ -55,9 +61,17 @@ class EmbeddingStatistics:
     facts: RowFacts
 
     def __init__(
-        self, dim: int, device: torch.device | str = "cpu", capacity: int = 2048, stream: int = 0
+        self,
+        dim: int,
+        device: torch.device | str = "cpu",
+        capacity: int = 2048,
+        stream: int = 0,
+        *,
+        first: int = 0,
+        expected: int = 0,
+        peers: Peers | None = None,
     ) -> None:
-        self.dim = dim
+        self.dim, self.expected, self.peers = dim, expected, peers or Peers()
         self.moments = Moments(dim, "cpu" if torch.device(device).type == "mps" else device)
         self.sample = Reservoir(dim, capacity, stream)
         self.sketch = Reservoir(min(dim, 64), CLUSTER_ROWS, stream)
@@ -67,8 +81,8 @@ class EmbeddingStatistics:
         self._distances: list[Tensor] = []
         self._aside: list[Tensor] = []
         self._aside_places: list[Tensor] = []
-        self._taken = 0
-        self._typical = 0, 0.0  # rows that the median distance is of, and that
+        self._next = first  # place of the row that is taken next
+        self._typical = 0.0  # median distance of the first rows
         self._returned = False  # whether rows far away were so many that they were taken in
         self._lowest = torch.full((dim,), torch.inf)
         self._highest = torch.full((dim,), -torch.inf)
@@ -103,6 +117,23 @@ class EmbeddingStatistics:
         if settled:
             self._take()
 
+    @property
+    def middle(self) -> tuple[Tensor, float] | None:
+        """Middle [d] of the first rows, and their median distance, once known."""
+        return None if self._middle is None else (self._middle, self._typical)
+
+    def begin(self, middle: Tensor, typical: float) -> None:
+        """Take middle and median distance that another process has found.
+
+        Then what is far from all other rows does not depend on which process sees which rows.
+        """
+        self._middle, self._typical = middle, typical
+
+    def fix_middle(self) -> None:
+        """Take in the rows that wait for a middle, although they are few."""
+        if self._waiting:
+            self._take()
+
     def finish(self) -> None:
         """Say which rows are outliers, and add up all processes.
 
@@ -112,17 +143,23 @@ class EmbeddingStatistics:
         if self._finished:
             return
         self._finished = True
-        if self._waiting:
-            self._take()
-        distances, kept, returned, largest = self._of_all_processes()
+        self.fix_middle()
+        peers = self.peers
+        none = torch.empty(0, dtype=torch.float64)
+        own = torch.cat([none, *self._distances])
+        self._distances = []
+        extremes = torch.tensor([self._largest, float(own.max()) if len(own) else 0.0], dtype=torch.float64)
+        largest, farthest = peers.reduce(extremes, "max").tolist()
         if 0 < largest < SMALLEST:
-            raise UsageError(f"the largest number of these rows is {largest:.3g}: scale them to about 1")
-        typical = float(distances.median()) if len(distances) else 0.0
-        self._return_near(typical, distances, returned)
-        far = distances[distances > FAR * typical]
-        outliers = len(far) if kept and not returned and len(far) <= MOST_OUTLIERS * len(distances) else 0
-        if in_group():
-            self._gather()
+            raise BadRowsError(f"the largest number of these rows is {largest:.3g}: scale them to about 1")
+        count = int(peers.sums(len(own))[0])
+        typical = peers.kth_smallest(own, (count - 1) // 2) if count else 0.0
+        aside = sum(map(len, self._aside))
+        far, kept, returned = map(int, peers.sums(int((own > FAR * typical).sum()), aside, self._returned))
+        several = bool(returned) or far > MOST_OUTLIERS * count
+        self._return_near(torch.inf if several else FAR * typical)
+        outliers = far if kept and not several else 0
+        self._gather()
         facts = RowFacts.of(
             self.moments,
             self.sample.rows,
@@ -130,22 +167,9 @@ class EmbeddingStatistics:
             self._highest,
             self.copies,
             outliers,
-            float(far.max()) / typical if outliers and typical > 0 else 0.0,
+            farthest / typical if outliers and typical > 0 else 0.0,
         )
         self.facts = self._without_off_plane(facts)
-
-    def _of_all_processes(self) -> tuple[Tensor, int, bool, float]:
-        """Distances, rows aside, whether too many waited, and the largest number."""
-        own = torch.cat(self._distances) if self._distances else torch.empty(0, dtype=torch.float64)
-        aside = sum(map(len, self._aside))
-        if not in_group():
-            return own, aside, self._returned, self._largest
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        mine = own.numpy(), aside, self._returned, self._largest
-        torch.distributed.all_gather_object(parts, mine)
-        distances, asides, returned, largest = zip(*parts, strict=True)
-        whole = torch.cat([torch.from_numpy(part) for part in distances])
-        return whole, sum(asides), any(returned), max(largest)
 
     def _without_off_plane(self, facts: RowFacts) -> RowFacts:
         """Leave out rows beside the few directions of all others."""
@@ -161,21 +185,35 @@ class EmbeddingStatistics:
         """Take in the rows that wait, but for those far from the middle."""
         z = torch.cat(self._waiting)
         self._waiting = []
+        begun = self._middle is not None
         if self._middle is None:
             self._middle = z[:: max(len(z) // 1024, 1)][:1024].double().median(dim=0).values
         distance = self._distance(z)
         self._distances.append(distance)
-        places = torch.arange(self._taken, self._taken + len(z))
-        self._taken += len(z)
-        near = distance <= self._limit()
+        if not begun:
+            self._typical = float(distance.median())
+        places = torch.arange(self._next, self._next + len(z))
+        self._next += len(z)
+        near = distance <= (torch.inf if self._returned else DOUBTFUL * FAR * self._typical)
         if not bool(near.all()):
             self._aside.append(z[~near].cpu())
             self._aside_places.append(places[~near])
             z, places = z[near], places[near]
         self._add(z, places)
-        if sum(map(len, self._aside)) > max(MOST_OUTLIERS * self.count, ASIDE):
-            self._return_near(float(torch.cat(self._distances).median()), None, False)
-            self._returned = True
+        if sum(map(len, self._aside)) > max(self._most_outliers, ASIDE):
+            self._make_room()
+
+    @property
+    def _most_outliers(self) -> float:
+        return MOST_OUTLIERS * max(self.count, self.expected)
+
+    def _make_room(self) -> None:
+        """Take in waiting rows near the middle, or all where they are too many."""
+        self._distances = [torch.cat(self._distances)]
+        self._typical = float(self._distances[0].median())
+        far = int((self._distance(torch.cat(self._aside)) > FAR * self._typical).sum())
+        self._returned = far > self._most_outliers
+        self._return_near(torch.inf if self._returned else DOUBTFUL * FAR * self._typical)
 
     def _add(self, z: Tensor, places: Tensor) -> None:
         if not len(z):
@@ -183,52 +221,49 @@ class EmbeddingStatistics:
         self.moments.update(z)
         self.sample.add(z, places)
         assert self._middle is not None
-        generator = torch.Generator().manual_seed(0)
-        self.sketch.add(project((z.double() - self._middle).cpu(), generator).float(), places)
+        sketch = directions(self.dim, torch.Generator().manual_seed(0)) if self.dim > SKETCH else None
+        rows = [(part if sketch is None else part @ sketch.to(part)).float() for part in self._centred(z)]
+        self.sketch.add(torch.cat(rows).cpu(), places)
         self._lowest = torch.minimum(self._lowest, z.amin(0).float().cpu())
         self._highest = torch.maximum(self._highest, z.amax(0).float().cpu())
 
-    def _return_near(self, typical: float, distances: Tensor | None, returned: bool) -> None:
-        """Take in what is not far after all, or all that waits where it is too much."""
+    def _return_near(self, limit: float) -> None:
+        """Take in those of the rows aside that are no farther than that from the middle."""
         if not self._aside:
             return
         z, places = torch.cat(self._aside), torch.cat(self._aside_places)
-        near = self._distance(z) <= FAR * typical
-        count, far = self.count, int((~near).sum())
-        if distances is not None:
-            count, far = len(distances), int((distances > FAR * typical).sum())
-        if returned or self._returned or far > MOST_OUTLIERS * count:
-            near[:] = True
+        near = self._distance(z) <= limit
         self._aside, self._aside_places = ([], []) if bool(near.all()) else ([z[~near]], [places[~near]])
         self._add(z[near].to(self.moments.total.device), places[near])
 
-    def _limit(self) -> float:
-        """Distance from which a row is far, renewed with every twentieth of the rows."""
-        if self._taken > 1.05 * self._typical[0]:
-            self._distances = [torch.cat(self._distances)]
-            self._typical = self._taken, float(self._distances[0].median())
-        return FAR * self._typical[1]
-
     def _distance(self, z: Tensor) -> Tensor:
+        return torch.cat([torch.linalg.vector_norm(part, dim=1) for part in self._centred(z)]).cpu()
+
+    def _centred(self, z: Tensor) -> Iterator[Tensor]:
+        """Rows less the middle in double precision, some at a time."""
         assert self._middle is not None
-        distance: Tensor = torch.linalg.vector_norm(z.double() - self._middle.to(z.device), dim=1)
-        return distance.cpu()
+        middle = self._middle.to(z.device)
+        at_once = max(1, AT_ONCE // self.dim) if z.device.type == "cpu" else max(1, len(z))
+        for part in torch.split(z, at_once):
+            yield part.double() - middle
 
     def _gather(self) -> None:
         """Become the statistics of the union of all processes' rows."""
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        own = self._middle, self._lowest, self._highest, self.copies
-        torch.distributed.all_gather_object(parts, own)
-        middles = [part[0] for part in parts if part[0] is not None]
+        peers = self.peers
+        if peers.size == 1:
+            return
+        middles = peers.gather(torch.zeros(self.dim).double() if self._middle is None else self._middle.cpu())
+        some = [bool(there) for there in peers.gather(torch.tensor(int(self._middle is not None))).tolist()]
         if self._middle is not None:  # all sketches around the first process's middle
-            moved = (self._middle - middles[0]).cpu()[None]
-            self.sketch.shift(project(moved, torch.Generator().manual_seed(0)).float())
-        self.moments.all_reduce()
-        self.sample.gather()
-        self.sketch.gather()
-        self._lowest = torch.stack([part[1] for part in parts]).amin(0)
-        self._highest = torch.stack([part[2] for part in parts]).amax(0)
-        self.copies = Copies.union([part[3] for part in parts])
+            moved = (self._middle.cpu() - middles[some.index(True)])[None]
+            if bool(moved.any()):
+                self.sketch.shift(project(moved, torch.Generator().manual_seed(0)).float())
+        self.moments.all_reduce(peers)
+        self.sample.gather(peers)
+        self.sketch.gather(peers)
+        self._lowest = peers.reduce(self._lowest, "min")
+        self._highest = peers.reduce(self._highest, "max")
+        self.copies.gather(peers)
 
 
 def off_plane(rows: Tensor) -> Tensor:
@@ -271,5 +306,5 @@ def _largest(z: Tensor) -> float:
     least, most = z.aminmax()
     largest = max(-float(least), float(most))
     if LARGEST < largest < float("inf"):
-        raise UsageError(f"the largest number of these rows is {largest:.3g}: scale them to about 1")
+        raise BadRowsError(f"the largest number of these rows is {largest:.3g}: scale them to about 1")
     return largest

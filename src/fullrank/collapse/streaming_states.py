@@ -82,8 +82,9 @@ class _OfSample(CollapseMetric):
         chosen = smallest(parts[0], self.capacity)
         self._keep([part[chosen] for part in parts])
 
-    def _keep(self, parts: list[Tensor]) -> None:
-        joined = [torch.cat([*getattr(self, name), p]) for name, p in zip(self._states, parts, strict=True)]
+    def _keep(self, parts: list[Tensor], anew: bool = False) -> None:
+        kept: list[list[Tensor]] = [[] if anew else getattr(self, name) for name in self._states]
+        joined = [torch.cat([*before, part]) for before, part in zip(kept, parts, strict=True)]
         chosen = smallest(joined[0], self.capacity)
         for name, part in zip(self._states, joined, strict=True):
             setattr(self, name, [part[chosen]])
@@ -118,6 +119,12 @@ class _OfSample(CollapseMetric):
                 for shape, t in zip(self.shapes, types, strict=True)
             ]
             self._keep([torch.empty(0, dtype=torch.int64, device=self.device), *empty])
+        # Keys come first, so that of all samples only the rows travel that make the sample of all.
+        keys = dim_zero_cat(self.keys)
+        union = torch.cat(dist_sync_fn(keys, group=process_group or self.process_group))
+        if len(union):
+            winners = keys <= union.sort().values[: self.capacity][-1]
+            self._keep([dim_zero_cat(getattr(self, name))[winners] for name in self._states], anew=True)
         super()._sync_dist(dist_sync_fn, process_group)
 
     def compute(self) -> Tensor | None:

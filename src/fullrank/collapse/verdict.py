@@ -8,7 +8,7 @@ the rank. Every border has a width: a verdict comes with its probability, and ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -84,6 +84,18 @@ class Verdict:
         """Whether the other side of the border is nearly as probable."""
         return self.probability is not None and NEAR <= self.probability <= 1 - NEAR
 
+    @property
+    def phrase(self) -> str:
+        """Kind, embedding and phase in a few words, the same wherever a verdict is told.
+
+        Example:
+            >>> Verdict("cluster", "codes", "3 points", phase="transient").phrase
+            'cluster (codes), transient'
+        """
+        tap = f" ({self.tap})" if self.tap else ""
+        transient = ", transient" if self.phase == "transient" else ""
+        return f"{self.kind}{tap}{transient}"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: kind, severity, probability, tap, why, evidence and blemishes."""
         own = {name: getattr(self, name) for name in ("kind", "severity", "probability", "tap", "why")}
@@ -93,7 +105,7 @@ class Verdict:
 
     def __str__(self) -> str:
         border = " (near the border)" if self.near_border else ""
-        return f"{self.tap}: {self.kind}{' collapse' if self.collapsed else ''}{border}: {self.why}"
+        return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{border}: {self.why}"
 
 
 class _Case(NamedTuple):
@@ -112,6 +124,29 @@ class Finding(NamedTuple):
     probability: float
     why: str
     severity: float
+
+
+def as_verdict(record: Mapping[str, Any]) -> Verdict:
+    """A verdict as a log, a header or `audit.json` holds it, without its evidence.
+
+    Logs of earlier versions have no probability and no blemishes.
+
+    Example:
+        >>> found = as_verdict({"kind": "healthy", "tap": "projector", "probability": 0.4})
+        >>> found.near_border, found.blemishes, found.phrase
+        (True, (), 'healthy (projector)')
+    """
+    phase = record.get("phase")
+    return Verdict(
+        record.get("kind") or "not decidable",
+        str(record.get("tap") or ""),
+        str(record.get("why") or ""),
+        (),
+        float(record.get("severity") or 0.0),
+        record.get("probability"),
+        tuple(Blemish(**fields) for fields in record.get("blemishes") or ()),
+        phase if phase in ("transient", "lasting") else "",
+    )
 
 
 def judge(
@@ -170,7 +205,8 @@ def _blemishes(panel: Panel, clusters: bool = False) -> tuple[Blemish, ...]:
         return ()
     line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
     clustered = panel.clusters.covered if clusters and panel.clusters and not line else 0.0
-    return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered)
+    rank = _of_signal(panel, "erank_centred")
+    return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered, rank)
 
 
 def _of_signal(panel: Panel, name: str) -> float | None:
@@ -230,6 +266,7 @@ def _cluster(case: _Case) -> Sequence[Finding]:
         # one tight cluster beside scattered rows; a cloud with heavy tails is not as tight
         near = math.log(max(thresholds.point_share, 1e-300) / max(clusters.rest_share, 1e-300))
         probability *= beyond(near, 0.0, thresholds.level_width)
+        probability *= beyond(clusters.covered, thresholds.copies, thresholds.copies_width)
         why = f"{clusters.covered:.0%} of the rows are nearly one point, far from the others"
         return (Finding("complete", probability, why, 1 - clusters.rest_share),)
     loose = beyond(within, thresholds.within_share, thresholds.within_width)
@@ -337,7 +374,8 @@ def _evidence(case: _Case, measure: Measure) -> Evidence:
         says = "not defined: nothing varies, or too few rows"
     elif metric == "tight_clusters":
         clusters = case.panel.clusters
-        says = f"more than {clusters.most:,} could not be seen among so many rows" if clusters else ""
+        says = "shown, not judged by itself: the jump of the distances is"
+        says += f"; more than {clusters.most:,} could not be seen among so many rows" if clusters else ""
     elif threshold is None:
         says = "shown, not judged"
     elif metric in VIEWS and case.decay is not None:

@@ -173,6 +173,28 @@ class Metric:
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(p.name for p in parameters if p.default is not p.empty and p.name not in fixed)
 
+    def bounds(self, n: int, d: int, **sizes: int) -> tuple[float, float]:
+        """Least and largest value for rows of this size, infinite where there is none.
+
+        Args:
+            n: rows.
+            d: their width.
+            sizes: K codes and C classes, for metrics whose range depends on them.
+
+        Example:
+            >>> METRICS["erank_centred"].bounds(100, 8), METRICS["mean_cosine"].bounds(101, 8)
+            ((1.0, 8.0), (-0.01, 1.0))
+        """
+        names = {"n": n, "d": d, **sizes, "min": min, "inf": math.inf, "exp": math.exp}
+        names |= {"sqrt": math.sqrt, "log": math.log}
+        ends = []
+        for text in (self.low, self.high):
+            try:
+                ends.append(float(eval(text, {"__builtins__": {}}, names)))
+            except ZeroDivisionError:  # of a single row, for which nothing can be beyond the range
+                ends.append(-math.inf if text.startswith("-") else math.inf)
+        return ends[0], ends[1]
+
     def result(self, *inputs: Any, **options: Any) -> Any:
         """Full result of the function, such as the fit of `alpha_req`.
 

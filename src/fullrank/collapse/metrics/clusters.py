@@ -17,6 +17,7 @@ from torch import Tensor
 from fullrank.collapse.kmeans import in_fixed_order, sample_kmeans
 from fullrank.collapse.metrics._definition import ALL_CHANGES, metric
 from fullrank.collapse.moments import finite_rows, unit_rows
+from fullrank.collapse.products import ascending
 from fullrank.errors import UsageError
 
 ANCHORS = 192  # rows around which distances are sorted; more among fewer rows, at most
@@ -129,7 +130,7 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     most = min(max(ANCHORS * ANCHORED // n, ANCHORS), MOST_ANCHORS)
     anchors = torch.randperm(n, generator=generator)[:most]
     # by subtraction: the expanded form loses the distances within tight clusters
-    distances = torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
+    distances = ascending(torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist"))
     jump, size = _largest_jumps(distances[:, 1:])
     covariance = z.T @ z / n
     jump = jump - LINE * float(covariance.square().sum() / covariance.trace() ** 2)
@@ -140,9 +141,9 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     inside = jump >= min(JUMP, needed)  # a border below the usual one has its clusters, too
     squares = distances.double().square()
     own = torch.arange(n) < size[:, None]
-    within = (squares * own).sum(1) / size
-    rest = (squares * ~own).sum(1) / (n - size).clamp(min=1)
-    share = float(within[inside].mean() / squares.mean())
+    total, held = squares.sum(1), (squares * own).sum(1)
+    within, rest = held / size, (total - held) / (n - size).clamp(min=1)
+    share = float(within[inside].mean() / (total.mean() / n))
     rest_share = float(within[inside].mean() / rest[inside].mean().clamp(min=1e-30))
     count = max(float((n / size * inside).mean()), 1.0)  # each row of a cluster counts 1 / its size
     return TightClusters(n, count, min(share, 1.0), covered, needed, rest_share, tuple(reached.tolist()))
@@ -151,11 +152,13 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
 def project(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Rows [n, d] in at most `SKETCH` dimensions, by a random Gaussian matrix."""
     d = rows.shape[1]
-    if d <= SKETCH:
-        return rows
-    directions = torch.randn(d, SKETCH, generator=generator, dtype=rows.dtype)
-    projected: Tensor = rows @ directions / SKETCH**0.5
-    return projected
+    return rows if d <= SKETCH else rows @ directions(d, generator).to(rows)
+
+
+def directions(d: int, generator: torch.Generator) -> Tensor:
+    """A random Gaussian matrix [d, SKETCH], in double precision."""
+    drawn: Tensor = torch.randn(d, SKETCH, generator=generator, dtype=torch.float64) / SKETCH**0.5
+    return drawn
 
 
 def _largest_jumps(distances: Tensor) -> tuple[Tensor, Tensor]:

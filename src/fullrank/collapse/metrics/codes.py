@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.metrics._definition import metric
-from fullrank.collapse.moments import check_rows, in_group
+from fullrank.collapse.moments import check_rows
+from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 
 _UNIFORM = "assignments that are uniform for every row"
@@ -103,14 +104,17 @@ class CodeUsage:
         self.entropy -= (p * log_p).sum(dtype=self.sums.dtype)
         self.firsts += torch.bincount(scores.argmax(dim=1), minlength=self.codes)
 
-    def all_reduce(self) -> None:
-        """Add the sums of all processes."""
-        if not in_group():
+    def all_reduce(self, peers: Peers | None = None) -> None:
+        """Add the sums of all processes, by one collective."""
+        peers = peers or Peers()
+        if peers.size == 1:
             return
-        count = torch.tensor(self.n, device=self.firsts.device)
-        for part in (count, self.sums, self.firsts, self.entropy):
-            torch.distributed.all_reduce(part)
-        self.n = int(count)
+        exact = self.sums.dtype if self.sums.device.type == "mps" else torch.float64  # counts are below 2^53
+        parts = [self.sums.new_tensor([self.n]), self.entropy[None], self.sums, self.firsts]
+        whole = peers.reduce(torch.cat([part.to(exact) for part in parts]))
+        count, entropy, sums, firsts = whole.split([1, 1, self.codes, self.codes])
+        self.n, self.entropy, self.sums = int(count), entropy[0].clone(), sums.clone()
+        self.firsts = firsts.long()
 
     def result(self) -> Usage:
         """Use of the codes so far; raises UsageError where nothing was seen."""

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from fullrank.collapse.metrics._definition import ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of
+from fullrank.collapse.products import ascending
 
+_AT_ONCE = 1 << 15  # projections at a time, while they are in a core's cache
 _LEJEPA = "LeJEPA, arXiv 2511.08544"
 _STANDARDISED = frozenset({"scale", "translation", "permutation"})
 
@@ -72,15 +74,31 @@ def sigreg(
     rows = finite_rows(z)
     if not len(rows):
         return None
-    x = _projections(rows, directions, seed)
+    x = _projections(rows, directions, seed).T.contiguous()
     t = torch.linspace(0, limit, knots, dtype=torch.float64)
-    gaps = []
-    for knot in t.tolist():
-        target = math.exp(-knot * knot / 2)
-        angle = x * knot
-        gap = (angle.cos().mean(0) - target).square() + angle.sin().mean(0).square()
-        gaps.append(float(gap.mean()) * target)
-    return 2 * len(rows) * float(torch.trapezoid(torch.tensor(gaps, dtype=torch.float64), t))
+    target = (-t * t / 2).exp()
+    gaps = torch.zeros(knots, dtype=torch.float64)
+    for part in torch.split(x, max(1, _AT_ONCE // len(rows))):
+        real, imaginary = (found.cpu() for found in _characteristic(part, limit / max(knots - 1, 1), knots))
+        gaps += ((real - target[:, None]).square() + imaginary.square()).sum(1)
+    return 2 * len(rows) * float(torch.trapezoid(gaps / directions * target, t))
+
+
+def _characteristic(x: Tensor, step: float, knots: int) -> tuple[Tensor, Tensor]:
+    """Mean cosines and sines [knots, m] of `k step x` for x [m, n], k = 0, 1, ...
+
+    By `cos((k + 1) a) = 2 cos a cos(k a) - cos((k - 1) a)` and the same of sines, a tenth of the time.
+    """
+    angle = step * x
+    twice = 2 * angle.cos()
+    before = torch.stack([twice / 2, -angle.sin()])  # at -1
+    found = torch.stack([torch.ones_like(x), torch.zeros_like(x)])
+    means = []
+    for _ in range(knots):
+        means.append(found.mean(2))
+        before, found = found, torch.mul(twice, found).sub_(before)
+    real, imaginary = torch.stack(means, 1)
+    return real, imaginary
 
 
 @_sigreg(
@@ -197,6 +215,6 @@ def visreg_shape(z: Tensor, directions: int = 256, seed: int = 0) -> float | Non
     if rows is None:
         return None
     n = len(rows)
-    x = _projections(rows, directions, seed).sort(dim=0).values
+    x = ascending(_projections(rows, directions, seed).T.contiguous())
     levels = torch.arange(1, n + 1, dtype=torch.float64, device=x.device) / (n + 1)
-    return float((x - torch.special.ndtri(levels)[:, None]).square().mean())
+    return float((x - torch.special.ndtri(levels)).square().mean())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fullrank.collapse.metrics._definition import ALL_CHANGES, ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of, unit_rows
+from fullrank.collapse.products import eigenvalues, gram
 
 _WELL_POSED = 1e-8  # least over largest eigenvalue, from which a Gram matrix keeps 7 digits of a leverage
 
@@ -68,10 +69,12 @@ def uniformity(z: Tensor, t: float = 2.0) -> float | None:
     n = len(unit)
     if n < 2:
         return None
-    # A block of rows against itself and all later ones, so that no [n, n] matrix is made.
-    blocks = (torch.cdist(unit[i : i + 256], unit[i:]) for i in range(0, n, 256))
-    kernel = torch.stack([block.square_().mul_(-t).exp_().triu_(1).sum() for block in blocks]).sum()
-    return min(0.0, math.log(float(kernel) / (n * (n - 1) / 2)))
+    squares, kernel = unit.square().sum(1), 0.0
+    for i in range(0, n, 256):  # a block of rows and all later ones, so that no [n, n] matrix is made
+        own = slice(i, i + 256)
+        apart = torch.addmm(squares[i:], unit[own], unit[i:].T, alpha=-2).add_(squares[own, None])
+        kernel += float(apart.clamp_min_(0).mul_(-t).exp_().triu_(1).sum())
+    return min(0.0, math.log(kernel / (n * (n - 1) / 2)))
 
 
 @metric(
@@ -102,7 +105,7 @@ def wasserstein_uniformity(z: Tensor | Moments) -> float:
     unit = moments_of(z).unit
     n, d = unit.count, unit.dim
     mean = float(unit.mean.square().sum())
-    spread = float(unit.second_moment.trace()) - mean
+    spread = float(unit.scatters.sum()) / n
     root_trace = float(unit.singular_values().sum()) / math.sqrt(n)
     return math.sqrt(max(0.0, mean + 1 + spread - 2 / math.sqrt(d) * root_trace))
 
@@ -132,11 +135,16 @@ def self_cluster(z: Tensor | Moments) -> float | None:
         (1.0, -1.0)
     """
     unit = moments_of(z).unit
-    n, d = round(float(unit.outer.trace())), unit.dim
+    return _self_cluster(float(unit.squares.sum()), unit.dim, unit.outer_norm_squared)
+
+
+def _self_cluster(rows: float, d: int, found: float) -> float | None:
+    """`self_cluster` of rows in all, from the sum of their squared cosines."""
+    n = round(rows)
     if n < 2 or d < 2:
         return None
     expected = n + n * (n - 1) / d
-    return min(1.0, (float(unit.outer.square().sum()) - expected) / (n * n - expected))
+    return min(1.0, (found - expected) / (n * n - expected))
 
 
 @_of_cosines("self_cluster_centred", sees="DK", blind="C: noise around a constant reads 0; D above rank 64")
@@ -153,7 +161,11 @@ def self_cluster_centred(z: Tensor) -> float | None:
         1.0
     """
     rows = finite_rows(z)
-    return self_cluster(centred_rows(rows)) if len(rows) else None
+    if not len(rows):
+        return None
+    unit = unit_rows(centred_rows(rows))
+    cosines = gram(unit if len(unit) > unit.shape[1] else unit.T)
+    return _self_cluster(float(unit.square().sum()), unit.shape[1], float(cosines.square().sum()))
 
 
 @metric(
@@ -186,13 +198,15 @@ def coherence(z: Tensor) -> float | None:
         return None
     # Scaled first: squares of very small or large rows would leave the range of floats.
     rows = rows / rows.abs().max()
-    if len(rows) >= rows.shape[1]:
-        gram = rows.T @ rows
-        spectrum = torch.linalg.eigvalsh(gram)
-        if spectrum[0] > _WELL_POSED * spectrum[-1]:  # then a third of the time is enough
-            factor = torch.linalg.cholesky(gram)
-            basis = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-            return float(basis.square().sum(0).max()) * len(rows) / len(spectrum)
+    n, d = rows.shape
+    products = gram(rows if n > d else rows.T)
+    spectrum = eigenvalues(products)
+    if spectrum[0] > _WELL_POSED * spectrum[-1]:  # then a third of the time is enough
+        if n <= d:
+            return 1.0  # n independent rows have a direction each
+        factor = torch.linalg.cholesky(products)
+        basis = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+        return float(basis.square().sum(0).max()) * n / d
     basis, triangle = torch.linalg.qr(rows)
     sigma = torch.linalg.svdvals(triangle)  # those of the rows
     kept = sigma > sigma[0] * max(rows.shape) * torch.finfo(torch.float64).eps
