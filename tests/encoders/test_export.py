@@ -152,8 +152,14 @@ def test_what_is_handed_on_says_how_it_was_judged(to: Any, imagenet_run: Path, t
     found = export_encoder(imagenet_run, to, tmp_path / "F")
     said = json.loads((tmp_path / "F" / "fullrank.json").read_text())
     assert said["verdict"] == VERDICT and said["epoch"] == 7
-    assert "Judged dimensional after epoch 7: RankMe is 2.1 of 32" in (tmp_path / "F/README.md").read_text()
-    assert found.caution == "this encoder was judged to have collapsed (dimensional) after epoch 7"
+    assert (
+        "Judged dimensional (projector) after epoch 7: RankMe is 2.1 of 32"
+        in (tmp_path / "F/README.md").read_text()
+    )
+    assert (
+        found.caution
+        == "this encoder's run was judged to have collapsed after epoch 7: dimensional (projector)"
+    )
     if to == "timm":
         from safetensors import safe_open
 
@@ -175,7 +181,8 @@ def test_what_a_library_cannot_rebuild_is_one_line_with_the_formats_that_can(
     own = run_with(tmp_path / "own", "resnet8-w16", 16)
     for to in ("timm", "torchvision"):
         with pytest.raises(
-            UsageError, match=f"{to} cannot rebuild resnet8-w16 .*: export it --to torch or onnx"
+            UsageError,
+            match=f"{to} cannot rebuild resnet8-w16 .*own.: export it --to torch or onnx",
         ):
             export_encoder(own, to, tmp_path / "F")
     assert not (tmp_path / "F").exists()

@@ -118,7 +118,7 @@ def run(tmp_path: Path) -> tuple[Path, nn.Module]:
     header |= {"feature_dim": 64, "image_size": 16}
     header |= {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "method": "simsiam", "epoch": 3}
     directory.save_encoder(network.state_dict(), header)
-    directory.save_checkpoint({"method": under("backbone.", network) | head("projector."), "progress": {}})
+    directory.checkpoints.write({"method": under("backbone.", network) | head("projector."), "progress": {}})
     return tmp_path / "run", network
 
 

@@ -22,7 +22,8 @@ from fullrank.encoders.opening import open_encoder
 from fullrank.errors import UsageError
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
-from fullrank.training.setup import Setup, launch_fabric, prepare, setup
+from fullrank.training.launch import launch_fabric
+from fullrank.training.setup import Setup, prepare, setup
 
 NARROW = {"proj_hidden_dim": 8, "proj_output_dim": 8, "pred_hidden_dim": 8}
 
@@ -202,7 +203,8 @@ def test_an_architecture_that_is_not_recognised_asks_for_a_backbone(tmp_path: Pa
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
     what = SOURCES["lightly"](tmp_path)
     with pytest.raises(
-        UsageError, match=r"does not fit this backbone: .* tensors .*; take another --backbone"
+        UsageError,
+        match=r"does not fit this backbone: .* tensors .*; leave --backbone out",
     ):
         started(what, backbone="vit_tiny_patch16_224(depth=1)", image_size=32)
 

@@ -16,7 +16,7 @@ from fullrank.errors import UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.methods import METHODS
 from fullrank.training.config import TrainConfig, make_train_config
-from fullrank.training.loop import train
+from fullrank.training.run import train
 
 QUIET: dict[str, Any] = {
     "data": "shapes", "limit": 64, "batch_size": 32, "epochs": 1, "backbone": "resnet8-w16", "knn_every": 0,
@@ -83,19 +83,21 @@ def test_where_the_encoder_is_the_healthy_one_so_is_the_method(tmp_path: Path) -
     train(settings("byol"), tmp_path / "run", [])
     found = own_run(tmp_path / "run")
     assert found is not None
-    state = found.load_checkpoint()
-    assert state is not None
+    newest = found.checkpoints.newest()
+    assert newest is not None
+    state = newest.state
     later = copy.deepcopy(state)
     later["progress"]["step"] += 1
     for value in later["method"].values():
         if value.is_floating_point():
             value.zero_()
-    found.save_checkpoint(state, "healthy")
-    found.save_checkpoint(later)
+    found.checkpoints.keep_healthy()
+    for _ in range(3):  # until no other is kept
+        found.checkpoints.write(later)
     network: Any = open_with_taps(tmp_path / "run", ["projector"]).network
     weights = network.method.state_dict()
     assert all(torch.equal(value, state["method"][name]) for name, value in weights.items())
-    found.checkpoint_path("healthy").unlink()
+    found.checkpoints.path("healthy").unlink()
     with pytest.raises(UsageError, match=r"no checkpoint of its encoder \(step 2\)"):
         open_with_taps(tmp_path / "run", ["projector"])
     assert open_with_taps(tmp_path / "run", ["features"]).feature_dim == 64, "which needs no checkpoint"

@@ -18,8 +18,8 @@ from fullrank.networks import layouts
 from fullrank.networks.backbones import build_backbone
 from fullrank.networks.layouts import Convolution, channels_last_fault, check, suspects
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import train
 from fullrank.training.records import RunRecord, StartRecord
+from fullrank.training.run import train
 
 TRYING = """
 import os

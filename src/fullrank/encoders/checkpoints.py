@@ -11,7 +11,6 @@ backbone is found by the names that its first layers have in every library:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +24,10 @@ from fullrank.errors import DataError, UsageError
 from fullrank.networks.architecture import Built, adapted, build_by_name, build_by_shapes, load_strictly
 from fullrank.networks.backbones import Stem, build_backbone
 from fullrank.networks.lora import merge_lora
+from fullrank.untrusted.parsing import parse_json, read_json, refusing
+from fullrank.untrusted.paths import require_regular
+
+MAX_IMAGE_SIZE = 4096  # pixels; the header of a file asks for a network of that size
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt", ".pth.tar", ".tar", ".bin", ".safetensors")
 OWN_FORMAT = "fullrank-encoder"
@@ -33,14 +36,12 @@ OWN_FORMAT = "fullrank-encoder"
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a checkpoint by name, and its other texts and numbers."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-                return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path} is no safetensors file, or damaged: {error}") from error
+        require_regular(path)
+        with refusing(f"{path} is no safetensors file, or damaged"), safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     content, _ = load_torch_file(path)
     said: dict[str, Any] = {}
     if isinstance(content, Mapping):
@@ -54,6 +55,7 @@ def open_run_encoder(path: Path, image_size: int | None = None) -> Encoder:
     """Open the `encoder.safetensors` of a run; its header says everything about it."""
     weights, header = read_weights(path)
     origin = f"{path}, {header.get('method', 'fullrank')} after {header.get('epoch', '?')} epochs"
+    origin += f", on from {header['init']}" if header.get("init") else ""
     return _from_header(path, header, weights, path, origin, image_size)
 
 
@@ -68,22 +70,26 @@ def _from_header(
 ) -> Encoder:
     """The encoder that the header of `file` describes, with weights of `path`."""
     try:
-        name, size = header["backbone"], int(header["image_size"])
-        stem: Stem = header["stem"]
-        backbone = build_backbone(name, size, stem=stem)
-    except KeyError as error:
-        raise UsageError(f"{file} is damaged: its header does not say {error}") from error
+        with refusing(f"{file} is damaged: its header does not describe an encoder"):
+            name, size = header["backbone"], int(header["image_size"])
+            if not 1 <= size <= MAX_IMAGE_SIZE:
+                raise ValueError(f"image size {size}")
+            stem: Stem = header["stem"]
+            mean, std = (parse_json(str(header[key]), f"{key} in {file}") for key in ("mean", "std"))
+            backbone = build_backbone(name, size, stem=stem)
+    except DataError:
+        raise
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     built = Built(name, backbone.network, size, small="cifar" in backbone.stem)
     if prefix:
         weights = backbone_weights(merge_lora(weights), prefix, built.network.state_dict())
     load_strictly(built, weights, str(path))
-    mean, std = json.loads(header["mean"]), json.loads(header["std"])
     size = image_size or size
-    return make_encoder(
-        built, origin=origin, image_size=size, mean=mean, std=std, crop_ratio=1.0, recorded=True
-    )
+    with refusing(f"{file} is damaged: its header does not describe an encoder"):
+        return make_encoder(
+            built, origin=origin, image_size=size, mean=mean, std=std, crop_ratio=1.0, recorded=True
+        )
 
 
 def open_checkpoint(
@@ -171,14 +177,10 @@ def _settings(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
         records["arch"] = arguments.fields.get("arch") or records["arch"]
     beside = path.parent / "args.json"
     if path.suffix == ".ckpt" and beside.is_file():
-        try:
-            values = json.loads(beside.read_text())
-        except ValueError:
-            values = None
-        if isinstance(values, dict):
-            backbone = values.get("backbone", values.get("encoder"))
-            records["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
-            records["method"], records["library"] = values.get("method"), "solo-learn"
+        values = read_json(beside)
+        backbone = values.get("backbone", values.get("encoder"))
+        records["arch"] = backbone.get("name") if isinstance(backbone, dict) else backbone
+        records["method"], records["library"] = values.get("method"), "solo-learn"
     return {key: value for key, value in records.items() if isinstance(value, str)}
 
 

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fullrank.errors import UnknownNameError, UsageError
+from fullrank.errors import DataError, UnknownNameError, UsageError, first_line
 from fullrank.networks.architecture import Built
+from fullrank.networks.finite import first_not_finite
 
 Channels: TypeAlias = tuple[float, float, float]
 ASSUMED = "taken to see"  # begins the note on what is not on record
@@ -71,8 +72,13 @@ def make_encoder(
         mean, std: to normalise with; None means ImageNet's, or with a CIFAR stem those of the images.
         crop_ratio: None is 0.875 for images of more than 96 pixels, else 1.
         recorded: mean, std and size are on record, so that nothing is assumed.
+
+    Raises:
+        DataError: a weight is not finite.
+        UsageError: the network does not take such images.
     """
     network = built.network.eval().requires_grad_(False)
+    check_finite(network, origin)
     size = image_size or built.image_size or (32 if built.small else 224)
     notes = list(built.notes)
     if mean is None and not built.small:
@@ -103,14 +109,13 @@ def make_encoder(
     )
 
 
-def first_line(error: Exception, most: int = 200) -> str:
-    """The first line of another library's error, or its type.
-
-    Example:
-        >>> first_line(ValueError("no such option\\nmore")), first_line(KeyError())
-        ('no such option', 'KeyError')
-    """
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+def check_finite(network: nn.Module, origin: str) -> None:
+    """Raise DataError with the first weight or statistic that is not finite."""
+    if name := first_not_finite(network.state_dict()):
+        raise DataError(
+            f"{origin}: {name} holds numbers that are not finite (NaN or infinite): the training has "
+            f"diverged, or the file is damaged; take an earlier checkpoint"
+        )
 
 
 def _channels(values: Any) -> Channels | None:

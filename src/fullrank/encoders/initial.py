@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from fullrank.networks.backbones import Stem, build_backbone, join_options
 from fullrank.networks.transfer import transfer_weights
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
+from fullrank.untrusted.parsing import read_json
 
 TINY_VIT = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}  # of vit_tiny_patch16_224
 
@@ -119,7 +119,7 @@ def _candidates(encoder: Encoder, network: Any, spec: str | Path) -> Iterator[st
     if isinstance(pooled, str) and "(" not in base:
         yield join_options(base, {"global_pool": pooled})
     with suppress(OSError, ValueError, TypeError, KeyError):
-        config = json.loads(Path(spec, "config.json").read_text())  # of a directory of timm
+        config = read_json(Path(spec, "config.json"))  # of a directory of timm
         options = {k: v for k, v in config["model_args"].items() if k not in ("img_size", "num_classes")}
         yield join_options(base, options)
     if isinstance(network, VisionTransformer):

@@ -5,7 +5,6 @@ Nothing is fetched unless the user asks for it: weights come from what these lib
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.encoders.checkpoints import read_weights
-from fullrank.encoders.encoder import IMAGENET, Encoder, first_line, make_encoder
-from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.encoders.encoder import IMAGENET, Encoder, make_encoder
+from fullrank.errors import DataError, UnknownNameError, UsageError, first_line
 from fullrank.networks.architecture import Built, load_strictly, without_head
+from fullrank.untrusted.parsing import read_json, refusing
 
+NOT_OF_A_FILE = {"checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+"""Arguments of timm that open or fetch other files, in older releases by unpickling."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -64,15 +66,16 @@ def _timm(
     except Exception as error:  # of timm and torch, on weights that do not fit or options that it has not
         first = (str(error).strip() or type(error).__name__).replace("\n", " ")
         raise UsageError(f"{origin} cannot be built: {first[:200]}") from error
-    return make_encoder(
-        Built(name, network, config["input_size"][1], notes=[] if weights is not None else [UNTRAINED]),
-        origin=origin,
-        image_size=image_size,
-        mean=config["mean"],
-        std=config["std"],
-        crop_ratio=config["crop_pct"],
-        recorded=True,
-    )
+    with refusing(f"{origin} cannot be built: its configuration is damaged"):
+        return make_encoder(
+            Built(name, network, config["input_size"][1], notes=[] if weights is not None else [UNTRAINED]),
+            origin=origin,
+            image_size=image_size,
+            mean=config["mean"],
+            std=config["std"],
+            crop_ratio=config["crop_pct"],
+            recorded=True,
+        )
 
 
 UNTRAINED = "untrained: the weights are random, as they were asked to be"
@@ -150,23 +153,18 @@ def from_timm_folder(folder: Path, image_size: int | None = None) -> Encoder:
         raise UnknownNameError("timm model", architecture, timm.list_models(), f"in {folder / 'config.json'}")
     defaults: Any = timm.get_pretrained_cfg(architecture.split(".")[0], allow_unregistered=True)
     known = {**(defaults.to_dict() if defaults else {}), **given}
-    options = dict(config.get("model_args") or {})
+    with refusing(f"{folder / 'config.json'} is damaged"):
+        options = dict(config.get("model_args") or {})
+        given = dict(given)
+    if refused := sorted(NOT_OF_A_FILE & options.keys()):
+        raise DataError(
+            f"{folder / 'config.json'} may not set {refused[0]} of timm: remove it from model_args"
+        )
     for key in ("num_classes", "global_pool"):
         if config.get(key) is not None:
             options.setdefault(key, config[key])
     known["num_classes"] = options.get("num_classes", known.get("num_classes", 1000))
     return _timm(architecture, known, options, weights, str(folder), image_size)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a mapping; raises DataError where the file holds none."""
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds no mapping")
-    return values
 
 
 def torchvision_names() -> list[str]:
@@ -263,9 +261,10 @@ def from_hugging_face(where: str, download: bool, image_size: int | None = None)
     if not Path(where).is_dir():
         path = _from_hub(where, ["preprocessor_config.json"], download)
     seen = read_json(path) if path is not None and path.is_file() else {}
-    sizes = (seen.get("crop_size"), seen.get("size"), getattr(encoder.config, "image_size", None))
-    size = next(filter(None, map(_side, sizes)), None)
-    resized = _side(seen.get("size")) or size
+    with refusing(f"{path} is damaged"):
+        sizes = (seen.get("crop_size"), seen.get("size"), getattr(encoder.config, "image_size", None))
+        size = next(filter(None, map(_side, sizes)), None)
+        resized = _side(seen.get("size")) or size
     notes = ["features are the class token, not the dense layer behind it"] if dense else []
     return make_encoder(
         Built(str(encoder.config.model_type), network, size, notes=notes),

@@ -22,11 +22,11 @@ from fullrank.encoders.libraries import (
     from_timm,
     from_timm_folder,
     from_torchvision,
-    read_json,
     torchvision_names,
 )
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
+from fullrank.untrusted.parsing import read_json
 
 
 def open_encoder(

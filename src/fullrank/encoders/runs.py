@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullrank.encoders.encoder import Encoder, tap_module
+from fullrank.encoders.encoder import Encoder, check_finite, tap_module
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError, UsageError
 from fullrank.images.sources import Data
 from fullrank.methods import Method
+from fullrank.networks.lora import merge_lora
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
-from fullrank.training.networks import build_networks
+from fullrank.training.networks import OpenInitial, build_networks
 from fullrank.training.run_dir import RunDir
+from fullrank.untrusted.parsing import parse_json, refusing
+from fullrank.untrusted.paths import require_regular
 
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
@@ -67,21 +69,28 @@ class EveryTap(nn.Module):
         return taps["backbone"]
 
 
-def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any) -> Encoder:
+def open_with_taps(
+    what: str | Path, taps: Sequence[str] | None, begin: OpenInitial | None = None, **options: Any
+) -> Encoder:
     """Open an encoder; of a run whose method's taps are wanted, the whole method.
 
     The weights are those of the encoder that the run left: its last checkpoint's, or where a collapsed run
-    kept its last healthy encoder, that one's. `options` are those of `open_encoder`.
+    kept its last healthy encoder, that one's. With `begin`, which opens what a run started from, they are
+    those that the run began with. `options` are those of `open_encoder`.
 
     Raises:
         UsageError: the method has no such tap, or the run no checkpoint.
     """
-    model = open_encoder(what, **options)
     run = own_run(what)
+    model = open_encoder(what, **options)
+    first = None
+    if run is not None and begin is not None:
+        first = _first_method(run, begin, bool(options.get("download")))
+        model = _as_begun(model, run, first)
     wanted = [tap for tap in taps or () if tap in METHOD_TAPS]
     if run is None or not wanted:
         return model
-    method = _method(run)
+    method = first or _method(run)
     with torch.no_grad():
         there = list(method.embed(torch.zeros(2, 3, model.image_size, model.image_size)))
     for tap in wanted:
@@ -95,11 +104,28 @@ def open_with_taps(what: str | Path, taps: Sequence[str] | None, **options: Any)
     return replace(model, network=network, taps={**modules, **outlets})
 
 
+def _as_begun(model: Encoder, run: RunDir, method: Method) -> Encoder:
+    """The encoder of a run with the weights that it began with."""
+    model.network.load_state_dict(merge_lora(dict(method.backbone.state_dict())))
+    began = f"{run.path} as it began, before the first step"
+    return replace(model, origin=began, notes=(*model.notes, f"the network of {began}"))
+
+
+def _first_method(run: RunDir, begin: OpenInitial, download: bool) -> Method:
+    """The method of a run before its first step: equal seeds give equal weights."""
+    config = replace(run.config(), download=download)
+    initial = begin(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_networks(config, initial)[1].eval()
+
+
 def _method(run: RunDir) -> Method:
     config, step = run.config(), encoder_header(run).get("step")
-    for name in ("last", "healthy"):  # the checkpoint that the run's encoder is of
-        state = run.load_checkpoint(name)
-        if state is not None and state["progress"]["step"] == step:
+    for found in run.checkpoints.every():
+        state = found.state
+        progress = state.get("progress")
+        if isinstance(progress, dict) and progress.get("step") == step:  # that of the run's encoder
             break
     else:
         raise UsageError(
@@ -110,9 +136,10 @@ def _method(run: RunDir) -> Method:
         method = build_networks(config)[1]
     try:
         method.load_state_dict(state["method"])
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        first = (str(error) or type(error).__name__).strip().splitlines()[-1].strip()
         raise UsageError(f"{run.path}: its checkpoint does not fit its config.yaml: {first[:160]}") from error
+    check_finite(method, str(found.path))
     return method.eval()
 
 
@@ -124,16 +151,30 @@ def encoder_header(run: RunDir) -> dict[str, Any]:
     return read_header(path)
 
 
+def is_untrained(what: str | Path) -> bool:
+    """Whether an encoder is one of a run before its first step, of random weights."""
+    path = Path(what).expanduser()
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        return False
+    header = read_header(file)
+    if header.get("format") != "fullrank-encoder" or header.get("step") != 0:
+        return False
+    runs = [folder for folder in (file.parent, file.parent.parent) if (folder / "config.yaml").is_file()]
+    return not (runs and RunDir.open(runs[0]).config().init)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The texts in the header of a safetensors file, parsed where they are JSON."""
     from safetensors import safe_open
 
     def value(text: str) -> Any:
         try:
-            return json.loads(text)
-        except ValueError:
+            return parse_json(text, f"the header of {path}")
+        except DataError:  # plain text, as a method's name
             return text
 
-    with safe_open(path, framework="np") as file:
+    require_regular(path)
+    with refusing(f"{path} is no safetensors file, or damaged"), safe_open(path, framework="np") as file:
         # the library gives them in an order of chance
         return {key: value(text) for key, text in sorted((file.metadata() or {}).items())}

@@ -20,7 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError
+from fullrank.errors import DataError, FullrankError
+from fullrank.untrusted.parsing import MAX_DEPTH
+from fullrank.untrusted.paths import require_regular
+
+HOLDS = (Tensor, list, tuple, Mapping)
+MOST_CONTAINERS = 200_000  # lists and mappings of one file
 
 
 class StoredObject:
@@ -143,11 +148,16 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
         ...     content["z"].shape, mapped
         (torch.Size([2, 3]), True)
     """
-    mapped = zipfile.is_zipfile(path)
+    require_regular(path)
     try:
+        mapped = zipfile.is_zipfile(path)
+        if mapped:
+            _check_archive(path)
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on formats that are refused or read all the same
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+    except FullrankError:
+        raise
     except PermissionError as error:
         raise DataError(f"{path} may not be read") from error
     except OSError as error:
@@ -156,9 +166,49 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
         Exception
     ) as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError, ... of torch
         raise DataError(_why(path, error)) from error
+    _check_content(path, content)
     held: list[Tensor] = []
     content = _with_tensors(content, held)
     return content, mapped and not held
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what `torch.save` does not write: members that are larger than the file."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size for entry in entries):
+        raise DataError(f"{path} is damaged or no file of torch.save: its members are compressed")
+
+
+def _check_content(path: Path, content: Any) -> None:
+    """Check what was loaded, before it is walked through again and again.
+
+    A list that holds itself, or lists of one list many times over, would never end; a tensor may have storage
+    that the file does not hold.
+
+    Raises:
+        DataError: it is nested too deep, holds too much, or promises more numbers than the file has bytes.
+    """
+    waiting, containers, size = [(content, 0)], 0, path.stat().st_size
+    stored: dict[int, int] = {}
+    while waiting:
+        part, depth = waiting.pop()
+        if isinstance(part, Tensor):
+            if part.device.type != "cpu":
+                raise DataError(f"{path} is damaged: a tensor in it has no numbers")
+            if part.layout == torch.strided and not part.is_quantized:
+                stored[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+            continue
+        if not isinstance(part, Mapping | list | tuple):
+            continue
+        containers += 1
+        if depth > MAX_DEPTH or containers > MOST_CONTAINERS:
+            raise DataError(f"{path} is nested more than {MAX_DEPTH} deep, or holds too many lists")
+        inner = part.values() if isinstance(part, Mapping) else part
+        waiting += [(each, depth + 1) for each in inner if isinstance(each, HOLDS)]
+    if sum(stored.values()) > size:
+        raise DataError(f"{path} is cut short: its tensors promise more bytes than its {size:,}")
 
 
 def named_tensors(content: Any, within: str = "") -> dict[str, Tensor]:

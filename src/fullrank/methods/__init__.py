@@ -1,7 +1,8 @@
 """Methods, found by file name, and what the author of another one needs.
 
->>> sorted(METHODS)[:2]
-['barlow_twins', 'byol']
+Example:
+    >>> sorted(METHODS)[:2]
+    ['barlow_twins', 'byol']
 """
 
 from fullrank.methods._base import *

@@ -175,6 +175,8 @@ class Method(nn.Module, ABC):
     """Why a default run may end below its untrained network; empty where none does."""
     compares_batch: ClassVar[bool] = True
     """Whether an image's loss depends on the others of its batch, besides through BatchNorm."""
+    per_process: ClassVar[str] = ""
+    """What its loss computes of each process's rows alone, where several share a batch; empty: nothing."""
     two_branches: ClassVar[bool] = False
     """Whether views have roles: source branch (with gradient) or target branch."""
     dip: ClassVar[float] = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -215,6 +215,7 @@ def build_backbone(
     *,
     stem: Stem = "auto",
     zero_init_residual: bool = False,
+    sides: Collection[int] = (),
 ) -> Backbone:
     """Build a randomly initialised backbone without its classifier.
 
@@ -227,6 +228,8 @@ def build_backbone(
             (32 pixels become 34, 26 % more arithmetic; for parity with their numbers). `auto`: `cifar` up to
             48 pixels, narrow CIFAR ResNets up to 64, else `imagenet`.
         zero_init_residual: last BN gain of every residual block starts at 0 (SimSiam's reference: on).
+        sides: other sides that it is to take too, as those of small crops: transformers then interpolate
+            their positions.
 
     Raises:
         UnknownNameError: no such backbone.
@@ -242,6 +245,13 @@ def build_backbone(
         return _finished(name, narrow, image_size, "imagenet" if large else "cifar")
     if name in OWN_BACKBONES:
         return _finished(name, OWN_BACKBONES[name](image_size, zero_init_residual), image_size, stem)
+    network = _timm_network(name, image_size, zero_init_residual, {*sides} - {image_size})
+    for side in {*sides}:
+        _require_whole_patches(name, network, side, "take --views without such small ones, or larger images")
+    return _finished(name, network, image_size, stem)
+
+
+def _timm_network(name: str, image_size: int, zero_init_residual: bool, other: set[int]) -> nn.Module:
     import timm
 
     base, options = split_options(name)
@@ -254,25 +264,33 @@ def build_backbone(
     elif zero_init_residual:
         raise UsageError(f"zero_init_residual is for ResNets; {name} has no such blocks")
     if has_fixed_size(base):
+        options = {"dynamic_img_size": True} | options if other else options
         options["img_size"] = image_size
     eps = options.pop("layer_norm_eps", None)
     try:
         network = timm.create_model(base, pretrained=False, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        if "dynamic_img_size" in str(error) and other:
+            raise UsageError(
+                f"{name} takes images of one size, and the views have {len(other) + 1}: take --views of one"
+            ) from error
         raise UsageError(f"timm cannot build {name} for {image_size}-pixel images: {error}") from error
     for module in network.modules() if eps is not None else ():
         if isinstance(module, nn.LayerNorm):
             module.eps = eps
-    return _finished(name, network, image_size, stem)
+    made: nn.Module = network
+    return made
+
+
+def _require_whole_patches(name: str, network: nn.Module, side: int, remedy: str = "") -> None:
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or (1,)
+    if any(side % length for length in patch):
+        remedy = remedy or f"take --image-size {max(side // patch[0], 1) * patch[0]}"
+        raise UsageError(f"{name} cuts patches of {patch[0]} pixels: {side} is no multiple; {remedy}")
 
 
 def _finished(name: str, network: nn.Module, image_size: int, stem: Stem) -> Backbone:
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or (1,)
-    if any(image_size % side for side in patch):
-        raise UsageError(
-            f"{name} cuts patches of {patch[0]} pixels: {image_size} is no multiple; take --image-size "
-            f"{max(image_size // patch[0], 1) * patch[0]}"
-        )
+    _require_whole_patches(name, network, image_size)
     if not isinstance(network, CifarResNet):
         if stem == "auto":
             stem = "cifar" if image_size <= 48 and _has_imagenet_stem(network) else "imagenet"

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fullrank.atomic import write_atomically
+
 NARROW = 16  # channels of a group that fill a vector of the widest CPUs
 STRIDED = 64  # channels of a 1x1 convolution with a stride, which subsamples its input first
 CHILD = "from fullrank.networks.layouts import check_stdin; check_stdin()"
@@ -238,7 +240,4 @@ def _read_cache() -> dict[str, str]:
 def _write_cache(fresh: Mapping[str, str]) -> None:
     path = cache_file()
     with contextlib.suppress(OSError):  # without a cache each run tries again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(_read_cache() | dict(fresh)))
-        draft.replace(path)
+        write_atomically(path, json.dumps(_read_cache() | dict(fresh)).encode())

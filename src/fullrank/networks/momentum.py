@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fullrank.networks.processes import gather_rows
+from fullrank.networks.sharded import local_parts
 
 
 @torch.no_grad()
@@ -26,8 +27,8 @@ def update_momentum(target: nn.Module, online: nn.Module, tau: float) -> None:
     """
     pairs = zip(target.parameters(), online.parameters(), strict=True)
     trained = [(own, other) for own, other in pairs if other.requires_grad]
-    ours: list[Tensor] = [own for own, _ in trained]
-    theirs: list[Tensor] = [other for _, other in trained]
+    ours = local_parts(own for own, _ in trained)  # of sharded ones, which are sharded alike
+    theirs = local_parts(other for _, other in trained)
     if ours:  # a part may have none
         torch._foreach_mul_(ours, tau)
         torch._foreach_add_(ours, theirs, alpha=1.0 - tau)

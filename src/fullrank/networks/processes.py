@@ -56,6 +56,26 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return total
 
 
+class _Gather(torch.autograd.Function):
+    """All-gather forward, reduce-scatter backward: all losses depend on all rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        whole = rows.new_empty(dist.get_world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(whole, rows.contiguous())
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        if gradient.device.type == "cpu":  # older versions of gloo have no reduce-scatter
+            total = gradient.contiguous().clone()
+            dist.all_reduce(total)
+            return own_rows(total)
+        own = gradient.new_empty(len(gradient) // dist.get_world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """Mean of `value`, of one shape everywhere, over processes; differentiable."""
     return sum_over_processes(value) / world()[1]
@@ -70,13 +90,29 @@ def gather_rows(rows: Tensor) -> Tensor:
         >>> gather_rows(torch.zeros(4, 2)).shape
         torch.Size([4, 2])
     """
-    rank, size = world()
+    if world()[1] == 1:
+        return rows
+    whole: Tensor = _Gather.apply(rows)
+    return whole
+
+
+@torch.no_grad()
+def gather_uneven_rows(rows: Tensor) -> Tensor:
+    """Rows of all processes by rank, of which each may hold another number.
+
+    Example:
+        >>> gather_uneven_rows(torch.zeros(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    size = world()[1]
     if size == 1:
         return rows
-    # a sum of disjoint parts: one collective that every backend has, and whose backward is known
-    whole = rows.new_zeros(size, *rows.shape)
-    whole[rank] = rows
-    return sum_over_processes(whole).flatten(0, 1)
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [int(each) for each in gather_rows(count)]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    whole = gather_rows(padded).unflatten(0, (size, max(counts)))
+    return torch.cat([part[:each] for part, each in zip(whole, counts, strict=True)])
 
 
 def own_rows(rows: Tensor) -> Tensor:

@@ -45,10 +45,13 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 @torch.no_grad()
-def transfer_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> Transfer:
+def transfer_weights(
+    network: nn.Module, weights: Mapping[str, Tensor], origin: str, backbone: str = ""
+) -> Transfer:
     """Copy the weights that a network has by name and shape, in place.
 
-    Positions of a transformer are interpolated to its own grid.
+    Positions of a transformer are interpolated to its own grid. `backbone` names the network that had the
+    weights, where it is known, for a message.
 
     Raises:
         UsageError: less than half of its parameters are there, or some are not finite; nothing was copied.
@@ -76,7 +79,10 @@ def transfer_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: 
     share = sum(sizes.get(key, 0) for key in taken) / max(sum(sizes.values()), 1)
     found = Transfer(tuple(taken), tuple(fresh), tuple(key for key in weights if key not in own), share)
     if share < LEAST_SHARE:
-        raise UsageError(f"--init: {origin} does not fit this backbone: {found}; take another --backbone")
+        remedy = (
+            f"leave --backbone out, or take --backbone {backbone}" if backbone else "take another --backbone"
+        )
+        raise UsageError(f"--init: {origin} does not fit this backbone: {found}; {remedy}")
     for key in taken:
         value = weights[key]
         negative = key.endswith("running_var") and bool((value < 0).any())

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from fullrank.encoders.encoder import Encoder, first_line
+from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.rebuilt import probe_images
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import FullrankError, UsageError, first_line
 
 OLDEST = "2.7"  # PyTorch whose exporter understands today's onnxscript
 LARGEST_DIFFERENCE = 1e-4  # of the features' size, between onnxruntime and PyTorch

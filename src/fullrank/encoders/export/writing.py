@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 import fullrank
+from fullrank.atomic import draft_of, sweep_drafts
+from fullrank.collapse.verdict import as_verdict
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.networks.backbones import OWN_BACKBONES
+from fullrank.networks.safetensors_bytes import safetensors_bytes
 from fullrank.options import new_folder
 
 Format: TypeAlias = Literal["timm", "torchvision", "torch", "onnx"]
@@ -73,8 +77,8 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
     model = open_encoder(what, **opening)
     rebuilt = _rebuilt(model, to)
     said = _said(what, model, rebuilt)
-    draft = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
+    sweep_drafts(folder.absolute().parent, folder.name)
+    draft = draft_of(folder.absolute())
     draft.mkdir(parents=True)
     try:
         files, apart = _write(to, model, rebuilt, draft, said)
@@ -83,9 +87,10 @@ def export_encoder(what: str | Path, to: Format, folder: Path, **opening: Any) -
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    kind, caution = (said.get("verdict") or {}).get("kind", ""), ""
-    if kind not in ("", "healthy", "not decidable"):
-        caution = f"this encoder was judged to have collapsed ({kind}) after epoch {said.get('epoch', '?')}"
+    verdict, caution = as_verdict(said.get("verdict") or {}), ""
+    if verdict.collapsed:
+        caution = f"this encoder's run was judged to have collapsed after epoch {said.get('epoch', '?')}: "
+        caution += verdict.phrase
     return Exported(folder, (*files, "fullrank.json", "README.md"), said, apart, caution)
 
 
@@ -100,10 +105,20 @@ def _rebuilt(model: Encoder, to: Format) -> Rebuilt | None:
     if exported is None:
         others = [name for name, maker in makers.items() if name != to and maker(model)]
         *most, last = [*others, "torch", "onnx"]
+        own = model.name.partition(" (")[0] in OWN_BACKBONES
+        why = (
+            f"{to} has no such network, it is fullrank's own"
+            if own
+            else f"{to}'s network gives other features"
+        )
         raise UsageError(
-            f"{to} cannot rebuild {model.name} as it is here: export it --to {', '.join(most)} or {last}"
+            f"{to} cannot rebuild {model.name} ({why}): export it --to {', '.join(most)} or {last}"
         )
     return exported
+
+
+TRAINED = ("method", "data", "init", "epoch", "step", "verdict")
+"""What the header of a run's encoder says of its training."""
 
 
 def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str, Any]:
@@ -124,7 +139,7 @@ def _said(what: str | Path, model: Encoder, rebuilt: Rebuilt | None) -> dict[str
         "interpolation": "bilinear",
         "origin": model.origin,
         "notes": list(model.notes),
-        **{key: header[key] for key in ("method", "data", "epoch", "step", "verdict") if key in header},
+        **{key: header[key] for key in TRAINED if key in header},
         "fullrank": fullrank.__version__,
     }
 
@@ -152,7 +167,6 @@ def _write(
 def _write_timm(model: Encoder, rebuilt: Rebuilt, folder: Path, said: Mapping[str, Any]) -> float:
     """`config.json` and `model.safetensors`, as timm puts them on the Hub."""
     import timm
-    from safetensors.torch import save_file
 
     network: Any = rebuilt.network
     pooled = getattr(network, "global_pool", "")
@@ -181,7 +195,7 @@ def _write_timm(model: Encoder, rebuilt: Rebuilt, folder: Path, said: Mapping[st
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
     # `format` tells transformers and timm whose tensors these are
     header = {"format": "pt", "fullrank": json.dumps(said)}
-    save_file(_tensors(network), folder / "model.safetensors", header)
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(_tensors(network), header))
     create: Any = timm.create_model
     again = create(
         rebuilt.architecture, num_classes=0, checkpoint_path=folder / "model.safetensors", **rebuilt.options
@@ -263,9 +277,8 @@ def _readme(to: str, said: Mapping[str, Any]) -> str:
     verdict = said.get("verdict") or {}
     judged = "Whether it has collapsed was not judged where it comes from: `fullrank audit` judges it."
     if verdict.get("kind"):
-        judged = (
-            f"Judged {verdict['kind']} after epoch {said.get('epoch', '?')}: {verdict.get('why', '')}".strip()
-        )
+        judged = f"Judged {as_verdict(verdict).phrase} after epoch {said.get('epoch', '?')}: "
+        judged = f"{judged}{verdict.get('why', '')}".strip()
     normalised = "then normalised with the mean and std of your images: nothing is on record."
     if said["mean"] is not None:
         mean, std = (", ".join(f"{value:.6g}" for value in said[key]) for key in ("mean", "std"))
