@@ -32,8 +32,12 @@ def processes() -> Callable[[Path, list[list[str]]], None]:
             )
             for words in calls
         ]
-        for process in started:
-            errors = process.communicate(timeout=180)[1]
-            assert process.returncode == 0, errors
+        try:
+            for process in started:
+                errors = process.communicate(timeout=900)[1]
+                assert process.returncode == 0, errors
+        finally:
+            for process in started:
+                process.kill()
 
     return run

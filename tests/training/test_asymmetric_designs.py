@@ -17,8 +17,9 @@ from fullrank.errors import UsageError
 from fullrank.methods import METHODS
 from fullrank.networks.processes import CpuSyncBatchNorm
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import train
-from fullrank.training.setup import _synchronise, launch_fabric, prepare, setup
+from fullrank.training.launch import launch_fabric
+from fullrank.training.run import train
+from fullrank.training.setup import _synchronise, prepare, setup
 from fullrank.views import VIEWS
 from methods.shrunk import method, shrunk
 

@@ -13,7 +13,7 @@ from torch import nn
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS, Method, build_method
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import train
+from fullrank.training.run import train
 from fullrank.training.setup import compile_networks
 
 CPU = torch.device("cpu")

@@ -130,7 +130,7 @@ def test_a_named_batch_that_the_images_cannot_fill_is_refused_and_a_default_adap
     named = plan_run("simsiam", {**few, "batch_size": 64})
     assert named.config.batch_size == 64
 
-    from fullrank.training.loop import train
+    from fullrank.training.run import train
 
     with pytest.raises(UsageError, match="use --batch-size 20 or fewer"):
         train(named.config, tmp_path / "run", data=named.data, named=named.named)

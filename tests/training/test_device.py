@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fullrank.methods import METHODS
+from fullrank.training import finite
 from fullrank.training import setup as building
 from fullrank.training.config import TrainConfig
+from fullrank.training.launch import launch_fabric
 from fullrank.training.loop import Loop
 from fullrank.training.run_dir import RunDir
 from methods.shrunk import shrunk
@@ -46,6 +48,17 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator("cpu"))
     monkeypatch.setattr(torch, "randn", there)
     monkeypatch.setattr(Fabric, "device", property(lambda _: META))
+    monkeypatch.setattr(finite, "Sent", Arrived)
+
+
+class Arrived:
+    """What is sent to the host beside the step: there are no values, so zeros arrive."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.count = len(values)
+
+    def numbers(self) -> list[float]:
+        return [0.0] * self.count
 
 
 class NoWaiting(TorchDispatchMode):
@@ -73,7 +86,7 @@ def train_on_meta(folder: Path, method: str, **settings: Any) -> Loop:
         "level_every": 1000, "accelerator": "cpu", "options": shrunk(method),
     }  # fmt: skip
     config = TrainConfig(method=method, **{**tiny, **settings})
-    fabric = building.launch_fabric(config)
+    fabric = launch_fabric(config)
     config, data = building.prepare(config, fabric)
     loop = Loop(building.setup(config, data, fabric), RunDir.create(folder / "run", config), ())
     loop.s.method.train()
@@ -110,4 +123,5 @@ def test_a_step_never_waits_for_the_device_nor_mixes_two(method: str, tmp_path: 
 )
 def test_no_option_makes_a_step_wait(settings: dict[str, Any], tmp_path: Path) -> None:
     method = settings.pop("method", "simsiam")
-    train_on_meta(tmp_path, method, **settings)
+    loop = train_on_meta(tmp_path, method, **settings)
+    assert {p.device for p in loop.s.method.parameters()} == {META}

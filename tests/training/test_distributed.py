@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one process does with the whole batch."""
+"""Two and three processes with a part of the batch each do what one process does with the whole batch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,66 @@ from typing import Any
 import pytest
 import torch
 
+from fullrank import methods
 from fullrank.methods import METHODS
+from methods.public_losses import ELSEWHERE, LOSSES, public_functions
 
 WORKER = Path(__file__).parent / "gloo_worker.py"
+WORLDS = (2, 3)
+every_method = pytest.mark.parametrize("name", list(METHODS))
+every_world = pytest.mark.parametrize("world", WORLDS)
 
 
 @pytest.fixture(scope="module")
 def results(
     tmp_path_factory: pytest.TempPathFactory, processes: Callable[[Path, list[list[str]]], None]
-) -> list[dict[str, Any]]:
-    """What one process computes, then each of two."""
+) -> dict[int, list[dict[str, Any]]]:
+    """What one process computes, each of two, and each of three."""
     folder = tmp_path_factory.mktemp("gloo")
-    places = [(0, 1), (0, 2), (1, 2)]
-    outputs = [folder / f"{world}-{rank}.pt" for rank, world in places]
-    calls = [
-        [str(rank), str(world), str(folder / "meet"), str(output)]
-        for (rank, world), output in zip(places, outputs, strict=True)
-    ]
-    processes(WORKER, calls)
-    return [torch.load(output, weights_only=True) for output in outputs]
+    places = [(rank, world) for world in (1, *WORLDS) for rank in range(world)]
+    outputs = {(rank, world): folder / f"{world}-{rank}.pt" for rank, world in places}
+    processes(WORKER, [[str(r), str(w), str(folder / "meet"), str(outputs[r, w])] for r, w in places])
+    found = {place: torch.load(output, weights_only=True) for place, output in outputs.items()}
+    return {world: [found[rank, world] for rank in range(world)] for world in (1, *WORLDS)}
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-@pytest.mark.parametrize("what", ["loss", "gradients", "buffers", "panel"])
-def test_two_processes_equal_one(results: list[dict[str, Any]], name: str, what: str) -> None:
-    one, *two = (result[name][what] for result in results)
-    for other in two:
-        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11)
+@every_world
+@every_method
+@pytest.mark.parametrize("what", ["losses", "gradients", "weights", "buffers", "panel"])
+def test_several_processes_equal_one_over_four_steps_in_double_precision(
+    results: dict[int, list[dict[str, Any]]], name: str, world: int, what: str
+) -> None:
+    whole = results[1][0][name][what]
+    for one in results[world]:
+        torch.testing.assert_close(one[name][what], whole, rtol=1e-6, atol=1e-9)
+
+
+@every_world
+@every_method
+def test_the_first_step_in_single_precision_is_that_of_one_process(
+    results: dict[int, list[dict[str, Any]]], name: str, world: int
+) -> None:
+    whole = results[1][0][name]["single"]
+    scale = max(float(gradient.abs().max()) for gradient in whole["gradients"].values())
+    for one in results[world]:
+        torch.testing.assert_close(one[name]["single"]["loss"], whole["loss"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            one[name]["single"]["gradients"], whole["gradients"], rtol=1e-3, atol=1e-4 * scale
+        )
+
+
+@every_world
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_public_loss_of_several_processes_is_that_of_one(
+    results: dict[int, list[dict[str, Any]]], name: str, world: int
+) -> None:
+    whole = results[1][0][f"loss:{name}"]
+    for one in results[world]:
+        torch.testing.assert_close(one[f"loss:{name}"], whole, rtol=1e-6, atol=1e-9)
+
+
+def test_every_public_loss_is_among_them() -> None:
+    assert public_functions(methods) - ELSEWHERE.keys() == set(LOSSES)
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def test_a_named_batch_is_checkpointed_rather_than_changed(limit: Limit) -> None
 
 
 def test_a_run_that_goes_on_keeps_its_batch(limit: Limit) -> None:
-    from fullrank.training.loop import CHANGES_THE_RUN
+    from fullrank.training.run import CHANGES_THE_RUN
 
     limit(8)
     config, _ = fit_memory(config_of(), LARGE, CPU, CHANGES_THE_RUN)

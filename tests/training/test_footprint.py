@@ -15,7 +15,7 @@ RUN = """
 import json, os, resource, sys
 from pathlib import Path
 from fullrank.training import fitting
-from fullrank.training.loop import train
+from fullrank.training.run import train
 from fullrank.training.planning import plan_run
 
 fitting._is_small = lambda *_: False

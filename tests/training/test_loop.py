@@ -20,8 +20,9 @@ from fullrank.networks.backbones import build_backbone
 from fullrank.report.run.figures import codes
 from fullrank.report.run.reading import read_run
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import Outcome, resume, train
+from fullrank.training.loop import Outcome
 from fullrank.training.records import Listener, RunRecord
+from fullrank.training.run import resume, train
 
 TINY: dict[str, Any] = {
     "data": "shapes", "limit": 192, "batch_size": 64, "epochs": 2, "backbone": "resnet8-w16",

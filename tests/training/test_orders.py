@@ -12,8 +12,8 @@ import torch
 from fullrank.errors import UsageError
 from fullrank.methods import ParamGroup
 from fullrank.training.config import TrainConfig
-from fullrank.training.loop import resume
 from fullrank.training.optim import build_optimizer, set_learning_rates
+from fullrank.training.run import resume
 from fullrank.training.run_dir import RunDir
 from training.test_loop import assert_ends_as_if_never_cut, cut_run, records, run
 
@@ -27,7 +27,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("order", ["single-pass", "hybrid"])
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_run_cut_anywhere_resumes_to_the_last_bit(tmp_path: Path, order: str, step: int) -> None:
     assert_ends_as_if_never_cut(tmp_path, step, **SMALL | ORDERS[order] | {"checkpoint_every": 1})
 

@@ -57,10 +57,12 @@ def test_more_steps_than_the_run_has_are_refused(tmp_path: Path) -> None:
         profile(config(), 5, tmp_path)
 
 
+@pytest.mark.slow  # minutes on a CPU without bf16
 def test_the_rate_of_another_precision_is_measured_too() -> None:
     assert reachable_rate(torch.device("cpu"), "bf16") > 1e8
 
 
+@pytest.mark.slow
 def test_the_tracer_says_nothing_on_the_terminal(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"

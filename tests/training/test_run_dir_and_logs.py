@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from fullrank.errors import FullrankError, UsageError
+from fullrank.atomic import write_atomically
+from fullrank.errors import UsageError
+from fullrank.training.checkpoint_files import DamagedCheckpointError
 from fullrank.training.config import TrainConfig
 from fullrank.training.logs import flatten, open_log
+from fullrank.training.record_files import truncate_records
 from fullrank.training.records import EndRecord, EpochRecord, StartRecord
-from fullrank.training.run_dir import RunDir, write_atomically
+from fullrank.training.run_dir import RunDir
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_the_last_checkpoint(
 ) -> None:
     path = run.path / "file"
     write_atomically(path, b"old")
-    run.save_checkpoint({"step": 1})
+    run.checkpoints.write({"step": 1})
 
     def fail(_: int) -> None:
         raise OSError("disk full")
@@ -37,30 +41,32 @@ def test_a_write_that_fails_leaves_the_old_file_and_the_last_checkpoint(
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new and longer")
     with pytest.raises(OSError, match="disk full"):
-        run.save_checkpoint({"step": 2})
+        run.checkpoints.write({"step": 2})
     assert path.read_bytes() == b"old"
-    assert run.load_checkpoint() == {"step": 1}
+    found = run.checkpoints.newest()
+    assert found is not None and found.state == {"step": 1}
 
 
 def test_a_write_replaces_what_a_killed_one_left(tmp_path: Path) -> None:
-    (tmp_path / ".file.partial").write_bytes(b"a long piece of a file that was never finished")
+    left = tmp_path / f".file.{socket.gethostname()}.{2**22 + 1}-7.partial"  # no process has this number
+    left.write_bytes(b"a long piece of a file that was never finished")
     write_atomically(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_checkpoint_that_carries_code_is_not_executed(run: RunDir) -> None:
-    assert run.load_checkpoint() is None  # before the first
-    torch.save({"surprise": Path("x")}, run.checkpoint_path())  # an object, as an attacker's would be
-    with pytest.raises(FullrankError, match="is damaged and cannot be resumed"):
-        run.load_checkpoint()
+    assert run.checkpoints.newest() is None  # before the first
+    torch.save({"surprise": Path("x")}, run.checkpoints.path("last"))  # an object, as an attacker's would be
+    with pytest.raises(DamagedCheckpointError, match="is damaged, and no checkpoint"):
+        run.checkpoints.newest()
 
 
 def test_truncating_drops_exactly_what_came_after_and_no_broken_line_is_written(run: RunDir) -> None:
     run.append({"step": 1})
     size = run.metrics_size()
     run.append({"step": 2})
-    run.truncate_metrics(size)
+    truncate_records(run.metrics_path, size)
     run.append({"step": 3})
     with pytest.raises(ValueError, match="JSON"):
         run.append({"loss": float("nan")})

@@ -53,9 +53,9 @@ def run(out: Path, listeners: Sequence[Listener] = (), **changes: Any) -> dict[s
 
 
 def method_weights(out: Path) -> dict[str, Tensor]:
-    found = RunDir(out).load_checkpoint()
+    found = RunDir(out).checkpoints.newest()
     assert found is not None
-    state: dict[str, Tensor] = found["method"]
+    state: dict[str, Tensor] = found.state["method"]
     return state
 
 

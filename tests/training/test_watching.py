@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fullrank.training import loop, watching
+from fullrank.training import loop, run, watching
 from fullrank.training.checkpoint import TrainState
 from fullrank.training.config import TrainConfig
 from fullrank.training.watching import SHARE, SHORT, is_due, next_watch
@@ -87,7 +87,7 @@ def test_the_choice_stands_in_the_records_and_a_resumed_run_keeps_it(
 
     monkeypatch.setattr("fullrank.training.epoch_end.next_watch", every_third)
     config = TrainConfig(epochs=7, **SMALL)
-    loop.train(config, tmp_path / "whole")
+    run.train(config, tmp_path / "whole")
     whole = records(tmp_path / "whole")
     assert [(row["epoch"], row.get("next_watch")) for row in whole] == [(0, 3), (3, 6), (6, 9), (7, None)]
 
@@ -103,7 +103,7 @@ def test_the_choice_stands_in_the_records_and_a_resumed_run_keeps_it(
 
     train_epoch = loop.Loop.train_epoch
     with pytest.raises(KilledError):
-        loop.train(config, tmp_path / "killed", [kill])
+        run.train(config, tmp_path / "killed", [kill])
     monkeypatch.setattr(loop.Loop, "train_epoch", train_epoch)
     seen: list[int] = []
 
@@ -112,16 +112,17 @@ def test_the_choice_stands_in_the_records_and_a_resumed_run_keeps_it(
         return every_third(config, state, elapsed)
 
     monkeypatch.setattr("fullrank.training.epoch_end.next_watch", then)
-    loop.resume(tmp_path / "killed")
+    run.resume(tmp_path / "killed")
     assert records(tmp_path / "killed") == whole and seen == [6]
 
 
+@pytest.mark.slow
 def test_a_real_run_stays_within_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "SHORT", 0.0)
-    outcome = loop.train(TrainConfig(epochs=40, **SMALL | {"watch_images": 512}), tmp_path / "run")
+    outcome = run.train(TrainConfig(epochs=40, **SMALL | {"watch_images": 512}), tmp_path / "run")
     watched = [row["epoch"] for row in records(tmp_path / "run")]
     assert watched[0] == 0 and watched[-1] == 40 and len(watched) < 41
-    always = loop.train(
+    always = run.train(
         TrainConfig(epochs=8, watch_every=1, **SMALL | {"watch_images": 512}), tmp_path / "all"
     )
     assert outcome.seconds["share_watching"] < always.seconds["share_watching"]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from fullrank.atomic import write_atomically
 from fullrank.collapse import CollapseMonitor
+from fullrank.errors import NotFiniteError, UsageError
+from fullrank.networks.finite import first_not_finite
 from fullrank.networks.lora import merge_lora
+from fullrank.networks.sharded import whole_tensor
+from fullrank.training.checkpoint_files import LoadedCheckpoint
+from fullrank.training.checkpoint_shards import write_shards
 from fullrank.training.online_probe import OnlineProbe
+from fullrank.training.optim import load_buffers
+from fullrank.training.record_files import size_without_end, truncate_records
 from fullrank.training.records import EpochRecord
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
+from fullrank.training.sharding import load_method, placed_buffers
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -29,9 +39,12 @@ class TrainState:
     Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
     that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
     `best_accuracy` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
-    multiplies the learning rate, below 1 after a rollback. Of `evaluations` so far, the next is due after
-    epoch `next_watch`, and the last with a k-NN was after `knn_epoch`. `images` is how many the run trains
-    on, 0 in checkpoints that do not tell.
+    multiplies the learning rate, below 1 after a rollback, `rollbacks` of which were for numbers that were
+    not finite; `skipped` steps were left out for such numbers, and `overflowed` ones by fp16's scaler. The
+    first step that was logged had `first_loss`. The best label-free score of a trained panel was
+    `best_score`, after epoch `best_epoch`, and the last `since_best` panels had none better. Of `evaluations`
+    so far, the next is due after epoch `next_watch`, and the last with a k-NN was after `knn_epoch`. `images`
+    is how many the run trains on, 0 in checkpoints that do not tell.
     """
 
     step: int = 0
@@ -42,6 +55,9 @@ class TrainState:
     collapsed_since: int = 0
     panels: int = 0
     best_accuracy: float | None = None
+    best_score: float | None = None
+    best_epoch: int = 0
+    since_best: int = 0
     probability: float | None = None
     last: EpochRecord | None = None
     ended: str = ""
@@ -50,8 +66,12 @@ class TrainState:
     next_watch: int = 0
     knn_epoch: int = 0
     rate_factor: float = 1.0
+    rollbacks: int = 0
+    skipped: int = 0
+    overflowed: int = 0
+    first_loss: float | None = None
     seconds: dict[str, float] = field(
-        default_factory=lambda: {"total": 0.0, "watching": 0.0, "knn": 0.0, "saving": 0.0}
+        default_factory=lambda: dict.fromkeys(("total", "watching", "knn", "saving", "steps", "waiting"), 0.0)
     )
 
     @contextmanager
@@ -62,6 +82,25 @@ class TrainState:
         start = time.perf_counter()
         yield
         self.seconds[what] += time.perf_counter() - start
+
+    def waiting_for(self, batches: Iterator[T]) -> Iterator[T]:
+        """Hand batches on; add what they and their steps take to `seconds`.
+
+        Under "waiting" is the time until each came, under "steps" that and what was done with it.
+
+        Example:
+            >>> state = TrainState()
+            >>> list(state.waiting_for(iter([3, 5]))), state.seconds["steps"] >= state.seconds["waiting"] > 0
+            ([3, 5], True)
+        """
+        asked = time.perf_counter()
+        for batch in batches:
+            came = time.perf_counter()
+            self.seconds["waiting"] += came - asked
+            yield batch
+            now = time.perf_counter()
+            self.seconds["steps"] += now - asked
+            asked = now
 
     @property
     def place(self) -> dict[str, int]:
@@ -79,9 +118,39 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` gave."""
+        """Read what `as_dict` gave.
+
+        Raises:
+            ValueError: a value of another kind than it wrote.
+        """
         last = values["last"]
-        return cls(**{**values, "last": EpochRecord.from_dict(last) if last else None})
+        state = cls(**{**values, "last": EpochRecord.from_dict(last) if last else None})
+        if isinstance(state.seconds, dict):  # runs from before did not tell what their steps waited for
+            state.seconds = {"steps": 0.0, "waiting": 0.0, **state.seconds}
+        wrong = next((name for name, value in vars(state).items() if not _is_kept(name, value)), "")
+        if wrong:
+            raise ValueError(f"{wrong} is {getattr(state, wrong)!r:.60}")
+        return state
+
+
+COUNTS = (
+    *("step", "epoch", "loss_count", "collapsed_in_a_row", "collapsed_since", "panels", "images"),
+    *("evaluations", "next_watch", "knn_epoch", "best_epoch", "since_best"),
+)
+BEST = "best.safetensors"  # the encoder of the best label-free score, with early_stop
+SECONDS = ("total", "watching", "knn", "saving")
+LARGEST_COUNT = 2**53  # beyond it numbers are no longer exact
+
+
+def _is_kept(name: str, value: Any) -> bool:
+    """Whether a value of a checkpoint is of the kind that a run keeps under this name."""
+    if name in COUNTS:
+        return isinstance(value, int) and 0 <= value < LARGEST_COUNT
+    if name in ("loss_sum", "rate_factor"):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if name == "seconds":
+        return isinstance(value, Mapping) and all(_is_kept("loss_sum", value.get(key)) for key in SECONDS)
+    return True
 
 
 class Checkpoints:
@@ -92,69 +161,147 @@ class Checkpoints:
     ) -> None:
         self.s, self.run, self.monitor, self.probe = s, run, monitor, probe
 
-    def weights(self) -> dict[str, Any]:
-        """Tensors that training changes, of networks and optimisers, not copied."""
-        return {
+    def weights(self, step: int) -> dict[str, Any]:
+        """Tensors that training changes, of networks and optimisers, not copied.
+
+        Where they are sharded all processes call it and write their parts, as of that step; the first one
+        gets what is left, and under `encoder` the backbone, whole.
+        """
+        found = {
             "method": self.s.method.state_dict(),
             "optimizer": self.s.optimizer.state_dict(),
             "precision": self.s.fabric.strategy.precision.state_dict(),
             "probe": self.probe.state_dict() if self.probe else {},
         }
+        if not self.s.sharded:
+            return found
+        backbone = {key: w for key, w in found["method"].items() if key.startswith("backbone.")}
+        encoder = {key: whole_tensor(w, self.s.fabric.is_global_zero) for key, w in backbone.items()}
+        return {**write_shards(self.run.checkpoints.folder, found, step), "encoder": encoder}
 
     def write(self, weights: Mapping[str, Any], state: TrainState, metrics_size: int) -> None:
-        """Write `last.pt` and the encoder, and `healthy.pt` too where the verdict says so.
+        """Write `last.pt`, and what follows from it.
 
         `metrics_size` is how many bytes of the records belong to `state`.
+
+        Raises:
+            NotFiniteError: the weights are not finite; the checkpoints stay as they are.
         """
-        monitor = self.monitor.state_dict()
-        rest = {"monitor": monitor, "progress": state.as_dict(), "metrics_size": metrics_size}
-        self.run.save_checkpoint({**weights, **rest})
+        rest = {
+            "monitor": self.monitor.state_dict(),
+            "progress": state.as_dict(),
+            "metrics_size": metrics_size,
+            "config": self.s.config.as_dict(),
+            "processes": self.s.fabric.world_size,
+        }
+        kept = {key: value for key, value in weights.items() if key != "encoder"}
+        self.run.checkpoints.write({**kept, **rest}, self.s.config.keep_checkpoints)
+        self._write_side_files(weights, state)
+
+    def _write_side_files(self, weights: Mapping[str, Any], state: TrainState) -> None:
+        """Write what follows from `last.pt`: `healthy.pt` and encoders.
+
+        A run that ended collapsed leaves the encoder of its last healthy checkpoint, where it has one, and
+        with `early_stop` one that ended otherwise that of its best score.
+        """
         if state.verdict.get("kind") == "healthy":
-            _keep(self.run.checkpoint_path(), self.run.checkpoint_path("healthy"))
-        self._save_encoder(weights, state)
+            self.run.checkpoints.keep_healthy()
+        healthy = self._last_healthy() if state.ended == "collapsed" else None
+        best, is_best = self.run.path / BEST, bool(state.verdict) and state.best_epoch == state.epoch
+        if self.s.config.early_stop and is_best:
+            self._save_encoder(weights, state, BEST)
+        if healthy is not None:
+            self._save_encoder(healthy, TrainState.from_dict(healthy["progress"]))
+        elif self.s.config.early_stop and state.ended and not is_best and best.is_file():
+            write_atomically(self.run.path / "encoder.safetensors", best.read_bytes())
+        else:
+            self._save_encoder(weights, state)
         every = self.s.config.keep_every
         if every and state.verdict and state.epoch % every == 0:
             self._save_encoder(weights, state, f"encoders/epoch_{state.epoch:04d}.safetensors")
 
-    def restore(self) -> TrainState:
-        """Take up the last checkpoint, if any, and drop the records after it."""
-        found = self.run.load_checkpoint()
-        if self.s.fabric.is_global_zero:
-            self.run.truncate_metrics(found["metrics_size"] if found else 0)
-        return TrainState() if found is None else self._load(found)
+    def restore(self, found: LoadedCheckpoint | None, images: int = 0) -> TrainState:
+        """Take up a checkpoint, drop later records, and write its side files again.
+
+        Args:
+            found: the checkpoint; None begins.
+            images: that there are to train on; 0: as many as before.
+
+        Raises:
+            UsageError: it does not fit the networks of the configuration, or the number of images.
+        """
+        first = self.s.fabric.is_global_zero
+        if found is None:
+            if first:
+                truncate_records(self.run.metrics_path, 0)
+            return TrainState()
+        try:
+            state, size = self._load(found.state), int(found.state["metrics_size"])
+            if size < 0:
+                raise ValueError(f"metrics_size is {size}")
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UsageError(f"{found.path} does not fit the run's config.yaml: {why}") from error
+        if name := first_not_finite(found.state["method"]):
+            raise NotFiniteError(f"{found.path}: {name} is not finite: take another checkpoint in its place")
+        if images and not state.ended and state.images not in (0, images):
+            raise UsageError(
+                f"the run began with {state.images:,} training images, and there are {images:,} now: it goes "
+                "on exactly only with those of before"
+            )
+        waits = not self.s.config.early_stop or state.since_best < self.s.config.early_stop
+        longer = state.ended == "finished" or (state.ended == "stopped early" and waits)
+        if longer and state.epoch < self.s.config.epochs:  # than it was to be
+            state.ended, size = "", size_without_end(self.run.metrics_path, size)
+        if first:
+            truncate_records(self.run.metrics_path, size)
+            if found.path.name != "last.pt":
+                self.run.checkpoints.promote(found.path)
+            self._write_side_files(found.state, state)
+        return state
+
+    def _last_healthy(self) -> dict[str, Any] | None:
+        """The last sound checkpoint that was judged healthy; None without one."""
+        for found in self.run.checkpoints.every(first="healthy"):
+            if TrainState.from_dict(found.state["progress"]).verdict.get("kind") == "healthy":
+                return found.state
+        return None
 
     def restore_healthy(self, state: TrainState) -> bool:
         """Take up the last healthy checkpoint; False where there is none.
 
         Records and time are not taken back: what happened stays on record.
         """
-        found = self.run.load_checkpoint("healthy")
+        found = self._last_healthy()
         if found is None:
             return False
         healthy = self._load(found)
         state.epoch, state.step, state.last = healthy.epoch, healthy.step, healthy.last
         return True
 
+    def restore_kept(self, name: str, state: TrainState) -> None:
+        """Take up a checkpoint that was kept; records and time stay as they are.
+
+        Raises:
+            DamagedCheckpointError: it is not what was written.
+        """
+        kept = self._load(self.run.checkpoints.load(name).state)
+        state.epoch, state.step, state.last = kept.epoch, kept.step, kept.last
+
     def _load(self, found: Mapping[str, Any]) -> TrainState:
-        self.s.method.load_state_dict(found["method"])
-        self.s.optimizer.load_state_dict(found["optimizer"])
+        load_method(self.s.method, found["method"])
+        load_buffers(self.s.optimizer, placed_buffers(self.s.optimizer, found["optimizer"]))
         self.s.fabric.strategy.precision.load_state_dict(found["precision"])
         self.monitor.load_state_dict(found["monitor"])
         if self.probe and found.get("probe"):  # runs from before it have none
             self.probe.load_state_dict(found["probe"])
         return TrainState.from_dict(found["progress"])
 
-    def save_healthy_encoder(self) -> None:
-        """Keep the encoder of a collapsed run's last healthy checkpoint, where it has one."""
-        healthy = self.run.load_checkpoint("healthy")
-        if healthy is not None:
-            self._save_encoder(healthy, TrainState.from_dict(healthy["progress"]))
-
     def _save_encoder(
         self, weights: Mapping[str, Any], state: TrainState, name: str = "encoder.safetensors"
     ) -> None:
         s, prefix = self.s, "backbone."
-        method: Mapping[str, Tensor] = weights["method"]
+        method: Mapping[str, Tensor] = weights.get("encoder", weights["method"])
         backbone = merge_lora({k.removeprefix(prefix): w for k, w in method.items() if k.startswith(prefix)})
         header = {
             "backbone": s.backbone.name,
@@ -165,18 +312,8 @@ class Checkpoints:
             "std": list(s.views.std),
             "method": s.config.method,
             "data": s.data.name,
+            **({"init": s.config.init} if s.config.init else {}),
             **state.place,
             "verdict": state.verdict,
         }
         self.run.save_encoder(backbone, header, name)
-
-
-def _keep(source: Path, target: Path) -> None:
-    """Link `target` to what `source` is now, which is only ever replaced."""
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fullrank.coercion import coerce
-from fullrank.errors import UsageError
+from fullrank.errors import UnknownNameError, UsageError
 from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, make_config
 from fullrank.networks.backbones import Stem
+from fullrank.options import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class TrainConfig:
     """Every knob of a training run except the method's own (those are `options`).
 
     Attributes:
-        data: what to train on: a name (`fullrank list data`), a folder of images or of Hub parquet.
+        data: what to train on: a name (`fullrank list data`), a folder of images or of Hub parquet, or a
+            stream: shards:part-{000..127}.tar, hub:OWNER/NAME, litdata:FOLDER (docs/data.md).
         out: the run directory; empty: runs/METHOD-DATA, with a number where that exists.
         epochs: passes over the training images.
         batch_size: images per batch, over all devices.
@@ -34,6 +36,8 @@ class TrainConfig:
         repeat_batch: times that each batch is taken in a row.
         steps_per_epoch: optimiser steps in an epoch; 0: as many as the images fill.
         switch_epoch: first iid epoch of hybrid.
+        shuffle_window: images that an epoch is shuffled among, of shards or row groups that come in random
+            order; 0: all, or of parquet that is read in place and of the Hub what 256 MB hold.
         ordering: .npy file of image numbers, each once, that is cut into chunks; empty: from the seed.
         ordering_sha256: what the ordering must hash to (as int64); written by the run itself where empty.
         predictor_warmup_steps: steps at the start of every epoch but the first in which only the predictor
@@ -48,6 +52,9 @@ class TrainConfig:
             a checkpoint of any library, a state dict. Backbone, stem, image size, mean and std follow it
             where they are left open. Empty: random.
         freeze: stages of the backbone that do not learn, with commas between: stem, layer1, blocks.0-5, all.
+        thaw_epochs: epochs that each stage of a staged release lasts: the heads learn alone, then with the
+            backbone's last layers, then with those below, too; 0: all learn from the start.
+        thaw_parts: parts that the layers of the backbone are released in.
         lora: rank of low-rank updates that the backbone learns in place of its weights; 0: none.
         mean: three numbers per channel, subtracted from pixels in [0, 1]; empty: the images' own.
         std: three numbers that divide them; empty: the images' own.
@@ -93,13 +100,17 @@ class TrainConfig:
         accelerator: auto, cpu or gpu.
         devices: how many; 0: all of them.
         num_nodes: machines (torchrun and SLURM are recognised).
+        strategy: how several processes share the work: ddp (each has the whole network) or fsdp (each keeps a
+            part of the backbone's weights, gradients and optimiser state; for large ViTs).
+        reduce_precision: what processes exchange gradients in: fp32 or bf16 (half the bytes, rounded).
+        timeout_minutes: that processes wait for one another at most.
         workers: processes that decode images which do not fit in memory; -1: one a core, at most 4.
         seed: of everything random.
         watch_every: epochs between panels of collapse measures; 0: every epoch of short runs, and else so
-            seldom that panels and k-NN take at most 5 % of the time (every epoch with on_collapse stop or
-            rollback).
-        panels: worked out between epochs, or beside the next one (in a thread of the only process, with
-            on_collapse warn); auto: beside on a GPU where that is possible.
+            seldom that panels and k-NN take at most 5 % of the time (every epoch with early_stop, and with
+            on_collapse stop or rollback).
+        panels: worked out between epochs, or beside the next one (in a thread of every process, with
+            on_collapse warn and whole networks); auto: beside on a GPU where that is possible.
         diagnostics_every: panels between diagnostics: local dimension, LiDAR, the predictor's spectrum; 0:
             never.
         level_every: steps between cheap checks of the level.
@@ -111,15 +122,24 @@ class TrainConfig:
             (its own optimiser), shared (a group of the method's, as the references do) or off.
         probe_lr: its base learning rate, scheduled like lr; 0: 0.01 for own (Adam), and 0.1 for shared (then
             scaled like lr).
-        keep_every: epochs between encoders that are kept in encoders/, for `fullrank evaluate all`; 0: none.
+        keep_every: epochs between encoders that are kept in encoders/, for `fullrank pick` and `fullrank
+            evaluate all`; 0: none.
         on_collapse: warn, stop (keeps the last healthy encoder, exit code 3), or rollback (once, to the last
             healthy checkpoint, and on from there at a tenth of the rate; then as stop).
+        on_nan: what is done about a loss, layer output or gradient that is not finite: stop (with one line,
+            the last checkpoint being from before), skip (leave the step out, at most 10 in a row) or rollback
+            (to the last checkpoint, and on from there at a tenth of the rate, at most three times).
         patience: panels in a row that must say collapsed, and not in passing, before on_collapse acts.
         patience_steps: steps that these panels must span; 0: none.
+        early_stop: end the run after so many panels with a lower label-free score than the best, none higher,
+            and leave the encoder that had the best one (docs/pick.md); 0: never.
         checkpoint_every: steps between checkpoints besides those at each epoch's end; 0: none.
-        log: further logs: tensorboard, wandb, trackio.
+        checkpoint_minutes: minutes between checkpoints within a long epoch; 0: none.
+        keep_checkpoints: last checkpoints that are kept, for the newest that is sound to go on from.
+        log: further logs: tensorboard, wandb, trackio, mlflow.
         download: fetch a named data set that is not there.
         max_corrupt: share of undecodable images that is skipped before it is an error, in [0, 1).
+        max_pixels: of one image; larger ones count as undecodable.
     """
 
     data: str = "shapes"
@@ -134,6 +154,7 @@ class TrainConfig:
     repeat_batch: int = 1
     steps_per_epoch: int = 0
     switch_epoch: int = 40
+    shuffle_window: int = 0
     ordering: str = ""
     ordering_sha256: str = ""
     predictor_warmup_steps: int = 0
@@ -144,6 +165,8 @@ class TrainConfig:
     zero_init_residual: bool = False
     init: str = ""
     freeze: str = ""
+    thaw_epochs: int = 0
+    thaw_parts: int = 3
     lora: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -179,6 +202,9 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 0
     num_nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    reduce_precision: Literal["fp32", "bf16"] = "fp32"
+    timeout_minutes: float = 30.0
     workers: int = -1
     seed: int = 0
     watch_every: int = 0
@@ -193,12 +219,17 @@ class TrainConfig:
     probe_lr: float = 0.0
     keep_every: int = 0
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
     patience: int = 2
     patience_steps: int = 0
+    early_stop: int = 0
     checkpoint_every: int = 0
-    log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 3
+    log: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ()
     download: bool = False
     max_corrupt: float = 0.01
+    max_pixels: int = MAX_PIXELS
     method: str = field(default="simsiam", kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
@@ -241,6 +272,10 @@ class TrainConfig:
             layout := values.get("channels_last"), bool
         ):  # likewise; true was what nobody had typed
             values["channels_last"] = "auto" if layout else "no"
+        fields, method = cls.__dataclass_fields__, str(values.get("method", cls.method))
+        if method in METHODS and (unknown := next((key for key in values if key not in fields), None)):
+            own = [f"options.{name}" for name in METHODS[method].Config.__dataclass_fields__]
+            raise UnknownNameError("key", str(unknown), [*fields, *own])
         return cls(**coerce(cls, values, "key"))
 
 
@@ -251,14 +286,15 @@ def _not_negative(value: float) -> bool:
 _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(
         ("epochs", "batch_size", "accumulate", "num_nodes", "level_every", "watch_images",
-         "knn_k", "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch"),
+         "knn_k", "knn_bank", "patience", "chunk_size", "rounds", "repeat_batch", "keep_checkpoints",
+         "thaw_parts"),
         (lambda value: value >= 1, "must be at least 1"),
     ),
     **dict.fromkeys(
         ("limit", "lr", "weight_decay", "lars_eta", "warmup_lr", "final_lr", "clip_grad",
          "devices", "diagnostics_every", "watch_every", "knn_every", "probe_lr", "keep_every",
-         "checkpoint_every", "patience_steps", "seed", "steps_per_epoch", "switch_epoch",
-         "predictor_warmup_steps", "lora", "lr_backbone"),
+         "checkpoint_every", "checkpoint_minutes", "patience_steps", "early_stop", "seed", "steps_per_epoch",
+         "switch_epoch", "shuffle_window", "predictor_warmup_steps", "lora", "lr_backbone", "thaw_epochs"),
         (_not_negative, "must not be negative or infinite"),
     ),
     "data": (str.strip, "is a folder or a name"),
@@ -269,9 +305,11 @@ _RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "momentum": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
     "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "lie in [0, 1)"),
     "milestones": (lambda epochs: all(epoch >= 1 for epoch in epochs), "are epochs from 1"),
+    "timeout_minutes": (lambda value: 0 < value <= 10080, "lies above 0, and is a week (10,080) at most"),
     "layer_decay": (lambda value: 0 < value <= 1, "lies in (0, 1]"),
     **dict.fromkeys(("mean", "std"), (lambda values: len(values) in (0, 3), "takes three numbers")),
     "max_corrupt": (lambda value: 0 <= value < 1, "lies in [0, 1)"),
+    "max_pixels": (lambda value: value >= 1, "must be at least 1"),
 }  # fmt: skip
 """What a setting must fulfil, and how that is said."""
 

@@ -23,5 +23,6 @@ def open_run_data(config: TrainConfig) -> Data:
         limit=config.limit or None,
         download=config.download,
         max_corrupt=config.max_corrupt,
+        max_pixels=config.max_pixels,
         seed=config.seed,
     )

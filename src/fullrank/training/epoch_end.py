@@ -2,7 +2,8 @@
 
 On a CPU that comes between epochs. A GPU would wait for it, so there the held-out images are embedded, the
 weights copied, and the rest is worked out in a thread beside the next epoch: the same records, in the same
-order, and the same checkpoints, a little later.
+order, and the same checkpoints, a little later. Several processes have a group of their own for that, whose
+collectives do not meet those of training.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 import torch
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.label_free_score import expected_points, read_weights
 from fullrank.collapse.metrics.codes import unique_prototypes
 from fullrank.collapse.phase import with_phase
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import UsageError
 from fullrank.methods import METHODS
 from fullrank.training.checkpoint import Checkpoints, TrainState
+from fullrank.training.finite import absurd_numbers
 from fullrank.training.held_out import HeldOutEvaluator
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.records import EpochRecord, RecordWriter
@@ -36,6 +39,7 @@ class _Pending:
 
     report: Future[Report]
     record: dict[str, Any]
+    absurd: list[str]  # a line for each number of no network that learns
     weights: Mapping[str, Any] = field(default_factory=dict)
     state: TrainState | None = None
 
@@ -44,16 +48,18 @@ class EpochEvaluator:
     """Evaluate the held-out images at the end of an epoch and checkpoint.
 
     Raises:
-        UsageError: `--panels beside` with several processes.
+        UsageError: `--panels beside` where a panel decides whether training goes on.
     """
 
     def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, writer: RecordWriter) -> None:
         self.s, self.run, self.probe, self.writer = s, run, probe, writer
-        monitor = CollapseMonitor(diagnostics_every=s.config.diagnostics_every)
+        self._thread = _thread(s)
+        beside = self._thread is not None and s.fabric.world_size > 1
+        group: Any = torch.distributed.new_group(backend="gloo") if beside else None
+        monitor = CollapseMonitor(diagnostics_every=s.config.diagnostics_every, group=group)
         monitor.narrowest = s.method.capacities()
         self.held_out = HeldOutEvaluator(s, monitor)
         self.checkpoints = Checkpoints(s, run, monitor, probe)
-        self._thread = _thread(s)
         self._pending: _Pending | None = None
         self._writing: Future[None] | None = None
 
@@ -62,13 +68,8 @@ class EpochEvaluator:
 
         The mean loss is None before the first epoch, where the network is untrained. The record is
         `state.last` once it is finished.
-
-        Raises:
-            FullrankError: the loss is not finite.
         """
         self.finish(state)
-        if loss is not None and not math.isfinite(loss):
-            raise FullrankError(f"the loss was not finite in epoch {state.epoch}: lower --lr")
         trained, config, device = loss is not None, self.s.config, self.s.fabric.device
         adaptive = is_adaptive(config) and state.epoch < config.epochs
         if adaptive:  # one clock for all processes
@@ -88,7 +89,9 @@ class EpochEvaluator:
         rows = self.s.method.prototype_rows()
         unique = {} if rows is None else {"unique_prototypes": unique_prototypes(rows)}
         coming = {"next_watch": state.next_watch} if adaptive else {}
-        self._pending = _Pending(report, {**state.place, "loss": loss, **accuracies, **unique, **coming})
+        absurd = absurd_numbers(self.s.method.named_parameters(), state.first_loss, loss) if trained else []
+        record = {**state.place, "loss": loss, **accuracies, **unique, **coming}
+        self._pending = _Pending(report, record, absurd)
         self.writer.hold()
         if not self._thread:
             self.finish(state)
@@ -110,10 +113,12 @@ class EpochEvaluator:
             raise
         accuracy = _accuracy(pending.record)
         report = self._with_phase(report, pending.record["epoch"], state, accuracy)
-        record = EpochRecord.from_dict({**report.as_dict(), **pending.record})
+        report = replace(report, warnings=(*pending.absurd, *report.warnings))
+        score = label_free_score(report)
+        record = EpochRecord.from_dict({**report.as_dict(), "score": score, **pending.record})
         for each in (state, pending.state) if pending.state else (state,):
             each.last = record
-            _count(each, report, record.step, accuracy, trained=pending.record["loss"] is not None)
+            _count(each, report, record, accuracy)
         if self.writer.first:
             self.run.write_spectra(record.epoch, _spectra(report))
         size = self.writer.release(replace(record, time={"elapsed": self.writer.elapsed(), **state.seconds}))
@@ -137,6 +142,7 @@ class EpochEvaluator:
     def save(self, state: TrainState) -> None:
         """Write a checkpoint; after an evaluation, once that is finished."""
         self.s.fabric.barrier()
+        weights = self.checkpoints.weights(state.step)
         if not self.writer.first:
             return
         if self._pending and self._pending.record["step"] != state.step:
@@ -145,16 +151,20 @@ class EpochEvaluator:
             state.seconds["total"] = self.writer.elapsed()
             state.loss_sum = float(state.loss_sum)
             if self._pending:
-                self._pending.weights = copy.deepcopy(self.checkpoints.weights())
+                self._pending.weights = copy.deepcopy(weights)
                 self._pending.state = replace(state, seconds=dict(state.seconds))
             else:
                 self._finish_writing()
-                self.checkpoints.write(self.checkpoints.weights(), state, self.run.metrics_size())
+                self.checkpoints.write(weights, state, self.run.metrics_size())
+
+    def flush(self, state: TrainState) -> None:
+        """Finish what is pending: the record, and its checkpoint where one was asked for."""
+        self.finish(state)
+        self._finish_writing()
 
     def close(self, state: TrainState) -> None:
         """Finish what is pending, whatever ended the run."""
-        self.finish(state)
-        self._finish_writing()
+        self.flush(state)
         if self._thread:
             self._thread.shutdown()
 
@@ -172,27 +182,52 @@ def _accuracy(record: Mapping[str, Any]) -> float | None:
     return found
 
 
-def _count(state: TrainState, report: Report, step: int, accuracy: float | None, trained: bool) -> None:
+def label_free_score(report: Report) -> float | None:
+    """Score of the backbone in expected points; None without views of images."""
+    panel = report.panels.get("backbone")
+    if panel is None or "view_retrieval" not in panel.measures:
+        return None
+    measures = {name: math.nan if (found := panel.value(name)) is None else found for name in panel.measures}
+    return expected_points(measures, read_weights(), "run")
+
+
+def _count(state: TrainState, report: Report, record: EpochRecord, accuracy: float | None) -> None:
     """Take a report into what a run knows of its past."""
-    if not trained:
+    if accuracy is not None:  # that of the untrained network, too: below it nothing is gained
+        state.best_accuracy = max(accuracy, state.best_accuracy or 0.0)
+    if record.loss is None:  # of the untrained network
         return
+    step = record.step
+    if record.score is not None:
+        better = state.best_score is None or record.score > state.best_score
+        worse = state.best_score is not None and record.score < state.best_score
+        state.since_best = 0 if better else state.since_best + int(worse)  # of few images many are equal
+        if better:
+            state.best_score, state.best_epoch = record.score, record.epoch
     lasting = report.verdict.collapsed and report.verdict.phase != "transient"
     if lasting and not state.collapsed_in_a_row:
         state.collapsed_since = step
     state.collapsed_in_a_row = state.collapsed_in_a_row + 1 if lasting else 0
     state.panels += 1
     state.probability = report.verdict.probability
-    if accuracy is not None:
-        state.best_accuracy = max(accuracy, state.best_accuracy or 0.0)
 
 
 def _thread(s: Setup) -> ThreadPoolExecutor | None:
     """Thread for reports beside training; None where they come between epochs."""
-    possible = s.fabric.world_size == 1 and s.config.on_collapse == "warn"
-    if s.config.panels == "beside" and not possible:
-        raise UsageError("--panels beside works in one process: take --panels between, or --devices 1")
+    waits = s.config.on_collapse != "warn" or bool(s.config.early_stop)
+    if s.config.panels == "beside" and waits:
+        raise UsageError(
+            "--panels beside works where no panel decides: take --panels between, or leave --on-collapse and "
+            "--early-stop out"
+        )
+    sharded = s.config.strategy == "fsdp" and s.fabric.world_size > 1
+    if s.config.panels == "beside" and sharded:
+        raise UsageError(
+            "--panels beside copies all weights, of which each process of --strategy fsdp has a part: take "
+            "--panels between"
+        )
     wanted = s.config.panels == "beside" or (s.config.panels == "auto" and s.fabric.device.type != "cpu")
-    if not (possible and wanted):
+    if waits or sharded or not wanted:
         return None
     return ThreadPoolExecutor(1, "panels", torch.set_num_threads, (torch.get_num_threads(),))
 

@@ -103,6 +103,7 @@ def _on_meta(config: TrainConfig) -> Method:
             config.image_size,
             stem=config.stem,
             zero_init_residual=config.zero_init_residual,
+            sides=VIEWS[config.views].sides(config.image_size),
         )
         method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
     method.roles = tuple(view.role for view in VIEWS[config.views].views) if method.two_branches else ()

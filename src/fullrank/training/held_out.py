@@ -14,12 +14,15 @@ from fullrank.collapse import CollapseMonitor, Report, Thresholds
 from fullrank.collapse.monitor import CODES
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Source
+from fullrank.networks.processes import gather_uneven_rows
 from fullrank.probes import knn_predict
 from fullrank.training.config import TrainConfig
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
+from fullrank.training.sharding import gathered
 
 PAIRED_IMAGES = 256  # held-out images whose two views give the alignment
+SURE_IMAGES = 200  # held-out images from which a label-free score tells epochs apart
 CHUNK = 256
 CHUNK_SIDE = 96  # pixels of images up to which a chunk is evaluated at once
 
@@ -43,6 +46,7 @@ class HeldOutEvaluator:
             train = s.data.train if len(labelled) == len(s.data.train) else s.data.train.subset(labelled)
             self.bank = sample_of(train, s.config.knn_bank, rng)
         self._seen: Rows | None = None  # of the held-out images
+        self._bank_size = 0  # rows of the last k-NN's, of all processes
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
             self.notes.append("no k-NN: the images have no labels")
@@ -50,6 +54,11 @@ class HeldOutEvaluator:
             self.notes.append(
                 f"{len(self.held_out)} images are watched, and a verdict needs {least}: it stays not "
                 "decidable; afterwards `fullrank audit RUN --data FOLDER` judges the encoder on all images"
+            )
+        if s.config.early_stop and len(self.held_out) < SURE_IMAGES:
+            self.notes.append(
+                f"--early-stop goes by views of {len(self.held_out)} held-out images, and is little sure "
+                f"with fewer than {SURE_IMAGES}"
             )
 
     def panel(self, trained: bool) -> Report:
@@ -87,11 +96,34 @@ class HeldOutEvaluator:
 
     def _paired(self, images: Tensor, indices: Tensor) -> Pairs:
         """Two views of some images: always the same ones, whichever process makes them."""
-        views, generator = self.s.views, generator_of(self.s.config.seed, 2)
-        params = views.sample(PAIRED_IMAGES, images.shape[2], images.shape[3], generator).rows(indices)
-        first_view, second_view, *_ = views(images, params)
-        one, other = self._embed(first_view), self._embed(second_view)
+        one, other = map(self._embed, self._two_views(images, indices, PAIRED_IMAGES, 2))
         return {tap: (one[tap], other[tap]) for tap in one}
+
+    def _two_views(self, images: Tensor, indices: Tensor, of: int, key: int) -> list[Tensor]:
+        """The first two views of images, drawn by their places among the first `of`."""
+        views, generator = self.s.views, generator_of(self.s.config.seed, key)
+        params = views.sample(of, images.shape[2], images.shape[3], generator).rows(indices)
+        return views(images, params)[:2]
+
+    def backbone_rows(self, draws: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+        """Backbone features of the held-out images, as they are and in pairs of views.
+
+        The views are the same ones at every call.
+
+        Returns:
+            Rows [n, d] on the CPU, views [n, 2 draws, d], and which images they are of, int64 [n].
+        """
+        clean, seen, places = list[Tensor](), list[Tensor](), list[Tensor]()
+        with self._eval_mode(), self.s.fabric.autocast():
+            for indices, images in self._chunks(self.held_out):
+                made = [self.s.views.clean(images)]
+                for draw in range(draws):
+                    made += self._two_views(images, indices, len(self.held_out), 3 + draw)
+                rows = [self.s.method.backbone(self._laid_out(view)).float().cpu() for view in made]
+                clean.append(rows[0])
+                seen.append(torch.stack(rows[1:], 1))
+                places.append(indices)
+        return torch.cat(clean), torch.cat(seen), torch.cat(places)
 
     def accuracies(self, probe: OnlineProbe | None, knn: bool = True) -> dict[str, Any]:
         """Accuracy of `knn` and `probe` on held-out images; empty without labels.
@@ -103,19 +135,29 @@ class HeldOutEvaluator:
             return found
         queries, labels = self._labelled_rows(self._seen, self.held_out)
         if knn and self.bank is not None:
-            rows: Rows = [], []
-            with self._eval_mode(), self.s.fabric.autocast():
-                for indices, images in self._chunks(self.bank):
-                    rows[0].append(self.s.method.backbone(self.s.views.clean(images)).float())
-                    rows[1].append(indices)
-            bank, bank_labels = self._labelled_rows(rows, self.bank)
-            k = min(self.s.config.knn_k, len(bank))
-            right = knn_predict(queries, bank, bank_labels, k) == labels
+            right = self.knn_right(self._seen)
             top1 = right.double().mean().item()
-            found["knn"] = {"top1": top1, "k": k, "bank": len(bank), "queries": len(queries)}
+            k = min(self.s.config.knn_k, self._bank_size)
+            found["knn"] = {"top1": top1, "k": k, "bank": self._bank_size, "queries": len(queries)}
         if probe is not None:
             found["probe"] = {**probe.accuracy(queries, labels), "queries": len(queries)}
         return found
+
+    def knn_right(self, found: Rows) -> Tensor:
+        """Which labelled held-out images k-NN names right, by their features.
+
+        There must be a bank, which the network as it is now embeds.
+        """
+        assert self.bank is not None
+        rows: Rows = [], []
+        with self._eval_mode(), self.s.fabric.autocast():
+            for indices, images in self._chunks(self.bank):
+                rows[0].append(self.s.method.backbone(self.s.views.clean(images)).float())
+                rows[1].append(indices)
+        queries, labels = self._labelled_rows(found, self.held_out)
+        bank, bank_labels = self._labelled_rows(rows, self.bank)
+        self._bank_size = len(bank)
+        return knn_predict(queries, bank, bank_labels, min(self.s.config.knn_k, len(bank))) == labels
 
     def _labelled_rows(self, found: Rows, source: Source) -> tuple[Tensor, Tensor]:
         """Features and labels of the images that have one, from all processes."""
@@ -128,18 +170,18 @@ class HeldOutEvaluator:
     def _gather(self, rows: Tensor) -> Tensor:
         if self.s.fabric.world_size == 1:
             return rows
-        parts: list[Any] = [None] * self.s.fabric.world_size
-        torch.distributed.all_gather_object(parts, rows.cpu())
-        return torch.cat(parts).to(rows.device)
+        return gather_uneven_rows(rows)
 
     def _embed(self, images: Tensor) -> Taps:
-        if self.s.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images)
         with self.s.fabric.autocast():
             taps = {tap: z.float() for tap, z in self.s.method.embed(images).items()}
         if CODES in taps:
             taps[CODES] = taps[CODES] / self.s.method.code_temperature
         return taps
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.s.channels_last else images
 
     def _chunks(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         fabric, config = self.s.fabric, self.s.config
@@ -155,7 +197,7 @@ class HeldOutEvaluator:
         # batches come in many shapes, and replays of a CUDA graph overwrite what is collected
         stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         try:
-            with torch.no_grad(), stance:
+            with torch.no_grad(), stance, gathered(self.s.method):
                 yield
         finally:
             self.s.method.train()

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import math
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
-from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor
 
 from fullrank.collapse import CollapseMonitor
-from fullrank.errors import FullrankError, UsageError
-from fullrank.images.decoding import fit
-from fullrank.images.loader import Batch, first_images, prefetch
+from fullrank.errors import BadRowsError, NotFiniteError
+from fullrank.images.loader import Batch, prefetch
 from fullrank.images.skipped import LIST, add_skipped
-from fullrank.images.sources import Data
 from fullrank.methods import Step, StepInfo
 from fullrank.training import records
 from fullrank.training.checkpoint import TrainState
-from fullrank.training.config import TrainConfig
+from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.epoch_end import EpochEvaluator
-from fullrank.training.fitting import fitted, naming_remedies
-from fullrank.training.networks import InitialWeights
+from fullrank.training.first_views import save_first_views
+from fullrank.training.guard import ROLLBACK_RATE, NumberGuard
 from fullrank.training.online_probe import OnlineProbe, classes_of
-from fullrank.training.optim import clip_each, set_learning_rates
+from fullrank.training.optim import set_learning_rates
 from fullrank.training.records import EpochRecord, Listener, RecordWriter
 from fullrank.training.run_dir import RunDir
-from fullrank.training.setup import Setup, generator_of, launch_fabric, prepare, setup
+from fullrank.training.setup import Setup, generator_of
 from fullrank.training.signals import StoppedError, StopRequest, stop_on_signals
+from fullrank.training.thawing import Thawing
+from fullrank.training.trouble import HeldBatch
 from fullrank.training.watching import is_due
-from fullrank.views import save_sheet
-
-ROLLBACK_RATE = 0.1
-OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
-CHANGES_THE_RUN = ("batch_size", "image_size")  # what a run that goes on keeps, whatever memory there is
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a run: `finished` or `collapsed`, last record, seconds of its parts."""
+    """End of a run: finished, collapsed, stopped early or paused; and where."""
 
     path: Path
     reason: str
@@ -50,64 +43,8 @@ class Outcome:
     seconds: Mapping[str, float]
 
 
-def train(
-    config: TrainConfig,
-    out: Path,
-    listeners: Sequence[Listener] = (),
-    data: Data | None = None,
-    initial: InitialWeights | None = None,
-    named: Collection[str] | None = None,
-) -> Outcome:
-    """Train from the start into a new run directory.
-
-    Args:
-        config: of the run.
-        out: the run directory.
-        listeners: each is called with every record as it is written.
-        data: what `config` names, where it is open already.
-        initial: the weights that it names, likewise.
-        named: the settings that were asked for; the others may change so that the run fits into memory. None:
-            all of them.
-
-    Raises:
-        UsageError: anything about the input that cannot work, before anything is written.
-        FullrankError: the loss stopped being finite, or memory ran out.
-    """
-    RunDir.check_free(out)
-    fabric = launch_fabric(config)
-    config, data = prepare(config, fabric, data, initial)
-    config, data = fitted(config, data, fabric, named)
-    with naming_remedies(config):
-        s = setup(config, data, fabric, initial)
-        run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
-        fabric.barrier()
-        with run.written_alone(fabric):
-            return Loop(s, run, listeners).run()
-
-
-def resume(
-    path: Path, listeners: Sequence[Listener] = (), open_initial: OpenInitial = lambda _: None
-) -> Outcome:
-    """Continue a run exactly from its last checkpoint, unless it has ended.
-
-    Where it has none, `open_initial` opens the weights that the run started from.
-
-    Raises:
-        UsageError: there is no run, or its data is not where it was.
-        BusyError: another process writes into the run.
-    """
-    run = RunDir.open(path)
-    fabric = launch_fabric(run.config())
-    config, data = fitted(*prepare(run.config(), fabric), fabric, CHANGES_THE_RUN)
-    initial = None if run.checkpoint_path().exists() else open_initial(config)
-    with run.written_alone(fabric), naming_remedies(config):
-        loop = Loop(setup(config, data, fabric, initial), run, listeners)
-        loop.restore()
-        return loop.run()
-
-
 class Loop:
-    """Training loop of one run.
+    """Training loop of one run, to its end or `until` so many epochs are done.
 
     Everything random is drawn from (seed, epoch, step): no random state is to be restored. The pieces of a
     step are methods of their own, for `profile` to time from outside.
@@ -115,6 +52,7 @@ class Loop:
 
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.s, self.run_dir = s, run
+        self.until = 0  # epochs after which it pauses; 0: none
         self.config, self.fabric = s.config, s.fabric
         self.writer = RecordWriter(self.fabric, run, listeners)
         self.levels = CollapseMonitor()  # of training batches
@@ -124,16 +62,20 @@ class Loop:
             width = s.backbone.feature_dim
             self.probe = OnlineProbe(width, classes, labels, s.config, s.fabric, s.optimizer)
         self.evaluator = EpochEvaluator(s, run, self.probe, self.writer)
+        self.guard = NumberGuard(s, run, self.writer, self.evaluator, self.probe, self.make_views)
+        self.thawing = Thawing(s.method, s.config, s.fabric.world_size)
         self.state = TrainState(images=len(s.data.train))
         self.total_steps = self.config.epochs * s.steps_per_epoch
         self.stop = StopRequest()
+        self._notes: list[str] = []  # on where it goes on
+        self._saved = time.monotonic()  # when the last checkpoint was written
         self._skipped = 0  # files that are listed in the run directory
         self._images, self._logged = 0, 0.0  # images since the last step record, and when that was written
 
     def run(self) -> Outcome:
         """Train to the end, from wherever the run stands."""
         state = self.state
-        notes = [*self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes]
+        notes = [*self._notes, *self.s.data.notes, *self.s.notes, *self.evaluator.held_out.notes]
         if self.s.data.skipped:
             self._list_skipped()
             notes.append(f"all that is left out, and why: {self.run_dir.path / LIST}")
@@ -147,9 +89,12 @@ class Loop:
                 out=str(self.run_dir.path),
             )
         )
+        if state.last and not state.ended and state.epoch >= self.config.epochs:
+            self.writer.notify(state.last)  # nothing is left but the end: what was judged is told again
         try:
             with stop_on_signals() as self.stop:
-                return self._outcome() if state.ended else self._end(self._train_epochs())
+                reason = state.ended or self._train_epochs()
+                return self._outcome() if reason in (state.ended, "paused") else self._end(reason)
         finally:
             self.evaluator.close(state)
             self._list_skipped()
@@ -158,22 +103,42 @@ class Loop:
         """Train all epochs that are left and return why there are no more."""
         state, config = self.state, self.config
         if state.last is None:
-            self._save_views()
+            if self.fabric.is_global_zero:
+                save_first_views(self.s, self.run_dir.path)
             self.evaluator.evaluate(state, loss=None)
-            self.evaluator.save(state)
+            self.after_panel()
+            self._save()
         self.s.method.train()
-        while state.epoch < config.epochs:
-            self.train_epoch()
-            state.epoch += 1
-            if is_due(config, state):
-                total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
-                self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
+        while not self.is_over():
+            if 0 < self.until <= state.epoch:
+                self.evaluator.flush(state)
+                return "paused"
+            try:
+                self.train_epoch()
+                self.guard.end_epoch(state)
+                state.epoch += 1
+                if is_due(config, state):
+                    total = torch.as_tensor(state.loss_sum, dtype=torch.float64)
+                    self.evaluator.evaluate(state, self._mean(total) / state.loss_count)
+                    self.after_panel()
+            except (NotFiniteError, BadRowsError) as error:
+                self.guard.roll_back(error, state)
+                continue
             state.loss_sum, state.loss_count = 0.0, 0
             self._list_skipped()
             if self._collapsed() and not self._rolled_back():
                 return "collapsed"
-            self.evaluator.save(state)
+            if config.early_stop and state.since_best >= config.early_stop:
+                return "stopped early"
+            self._save()
         return "finished"
+
+    def is_over(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.state.epoch >= self.config.epochs
+
+    def after_panel(self) -> None:
+        """Do what else follows from a panel, before the checkpoint; here nothing."""
 
     def _list_skipped(self) -> None:
         """List the files that are not read, where more were met."""
@@ -186,27 +151,29 @@ class Loop:
         """Run the steps of the epoch in progress, from wherever it stands."""
         s, config, state = self.s, self.config, self.state
         self._images, self._logged = 0, self.writer.elapsed()
+        self.thawing.begin_epoch(state.epoch)
         for index, (indices, images) in self.batches():
             begins, ends = index % config.accumulate == 0, (index + 1) % config.accumulate == 0
             if begins:
-                lr = self.begin_step()
+                lr, loss_sum = self.begin_step(), torch.zeros((), dtype=torch.float64)
             views = self.make_views(images, index)
             with self.fabric.no_backward_sync(s.wrapped, enabled=not ends):
                 step = self.forward(views)
+                self.guard.see(HeldBatch(index, indices, images, views), step)
                 self.backward(step.loss / config.accumulate)
             self.backward_probe(step, indices)
-            state.loss_sum = state.loss_sum + step.loss.detach().double()  # stays on the device
-            state.loss_count += 1
+            loss_sum = loss_sum + step.loss.detach().double()  # stays on the device
             self._images += config.batch_size
             if not ends:
                 continue
-            self.optimise()
-            self.end_step()
+            if applied := self.optimise():
+                self.end_step()
+                state.loss_sum = state.loss_sum + loss_sum
+                state.loss_count += config.accumulate
             state.step += 1
-            self.log(step, lr)
-            if config.checkpoint_every and state.step % config.checkpoint_every == 0:
-                self.evaluator.save(state)
-            self._stop_if_asked()
+            if applied:
+                self.log(step, lr)
+            self._checkpoint_or_stop()
 
     def batches(self) -> Iterator[Batch]:
         """Batches of the epoch in progress that are left, without those that fill no step."""
@@ -215,7 +182,7 @@ class Loop:
         batches = s.batches.epoch(state.epoch, start_step=done * accumulate)
         if self.fabric.device.type == "cuda":
             batches = prefetch(batches, self.fabric.device)
-        for index, batch in batches:
+        for index, batch in state.waiting_for(batches):
             if index >= s.steps_per_epoch * accumulate:
                 return
             yield index, batch
@@ -228,6 +195,7 @@ class Loop:
         torch.manual_seed(generator.initial_seed())
         if config.compile != "none":
             torch.compiler.cudagraph_mark_step_begin()  # a CUDA graph may overwrite the last step's outputs
+        self.guard.begin()
         s.method.before_step(StepInfo(state.step, self.total_steps, s.steps_per_epoch))
         return lr
 
@@ -256,29 +224,23 @@ class Loop:
         if self.probe:
             self.probe.add_gradient(step.taps["backbone"], indices, 1.0 / self.config.accumulate)
 
-    def optimise(self) -> None:
-        """Step the optimisers of method and probe."""
+    def optimise(self) -> bool:
+        """Step the optimisers of method and probe; False where the step is left out."""
         s, config = self.s, self.config
+        s.average_gradients()
         s.method.after_backward()
-        if config.clip_grad:
-            self._clip_gradients()
         if self.probe:
             self.probe.before_step()
+        if not self.guard.allows(self.state):
+            return False
+        if config.clip_grad:
+            s.clip_gradients()
         s.optimizer.step()
+        self.guard.count_overflow(self.state)
         if self.probe:
             self.probe.step(self.state.step, s.steps_per_epoch)
         s.optimizer.zero_grad(set_to_none=True)
-
-    def _clip_gradients(self) -> None:
-        s, largest = self.s, self.config.clip_grad
-        if self.config.clip_grad_of == "all":
-            self.fabric.clip_gradients(  # what is not finite is said where the loss is logged: no waiting
-                s.wrapped, s.optimizer, max_norm=largest, error_if_nonfinite=False
-            )
-            return
-        self.fabric.strategy.precision.unscale_gradients(_unwrap_objects(s.optimizer))
-        part = s.method if self.config.clip_grad_of == "tensor" else s.method.backbone
-        clip_each(part.parameters(), largest)
+        return True
 
     def end_step(self) -> None:
         """Let the method update what is not trained by gradient, as a momentum target."""
@@ -291,11 +253,7 @@ class Loop:
             return
         loss = self._mean(step.loss)
         rate = self._images / (self.writer.elapsed() - self._logged)
-        if not math.isfinite(loss):
-            raise FullrankError(
-                f"the loss is {loss} at step {state.step}: lower --lr, or clip with --clip-grad; "
-                f"the last checkpoint in {self.run_dir.path} is from before"
-            )
+        state.first_loss = loss if state.first_loss is None else state.first_loss
         with state.clock("watching"):
             level = self.levels.step(step.taps)
         self.evaluator.finish(state, wait=False)
@@ -305,28 +263,43 @@ class Loop:
             terms={name: float(value.detach()) for name, value in step.terms.items()},
             lr=lr,
             level=level,
+            skipped=state.skipped or None,
+            overflowed=state.overflowed or None,
             time={"elapsed": self.writer.elapsed(), "images_per_second": rate},
         )
         self.writer.write(record)
         self._images, self._logged = 0, self.writer.elapsed()
 
-    def _stop_if_asked(self) -> None:
-        """Checkpoint and raise StoppedError where a signal has asked any process to end."""
-        state, received = self.state, self.stop.received
+    def _checkpoint_or_stop(self) -> None:
+        """Checkpoint where one is due; raise StoppedError where a signal asks for the end."""
+        state, config, received = self.state, self.config, self.stop.received
+        unsaved = time.monotonic() - self._saved
+        late = bool(config.checkpoint_minutes) and unsaved > 60 * config.checkpoint_minutes
         if self.fabric.world_size > 1:
-            if state.step % self.config.level_every:  # where processes wait for each other anyway
-                return
-            asked = torch.tensor(int(received or 0), device=self.fabric.device)
-            agreed = int(self.fabric.all_reduce(asked, reduce_op="max"))  # type: ignore[arg-type]
-            received = signal.Signals(agreed) if agreed else None
+            late, received = self._agreed(late, received)
+        if late or received or (config.checkpoint_every and state.step % config.checkpoint_every == 0):
+            self.guard.flush(state)
+            self._save()
         if received is not None:
-            self.evaluator.save(state)
             self.evaluator.finish(state)
             raise StoppedError(
                 f"stopped after step {state.step} of {self.total_steps} by {received.name}; "
                 f"`fullrank resume {self.run_dir.path}` continues",
                 received,
             )
+
+    def _agreed(self, late: bool, received: signal.Signals | None) -> tuple[bool, signal.Signals | None]:
+        """What any process says, at the steps at which they wait for each other anyway."""
+        if self.state.step % self.config.level_every:
+            return False, None
+        own = torch.tensor([int(late), int(received or 0)], device=self.fabric.device)
+        late_one, asked = self.fabric.all_reduce(own, reduce_op="max").tolist()  # type: ignore[union-attr]
+        return bool(late_one), signal.Signals(asked) if asked else None
+
+    def _save(self) -> None:
+        """Write a checkpoint."""
+        self.evaluator.save(self.state)
+        self._saved = time.monotonic()
 
     def _collapsed(self) -> bool:
         """Whether the run has been collapsed for as long as `on_collapse` waits."""
@@ -342,7 +315,9 @@ class Loop:
         if not wanted or not self.evaluator.checkpoints.restore_healthy(state):
             return False
         state.rate_factor, state.collapsed_in_a_row = ROLLBACK_RATE, 0
-        self.writer.write(records.RollbackRecord(**state.place, rate_factor=ROLLBACK_RATE))
+        self.writer.write(
+            records.RollbackRecord(epoch=state.epoch, step=state.step, rate_factor=ROLLBACK_RATE)
+        )
         return True
 
     def _end(self, reason: str) -> Outcome:
@@ -351,8 +326,6 @@ class Loop:
         state.ended, state.seconds["total"] = reason, self.writer.elapsed()
         self.writer.write(records.EndRecord(**state.place, reason=reason, time=self._outcome().seconds))
         self.evaluator.save(state)
-        if reason == "collapsed" and self.fabric.is_global_zero:
-            self.evaluator.checkpoints.save_healthy_encoder()
         return self._outcome()
 
     def _outcome(self) -> Outcome:
@@ -360,29 +333,19 @@ class Loop:
         seconds = dict(self.state.seconds)
         watching = seconds["watching"] + seconds["knn"]
         seconds["share_watching"] = watching / max(seconds["total"], 1e-9)
-        return Outcome(self.run_dir.path, self.state.ended, self.state.last, seconds)
+        seconds["share_waiting"] = seconds["waiting"] / max(seconds["steps"], 1e-9)
+        return Outcome(self.run_dir.path, self.state.ended or "paused", self.state.last, seconds)
 
-    def restore(self) -> None:
-        """Take up the last checkpoint."""
+    def restore(self, found: LoadedCheckpoint | None) -> None:
+        """Take up a checkpoint, or begin where there is none."""
         images = self.state.images
-        self.state = self.evaluator.checkpoints.restore()
-        if not self.state.ended and self.state.images not in (0, images):
-            raise UsageError(
-                f"the run began with {self.state.images:,} training images, and there are {images:,} now: it "
-                "goes on exactly only with those of before"
-            )
+        self.state = self.evaluator.checkpoints.restore(found, images)
+        if found is not None and not self.state.ended:
+            epochs = f"epoch {self.state.epoch:,} of {self.config.epochs:,}"
+            steps = f"step {self.state.step:,} of {self.total_steps:,}"
+            self._notes = [*found.passed_over, f"goes on after {epochs}, {steps}, from {found.path}"]
         self.state.images = images
         self.writer.started -= self.state.seconds["total"]
-
-    def _save_views(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        views, loaded = self.s.views, first_images(self.s.data.train, 8)
-        # no larger than needed: the views must look as in training, where crops are cut from the whole image
-        size = min(max(min(min(image.shape[1:]) for image in loaded), views.image_size), 4 * views.image_size)
-        images = torch.stack([fit(image, size, size) for image in loaded])
-        params = views.sample(len(images), size, size, generator_of(self.config.seed, 3))
-        save_sheet(self.run_dir.path / "figures" / "views.png", images, views, params)
 
     def _mean(self, value: Tensor) -> float:
         """Mean over processes."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from fullrank.errors import UsageError
 from fullrank.methods import Method, build_method
 from fullrank.networks.backbones import Backbone, Stem, build_backbone, split_options
-from fullrank.networks.depth import frozen_modules, parameters_of_stages
+from fullrank.networks.depth import parameters_of_stages
 from fullrank.networks.lora import add_lora
 from fullrank.networks.transfer import transfer_weights
 from fullrank.options import split_names
 from fullrank.training.config import TrainConfig
+from fullrank.training.thawing import keep_in_eval_mode
+from fullrank.views import VIEWS
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class InitialWeights:
         return replace(config, **changes)
 
 
+OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
+"""Opens the weights that a configuration starts from; None where it names none."""
+
+
 def build_networks(
     config: TrainConfig, initial: InitialWeights | None = None
 ) -> tuple[Backbone, Method, tuple[str, ...]]:
@@ -76,12 +82,16 @@ def build_networks(
         UsageError: the weights are another network's, or a stage is not there, or nothing is left to train.
     """
     backbone = build_backbone(
-        config.backbone, config.image_size, stem=config.stem, zero_init_residual=config.zero_init_residual
+        config.backbone,
+        config.image_size,
+        stem=config.stem,
+        zero_init_residual=config.zero_init_residual,
+        sides=VIEWS[config.views].sides(config.image_size) if config.views in VIEWS else (),
     )
     method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
     notes: tuple[str, ...] = ()
     if initial is not None:
-        transfer = transfer_weights(backbone.network, initial.weights, initial.origin)
+        transfer = transfer_weights(backbone.network, initial.weights, initial.origin, initial.backbone)
         notes = (f"backbone from {initial.origin}: {transfer}", *initial.notes)
     frozen = parameters_of_stages(backbone.network, split_names(config.freeze))
     for name, parameter in backbone.network.named_parameters():
@@ -98,10 +108,5 @@ def build_networks(
 
 def _start_target(method: Method) -> None:
     """Start a target that follows the backbone; keep frozen parts in eval mode."""
-    fixed = frozen_modules(method.backbone)
-    owners = ["backbone"]
-    if method.copy_backbone_to_target():
-        owners.append("target.backbone")
-    parts = [f"{owner}.{name}".rstrip(".") for owner in owners for name in fixed]
-    method.eval_parts = (*method.eval_parts, *parts)
-    method.train()
+    method.copy_backbone_to_target()
+    keep_in_eval_mode(method, method.eval_parts)

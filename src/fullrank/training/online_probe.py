@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fullrank.images.sources import Source
 from fullrank.training.config import TrainConfig
-from fullrank.training.optim import probe_lr, scheduled_lr
+from fullrank.training.optim import load_buffers, probe_lr, scheduled_lr
 
 UNLABELLED = -1
 
@@ -124,4 +124,4 @@ class OnlineProbe:
         """Take up a `state_dict`."""
         self.linear.load_state_dict(state["linear"])
         if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_buffers(self.optimizer, state["optimizer"])

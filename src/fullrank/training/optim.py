@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from fullrank.errors import UnknownNameError
 from fullrank.methods import ParamGroup
+from fullrank.networks.sharded import local_part, local_parts, norms
 from fullrank.training.config import TrainConfig
 from fullrank.training.schedules import epoch_cosine, warmup_cosine
 
@@ -81,7 +82,7 @@ class LARS(Optimizer):
             gradients = _scaled_gradients(params, group)
             if group["momentum"]:
                 gradients = self._with_momentum(params, gradients, group)
-            torch._foreach_add_(params, gradients, alpha=-group["lr"])
+            torch._foreach_add_(local_parts(params), gradients, alpha=-group["lr"])
         return loss
 
     def _with_momentum(
@@ -89,8 +90,9 @@ class LARS(Optimizer):
     ) -> list[Tensor]:
         fresh = [i for i, p in enumerate(params) if "momentum_buffer" not in self.state[p]]
         for i in fresh:
-            self.state[params[i]]["momentum_buffer"] = gradients[i].clone()
-        buffers = [self.state[p]["momentum_buffer"] for p in params]
+            self.state[params[i]]["momentum_buffer"] = buffer = torch.empty_like(params[i])
+            local_part(buffer).copy_(gradients[i])
+        buffers = [local_part(self.state[p]["momentum_buffer"]) for p in params]
         old = sorted(set(range(len(params))) - set(fresh))
         if old:
             torch._foreach_mul_([buffers[i] for i in old], group["momentum"])
@@ -104,20 +106,21 @@ class LARS(Optimizer):
 
 def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
     """Apply weight decay and trust ratio, without waiting for the device."""
-    gradients = [p.grad for p in params if p.grad is not None]
+    gradients = local_parts(p.grad for p in params if p.grad is not None)
     excluded = {"solo": (1,), "moco": (0, 1)}[group["variant"]] if group["exclude_1d"] else ()
     adapted = [i for i, p in enumerate(params) if p.ndim not in excluded]
     if not adapted:
         return gradients
-    p, g = [params[i] for i in adapted], [gradients[i] for i in adapted]
+    whole = [params[i] for i in adapted]
+    p, g = local_parts(whole), [gradients[i] for i in adapted]
     decayed = list(torch._foreach_add(g, p, alpha=group["weight_decay"]))
-    p_norm = torch.stack(torch._foreach_norm(p))
+    p_norm = norms(p, whole)
     if group["variant"] == "moco":
-        update_norm = torch.stack(torch._foreach_norm(decayed))
+        update_norm = norms(decayed, whole)
         both = (p_norm > 0) & (update_norm > 0)
         ratio = group["eta"] * p_norm / update_norm
     else:
-        g_norm = torch.stack(torch._foreach_norm(g))
+        g_norm = norms(g, whole)
         both = (p_norm > 0) & (g_norm > 0)
         ratio = group["eta"] * p_norm / (g_norm + group["weight_decay"] * p_norm + 1e-8)
         if group["clip"]:
@@ -180,8 +183,29 @@ def clip_each(params: Iterable[Tensor], largest: float) -> None:
     """
     gradients = [p.grad for p in params if p.grad is not None]
     if gradients:
-        norms = torch.stack(torch._foreach_norm(gradients))
-        torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0).unbind()))
+        parts = local_parts(gradients)
+        factors = (largest / (norms(parts, gradients) + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(parts, list(factors.unbind()))
+
+
+@torch.no_grad()
+def clip_together(params: Iterable[Tensor], largest: float) -> None:
+    """Scale all gradients, sharded or not, to a norm of at most `largest`.
+
+    As `torch.nn.utils.clip_grad_norm_`, which takes either sharded or whole ones.
+
+    Example:
+        >>> weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        >>> weights[0].grad, weights[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
+        >>> clip_together(weights, 1.0)
+        >>> [round(weight.grad.item(), 3) for weight in weights]
+        [0.6, 0.8]
+    """
+    gradients = [p.grad for p in params if p.grad is not None]
+    if gradients:
+        parts = local_parts(gradients)
+        total = norms(parts, gradients).norm()
+        torch._foreach_mul_(parts, (largest / (total + 1e-6)).clamp(max=1.0))
 
 
 def base_lr(config: TrainConfig) -> float:
@@ -271,6 +295,16 @@ def warms_up_fixed_rates(config: TrainConfig, step: int, steps_per_epoch: int) -
             return epoch < round(config.warmup_epochs)
         case _:
             return False
+
+
+def load_buffers(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Load an optimiser's saved buffers; its settings stay the configuration's."""
+    own = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def set_learning_rates(

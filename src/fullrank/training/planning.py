@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from fullrank.coercion import coerce
 from fullrank.images.sources import Data
@@ -12,11 +12,9 @@ from fullrank.networks.backbones import default_backbone
 from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.data import open_run_data
 from fullrank.training.defaults import Default, Situation, as_settings, default_settings, described
-from fullrank.training.networks import InitialWeights
+from fullrank.training.networks import InitialWeights, OpenInitial
 from fullrank.training.recipes import starting_point
 from fullrank.training.setup import default_image_size
-
-OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from fullrank.errors import UsageError
 from fullrank.images.loader import Batch
 from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
+from fullrank.training.launch import launch_fabric
 from fullrank.training.loop import Loop
 from fullrank.training.networks import InitialWeights
 from fullrank.training.run_dir import RunDir
-from fullrank.training.setup import launch_fabric, prepare, setup
+from fullrank.training.setup import prepare, setup
 
 WARM_UP, TRACED = 3, 3  # steps before the clock starts, and in the trace
 PIECES = {

@@ -13,6 +13,7 @@ import yaml
 from fullrank.coercion import load_yaml
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.training.config import TrainConfig
+from fullrank.untrusted.parsing import read_text
 
 FOLLOW_WEIGHTS = ("backbone", "stem", "image_size")
 
@@ -59,7 +60,7 @@ def load_recipe(name: str) -> Recipe:
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise UsageError(f"no recipe file {name}; `fullrank list recipes` names those in the package")
-        text = Path(name).read_text()
+        text = read_text(Path(name))
     elif name in files:
         text = files[name].read_text()
     else:

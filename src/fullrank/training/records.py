@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from fullrank.training.record_fields import fields_fit, is_count
+from fullrank.untrusted.parsing import parse_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +61,9 @@ class StartRecord(RunRecord):
 class StepRecord(RunRecord):
     """Loss of a training batch; normalized std (level) by layer output (tap).
 
+    Of the steps so far, `skipped` were left out for numbers that were not finite, and `overflowed` by fp16's
+    scaler; None where there were none.
+
     Example:
         >>> StepRecord.from_dict({"event": "step", "epoch": 0, "step": 10, "loss": -0.5, "new": 1}).loss
         -0.5
@@ -72,6 +76,8 @@ class StepRecord(RunRecord):
     terms: Mapping[str, float] = field(default_factory=dict)
     lr: float | None = None
     level: Mapping[str, float | None] = field(default_factory=dict)
+    skipped: int | None = None
+    overflowed: int | None = None
     time: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -80,9 +86,10 @@ class EpochRecord(RunRecord):
     """Evaluation of held-out images after an epoch; epoch 0 is untrained.
 
     Verdicts and panels are as `Report.as_dict` has them; `knn` and `probe` (the online one) are None where
-    they were not due or there are no labels. `unique_prototypes` is the share of the method's
-    prototypes that no other one lies close to. `next_watch` is the epoch that is evaluated next, where time
-    decides.
+    they were not due or there are no labels. `unique_prototypes` is the share of the method's prototypes that
+    no other one lies close to. `score` is the label-free score of the backbone in points of expected
+    accuracy, of which only differences within the run mean anything. `next_watch` is the epoch that is
+    evaluated next, where time decides.
     """
 
     event: ClassVar[str] = "epoch"
@@ -100,6 +107,7 @@ class EpochRecord(RunRecord):
     rank_difference: float | None = None
     knn: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
+    score: float | None = None
     next_watch: int | None = None
     time: Mapping[str, float] | None = None
 
@@ -110,12 +118,47 @@ class EpochRecord(RunRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptationRecord(RunRecord):
+    """Held-out images of an adaptation against its start, after a panel; by name.
+
+    Example:
+        >>> AdaptationRecord.from_dict({"event": "adaptation", "epoch": 2, "values": {"cka": 0.9}}).values
+        {'cka': 0.9}
+    """
+
+    event: ClassVar[str] = "adaptation"
+
+    values: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RollbackRecord(RunRecord):
-    """Return to the last healthy checkpoint, with the learning rate's factor."""
+    """Return to an earlier checkpoint, with the learning rate's factor.
+
+    That is the last healthy one, or for numbers that are not finite, as `why` says, the last one.
+    """
 
     event: ClassVar[str] = "rollback"
 
     rate_factor: float = 1.0
+    why: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotFiniteRecord(RunRecord):
+    """Step whose numbers were not finite, and what was done: stop, skip or rollback.
+
+    `found` is what was not finite, where first, the likely cause, the remedy, and where the batch is kept.
+
+    Example:
+        >>> NotFiniteRecord.from_dict({"event": "not_finite", "step": 7, "action": "skip"}).action
+        'skip'
+    """
+
+    event: ClassVar[str] = "not_finite"
+
+    action: str = "stop"
+    found: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +172,8 @@ class EndRecord(RunRecord):
 
 
 WRITTEN: dict[str, type[RunRecord]] = {
-    kind.event: kind for kind in (StepRecord, EpochRecord, RollbackRecord, EndRecord)
+    kind.event: kind
+    for kind in (StepRecord, EpochRecord, AdaptationRecord, RollbackRecord, NotFiniteRecord, EndRecord)
 }
 
 Listener = Callable[[RunRecord], None]
@@ -137,7 +181,7 @@ Listener = Callable[[RunRecord], None]
 
 
 def parse_record(line: bytes) -> RunRecord | None:
-    """Read a line of `metrics.jsonl`; None where it is cut or unknown.
+    """Read a line of `metrics.jsonl`; None where it is cut, unknown or no record.
 
     Example:
         >>> parse_record(b'{"event": "end", "epoch": 2, "step": 8, "reason": "finished"}').reason
@@ -146,40 +190,15 @@ def parse_record(line: bytes) -> RunRecord | None:
         True
     """
     try:
-        values = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)  # NaN, Infinity: undefined
+        values = parse_json(line.decode("utf-8"), "a record")
     except ValueError:
         return None
     kind = WRITTEN.get(str(values.get("event"))) if isinstance(values, dict) else None
-    if kind is None or not all(isinstance(values.get(key), int) for key in ("step", "epoch")):
+    if kind is None or not all(is_count(values.get(key)) for key in ("step", "epoch")):
+        return None
+    if not fields_fit(values):
         return None
     return kind.from_dict(values)
-
-
-def follow(log: Path, position: int, notify: Listener) -> int:
-    """Notify of whole lines of a growing file from a byte on; return the next byte.
-
-    The file may not be there yet.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     log, seen = Path(folder, "metrics.jsonl"), []
-        ...     _ = log.write_text('{"event": "step", "epoch": 0, "step": 1}\\n{"st')
-        ...     follow(log, 0, seen.append), seen[0].step
-        (41, 1)
-    """
-    if not log.exists():
-        return position
-    with log.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            record = parse_record(line)  # None where a resumed run cut the file under us
-            if record is not None:
-                notify(record)
-    return position
 
 
 class RecordWriter:

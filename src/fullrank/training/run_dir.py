@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import pickle
 import platform
 import re
-import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,45 +15,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fullrank
+from fullrank.atomic import draft_of, replacing, sweep_drafts, sync_folder, write_atomically
 from fullrank.coercion import load_yaml
-from fullrank.errors import BusyError, FullrankError, UsageError
+from fullrank.errors import BusyError, UsageError
 from fullrank.lock import sole_writer
 from fullrank.networks.backbones import NARROW
+from fullrank.networks.safetensors_bytes import safetensors_bytes
+from fullrank.training.checkpoint_files import CheckpointFiles
 from fullrank.training.config import TrainConfig
+from fullrank.untrusted.parsing import read_text
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its place once it is on the disk."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 FOLDERS = ("checkpoints", "spectra", "figures")
@@ -72,7 +51,8 @@ class RunDir:
 
     `config.yaml`, `environment.json`, `metrics.jsonl` (appended, one object a line), `spectra/`,
     `skipped.txt` (files that are not read, with the reason, where there are any), `checkpoints/` (`last.pt`,
-    and `healthy.pt`, the last one judged healthy), `encoder.safetensors`, `figures/`, `report.html`.
+    those before it, and `healthy.pt`), `trouble/` (batches that were not finite), `encoder.safetensors`,
+    `figures/`, `report.html`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +63,8 @@ class RunDir:
         """Raise UsageError where something is at `path` already."""
         if path.exists() and not (path.is_dir() and all(_is_empty_part(part) for part in path.iterdir())):
             raise UsageError(
-                f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`"
+                f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`, "
+                "or with this command and --resume auto"
             )
 
     @classmethod
@@ -94,18 +75,19 @@ class RunDir:
             UsageError: something is there already.
         """
         cls.check_free(path)
-        whole = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.partial")
+        sweep_drafts(path.absolute().parent, path.name)
+        whole = draft_of(path.absolute())
         try:
             for folder in FOLDERS:
                 (whole / folder).mkdir(parents=True, exist_ok=True)
-            settings = yaml.safe_dump(config.as_dict(), sort_keys=False)
-            write_atomically(whole / "config.yaml", settings.encode())
+            cls(whole).write_config(config)
             cls(whole).write_environment()
             if path.exists() and time.time() - path.stat().st_mtime > STALE:  # of a run killed as it began
                 for folder in FOLDERS:
                     with suppress(OSError):
                         (path / folder).rmdir()
             whole.rename(path)
+            sync_folder(path.absolute().parent)
         except OSError as error:
             shutil.rmtree(whole, ignore_errors=True)
             cls.check_free(path)  # where another run was quicker
@@ -132,27 +114,45 @@ class RunDir:
             if fabric.is_global_zero:
                 for folder in FOLDERS:
                     (self.path / folder).mkdir(exist_ok=True)
+                for folder in (".", *FOLDERS, "encoders"):
+                    sweep_drafts(self.path / folder)
+                sweep_drafts(self.path.absolute().parent, self.path.name)
             yield
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """Open a run directory; raises UsageError where there is none."""
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path} is no run directory: it has no config.yaml")
+            why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+            raise UsageError(f"{path} is no run directory: {why}")
+        records = path / "metrics.jsonl"
+        if os.path.lexists(records) and not stat.S_ISREG(
+            records.lstat().st_mode
+        ):  # a link's aim would be cut
+            raise UsageError(
+                f"{records} is a link, a pipe or a folder, and no file: put the file itself there"
+            )
         return cls(path)
 
     def config(self) -> TrainConfig:
         """Resolved configuration that the run was started with."""
         try:
-            values = load_yaml((self.path / "config.yaml").read_text())
-        except yaml.YAMLError:
-            values = None
+            values = load_yaml(read_text(self.path / "config.yaml"))
+        except yaml.YAMLError as error:
+            why = " ".join(str(error).split())[:160]
+            raise UsageError(f"{self.path / 'config.yaml'} is damaged: {why}") from error
         if not isinstance(values, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
         config = TrainConfig.from_dict(values)
         if config.stem == "auto" and NARROW.fullmatch(config.backbone):
             config = replace(config, stem="cifar")  # runs from before, when these had no other
         return config
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write the configuration that the run goes on with."""
+        write_atomically(
+            self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode()
+        )
 
     def write_environment(self) -> None:
         """Write what the run runs on: versions, machine, threads, command."""
@@ -188,41 +188,16 @@ class RunDir:
             os.fsync(file.fileno())
         return self.metrics_path.stat().st_size
 
-    def truncate_metrics(self, size: int) -> None:
-        """Drop what was written after the checkpoint that had `size` bytes before it."""
-        if self.metrics_path.exists():
-            with self.metrics_path.open("rb+") as file:
-                file.truncate(size)
-
     def write_spectra(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write `spectra/epoch_NNNN.npz`, one array per tap and kind."""
         single: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
-        with _replacing(self.path / "spectra" / f"epoch_{epoch:04d}.npz") as file:
+        with replacing(self.path / "spectra" / f"epoch_{epoch:04d}.npz") as file:
             np.savez_compressed(file, **single)
 
-    def checkpoint_path(self, name: str = "last") -> Path:
-        """Path of the checkpoint `last` or `healthy`."""
-        return self.path / "checkpoints" / f"{name}.pt"
-
-    def save_checkpoint(self, state: Mapping[str, Any], name: str = "last") -> None:
-        """Write a checkpoint atomically."""
-        path = self.checkpoint_path(name)
-        try:
-            with _replacing(path) as file:
-                torch.save(dict(state), file)
-        except RuntimeError as error:  # what PyTorch's zip writer makes of a full disk
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-    def load_checkpoint(self, name: str = "last") -> dict[str, Any] | None:
-        """Read a checkpoint to the CPU, without unpickling code; None without one."""
-        path = self.checkpoint_path(name)
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise FullrankError(f"{path} is damaged and cannot be resumed from") from error
-        return state
+    @property
+    def checkpoints(self) -> CheckpointFiles:
+        """Checkpoints of the run."""
+        return CheckpointFiles(self.path / "checkpoints")
 
     def save_encoder(
         self, weights: Mapping[str, Tensor], header: Mapping[str, Any], name: str = "encoder.safetensors"
@@ -233,7 +208,7 @@ class RunDir:
         metadata |= {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in header.items()
         }
-        write_atomically(self.path / name, to_safetensors(tensors, metadata))
+        write_atomically(self.path / name, safetensors_bytes(tensors, metadata))
 
 
 def package_version(package: str) -> str:

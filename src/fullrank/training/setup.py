@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _unwrap_objects
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fullrank.errors import UsageError
-from fullrank.images.data_order import DataOrder, load_ordering
+from fullrank.images.data_order import DataOrder, Indices, load_ordering
 from fullrank.images.loader import Batches
 from fullrank.images.sources import Data, Source
 from fullrank.methods import METHODS, Method
@@ -25,9 +26,10 @@ from fullrank.networks.processes import synchronise_batch_norm
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.defaults import default_views
-from fullrank.training.memory import keep_freed_memory
+from fullrank.training.launch import launch_line
 from fullrank.training.networks import InitialWeights, build_networks
-from fullrank.training.optim import build_optimizer
+from fullrank.training.optim import build_optimizer, clip_each, clip_together
+from fullrank.training.sharding import average_gradients, shard
 from fullrank.views import VIEWS, DenseViews, Views
 
 LARGEST_OWN_SIZE = 96  # images up to here are trained on at their own size, larger ones at 224
@@ -50,11 +52,33 @@ class Setup:
     optimizer: Optimizer
     channels_last: bool
     notes: tuple[str, ...] = ()  # one line each, for the reader of the run
+    sharded: bool = False  # each process holds a part of the backbone
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
         return len(self.batches) // self.config.accumulate
+
+    def average_gradients(self) -> None:
+        """Average the gradients of heads that stay whole beside a sharded backbone."""
+        if self.sharded:
+            bf16 = self.config.reduce_precision == "bf16"
+            average_gradients(list(self.method.parameters()), bf16)
+
+    def clip_gradients(self) -> None:
+        """Clip the gradients as `clip_grad_of` says; those that are not finite stay so."""
+        largest = self.config.clip_grad
+        if self.sharded and self.config.clip_grad_of == "all":
+            clip_together(self.method.parameters(), largest)
+            return
+        if self.config.clip_grad_of == "all":
+            self.fabric.clip_gradients(  # waits for nothing
+                self.wrapped, self.optimizer, max_norm=largest, error_if_nonfinite=False
+            )
+            return
+        self.fabric.strategy.precision.unscale_gradients(_unwrap_objects(self.optimizer))
+        part = self.method if self.config.clip_grad_of == "tensor" else self.method.backbone
+        clip_each(part.parameters(), largest)
 
 
 def generator_of(*key: int) -> torch.Generator:
@@ -82,29 +106,6 @@ class CropViews:
         return self.views.crop_in_worker(image, params, row=0)
 
 
-def launch_fabric(config: TrainConfig) -> Fabric:
-    """Launch Fabric for the devices and the precision that the configuration names."""
-    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
-    if config.accelerator == "gpu" and not gpu:
-        raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
-    if config.precision == "fp16" and not gpu:
-        raise UsageError("fp16 needs a GPU; on the CPU use --precision fp32 or bf16")
-    if not gpu:
-        keep_freed_memory()
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
-    devices: int | str = config.devices or ("auto" if gpu else 1)
-    several = config.num_nodes > 1 or (torch.cuda.device_count() if devices == "auto" else int(devices)) > 1
-    fabric = Fabric(
-        accelerator="cuda" if gpu else "cpu",
-        devices=devices,
-        num_nodes=config.num_nodes,
-        strategy="ddp" if several else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
 def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     """Replace every `auto` of a configuration by what the data says."""
     size = config.image_size or default_image_size(data.train)
@@ -113,11 +114,13 @@ def resolve(config: TrainConfig, data: Data) -> TrainConfig:
     backbone = default_backbone(size) if config.backbone == "auto" else config.backbone
     warmup = min(10.0, 0.1 * config.epochs) if config.warmup_epochs == -1 else config.warmup_epochs
     config = replace(config, image_size=size, views=views, backbone=backbone, warmup_epochs=warmup)
-    return replace(config, ordering_sha256=data_order(config, len(data.train)).sha256)
+    if config.order == "iid":
+        config = replace(config, shuffle_window=config.shuffle_window or data.train.window)
+    return replace(config, ordering_sha256=data_order(config, len(data.train), data.train.groups).sha256)
 
 
-def data_order(config: TrainConfig, n: int) -> DataOrder:
-    """Order of `n` images over the run.
+def data_order(config: TrainConfig, n: int, groups: Indices | None = None) -> DataOrder:
+    """Order of `n` images over the run, which lie in shards `groups`, int64 [n].
 
     Raises:
         UsageError: order, batches and epochs do not fit, or the ordering is not the one that was hashed.
@@ -134,6 +137,8 @@ def data_order(config: TrainConfig, n: int) -> DataOrder:
         switch_epoch=config.switch_epoch,
         seed=config.seed,
         ordering=load_ordering(Path(config.ordering), n) if config.ordering else None,
+        window=config.shuffle_window,
+        groups=groups,
     )
     if config.ordering_sha256 not in ("", order.sha256):
         raise UsageError(
@@ -179,7 +184,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
         world_size=fabric.world_size,
         workers=config.workers,
         crop=CropViews(Views(views.recipe, views.image_size), config.seed),
-        order=data_order(config, len(data.train)),
+        order=data_order(config, len(data.train), data.train.groups),
     )
     if len(batches) < config.accumulate:
         raise UsageError(
@@ -202,18 +207,22 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
         checkpoint_blocks(method.backbone, config.backbone)
     _synchronise(method, config, fabric)
     channels_last, fault = _layout(backbone.network, views, config, fabric.device)
-    if channels_last:
+    sharded = config.strategy == "fsdp" and fabric.world_size > 1
+    if channels_last and not sharded:  # FSDP2 takes contiguous weights alone
         method = method.to(memory_format=torch.channels_last)
     if fabric.device.type != "cpu":
         method = method.to(fabric.device)
     if config.compile != "none":
         compile_networks(method, fabric.device, config.compile)
+    if sharded:
+        shard(method, fabric, config)
     factors = rate_factors(method.backbone, config.lr_backbone, config.layer_decay)
     optimizer = build_optimizer(method.param_groups(), config, factors)
     if config.predictor_warmup_steps and "predictor" not in {g["name"] for g in optimizer.param_groups}:
         raise UsageError(f"--predictor-warmup-steps needs a trained predictor, which {config.method} has not")
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer, move_to_device=False)
-    notes = (*notes, *fault)
+    launched = launch_line(fabric)
+    notes = (*([launched] if launched else []), *notes, *fault)
     return Setup(
         config,
         fabric,
@@ -226,6 +235,7 @@ def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeigh
         wrapped_optimizer,
         channels_last,
         notes,
+        sharded,
     )
 
 

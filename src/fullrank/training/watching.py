@@ -19,8 +19,8 @@ SHORT = 20.0  # seconds; runs up to there are evaluated after every epoch
 
 
 def is_adaptive(config: TrainConfig) -> bool:
-    """Whether time decides: not where epochs were named, or a collapse is acted on."""
-    return not config.watch_every and config.on_collapse == "warn"
+    """Whether time decides: not where epochs were named, or panels are acted on."""
+    return not config.watch_every and config.on_collapse == "warn" and not config.early_stop
 
 
 def is_due(config: TrainConfig, state: TrainState) -> bool:

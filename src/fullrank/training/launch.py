@@ -1,0 +1,256 @@
+"""Processes of a run: as torchrun or SLURM started them, or one a device."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
+
+from fullrank.errors import FullrankError, UsageError, first_line, printable
+from fullrank.terminal import say
+from fullrank.training.config import TrainConfig
+from fullrank.training.lifeline import met
+from fullrank.training.memory import keep_freed_memory
+from fullrank.training.orphans import end_with_parent
+from fullrank.training.sharding import ShardSyncControl
+
+LONGEST_NUMBER = 9  # digits of a number of processes
+ENDING = 1.0  # seconds in which all that failed alike say so
+
+
+class Processes(NamedTuple):
+    """Processes that a launcher has started, and which of them this one is."""
+
+    world: int
+    local: int  # of this machine
+    launcher: str
+    rank: int = 0
+    local_rank: int = 0
+
+
+def launched_processes() -> Processes | None:
+    """Processes as torchrun or SLURM tell them in the environment; None without them.
+
+    Raises:
+        UsageError: a variable is no whole number, a rank is not below its number of processes, or SLURM's
+            tasks were not started by srun.
+    """
+    if TorchElasticEnvironment.detect():
+        world = _number("WORLD_SIZE", 1, least=1)
+        local = _number("LOCAL_WORLD_SIZE", world, least=1)
+        if local > world:
+            raise UsageError(f"LOCAL_WORLD_SIZE is {local} in the environment, more than WORLD_SIZE {world}")
+        return Processes(world, local, "torchrun", *_ranks("RANK", world, "LOCAL_RANK", local))
+    if SLURMEnvironment.detect():
+        world, nodes = _number("SLURM_NTASKS", 1, least=1), _number("SLURM_NNODES", 1, least=1)
+        if world > 1 and not {"SLURM_STEP_ID", "SLURM_STEPID"} & os.environ.keys():
+            raise UsageError(
+                f"this job has {world} tasks, and a batch script is one of none: start the command with srun"
+            )
+        if world % nodes:
+            raise UsageError(f"{world} tasks on {nodes} nodes: every node needs as many, as {nodes} tasks")
+        local = world // nodes
+        return Processes(world, local, "SLURM", *_ranks("SLURM_PROCID", world, "SLURM_LOCALID", local))
+    return None
+
+
+def _number(name: str, default: int, least: int = 0) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal() or len(value) > LONGEST_NUMBER or int(value) < least:
+        shown = printable(value[: LONGEST_NUMBER + 1])
+        raise UsageError(f"{name} is {shown!r} in the environment, and must be a whole number from {least}")
+    return int(value)
+
+
+def _ranks(name: str, world: int, local_name: str, local: int) -> tuple[int, int]:
+    """This process among all, and among those of its machine.
+
+    Raises:
+        UsageError: one is no rank of so many: the others would wait for it in vain.
+    """
+    found = []
+    for each, processes, where in ((name, world, ""), (local_name, local, " on this machine")):
+        rank = _number(each, 0)
+        if rank >= processes:
+            are = f"{processes} processes are" if processes > 1 else "1 process is"
+            raise UsageError(
+                f"{each} is {rank} in the environment, and {are} said to run{where}: it must be below "
+                f"{processes}"
+            )
+        found.append(rank)
+    return found[0], found[1]
+
+
+def launch_fabric(config: TrainConfig) -> Fabric:
+    """Launch Fabric for the devices and the precision that the configuration names.
+
+    Where torchrun or SLURM started the processes, their number decides, whatever devices each of them sees.
+    """
+    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
+    if config.accelerator == "gpu" and not gpu:
+        raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
+    if config.precision == "fp16" and not gpu:
+        raise UsageError("fp16 needs a GPU; on the CPU use --precision fp32 or bf16")
+    if not gpu:
+        keep_freed_memory()
+    precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # a line of our own says it all
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
+    launched = launched_processes()
+    processes = launched or _own_processes(config, gpu)
+    strategy: Any = "auto"
+    if processes.world > 1:
+        strategy = ProcessStrategy(config, _devices(processes, gpu))
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=processes.local if processes.world > 1 else 1,
+        num_nodes=processes.world // processes.local,
+        strategy=strategy,
+        precision=precision,
+    )
+    try:
+        fabric.launch()
+    except (RuntimeError, torch.distributed.DistError) as error:
+        raise FullrankError(
+            f"the {processes.world} processes have not met within --timeout-minutes "
+            f"{config.timeout_minutes:g}: {first_line(error)}"
+        ) from error
+    if launched or fabric.local_rank:
+        end_with_parent()
+    return fabric
+
+
+def launch_line(fabric: Fabric) -> str:
+    """Say which processes train; empty for one.
+
+    Example:
+        >>> launch_line(Fabric(accelerator="cpu", devices=1))
+        ''
+    """
+    world = fabric.world_size
+    if world == 1:
+        return ""
+    launched = launched_processes()
+    local = launched.local if launched else getattr(fabric.strategy, "num_processes", world)
+    nodes, by = world // local, launched.launcher if launched else "fullrank itself"
+    where = f"{nodes} machines" if nodes > 1 else "one machine"
+    backend = torch.distributed.get_backend()
+    sharded = " sharded (fsdp)" if getattr(fabric.strategy, "sharded", False) else ""
+    return f"{world} processes on {where}, started by {by}, exchange{sharded} gradients through {backend}"
+
+
+def _own_processes(config: TrainConfig, gpu: bool) -> Processes:
+    """Processes that the configuration asks this one to start, one a device."""
+    local = config.devices or (torch.cuda.device_count() if gpu else 1)
+    nodes = config.num_nodes
+    if nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise UsageError(
+            f"--num-nodes {nodes} needs torchrun or SLURM, which start a process for each device; or "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of the command on each machine"
+        )
+    if not gpu and local > (os.cpu_count() or 1) and local > 4:  # a few may share a core, to try things out
+        raise UsageError(f"--devices {local} are more processes than this machine has cores")
+    return Processes(local * nodes, local, "fullrank")
+
+
+def _devices(processes: Processes, gpu: bool) -> list[torch.device]:
+    """A device for each process of this machine, by its local rank.
+
+    Raises:
+        UsageError: processes would share a GPU.
+    """
+    if not gpu:
+        return [torch.device("cpu")] * processes.local
+    seen = torch.cuda.device_count()
+    if seen == 1 and processes.launcher != "fullrank":  # each process is shown one of its own
+        return [torch.device("cuda", 0)] * processes.local
+    if seen < processes.local:
+        if processes.launcher == "fullrank":
+            raise UsageError(f"--devices {processes.local} are more than the {seen} GPUs of this machine")
+        raise UsageError(
+            f"{processes.launcher} started {processes.local} processes on this machine, which has {seen} "
+            "GPUs: start one a GPU"
+        )
+    return [torch.device("cuda", index) for index in range(processes.local)]
+
+
+class ProcessStrategy(DDPStrategy):
+    """Fabric's DDP, or with `--strategy fsdp` networks that are sharded already.
+
+    Attributes:
+        sharded: whether networks come sharded, and exchange their own gradients.
+        launcher: starts the processes of this machine, where no other launcher did.
+    """
+
+    def __init__(self, config: TrainConfig, devices: list[torch.device]) -> None:
+        super().__init__(parallel_devices=devices, timeout=timedelta(minutes=config.timeout_minutes))
+        self.sharded = config.strategy == "fsdp"
+        self._reduces_bf16 = config.reduce_precision == "bf16"
+        if self.sharded:
+            self._backward_sync_control: Any = ShardSyncControl()
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def setup_module(self, module: torch.nn.Module) -> Any:
+        """Wrap a method for DDP; a sharded one is what it is."""
+        if self.sharded:
+            return module
+        wrapped: DistributedDataParallel = super().setup_module(module)
+        if self._reduces_bf16:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+            wrapped.register_comm_hook(None, bf16_compress_hook)
+        return wrapped
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Fabric's launcher, whose end of a process is said in a line and ends the others."""
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            threading.Thread(target=_observe, args=(self.procs,), daemon=True, name="children").start()
+        return function(*args, **kwargs)
+
+
+def _observe(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End this process and its children where one of them fails before all have met.
+
+    From then on the lifeline does that, which knows more.
+    """
+    while not met.wait(0.2):
+        failed = [(rank, child) for rank, child in enumerate(children, 1) if child.poll()]
+        if not failed:
+            continue
+        rank, child = failed[0]
+        time.sleep(ENDING)
+        for each in children:
+            each.kill()
+        say(
+            f"fullrank: local rank {rank} (process {child.pid}) {_ended(child.returncode)}; the other "
+            "processes end with it",
+            sys.stderr,
+        )
+        os._exit(1)
+
+
+def _ended(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

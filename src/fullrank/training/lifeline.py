@@ -1,0 +1,288 @@
+"""A line from every process to the first: who fails or dies ends all.
+
+Collectives find out about a dead process late, by their timeout, or never where nobody waits in one. Here
+every process holds a connection to the first one. The kernel closes it however a process ends; who fails says
+so before. The first process passes it on, and each of them ends: with an error in the main thread where that
+gets to raise one, and without it a few seconds later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from fullrank.errors import FullrankError, first_line
+from fullrank.terminal import say
+from fullrank.training.orphans import end_with_parent
+from fullrank.training.signals import StoppedError
+
+GRACE = 5.0  # seconds in which the main thread may end by itself, once another process has failed
+NEWS = 3.0  # seconds in which an error of a collective waits for news of the process that caused it
+CONNECTING = 30.0  # seconds
+MOST_BYTES = 1 << 16  # of a message
+UNSAID = "without a word, as of kill -9 or for want of memory"
+LONGEST = 2000  # characters of an error that is passed on
+met = threading.Event()  # set once the processes of a run are connected
+_open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+class RankFailedError(FullrankError):
+    """Another process of the run failed or died; the message names it. Exit code 1."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A process of a run."""
+
+    rank: int
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A process that failed: with its error, or without a word."""
+
+    peer: Peer
+    error: str = ""
+
+    def line(self, world: int) -> str:
+        """Say which process it was, and what became of it.
+
+        Example:
+            >>> Failure(Peer(1, 7, "node")).line(2)
+            'rank 1 of 2 (process 7 on node) died without a word, as of kill -9 or for want of memory'
+        """
+        how = f"failed: {self.error}" if self.error else f"died {UNSAID}"
+        return f"rank {self.peer.rank} of {world} (process {self.peer.pid} on {self.peer.host}) {how}"
+
+
+@contextmanager
+def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
+    """End all processes of a run where one of them fails; all of them call it.
+
+    Args:
+        fabric: as it was launched.
+        run: the run directory, for the message.
+
+    Raises:
+        RankFailedError: another process failed or died, in place of the error that this caused here.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    lifeline = Lifeline(fabric, run)
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt, SystemExit):
+        lifeline.close()  # as all were asked to, each in its time
+        raise
+    except FullrankError as error:
+        if lifeline.fail(" ".join(str(error).split())):
+            raise SystemExit(error.exit_code) from error  # the first process says the same
+        raise
+    except BaseException as error:
+        if failure := lifeline.failure_within(NEWS):
+            raise RankFailedError(lifeline.sentence(failure)) from error
+        lifeline.fail(f"{type(error).__name__}: {first_line(error, LONGEST)}")
+        raise
+    lifeline.close()
+
+
+class Lifeline:
+    """Connections of a run's processes to the first, and a thread that listens.
+
+    Args:
+        fabric: whose processes all make one at the same time.
+        run: the run directory.
+    """
+
+    def __init__(self, fabric: Fabric, run: Path) -> None:
+        self.run = run
+        self.world, rank = fabric.world_size, fabric.global_rank
+        self.own = Peer(rank, os.getpid(), socket.gethostname())
+        self.failure: Failure | None = None
+        self._known, self._over = threading.Event(), threading.Event()
+        self._lines: dict[socket.socket, Peer] = {}
+        self._buffers: dict[socket.socket, bytes] = {}
+        self._done: set[int] = set()
+        self._lock = threading.Lock()
+        address: tuple[str, int, str] = ("", 0, "")
+        if rank == 0:
+            listener = _listener(fabric)
+            host = os.environ.get("MASTER_ADDR", "127.0.0.1") if _spans_machines(fabric) else "127.0.0.1"
+            address = (host, listener.getsockname()[1], secrets.token_hex(16))
+        address = fabric.broadcast(address)
+        if rank == 0:
+            self._accept(listener, address[2])
+        else:
+            self._connect(address)
+        fabric.barrier()
+        met.set()
+        if rank and not _started_by_launcher():  # by the first process, whose end is to be told
+            end_with_parent(False)
+        self._thread = threading.Thread(target=self._listen, name="lifeline", daemon=True)
+        self._thread.start()
+
+    def sentence(self, failure: Failure) -> str:
+        """What is said of a failure of another process."""
+        line = f"{failure.line(self.world)}; rank {self.own.rank} ends with it"
+        begun = (self.run / "config.yaml").is_file()
+        return line + (f"; `fullrank resume {self.run}` goes on" if begun else "")
+
+    def failure_within(self, seconds: float) -> Failure | None:
+        """The failure of another process, waited for so long."""
+        self._known.wait(seconds)
+        return self.failure
+
+    def fail(self, error: str) -> bool:
+        """Tell the others that this process failed, and why; whether the first did alike."""
+        error = error[:LONGEST]
+        self._send({"failed": asdict(Failure(self.own, error))})
+        first = self.failure_within(NEWS) if self.own.rank else None
+        self.close()
+        return first is not None and first.peer.rank == 0 and first.error == error
+
+    def close(self) -> None:
+        """Leave: what happens to the others from now on does not matter here."""
+        self._send({"done": self.own.rank})
+        self._over.set()
+
+    def _accept(self, listener: socket.socket, token: str) -> None:
+        """Take the connections of all others, each of which knows the token."""
+        listener.settimeout(CONNECTING)
+        with listener:
+            while len(self._lines) < self.world - 1:
+                line, _ = listener.accept()
+                line.settimeout(CONNECTING)
+                with suppress(OSError, ValueError, LookupError, TypeError):
+                    hello = json.loads(_read_line(line))
+                    if secrets.compare_digest(str(hello["token"]), token):
+                        self._add(line, Peer(**hello["peer"]))
+                        continue
+                line.close()
+
+    def _connect(self, address: tuple[str, int, str]) -> None:
+        host, port, token = address
+        line = socket.create_connection((host, port), timeout=CONNECTING)
+        line.sendall(_encoded({"token": token, "peer": asdict(self.own)}))
+        self._add(line, Peer(0, 0, host))
+        line.settimeout(CONNECTING)
+
+    def _add(self, line: socket.socket, peer: Peer) -> None:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):  # a machine without power closes nothing: found after 20 seconds
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._lines[line], self._buffers[line] = peer, b""
+        _open.add(line)
+        if self.own.rank == 0:
+            line.sendall(_encoded({"peer": asdict(self.own)}))
+        else:
+            self._lines[line] = Peer(**json.loads(_read_line(line))["peer"])
+
+    def _listen(self) -> None:
+        """Wait for news until this process leaves; end it where it does not end by itself."""
+        with selectors.DefaultSelector() as waiting:
+            for line in self._lines:
+                line.setblocking(False)
+                waiting.register(line, selectors.EVENT_READ)
+            while not self._over.is_set() and self.failure is None and waiting.get_map():
+                for key, _ in waiting.select(0.5):
+                    if not self._take(key.fileobj):
+                        waiting.unregister(key.fileobj)
+        if self.failure is None:
+            self._over.wait()
+        elif not self._over.wait(GRACE):
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the cursor, which a live table hides
+            say(f"fullrank: {self.sentence(self.failure)}", sys.stderr)
+            os._exit(1)
+        for line in self._lines:
+            line.close()
+
+    def _take(self, line: Any) -> bool:
+        """Take in what came from a process; False where there will be no more."""
+        peer = self._lines[line]
+        try:
+            came = line.recv(MOST_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            came = b""
+        if not came:
+            if peer.rank not in self._done:
+                self._failed(Failure(peer))
+            return False
+        *messages, self._buffers[line] = (self._buffers[line] + came).split(b"\n")
+        for message in map(json.loads, messages):
+            if "done" in message:
+                self._done.add(message["done"])
+            else:
+                failed = message["failed"]
+                self._failed(Failure(Peer(**failed["peer"]), failed["error"]))
+        return True
+
+    def _failed(self, failure: Failure) -> None:
+        """Keep the first failure, and pass it on."""
+        if self.failure is None and failure.peer.rank != self.own.rank:
+            self.failure = failure
+            if self.own.rank == 0:
+                self._send({"failed": asdict(failure)})
+            self._known.set()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            for line in self._lines:
+                with suppress(OSError):
+                    line.sendall(_encoded(message))
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _read_line(line: socket.socket) -> bytes:
+    """Read up to the end of a line, byte by byte: what follows is for the thread."""
+    read = bytearray()
+    while len(read) < MOST_BYTES and (byte := line.recv(1)) not in (b"", b"\n"):
+        read += byte
+    return bytes(read)
+
+
+def _spans_machines(fabric: Fabric) -> bool:
+    return bool(fabric.world_size > getattr(fabric.strategy, "num_processes", fabric.world_size))
+
+
+def _listener(fabric: Fabric) -> socket.socket:
+    return socket.create_server(
+        ("" if _spans_machines(fabric) else "127.0.0.1", 0), backlog=fabric.world_size
+    )
+
+
+def _started_by_launcher() -> bool:
+    """Whether the parent is a launcher, and not the first process of the run."""
+    return any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
+
+
+def _close_in_child() -> None:
+    """Close what a forked process inherits, which would keep a line open."""
+    for line in list(_open):
+        line.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

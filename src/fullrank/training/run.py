@@ -1,0 +1,159 @@
+"""Start of a run, and its resumption from the newest sound checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.images.sources import Data
+from fullrank.training.config import TrainConfig
+from fullrank.training.contract import (
+    check_contract,
+    check_processes,
+    check_same,
+    check_shares,
+    with_changes,
+)
+from fullrank.training.fitting import fitted, naming_remedies
+from fullrank.training.launch import launch_fabric
+from fullrank.training.lifeline import failing_together
+from fullrank.training.loop import Loop, Outcome
+from fullrank.training.networks import InitialWeights, OpenInitial
+from fullrank.training.record_files import last_step
+from fullrank.training.records import Listener
+from fullrank.training.run_dir import RunDir
+from fullrank.training.setup import Setup, prepare, setup
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+MakeLoop: TypeAlias = Callable[[Setup, RunDir, Sequence[Listener]], Loop]
+CHANGES_THE_RUN = ("batch_size", "image_size")  # what a run that goes on keeps, whatever memory there is
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    data: Data | None = None,
+    initial: InitialWeights | None = None,
+    named: Collection[str] | None = None,
+    make_loop: MakeLoop | None = None,
+    until: int = 0,
+) -> Outcome:
+    """Train from the start into a new run directory.
+
+    Args:
+        config: of the run.
+        out: the run directory.
+        listeners: each is called with every record as it is written.
+        data: what `config` names, where it is open already.
+        initial: the weights that it names, likewise.
+        named: the settings that were asked for; the others may change so that the run fits into memory. None:
+            all of them.
+        make_loop: of set-up, run directory and listeners; None: `Loop`.
+        until: epochs after which it pauses, for `resume` to go on by the same schedule; 0: at its end.
+
+    Raises:
+        UsageError: anything about the input that cannot work, before anything is written.
+        FullrankError: the loss stopped being finite, or memory ran out.
+    """
+    RunDir.check_free(out)
+    fabric = launch_fabric(config)
+    with failing_together(fabric, out):
+        with naming_remedies(config):
+            config, data = prepare(config, fabric, data, initial)
+        config, data = fitted(config, data, fabric, named)
+        with naming_remedies(config):
+            s = setup(config, data, fabric, initial)
+            run = RunDir.create(out, s.config) if fabric.is_global_zero else RunDir(out)
+            fabric.barrier()
+            with run.written_alone(fabric):
+                loop = (make_loop or Loop)(s, run, listeners)
+                loop.until = until
+                return loop.run()
+
+
+def resume(
+    path: Path,
+    listeners: Sequence[Listener] = (),
+    open_initial: OpenInitial = lambda _: None,
+    changes: Mapping[str, Any] | None = None,
+    override: Collection[str] = (),
+    make_loop: MakeLoop | None = None,
+    until: int = 0,
+) -> Outcome:
+    """Continue a run exactly from its newest sound checkpoint, unless it has ended.
+
+    Args:
+        path: the run directory.
+        listeners: each is called with every record as it is written.
+        open_initial: opens the weights that the run started from, where it has no checkpoint.
+        changes: settings to go on with in place of those in `config.yaml`.
+        override: settings that may differ from what the checkpoint was trained with, besides `FREE`.
+        make_loop: of set-up, run directory and listeners; None: `Loop`.
+        until: epochs after which it pauses again; 0: at its end.
+
+    Raises:
+        UsageError: there is no run, its data is not where it was, or its settings changed.
+        BusyError: another process writes into the run.
+        DamagedCheckpointError: there are checkpoints, and none is sound.
+    """
+    run = RunDir.open(path)
+    config = with_changes(run.config(), changes or {})
+    fabric = launch_fabric(config)
+    with failing_together(fabric, path), run.written_alone(fabric):
+        found = run.checkpoints.newest()
+        if found is None:
+            _see_that_nothing_was_trained(run)
+        else:
+            check_contract(config, found.state.get("config"), str(path), override)
+            check_shares(config.batch_size, fabric.world_size, str(path))
+        with naming_remedies(config):
+            config, data = _prepared(config, fabric, path)
+        data = replace(data, notes=[])  # which were told when the run was started
+        config, data = fitted(config, data, fabric, CHANGES_THE_RUN)
+        with naming_remedies(config):
+            s = setup(config, data, fabric, None if found else open_initial(config))
+            if found is not None:
+                before = found.state.get("processes")
+                check_processes(config, s.method, before, fabric.world_size, str(path), override)
+            loop = (make_loop or Loop)(s, run, listeners)
+            loop.until = until
+            loop.restore(found)
+            if fabric.is_global_zero and s.config != run.config():
+                run.write_config(s.config)
+            return loop.run()
+
+
+def _prepared(config: TrainConfig, fabric: Fabric, path: Path) -> tuple[TrainConfig, Data]:
+    try:
+        return prepare(config, fabric)
+    except (UnknownNameError, DataError) as error:
+        raise UsageError(
+            f"the images of {path} cannot be opened ({error}); where they lie elsewhere now, "
+            f"`fullrank resume {path} --override data=FOLDER` goes on with them"
+        ) from error
+
+
+def may_continue(config: TrainConfig, out: Path, named: Collection[str] | None) -> bool:
+    """Whether `out` is a run of these settings, which can go on.
+
+    Raises:
+        UsageError: it is one of others.
+    """
+    if not (out / "config.yaml").is_file():
+        return False
+    check_same(config, RunDir.open(out).config(), str(out), named)
+    return True
+
+
+def _see_that_nothing_was_trained(run: RunDir) -> None:
+    if steps := last_step(run.metrics_path):
+        raise UsageError(
+            f"{run.path} has records of {steps:,} steps and no checkpoint: it cannot go on, and starting "
+            f"again would wipe them; train into another --out, or move {run.metrics_path.name} away"
+        )
