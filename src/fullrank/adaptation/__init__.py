@@ -1,0 +1,1 @@
+"""Continued pretraining of an encoder that cannot end worse than it began."""

@@ -1,0 +1,1 @@
+"""Cures of a collapsed run: onset, branches before it, treatments' worth."""

@@ -1,0 +1,1 @@
+"""Selection of encoders without labels: candidates, their measures, and the pick."""

@@ -1,0 +1,36 @@
+"""Words of a selection that the terminal and the page share."""
+
+from __future__ import annotations
+
+from fullrank.figures.style import number, percent
+from fullrank.selection.ranking import Ranked, Selection
+
+SHOWN = {
+    "view_retrieval": "views found again",
+    "neighbour_coherence": "neighbours kept",
+    "erank_centred": "effective rank",
+}
+"""Measures that are shown of each."""
+
+COLUMNS = ("encoder", "points", "90 % interval", "best of all", *SHOWN.values(), "verdict")
+
+NOT_TESTED = (
+    "no label was looked at. Points are expected k-NN accuracy against the picked one, from a score learnt "
+    "on small encoders of shapes, digits and CIFAR-10 (docs/pick.md): other tasks than telling such classes "
+    "apart were not tested"
+)
+
+
+def cells(ranked: Ranked, found: Selection) -> list[str]:
+    """Cells of a row but for the verdict."""
+    picked = ranked is found.pick
+    measures = ranked.measured.measures
+    return [
+        ranked.candidate.name,
+        "0" if picked else f"{ranked.points:+.1f}",
+        "picked" if picked else f"{ranked.low:+.1f} to {ranked.high:+.1f}",
+        percent(ranked.best),
+        percent(measures["view_retrieval"]),
+        percent(measures["neighbour_coherence"]),
+        number(measures["erank_centred"], 3),
+    ]
