@@ -18,7 +18,7 @@ from fullrank.labs import LABS
 from fullrank.labs._common.results import Result, Results
 from fullrank.labs._common.trained import held_out_batches, reopen
 from fullrank.labs.codes.measures import cosines_by_class, loss_floor, of_codes, standardised_covariance
-from fullrank.training.loop import train
+from fullrank.training.run import train
 from labs.fake_runs import write_run
 from methods.code_scores import loss_of_scores
 

@@ -56,7 +56,7 @@ def test_a_job_begun_with_other_settings_is_refused_in_one_line_and_nothing_is_r
     assert (tmp_path / "calls").read_text() == "called\n"
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failing_job_is_named_and_the_others_go_on(tmp_path: Path, at_once: int) -> None:
     jobs = [Job("bad", 0, measure=refused), counting(tmp_path)]
     assert run_once(jobs, tmp_path / "out", at_once) == {"bad, seed 0": "there is no such thing"}
@@ -102,7 +102,9 @@ def alive(process: int) -> bool:
 SINGLE_PASS = {"epochs": 3, "order": "single-pass", "limit": 96, "batch_size": 16, "watch_images": 64}
 
 
-@pytest.mark.parametrize("order", [{}, SINGLE_PASS], ids=["iid", "single-pass"])
+@pytest.mark.parametrize(
+    "order", [{}, pytest.param(SINGLE_PASS, marks=pytest.mark.slow)], ids=["iid", "single-pass"]
+)
 def test_a_killed_training_job_ends_as_an_uninterrupted_one_in_its_order(
     tmp_path: Path, order: dict[str, Any]
 ) -> None:
@@ -124,6 +126,7 @@ def test_a_killed_training_job_ends_as_an_uninterrupted_one_in_its_order(
     assert set(whole.loss) == set(range(1, epochs + 1)) and {0, epochs} <= set(whole.knn)
 
 
+@pytest.mark.slow
 def test_a_training_jobs_records_reach_who_follows_it_also_from_another_process(tmp_path: Path) -> None:
     jobs = [Job("a", 0, TINY), Job("b", 0, {**TINY, "epochs": 1})]
     heard: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Commands of `fullrank` as jobs: a grid of `train`, here or on a SLURM cluster."""
+"""Commands of `fullrank` as jobs: a grid of `train`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fullrank.errors import FullrankError, UsageError
+from fullrank.atomic import write_atomically
+from fullrank.errors import UsageError
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import run_pool
+from fullrank.terminal import say
+from fullrank.training import record_files
+from fullrank.untrusted.parsing import read_text, whole_pairs
 
 FINE = (0, 3)  # exit codes: a run that was stopped because it collapsed is no failure
 
@@ -80,9 +84,9 @@ def command_of(job: Job, run: Path) -> Job:
     Example:
         >>> (job,) = grid("simsiam", ["lr=0.1"], 1, [], int)
         >>> command_of(job, Path("a/lr=0.1")).arguments["argv"]
-        ['train', 'simsiam', '--lr', '0.1', '--out', 'a/lr=0.1', '--quiet']
+        ['train', 'simsiam', '--lr', '0.1', '--out', 'a/lr=0.1', '--resume', 'auto', '--quiet']
     """
-    argv = ["train", *job.arguments["argv"], "--out", str(run), "--quiet"]
+    argv = ["train", *job.arguments["argv"], "--out", str(run), "--resume", "auto", "--quiet"]
     if (run / "config.yaml").exists():
         argv = ["resume", str(run), "--quiet"]
     return Job(job.arm, measure=job.measure, arguments={"argv": argv})
@@ -90,19 +94,17 @@ def command_of(job: Job, run: Path) -> Job:
 
 def has_ended(run: Path) -> bool:
     """Whether a run's last record says that it has ended."""
-    records = run / "metrics.jsonl"
-    lines = records.read_bytes().splitlines() if records.is_file() else []
-    return bool(lines) and json.loads(lines[-1]).get("event") == "end"
+    return record_files.has_ended(run / "metrics.jsonl")
 
 
-def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
-    """Write the words of each run to `sweep.json`.
+def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> str:
+    """Write the words of each run to `sweep.json`; a note where that was cut short.
 
     Raises:
         UsageError: the folder has a run of the same name that had other words.
     """
     file = out / "sweep.json"
-    known: dict[str, list[str]] = json.loads(file.read_text()) if file.exists() else {}
+    known, note = read_sweep(file)
     for job in jobs:
         words, run = list[str](job.arguments["argv"]), runs[job.name]
         before = known.get(job.name, words)
@@ -111,8 +113,22 @@ def remember(jobs: Sequence[Job], runs: Mapping[str, Path], out: Path) -> None:
                 f"{run} was trained with `{shlex.join(before)}`: take another --out, or the same options"
             )
         known[job.name] = words
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(known, indent=1) + "\n")
+    write_atomically(file, (json.dumps(known, indent=1) + "\n").encode())
+    return note
+
+
+def read_sweep(file: Path) -> tuple[dict[str, list[str]], str]:
+    """Words of each run in a `sweep.json`, and a note where it is cut."""
+    if not file.exists():
+        return {}, ""
+    text = read_text(file)
+    known = {name: words for name, words in whole_pairs(text).items() if _are_words(words)}
+    cut = not text.rstrip().endswith("}")
+    return known, f"{file} is cut short: the {len(known)} runs that are whole in it count" if cut else ""
+
+
+def _are_words(words: Any) -> bool:
+    return isinstance(words, list) and all(isinstance(word, str) for word in words)
 
 
 def run_commands(
@@ -131,7 +147,7 @@ def run_commands(
 def _run_logged(job: Job, logs: Path) -> str:
     log = logs / f"{job.name}.txt"
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        print(f"$ fullrank {' '.join(job.arguments['argv'])}", flush=True)
+        say(f"$ fullrank {' '.join(job.arguments['argv'])}")
         code = _call(job)
     return "" if code in FINE else _last_message(log.read_text(errors="replace"), log)
 
@@ -146,59 +162,3 @@ def _last_message(printed: str, log: Path) -> str:
     lines = printed.strip().splitlines()
     ours = [line.removeprefix("fullrank: ") for line in lines if line.startswith("fullrank: ")]
     return f"{[*lines, *ours][-1]} (all of it in {log})"
-
-
-def slurm_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Settings of submitit's executor from KEY=VALUE.
-
-    Example:
-        >>> slurm_settings(["timeout_min=600", "slurm_partition=gpu"])
-        {'timeout_min': 600, 'slurm_partition': 'gpu'}
-    """
-    settings: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(f"--slurm takes KEY=VALUE, as timeout_min=600, not {word!r}")
-        settings[key] = int(value) if value.isdigit() else value
-    return settings
-
-
-def submit_commands(
-    jobs: Sequence[Job], settings: Mapping[str, Any], folder: Path, notify: Notify, cluster: str = "slurm"
-) -> dict[str, str]:
-    """Submit commands as one job array and wait; return failures as {name: message}.
-
-    `settings` are those of submitit's executor; scripts, logs and results go to `folder`.
-
-    Raises:
-        UsageError: submitit is not installed, there is no SLURM here, or it has no such setting.
-    """
-    try:
-        import submitit
-    except ImportError:
-        raise UsageError("--slurm needs submitit: pip install 'fullrank[slurm]'") from None
-    try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(name="fullrank", **settings)
-    except NameError as error:
-        raise UsageError(f"--slurm: {' '.join(str(error).split())}") from error
-    except RuntimeError as error:
-        raise UsageError(f"--slurm: {error}; without it runs are trained on this machine") from error
-    with executor.batch():
-        submitted = {executor.submit(_run_submitted, job): job for job in jobs}
-    failed = {}
-    for task in submitit.helpers.as_completed(list(submitted)):
-        job, why = submitted[task], ""
-        try:
-            task.result()
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as problem:
-            why = failed[job.name] = _last_message(task.stderr() or str(problem), task.paths.stderr)
-        notify(job, "failed" if why else "done", why or None)
-    return failed
-
-
-def _run_submitted(job: Job) -> None:  # every task of a job does the same, and Fabric tells them apart
-    code = _call(job)
-    if code not in FINE:
-        raise FullrankError(f"fullrank {' '.join(job.arguments['argv'])}: exit code {code}")

@@ -30,6 +30,7 @@ class Job:
             something was trained; it returns what JSON holds.
         arguments: JSON-able.
         part: of a lab, where it has several.
+        until: epochs after which training pauses, its schedule being that of the whole; 0: at its end.
 
     Example:
         >>> job = Job("SimSiam", 1, {"recipe": "shapes/simsiam", "epochs": 3}, part="2x2")
@@ -43,6 +44,7 @@ class Job:
     measure: Callable[..., Any] | None = None
     arguments: Settings = field(default_factory=dict)
     part: str = ""
+    until: int = 0
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ class Job:
             "measure": function,
             "arguments": dict(self.arguments),
         }
+        plan |= {"until": self.until} if self.until else {}
         return dict(json.loads(json.dumps(plan)))
 
     def config(self) -> TrainConfig:

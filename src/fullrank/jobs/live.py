@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 
 from fullrank.jobs.job import Job
+from fullrank.terminal import say, terminal
 from fullrank.training.records import EpochRecord, RunRecord
 
 
@@ -68,7 +69,7 @@ class LiveJobs(Generic[S]):
     ) -> None:
         self.standings = {job.name: Standing(job, summarise(job.name)) for job in jobs}
         self.table, self.line, self.mode, self.each = table, line, mode, each
-        self.console = Console(force_terminal=mode == "live" or None)
+        self.console = terminal(force_terminal=mode == "live" or None)
         self.begun, self.ready = time.perf_counter(), 0
         self.width = max(map(len, self.standings), default=0)
         self._live = Live(self, console=self.console, refresh_per_second=4) if mode == "live" else None
@@ -99,10 +100,10 @@ class LiveJobs(Generic[S]):
         if self.mode != "plain" or earlier:
             return
         if self.each == "epoch" and isinstance(detail, EpochRecord):
-            print(f"{job.name:<{self.width}}  {self.line(found)}", flush=True)
+            say(f"{job.name:<{self.width}}  {self.line(found)}")
         elif self.each == "job" and state in ENDED:
             place = f"{self.ended:>{len(str(len(self.standings)))}}/{len(self.standings)}"
-            print(f"{place}  {job.name:<{self.width}}  {self.line(found)}", flush=True)
+            say(f"{place}  {job.name:<{self.width}}  {self.line(found)}")
 
     @property
     def ended(self) -> int:

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fullrank.errors import FullrankError, UsageError
+from fullrank.atomic import write_atomically
+from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import cores, run_pool
 from fullrank.training.records import Listener
-from fullrank.training.run_dir import write_atomically
+from fullrank.untrusted.parsing import parse_json, read_json, read_text
 
 
 def run_once(
@@ -70,8 +71,8 @@ def folder_of(job: Job, out: Path) -> Path:
 def result_of(job: Job, out: Path) -> dict[str, Any]:
     """What a job left: `numbers` and `seconds`; empty where it has not ended."""
     try:
-        return dict(json.loads((folder_of(job, out) / "result.json").read_text()))
-    except (OSError, ValueError):
+        return read_json(folder_of(job, out) / "result.json")
+    except DataError:
         return {}
 
 
@@ -84,11 +85,20 @@ def _claim(job: Job, out: Path) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=2).encode())
         return
-    before = json.loads(path.read_text().replace("study_every", "diagnostics_every"))
-    if before == plan:
-        return
+    try:
+        before = parse_json(read_text(path).replace("study_every", "diagnostics_every"), str(path))
+    except DataError as error:
+        raise UsageError(f"{error}: remove {path.parent}, and its job runs anew") from error
+    if not isinstance(before, dict):
+        raise UsageError(f"{path} holds no plan: remove {path.parent}, and its job runs anew")
     flat, old = _flat(plan), _flat(before)
-    key = next((key for key in flat if flat[key] != old.get(key)), next(iter(old.keys() - flat.keys()), ""))
+    later = [
+        key for key in flat if key.startswith("train.") and key not in old
+    ]  # settings newer than the job
+    changed = [key for key in (*flat, *(old.keys() - flat.keys())) if flat.get(key) != old.get(key)]
+    key = next((key for key in changed if key not in later), "")
+    if not key:
+        return
     raise UsageError(
         f"{out} holds the job {job.name!r} with {key} {old.get(key)} instead of {flat.get(key)}: take "
         f"another --out, or the settings it was begun with"
@@ -103,7 +113,8 @@ def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
 
 
 def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
-    from fullrank.training.loop import resume, train  # the lists of labs do without it
+    from fullrank.encoders.initial import open_initial_weights  # the lists of labs do without these
+    from fullrank.training.run import resume, train
 
     folder = folder_of(job, out)
     (folder / "error.txt").unlink(missing_ok=True)
@@ -112,10 +123,12 @@ def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
         if job.train:
             run = arguments["run"] = folder / "run"
             if (run / "config.yaml").exists():
-                outcome = resume(run, listeners)
+                outcome = resume(run, listeners, open_initial_weights, until=job.until)
             else:
                 shutil.rmtree(run, ignore_errors=True)  # killed before it was anything
-                outcome = train(job.config(), run, listeners)
+                config = job.config()
+                initial = open_initial_weights(config)
+                outcome = train(config, run, listeners, initial=initial, until=job.until)
             seconds = outcome.seconds["total"]
         begun = time.perf_counter()
         numbers = dict(job.measure(**arguments)) if job.measure else {}

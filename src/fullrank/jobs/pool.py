@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.jobs.job import Job, Notify
-from fullrank.training.records import Listener, follow
+from fullrank.training.record_files import follow
+from fullrank.training.records import Listener
 
 Work = Callable[[Job], str]
 """Does a job in the process that it is called in; returns what failed, in one line, or nothing."""
@@ -40,7 +41,7 @@ def run_pool(
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         own = {job.measure.__module__ for job in jobs if job.measure}
-        context.set_forkserver_preload(["fullrank.training.loop", "fullrank.jobs.once", *sorted(own)])
+        context.set_forkserver_preload(["fullrank.training.run", "fullrank.jobs.once", *sorted(own)])
     shares = [share(place, at_once) for place in range(at_once)]
     waiting, running, failed = list(jobs), dict[str, _Running](), dict[str, str]()
     try:

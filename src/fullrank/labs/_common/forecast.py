@@ -7,7 +7,6 @@ c loss` by least squares, optionally with a ridge.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from fullrank.errors import UsageError
 from fullrank.report.run.reading import Run, read_run
 from fullrank.training.run_dir import RunDir
+from fullrank.untrusted.parsing import read_json, refusing
 
 FEW = 8  # labelled runs
 FEW_WARNING = f"{{}} labelled runs are few: below {FEW} a forecast and its interval are not to be trusted"
@@ -265,8 +265,8 @@ def _accuracies(run: Run, accuracy: Accuracy) -> dict[int, float]:
 def _evaluated(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is damaged: write it again with `fullrank evaluate all`") from None
-    return rows
+    with refusing(f"{path} is damaged (`fullrank evaluate all` writes it anew)"):
+        rows: list[dict[str, Any]] = read_json(path)["rows"]
+        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+            raise ValueError("its rows are none of epochs")
+        return rows

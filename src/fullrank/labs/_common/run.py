@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fullrank.errors import FullrankError, UnknownNameError, UsageError
+from fullrank.atomic import write_atomically
+from fullrank.errors import DataError, FullrankError, UnknownNameError, UsageError
 from fullrank.figures.style import BLUE, GREY, RED, duration, percent
-from fullrank.jobs.job import Job, Settings
+from fullrank.jobs.job import Job, Notify, Settings
 from fullrank.jobs.live import LiveJobs, Standing
-from fullrank.jobs.once import run_once
+from fullrank.jobs.once import folder_of, result_of, run_once
 from fullrank.labs._common.lab import LABS, Lab, plan_jobs
 from fullrank.labs._common.page import write_lab
 from fullrank.labs._common.results import Results, finished
+from fullrank.lock import sole_writer
 from fullrank.report.run.summary import Summary
 from fullrank.report.verdicts import in_short
-from fullrank.training.run_dir import write_atomically
+from fullrank.untrusted.parsing import parse_json, read_text
+
+RunJobs: TypeAlias = Callable[[Sequence[Job], Notify], dict[str, str]]
+"""Runs jobs and notifies of what they do; returns failures as {name: message}."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,22 @@ def make_plan(
 
 def _read(out: Path) -> dict[str, Any]:
     path = out / "plan.json"
-    if out.exists() and not path.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not path.exists() and not (out.is_dir() and _is_untouched(out)):
         raise UsageError(f"{out} exists already and holds no lab: take another --out")
+    if not path.exists():
+        return {}
     try:
-        found: dict[str, Any] = (
-            json.loads(path.read_text().replace("study_every", "diagnostics_every")) if path.exists() else {}
-        )
-    except ValueError:
-        raise UsageError(f"{path} is damaged: take another --out") from None
+        found = parse_json(read_text(path).replace("study_every", "diagnostics_every"), str(path))
+    except DataError as error:
+        raise UsageError(f"{path} is damaged: take another --out") from error
+    if not isinstance(found, dict) or not {"lab", "preset", "settings"} <= found.keys():
+        raise UsageError(f"{path} is damaged: take another --out")
     return found
+
+
+def _is_untouched(folder: Path) -> bool:
+    """Whether a folder holds no more than what a lab killed at its start leaves."""
+    return all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def run_lab(
@@ -105,22 +117,29 @@ def run_lab(
     report_only: bool = False,
     figures: bool = True,
     mode: str = "quiet",
+    run_jobs: RunJobs | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run requested jobs without a result; write `lab.json`, page and figures.
 
-    `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet".
+    `at_once` jobs at a time, 0: one for each core, and one on a GPU; `mode` is "live", "plain" or "quiet";
+    `run_jobs` runs those without a result elsewhere than in processes of this machine.
     Returns what `lab.json` holds, and what failed: a job's name to one line.
 
     Raises:
         FullrankError: no job is finished.
+        BusyError: another process runs this lab in `out`.
     """
     if report_only and not (out / "plan.json").exists():
         raise UsageError(f"{out} holds no lab: leave --report-only out to run it")
     failed: dict[str, str] = {}
     if not report_only:
-        write_atomically(out / "plan.json", json.dumps(plan.values, indent=2).encode())
-        with LiveJobs(plan.wanted, Summary, jobs_table, job_line, mode) as live:
-            failed = run_once(plan.wanted, out, at_once, live)
+        with sole_writer(out):
+            write_atomically(out / "plan.json", json.dumps(plan.values, indent=2).encode())
+            with LiveJobs(plan.wanted, Summary, jobs_table, job_line, mode) as live:
+                if run_jobs is None:
+                    failed = run_once(plan.wanted, out, at_once, live)
+                else:
+                    failed = run_jobs(unfinished(plan, out, live), live)
     found = {job.name: finished(job, out) for job in plan.jobs}
     done = [result for result in found.values() if result is not None]
     every = (plan_jobs(plan.lab, preset, list(plan.lab.parts), [0]) for preset in plan.lab.presets.values())
@@ -131,6 +150,28 @@ def run_lab(
     missing = {name: failed.get(name, "not run yet") for name, result in found.items() if result is None}
     written = write_lab(plan.values["lab"], plan.lab, plan.values, results, missing, out, figures)
     return written, failed
+
+
+def unfinished(plan: Plan, out: Path, notify: Notify) -> list[Job]:
+    """Requested jobs without a result; the others are notified of as done."""
+    ready = [job for job in plan.wanted if result_of(job, out)]
+    for job in ready:
+        notify(job, "done", None)
+    return [job for job in plan.wanted if job not in ready]
+
+
+def run_one(plan: Plan, out: Path, folder: str) -> str:
+    """Run one job of a plan, by its folder's name; return what failed, or nothing.
+
+    Raises:
+        UnknownNameError: the plan has no such job.
+        BusyError: another process runs it.
+    """
+    jobs = {job.folder: job for job in plan.jobs}
+    if folder not in jobs:
+        raise UnknownNameError(f"job of {out}", folder, jobs)
+    with sole_writer(folder_of(jobs[folder], out)):
+        return next(iter(run_once([jobs[folder]], out, 1).values()), "")
 
 
 def jobs_table(live: LiveJobs[Summary], width: int = 80) -> RenderableType:

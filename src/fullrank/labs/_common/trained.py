@@ -21,16 +21,17 @@ def reopen(run: Path, trained: bool = True) -> Setup:
     Raises:
         UsageError: there is no run, or its data is not where it was.
     """
-    from fullrank.training.run_dir import RunDir  # the lists of labs do without these
-    from fullrank.training.setup import launch_fabric, prepare, setup
+    from fullrank.training.launch import launch_fabric  # the lists of labs do without these
+    from fullrank.training.run_dir import RunDir
+    from fullrank.training.setup import prepare, setup
 
     folder = RunDir.open(run)
     fabric = launch_fabric(folder.config())
     config, data = prepare(folder.config(), fabric)
     s = setup(config, data, fabric)
-    state = folder.load_checkpoint() if trained else None
-    if state is not None:
-        s.method.load_state_dict(state["method"])
+    found = folder.checkpoints.newest() if trained else None
+    if found is not None:
+        s.method.load_state_dict(found.state["method"])
     s.method.eval()
     return s
 
