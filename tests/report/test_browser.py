@@ -1,7 +1,5 @@
 """The pages in a real browser without network: every figure drawn, nothing fetched, nothing too wide."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,7 @@ from fullrank.report.compare.page import write_comparison
 from fullrank.report.run.page import write_page
 from report.test_audit_page import cloud, view
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
-]
+pytestmark = pytest.mark.slow
 
 DONE = "html[data-drawn=yes]"
 DRAWN = """() => [...document.querySelectorAll(".plot:not([hidden])")].map((plot) => ({
@@ -40,15 +23,6 @@ DRAWN = """() => [...document.querySelectorAll(".plot:not([hidden])")].map((plot
 }))"""
 SHOWN = """() => [...document.querySelectorAll(".plot[data-tap]:not([hidden])")]
     .map((plot) => plot.dataset.tap)"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 def visit(

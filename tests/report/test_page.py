@@ -13,6 +13,7 @@ from fullrank.methods import explain_loss
 from fullrank.report.compare.page import headline, write_comparison
 from fullrank.report.run.page import write_page
 from fullrank.report.run.summary import Summary
+from fullrank.training import record_files
 
 
 def figures(page: str) -> Any:
@@ -142,3 +143,14 @@ def test_a_loss_that_sits_at_a_fixed_point_for_its_last_epochs_is_explained(fake
         pages.append(html.unescape(write_page(run).read_text()))
     assert f"The last 3 epochs: {explain_loss(-1.0, 'simsiam').lines[0]}" in pages[0]
     assert "The last 3 epochs" not in pages[1]
+
+
+def test_the_page_says_that_very_many_steps_are_thinned(
+    fake_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_files, "MOST_STEPS", 30)
+    notes: list[str] = []
+    text = write_page(fake_run(epochs=20), notes.append).read_text()
+    said = "Of 124 step records in metrics.jsonl one in 8 is read, evenly, and the last."
+    assert said in text and said in notes
+    assert "One in 8 of the logged steps, not smoothed." in text

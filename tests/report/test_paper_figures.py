@@ -18,6 +18,8 @@ from fullrank.report.curves import compared_spectra, cumulative, spectrum, spect
 from fullrank.report.run import figures as of_run
 from fullrank.report.run.reading import read_run
 
+pytestmark = pytest.mark.slow
+
 
 def cloud(n: int = 200, d: int = 16) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(0)) * torch.arange(1, d + 1) ** -0.5

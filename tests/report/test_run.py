@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from expect import known
 from fullrank.errors import UsageError
 from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.reading import read_run
-from fullrank.report.run.summary import Summary, summarise
+from fullrank.report.run.summary import MOST_LOSSES, Summary, summarise
 from fullrank.report.run.terminal import closing_lines
+from fullrank.training.records import StepRecord
 
 
 def test_a_whole_run(fake_run: Any) -> None:
@@ -130,7 +132,22 @@ def test_a_failed_run_names_its_rate_where_that_is_the_likely_cause(
     assert rate_note(OF | changes, fine) == ""
 
 
+def test_the_rate_that_is_chosen_for_a_short_run_is_not_called_the_cause_of_its_failure() -> None:
+    short = Summary("run", epoch=5, step=20, knn_untrained=0.4, knn=0.2, losses=[-0.5, -0.9])
+    assert rate_note(OF | {"lr": 0.4, "batch_size": 16, "epochs": 5}, short) == ""
+
+
 def test_a_loss_that_rose_makes_a_rate_suspect_sooner() -> None:
     rose = Summary("run", knn_untrained=0.4, knn=0.2, losses=[-0.9, -0.5])
     assert "2 times" in rate_note(OF | {"lr": 0.1}, rose)
     assert any("likely cause" in line for line in closing_lines(rose, OF | {"lr": 0.1}))
+
+
+def test_the_losses_of_a_summary_are_bounded_with_the_first_the_last_and_the_course_between() -> None:
+    summary = Summary("run")
+    for number in range(100_000):
+        summary.take(StepRecord(step=number, loss=float(number)))
+        assert summary.losses[0] == 0 and summary.loss == number
+    assert MOST_LOSSES / 2 <= len(summary.losses) <= MOST_LOSSES
+    gaps = [after - before for before, after in pairwise(summary.losses)]
+    assert set(gaps[:-1]) == {32.0} and gaps[-1] <= 32

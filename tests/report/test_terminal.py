@@ -40,10 +40,29 @@ def test_plain_lines(fake_records: Any, fake_config: Any) -> None:
     assert written[1].startswith("epoch   0/3  untrained  level 0.350  rank 6.5")
     assert written[2].startswith("epoch   1/3  loss -0.") and "left" in written[2]
     assert written[4].startswith("  dimensional (projector): ")  # said once, when the verdict changes
-    assert written[-2].startswith("finished after 3 epochs, 93 steps, ")
-    assert written[-2].endswith("took 1.0 %")
+    assert written[-3].startswith("finished after 3 epochs, 93 steps, ")
+    assert written[-3].endswith("took 1.0 %") and written[-2] == "k-NN 52.4 %; untrained 46.6 %"
     assert written[-1].startswith("verdict: dimensional (projector): ")
-    assert len(written) == 8
+    assert len(written) == 9
+
+
+def test_a_long_epoch_in_a_pipe_has_an_estimate_and_a_line_every_half_minute(
+    fake_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("fullrank.report.run.terminal.time.monotonic", lambda: now[0])
+    lines = PlainLines(stream := io.StringIO())
+    lines.start({**fake_config, "epochs": 3}, total_steps=300)
+    for step in (1, 10, 20, 30, 40):
+        now[0] = 1000.0 + step
+        time = {"elapsed": 2.0 + step, "images_per_second": 128.0}
+        lines(StepRecord(step=step, loss=-0.5, time=time))
+    first, *written = stream.getvalue().splitlines()
+    assert first.startswith("simsiam on shapes, resnet18: 3 epochs, 300 steps")
+    assert written == [
+        "step 10/300  loss -0.5000  128 images/s  about 4 min 50 s left",
+        "step 40/300  loss -0.5000  128 images/s  about 4 min 20 s left",
+    ]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fullrank.collapse.blemishes import Blemish
-from fullrank.collapse.verdict import Verdict
+from fullrank.collapse.verdict import Verdict, as_verdict
 from fullrank.report.audit.page import write_audit
 from fullrank.report.compare.page import write_comparison
 from fullrank.report.run.arms import arms_text
@@ -17,7 +17,7 @@ from fullrank.report.run.page import write_page
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import summarise
 from fullrank.report.run.terminal import closing_lines
-from fullrank.report.verdicts import as_verdict, probable
+from fullrank.report.verdicts import probable
 from report.test_audit_page import view
 
 ODD = Blemish("copies", 150, 300, "150 of 300 rows are <copies> of others", "look for repeated images")

@@ -213,6 +213,7 @@ class Heat(Titled):
         z_range: what the darkest and the brightest colour stand for.
         z_ticks: values that have a name.
         height: in pixels.
+        said: whether a cell tells its value when it is pointed at.
     """
 
     x: str
@@ -225,6 +226,7 @@ class Heat(Titled):
     z_range: tuple[float, float] | None = _drawing(None)
     z_ticks: Mapping[str, float] = _drawing({})
     height: int = _drawing(340)
+    said: bool = _drawing(True)
 
     @property
     def empty(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from fullrank.atomic import replacing
 from fullrank.figures.description import Dots, Figure, Heat, Lines, Series, few_whole
 from fullrank.figures.style import BLUE, GREY, PALETTE
 
@@ -100,10 +100,9 @@ def save(drawing: Drawing, stem: Path) -> list[Path]:
     with paper_style():
         for kind in FORMATS:
             path = stem.with_name(f"{stem.name}.{kind}")
-            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            drawing.savefig(beside, format=kind, metadata=undated)
-            beside.replace(path)
+            with replacing(path) as file:
+                drawing.savefig(file, format=kind, metadata=undated)
             written.append(path)
     return written
 

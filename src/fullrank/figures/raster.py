@@ -14,7 +14,8 @@ from fullrank.figures.description import Number
 # ColorBrewer's RdBu from blue to red, and Cividis (Nunez et al. 2018), at even distances
 DIVERGING = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
 SEQUENTIAL = "00204d 00306f 2a406c 48526b 5e626e 727374 878479 9e9677 b6a971 d0be67 ead357 ffea46"
-FINE = 1200  # pixels along an axis of uneven cells
+FINE, FINEST = 1200, 5  # pixels along an axis of uneven cells, in all, and for each of many
+FEW = 24  # cells
 
 
 def colours(diverging: bool) -> np.ndarray:
@@ -49,12 +50,17 @@ def picture(
     for axis, edges in ((1, columns), (0, rows)):
         widths = np.diff(edges)
         if not np.allclose(widths, widths[0], rtol=1e-3):
-            at = np.linspace(edges[0], edges[-1], FINE + 1)
+            at = np.linspace(edges[0], edges[-1], _pixels(len(widths)) + 1)
             place = np.searchsorted(np.asarray(edges[1:-1]), (at[1:] + at[:-1]) / 2)
             values = values.take(place, axis)
     missing = ~np.isfinite(values)
     index = np.clip((np.where(missing, low, values) - low) / (high - low), 0, 1) * 254 + 1
     return _png(np.where(missing, 0, index.round()).astype(np.uint8), colours(diverging))
+
+
+def _pixels(cells: int) -> int:
+    """Pixels along an axis of uneven cells; many are much alike."""
+    return FINE if cells < FEW else min(FINE, FINEST * cells)
 
 
 def colour_bar(diverging: bool) -> str:

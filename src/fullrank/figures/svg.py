@@ -306,7 +306,8 @@ def _heat(item: Heat, of: Mapping[str, str]) -> Drawing:
         middle = top + plane / 2
         turn = f' transform="rotate(-90 {WIDTH - 4} {_n(middle)})"'
         words.append(_text(WIDTH - 4, middle, item.z_label, "middle", "axis", turn))
-    cells = [[_short(v) for v in row] for row in z] if len(z) * len(columns) <= MOST_CELLS else []
+    said_too = item.said and len(z) * len(columns) <= MOST_CELLS
+    cells = [[_short(v, 3) for v in row] for row in z] if said_too else []
     more = {"edges": [edges_x, edges_y], "columns": columns, "rows": rows, "cells": cells}
     said = frame.data([], **more, where=item.x, row=item.y.split(" (")[0])
     return Drawing(frame.svg([image], item.x, item.y, words), said, (), of)
@@ -365,6 +366,9 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _short(value: Any) -> Number:
-    """A number to five digits, as the script says it."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+def _short(value: Any, digits: int = 5) -> Number:
+    """A number to a few digits, as the script says it."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short

@@ -151,11 +151,17 @@ def spectrum_over_time(
     title: str = "Spectrum over time",
     note: str = "Each column is an epoch. Bright to the bottom: all directions live. Dark: dead ones.",
     height: int = 340,
+    of: int = 1,
 ) -> Heat:
-    """Spectra over epochs as a heat map, relative to each epoch's largest value."""
-    epochs = picked(sorted(spectra), MOST_COLUMNS)
+    """Spectra over epochs as a heat map, relative to each epoch's largest value.
+
+    Of several maps on a page, `of` of them, each is coarser and tells no values.
+    """
+    coarse = max(1.0, math.sqrt(of / 2))
+    epochs = picked(sorted(spectra), max(30, int(MOST_COLUMNS / coarse)))
     d = min((len(spectra[epoch]) for epoch in epochs), default=0)
-    rows = [int(row) for row in np.unique(np.linspace(0, d - 1, min(d, MOST_ROWS)).round())]
+    most = max(40, int(MOST_ROWS / coarse))
+    rows = [int(row) for row in np.unique(np.linspace(0, d - 1, min(d, most)).round())]
     z: Any = []
     if rows:
         table = np.stack([spectra[epoch][:d] for epoch in epochs], axis=1)
@@ -166,7 +172,7 @@ def spectrum_over_time(
     return Heat(
         title, note, "epoch", "index (1 = largest)", z, "log₁₀ σ/σ₁",
         columns=epochs, rows=[row + 1 for row in rows],
-        z_range=(DECADES, 0.0), z_ticks=ticks, height=height,
+        z_range=(DECADES, 0.0), z_ticks=ticks, height=height, said=of <= 2,
     )  # fmt: skip
 
 
@@ -211,8 +217,10 @@ def file_name(tap: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in tap)
 
 
-def thin(x: Sequence[float], y: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
-    """Thin a series to some 2,000 points, the extremes of every stretch.
+def thin(
+    x: Sequence[float], y: Sequence[float | None], most: int = MOST_POINTS
+) -> tuple[list[float], list[float | None]]:
+    """Thin a series to some `most` points, the extremes of every stretch.
 
     Example:
         >>> thin([1, 2, 3], [0.5, None, 0.2])
@@ -221,9 +229,9 @@ def thin(x: Sequence[float], y: Sequence[float | None]) -> tuple[list[float], li
         >>> len(xs) <= 2002, max(ys)
         (True, 9.0)
     """
-    if len(x) <= MOST_POINTS:
+    if len(x) <= most:
         return list(x), list(y)
-    stretch = math.ceil(2 * len(x) / MOST_POINTS)
+    stretch = math.ceil(2 * len(x) / most)
     kept: set[int] = {0, len(x) - 1}
     for start in range(0, len(x), stretch):
         inside = range(start, min(start + stretch, len(x)))

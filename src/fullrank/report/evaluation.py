@@ -9,23 +9,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.collapse.verdict import as_verdict
 from fullrank.figures.style import GREY, count, number, percent, style_of
+from fullrank.report.accuracies import with_interval
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import as_verdict, in_short
+from fullrank.report.verdicts import in_short
 
 if TYPE_CHECKING:
     from fullrank.evaluation.result import EvaluationResult
     from fullrank.evaluation.table import EncoderRow
 
 TITLES = {"linear": "Linear probe", "knn": "k-NN", "cluster": "Clusters", "finetune": "Fine-tuning"}
-SHARES = ("top1", "top5", "best_top1", "train_top1", "held_out_top1", "accuracy", "purity")
+SHARES = ("top1", "top5", "best_top1", "train_top1", "held_out_top1", "as_in_training", "accuracy", "purity")
 WORDS = {
     "top1": "top-1", "top5": "top-5", "best_top1": "best top-1", "best_epoch": "in epoch", "c": "C",
     "train_top1": "top-1 on training rows", "held_out_top1": "top-1 on the rows it was chosen on",
+    "as_in_training": "top-1 by the vote of training and compare (k = 20, T = 0.07)",
     "nmi": "NMI", "ami": "AMI", "ari": "ARI", "at_edge": "C is at the edge",
     "accuracy": "accuracy (clusters matched to classes)", "purity": "purity (each cluster its majority)",
 }  # fmt: skip
-HIDDEN = ("table", "tried", "curve", "by_share", "at_edge", "vote")
+HIDDEN = ("table", "top1_interval", "tried", "curve", "by_share", "at_edge", "vote")
 
 
 def result_table(result: EvaluationResult) -> RenderableType:
@@ -41,14 +44,16 @@ def result_table(result: EvaluationResult) -> RenderableType:
     """
     head = Text.assemble(
         (TITLES[result.probe], "bold"),
-        f"  {result.subject}, {result.tap} ({count(result.d)} wide), {result.protocol}\n",
+        f"  {'untrained ' * result.untrained}{result.subject}, {result.tap} ({count(result.d)} wide), "
+        f"{result.protocol}\n",
         (f"{count(result.n_train)} training and {count(result.n_test)} test rows of {result.data}, "
          f"{result.classes} classes, {result.seconds:.1f} s", GREY),
     )  # fmt: skip
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for key, value in result.results.items():
         if key not in HIDDEN and value is not None:
-            table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), _shown(key, value))
+            shown = with_interval(value, result.n_test) if key == "top1" else _shown(key, value)
+            table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), shown)
     by_share = result.results.get("by_share")
     return Group(head, table, *([_shares(by_share)] if by_share is not None else []))
 

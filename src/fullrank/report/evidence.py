@@ -13,7 +13,7 @@ from fullrank.figures.style import VerdictStyle, number, style_of, typographic
 from fullrank.report.verdicts import Remark, as_sentence, remarks
 
 MEANINGS = {
-    "complete": "All rows are nearly one vector: whatever the input, the encoder answers alike.",
+    "complete": "Rows differ by little beside what they share: the encoder answers nearly alike to all.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
     "cluster": "Inputs share a handful of points or codes, and within one they cannot be told apart.",
     "intra-cluster": "Rows lie in tight groups, and within a group hardly anything varies.",
@@ -193,7 +193,7 @@ def logged_row(item: Mapping[str, Any]) -> EvidenceRow:
     trend, says, most = item.get("trend"), str(item.get("says") or "–"), metric in _AT_MOST
     judged = threshold is not None
     beyond = judged and value is not None and (value > threshold if most else value < threshold)
-    if judged and "threshold" not in says:
+    if judged and value is not None and "threshold" not in says:
         says = f"{('above' if most else 'below') if beyond else 'within'} its threshold"
     return EvidenceRow(
         label_of(metric),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fullrank import __version__
+from fullrank.atomic import write_atomically
 from fullrank.figures import Dots, Figure, Heat, Lines
 from fullrank.figures.style import one_line, typographic
 from fullrank.figures.svg import Drawing, plot
@@ -56,6 +56,25 @@ class Section:
     layout: str = "two"
     choices: list[Choice] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)  # name and colour, once for all its figures
+
+
+@dataclass(frozen=True)
+class LiveBar:
+    """What a page that is served says of itself, and where the others are.
+
+    Attributes:
+        page: its name on the server.
+        version: of its content; another one as soon as there is something new.
+        phase: of what it shows: waiting, running, ended or quiet.
+        said: that in words.
+        links: address, name and whether it is this page, of all that are served.
+    """
+
+    page: str
+    version: str
+    phase: str
+    said: str
+    links: Sequence[tuple[str, str, bool]] = ()
 
 
 def section(title: str, *items: Figure | Choices, **more: Any) -> Section:
@@ -125,14 +144,11 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = typographic
-    environment.globals.update(version=__version__)
+    environment.globals.update(version=__version__, live=None)
     return environment.get_template(template).render(**values)
 
 
 def write(file: Path, text: str) -> Path:
     """Write a file whole: a reader never sees half of one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)
+    write_atomically(file, text.encode("utf-8"))
     return file

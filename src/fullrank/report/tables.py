@@ -24,8 +24,9 @@ def plain_table(columns: Iterable[str], left: Container[str] = (), wrap: Contain
         ['left', 'right']
     """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=GREY, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=name not in wrap)
+        table.add_column(Text(name), justify="left" if name in left else "right", no_wrap=name not in wrap)
     return table

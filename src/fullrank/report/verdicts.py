@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from fullrank.collapse.blemishes import Blemish
+from fullrank.collapse.treatments import Advice
 from fullrank.collapse.verdict import Verdict
 
 NEAR_BORDER = "near the border"
@@ -26,27 +26,6 @@ class Remark(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.says} {self.advice}"
-
-
-def as_verdict(record: Mapping[str, Any]) -> Verdict:
-    """A verdict as a log or `audit.json` holds it, without its evidence.
-
-    Logs of earlier versions have no probability and no blemishes.
-
-    Example:
-        >>> found = as_verdict({"kind": "healthy", "tap": "projector", "why": "", "probability": 0.4})
-        >>> found.near_border, found.blemishes
-        (True, ())
-    """
-    return Verdict(
-        record.get("kind") or "not decidable",
-        str(record.get("tap") or ""),
-        str(record.get("why") or ""),
-        (),
-        float(record.get("severity") or 0.0),
-        record.get("probability"),
-        tuple(Blemish(**fields) for fields in record.get("blemishes") or ()),
-    )
 
 
 def probable(probability: float) -> str:
@@ -79,6 +58,7 @@ def in_short(verdict: Verdict) -> str:
     """Kind for a cell of a table, with border and blemishes.
 
     Example:
+        >>> from fullrank.collapse.blemishes import Blemish
         >>> in_short(Verdict("healthy", "projector", "", probability=0.4))
         'healthy, near the border'
         >>> in_short(Verdict("healthy", "projector", "", blemishes=(Blemish("copies", 5, 9, "", ""),)))
@@ -97,11 +77,17 @@ def remarks(verdict: Verdict) -> list[Remark]:
     """Every blemish in sentences.
 
     Example:
+        >>> from fullrank.collapse.blemishes import Blemish
         >>> odd = Blemish("copies", 5, 9, "5 of 9 rows are copies", "look for repeated images")
         >>> str(remarks(Verdict("healthy", "projector", "", blemishes=(odd,)))[0])
         '5 of 9 rows are copies. Look for repeated images.'
     """
     return [Remark(odd.name, as_sentence(odd.says), as_sentence(odd.advice)) for odd in verdict.blemishes]
+
+
+def advice_sentences(found: Iterable[Advice]) -> list[Advice]:
+    """Advice with its mechanism as a sentence."""
+    return [item._replace(mechanism=as_sentence(item.mechanism)) for item in found]
 
 
 def as_sentence(text: str) -> str:

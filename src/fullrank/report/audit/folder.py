@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-from fullrank.errors import UsageError
+from fullrank.errors import DataError, UsageError
+from fullrank.untrusted.parsing import read_json
 
 DEFAULT = Path("audits")
 
@@ -52,8 +52,8 @@ def audit_folder(what: str, out: str = "") -> Path:
 def audited(folder: Path) -> str:
     """Subject of the audit in a folder; empty without one."""
     try:
-        return str(json.loads((folder / "audit.json").read_text(encoding="utf-8")).get("subject") or "")
-    except (OSError, ValueError, AttributeError):
+        return str(read_json(folder / "audit.json").get("subject") or "")
+    except DataError:
         return ""
 
 

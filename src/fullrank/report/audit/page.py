@@ -29,7 +29,7 @@ from fullrank.report.evidence import (
     severity_of,
 )
 from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
-from fullrank.report.verdicts import as_sentence, certainty, in_short, remarks
+from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, in_short, remarks
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def write_audit(
         evidence=evidence_rows(main),
         columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
         others=[Other.of(view.verdict) for tap, view in views.items() if view is not main],
-        advice=[advice._replace(mechanism=as_sentence(advice.mechanism)) for advice in main.advice],
+        advice=advice_sentences(main.advice),
         advice_title=advice_title(main),
         tiles=_tiles(main),
         sections=_sections(views, main, against, title),

@@ -14,14 +14,18 @@ import torch
 import yaml
 from torch import Tensor
 
-from fullrank.collapse.audit import RowsInMemory, RowSource
+from fullrank.coercion import load_yaml
+from fullrank.collapse.audit import RowsInMemory
 from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.metrics.codes import CodeUsage
+from fullrank.collapse.one_pass import RowSource
+from fullrank.collapse.peers import Peers
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.verdict import judge
+from fullrank.collapse.verdict import as_verdict, judge
 from fullrank.encoders.hooks import capacities, which_taps
 from fullrank.encoders.opening import is_encoder
+from fullrank.encoders.runs import encoder_header, is_untrained, own_run
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features.extraction import embed_images
 from fullrank.features.keys import as_labels
@@ -31,10 +35,15 @@ from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_
 from fullrank.options import OnProgress, split_names
 from fullrank.report.audit.options import AuditOptions as AuditOptions  # offered here, too
 from fullrank.report.audit.terminal import AuditView
+from fullrank.untrusted.parsing import read_text
 
 
 def audit_subject(
-    what: Any, options: AuditOptions, labels: Any = None, on_progress: OnProgress | None = None
+    what: Any,
+    options: AuditOptions,
+    labels: Any = None,
+    on_progress: OnProgress | None = None,
+    peers: Peers | None = None,
 ) -> dict[str, AuditView]:
     """Audit whatever was named, at every tap that is wanted.
 
@@ -43,6 +52,7 @@ def audit_subject(
         options: how; UsageError where they do not fit what was named.
         labels: one a row, as an array; None takes those of `options.labels` or beside the rows, if any.
         on_progress: called as it goes on.
+        peers: processes that share the rows of files, each of which calls this; None reads all.
 
     Example:
         >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
@@ -51,14 +61,14 @@ def audit_subject(
     """
     kind = kind_of(what, options.data)
     _check(kind, what, options, labels)
-    subject = open_subject(what, options, split_names(options.taps) or None, kind=kind)
+    subject = open_subject(what, options, split_names(options.taps) or None, kind=kind, peers=peers)
     if isinstance(subject, EncoderSubject):
         return _audit_encoder(what, subject, options, on_progress)
     if isinstance(subject, StoredSubject):
         return _audit_stored(subject, options, on_progress)
     classes = subject.labels
     if options.labels:
-        classes = open_labels(options.labels, subject.n)
+        classes = open_labels(options.labels, subject.n, max_bytes=options.max_bytes)
     elif labels is not None:
         classes = as_labels("labels", labels)
     tap = "codes" if options.codes else "embedding"
@@ -129,6 +139,7 @@ def _with_differing_tap(audits: dict[str, AuditView]) -> dict[str, AuditView]:
 class _Counted:
     def __init__(self, rows: RowSource, usage: CodeUsage) -> None:
         self.rows, self.usage, self.n, self.d = rows, usage, rows.n, rows.d
+        self.part = getattr(rows, "part", None)
 
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
         for chunk in self.rows.chunks(rows):
@@ -163,6 +174,8 @@ def _audit(
         origin=origin,
         progress=None if on_progress is None else lambda seen: on_progress(f"reading {tap}", seen, rows.n),
     )
+    if usage is not None and (part := getattr(rows, "part", None)):
+        usage.all_reduce(part.peers)
     shown = None
     if classes is not None:
         numbered = np.unique(np.asarray(classes), return_inverse=True)[1] if usable is not None else classes
@@ -177,13 +190,14 @@ def _audit_encoder(
     what: str | Path, subject: EncoderSubject, options: AuditOptions, on_progress: OnProgress | None
 ) -> dict[str, AuditView]:
     model, limit = subject.encoder, options.limit
+    options = replace(options, untrained=options.untrained or is_untrained(what))
     modules = which_taps(model, split_names(options.taps) or None)
     taps, possible = list(modules), capacities(model, modules)
     held_out = options.split == "held-out" or (subject.own and not options.split)
     source = subject.data.held_out if held_out else subject.data.train
     if limit and len(source) > limit:
         source = source.subset(np.arange(limit))
-    notes = [*model.notes, *subject.data.notes]
+    notes = [*model.notes, *subject.data.notes, *_judged_in_training(what, options.untrained)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = {tap: stack.enter_context((folder / f"{k}.f32").open("wb")) for k, tap in enumerate(taps)}
@@ -215,13 +229,22 @@ def _audit_encoder(
         return _with_differing_tap(audits)
 
 
+def _judged_in_training(what: str | Path, untrained: bool) -> Iterator[str]:
+    """The verdict that a run has of its own, which may be of another layer output."""
+    run = None if untrained else own_run(what)
+    header = encoder_header(run) if run is not None else {}
+    if header.get("verdict"):
+        phrase = as_verdict(header["verdict"]).phrase
+        yield f"the run itself was judged {phrase} after epoch {header.get('epoch', '?')}"
+
+
 def read_thresholds(file: Path) -> Thresholds:
     """Read thresholds; what the file does not name keeps its default."""
     if not file.is_file():
         raise UsageError(f"there is no file of thresholds {file}")
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        entries = load_yaml(read_text(file)) or {}
+    except yaml.YAMLError as error:
         raise UsageError(f"{file} is no YAML or JSON: {str(error).splitlines()[0]}") from error
     if not isinstance(entries, dict):
         raise UsageError(f"{file} must hold names and numbers, as in decay: 2.5")

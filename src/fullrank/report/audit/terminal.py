@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullrank.errors import printable
 from fullrank.figures.style import GREY, OCHRE, count, duration, number
 from fullrank.report.audit.page import advice_title, write_audit
 from fullrank.report.audit.view import Against, AuditFacts
@@ -24,7 +25,8 @@ from fullrank.report.evidence import (
 )
 from fullrank.report.render import render
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import as_sentence, certainty, in_short, remarks
+from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, in_short, remarks
+from fullrank.terminal import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -43,10 +45,8 @@ class AuditView(AuditFacts):
         return write_audit({self.tap: self}, Path(out), figures=figures)
 
     def __repr__(self) -> str:
-        from rich.console import Console
-
         text = io.StringIO()
-        Console(file=text, width=WIDTH, no_color=True, highlight=False).print(self)
+        terminal(file=text, width=WIDTH, no_color=True, highlight=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     __str__ = __repr__  # not the verdict alone, as the base has it
@@ -71,10 +71,10 @@ class AuditView(AuditFacts):
         for place, advice in enumerate(self.advice, 1):
             line = Text(f"{place}. {as_sentence(advice.mechanism)} ")
             line.append(f"Try: {advice.try_first} ")
-            line.append(f"(arXiv {advice.paper})", GREY)
+            line.append(f"(arXiv {advice.paper}; {advice.standing})", GREY)
             yield line
         for note in self.notes:
-            yield Text(f"note: {note}", GREY)
+            yield Text(f"note: {printable(note)}", GREY)
         yield Text("")
         yield Text(
             f"{len(self.metrics)} metrics in {duration(self.seconds)}. Isotropic: Gaussian rows of the same "
@@ -99,7 +99,7 @@ class AuditView(AuditFacts):
             why=self._reason,
             heads=HEADS,
             rows=[(row, row.numbers(OF_AUDIT)) for row in evidence_rows(self)],
-            advice=[item._replace(mechanism=as_sentence(item.mechanism)) for item in self.advice],
+            advice=advice_sentences(self.advice),
         )
 
 
@@ -142,7 +142,7 @@ def _depth_table(views: Mapping[str, AuditView]) -> Table:
             for name in ("level", "erank_centred", "rankme_unit")
         ]
         verdict = Text(f"{view.style.glyph} {in_short(view.verdict)}", view.style.colour)
-        table.add_row(tap, count(view.d), *values, verdict)
+        table.add_row(Text(tap), count(view.d), *values, verdict)
     return table
 
 

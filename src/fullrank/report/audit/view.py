@@ -9,8 +9,8 @@ from typing import Self
 
 from torch import Tensor
 
-from fullrank.collapse.advice import Advice
 from fullrank.collapse.audit import Audit
+from fullrank.collapse.treatments import Advice
 from fullrank.figures.style import VerdictStyle, style_of
 
 UNTRAINED = "no step taken yet"  # the verdict's word on a network with random weights

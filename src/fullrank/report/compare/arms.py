@@ -233,7 +233,7 @@ def compare_subjects(
     images, note = _images(subjects, options)
     about = []
     if images is not None:
-        about = [f"{images.data}: {line}" for line in images.notes]
+        about = [f"{images.data}: {line}" for line in images.notes] if options.data else []
         subjects = [measure(subject, images, on_progress) for subject in subjects]
     lines = [*([note] if note else []), *about, *dict.fromkeys(notes)]
     return Comparison(gather(subjects, names), images, lines)

@@ -14,7 +14,9 @@ def cautions(comparison: Comparison) -> list[str]:
     arms = comparison.arms
     rules = (_losses, _taps, _widths, _rows)
     found = [line for rule in rules for line in rule(arms)]
-    return [*found, *_images(comparison), *_split(comparison), *_probes(arms), *_seeds(arms)]
+    of_images = (_images, _split, _neighbours)
+    found += [line for rule in of_images for line in rule(comparison)]
+    return [*found, *_probes(arms), *_seeds(arms)]
 
 
 def hints(comparison: Comparison) -> list[str]:
@@ -93,6 +95,23 @@ def _split(comparison: Comparison) -> Iterator[str]:
             f"{images.data} has no test split, and every seed holds out images of its own: {_and(seen)} saw "
             "some of these in training."
         )
+
+
+def _neighbours(comparison: Comparison) -> Iterator[str]:
+    """Caution on runs whose k-NN in training asked other images, or another bank."""
+    images = comparison.images
+    if images is None or images.bank is None:
+        return
+    here = {"queries": len(images.queries), "bank": len(images.bank), "k": images.k}
+    others: dict[str, list[str]] = {}
+    for subject in comparison.subjects:
+        logged = (subject.run.last("knn") if subject.run else None) or {}
+        there = {key: logged.get(key) for key in here}
+        if None not in there.values() and there != here:
+            asked = "{queries:,} images, k = {k} in a bank of {bank:,}".format(**there)
+            others.setdefault(asked, []).append(subject.short)
+    for asked, names in others.items():
+        yield f"{_and(names)}: k-NN in training asked {asked}; that on the same images differs."
 
 
 def _probes(arms: Sequence[Arm]) -> Iterator[str]:

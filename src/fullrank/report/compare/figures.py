@@ -17,6 +17,7 @@ from fullrank.report.compare.arms import Arm, Comparison
 from fullrank.report.curves import (
     FLOOR,
     INDEX,
+    MOST_POINTS,
     noise_curve,
     relative,
     spectrum_curve,
@@ -47,8 +48,9 @@ def loss(arms: Arms) -> Lines:
     """Training loss of every arm."""
 
     def losses(run: Run) -> Curve:
-        return thin([row.step for row in run.steps], [row.loss for row in run.steps])
+        return thin([row.step for row in run.steps], [row.loss for row in run.steps], most)
 
+    most = max(300, MOST_POINTS // max(1, sum(map(len, arms.values())) // 2))
     methods = {str(run.config.get("method")) for run in chain.from_iterable(arms.values())}
     note = "Not smoothed. The loss alone does not tell learning from collapse."
     note += " Losses of different methods have different scales." if len(methods) > 1 else ""
@@ -104,7 +106,8 @@ def maps(arms: Arms) -> list[tuple[dict[tuple[str, ...], Heat], str]]:
     found = []
     for index, (name, runs) in enumerate(arms.items()):
         for run in runs[:1]:
-            small = partial(spectrum_over_time, title=_seeded(name, run, runs), note="", height=260)
+            title = _seeded(name, run, runs)
+            small = partial(spectrum_over_time, title=title, note="", height=260, of=len(arms))
             found.append((by_form(run, small), arm_colour(index)))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from fullrank.report.compare.arms import COLLAPSED, Arm, Comparison, named_arms
 from fullrank.report.compare.cautions import cautions, hints
 from fullrank.report.compare.subjects import run_subject
 from fullrank.report.compare.tables import Grid, tables
-from fullrank.report.render import Section, card, pairs, render, section, write
+from fullrank.report.render import LiveBar, Section, card, pairs, render, section, write
 from fullrank.report.run.page import choices
 from fullrank.report.run.summary import Summary
 
@@ -46,13 +46,32 @@ def write_comparison(
 
 def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -> Path:
     """Write the page of a comparison to `out`, with a sentence or two under its title."""
+    return write(out, page_of(comparison, title, intro, lambda arm: _href(arm, out)))
+
+
+def page_of(
+    comparison: Comparison,
+    title: str,
+    intro: str,
+    href: Callable[[Arm], str],
+    live: LiveBar | None = None,
+) -> str:
+    """The page of a comparison as text.
+
+    Args:
+        comparison: what it shows.
+        title, intro: its heading, and a sentence or two under it.
+        href: the address of an arm's own page; empty: it has none.
+        live: the bar of a page that is served while its runs grow.
+    """
     arms = comparison.arms
     methods = {str(run.config.get("method")) for arm in arms for run in arm.runs}
     best, below = headline(arms, methods=len(methods))
     bad = {arm.style.word: arm.style.colour for arm in arms if arm.style.word in COLLAPSED}
     first, *others = tables(comparison)
-    text = render(
+    return render(
         "comparison.html.j2",
+        live=live,
         title=title,
         intro=intro,
         headline=best,
@@ -61,13 +80,12 @@ def write_arms(comparison: Comparison, out: Path, title: str, intro: str = "") -
         about=comparison.images.about if comparison.images else "",
         cautions=cautions(comparison),
         notes=[*comparison.notes, *hints(comparison)],
-        table=_filled(first, arms, out),
-        tables=[_filled(grid, arms, out) for grid in others],
+        table=_filled(first, arms, href),
+        tables=[_filled(grid, arms, href) for grid in others],
         reasons=[reason for arm in arms for reason in _reasons(arm)],
         sections=_sections(comparison),
         differences=_differences(arms),
     )
-    return write(out, text)
 
 
 def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, str]:
@@ -104,14 +122,14 @@ def headline(items: Sequence[Summary | Arm], *, methods: int = 1) -> tuple[str, 
     return among, (f"{reached}. Collapsed: {listed}." if collapsed else f"{reached}.") + rest
 
 
-def _filled(grid: Grid, arms: Sequence[Arm], out: Path) -> dict[str, Any]:
+def _filled(grid: Grid, arms: Sequence[Arm], href: Callable[[Arm], str]) -> dict[str, Any]:
     """Rows of a table with their arms' colours and, where it is one run, its page."""
     rows, before = [], None
     for place, name, cells in grid.rows:
         again = place is not None and place == before
         colour = "" if place is None else figures.arm_colour(place)
-        href = "" if place is None or again else _href(arms[place], out)
-        rows.append({"name": name, "colour": colour, "href": href, "again": again, "cells": cells})
+        page = "" if place is None or again else href(arms[place])
+        rows.append({"name": name, "colour": colour, "href": page, "again": again, "cells": cells})
         before = place
     return {**vars(grid), "rows": rows}
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fullrank.collapse.audit import Audit
 from fullrank.collapse.audit import audit as audit_rows
-from fullrank.collapse.verdict import Verdict
+from fullrank.collapse.verdict import Verdict, as_verdict
 from fullrank.encoders.opening import open_encoder
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
@@ -23,7 +22,9 @@ from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
-from fullrank.report.verdicts import as_sentence, as_verdict, remarks
+from fullrank.report.verdicts import as_sentence, remarks
+from fullrank.training.record_fields import fields_fit, is_count, is_number
+from fullrank.untrusted.parsing import read_json, refusing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,12 +170,10 @@ def _evaluated(subject: Subject) -> Subject:
     word, evaluations = subject.word, dict[str, Record]()
     beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
     for file in sorted(result_folder(word).glob("*.json")):
-        try:
-            said = json.loads(file.read_text(encoding="utf-8"))
+        with refusing(f"{file} is damaged (`fullrank evaluate` writes it anew)"):
+            said = read_json(file)
             if "probe" in said and (beside or said.get("subject") == word):
                 evaluations[file.stem] = {**said, "results": dict(said["results"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} is damaged: `fullrank evaluate` writes it anew") from error
     probed = {
         f"{probe}_{name}": float(value)
         for probe, result in evaluations.items()
@@ -207,6 +206,7 @@ def run_subject(path: Path, word: str | None = None) -> Subject:
         notes.append(f"{run.name} stands at epoch {summary.epoch} of {wanted}")
     if run.damaged:
         notes.append(f"{run.name}: {run.damaged} damaged lines of metrics.jsonl are left out")
+    notes += [f"{run.name}: {note}" for note in run.notes]
     what = " ".join(str(run.config.get(key) or "") for key in ("method", "backbone")).strip() or "a run"
     return _evaluated(Subject(word, "run", what, judged, summaries, run, values=values, notes=tuple(notes)))
 
@@ -235,23 +235,29 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
 
 
 def _audited(word: str, file: Path) -> Subject:
-    try:
-        whole = json.loads(file.read_text(encoding="utf-8"))
+    with refusing(f"{file} is damaged, or not what `fullrank audit` writes"):
+        whole = read_json(file)
+        if not fields_fit({"verdict": {**whole, "kind": None, "why": None}}):
+            raise ValueError("its verdict is none")
+        if not (is_count(whole["n"]) and is_count(whole["d"])):
+            raise ValueError("its n and d are no numbers of rows and columns")
         metrics = {name: whole["metrics"][name] for name in SHOWN if name in whole["metrics"]}
         summary = TapSummary(
             str(whole["tap"]),
             int(whole["n"]),
             int(whole["d"]),
             as_verdict({**whole, "kind": str(whole["verdict"]), "why": str(whole["why"])}),
-            {name: metric["value"] for name, metric in metrics.items()},
-            {name: metric["null"] for name, metric in metrics.items()},
+            {name: _number(metric["value"]) for name, metric in metrics.items()},
+            {name: _number(metric["null"]) for name, metric in metrics.items()},
             images=str(whole.get("origin") or "rows of its own"),
         )
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged, or not what `fullrank audit` writes: {error}") from error
     return Subject(word, "audit", f"audit of {count(summary.n)} x {count(summary.d)}", summary)
+
+
+def _number(value: Any) -> float | None:
+    if not is_number(value):
+        raise ValueError(f"{value!r} is no number")
+    return None if value is None else float(value)
 
 
 def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fullrank.errors import printable
 from fullrank.figures.style import GREY
 from fullrank.report.compare.arms import Comparison
 from fullrank.report.compare.cautions import cautions, hints
@@ -22,7 +23,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print()
     about = [comparison.images.about[0].upper() + comparison.images.about[1:]] if comparison.images else []
     for line in [*about, *cautions(comparison), *comparison.notes, *hints(comparison)]:
-        console.print(Text(f"note: {line}", GREY))
+        console.print(Text(f"note: {printable(line)}", GREY))
 
 
 def _table(grid: Grid) -> Table:

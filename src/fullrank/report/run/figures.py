@@ -70,7 +70,8 @@ def loss(run: Run) -> Lines:
     for index, name in enumerate(terms if len(terms) > 1 else []):
         xs, ys = thin(steps, [row.terms.get(name) for row in run.steps])
         series.append(curve(name, xs, ys, PALETTE[1:][index % 5], width=1, hidden=True))
-    note = "Every logged step, not smoothed. A perfect loss is also what collapse looks like."
+    shown = "Every logged step" if run.every == 1 else f"One in {run.every:,} of the logged steps"
+    note = f"{shown}, not smoothed. A perfect loss is also what collapse looks like."
     return Lines("Loss", note, "step", "training loss", series)
 
 

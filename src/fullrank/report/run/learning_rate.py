@@ -29,7 +29,7 @@ def rate_note(config: Mapping[str, Any], summary: Summary) -> str:
     worse = known and (summary.knn or 0.0) < (summary.knn_untrained or 0.0) - BY_CHANCE
     if not (summary.judgement.collapsed or worse) or "lr" not in config:
         return ""
-    usual = max(_usual_rate(config), _chosen_rate(config))
+    usual = max(_usual_rate(config), _chosen_rate(config, summary))
     ratio = float(config["lr"]) / usual if usual else 0.0
     rose = len(summary.losses) > 1 and summary.losses[-1] > summary.losses[0]
     if ratio < (RISING if rose else TOO_HIGH):
@@ -61,7 +61,7 @@ def _usual_rate(config: Mapping[str, Any]) -> float:
     return usual * scale if scaling == "none" else usual / scale
 
 
-def _chosen_rate(config: Mapping[str, Any]) -> float:
+def _chosen_rate(config: Mapping[str, Any], summary: Summary) -> float:
     """The rate that is chosen for such images where nobody names one."""
     from fullrank.methods import METHODS
     from fullrank.training.defaults import Situation, default_settings
@@ -69,10 +69,18 @@ def _chosen_rate(config: Mapping[str, Any]) -> float:
     method, named = str(config.get("method")), {}
     if method not in METHODS:
         return 0.0
-    for key in ("batch_size", "accumulate", "epochs", "optimizer", "lr_scaling"):
+    for key in ("batch_size", "accumulate", "epochs", "lr_scaling"):
         if key in config:
             named[key] = config[key]
-    images = 16 * int(config.get("batch_size", 256))
+    batches = int(config.get("accumulate", 1)) * (summary.step // summary.epoch if summary.epoch else 16)
+    images = batches * int(config.get("batch_size", 256))
     size, backbone = int(config.get("image_size") or 224), str(config.get("backbone", "auto"))
-    chosen = default_settings(Situation(method, images, size, backbone, str(config.get("data", "")), named))
-    return float(chosen["lr"].value) if "lr" in chosen else 0.0
+    optimizer, rates = config.get("optimizer"), [0.0]
+    ways: list[dict[str, Any]] = [{}] if summary.epoch else []  # chosen with the rate, for so many steps
+    for asked in [*ways, {"optimizer": optimizer} if optimizer else {}]:
+        at = Situation(method, images, size, backbone, str(config.get("data", "")), named | asked)
+        chosen = default_settings(at)
+        own = chosen["optimizer"].value if "optimizer" in chosen else optimizer
+        if "lr" in chosen and optimizer in (None, own):
+            rates.append(float(chosen["lr"].value))
+    return max(rates)

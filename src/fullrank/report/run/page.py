@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from fullrank.collapse.advice import ADVICE
-from fullrank.errors import UsageError
+from fullrank.collapse.verdict import as_verdict
 from fullrank.figures.style import count, duration, number, percent, typographic
+from fullrank.probes.intervals import wilson_interval
 from fullrank.report.curves import spectrum_over_time
 from fullrank.report.evidence import COLUMNS, OF_NOISE, OF_RUN, Other, Tile, logged_row
-from fullrank.report.render import Choice, Section, data_uri, pairs, render, section, write
+from fullrank.report.render import Choice, LiveBar, Section, data_uri, pairs, render, section, write
 from fullrank.report.run import figures
-from fullrank.report.run.learning_rate import rate_note
+from fullrank.report.run.notes import loss_notes, summary_notes
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
-from fullrank.report.verdicts import as_sentence, as_verdict, certainty, remarks
-from fullrank.views import VIEWS
+from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, remarks
+from fullrank.training.treatments import advice_for
 
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
 DIAGNOSTICS = (
@@ -27,22 +28,37 @@ DIAGNOSTICS = (
 ENDED = {
     "finished": "Finished",
     "collapsed": "Stopped because it collapsed",
+    "stopped early": "Stopped early, for its score rose no more,",
     "interrupted": "Interrupted",
+    "adapted": "Adaptation ended, with an adapted encoder",
+    "not adapted": "Adaptation ended, with the encoder that it started from",
 }
 
 
-def write_page(run_dir: Path | str) -> Path:
+def write_page(run_dir: Path | str, on_note: Callable[[str], None] | None = None) -> Path:
     """Write `report.html` into a run's directory, finished or not; return its path.
+
+    `on_note` is called with each line on what could not be read; the page has them, too.
 
     Raises:
         UsageError: if it is no run directory.
     """
     run = read_run(run_dir)
+    if on_note is not None:
+        for note in _unread(run):
+            on_note(note)
+    return write(run.path / "report.html", page_of(run))
+
+
+def page_of(run: Run, live: LiveBar | None = None) -> str:
+    """The page of a run as text; `live` is its bar while it is served."""
     summary = summarise(run)
     kinds = {summary.style.word} - {"not decidable"}
     picture = run.path / "figures" / "views.png"
-    text = render(
+    is_own = picture.is_file() and not picture.is_symlink()  # a link could show any file of the reader's
+    return render(
         "run.html.j2",
+        live=live,
         title=what(run.config) if run.config else run.name,
         state=_state(run, summary),
         notes=_notes(run, summary),
@@ -55,14 +71,19 @@ def write_page(run_dir: Path | str) -> Path:
         columns=[(name, COLUMNS[name]) for name in OF_RUN],
         others=_others(run, summary),
         warnings=[typographic(warning) for warning in summary.warnings],
-        advice=[item for kind, found in ADVICE.items() if kind in kinds for item in found],
+        advice=advice_sentences(advice_for(run.config, kinds)) if summary.judgement.collapsed else [],
         tiles=_tiles(run, summary),
         sections=_sections(run, summary),
-        picture=data_uri(picture) if picture.is_file() else "",
+        picture=data_uri(picture) if is_own else "",
         config=pairs(run.config),
         environment=pairs(run.environment),
     )
-    return write(run.path / "report.html", text)
+
+
+def _unread(run: Run) -> list[str]:
+    """What of a run's files could not be read, in sentences."""
+    damaged = [f"{run.damaged} damaged line(s) in metrics.jsonl were left out."] if run.damaged else []
+    return damaged + [as_sentence(note) for note in run.notes]
 
 
 def choices(runs: Sequence[Run], tap: str) -> list[Choice]:
@@ -90,36 +111,8 @@ def _notes(run: Run, summary: Summary) -> list[str]:
     notes = []
     if run.end is None:
         notes.append("No closing record: the run is going on, or was killed. This is what it had written.")
-    if run.damaged:
-        notes.append(f"{run.damaged} damaged line(s) in metrics.jsonl were left out.")
-    rate = rate_note(run.config, summary)
-    return [*notes, *([as_sentence(rate)] if rate else []), *loss_notes(run)]
-
-
-def loss_notes(run: Run, last: int = 3, tolerance: float = 0.01) -> list[str]:
-    """What the loss means where its last epochs sit at a fixed point of the method's."""
-    from fullrank.methods import METHODS, explain_loss
-
-    losses = [record.loss for record in run.epochs if record.epoch and record.loss is not None][-last:]
-    method, preset = str(run.config.get("method")), str(run.config.get("views"))
-    if len(losses) < last or method not in METHODS or not METHODS[method].fixed_points:
-        return []
-    views = VIEWS[preset].views if preset in VIEWS else ()
-    size, count = int(run.config.get("batch_size") or 256), max(len(views), METHODS[method].views_needed)
-    try:
-        found = [
-            explain_loss(
-                loss, method, run.config.get("options"), batch_size=size, views=count, tolerance=tolerance
-            )
-            for loss in losses
-        ]
-    except UsageError:  # no fixed point with these options, or a configuration of another version
-        return []
-    always = set.intersection(*({point["state"] for point in one.at} for one in found))
-    words = [
-        line for line, point in zip(found[-1].lines, found[-1].at, strict=False) if point["state"] in always
-    ]
-    return [f"The last {last} epochs: {line}" for line in words]
+    notes += _unread(run)
+    return [*notes, *map(as_sentence, summary_notes(run.config, summary)), *loss_notes(run)]
 
 
 def _others(run: Run, summary: Summary) -> list[Other]:
@@ -128,6 +121,18 @@ def _others(run: Run, summary: Summary) -> list[Other]:
     return [
         Other.of(replace(as_verdict(found), tap=tap)) for tap, found in verdicts.items() if tap != summary.tap
     ]
+
+
+def _asked(knn: Mapping[str, Any]) -> str:
+    """What a run's k-NN was measured on; empty of what earlier logs do not tell."""
+    if not knn:
+        return "no labels"
+    text = f"untrained → last; k = {knn.get('k')}"
+    if knn.get("queries") and knn.get("bank"):
+        low, high = wilson_interval(float(knn["top1"]), int(knn["queries"]))
+        text += f", {count(knn['queries'])} images, bank {count(knn['bank'])}"
+        text += f"; 95 % interval {100 * low:.1f} to {percent(high)}"
+    return text
 
 
 def _tiles(run: Run, summary: Summary) -> list[Tile]:
@@ -145,7 +150,7 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
         Tile("Loss", typographic(losses) if summary.losses else "–", "first step → last"),
         Tile("Normalized std (level)", number(summary.level), f"{summary.tap}; 1 is isotropic"),
         Tile("Effective rank", f"{number(summary.rank)} / {count(d)}", noise),
-        Tile("k-NN top-1", accuracies, f"untrained → last; k = {knn.get('k')}" if knn else "no labels"),
+        Tile("k-NN top-1", accuracies, _asked(knn)),
         *[Tile("Linear top-1", percent(linear), "online probe, held-out images")] * (linear is not None),
         Tile("Speed", count(summary.images_per_second), "images per second"),
         Tile("Watching", percent(summary.share_watching), "of the time spent"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullrank.errors import UsageError
-from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord, parse_record
+from fullrank.coercion import load_yaml
+from fullrank.errors import DataError, UnknownNameError, UsageError, printable
+from fullrank.features.files import read_npz
+from fullrank.training.config import TrainConfig
+from fullrank.training.record_files import read_records
+from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
+from fullrank.untrusted.parsing import read_json, read_text, refusing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +49,9 @@ class Run:
         config, environment: contents of their files; empty where those are missing or cut.
         steps, epochs: the records of `metrics.jsonl`, in order, without those that a resumed run overtook.
         end: the closing record, or None while the run goes on (or where it was killed).
-        damaged: how many lines before the last one are no JSON object.
+        damaged: how many lines before the last one are no record.
+        every: of how many step records one was read: 1 but for very long runs.
+        notes: one line each on what of its files could not be read.
     """
 
     path: Path
@@ -54,6 +61,8 @@ class Run:
     epochs: list[EpochRecord] = field(default_factory=list)
     end: EndRecord | None = None
     damaged: int = 0
+    every: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -128,10 +137,15 @@ class Run:
             if not digits.isdigit() or int(digits) not in known:  # of an overtaken branch
                 continue
             try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    spectra[int(digits)] = {key: np.asarray(arrays[key], np.float64) for key in arrays.files}
-            except Exception:  # cut while it was written: numpy and zipfile raise half a dozen kinds
+                read = read_npz(file)
+                arrays = {key: read.values(key) for key in read.arrays}
+            except DataError:  # cut while it was written
                 continue
+            spectra[int(digits)] = {
+                key: np.asarray(array, np.float64)
+                for key, array in arrays.items()
+                if array.ndim == 1 and array.dtype.kind == "f" and np.isfinite(array).all()
+            }
         return dict(sorted(spectra.items()))
 
 
@@ -155,32 +169,30 @@ def read_run(path: Path | str) -> Run:
         inside = sorted(child.parent.name for child in path.glob("*/metrics.jsonl"))
         hint = f"; it holds runs, did you mean {path / inside[-1]}?" if inside else ""
         raise UsageError(f"not a run directory (neither metrics.jsonl nor config.yaml in it): {path}{hint}")
-    kept, damaged = _read_records(metrics)
+    found = read_records(metrics)
+    kept, notes = _in_force(found.records), list(found.notes)
+    config, environment = (_read_mapping(path / name, notes) for name in ("config.yaml", "environment.json"))
     return Run(
         path=path,
-        config=_read_mapping(path / "config.yaml"),
-        environment=_read_mapping(path / "environment.json"),
+        config=_settings(config, notes),
+        environment=environment,
         steps=[record for record in kept if isinstance(record, StepRecord)],
         epochs=[record for record in kept if isinstance(record, EpochRecord)],
         end=kept[-1] if kept and isinstance(kept[-1], EndRecord) else None,
-        damaged=damaged,
+        damaged=found.damaged,
+        every=found.every,
+        notes=tuple(notes),
     )
 
 
-def _read_records(file: Path) -> tuple[list[RunRecord], int]:
-    """Read the records that count, and how many lines before the last are damaged."""
-    lines = file.read_bytes().splitlines() if file.is_file() else []
+def _in_force(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The records without those that a resumed run overtook."""
     kept: list[RunRecord] = []
-    damaged = 0
-    for index, line in enumerate(lines):
-        record = parse_record(line)
-        if record is None:
-            damaged += bool(line.strip()) and index < len(lines) - 1  # the last line may be half-written
-            continue
+    for record in records:
         while kept and _overtakes(record, kept[-1]):
             kept.pop()
         kept.append(record)
-    return kept, damaged
+    return kept
 
 
 def _overtakes(new: RunRecord, old: RunRecord) -> bool:
@@ -190,12 +202,41 @@ def _overtakes(new: RunRecord, old: RunRecord) -> bool:
     return old.step > new.step or (old.step == new.step and type(old) is type(new))
 
 
-def _read_mapping(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError):
+def _read_mapping(file: Path, notes: list[str]) -> dict[str, Any]:
+    """A file's mapping; empty, with a note, where it cannot be read."""
+    if not file.exists():
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        return read_json(file) if file.suffix == ".json" else _read_yaml(file)
+    except DataError as error:
+        notes.append(f"{file.name} is left out: {printable(str(error))}")
+        return {}
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    text = read_text(file)
+    with refusing(f"{file} is no YAML"):
+        values = load_yaml(text)
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise DataError(f"{file} holds no mapping of settings")
+    return values
+
+
+def _settings(values: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The settings of a run that have values of their kind; notes on the others."""
+    kept = {key: value for key, value in values.items() if _is_setting(key, value)}
+    if odd := sorted(values.keys() - kept.keys()):
+        notes.append(f"config.yaml holds no value of its kind for {printable(', '.join(odd[:5]))}: left out")
+    return kept
+
+
+def _is_setting(key: str, value: Any) -> bool:
+    if key == "options":  # of the method, shown as they are
+        return isinstance(value, dict)
+    if key not in TrainConfig.__dataclass_fields__:  # of another version
+        return value is None or isinstance(value, str | int | float)
+    try:
+        TrainConfig.from_dict({key: value})
+    except UsageError as error:
+        return isinstance(error, UnknownNameError) and isinstance(value, str)  # of a package that is not here
+    return True

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fullrank.collapse.verdict import Verdict
+from fullrank.collapse.verdict import Verdict, as_verdict
 from fullrank.errors import printable
 from fullrank.figures.style import VerdictStyle, one_line, style_of
 from fullrank.report.run.reading import UNDECIDED, Run
-from fullrank.report.verdicts import as_verdict
-from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
+from fullrank.training.records import EndRecord, EpochRecord, NotFiniteRecord, RunRecord, StepRecord
+
+MOST_LOSSES = 4096
+"""Losses of a summary; those of longer runs are thinned, evenly."""
 
 
 @dataclass
@@ -34,12 +36,21 @@ class Summary:
     verdict: dict[str, Any] = field(default_factory=lambda: dict(UNDECIDED))
     knn_untrained: float | None = None
     knn: float | None = None
+    knn_of: Mapping[str, Any] = field(default_factory=dict)
+    knn_epoch: int = 0
+    knn_best: float | None = None
+    knn_best_epoch: int = 0
+    score_best: float | None = None
+    score_best_epoch: int = 0
     linear: float | None = None
     images_per_second: float | None = None
     elapsed: float | None = None
     next_watch: int | None = None
     end: EndRecord | None = None
     warnings: Sequence[str] = ()
+    skipped: int = 0
+    _stretch: int = 1
+    _waiting: int = 0
     _begun: tuple[int, float] | None = None
 
     def take(self, record: RunRecord) -> None:
@@ -49,15 +60,29 @@ class Summary:
         self.elapsed = time.get("elapsed", time.get("total", self.elapsed))
         self.images_per_second = time.get("images_per_second", self.images_per_second)
         if isinstance(record, StepRecord | EpochRecord) and record.loss is not None:
-            self.losses.append(record.loss)  # the mean over an epoch says more than its last batch
+            self._take_loss(record.loss)  # the mean over an epoch says more than its last batch
         if isinstance(record, StepRecord):
             self.levels.update(record.level)
             if self._begun is None and self.elapsed is not None:
                 self._begun = (self.step, self.elapsed)
         elif isinstance(record, EpochRecord):
             self._take_epoch(record)
+        elif isinstance(record, NotFiniteRecord):
+            self.skipped += record.action == "skip"
         elif isinstance(record, EndRecord):
             self.end = record
+
+    def _take_loss(self, loss: float) -> None:
+        """Keep the first loss, the last, and of long runs one of every stretch."""
+        if self._waiting:
+            self.losses[-1] = loss
+        else:
+            self.losses.append(loss)
+        self._waiting = (self._waiting + 1) % self._stretch
+        if len(self.losses) > MOST_LOSSES:
+            del self.losses[1::2]
+            self._waiting = (self._stretch + 1) % (2 * self._stretch)  # the last one stands for so many
+            self._stretch *= 2
 
     def _take_epoch(self, record: EpochRecord) -> None:
         self.panels = record.panels or self.panels
@@ -67,7 +92,13 @@ class Summary:
         top1, linear = record.accuracy("knn"), record.accuracy("probe")
         if record.epoch == 0:
             self.knn_untrained = top1
-        self.knn = top1 if top1 is not None else self.knn
+        if top1 is not None:
+            self.knn, self.knn_of, self.knn_epoch = top1, record.knn or {}, record.epoch
+            if record.epoch and top1 > (self.knn_best if self.knn_best is not None else -1.0):
+                self.knn_best, self.knn_best_epoch = top1, record.epoch
+        score = record.score if record.epoch else None
+        if score is not None and (self.score_best is None or score > self.score_best):
+            self.score_best, self.score_best_epoch = score, record.epoch
         self.linear = linear if linear is not None else self.linear
 
     @property
@@ -123,6 +154,11 @@ class Summary:
     def share_watching(self) -> float | None:
         """Share of the time that went into watching, known at the end."""
         return self.end.time.get("share_watching") if self.end else None
+
+    @property
+    def share_waiting(self) -> float | None:
+        """Share of the steps' time that went into waiting for images, known at the end."""
+        return self.end.time.get("share_waiting") if self.end else None
 
     def measure(self, name: str, key: str = "value", tap: str | None = None) -> float | None:
         """One measure of the last panel: its value, or with `key="null"` its null."""

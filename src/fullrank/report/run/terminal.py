@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -29,17 +30,29 @@ from fullrank.figures.style import (
     number,
     percent,
 )
-from fullrank.report.run.learning_rate import rate_note
+from fullrank.progress import EVERY
+from fullrank.report.accuracies import knn_line
+from fullrank.report.run.notes import summary_notes
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.report.tables import plain_table
 from fullrank.report.verdicts import NEAR_BORDER, certainty, remarks
-from fullrank.training.records import EndRecord, EpochRecord, RollbackRecord, RunRecord
+from fullrank.terminal import say, terminal
+from fullrank.training.records import (
+    EndRecord,
+    EpochRecord,
+    NotFiniteRecord,
+    RollbackRecord,
+    RunRecord,
+    StepRecord,
+)
 
 if TYPE_CHECKING:
     from fullrank.training.profile import Profile
 
 BAR = 14
+FIRST_STEPS = 10  # after which an estimate of the time is worth something
+LONG_RUN = 10.0  # seconds that a run has left, from which it is estimated before its first epoch ends
 MODES = ("auto", "live", "plain", "quiet", "json")
 PHASES = {
     "data": "waiting for images",
@@ -80,6 +93,8 @@ class Quiet:
 class PlainLines(Quiet):
     """A plain line for each epoch and change of verdict, without escape codes.
 
+    Before the first epoch ends there is an estimate of the time, and in long epochs a line every half minute.
+
     Example:
         >>> lines = PlainLines()
         >>> lines.start({"method": "simsiam", "data": "shapes", "epochs": 30}, total_steps=930)
@@ -92,6 +107,8 @@ class PlainLines(Quiet):
         self.total_steps = 0
         self.config: Record = {}
         self.epochs: int | None = None
+        self._first_step: int | None = None  # that was heard of
+        self._estimated, self._written_at = False, 0.0
 
     def start(self, config: Record, total_steps: int) -> None:
         """Write what is about to run."""
@@ -105,7 +122,9 @@ class PlainLines(Quiet):
         """Write a line where the record closes an epoch or the run."""
         before = self.summary.style.word
         self.summary.take(record)
-        if isinstance(record, EpochRecord):
+        if isinstance(record, StepRecord):
+            self._take_step(record.step)
+        elif isinstance(record, EpochRecord):
             left = self.summary.seconds_left(self.total_steps)
             self._write(epoch_line(self.summary, self.epochs, left, loaded=bool(self.config.get("init"))))
             if self.summary.style.word != before and self.summary.why:
@@ -114,20 +133,34 @@ class PlainLines(Quiet):
                 self._write(f"  warning: {warning}")
         elif isinstance(record, RollbackRecord):
             rate = f"{record.rate_factor:g}"
-            self._write(f"  rolled back to epoch {record.epoch}, on at {rate} times the rate")
+            why = f": {record.why}" if record.why else ""
+            self._write(f"  rolled back to epoch {record.epoch}, on at {rate} times the rate{why}")
+        elif isinstance(record, NotFiniteRecord) and record.action == "skip":
+            self._write(f"  left out: {record.found}")
         elif isinstance(record, EndRecord):
             for line in closing_lines(self.summary, self.config):
                 self._write(line)
 
+    def _take_step(self, step: int) -> None:
+        """Write an estimate after the first steps, and a line after a long silence."""
+        self._first_step = step if self._first_step is None else self._first_step
+        left = self.summary.seconds_left(self.total_steps)
+        estimates = not self._estimated and left is not None and step - self._first_step >= FIRST_STEPS - 1
+        silent = step < self.total_steps and time.monotonic() - self._written_at >= EVERY
+        self._estimated = self._estimated or estimates
+        if silent or (estimates and left is not None and left >= LONG_RUN):
+            self._write(step_line(self.summary, self.total_steps, left))
+
     def _write(self, line: str) -> None:
-        print(line, file=self.stream or sys.stdout, flush=True)
+        self._written_at = time.monotonic()
+        say(line, self.stream)
 
 
 class LivePanel(Quiet):
     """A live panel on the terminal: progress, loss, level, rank, k-NN and verdict."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or terminal()
         self.summary = Summary("run")
         self.config: Record = {}
         self.total_steps = 0
@@ -165,7 +198,7 @@ class LivePanel(Quiet):
             why.append("\n◇ ", OCHRE).append(remark.says)
         for warning in self.summary.warnings:
             why.append(f"\n▲ {warning}", ORANGE)
-        title = f"[bold]fullrank[/] [{GREY}]·[/] {what(self.config)}"
+        title = Text.assemble(("fullrank", "bold"), (" · ", GREY), what(self.config))
         return Panel(
             Group(grid, "", verdict, why),
             title=title,
@@ -228,7 +261,7 @@ def make_console(mode: str = "auto") -> Quiet:
         raise UnknownNameError("output mode", mode, MODES)
     if mode in {"quiet", "json"}:
         return Quiet()
-    return LivePanel(Console(force_terminal=mode == "live" or None)) if is_live(mode) else PlainLines()
+    return LivePanel(terminal(force_terminal=mode == "live" or None)) if is_live(mode) else PlainLines()
 
 
 def is_live(mode: str = "auto") -> bool:
@@ -248,7 +281,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
         baseline = number(summary.measure("erank_centred", "null"))
         words.append(f"rank {number(summary.rank)} (baseline {baseline}, d {count(summary.width)})")
     if summary.knn is not None:
-        words.append(f"k-NN {percent(summary.knn)}")
+        of = f" (of epoch {summary.knn_epoch})" if summary.knn_epoch != summary.epoch else ""
+        words.append(f"k-NN {percent(summary.knn)}{of}")
     if summary.linear is not None:
         words.append(f"linear {percent(summary.linear)}")
     if summary.images_per_second is not None and summary.epoch:
@@ -261,22 +295,35 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
     return "  ".join([*words, summary.style.word + near])
 
 
+def step_line(summary: Summary, total_steps: int, left: float | None) -> str:
+    """Format how far a run is within an epoch, in one line of plain text.
+
+    Example:
+        >>> summary = Summary("run", step=20, losses=[-0.5], images_per_second=300.0)
+        >>> step_line(summary, 200, 90.0)
+        'step 20/200  loss -0.5000  300 images/s  about 1 min 30 s left'
+    """
+    words = [f"step {count(summary.step)}/{count(total_steps)}  loss {number(summary.loss, 4)}"]
+    if summary.images_per_second is not None:
+        words.append(f"{count(summary.images_per_second)} images/s")
+    return "  ".join([*words, *([f"about {duration(left)} left"] if left is not None else [])])
+
+
 def closing_lines(summary: Summary, config: Record) -> list[str]:
     """Format how a run ended, its verdict and a likely cause, in plain text."""
     reason = summary.end.reason if summary.end else "ended"
-    share = (
-        ""
-        if summary.share_watching is None
-        else f", watching and k-NN took {percent(summary.share_watching)}"
-    )
+    took = summary.share_watching
+    share = "" if took is None else f", watching and k-NN took {percent(took)}"
     done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
     ended = f"{reason} after {done}, {duration(summary.elapsed)}"
-    tap = f" ({summary.tap})" if summary.verdict.get("tap") else ""
     judged = summary.judgement
     sure = f", {found}" if (found := certainty(judged)) else ""
     odd = [f"  beside it: {remark}" for remark in remarks(judged)]
-    odd += [f"  {rate}"] if (rate := rate_note(config, summary)) else []
-    return [ended + share, f"verdict: {summary.style.word}{tap}{sure}: {summary.why}", *odd]
+    odd += [f"  {counted(n, 'step')} left out: numbers were not finite"] if (n := summary.skipped) else []
+    odd += [f"  {note}" for note in summary_notes(config, summary)]
+    neighbours = knn_line(summary.knn_of, summary.knn_untrained)
+    verdict = f"verdict: {judged.phrase}{sure}: {summary.why}"
+    return [ended + share, *filter(None, [neighbours]), verdict, *odd]
 
 
 def rank_text(summary: Summary, tap: str) -> Text:

@@ -2,26 +2,28 @@
 // Choices, legends and what is pointed at; every figure is drawn already and stays readable without this script.
 (() => {
   const root = document.documentElement;
-  const chosen = {};
-  for (const button of document.querySelectorAll("[data-choice][aria-pressed=true]")) {
-    chosen[button.dataset.choice] = button.dataset.value;
-  }
+  const wanted = {}; // by the reader; what he left open is as the page has it
 
   function choose() {
+    const chosen = {};
+    const buttons = [...document.querySelectorAll("[data-choice]")];
+    for (const { dataset } of buttons) if (wanted[dataset.choice] === dataset.value) chosen[dataset.choice] = dataset.value;
+    for (const button of buttons) {
+      const { choice, value } = button.dataset;
+      if (choice in chosen) button.setAttribute("aria-pressed", String(chosen[choice] === value));
+      else if (button.getAttribute("aria-pressed") === "true") chosen[choice] = value;
+    }
     for (const plot of document.querySelectorAll(".plot")) {
       plot.hidden = Object.entries(chosen).some(([key, value]) => key in plot.dataset && plot.dataset[key] !== value);
     }
   }
 
-  for (const button of document.querySelectorAll("[data-choice]")) {
-    button.addEventListener("click", () => {
-      chosen[button.dataset.choice] = button.dataset.value;
-      for (const other of document.querySelectorAll(`[data-choice="${button.dataset.choice}"]`)) {
-        other.setAttribute("aria-pressed", String(other.dataset.value === button.dataset.value));
-      }
-      choose();
-    });
-  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-choice]");
+    if (!button) return;
+    wanted[button.dataset.choice] = button.dataset.value;
+    choose();
+  });
 
   const place = (axis, value, length) => {
     const at = axis.log ? Math.log : Number;
@@ -122,7 +124,12 @@
     svg.addEventListener("pointerleave", leave);
   }
 
-  document.querySelectorAll(".plot").forEach(wire);
-  choose();
+  function begin(part) {
+    part.querySelectorAll(".plot").forEach(wire);
+    choose();
+  }
+
+  begin(document);
+  window.fullrank = { begin }; // for what is replaced while the page is open
   root.dataset.drawn = "yes"; // for who prints or tests the page
 })();

@@ -1,0 +1,1 @@
+"""Pages of runs that grow, on this machine alone: what `fullrank watch` serves."""
