@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from browsing import browser
+
+__all__ = ["browser"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,3 +28,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("golden: recorded, but not compared")
     for line in left_over():
         terminalreporter.line(line)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _index_files_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep index files of the tests' data out of the caches of who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FULLRANK_INDEX", str(tmp_path_factory.mktemp("indexes")))
+        yield

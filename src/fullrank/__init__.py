@@ -15,9 +15,11 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "adapt",
     "audit",
     "compare",
     "create_method",
+    "cure",
     "embed",
     "evaluate",
     "explain_loss",
@@ -25,6 +27,7 @@ __all__ = [
     "list_methods",
     "list_metrics",
     "open_encoder",
+    "pick",
     "resume",
     "train",
 ]

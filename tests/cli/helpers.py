@@ -105,7 +105,7 @@ def kill_at(words: list[str], where: str, event: Mapping[str, Any]) -> None:
         event: what the record must hold.
     """
     context = multiprocessing.get_context("forkserver")  # imports torch once
-    context.set_forkserver_preload(["fullrank.training.loop", "fullrank.report.run.page"])
+    context.set_forkserver_preload(["fullrank.training.run", "fullrank.report.run.page"])
     process = context.Process(target=_doomed, args=(words, where, event))
     process.start()
     process.join(120)
@@ -135,7 +135,7 @@ def _doomed(words: list[str], where: str, event: Mapping[str, Any]) -> None:
             torch.save = save_half  # type: ignore[assignment]
             return
         if where == "amid":
-            run.truncate_metrics((before + run.metrics_size()) // 2)
+            os.truncate(run.metrics_path, (before + run.metrics_size()) // 2)  # half a line
         die()
 
     RunDir.append = appended  # type: ignore[method-assign, assignment]

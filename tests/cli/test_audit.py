@@ -64,7 +64,8 @@ def test_the_object_has_what_it_promises() -> None:
     )
     assert {"metric", "value", "null", "threshold", "says"} <= set(found["evidence"][0])
     assert set(found["metrics"]["erank_centred"]) == {"value", "null", "power_law", "low", "high", "n"}
-    assert all(set(advice) == {"mechanism", "paper", "try_first"} for advice in found["advice"])
+    keys = {"name", "mechanism", "paper", "try_first", "standing", "proof"}
+    assert all(set(advice) == keys for advice in found["advice"])
     written = json.loads(Path("here/audit.json").read_text())
     assert written.items() <= found.items()
 
@@ -138,6 +139,7 @@ def test_against_another_file() -> None:
 ENCODER = ("timm:resnet10t", "--untrained", "--image-size", "32", "--data", "shapes", "--limit", "80")
 
 
+@pytest.mark.slow
 def test_a_profile_over_depth() -> None:
     found = answered("audit", *ENCODER, "--layers", "all", "--figures", *QUICK)
     assert list(found["taps"]) == ["act1", "layer1", "layer2", "layer3", "layer4", "features"]
@@ -226,3 +228,9 @@ def test_the_front_door_shows_itself() -> None:
     assert "Dimensional collapse" in html and "<table>" in html
     assert view.write("out", figures=False) == Path("out/audit.html")
     assert fullrank.audit(saved("rows.npy", rows("healthy")), metrics=["level"]).origin == "rows.npy"
+
+
+def test_an_audit_has_its_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rich finds a notebook, it shows there what is meant for a file, and leaves the file empty."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "Dimensional collapse" in str(fullrank.audit(rows("dimensional"), metrics=["level"]))

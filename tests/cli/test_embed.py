@@ -198,16 +198,14 @@ def test_the_terminal_says_what_is_where(trained: tuple[Path, Called]) -> None:
         (("RUN", "--view-preset", "simsiam"), "add --views with a number of views"),
         (("RUN", "--views", "2", "--view-preset", "simsaim"), "did you mean 'simsiam'?"),
         (("RUN", "--batch-size", "0"), "batch size 0 is not positive"),
-        (("RUN", "--untrained"), "--untrained is for encoders by name"),
+        (("RUN/checkpoints/last.pt", "--untrained", "--data", "shapes"), "--untrained is for runs and enc"),
         (("RUN", "--format", "pickle"), "pickle"),
         (("RUN", "--data", "no-such-data"), "unknown data set 'no-such-data'"),
         (("no-such-model", "--data", "shapes"), "unknown model 'no-such-model'"),
     ],
 )
 def test_what_cannot_be_is_one_line(words: tuple[str, ...], line: str, trained: tuple[Path, Called]) -> None:
-    assert line in refused(
-        "embed", *(str(trained[0]) if word == "RUN" else word for word in words), "--out", "F"
-    )
+    assert line in refused("embed", *(word.replace("RUN", str(trained[0])) for word in words), "--out", "F")
 
 
 def test_nonsense_of_a_launcher_is_one_line(

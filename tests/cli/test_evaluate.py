@@ -68,6 +68,26 @@ def test_all_makes_a_row_for_every_encoder_that_was_kept(run: Path) -> None:
     assert found["rows"][-1]["knn"]["top1"] == last
 
 
+def test_a_run_is_evaluated_beside_the_network_that_it_began_with(run: Path) -> None:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged = [record["knn"]["top1"] for record in records if record.get("knn")]
+    found = answered("evaluate", "knn", str(run), "--untrained")
+    assert found["untrained"] and found["results"]["as_in_training"] == logged[0]
+    assert found["written"].endswith("knn-untrained.json")  # beside the trained one's
+    trained = answered("evaluate", "knn", str(run))
+    assert trained["results"]["as_in_training"] == logged[-1]
+    low, high = trained["results"]["top1_interval"]
+    assert 0 < low < trained["results"]["top1"] < high < 1
+    projector = answered("evaluate", "cluster", str(run), "--untrained", "--tap", "projector")
+    assert projector["d"] == 128
+
+
+def test_a_checkpoint_is_not_made_untrained(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.safetensors").write_bytes((run / "encoder.safetensors").read_bytes())
+    words = ("evaluate", "knn", str(tmp_path / "copy.safetensors"), "--data", "shapes", "--untrained")
+    assert "brings its weights along" in refused(*words)
+
+
 def test_the_screen_shows_the_numbers_and_where_they_are(run: Path) -> None:
     out = call("evaluate", "cluster", str(run)).out
     assert "NMI" in out and str(run / "evaluations/cluster.json") in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -40,7 +41,7 @@ def test_a_collapsed_encoder_is_handed_on_with_a_warning(trained: tuple[Path, Ca
     called = call("export", "run", "--to", "torch", "--out", "F")
     assert called.code == 0
     warnings = [line for line in called.err.splitlines() if line.startswith("warning")]
-    assert warnings == ["warning this encoder was judged to have collapsed (complete) after epoch 2"]
+    assert warnings == ["warning this encoder's run was judged to have collapsed after epoch 2: complete"]
 
 
 def test_features_become_a_map(trained: tuple[Path, Called]) -> None:
@@ -53,9 +54,24 @@ def test_features_become_a_map(trained: tuple[Path, Called]) -> None:
     assert len(Path("M/map.csv").read_text().splitlines()) == 61
 
 
+def test_features_of_a_run_become_a_map_with_its_images(trained: tuple[Path, Called]) -> None:
+    run = str(trained[0])
+    assert call("embed", run, "--out", "F", "--limit", "60").code == 0
+    called = call("export", "F", "--to", "fiftyone", "--data", run, "--limit", "40", "--out", "M")
+    assert called.code == 0, called
+    names = [path.stem for path in sorted(Path("M", "data").iterdir())]
+    assert names == sorted(json.loads(Path("M", "labels.json").read_text())["labels"]) and len(names) == 40
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (
+            ("F", "--to", "fiftyone"),
+            "add --data with the images that the features are of: shapes, or the run",
+        ),
+        (("F", "--to", "fiftyone", "--data", "digits"), "digits holds other images than the features are of"),
+        (("z.npy", "--to", "fiftyone", "--data", "shapes"), "FiftyOne shows images, and z.npy knows none"),
         (("RUN", "--to", "timm"), "timm cannot rebuild resnet8-w16"),
         (("RUN", "--to", "tensorrt"), "tensorrt"),
         (("RUN", "--to", "map"), "is an encoder: write its features with `fullrank embed`"),
@@ -68,5 +84,6 @@ def test_features_become_a_map(trained: tuple[Path, Called]) -> None:
 )
 def test_what_cannot_be_is_one_line(words: tuple[str, ...], line: str, trained: tuple[Path, Called]) -> None:
     assert call("embed", str(trained[0]), "--out", "F", "--limit", "20", "--split", "test").code == 0
+    np.save("z.npy", np.eye(40))
     words = tuple(str(trained[0]) if word == "RUN" else word for word in words)
     assert line in refused("export", *words, *([] if "--out" in words else ["--out", "G"]))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import call, save_images
+from fullrank.__main__ import main as fullrank_main
 from fullrank.cli import COMMANDS
 from fullrank.cli.listing import LISTS, list_rows
 from fullrank.cli.quick import HEAVY
@@ -161,6 +162,22 @@ def test_filter_keeps_the_names_that_contain_it() -> None:
     names = [row["name"] for row in json.loads(call("list", "backbones", "--filter", "w16", "--json").out)]
     assert {"resnet8-w16", "resnet14-w16", "resnet20-w16"} <= set(names)
     assert all("w16" in name for name in names)
+
+
+@pytest.mark.parametrize("what", ["methods", "data", "metrics"])
+def test_a_list_is_a_hundred_columns_wide_where_no_terminal_says_how_wide(what: str) -> None:
+    assert max(map(len, call("list", what).out.splitlines())) <= 100
+
+
+def test_interrupted_while_the_command_line_is_imported_it_says_so_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fullrank.cli.main", interrupted)
+    assert fullrank_main() == 130
+    assert capsys.readouterr().err == "fullrank: interrupted before anything was begun\n"
 
 
 def test_what_is_listed_can_be_trained() -> None:

@@ -50,6 +50,7 @@ def assert_same(run: Path, whole: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "event"),
     [
@@ -72,6 +73,7 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one(
     assert_same(run, uninterrupted("simsiam", *LONG))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simsiam", "byol"])
 def test_a_run_killed_after_a_checkpoint_in_mid_epoch_goes_on_from_there(
     method: str, uninterrupted: Uninterrupted, here: Path
@@ -80,10 +82,13 @@ def test_a_run_killed_after_a_checkpoint_in_mid_epoch_goes_on_from_there(
     kill_at(["train", *words, "--quiet", "--out", str(run)], "after", {"event": "step", "step": 10})
     at = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["progress"]["step"]
     assert at % STEPS, "the checkpoint is not of mid-epoch"
-    assert call("resume", str(run), "--quiet").code == 0
+    resumed = call("resume", str(run))
+    where = f"note    goes on after epoch 1 of 3, step {at} of 18, from {run / 'checkpoints' / 'last.pt'}"
+    assert resumed.code == 0 and where in resumed.out.splitlines()
     assert_same(run, uninterrupted(*words))  # BYOL's target network is among the weights
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_still_comes_out_the_same(uninterrupted: Uninterrupted, here: Path) -> None:
     run = here / "run"
     kill_at(["train", "simsiam", *LONG, "--quiet", "--out", str(run)], "after", {"event": "step", "step": 4})

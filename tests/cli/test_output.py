@@ -139,7 +139,7 @@ def test_all_that_is_not_read_is_listed_in_the_run_directory_once(
     assert "\x1b" not in called.out
     listed = read_skipped(Path("run"))
     assert sorted(Path(where).name for where in listed) == sorted(names) and all(listed.values())
-    assert f"skipped 3 files, listed in {Path('run/skipped.txt')}" in called.out
+    assert f"skipped 3 files in all, listed in {Path('run/skipped.txt')}" in called.out
     assert call("resume", "run").code == 0
     assert Path("run/skipped.txt").read_text().count("\n") == 3
 

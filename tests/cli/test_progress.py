@@ -1,4 +1,4 @@
-"""Work of more than two seconds shows on a terminal how far it is; pipes get nothing of it."""
+"""Work of more than two seconds shows on a terminal how far it is; pipes get a line every half minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from cli.helpers import save_images
 from fullrank.images.opening import open_data
-from fullrank.progress import ProgressLine, listening
+from fullrank.progress import PlainProgress, ProgressLine, listening
 
 
 @pytest.fixture
@@ -37,6 +37,16 @@ def test_short_work_shows_nothing_and_long_work_its_time_left(clock: list[float]
     assert "embedding" not in screen.getvalue()
     line.close()
     assert screen.getvalue().endswith(ProgressLine.CLEAR)
+
+
+def test_a_pipe_gets_a_line_about_long_work_every_half_minute(clock: list[float]) -> None:
+    lines = PlainProgress(log := io.StringIO())
+    for second in range(0, 70, 10):
+        clock[0] = 100.0 + second
+        lines("decoding images", second, 100)
+    assert log.getvalue() == (
+        "decoding images  30 of 100, 1:10 left\ndecoding images  60 of 100, 0:40 left\n"
+    )
 
 
 def test_an_unknown_total_counts_up(clock: list[float]) -> None:

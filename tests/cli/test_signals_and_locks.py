@@ -57,7 +57,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_asked_to_end_checkpoints_its_step_and_says_how_to_go_on(
     number: signal.Signals, code: int, uninterrupted: Path, here: Path
@@ -108,15 +113,15 @@ def test_what_is_no_begun_run_is_never_trained_into(found: str, here: Path) -> N
 def test_a_run_directory_is_never_seen_without_its_configuration(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fullrank.atomic import write_atomically
     from fullrank.training import run_dir
     from fullrank.training.config import TrainConfig
 
     seen: list[bool] = []
-    write = run_dir.write_atomically
 
     def watched(path: Path, content: bytes) -> None:
         seen.append((here / "run").exists())
-        write(path, content)
+        write_atomically(path, content)
 
     monkeypatch.setattr(run_dir, "write_atomically", watched)
     run = run_dir.RunDir.create(here / "run", TrainConfig())
@@ -155,13 +160,15 @@ def test_a_checkpoint_that_the_disk_does_not_hold_is_one_line_and_leaves_no_part
     from fullrank.training.config import TrainConfig
 
     run = run_dir.RunDir.create(here / "run", TrainConfig())
-    run.save_checkpoint({"step": 1})
+    run.checkpoints.write({"step": 1})
 
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=r"No space left on device.*last\.pt"):
-        run.save_checkpoint({"step": 2})
-    assert [path.name for path in (here / "run" / "checkpoints").iterdir()] == ["last.pt"]
-    assert run.load_checkpoint() == {"step": 1}
+        run.checkpoints.write({"step": 2})
+    left = sorted(path.name for path in (here / "run" / "checkpoints").iterdir())
+    assert left == ["digests.json", "last.pt"]
+    found = run.checkpoints.newest()
+    assert found is not None and found.state == {"step": 1}

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import SMALL, call
-from fullrank.cli import main
 from fullrank.jobs import pool
-from fullrank.jobs.command import command_of, grid, has_ended, submit_commands
 
 TINY = (*SMALL, "--limit", "128", "--epochs", "1", "--watch-images", "64", "--accelerator", "cpu")
 
@@ -79,7 +77,7 @@ def test_a_run_that_was_stopped_is_carried_on(here: Path) -> None:
         (["simsiam", "--over", "seed=1,2", "--seeds", "2"], "--over seed and --seeds say the same"),
         (["simsiam", "--jobs", "0"], "--seeds and --jobs are at least 1"),
         (["simsiam", "--profile", "3"], "--profile is not for the runs of a sweep"),
-        (["simsiam", "--slurm", "timeout"], "--slurm takes KEY=VALUE"),
+        (["simsiam", "--slurm=60"], "--slurm takes no value"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(here: Path, words: list[str], said: str) -> None:
@@ -106,29 +104,3 @@ def test_several_at_a_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> N
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "6", "4"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"2"}
     assert pool.share(0, 1) == {}
-
-
-@pytest.mark.slow
-def test_a_cluster_runs_them_and_says_which_failed(here: Path) -> None:
-    pytest.importorskip("submitit")
-    jobs = [
-        command_of(job, here / job.name)
-        for job in grid("simsiam", ["lr=0.1,1e30"], 1, [*TINY, "--level-every", "1"], main)
-    ]
-    states: dict[str, str] = {}
-    failed = submit_commands(
-        jobs,
-        {"timeout_min": 5},
-        here / "jobs",
-        lambda job, state, _: states.update({job.name: state}),
-        cluster="local",
-    )
-    assert states == {"lr=0.1": "done", "lr=1e30": "failed"} and has_ended(here / "lr=0.1")
-    assert failed.keys() == {"lr=1e30"} and "training has diverged" in failed["lr=1e30"]
-
-
-def test_where_there_is_no_slurm_that_is_said(here: Path) -> None:
-    pytest.importorskip("submitit")
-    called = call("sweep", "simsiam", "--slurm", "timeout_min=5", "--out", "grid", *TINY)
-    assert called.code == 2
-    assert "--slurm: " in called.err and "trained on this machine" in called.err

@@ -62,6 +62,7 @@ def test_it_is_listed(grown: Path, what: str, name: str) -> None:
     assert name in {row["name"] for row in json.loads(_run(grown, "-m", "fullrank", "list", what, "--json"))}
 
 
+@pytest.mark.slow
 def test_a_lab_is_run(grown: Path, tmp_path: Path) -> None:
     words = ("--out", str(tmp_path / "out"), "--seeds", "0,1", "--jobs", "1", "--no-figures", "--json")
     ran = json.loads(_run(grown, "-m", "fullrank", "lab", "bias", *words))

@@ -6,9 +6,12 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed where the user asked to b
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 from fullrank import __version__
 from fullrank.cli.quick import stand_ins
@@ -19,9 +22,10 @@ from fullrank.errors import (
     UnknownNameError,
     UsageError,
     missing_package,
-    printable,
     require_packages,
 )
+from fullrank.jobs.slurm_options import is_slurm
+from fullrank.terminal import say
 
 __all__ = ["main"]
 
@@ -29,15 +33,20 @@ COMMANDS = {
     "demo": "watch a healthy run and collapsing ones being told apart, on images that come along",
     "train": "train a method on your images, and watch for collapse",
     "resume": "continue a run exactly where it stopped",
+    "adapt": "go on pretraining an encoder on your images, and keep it only where it is better",
     "audit": "judge embeddings or an encoder: has it collapsed, how, and how does one know",
+    "cure": "which change of settings keeps a collapsed run from collapsing, tried on it",
     "embed": "write the features of images, of any tap of a run or a model",
     "evaluate": "quality of a representation: linear probe, k-NN, clustering, fine-tuning",
     "sweep": "train a grid of settings, here or on a cluster, and compare them",
     "compare": "several runs and models in one table and on one page",
+    "pick": "which checkpoint, run or encoder serves best, without labels, and how sure that is",
     "explain": "what the value of a loss means: which fixed point, which collapse",
     "export": "hand an encoder on: timm, torchvision, plain PyTorch, ONNX",
     "lab": "a paper's experiment from fresh runs, and its figures",
+    "watch": "a run's page in the browser, which grows with it",
     "report": "write a run's page anew",
+    "jobs": "what runs and waits on a SLURM cluster, and how to end it",
     "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
 
@@ -50,6 +59,7 @@ commands:
 {commands}
 
 `fullrank COMMAND --help` tells a command's options, with an example.
+`fullrank --print-completion bash` (or zsh, fish) prints what makes a shell complete them.
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 collapsed (with --on-collapse stop, or --fail-on)."""
 
 
@@ -65,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
+    # Lightning's hint wherever srun is installed; what starts several processes is told in the docs
+    warnings.filterwarnings("ignore", "The `srun` command is available")
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<8} {about}" for name, about in COMMANDS.items())))
         return 0
@@ -80,36 +93,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
-        print(f"fullrank: {printable(' '.join(line.split()))}", file=sys.stderr)
+        say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130
     except MemoryError as error:
         said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
-        print(
-            f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch",
-            file=sys.stderr,
-        )
+        say(f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch", sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"fullrank: {printable(' '.join(what.split()))}", file=sys.stderr)
+        say(f"fullrank: {' '.join(what.split())}", sys.stderr)
         return 1
 
 
+def _open_closed_streams() -> None:
+    """Print to nowhere where who called has closed the output."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+
+
 def _run(name: str, words: Sequence[str]) -> int:
+    if name.partition("=")[0] == "--print-completion":
+        return _print_completion([word for word in (name.partition("=")[2], *words) if word])
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
-    if name in ("demo", "lab", "sweep", "train") and not {"-h", "--help", "--help-all"} & set(words):
+    plans = ("adapt", "cure", "demo", "lab", "sweep", "train")
+    if name in plans and not {"-h", "--help", "--help-all"} & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
     if _is_quick(name, words):
         with suppress(Exception), stand_ins():  # what fails without the packages is done with them
             return _call(name, words)
     return _call(name, words)
+
+
+def _print_completion(words: Sequence[str]) -> int:
+    from fullrank.cli.completion import SHELLS, print_completion
+
+    if len(words) != 1:
+        raise UsageError(f"--print-completion takes one shell: {', '.join(SHELLS)}")
+    with stand_ins() if "torch" not in sys.modules else nullcontext():
+        print_completion(words[0], COMMANDS)
+    return 0
 
 
 def _is_quick(name: str, words: Sequence[str]) -> bool:
@@ -120,6 +150,11 @@ def _is_quick(name: str, words: Sequence[str]) -> bool:
 
 
 def _call(name: str, words: Sequence[str]) -> int:
+    if any(map(is_slurm, words)):
+        from fullrank.cli import slurm
+
+        if name in slurm.SINGLE:
+            return slurm.run(name, words)
     # a submodule named `list` would shadow the builtin in this package
     command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
     return int(command.run(words))

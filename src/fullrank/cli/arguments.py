@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import Names, Numbers, OnProgress
-from fullrank.progress import ProgressLine, listening
+from fullrank.progress import PlainProgress, ProgressLine, listening
+from fullrank.synonyms import meant
+from fullrank.terminal import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,10 +64,24 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(_one_line(errors.getvalue(), prog)) from None
+        raise UsageError(_one_line(errors.getvalue(), prog, _flags(kind))) from None
 
 
-def _one_line(box: str, prog: str) -> str:
+def _flags(kind: type[Any], under: str = "") -> list[str]:
+    """Names of a dataclass's options as they are typed, without the dashes before."""
+    hints = get_type_hints(kind)
+    return [
+        flag
+        for field in dataclasses.fields(kind)
+        for flag in (
+            _flags(hints[field.name], f"{under}{field.name}.")
+            if dataclasses.is_dataclass(hints[field.name])
+            else [f"{under}{field.name}".replace("_", "-")]
+        )
+    ]
+
+
+def _one_line(box: str, prog: str, flags: Sequence[str]) -> str:
     """The message in one of tyro's boxes, in one line."""
     rows = [row for line in box.splitlines() if (row := line.strip("│ ")) and not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
@@ -79,8 +96,16 @@ def _one_line(box: str, prog: str) -> str:
         if match := re.fullmatch(pattern, message):
             message = words(*match.groups())
             break
-    near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", " ".join(rows))
-    return message + (f"; did you mean {near[1]}?" if near else "") + f" (see {prog} --help)"
+    return message + _suggestion(" ".join(rows), flags) + f" (see {prog} --help)"
+
+
+def _suggestion(box: str, flags: Sequence[str]) -> str:
+    """The option that was meant, by another of its names or by its letters."""
+    unknown = re.search(r"Unrecognized options: (--[^\s=,]+)", box)
+    if unknown and (other := meant(unknown[1], flags)):
+        return f"; did you mean --{other}?"
+    near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", box)
+    return f"; did you mean {near[1]}?" if near else ""
 
 
 def _unrecognised(words: str) -> str:
@@ -107,11 +132,11 @@ IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
 
 @contextlib.contextmanager
 def showing_progress(quiet: bool) -> Iterator[OnProgress | None]:
-    """A line on the terminal while long work lasts; None where nobody watches."""
-    if quiet or not sys.stderr.isatty():
+    """A line while long work lasts, in a pipe one now and then; None if quiet."""
+    if quiet:
         yield None
         return
-    line = ProgressLine(sys.stderr)
+    line = ProgressLine(sys.stderr) if sys.stderr.isatty() else PlainProgress(sys.stderr)
     try:
         with listening(line):
             yield line
@@ -121,6 +146,4 @@ def showing_progress(quiet: bool) -> Iterator[OnProgress | None]:
 
 def make_console(width: int) -> Console:
     """Standard output for tables; where it is no terminal, of a fixed width."""
-    from rich.console import Console
-
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=width, highlight=False)
+    return terminal(highlight=False) if sys.stdout.isatty() else terminal(width=width, highlight=False)

@@ -6,22 +6,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from fullrank.cli.arguments import What, make_console, parse, showing_progress
 from fullrank.coercion import as_name
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
 from fullrank.report.audit.options import AuditOptions
+from fullrank.terminal import say
+
+if TYPE_CHECKING:
+    from fullrank.collapse.peers import Peers
 
 
 @dataclass(frozen=True)
 class Audit(AuditOptions):
     """Judge an embedding: whether it has collapsed, how, and by which evidence.
 
-    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), a folder
-    that `fullrank embed` wrote, or an encoder: a name of timm, torchvision or Hugging Face, a directory, a
-    checkpoint, or a run directory.
+    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), a pattern or
+    an address of such files (s3://bucket/features), a folder that `fullrank embed` wrote, or an encoder: a
+    name of timm, torchvision or Hugging Face, a directory, a checkpoint, or a run directory.
 
     Example: fullrank audit features.npy --labels labels.csv --fail-on complete,dimensional
 
@@ -37,6 +41,7 @@ class Audit(AuditOptions):
         thresholds: a YAML or JSON file of them; options win.
         page: write the page, not audit.json alone.
         figures: also draw the figures for a paper, as SVG, PDF and PNG, into the folder's figures/.
+        processes: that share the files of a folder, each file read by one; 0: those of torchrun, else one.
     """
 
     what: What = field(kw_only=True)
@@ -48,13 +53,14 @@ class Audit(AuditOptions):
     thresholds: str = ""
     page: bool = True
     figures: bool = False
+    processes: int = 0
 
 
 def run(words: Sequence[str]) -> int:
     """Audit, print the verdict, and write it down."""
     args = parse(Audit, words, "fullrank audit")
-    from fullrank.report.audit.folder import audit_folder, identity
-    from fullrank.report.audit.subjects import audit_against, audit_subject, read_thresholds
+    from fullrank.collapse.peers import Peers
+    from fullrank.report.audit.subjects import read_thresholds
 
     if args.thresholds:
         known = Audit(what=args.what, threshold=read_thresholds(Path(args.thresholds)))
@@ -66,17 +72,34 @@ def run(words: Sequence[str]) -> int:
     if args.layers and args.taps:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
-    out = audit_folder(args.what, args.out)
+    from fullrank.features.process_group import is_helper, sharing
+    from fullrank.features.subject import kind_of
+
+    if kind_of(args.what, args.data) != "embeddings":
+        if is_helper():
+            return 0  # what is not a file of embeddings is for one process
+        return _audit(args, failing, Peers(alone=True))
+    with sharing(["audit", *words], args.processes) as peers:
+        return _audit(args, failing, peers)
+
+
+def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
+    """Audit together with other processes; the first one writes and prints."""
     from fullrank.features.store import main_tap
+    from fullrank.report.audit.folder import audit_folder, identity
     from fullrank.report.audit.page import as_object, write_audit
+    from fullrank.report.audit.subjects import audit_against, audit_subject
     from fullrank.report.audit.terminal import print_audit
     from fullrank.report.audit.view import Against
     from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    with showing_progress(quiet=args.json) as on_progress:
-        views = audit_subject(args.what, args, None, on_progress)
+    out = audit_folder(args.what, args.out)
+    with showing_progress(quiet=args.json or peers.rank > 0) as on_progress:
+        views = audit_subject(args.what, args, None, on_progress, peers)
         main = main_tap(views)
+        if peers.rank:
+            return 0
         against = None
         if args.against:
             other = audit_against(args.what, args.against, args, main, on_progress)
@@ -96,7 +119,7 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(as_object(views, against) | written, allow_nan=False))
     else:
         print_audit(views, main, against, make_console(130))
-        print(f"page    {page}" if page.suffix == ".html" else f"written {page}")
+        say(f"page    {page}" if page.suffix == ".html" else f"written {page}")
     return 3 if views[main].verdict.kind in failing else 0
 
 

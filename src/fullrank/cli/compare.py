@@ -14,6 +14,7 @@ from fullrank import api
 from fullrank.cli.arguments import make_console, parse, showing_progress
 from fullrank.errors import UsageError
 from fullrank.options import CompareOptions
+from fullrank.terminal import say
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,5 @@ def run(words: Sequence[str]) -> int:
     from fullrank.report.compare.terminal import print_comparison
 
     print_comparison(comparison, make_console(150))
-    print(f"page    {page}")
+    say(f"page    {page}")
     return 0

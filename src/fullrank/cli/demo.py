@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
+from fullrank.terminal import say, terminal
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,12 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps({"arms": arms, "baselines": found.baselines, "page": str(found.page)}, indent=2))
         return 0
     if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(arms_table(found.summaries))
+        terminal().print(arms_table(found.summaries))
     else:
         print(arms_text(found.summaries))
     held = ", ".join(f"{name} {value:.1%}" for name, value in found.baselines.items())
     print(f"\nk-NN to hold these against: {held}.")
     best, below = headline(found.summaries)
-    print(f"{best}: {below} The page shows what tells the arms apart.")
-    print(f"page    {found.page}")
+    say(f"{best}: {below} The page shows what tells the arms apart.")
+    say(f"page    {found.page}")
     return 0

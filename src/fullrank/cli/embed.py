@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fullrank import api
 from fullrank.cli.arguments import What, parse, showing_progress
 from fullrank.options import EmbedOptions, split_names
+from fullrank.terminal import say
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Embed(EmbedOptions):
 
     WHAT is a run directory, which has images of its own, or an encoder: a name of timm, torchvision or
     Hugging Face, a directory, a checkpoint. The same command goes on where it was interrupted, and under
-    torchrun each process writes its part.
+    torchrun each process writes its part. With --slurm it is a job of SLURM: --slurm --help.
 
     Example: fullrank embed runs/first --taps features,projector --out features/first
 
@@ -53,8 +54,8 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(printed))
         return 0
     for note in written.notes:
-        print(f"note    {note}", file=sys.stderr)
+        say(f"note    {note}", file=sys.stderr)
     taps = ", ".join(f"{tap} {width}" for tap, width in written.widths.items())
     for split, file in written.files.items():
-        print(f"{split:<7} {written.rows[split]:,} rows of {taps}: {file}")
+        say(f"{split:<7} {written.rows[split]:,} rows of {taps}: {file}")
     return 0

@@ -17,6 +17,7 @@ from fullrank.options import (
     KnnOptions,
     LinearOptions,
 )
+from fullrank.terminal import say
 
 HELP = """\
 usage: fullrank evaluate PROBE WHAT [OPTIONS]
@@ -31,7 +32,8 @@ probes:
   finetune  the encoder trained on with a classifier, on 1 %, 10 % and all of the labels
   all       linear, knn and cluster for every encoder that a run kept, in one table
 
-`fullrank evaluate PROBE --help` tells a probe's options, with an example.
+`fullrank evaluate PROBE --help` tells a probe's options, with an example. With --slurm it is a job of SLURM:
+--slurm --help.
 Results are printed and written beside a run, in RUN/evaluations."""
 
 
@@ -115,11 +117,21 @@ def run(words: Sequence[str]) -> int:
     if probe not in PROBES:
         raise UnknownNameError("probe", probe, PROBES)
     args = parse(PROBES[probe], words[1:], f"fullrank evaluate {probe}")
+    from fullrank.features.process_group import is_helper, sharing
+
+    if probe in ("finetune", "all") or getattr(args, "protocol", "logistic") != "logistic":
+        return 0 if is_helper() else _evaluate(probe, args)  # in one process, whatever number was started
+    with sharing(["evaluate", *words]) as peers:
+        return _evaluate(probe, args, peers.rank > 0)
+
+
+def _evaluate(probe: Any, args: Any, helps: bool = False) -> int:
+    """Evaluate; a process that helps another one leaves printing and writing to it."""
     from fullrank.evaluation.result import result_folder
     from fullrank.report.evaluation import epochs_table, result_table
 
     folder = result_folder(args.what, args.out)
-    with showing_progress(quiet=args.json) as on_progress:
+    with showing_progress(quiet=args.json or helps) as on_progress:
         if probe == "all":
             rows = api.evaluate("all", args.what, args, on_progress=on_progress)
             results, table = list(rows[-1].results.values()), epochs_table(rows)
@@ -127,9 +139,11 @@ def run(words: Sequence[str]) -> int:
         else:
             results = [api.evaluate(probe, args.what, args, out=args.out, on_progress=on_progress)]
             table, printed = result_table(results[0]), results[0].as_dict()
+    if helps:
+        return 0
     path = [result.write(folder) for result in results][-1]
     if probe == "all":
-        from fullrank.training.run_dir import write_atomically
+        from fullrank.atomic import write_atomically
 
         path = folder / "all.json"
         write_atomically(path, json.dumps(printed, indent=2).encode())
@@ -140,5 +154,5 @@ def run(words: Sequence[str]) -> int:
     console.print(table)
     for note in dict.fromkeys(note for result in results for note in result.notes):
         console.print(f"note    {note}", markup=False)
-    print(f"written {path}")
+    say(f"written {path}")
     return 0

@@ -6,13 +6,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
+from fullrank.jobs.slurm_options import slurm_help, split_slurm
+from fullrank.terminal import say
+
+if TYPE_CHECKING:
+    from fullrank.labs._common.run import Plan, RunJobs
 
 USAGE = """\
 usage: fullrank lab NAME [OPTIONS]
@@ -22,6 +28,7 @@ Run a paper's experiment, and write its page, its numbers and its figures.
   fullrank lab asymmetry                         three seeds, small enough for a laptop
   fullrank lab asymmetry --parts asym-siam       another part of it, into the same folder
   fullrank lab failures --report-only            the page again, from the jobs that are finished
+  fullrank lab asymmetry --preset paper --slurm-gpus-per-node 1        an array of SLURM: --slurm --help
   fullrank lab forecast RUN...                   accuracy from AUC and loss, over any set of runs
 
 labs:
@@ -49,6 +56,8 @@ class LabOptions:
         out: the lab's folder; empty: labs/NAME.
         data: in place of the preset's data: a name (`fullrank list data`) or a folder.
         jobs: jobs at a time; 0: one for each core, and one on a GPU.
+        only: run this one job, by its folder in cells/, and write no page: what a job of --slurm does.
+        dry_run: print the script of --slurm, and run nothing.
         report_only: run nothing; write the page from the jobs that are finished.
         figures: also draw the figures for a paper, as SVG, PDF and PNG.
         json: print one object at the end: lab, claims, missing, seconds, page.
@@ -62,6 +71,8 @@ class LabOptions:
     out: str = ""
     data: str = ""
     jobs: int = 0
+    only: str = ""
+    dry_run: bool = False
     report_only: bool = False
     figures: bool = True
     json: bool = False
@@ -79,24 +90,55 @@ def run(words: Sequence[str]) -> int:
         from fullrank.cli.lab_forecast import run as run_forecast
 
         return run_forecast(words[1:])
+    options, words = split_slurm(words)
+    if options and {"-h", "--help"} & set(words):
+        print(slurm_help("lab"))
+        return 0
     args = parse(LabOptions, words, "fullrank lab NAME")
-    from fullrank.labs._common.run import make_plan, run_lab
-    from fullrank.report.run.terminal import is_live
+    if args.dry_run and not options:
+        raise UsageError("--dry-run prints the script of --slurm: give that as well")
+    from fullrank.labs._common.run import make_plan
 
     out = Path(args.out or f"labs/{args.name}")
     parts = [part for part in args.parts.split(",") if part]
     plan = make_plan(args.name, out, args.preset, parts, _seeds(args.seeds), args.data)
+    if args.only:
+        return _run_one(plan, out, args.only)
+    run_jobs = None
+    if options and not args.report_only:
+        from fullrank.cli import lab_slurm
+
+        if args.dry_run or options.wait is False:
+            return lab_slurm.hand_over(plan, out, options, args.dry_run)
+        run_jobs = partial(lab_slurm.run_jobs, plan=plan, out=out, options=options)
+    return _run_all(args, plan, out, run_jobs)
+
+
+def _run_one(plan: Plan, out: Path, folder: str) -> int:
+    from fullrank.labs._common.run import run_one
+
+    why = run_one(plan, out, folder)
+    if why:
+        say(f"fullrank: {folder} failed: {why}", file=sys.stderr)
+    return 1 if why else 0
+
+
+def _run_all(args: LabOptions, plan: Plan, out: Path, run_jobs: RunJobs | None) -> int:
+    """Run the unfinished jobs, write the page and print what it says."""
+    from fullrank.labs._common.run import run_lab
+    from fullrank.report.run.terminal import is_live
+
     mode = "quiet" if args.json or args.quiet else "live" if is_live() else "plain"
-    found, failed = run_lab(plan, out, args.jobs, args.report_only, args.figures, mode)
+    found, failed = run_lab(plan, out, args.jobs, args.report_only, args.figures, mode, run_jobs)
     for name, why in failed.items():
-        print(f"fullrank: {name} failed: {why}", file=sys.stderr)
+        say(f"fullrank: {name} failed: {why}", file=sys.stderr)
     page = out / "report.html"
     if args.json:
         print(json.dumps({**{key: found[key] for key in PRINTED}, "page": str(page)}, indent=2))
     elif not args.quiet:
         for claim in found["claims"]:
-            print(f"{claim['verdict']:<14} {claim['text']} {claim['told']}")
-        print(f"page    {page}")
+            say(f"{claim['verdict']:<14} {claim['text']} {claim['told']}")
+        say(f"page    {page}")
     return 1 if failed else 0
 
 

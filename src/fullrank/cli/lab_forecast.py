@@ -12,6 +12,7 @@ import tyro
 
 from fullrank.cli.arguments import make_console, parse
 from fullrank.errors import UsageError
+from fullrank.terminal import say
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ def run(words: Sequence[str]) -> int:
         return 0
     make_console(130).print(_table(rows, args.level))
     slopes = " ".join(f"{value:+.4g} {name}" for name, value in list(fit.coefficients.items())[1:])
-    print(f"line      {args.accuracy} = {fit.coefficients['intercept']:.4g} {slopes}, {points[0].group}")
-    print(f"fit       {fit.labelled} points, R² {_r2(fit.r2)}")
-    print(
+    say(f"line      {args.accuracy} = {fit.coefficients['intercept']:.4g} {slopes}, {points[0].group}")
+    say(f"fit       {fit.labelled} points, R² {_r2(fit.r2)}")
+    say(
         f"left out  R² {_r2(fit.loo_r2)}, root mean square error {100 * fit.loo_rmse:.1f} points, "
         f"mean absolute error {100 * fit.loo_mae:.1f} points"
     )
     for warning in warnings:
-        print(f"warning   {warning}")
+        say(f"warning   {warning}")
     return 0
 
 

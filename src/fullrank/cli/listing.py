@@ -19,8 +19,10 @@ import tyro
 from fullrank.cli.arguments import parse
 from fullrank.cli.quick import active, is_stand_in
 from fullrank.errors import UnknownNameError, UsageError, missing_package
+from fullrank.terminal import say
 
 Row = dict[str, Any]
+WIDTH = 100  # columns of a table where no terminal says how many it has; --json has whole lines
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,17 @@ class List:
 
     Example: fullrank list methods
 
+    Example: fullrank list recipes imagenet/simsiam
+
     Attributes:
         what: methods, data, views, backbones, recipes, labs or metrics.
+        name: tell of one of them alone; of a recipe also its settings and the commands that train it.
         json: print a list of objects, each with `name`.
         filter: only names that contain this (useful for timm's thousand backbones).
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = ""
     json: bool = False
     filter: str = ""
 
@@ -170,11 +176,48 @@ def run(words: Sequence[str]) -> int:
     if args.what not in LISTS:
         raise UnknownNameError("list", args.what, LISTS)
     rows = [row for row in list_rows(args.what) if args.filter in row["name"]]
+    if args.name:
+        return _show_one(args, {row["name"]: row for row in rows})
     if args.json:
         print(json.dumps(rows, indent=2))
     else:
         _print_table(rows)
     return 0
+
+
+def _show_one(args: List, rows: Mapping[str, Row]) -> int:
+    """Tell of one entry, a line for each column."""
+    if args.name not in rows:
+        raise UnknownNameError(args.what.removesuffix("s"), args.name, rows)
+    row = dict(rows[args.name])
+    if args.what == "recipes":
+        row |= _of_recipe(args.name)
+    if args.json:
+        print(json.dumps(row, indent=2))
+        return 0
+    for key, value in row.items():
+        if isinstance(value, dict):
+            say(f"{key}:")
+            for inner, text in value.items():
+                say(f"  {inner + ':':<22} {_plain(text)}")
+        else:
+            say(f"{key + ':':<24} {_plain(value)}")
+    return 0
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _of_recipe(name: str) -> Row:
+    from fullrank.training.recipe_commands import recipe_commands
+    from fullrank.training.recipes import load_recipe
+
+    settings = dict(load_recipe(name).settings)
+    options = {f"options.{key}": value for key, value in dict(settings.pop("options", {})).items()}
+    return {"settings": settings | options, "commands": recipe_commands(name, settings)}
 
 
 def _print_table(rows: list[Row]) -> None:
@@ -184,7 +227,8 @@ def _print_table(rows: list[Row]) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for key in rows[0] if rows else ["name"]:
-        table.add_column(key, overflow="fold", no_wrap=key == "name", style="cyan" if key == "name" else "")
+        short = key in ("name", "year")
+        table.add_column(key, overflow="fold", no_wrap=short, style="cyan" if key == "name" else "")
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
-    make_console(100_000).print(table)  # where it is no terminal, no line is broken
+    make_console(WIDTH).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Annotated
 import tyro
 
 from fullrank.cli.arguments import parse
+from fullrank.terminal import say
 
 
 @dataclass(frozen=True)
 class Report:
     """Write RUN/report.html from the log of a run, finished or not.
+
+    Of an adaptation that has ended, RUN/adaptation.html, too.
 
     Example: fullrank report runs/first
 
@@ -30,12 +34,13 @@ class Report:
 def run(words: Sequence[str]) -> int:
     """Write the page and print where it is."""
     args = parse(Report, words, "fullrank report")
-    from fullrank.report.run.page import write_page
+    from fullrank.adaptation.page import write_pages
 
-    print(write_page(Path(args.run)))
+    for page in write_pages(Path(args.run), lambda note: say(f"note    {note}", sys.stderr)):
+        say(str(page))
     if args.figures:
         from fullrank.report.run.figures import write_run_figures
 
         for path in write_run_figures(args.run):
-            print(path)
+            say(str(path))
     return 0

@@ -6,16 +6,19 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import tyro
 
 from fullrank import api
 from fullrank.cli.arguments import parse, showing_progress
 from fullrank.errors import UsageError
+from fullrank.terminal import say, terminal
 
 HELP_WORDS = {"-h", "--help", "--help-all"}
 LARGE = 224  # pixels: the size of the images that a method's help tells its defaults for
@@ -33,7 +36,8 @@ methods: {methods}
 recipes: {count} of them, DATA/METHOD; `fullrank list recipes` tells what each aims at
 
 `fullrank train METHOD --help` tells the first options with the method's defaults, --help-all every one; with
---data X beside it, the defaults for these images. The method's own are --options.NAME."""
+--data X beside it, the defaults for these images. The method's own are --options.NAME.
+With --slurm it is a job of a SLURM cluster: `fullrank train --slurm --help`."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -53,7 +57,9 @@ def run(words: Sequence[str]) -> int:
         print(_help(method, layers, words))
         return 0
     from fullrank.encoders.initial import Sources, open_initial_weights
+    from fullrank.training.contract import FREE
     from fullrank.training.planning import plan_run
+    from fullrank.training.run import may_continue
     from fullrank.training.run_dir import free_name
 
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
@@ -63,8 +69,12 @@ def run(words: Sequence[str]) -> int:
     if args.profile:
         return show_profile(config, args, sources)
     out = Path(args.out) if args.out else free_name(config)
+    go_on = args.resume == "auto" and may_continue(config, out, plan.named)
 
     def start(listeners: Sequence[Any]) -> Any:
+        if go_on:
+            changes = {key: getattr(config, key) for key in FREE & set(plan.named) - {"out"}}
+            return api.resume(out, listeners=listeners, **changes)
         return api.train_config(config, out, listeners, sources, plan.named)
 
     return follow(start, out, config.log, args, plan.notes)
@@ -97,7 +107,6 @@ def _help(method: str, layers: Sequence[Mapping[str, Any]], words: Sequence[str]
 
 def show_profile(config: Any, args: Any, sources: Any) -> int:
     """Where the time of a few steps goes."""
-    from rich.console import Console
 
     from fullrank.report.run.terminal import profile_table
     from fullrank.training.profile import profile
@@ -106,8 +115,8 @@ def show_profile(config: Any, args: Any, sources: Any) -> int:
     if args.json:
         print(json.dumps(measured.as_dict()))
         return 0
-    Console(highlight=False).print(profile_table(measured))
-    print(f"trace   {measured.trace} (for chrome://tracing or ui.perfetto.dev)")
+    terminal(highlight=False).print(profile_table(measured))
+    say(f"trace   {measured.trace} (for chrome://tracing or ui.perfetto.dev)")
     return 0
 
 
@@ -164,7 +173,9 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
             ("options", METHODS[method].Config, dataclasses.field(default=known["options"], kw_only=True)),
             ("quiet", bool, dataclasses.field(default=False, kw_only=True)),
             ("json", bool, dataclasses.field(default=False, kw_only=True)),
+            ("resume", Literal["never", "auto"], dataclasses.field(default=resume_default(), kw_only=True)),
             ("profile", int, dataclasses.field(default=0, kw_only=True)),
+            ("live", bool, dataclasses.field(default=False, kw_only=True)),
         ],
         bases=(TrainConfig,),
         frozen=True,
@@ -177,6 +188,12 @@ def parse_options(method: str, layers: Sequence[Mapping[str, Any]], words: Seque
     return args
 
 
+def resume_default() -> Literal["never", "auto"]:
+    """`auto` where a scheduler starts a job again by itself."""
+    requeues = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
+    return "auto" if requeues else "never"
+
+
 def to_config(args: Any) -> Any:
     """The validated TrainConfig of parsed options."""
     from fullrank.training.config import TrainConfig
@@ -185,9 +202,16 @@ def to_config(args: Any) -> Any:
     return TrainConfig(**{**values, "options": dataclasses.asdict(args.options)})
 
 
-def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequence[str] = ()) -> int:
+def follow(
+    start: Any,
+    out: Path,
+    logs: Sequence[str],
+    args: Any,
+    notes: Sequence[str] = (),
+) -> int:
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
     from fullrank.images.skipped import LIST, read_skipped
+    from fullrank.networks.processes import world
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
@@ -200,35 +224,71 @@ def follow(start: Any, out: Path, logs: Sequence[str], args: Any, notes: Sequenc
             make_console("json" if args.json else "quiet" if args.quiet else "auto")
         )
         opened: list[Any] = []
-        shown = 0
+        shown = known = 0
 
         def listen(record: RunRecord) -> None:
-            nonlocal shown
+            try:
+                show(record)
+            except BrokenPipeError:  # its reader has seen enough: the run goes on
+                sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+            for log in opened:
+                log(record)
+
+        def show(record: RunRecord) -> None:
+            nonlocal shown, known
             if isinstance(record, StartRecord):  # the run directory exists from now on
+                known = len(read_skipped(out))
                 opened.extend(open_log(kind, out) for kind in logs)
-                for note in [] if args.quiet or args.json else [*notes, *record.notes]:
-                    print(f"note    {note}")
+                if args.live:
+                    _serve_live(out, stack, sys.stderr if args.json or args.quiet else sys.stdout)
+                if not (args.quiet or args.json):
+                    for note in dict.fromkeys([*notes, *record.notes]):
+                        say(f"note    {note}")
                 console.start(record.config, record.total_steps)
             else:
                 shown += 1
                 console(record)
-            for log in opened:
-                log(record)
 
         with showing_progress(args.quiet or args.json):  # of images that are opened, before the first record
             outcome = start([listen])
     page = outcome.path / "report.html"
+    code = 3 if outcome.reason == "collapsed" else 0
+    if world()[0]:  # the first process says it
+        return code
     if args.json:
         print(json.dumps(result(outcome, page)))
     elif not args.quiet:
         if not shown:
-            print(f"this run had ended already ({outcome.reason}): nothing is left to train")
+            say(f"this run had ended already ({outcome.reason}): nothing is left to train")
         elif outcome.reason == "collapsed":
             print("stopped because it collapsed, as --on-collapse stop asks; exit code 3")
-        if skipped := len(read_skipped(outcome.path)):
-            print(f"skipped {skipped:,} files, listed in {outcome.path / LIST}")
-        print(f"page    {page}")
-    return 3 if outcome.reason == "collapsed" else 0
+        if epoch := _epoch_of_an_earlier_encoder(outcome):
+            say(f"encoder that of epoch {epoch}, which had the best label-free score (--early-stop)")
+        if (skipped := len(read_skipped(outcome.path))) > known:  # the others were named at the start
+            say(f"skipped {skipped:,} files in all, listed in {outcome.path / LIST}")
+        say(f"page    {page}")
+    return code
+
+
+def _serve_live(run: Path, stack: ExitStack, output: TextIO) -> None:
+    """Serve the run's page beside the training, and open a browser."""
+    from fullrank.live.beside import LivePage
+
+    page = LivePage(run)
+    stack.callback(page.close)
+    say(f"live    {page.url}" if page.url else f"note    no live page: {page.problem}", output)
+
+
+def _epoch_of_an_earlier_encoder(outcome: Any) -> int:
+    """Epoch of an encoder left by --early-stop in place of the last one; else 0."""
+    from fullrank.encoders.runs import encoder_header
+    from fullrank.training.run_dir import RunDir
+
+    run = RunDir.open(outcome.path)
+    if not run.config().early_stop or outcome.reason not in ("finished", "stopped early"):
+        return 0
+    epoch = int(encoder_header(run).get("epoch", 0))
+    return epoch if epoch != outcome.record.epoch else 0
 
 
 def result(outcome: Any, page: Path) -> dict[str, Any]:

@@ -19,11 +19,29 @@ FIRST = (
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "data": (
         *("data", "limit", "image_size", "order", "chunk_size", "rounds", "repeat_batch", "steps_per_epoch"),
-        *("switch_epoch", "ordering", "ordering_sha256", "download", "max_corrupt"),
+        *(
+            "switch_epoch",
+            "shuffle_window",
+            "ordering",
+            "ordering_sha256",
+            "download",
+            "max_corrupt",
+            "max_pixels",
+        ),
     ),
     "views": ("views", "mean", "std"),
     "backbone": (
-        *("backbone", "init", "freeze", "lora", "stem", "zero_init_residual", "checkpoint_activations"),
+        *(
+            "backbone",
+            "init",
+            "freeze",
+            "thaw_epochs",
+            "thaw_parts",
+            "lora",
+            "stem",
+            "zero_init_residual",
+            "checkpoint_activations",
+        ),
     ),
     "optimiser": (
         *("epochs", "batch_size", "accumulate", "optimizer", "lr", "lr_scaling", "lr_backbone"),
@@ -34,22 +52,28 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "watching": (
         *("watch_every", "panels", "diagnostics_every", "level_every", "watch_images", "on_collapse"),
-        *("patience", "patience_steps"),
+        *("patience", "patience_steps", "early_stop", "on_nan"),
     ),
     "probes": ("knn_every", "knn_k", "knn_bank", "probe", "probe_lr", "keep_every"),
     "devices": (
         *("precision", "channels_last", "compile", "sync_bn", "accelerator", "devices", "num_nodes"),
-        *("workers", "seed"),
+        *("strategy", "reduce_precision", "timeout_minutes", "workers", "seed"),
     ),
-    "logs": ("out", "log", "checkpoint_every", "quiet", "json", "profile"),
+    "logs": (
+        *("out", "resume", "log", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "quiet"),
+        *("json", "profile", "live"),
+    ),
 }
 """Options by what they are about; those of the method are a group of their own."""
 
 EARLY = ("data", "views", "backbone")  # before the method's own
 
 COMMAND_TEXTS = {
+    "resume": "auto continues the run in --out where it has these settings; never refuses what is there. "
+    "Under SLURM and torchrun auto is the default.",
     "quiet": "print nothing but errors.",
     "json": "print one object at the end: run, verdict, loss, level, rank, knn, linear.",
+    "live": "serve the page on 127.0.0.1 while it grows, and open it in a browser (docs/live.md).",
     "profile": "train so many steps only, tell where their time goes, and keep but a trace.",
 }
 
@@ -84,8 +108,9 @@ def help_page(prog: str, method: str, values: Mapping[str, Any], config: Any, wh
     from fullrank.training.config import TrainConfig
 
     texts = COMMAND_TEXTS | attribute_texts(TrainConfig)
-    hints = get_type_hints(TrainConfig) | {"quiet": bool, "json": bool, "profile": int}
-    values = {"quiet": False, "json": False, "profile": 0, **values}
+    hints = get_type_hints(TrainConfig) | {"quiet": bool, "json": bool, "profile": int, "live": bool}
+    hints["resume"] = Literal["never", "auto"]
+    values = {"resume": "never", "quiet": False, "json": False, "profile": 0, "live": False, **values}
     own = {f"options.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
     kinds = {f"options.{name}": hint for name, hint in get_type_hints(type(config)).items()}
     said = {f"options.{name}": text for name, text in attribute_texts(type(config)).items()}
@@ -142,8 +167,8 @@ def attribute_texts(cls: type[Any]) -> dict[str, str]:
 
 
 def _flag(name: str, kind: Any) -> str:
-    option = name.replace("_", "-")
-    return f"--[no-]{option}" if kind is bool and "." not in name else f"--{option}"
+    *group, option = name.replace("_", "-").split(".")
+    return "--" + ".".join([*group, f"[no-]{option}" if kind is bool else option])
 
 
 def _metavar(kind: Any) -> str:
@@ -162,7 +187,7 @@ def _metavar(kind: Any) -> str:
 def _row(flag: str, text: str, default: Any) -> str:
     shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else str(default)
     shown = f"{default:g}" if isinstance(default, float) else shown
-    return _wrapped(f"  {flag:<30} ", f"{text} (default: {shown or 'empty'})")
+    return _wrapped(f"  {flag:<29}  ", f"{text} (default: {shown or 'empty'})")
 
 
 def _wrapped(head: str, text: str) -> str:

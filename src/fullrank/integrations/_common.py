@@ -11,6 +11,7 @@ from fullrank.collapse import CollapseMonitor, Report
 from fullrank.collapse.phase import with_phase
 from fullrank.errors import UsageError
 from fullrank.eval_mode import eval_mode
+from fullrank.terminal import say
 
 Taps = Callable[[Any, Any], Mapping[str, Tensor] | Tensor]
 """From a network and a batch to embeddings [b, d], one or several by name (and `codes`, scores [b, K])."""
@@ -73,9 +74,9 @@ class Watch:
         verdict = with_phase(self.report.verdict, self.panels, progress, before=self.before)
         self.before = verdict.probability
         if shown:
-            print(verdict)
+            say(str(verdict))
             for blemish in verdict.blemishes:
-                print(f"  beside it: {blemish}")
+                say(f"  beside it: {blemish}")
         self.in_a_row = self.in_a_row + 1 if verdict.collapsed and verdict.phase != "transient" else 0
         return self.stops and self.in_a_row >= self.patience
 

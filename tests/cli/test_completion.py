@@ -1,0 +1,122 @@
+"""What a shell completes: commands, options, their choices, and names of files."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.helpers import call
+from fullrank.cli import COMMANDS
+from fullrank.cli.evaluate import PROBES
+from fullrank.cli.listing import LISTS
+from fullrank.methods import METHODS
+from fullrank.training.config import TrainConfig
+
+BASH = shutil.which("bash")
+ASK = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+_fullrank
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if BASH is None:
+        pytest.skip("no bash")
+    called = call("--print-completion", "bash")
+    assert called.code == 0 and called.err == ""
+    path = tmp_path_factory.mktemp("completion") / "fullrank"
+    path.write_text(called.out)
+    return path
+
+
+def completed(script: Path, *words: str) -> list[str]:
+    command = [str(BASH), "--norc", "-c", ASK, "bash", str(script), "fullrank", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_every_command_is_completed(script: Path) -> None:
+    assert set(completed(script, "")) >= set(COMMANDS)
+    assert completed(script, "tr") == ["train"]
+
+
+def test_every_option_of_a_training_is_completed(script: Path) -> None:
+    known = set(completed(script, "train", "byol", "--"))
+    names = {f.name for f in dataclasses.fields(TrainConfig)} - {"method", "options"}
+    assert known >= {f"--{name.replace('_', '-')}" for name in names} | {"--live", "--help", "--no-nesterov"}
+    assert not any(flag in known for flag in ("--method", "--options"))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_methods_own_options_follow_its_name(script: Path, method: str) -> None:
+    own = {f"--options.{f.name.replace('_', '-')}" for f in dataclasses.fields(METHODS[method].Config)}
+    found = {word for word in completed(script, "train", method, "--opti") if word.startswith("--options.")}
+    assert {word for word in found if not word.startswith("--options.no-") or word in own} == own
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_no_option_is_completed_that_the_command_refuses(script: Path, name: str) -> None:
+    words = {"evaluate": ("evaluate", "knn"), "train": ("train", "simsiam")}.get(name, (name,))
+    helped = call(*words, "--help-all" if name == "train" else "--help").out
+    helped = "".join(helped.split()).replace("[no-]", "")
+    flags = completed(script, *words, "--")
+    if name in ("evaluate", "lab", "sweep"):  # of several forms in one, or of train's
+        assert "--json" in flags
+        return
+    bare = [flag.replace("--no-", "--", 1).replace(".no-", ".") for flag in flags]
+    assert {flag for flag in bare if flag not in helped} - {"--help", "--help-all"} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("train", "byol", "--on-collapse", ""), ["warn", "stop", "rollback"]),
+        (("train", "byol", "--on-collapse", "=", "st"), ["stop"]),
+        (("train", "byol", "--on-collapse", "="), ["warn", "stop", "rollback"]),
+        (("train", "byol", "--optimizer", "ada"), ["adam", "adamw"]),
+        (("train", "cifar10/simsiam-c"), ["cifar10/simsiam-cpu"]),
+        (("train", "byol", "--views", "dino"), ["dino-multicrop"]),
+        (("export", "runs/first", "--to", "o"), ["onnx"]),
+        (("audit", "x.npy", "--metrics", "rankme_u"), ["rankme_uncentred", "rankme_unit"]),
+        (("--print-completion", ""), ["bash", "fish", "zsh"]),
+        (("train", "byol", "--options.mean-enc"), ["--options.mean-encoding"]),
+    ],
+)
+def test_choices_are_completed(script: Path, words: tuple[str, ...], found: list[str]) -> None:
+    assert completed(script, *words) == found
+
+
+def test_words_after_a_command_are_completed(script: Path) -> None:
+    assert completed(script, "list", "") == list(LISTS)
+    assert completed(script, "evaluate", "") == list(PROBES)
+
+
+@pytest.mark.parametrize("words", [("audit", "feat"), ("train", "byol", "--data", "pho"), ("watch", "")])
+def test_files_are_left_to_the_shell(script: Path, words: tuple[str, ...]) -> None:
+    assert completed(script, *words) == []
+    assert "complete -o default -F _fullrank fullrank" in script.read_text()
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_the_script_is_right_by_its_own_shell(tmp_path: Path, shell: str) -> None:
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"no {shell}")
+    (tmp_path / "script").write_text(call("--print-completion", shell).out)
+    assert subprocess.run([program, "-n", str(tmp_path / "script")], capture_output=True).returncode == 0
+
+
+def test_it_is_printed_without_torch() -> None:
+    code = "import sys; from fullrank.cli import main; main(['--print-completion=fish'])"
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "-n '__fish_seen_subcommand_from train' -l lr -r" in done.stdout
