@@ -26,7 +26,18 @@ from typing import Any
 from measuring import Row, machine, table, versions
 
 HERE = Path(__file__).parent
-GROUPS = ("start", "views", "steps", "losses", "monitor", "probes", "audit_file", "audit_large")
+GROUPS = (
+    "start",
+    "views",
+    "steps",
+    "weak_scaling",
+    "finite_checks",
+    "losses",
+    "monitor",
+    "probes",
+    "audit_file",
+    "audit_large",
+)
 
 
 def measured(group: str, repeats: int) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from fullrank.methods import METHODS
-from fullrank.training import loop
+from fullrank.training import run as training
 from fullrank.training.planning import plan_run
 from fullrank.training.records import EpochRecord, RunRecord
 
@@ -83,7 +83,7 @@ def measure(case: Case, method: str, seed: int, cifar: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = loop.train(plan.config, Path(folder) / "run", [listen], plan.data, named=plan.named)
+        outcome = training.train(plan.config, Path(folder) / "run", [listen], plan.data, named=plan.named)
     return {
         "untrained": round(accuracies[0], 4),
         "trained": round(accuracies[-1], 4),

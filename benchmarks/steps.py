@@ -31,10 +31,11 @@ from fullrank.images.sources import Data, MemorySource
 from fullrank.methods import Step, build_method
 from fullrank.networks.backbones import build_backbone
 from fullrank.training.config import TrainConfig
+from fullrank.training.launch import launch_fabric
 from fullrank.training.loop import Loop
 from fullrank.training.profile import reachable_rate
 from fullrank.training.run_dir import RunDir
-from fullrank.training.setup import launch_fabric, resolve, setup
+from fullrank.training.setup import resolve, setup
 
 IMAGES, SIZE, WORKERS = 20_000, 32, (0, 1, 2)
 AS_SHIPPED = "bare loop, memory as shipped"

@@ -1,9 +1,10 @@
 """How often the verdict is right on cases whose state is known, beside two single-number checks.
 
-Usage: python benchmarks/verdicts.py [--trained] [--cifar FOLDER] [--json FILE]
+Usage: python benchmarks/verdicts.py [--trained] [--cifar FOLDER] [--json FILE] [--kept FILE]
 
 `--trained` adds encoders trained into each state on the digits that come along (two minutes on two cores);
-`--cifar` does the same on 4,096 images of CIFAR-10 (ten minutes more).
+`--cifar` does the same on 4,096 images of CIFAR-10 (ten minutes more). `--kept` holds what was judged so far,
+a line a case, so that a call that was killed goes on; delete it after a change of the verdict.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from verdict_cases import Made, code_scores, embeddings, in_the_wild
 from fullrank.collapse import CodeUsage, Panel, judge, judge_codes
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.training.config import make_train_config
-from fullrank.training.loop import train
 from fullrank.training.recipes import load_recipe
+from fullrank.training.run import train
 
 STD_HEALTHY = 0.5  # half of the ideal of 1/sqrt(d), as in tutorials
 RANK_HEALTHY = 0.1  # of d, RankMe as published: singular values, not centred
@@ -60,6 +62,23 @@ def made(case: Made) -> Judged:
     return case.name, case.right, judge(panel).kind, *checks
 
 
+def judged_once(cases: Iterable[Made], kept: str) -> Iterator[Judged]:
+    """The cases in their order, each judged or read from the file where one is given."""
+    file = Path(kept) if kept else None
+    known: dict[str, Judged] = {}
+    if file is not None and file.exists():
+        for line in file.read_text().splitlines():
+            name, right, *rest = json.loads(line)
+            known[name] = (name, tuple(right), *rest)
+    for case in cases:
+        if case.name not in known:
+            known[case.name] = made(case)
+            if file is not None:
+                with file.open("a") as lines:
+                    lines.write(json.dumps(known[case.name]) + "\n")
+        yield known[case.name]
+
+
 def trained(data: str, recipe: str, settings: Mapping[str, Any], seeds: int) -> Iterator[Judged]:
     """Encoders trained into a state, judged as their runs judged them."""
     base = load_recipe(recipe).settings
@@ -82,8 +101,9 @@ def main() -> None:
     parser.add_argument("--cifar", default="")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", default="")
+    parser.add_argument("--kept", default="")
     args = parser.parse_args()
-    judged = [made(case) for case in (*embeddings(), *in_the_wild(), *code_scores())]
+    judged = list(judged_once(chain(embeddings(), in_the_wild(), code_scores()), args.kept))
     if args.trained:
         judged += trained("digits", "digits/simsiam", {}, args.seeds)
     if args.cifar:

@@ -1,6 +1,7 @@
 """Measure what train.py kept, into one table: panels, exponents and accuracy, no embeddings.
 
 Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
+       python benchmarks/encoders/measure.py --again    # judge the table's own panels with today's judge
 
 A row is a tap of an encoder after an epoch. What was measured already is passed over.
 """
@@ -50,9 +51,27 @@ def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
         "narrowest": panel.narrowest,
     }
     facts = {"outliers": seen.facts.outliers, "distinct": seen.facts.distinct}
+    # whole, so that another judge needs no other training
+    return {
+        **own,
+        **measured,
+        **exponents,
+        **beside,
+        **facts,
+        **judged(panel),
+        "panel": json.dumps(panel.as_dict()),
+    }
+
+
+def judged(panel: Panel) -> dict[str, Any]:
+    """What the verdict on a panel is today."""
     verdict = judge(panel)
-    judged = {"kind": verdict.kind, "probability": verdict.probability}
-    return {**own, **measured, **exponents, **beside, **facts, **judged}
+    return {"kind": verdict.kind, "probability": verdict.probability}
+
+
+def judged_again(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the verdict of today, where it has what a verdict reads."""
+    return row | (judged(Panel.from_dict(json.loads(row["panel"]))) if row.get("panel") else {})
 
 
 def measured(file: Path) -> Iterator[dict[str, Any]]:
@@ -83,17 +102,24 @@ def main() -> None:
     import pandas as pd
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kept", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--kept", type=Path)
+    source.add_argument("--again", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("encoders.parquet"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    if args.again:
+        table = pd.read_parquet(args.out).replace({float("nan"): None})
+        again = pd.DataFrame([judged_again(row) for row in table.to_dict("records")])
+        again.to_parquet(args.out, index=False, compression="zstd")
+        return
+    rows: list[dict[str, Any]] = []
     for file in sorted(args.kept.glob("*.pt")):
         done = file.with_suffix(".json")
         if not done.exists():
             done.write_text(json.dumps(list(measured(file))))
-        rows += json.loads(done.read_text())
-    pd.DataFrame(rows).to_parquet(args.out, index=False)
+        rows += map(judged_again, json.loads(done.read_text()))
+    pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd")
     print(f"{len(rows)} rows of {len(list(args.kept.glob('*.pt')))} encoders in {args.out}")
 
 
