@@ -1,0 +1,1 @@
+"""Pages of the site that follow from the code: methods, metrics, labs and the reference."""
