@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -121,14 +122,15 @@ def train_classifier(
     run = _Training(network, classifier, optimizer, protocol, views, where, precision, state)
     trained = run.restore()
     tested = run.features(model, test) if protocol.frozen else None
-    for epoch in range(len(trained.top1), protocol.epochs):
-        trained.loss.append(run.epoch(batches, epoch, seed))
-        top1, top5 = _accuracy(classifier, *(tested or run.features(model, test)))
-        trained.top1.append(top1)
-        trained.top5.append(top5)
-        run.save(trained)
-        if on_progress:
-            on_progress("training the classifier", epoch + 1, protocol.epochs)
+    with closing(batches):
+        for epoch in range(len(trained.top1), protocol.epochs):
+            trained.loss.append(run.epoch(batches, epoch, seed))
+            top1, top5 = _accuracy(classifier, *(tested or run.features(model, test)))
+            trained.top1.append(top1)
+            trained.top5.append(top5)
+            run.save(trained)
+            if on_progress:
+                on_progress("training the classifier", epoch + 1, protocol.epochs)
     if before is not None and before != _fingerprint(network):
         raise FullrankError(
             "the frozen encoder moved while its probe was trained: this is a bug, please report it"

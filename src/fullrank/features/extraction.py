@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -81,9 +82,10 @@ def augmented_batches(
     if isinstance(source, LazySource):
         lazy = LazyLoader(source, CropViews(views, seed), workers, replace_corrupt=False)
         plan = (Wanted(cut, 0, cut) for cut in cuts)
-        for indices, crops in lazy.load(plan):
-            if len(indices):
-                yield indices, views.finish([crop.to(device) for crop in crops], params_of(indices))
+        with closing(lazy):
+            for indices, crops in lazy.load(plan):
+                if len(indices):
+                    yield indices, views.finish([crop.to(device) for crop in crops], params_of(indices))
         return
     assert isinstance(source, MemorySource)
     for cut in cuts:

@@ -67,6 +67,9 @@ class MemoryLoader:
             chosen = self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
             yield indices, self.crop(chosen, 0, wanted.epoch, 0)
 
+    def close(self) -> None:
+        """Do nothing: it has no workers."""
+
 
 class _Encoded(Protocol):
     """Images that `LazyLoader` can decode: a `LazySource`."""
@@ -133,6 +136,12 @@ class LazyLoader:
                     f"{self.source.name}: {line}; that is too many: remove them, or raise --max-corrupt"
                 )
             yield indices, views
+
+    def close(self) -> None:
+        """End the workers; `load` would start others."""
+        if self._loader._iterator is not None:
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
 
 
 Loader: TypeAlias = MemoryLoader | LazyLoader

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -129,6 +129,10 @@ class Batches:
         """Images met so far, on this rank, that could not be decoded."""
         return self._loader.corrupt
 
+    def close(self) -> None:
+        """End the workers; another epoch would start others."""
+        self._loader.close()
+
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Iterate over an epoch from `start_step` on; earlier batches are not decoded.
 
@@ -186,8 +190,13 @@ def evaluation_batches(
     """
     loader = source.loader(source.centre_crop(image_size, crop_ratio), workers, replace_corrupt=False)
     part = np.array_split(np.arange(len(source)), world_size)[rank]
-    loaded = loader.load(Wanted(cut, 0, cut) for cut in batches(part, batch_size, drop_last=False))
-    return ((indices, views[0]) for indices, views in loaded if len(indices))
+    return _once(loader, (Wanted(cut, 0, cut) for cut in batches(part, batch_size, drop_last=False)))
+
+
+def _once(loader: Loader, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Load what can be decoded; the workers end with it."""
+    with closing(loader):
+        yield from ((indices, views[0]) for indices, views in loader.load(plan) if len(indices))
 
 
 def first_images(source: Source, most: int) -> list[Tensor]:

@@ -96,6 +96,7 @@ class Loop:
                 reason = state.ended or self._train_epochs()
                 return self._outcome() if reason in (state.ended, "paused") else self._end(reason)
         finally:
+            self.s.batches.close()
             self.evaluator.close(state)
             self._list_skipped()
 
