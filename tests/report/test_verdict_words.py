@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
-from typing import Any
+from importlib.resources import files
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from fullrank.collapse.blemishes import Blemish
-from fullrank.collapse.verdict import Verdict, as_verdict
+from fullrank.collapse.treatments import advice_on
+from fullrank.collapse.verdict import Kind, Verdict, as_verdict
 from fullrank.report.audit.page import write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.compare.page import write_comparison
@@ -20,7 +23,7 @@ from fullrank.report.run.page import write_page
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import summarise
 from fullrank.report.run.terminal import closing_lines
-from fullrank.report.verdicts import as_sentence, probable
+from fullrank.report.verdicts import advice_sentences, as_sentence, probable
 from report.test_audit_page import view
 
 ODD = Blemish("copies", 150, 300, "150 of 300 rows are <copies> of others", "look for repeated images")
@@ -112,3 +115,16 @@ def test_outliers_of_files_are_named_with_their_file(tmp_path: Any) -> None:
     assert found.outlier_rows == (5, 106)
     says = found.verdict.blemishes[0].says
     assert f"row 5 of {tmp_path / 'part-0.npy'}, row 6 of {tmp_path / 'part-1.npy'}" in says
+
+
+def test_every_meaning_in_a_glossary_begins_with_a_capital() -> None:
+    macros = files("fullrank.report").joinpath("templates", "macros.html.j2").read_text()
+    meanings = re.findall(r'\("(?:both|run|audit)", "[^"]+", "([^"]+)"\)', macros)
+    assert len(meanings) > 15
+    assert [text for text in meanings if text[0].islower()] == []
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_advice_is_given_in_sentences(kind: str) -> None:
+    shown = [item.mechanism for item in advice_sentences(advice_on([kind]))]
+    assert [text for text in shown if text[0].islower()] == []

@@ -23,7 +23,7 @@ class Demo:
 
     Attributes:
         out: where the runs and the page go; empty: runs/demo, made anew each time.
-        seed: of the networks, the order of images and the views.
+        seed: seed of the networks, the order of images and the views.
         epochs: passes over the images; 0: the recipe's 10, below which verdicts may not last.
         json: print one object at the end: arms, each with name, verdict, loss, level, rank, knn.
         quiet: print the closing table only.
