@@ -117,7 +117,7 @@ def _split_flag(flag: str) -> tuple[str, str]:
 
 
 def _unrecognised(words: Sequence[str], flags: Sequence[str]) -> str:
-    """All options that are unknown, each with the one that was meant; without any the first word too many."""
+    """All unknown options, each with the one that was meant; else the first word."""
     named = [word.split("=")[0] for word in words]
     unknown = list(dict.fromkeys(name for name in named if re.match(r"--?[A-Za-z]", name)))
     if not unknown:
@@ -132,7 +132,7 @@ def _unrecognised(words: Sequence[str], flags: Sequence[str]) -> str:
 
 
 def _option_meant(name: str, flags: Sequence[str]) -> str:
-    """The option that is meant by another of its names, or by its letters; empty where nobody can tell."""
+    """The option that is meant by another name or by its letters; or empty."""
     near = difflib.get_close_matches(name.lstrip("-"), flags, 1, 0.7)
     return meant(name, flags) or "".join(near)
 

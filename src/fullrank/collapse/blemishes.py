@@ -194,7 +194,7 @@ def blemishes(
 def with_outlier_rows(
     found: Iterable[Blemish], rows: Sequence[int], name: Callable[[int], str] | None = None
 ) -> tuple[Blemish, ...]:
-    """The same blemishes, those about outliers with the first of the rows that these are.
+    """The same blemishes, outliers with the first rows that these are.
 
     Args:
         rows: places of all outliers that are known.

@@ -204,7 +204,7 @@ class CsvColumns(ColumnFile):
 
 
 def _is_coordinate(cell: str) -> bool:
-    """Whether a cell is a number that hardly is a name: negative, or of three decimals and more."""
+    """Whether a cell is hardly a name: a negative number, or one of many decimals."""
     return re.fullmatch(r"(-\d*\.\d+|\d*\.\d{3,})(e[+-]?\d+)?", cell.strip(), re.IGNORECASE) is not None
 
 

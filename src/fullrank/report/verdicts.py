@@ -56,7 +56,7 @@ def certainty(verdict: Verdict) -> str:
 
 
 def beside_kind(verdict: Verdict) -> str:
-    """What a headline has beside the kind: of which columns it is where most are dead, and the probability.
+    """What a headline has beside the kind: living columns, and the probability.
 
     Example:
         >>> from fullrank.collapse.blemishes import Blemish

@@ -119,7 +119,7 @@ def _nearest_names(folder: Path, name: str, most: int) -> list[str]:
 
 
 def did_you_mean(path: Path) -> str:
-    """Which existing path may be meant by a missing one, as the end of a message; or empty."""
+    """The end of a message: which path is meant by a missing one; or empty."""
     near = " or ".join(printable(str(other)) for other in nearest_paths(path))
     return f"; did you mean {near}?" if near else ""
 
