@@ -121,8 +121,8 @@ class CheckpointOptions(EncoderOptions):
 
     Attributes:
         arch: architecture of a checkpoint that does not tell it.
-        prefix: of the encoder's weights in a checkpoint that holds several.
-        stem: of a ResNet with a 3x3 stem, which checkpoints do not tell: cifar, cifar-pad2 (solo-learn's).
+        prefix: prefix of the encoder's weights in a checkpoint that holds several.
+        stem: a ResNet's 3x3 stem, which checkpoints do not tell: cifar, cifar-pad2 (solo-learn's).
     """
 
     arch: str = ""
@@ -144,7 +144,7 @@ class SubjectOptions(EncoderOptions):
         key: the array, where a file holds several.
         labels: a file with a class per row of a file of embeddings.
         limit: images for an encoder, at most, a fixed random choice; 0: all.
-        max_pixels: of one image; larger ones are skipped and named.
+        max_pixels: pixels of one image, at most; larger ones are skipped and named.
         max_bytes: memory that a file of embeddings may take at once, where it cannot be mapped or streamed;
             0: half of what is free.
     """
@@ -168,7 +168,7 @@ class EvaluateOptions(SubjectOptions):
         limit: training images or rows, at most, and as many test ones; 0: all.
         batch_size: images at once.
         legacy_batchnorm: BatchNorms take their statistics from each batch of 64, as in CPLearn's evaluations.
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     tap: str = ""
@@ -186,8 +186,8 @@ class LinearOptions(EvaluateOptions):
     Attributes:
         protocol: logistic, or a paper's: simsiam, li, solo, rdm-byol, rdm-simsiam.
         cs: inverse penalties to choose from, with commas between, as scikit-learn's C; empty: the usual ones.
-        epochs: of a protocol; 0: the paper's.
-        lr: of a protocol, for 256 images; 0: the paper's.
+        epochs: epochs of a protocol; 0: the paper's.
+        lr: learning rate of a protocol, for 256 images; 0: the paper's.
         protocol_batch: images per step of a protocol; 0: the paper's.
         precision: of the encoder under a protocol: fp32 or bf16.
     """
@@ -205,9 +205,9 @@ class KnnOptions(EvaluateOptions):
     """k nearest neighbours among training rows.
 
     Attributes:
-        metric: cosine or l2.
-        ks: neighbours to choose from, with commas between; empty: 1 to 200.
-        temperatures: of votes weighted by exp(cosine / T), likewise; empty: 0.02 to 0.5.
+        metric: what makes neighbours near: cosine or l2.
+        ks: numbers of neighbours to choose from, with commas between; empty: 1 to 200.
+        temperatures: T of votes weighted by exp(cosine / T), to choose from likewise; empty: 0.02 to 0.5.
         legacy: li (majority of k = 1 to 255, the best k on the test rows) or solo (solo-learn's weights,
             k = 20).
     """
@@ -226,7 +226,7 @@ class ClusterOptions(EvaluateOptions):
         by: kmeans of the tap, codes (argmax of scores over codes or prototypes), or legacy (argmax of plain
             features, as CPLearn's script does for SwAV and Barlow Twins); auto: codes for that tap, else
             kmeans.
-        clusters: of k-means; 0: as many as there are classes.
+        clusters: clusters of k-means; 0: as many as there are classes.
     """
 
     by: Literal["auto", "kmeans", "codes", "legacy"] = "auto"
@@ -238,9 +238,9 @@ class FinetuneOptions(EvaluateOptions):
     """An encoder trained on with a classifier.
 
     Attributes:
-        shares: of the labels in percent, with commas between.
+        shares: shares of the labels in percent, with commas between.
         epochs: passes over the labelled images; 0: 30.
-        lr: of the classifier, for 256 images; the encoder has a tenth; 0: 0.1.
+        lr: learning rate of the classifier, for 256 images; the encoder has a tenth; 0: 0.1.
         precision: fp32 or bf16.
     """
 
@@ -259,16 +259,16 @@ class EmbedOptions(CheckpointOptions):
         split: train and test (held-out) images, with commas between.
         taps: layer outputs (taps), with commas between: features (what the encoder puts out), all (every
             layer too), names of layers, and for a run projector, predictor, target and codes.
-        format: of the files: safetensors, parquet, or npy (memory maps).
+        format: format of the files: safetensors, parquet, or npy (memory maps).
         views: augmented views of each image; 0: each image once, as it is.
         view_preset: how they are augmented (`fullrank list views`); empty: as the run does, or the data's
             own way, else simsiam.
-        seed: of the augmentation.
+        seed: seed of the augmentation.
         tokens: what becomes of a transformer's tokens at inner layers: mean or class.
         limit: images of a split, at most; 0: all.
         batch_size: images at once.
         workers: processes that decode images which do not fit in memory.
-        max_pixels: of one image; larger ones are skipped and named.
+        max_pixels: pixels of one image, at most; larger ones are skipped and named.
         device: as cuda:1 or cpu; empty: a GPU where there is one.
     """
 
@@ -306,7 +306,7 @@ class ExportOptions(CheckpointOptions):
         tap: which features are mapped; empty: what the encoder puts out.
         split: train or test, of a folder of features; empty: test where it is there.
         limit: points on the map, at most, chosen at random.
-        seed: of that choice, and of UMAP.
+        seed: seed of that choice, and of UMAP.
         data: for --to fiftyone, the images that the features are of: a folder, a name of `fullrank list
             data`, or the run whose images they are.
     """
@@ -326,10 +326,10 @@ class CompareOptions(Options):
     Attributes:
         data: images that every encoder sees, a folder or a name of `fullrank list data`; empty: those that
             all runs were trained on.
-        names: of the arms, with commas between, in the order in which they begin.
+        names: names of the arms, with commas between, in the order in which these are given.
         queries: held-out images, at most: their features are audited and k-NN names their labels.
         bank: training images among which k-NN seeks neighbours, at most.
-        k: neighbours.
+        k: neighbours of k-NN.
         measure: send the images through every encoder; without it runs are shown as they were logged.
         download: fetch weights or data that are not there.
     """
@@ -351,13 +351,13 @@ class PickOptions(CheckpointOptions):
         data: images that every encoder sees, a folder or a name of `fullrank list data`; empty: the held-out
             images of the runs.
         images: held-out images, at most.
-        views: augmented views of each.
+        views: augmented views of each image.
         view_preset: how they are augmented (`fullrank list views`); empty: as the runs do, or the data's own
             way, else simsiam.
         every_checkpoint: of several runs all encoders that they kept, not the one that each left.
-        seed: of the choice of images and of the views.
+        seed: seed of the choice of images and of the views.
         batch_size: images at once.
-        max_pixels: of one image; larger ones are skipped and named.
+        max_pixels: pixels of one image, at most; larger ones are skipped and named.
         device: as cuda:1 or cpu; empty: a GPU where there is one.
     """
 

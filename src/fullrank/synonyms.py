@@ -71,6 +71,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "on_nan": ("detect_nan", "terminate_on_nan", "nan"),
     "knn_k": ("k", "num_neighbors", "n_neighbors", "neighbours"),
     "k": ("knn_k", "num_neighbors", "n_neighbors", "neighbours"),
+    "ks": ("k", "knn_k", "num_neighbors", "n_neighbors", "neighbours"),
     "knn_every": ("knn", "knn_freq"),
     "probe": ("online_probe", "linear_probe", "online_linear"),
     "resume": ("auto_resume", "continue", "resume_from_checkpoint", "continue_training"),

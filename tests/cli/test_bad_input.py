@@ -34,6 +34,16 @@ TRAIN = ("train", "simsiam", *SMALL)
         ((*TRAIN, "--epoch", "2"), "unknown option --epoch; did you mean --epochs?"),
         ((*TRAIN, "--options.predictors", "mlp"), "did you mean --options.predictor?"),
         ((*TRAIN, "more"), "unexpected word 'more'"),
+        (
+            (*TRAIN, "--foo", "3", "--epoch=2", "--options.predictors", "mlp"),
+            "3 unknown options: --foo, --epoch (did you mean --epochs?), --options.predictors (did you mean",
+        ),
+        (
+            ("evaluate", "knn", "--metrci", "l2", "--bar"),
+            "--metrci (did you mean --metric?), --bar",
+        ),
+        (("evaluate", "knn"), "WHAT is missing"),
+        (("export", "run"), "--to and --out are missing"),
         ((*TRAIN, "--data", "shape"), "unknown data set 'shape'; did you mean 'shapes'?"),
         ((*TRAIN, "--backbone", "resnet8-w1x"), "'resnet8-w1x'; did you mean 'resnet8-w16'?"),
         ((*TRAIN, "--views", "simsia"), "unknown views preset 'simsia'; did you mean 'simsiam'?"),
@@ -136,3 +146,19 @@ def test_batches_of_one_image_are_refused_before_anything_is_written(here: Path)
 def test_images_of_a_size_that_no_machine_holds_are_refused(size: str, here: Path) -> None:
     line = refused("train", "simsiam", "--data", "shapes", "--image-size", size)
     assert "lies between 0 (the data's own) and 4,096 pixels" in line
+
+
+def _commands_of_runs(path: str) -> list[tuple[str, ...]]:
+    exported = ("export", path, "--to", "torch", "--out", "new")
+    more = ("train", "simsiam", "--data", path), ("embed", path, "--out", "new"), ("compare", path, path)
+    asked = [(name, path) for name in ("audit", "resume", "cure", "report", "pick")]
+    return [*asked, ("evaluate", "knn", path), exported, *more, ("adapt", path, "--data", "shapes")]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("runs/frist", "runs/first"), ("run/frist", "runs/first")])
+def test_a_path_that_is_misspelt_is_answered_with_the_one_that_exists(
+    typed: str, meant: str, here: Path
+) -> None:
+    (here / meant).mkdir(parents=True)
+    for words in _commands_of_runs(typed):
+        assert f"did you mean {meant}?" in refused(*words), words

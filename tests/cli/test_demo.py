@@ -17,6 +17,7 @@ from fullrank.errors import FullrankError
 from fullrank.jobs.job import Job, Notify
 from fullrank.labs._common import demo
 from fullrank.report.run.summary import Summary
+from fullrank.training.records import EpochRecord, StepRecord
 
 COLLAPSED = {"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"}
 
@@ -92,3 +93,38 @@ def test_a_failing_arm_is_reported_at_once(here: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(demo, "run_commands", run_commands)
     with pytest.raises(FullrankError, match=r"^the arm 'no predictor' failed: it diverged$"):
         demo.train_arms(demo.make_room(here / "out", True), 0, 1, "quiet", int)
+
+
+@pytest.mark.parametrize(("epochs", "short"), [(1, True), (3, True), (9, True), (10, False), (0, False)])
+def test_a_demo_with_few_epochs_says_that_it_is_too_short(
+    arms: list[Summary], epochs: int, short: bool
+) -> None:
+    arms += [arm(name, -0.1, "healthy") for name in demo.ARMS]
+    called = call("demo", "--out", "out", "--epochs", str(epochs))
+    assert called.code == 0 and ("too short for a verdict" in called.out) is short
+
+
+def test_after_the_first_epoch_the_demo_says_once_how_long_all_of_it_takes(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_commands(jobs: list[Job], runs: Any, logs: Any, at_once: int, notify: Notify) -> None:
+        for job in jobs[:2]:
+            for step in (1, 11, 31):
+                notify(job, "running", StepRecord(step=step, loss=0.0, time={"elapsed": step / 10}))
+            notify(job, "running", EpochRecord(epoch=1, step=31, loss=0.0, time={"elapsed": 3.1}))
+
+    monkeypatch.setattr(demo, "run_commands", run_commands)
+    monkeypatch.setattr(demo, "cores", lambda: 2)
+    demo.train_arms(demo.make_room(here / "out", True), 0, 10, "plain", int)
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("all 4 arms take about")
+    ]
+    assert len(lines) == 1 and lines[0].endswith("1 min 00 s of it left")  # 1,209 steps, a tenth each, by two
+
+
+@pytest.mark.parametrize("steps", [[], [1]])
+def test_nothing_is_estimated_before_steps_were_timed(steps: list[int]) -> None:
+    first = Summary("SimSiam")
+    for step in steps:
+        first.take(StepRecord(step=step, loss=0.0, time={"elapsed": 1.0}))
+    assert demo.Pace(100, 2).seconds_left([first, Summary("other")]) is None

@@ -155,3 +155,44 @@ def test_codes_are_judged_by_their_use() -> None:
 
 def test_a_collapse_comes_with_what_to_try() -> None:
     assert audit(torch.ones(300, 8)).advice[0].try_first
+
+
+@pytest.mark.parametrize("n", [8, 20, 31])
+def test_what_so_few_rows_cannot_decide_is_called_undecided_with_how_many_would_do(n: int) -> None:
+    verdict = audit(gaussian(n, 16), metrics=["level"]).verdict
+    said = {item.metric: item.says for item in verdict.evidence if item.threshold is not None}
+    assert verdict.kind == "not decidable" and {"level", "erank_centred", "rankme_unit"} <= said.keys()
+    assert set(said.values()) == {f"undecided: n = {n} rows; at least 32 are needed"}
+    assert "undecided" not in " ".join(item.says for item in audit(gaussian(64, 16)).verdict.evidence)
+
+
+@pytest.mark.parametrize(("spread", "number"), [(0.01, 10), (0.1, 10), (1.0, 1)])
+def test_the_number_of_tight_clusters_stands_beside_the_jump_and_its_border(
+    spread: float, number: int
+) -> None:
+    found = audit(gaussian(10, 32).repeat(40, 1) + spread * gaussian(400, 32, seed=1), metrics=["level"])
+    (row,) = (item for item in found.verdict.evidence if item.metric == "tight_clusters")
+    assert row.value == number and found.panel is not None and found.panel.clusters is not None
+    jump = f"distances jump by {found.panel.clusters.jump:.2f} where they end, 0.75 is the border"
+    assert row.says == f"number of tight clusters (1: none): {jump}, and 133 at most can be seen"
+
+
+@pytest.mark.parametrize(
+    ("living", "said"), [(20, "of 20 living of 128 columns"), (63, "of 63"), (64, ""), (128, "")]
+)
+def test_where_most_columns_are_dead_the_headline_says_of_how_many_it_is(living: int, said: str) -> None:
+    rows = gaussian(400, 128)
+    rows[:, living:] = 0
+    headline = str(audit(rows, metrics=["level"]).verdict)
+    assert (said in headline) if said else ("living" not in headline)
+
+
+@pytest.mark.parametrize("far", [[7], [3, 90, 399], [399, 0, 5, 17, 256]])
+def test_outliers_are_named_by_their_rows(far: list[int]) -> None:
+    rows = gaussian(400, 16)
+    rows[far] *= 100
+    found = audit(rows, metrics=["level"])
+    assert list(found.outlier_rows) == sorted(far) == found.as_dict()["outlier_rows"]
+    (odd,) = found.verdict.blemishes
+    assert all(str(row) in odd.says for row in sorted(far)[:3])
+    assert ("and 2 more; all are outlier_rows of audit.json" in odd.says) is (len(far) > 3)

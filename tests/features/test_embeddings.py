@@ -182,7 +182,7 @@ def test_in_text_a_column_of_whole_numbers_is_a_coordinate_and_one_that_counts_r
     rows = open_embeddings(tmp_path / "z.csv")
     assert torch.cat(list(rows))[:2].tolist() == [[0.0, 0.5], [0.0, 1.5]]
     assert rows.rows([2]).isnan().tolist() == [[True, False]]
-    assert any("other columns are left out: id" in note for note in rows.notes)
+    assert any("1 other column is left out: id" in note for note in rows.notes)
 
 
 def test_in_text_whole_numbers_may_be_followed_by_others(tmp_path: Path) -> None:
@@ -196,3 +196,30 @@ def test_text_beside_arrays_is_not_taken_for_rows(tmp_path: Path) -> None:
     folder = shards(tmp_path, Z, Y)
     (folder / "about.csv").write_text("file,when\na,b\n")
     assert open_embeddings(folder).n == N
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["name"], "1 other column is left out: name"),
+        (["name", "city", "split"], "3 other columns are left out: name, city, split"),
+        (
+            ["name", "city", "split", "note", "date"],
+            "5 other columns are left out: name, city, split and 2 more",
+        ),
+    ],
+)
+def test_columns_of_words_are_left_out_and_said_with_their_number(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    rows = [",".join([*("x" * len(words)), "0.5", str(i / 7)]) for i in range(5)]
+    (tmp_path / "z.csv").write_text("\n".join([",".join([*words, "a", "b"]), *rows]))
+    opened = open_embeddings(tmp_path / "z.csv")
+    assert (opened.n, opened.d) == (5, 2)
+    assert any(note.endswith(said) for note in opened.notes)
+
+
+@pytest.mark.parametrize(("first", "n"), [("cat.jpg,-0.5,1.25", 3), ("cat.jpg,0.512,1", 3), ("name,0,1", 2)])
+def test_a_first_line_of_words_and_coordinates_is_a_row(first: str, n: int, tmp_path: Path) -> None:
+    (tmp_path / "z.csv").write_text(f"{first}\ndog.jpg,0.25,0.5\ncow.jpg,0.125,0.75\n")
+    assert open_embeddings(tmp_path / "z.csv").n == n

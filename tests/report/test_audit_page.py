@@ -71,7 +71,7 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 def test_a_collapse_comes_with_its_mechanisms(tmp_path: Path) -> None:
     text = without_scripts(page_of(tmp_path, view(5 + 0.01 * cloud())))
     assert "Complete collapse" in text and "of 1, severe" in text and "arXiv 2011.10566" in text
-    assert "ranks and shapes below are those of noise" in text
+    assert "what is left around it, which may be noise, and may look full" in text
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0])

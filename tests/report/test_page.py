@@ -42,7 +42,7 @@ def test_every_kind_of_run(fake_run: Any, kind: str, words: Any) -> None:
     assert "centred effective rank" in text and "untrained → last" in text
     assert ("</span> below its threshold" in text) == (kind != "healthy") and "shown, not judged" in text
     assert 'src="data:image/png;base64,' in text
-    assert ("ranks and shapes below are those of noise" in text) == (kind == "complete")
+    assert ("what is left around it, which may be noise, and may look full" in text) == (kind == "complete")
 
 
 def test_nothing_is_fetched(fake_run: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import re
@@ -64,7 +65,7 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(_one_line(errors.getvalue(), prog, _flags(kind))) from None
+        raise UsageError(_one_line(errors.getvalue(), words, prog, _flags(kind))) from None
 
 
 def _flags(kind: type[Any], under: str = "") -> list[str]:
@@ -81,7 +82,7 @@ def _flags(kind: type[Any], under: str = "") -> list[str]:
     ]
 
 
-def _one_line(box: str, prog: str, flags: Sequence[str]) -> str:
+def _one_line(box: str, given: Sequence[str], prog: str, flags: Sequence[str]) -> str:
     """The message in one of tyro's boxes, in one line."""
     rows = [row for line in box.splitlines() if (row := line.strip("│ ")) and not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
@@ -92,25 +93,56 @@ def _one_line(box: str, prog: str, flags: Sequence[str]) -> str:
             sections[-1].append(row)
     # where standard output is not Unicode the box has no frame, and its title stands in a section of its own
     message = " ".join(sections[0] if "╭" in box else sections[1])
+    if unknown := re.fullmatch(r"Unrecognized options: (.+)", message):
+        message = _unrecognised(unknown[1].split(", "), flags)
+    elif message.startswith("Missing") and (others := _unknown(given, flags)):
+        message = _unrecognised(others, flags)  # behind which a word may seem to be missing
     for pattern, words in IN_OUR_WORDS:
         if match := re.fullmatch(pattern, message):
             message = words(*match.groups())
             break
-    return message + _suggestion(" ".join(rows), flags) + f" (see {prog} --help)"
+    return f"{message} (see {prog} --help)"
 
 
-def _suggestion(box: str, flags: Sequence[str]) -> str:
-    """The option that was meant, by another of its names or by its letters."""
-    unknown = re.search(r"Unrecognized options: (--[^\s=,]+)", box)
-    if unknown and (other := meant(unknown[1], flags)):
-        return f"; did you mean --{other}?"
-    near = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", box)
-    return f"; did you mean {near[1]}?" if near else ""
+def _unknown(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Words that look like options and are none."""
+    known = {*flags, *(f"{start}no-{name}" for start, name in map(_split_flag, flags)), "help"}
+    named = (word[2:].split("=")[0].replace("_", "-") for word in words if word.startswith("--"))
+    return [f"--{name}" for name in named if name not in known]
 
 
-def _unrecognised(words: str) -> str:
-    first = words.split(", ")[0]
-    return f"unknown option {first}" if first.startswith("-") else f"unexpected word {first!r}"
+def _split_flag(flag: str) -> tuple[str, str]:
+    group, dot, name = flag.rpartition(".")
+    return group + dot, name
+
+
+def _unrecognised(words: Sequence[str], flags: Sequence[str]) -> str:
+    """All unknown options, each with the one that was meant; else the first word."""
+    named = [word.split("=")[0] for word in words]
+    unknown = list(dict.fromkeys(name for name in named if re.match(r"--?[A-Za-z]", name)))
+    if not unknown:
+        return f"unexpected word {words[0]!r}"
+    meant_by = {name: other for name in unknown if (other := _option_meant(name, flags))}
+    if len(unknown) == 1:
+        return f"unknown option {unknown[0]}" + "".join(
+            f"; did you mean --{other}?" for other in meant_by.values()
+        )
+    each = [f"{name} (did you mean --{meant_by[name]}?)" if name in meant_by else name for name in unknown]
+    return f"{len(unknown)} unknown options: {', '.join(each)}"
+
+
+def _option_meant(name: str, flags: Sequence[str]) -> str:
+    """The option that is meant by another name or by its letters; or empty."""
+    near = difflib.get_close_matches(name.lstrip("-"), flags, 1, 0.7)
+    return meant(name, flags) or "".join(near)
+
+
+def _missing(first: str, text: str) -> str:
+    """What is required and was not given; with its text where it is one thing."""
+    others = re.findall(r"\(required\) (--[\w.-]+)", text)
+    if others:
+        return f"{', '.join([first, *others[:-1]])} and {others[-1]} are missing"
+    return f"{first} is missing: {text.removesuffix('(required)').rstrip(' .')}"
 
 
 def _no_choice(value: str, option: str, known: str) -> str:
@@ -118,15 +150,15 @@ def _no_choice(value: str, option: str, known: str) -> str:
 
 
 IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
-    (r"Unrecognized options: (.+)", _unrecognised),
     (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
     (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
     (r"Error parsing (?:options|threshold|[A-Z]\w+): (.+)", "{}".format),  # a dataclass's own validation
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
+    (r"Missing value for argument '(\w+)'\. Expected 1 values\.", lambda name: f"{name.upper()} is missing"),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", "{} needs a value".format),
     (r"Missing value for argument '(\S+)'\. Expected (\d+) values\.", "{} needs {} values".format),
-    (r"Missing from [^:]*: (\S+) (.*?)\.? \(required\)", "{} is missing: {}".format),
+    (r"Missing from [^:]*: (\S+) (.*)", _missing),
 )
 
 

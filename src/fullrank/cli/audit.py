@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Audit(AuditOptions):
     """Judge an embedding: whether it has collapsed, how, and by which evidence.
 
-    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .h5, .zarr), a pattern or
-    an address of such files (s3://bucket/features), a folder that `fullrank embed` wrote, or an encoder: a
-    name of timm, torchvision or Hugging Face, a directory, a checkpoint, or a run directory.
+    WHAT is a file or folder of embeddings (.npy, .npz, .pt, .safetensors, .parquet, .csv, .h5, .zarr), a
+    pattern or an address of such files (s3://bucket/features), a folder that `fullrank embed` wrote, or an
+    encoder: a name of timm, torchvision or Hugging Face, a directory, a checkpoint, or a run directory.
 
     Example: fullrank audit features.npy --labels labels.csv --fail-on complete,dimensional
 
@@ -38,10 +38,11 @@ class Audit(AuditOptions):
         out: folder for audit.json and audit.html; empty: audits/NAME, one for each WHAT.
         json: print one object.
         fail_on: kinds of verdict, with commas between, that set exit code 3; `collapsed` is any collapse.
-        thresholds: a YAML or JSON file of them; options win.
+        thresholds: a YAML or JSON file of thresholds; options win.
         page: write the page, not audit.json alone.
         figures: also draw the figures for a paper, as SVG, PDF and PNG, into the folder's figures/.
-        processes: that share the files of a folder, each file read by one; 0: those of torchrun, else one.
+        processes: processes that share the files of a folder, each file read by one; 0: torchrun's,
+            else one.
     """
 
     what: What = field(kw_only=True)

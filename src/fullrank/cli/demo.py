@@ -23,8 +23,8 @@ class Demo:
 
     Attributes:
         out: where the runs and the page go; empty: runs/demo, made anew each time.
-        seed: of the networks, the order of images and the views.
-        epochs: passes over the images; 0: the recipe's.
+        seed: seed of the networks, the order of images and the views.
+        epochs: passes over the images; 0: the recipe's 10, below which verdicts may not last.
         json: print one object at the end: arms, each with name, verdict, loss, level, rank, knn.
         quiet: print the closing table only.
     """
@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> int:
     if args.epochs < 0 or args.seed < 0:
         raise UsageError("--epochs and --seed must not be negative")
     from fullrank.cli import main
-    from fullrank.labs._common.demo import compare_arms, make_room, train_arms
+    from fullrank.labs._common.demo import compare_arms, make_room, too_short, train_arms
     from fullrank.report.compare.page import headline
     from fullrank.report.run.arms import arm_row, arms_table, arms_text
     from fullrank.report.run.terminal import is_live
@@ -51,10 +51,12 @@ def run(words: Sequence[str]) -> int:
     runs = make_room(out, replace=not args.out)
     mode = "quiet" if args.json or args.quiet else "live" if is_live() else "plain"
     train_arms(runs, args.seed, args.epochs, mode, main)
-    found = compare_arms(runs, out / "index.html")
+    note = too_short(args.epochs)
+    found = compare_arms(runs, out / "index.html", note)
     if args.json:
         arms = [arm_row(summary, runs[summary.name]) for summary in found.summaries]
-        print(json.dumps({"arms": arms, "baselines": found.baselines, "page": str(found.page)}, indent=2))
+        made = {"arms": arms, "baselines": found.baselines, "notes": [note] * bool(note)}
+        print(json.dumps(made | {"page": str(found.page)}, indent=2))
         return 0
     if sys.stdout.isatty():
         terminal().print(arms_table(found.summaries))
@@ -64,5 +66,7 @@ def run(words: Sequence[str]) -> int:
     print(f"\nk-NN to hold these against: {held}.")
     best, below = headline(found.summaries)
     say(f"{best}: {below} The page shows what tells the arms apart.")
+    if note:
+        say(f"note    {note}")
     say(f"page    {found.page}")
     return 0

@@ -22,11 +22,11 @@ class Explain:
 
     Attributes:
         what: loss.
-        value: of the loss, as a run logs it.
+        value: value of the loss, as a run logs it.
         method: a name of `fullrank list methods`.
-        options: of the method, as KEY=VALUE; the rest keeps its defaults.
+        options: options of the method, as KEY=VALUE; the rest keeps its defaults.
         batch_size: images in a batch, over all devices.
-        views: of an image.
+        views: views of an image.
         feature_dim: features of the backbone, where widths of heads follow it (ResNet-18: 512).
         tolerance: allowed distance, as a share of the fixed point's size, at least of 1.
         json: print one object: method, value, at (fixed points within the tolerance), fixed_points, lines.

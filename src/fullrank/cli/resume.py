@@ -29,7 +29,7 @@ class Resume:
     Attributes:
         run: the run directory.
         epochs: passes over the training images in all; 0: as before.
-        devices: how many; -1: as before, 0: all of them.
+        devices: devices that train; -1: as before, 0: all of them.
         num_nodes: machines; 0: as before.
         strategy: ddp or fsdp; empty: as before.
         workers: processes that decode images; -2: as before, -1: one a core.

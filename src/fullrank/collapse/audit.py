@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.baselines import baseline
+from fullrank.collapse.blemishes import with_outlier_rows
 from fullrank.collapse.code_verdict import judge_codes
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
 from fullrank.collapse.metrics.codes import CodeUsage
@@ -75,6 +76,8 @@ class Audit:
         origin: where the rows are from.
         notes: one line each.
         seconds: how long it took.
+        outlier_rows: which of the n rows lie far from all others, and were left out; with several in a few
+            directions only those of the sample.
     """
 
     tap: str
@@ -88,6 +91,7 @@ class Audit:
     origin: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    outlier_rows: tuple[int, ...] = ()
 
     @property
     def advice(self) -> tuple[Advice, ...]:
@@ -108,6 +112,7 @@ class Audit:
             "d": self.d,
             "evidence": verdict["evidence"],
             "blemishes": verdict["blemishes"],
+            "outlier_rows": list(self.outlier_rows),
             "metrics": {name: vars(metric) for name, metric in self.metrics.items()},
             "advice": [advice._asdict() for advice in self.advice],
             "origin": self.origin,
@@ -131,6 +136,7 @@ def audit(
     narrowest: int | None = None,
     origin: str = "",
     progress: Callable[[int], None] | None = None,
+    row_name: Callable[[int], str] | None = None,
 ) -> Audit:
     """Measure and judge an embedding.
 
@@ -147,6 +153,7 @@ def audit(
         narrowest: width of the narrowest layer before the rows; read off their spectrum where None.
         origin: where the rows are from, for reports.
         progress: called with the number of rows seen after every chunk.
+        row_name: what to call an outlier, by its place among the rows; its number where None.
 
     Raises:
         UsageError: no matrix, no rows, rows that are not finite or not as many as said, or labels of another
@@ -176,13 +183,15 @@ def audit(
         seen = EmbeddingStatistics(source.d, capacity=sample, first=first, expected=source.n, peers=peers)
         reservoir = seen.sample
     take_in(source, part, seen, reservoir, progress)
-    panel = None
+    panel, outliers = None, list[int]()
     if isinstance(seen, EmbeddingStatistics):
         seen.finish()
         points, places = reservoir.rows, reservoir.places
         spectra = Spectra(seen.moments)
         panel = Panel.from_statistics(tap, seen, narrowest=narrowest, spectra=spectra)
-        verdict = judge(panel, (), thresholds)
+        verdict, outliers = judge(panel, (), thresholds), seen.outlier_rows
+        odd = with_outlier_rows(verdict.blemishes, outliers, row_name)
+        verdict = replace(verdict, blemishes=odd)
         found = _measure(chosen, spectra, points, None if classes is None else classes[places])
     else:
         seen.all_reduce(peers)
@@ -195,7 +204,8 @@ def audit(
             if metric.needs == "scores"
         }
     seconds = time.perf_counter() - start
-    return Audit(tap, source.n, source.d, verdict, panel, found, points, places, origin, (), seconds)
+    of = tap, source.n, source.d, verdict, panel, found, points, places, origin
+    return Audit(*of, seconds=seconds, outlier_rows=tuple(outliers))
 
 
 class RowsInMemory:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ FEW_VALUES = 256  # values that a coordinate takes: one byte
 SHOWN = 0.01  # share of rows or dimensions from which a blemish is told
 FEW_ROWS = 2.0  # rows a direction that is in use, below which ranks read a quarter low or more
 BINDING = 0.25  # of a narrow layer's directions in use, from which it may be what limits the rank
+NAMED = 3  # outliers that are named
+ALL_OUTLIERS = "outlier_rows of audit.json"  # and of an `Audit`
+MOSTLY_DEAD = 0.5  # of the dimensions, above which a headline says of how many living ones a verdict is
 CLUSTERED = 0.2  # share of rows in tight clusters from which that is said; a line has more by chance
 
 ADVICE = {
@@ -186,6 +189,42 @@ def blemishes(
         says = f"{facts.n:,} rows, of which ranks are estimates that are too low; {enough}"
         found += (_blemish("few rows", facts.n, FEW_ROWS * used, says),)
     return found
+
+
+def with_outlier_rows(
+    found: Iterable[Blemish], rows: Sequence[int], name: Callable[[int], str] | None = None
+) -> tuple[Blemish, ...]:
+    """The same blemishes, outliers with the first rows that these are.
+
+    Args:
+        rows: places of all outliers that are known.
+        name: what to call a row, as the path of its image; its number, where None.
+
+    Example:
+        >>> odd = Blemish("outliers", 5, 400, "5 rows are left out", "")
+        >>> with_outlier_rows([odd], [5, 77, 301, 302, 399])[0].says
+        '5 rows are left out: rows 5, 77, 301 (the first is 0) and 2 more; all are outlier_rows of audit.json'
+    """
+    names = [str(row) if name is None else name(row) for row in rows[:NAMED]]
+    listed = ", ".join(names)
+    listed = f"row{'s' * (len(rows) > 1)} {listed}" if name is None else listed
+    listed += " (the first is 0)" if listed.startswith("row") else ""
+    listed += f" and {len(rows) - NAMED:,} more; all are {ALL_OUTLIERS}" if len(rows) > NAMED else ""
+    named = [odd for odd in found if odd.name == "outliers"][:1] if rows else []
+    return tuple(replace(odd, says=f"{odd.says}: {listed}") if odd in named else odd for odd in found)
+
+
+def of_living(found: Iterable[Blemish]) -> str:
+    """Of how many columns a verdict is, where most are dead; else empty.
+
+    Example:
+        >>> of_living(blemishes(RowFacts(400, 400, 1, dead=108), d=128, possible=128, narrowest=None))
+        'of 20 living of 128 columns'
+    """
+    dead = next((odd for odd in found if odd.name == "dead dimensions"), None)
+    if dead is None or dead.value <= MOSTLY_DEAD * dead.of:
+        return ""
+    return f"of {dead.of - dead.value:,.0f} living of {dead.of:,.0f} columns"
 
 
 def _blemish(name: str, value: float, of: float, says: str) -> Blemish:

@@ -47,6 +47,7 @@ class EmbeddingStatistics:
         sample: a uniform sample of these rows, [m, d].
         sketch: a larger one, in at most 64 dimensions.
         facts: counts of copies, outliers and values.
+        outlier_rows: places of the outliers that are known, after `finish`.
 
     Example:
         >>> z = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
@@ -82,6 +83,7 @@ class EmbeddingStatistics:
         self._aside: list[Tensor] = []
         self._aside_places: list[Tensor] = []
         self._next = first  # place of the row that is taken next
+        self.outlier_rows: list[int] = []
         self._typical = 0.0  # median distance of the first rows
         self._returned = False  # whether rows far away were so many that they were taken in
         self._lowest = torch.full((dim,), torch.inf)
@@ -159,6 +161,8 @@ class EmbeddingStatistics:
         several = bool(returned) or far > MOST_OUTLIERS * count
         self._return_near(torch.inf if several else FAR * typical)
         outliers = far if kept and not several else 0
+        left = [torch.empty(0, dtype=torch.long), *self._aside_places]
+        self.outlier_rows = sorted(peers.gather_rows(torch.cat(left)).tolist()) if outliers else []
         self._gather()
         facts = RowFacts.of(
             self.moments,
@@ -177,6 +181,7 @@ class EmbeddingStatistics:
         off = off_plane(rows)
         if not bool(off.any()):
             return facts
+        self.outlier_rows = sorted([*self.outlier_rows, *self.sample.places[off].tolist()])
         self.moments = Moments.of(rows[~off])
         self.sample.keep(~off)
         return replace(facts, off_plane=round(float(off.double().mean()) * self.copies.rows))

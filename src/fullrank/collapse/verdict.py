@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from fullrank.collapse.blemishes import Blemish, blemishes
+from fullrank.collapse.blemishes import Blemish, blemishes, of_living
 from fullrank.collapse.decay import VIEWS, Decay, decay_of, reading
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.panel import Measure, Panel
@@ -24,6 +24,8 @@ Kind = Literal[
 """What a verdict may say."""
 
 MANY_VIEWS = 17  # rows a cluster, up to which they may be views of one image
+UNDECIDED = "undecided"  # how evidence begins that was not held against its threshold
+_OF_CLUSTERS = ("linked_share", "tight_clusters")
 NEAR = 0.25  # probability of the other side, from which a verdict is near the border
 
 
@@ -105,7 +107,8 @@ class Verdict:
 
     def __str__(self) -> str:
         border = " (near the border)" if self.near_border else ""
-        return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{border}: {self.why}"
+        living = f" {found}" if (found := of_living(self.blemishes)) else ""
+        return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{living}{border}: {self.why}"
 
 
 class _Case(NamedTuple):
@@ -185,8 +188,9 @@ def judge(
     trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
     values = {name: _of_signal(panel, name) for name in VIEWS}
     case = _Case(panel, trends, thresholds, decay_of(values, panel.n, panel.possible))
-    evidence = tuple(_evidence(case, measure) for measure in panel.measures.values())
-    if why := why_undecidable(panel.n, thresholds, trained):
+    why = why_undecidable(panel.n, thresholds, trained)
+    evidence = tuple(_evidence(case, measure, why) for measure in panel.measures.values())
+    if why:
         return Verdict("not decidable", panel.tap, why, evidence, blemishes=_blemishes(panel))
     found = [finding for rule in _RULES for finding in rule(case)]
     probability = 1 - math.prod(1 - finding.probability for finding in found)
@@ -365,17 +369,20 @@ def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
     return now / max(earlier) - 1 if now is not None and earlier else None
 
 
-def _evidence(case: _Case, measure: Measure) -> Evidence:
+def _evidence(case: _Case, measure: Measure, undecidable: str) -> Evidence:
     metric, value, trend = measure.name, measure.value, case.trends[measure.name]
     threshold = case.thresholds.levels().get(metric)
     if metric in VIEWS and metric != "numerical_rank" and case.decay is not None:
         threshold = _border(case, metric)
     if value is None:
         says = "not defined: nothing varies, or too few rows"
+    elif undecidable and (threshold is not None or metric in _OF_CLUSTERS):
+        says = f"{UNDECIDED}: {undecidable}"
     elif metric == "tight_clusters":
         clusters = case.panel.clusters
-        says = "shown, not judged by itself: the jump of the distances is"
-        says += f"; more than {clusters.most:,} could not be seen among so many rows" if clusters else ""
+        says = clusters.in_words(case.thresholds.jump) if clusters else "shown, not judged"
+    elif metric == "linked_share":
+        says = "share of the variance within tight clusters (1: there are none)"
     elif threshold is None:
         says = "shown, not judged"
     elif metric in VIEWS and case.decay is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from fullrank.encoders.libraries import (
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 from fullrank.untrusted.parsing import read_json
+from fullrank.untrusted.paths import did_you_mean
 
 
 def open_encoder(
@@ -160,10 +160,8 @@ def _by_name(spec: str, pretrained: bool, download: bool, image_size: int | None
         return from_torchvision(spec, pretrained, download, image_size)
     path = Path(spec).expanduser()
     if "/" in spec or spec.endswith(CHECKPOINT_SUFFIXES):
-        others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, others, 1)
-        hint = f"did you mean {near[0]}?" if near else f"hf:{spec} is the model of that name on the Hub"
-        raise DataError(f"{path} does not exist; {hint}")
+        hint = did_you_mean(path) or f"; hf:{spec} is the model of that name on the Hub"
+        raise DataError(f"{path} does not exist{hint}")
     names = [*timm.list_models(), *torchvision_names()]
     raise UnknownNameError(
         "model",

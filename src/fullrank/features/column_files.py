@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -129,7 +130,7 @@ class CsvColumns(ColumnFile):
     """Columns of a text file, parsed anew on every pass.
 
     All numbers are read as float64: a column that begins with whole numbers may go on with others. A first
-    line of numbers alone is a row; else it names the columns.
+    line of numbers alone, or with coordinates among words, is a row; else it names the columns.
     """
 
     about = "CSV"
@@ -145,7 +146,7 @@ class CsvColumns(ColumnFile):
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else max(counts, key=lambda d: counts[d])
         csv.field_size_limit(LONGEST_LINE)
         cells = next(csv.reader([first], delimiter=self.delimiter), [])
-        headed = not all(map(_is_number, cells))
+        headed = not (all(map(_is_number, cells)) or any(map(_is_coordinate, cells)))
         self.names = None if headed else [f"f{i}" for i in range(len(cells))]
 
     def _opened(self, columns: Sequence[str] | None = None) -> Any:
@@ -200,6 +201,11 @@ class CsvColumns(ColumnFile):
         values = [value or "" for value in super().column(name)]
         labels: list[Any] = list(numbers_or_texts(values)) if is_label_name(name) else values
         return labels
+
+
+def _is_coordinate(cell: str) -> bool:
+    """Whether a cell is hardly a name: a negative number, or one of many decimals."""
+    return re.fullmatch(r"(-\d*\.\d+|\d*\.\d{3,})(e[+-]?\d+)?", cell.strip(), re.IGNORECASE) is not None
 
 
 def _is_number(cell: str) -> bool:

@@ -95,8 +95,9 @@ def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> t
     left_out = [name for name in schema.names if name not in taken and not is_label_name(name)]
     notes = [f"{path}: {len(chosen):,} columns of numbers are read as one row each"]
     if left_out:
-        shown = ", ".join(left_out[:4]) + (", ..." if len(left_out) > 4 else "")
-        notes.append(f"{path}: other columns are left out: {shown}")
+        more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
+        columns = "1 other column is" if len(left_out) == 1 else f"{len(left_out):,} other columns are"
+        notes.append(f"{path}: {columns} left out: {', '.join(left_out[:3])}{more}")
     return chosen, notes
 
 

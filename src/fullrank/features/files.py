@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import zipfile
 import zlib
@@ -30,7 +29,7 @@ from fullrank.features.tables import (
 )
 from fullrank.untrusted.npy import NpyHeader, load_npy, read_npy_header
 from fullrank.untrusted.parsing import refusing
-from fullrank.untrusted.paths import require_regular
+from fullrank.untrusted.paths import did_you_mean, require_regular
 
 
 @dataclass
@@ -114,9 +113,8 @@ def existing(source: Path | str) -> Path:
     if path.is_symlink():
         raise DataError(f"{path} is a link to nothing, or a circle of links")
     if not path.parent.is_dir():
-        raise DataError(f"{path} does not exist: there is no folder {path.parent}")
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], 3, 0.6)
-    raise DataError(f"{path} does not exist" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+        raise DataError(f"{path} does not exist: there is no folder {path.parent}{did_you_mean(path)}")
+    raise DataError(f"{path} does not exist{did_you_mean(path)}")
 
 
 # numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive

@@ -22,7 +22,7 @@ from fullrank.errors import DataError, UsageError
 from fullrank.features.column_files import CSV_SUFFIXES
 from fullrank.features.keys import is_label_name
 from fullrank.features.opened_file import EMBEDDING_SUFFIXES
-from fullrank.untrusted.paths import require_real_folder
+from fullrank.untrusted.paths import did_you_mean, require_real_folder
 
 KEPT = 1 << 30  # bytes of fetched files that are kept for a second reading
 HEADER = 1 << 20  # bytes in which the header of an .npy file lies, by far
@@ -169,7 +169,7 @@ def list_shards(what: Path | str) -> ShardList:
     if folder.is_dir():
         return _chosen(str(folder), [local_file(path) for path in folder.iterdir()])
     if not folder.exists():
-        raise DataError(f"{folder} does not exist")
+        raise DataError(f"{folder} does not exist{did_you_mean(folder)}")
     return ShardList(str(folder), [local_file(folder)])
 
 

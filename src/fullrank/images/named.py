@@ -17,6 +17,7 @@ from fullrank.images.parquet import find_parquet, open_parquet
 from fullrank.images.shapes import SHAPES, shapes
 from fullrank.images.sources import Channels, Indices, LazySource, MemorySource, Source
 from fullrank.registry import Registry
+from fullrank.untrusted.paths import did_you_mean
 
 STL_BYTES = 3 * 96 * 96  # of one image
 
@@ -271,8 +272,12 @@ def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
     if path.is_file() and path.suffix == ".parquet":
         return open_parquet(path.stem, [path])
     if not path.is_dir():
-        what = f"{path} is not a folder" if path.exists() else f"there is no folder {path}"
-        raise DataError(f"{what}; pass a folder of images or of .parquet files")
+        what = (
+            f"{path} is not a folder" if path.exists() else f"there is no folder {path}{did_you_mean(path)}"
+        )
+        raise DataError(
+            f"{what}{'' if what.endswith('?') else ';'} pass a folder of images or of .parquet files"
+        )
     if files := find_parquet(path):
         return open_parquet(path.resolve().name, files)
     return open_image_folder(path.resolve())

@@ -23,7 +23,7 @@ from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Sou
 from fullrank.images.streams import is_stream, open_stream
 from fullrank.options import MAX_PIXELS
 from fullrank.progress import report_progress
-from fullrank.untrusted.paths import require_real_folder
+from fullrank.untrusted.paths import did_you_mean, require_real_folder
 
 T = TypeVar("T")
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at
@@ -129,7 +129,9 @@ def _open(
         raise UsageError(f"{printable(spec)} is no folder: {first_line(error)}") from error
     path = require_real_folder(path)
     if not path.exists() and "/" not in spec and not spec.startswith((".", "~")):
-        raise UnknownNameError("data set", spec, DATA, hint=f"and there is no folder {path.absolute()}")
+        raise UnknownNameError(
+            "data set", spec, DATA, hint=f"and there is no folder {path.absolute()}{did_you_mean(path)}"
+        )
     return path.resolve().name.removesuffix(".parquet"), *open_folder(path)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fullrank.errors import FullrankError, first_line, printable
 from fullrank.live.watched import Phase, Signature, WatchedRun
+from fullrank.untrusted.paths import did_you_mean
 
 if TYPE_CHECKING:
     from fullrank.report.compare.arms import Arm
@@ -147,7 +148,7 @@ class LivePages:
         if phase == before:
             return
         if phase == "waiting":
-            self.on_status(f"{run.name} is not there yet: waiting for it")
+            self.on_status(f"{run.name} is not there yet: waiting for it{did_you_mean(run.path)}")
             self._awaited.add(run.name)
         elif phase == "running" and before is not None:
             self.on_status(f"{run.name} {'has begun' if run.name in self._awaited else 'goes on'}")

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
 from fullrank.collapse.metrics import METRICS
-from fullrank.collapse.verdict import Verdict
+from fullrank.collapse.panel import Panel
+from fullrank.collapse.verdict import UNDECIDED, Verdict
 from fullrank.figures.style import VerdictStyle, number, style_of, typographic
 from fullrank.report.verdicts import Remark, as_sentence, remarks
 
-MEANINGS = {
+_MEANINGS = {
     "complete": "Rows differ by little beside what they share: the encoder answers nearly alike to all.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
     "cluster": "Inputs share a handful of points or codes, and within one they cannot be told apart.",
@@ -22,10 +23,11 @@ MEANINGS = {
     "is another question, which a probe answers.",
     "not decidable": "What there is does not suffice to tell.",
 }
-"""Kind of verdict to what it means, in a sentence."""
+FULL = 0.5  # of the directions that are possible, from which centred rows span many
 
 OF_NOISE = (
-    "The embedding is constant but for noise: ranks and shapes below are those of noise, and may look full."
+    "All embeddings nearly equal their mean. Ranks and shapes below are of what is left around it, which may "
+    "be noise, and may look full."
 )
 
 _OF_CLUSTERS = ("linked_share", "tight_clusters")  # of linked neighbours; those of the audit are of all rows
@@ -123,6 +125,22 @@ class Difference(NamedTuple):
     clear: str
 
 
+def meaning(verdict: Verdict, panel: Panel | None) -> str:
+    """What a verdict means; of rows near their mean also what they are without it."""
+    means = _MEANINGS.get(verdict.kind, "")
+    rank, level = (panel.value(name) if panel else None for name in ("erank_centred", "level"))
+    if verdict.kind != "complete" or panel is None or rank is None or level is None:
+        return means
+    if rank < FULL * panel.possible:
+        return means
+    return (
+        f"{means} Cosines between them are near 1, so to a cosine loss or search they are one point. "
+        f"Without their mean they span {rank:.1f} of {panel.possible} directions: noise around a constant, "
+        "or a signal beside a large mean, which a linear probe tells apart. Subtract the mean and audit "
+        "again to judge what is left."
+    )
+
+
 def label_of(metric: str) -> str:
     """Name of a metric in words.
 
@@ -191,7 +209,7 @@ def logged_row(item: Mapping[str, Any]) -> EvidenceRow:
     """
     metric, value, threshold = str(item.get("metric")), item.get("value"), item.get("threshold")
     trend, says, most = item.get("trend"), str(item.get("says") or "–"), metric in _AT_MOST
-    judged = threshold is not None
+    judged = threshold is not None and not says.startswith(UNDECIDED)
     beyond = judged and value is not None and (value > threshold if most else value < threshold)
     if judged and value is not None and "threshold" not in says:
         says = f"{('above' if most else 'below') if beyond else 'within'} its threshold"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fullrank.collapse.blemishes import of_living
 from fullrank.collapse.treatments import Advice
 from fullrank.collapse.verdict import Verdict
 
@@ -54,6 +55,18 @@ def certainty(verdict: Verdict) -> str:
     )
 
 
+def beside_kind(verdict: Verdict) -> str:
+    """What a headline has beside the kind: living columns, and the probability.
+
+    Example:
+        >>> from fullrank.collapse.blemishes import Blemish
+        >>> dead = Blemish("dead dimensions", 108, 128, "", "")
+        >>> beside_kind(Verdict("healthy", "projector", "", probability=0.4, blemishes=(dead,)))
+        'of 20 living of 128 columns, probability of a collapse 40 %, near the border'
+    """
+    return ", ".join(filter(None, [of_living(verdict.blemishes), certainty(verdict)]))
+
+
 def in_short(verdict: Verdict) -> str:
     """Kind for a cell of a table, with border and blemishes.
 
@@ -94,8 +107,9 @@ def as_sentence(text: str) -> str:
     """Write a clause as a sentence; a lone symbol at its beginning stays small.
 
     Example:
-        >>> as_sentence("rank is low"), as_sentence("n = 20 rows.")
-        ('Rank is low.', 'n = 20 rows.')
+        >>> as_sentence("rank is low"), as_sentence("n = 20 rows."), as_sentence("a rank is low")
+        ('Rank is low.', 'n = 20 rows.', 'A rank is low.')
     """
-    first = text[:1] if text[1:2] == " " else text[:1].upper()
+    symbol = text[1:2] == " " and text[:1] != "a"
+    first = text[:1] if symbol else text[:1].upper()
     return first + text[1:] + ("" if text.endswith(".") or not text else ".")

@@ -32,6 +32,7 @@ from fullrank.networks.safetensors_bytes import safetensors_bytes
 from fullrank.training.checkpoint_files import CheckpointFiles
 from fullrank.training.config import TrainConfig
 from fullrank.untrusted.parsing import read_text
+from fullrank.untrusted.paths import did_you_mean
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -123,7 +124,8 @@ class RunDir:
     def open(cls, path: Path) -> RunDir:
         """Open a run directory; raises UsageError where there is none."""
         if not (path / "config.yaml").is_file():
-            why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+            there = path.exists()
+            why = "it has no config.yaml" if there else f"there is nothing of that name{did_you_mean(path)}"
             raise UsageError(f"{path} is no run directory: {why}")
         records = path / "metrics.jsonl"
         if os.path.lexists(records) and not stat.S_ISREG(

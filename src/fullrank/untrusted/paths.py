@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from fullrank.errors import DataError
+from fullrank.errors import DataError, printable
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -18,6 +20,7 @@ _KINDS = (
 )
 _OF_THE_KERNEL = ("proc", "sys", "dev")
 MOST_ENTRIES = 10_000_000  # files of a store that are looked at
+MOST_COMPARED = 10_000  # names in a folder among which the nearest to a missing one is sought
 
 
 def require_regular(path: Path) -> Path:
@@ -84,6 +87,41 @@ def is_listable(folder: Path) -> bool:
     except DataError:
         return False
     return len(Path(os.path.realpath(folder)).parts) > 1  # not the root, below which these lie
+
+
+def nearest_paths(path: Path, most: int = 3) -> list[Path]:
+    """Paths that exist and are called nearly as a missing one, in every part of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "runs", "first").mkdir(parents=True)
+        ...     near = nearest_paths(Path(folder, "run", "frist"))
+        ...     [path.relative_to(folder).as_posix() for path in near]
+        ['runs/first']
+    """
+    near = [Path(path.anchor)]
+    for part in path.parts[bool(path.anchor) :]:
+        below = [folder / name for folder in near for name in _nearest_names(folder, part, most)]
+        near = below[:most]
+    return near
+
+
+def _nearest_names(folder: Path, name: str, most: int) -> list[str]:
+    try:
+        if name == ".." or os.path.lexists(folder / name):
+            return [name]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MOST_COMPARED)]
+    except (OSError, ValueError):
+        return []
+    return difflib.get_close_matches(name, names, most)
+
+
+def did_you_mean(path: Path) -> str:
+    """The end of a message: which path is meant by a missing one; or empty."""
+    near = " or ".join(printable(str(other)) for other in nearest_paths(path))
+    return f"; did you mean {near}?" if near else ""
 
 
 def require_regular_tree(folder: Path) -> int:

@@ -86,6 +86,11 @@ class TightClusters:
         """The largest number of clusters that so many rows could show."""
         return self.n // LEAST_SIZE
 
+    def in_words(self, border: float) -> str:
+        """What `number` counts, and how near it is to being a collapse."""
+        jump = f"distances jump by {self.jump:.2f} where they end, {border:g} is the border"
+        return f"number of tight clusters (1: none): {jump}, and {self.most:,} at most can be seen"
+
 
 @_linked_metric(
     "linked_share",

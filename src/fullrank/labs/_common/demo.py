@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Group
+from rich.text import Text
+
 from fullrank.errors import FullrankError, UsageError
+from fullrank.figures.style import GREY, counted, duration
 from fullrank.jobs.command import run_commands
 from fullrank.jobs.job import Job
 from fullrank.jobs.live import LiveJobs
@@ -17,8 +23,9 @@ from fullrank.report.run.arms import arms_table
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.run.terminal import epoch_line
+from fullrank.terminal import say
 from fullrank.training.recipes import load_recipe
-from fullrank.training.records import RunRecord
+from fullrank.training.records import EpochRecord, RunRecord
 
 RECIPE, IMAGES = "shapes/simsiam", 4000
 ARMS: dict[str, Sequence[str]] = {
@@ -41,6 +48,60 @@ class Demonstration:
     summaries: Sequence[Summary]
     baselines: Mapping[str, float]
     page: Path
+
+
+@dataclass
+class Pace:
+    """How long all arms take together, from the pace of those that train.
+
+    Attributes:
+        steps: of each arm.
+        at_once: arms that train side by side.
+        starting: seconds until the first arm had begun to train; None before.
+        begun: when the first arms were started.
+
+    Example:
+        >>> from fullrank.training.records import StepRecord
+        >>> fast = Summary("SimSiam")
+        >>> fast.take(StepRecord(step=1, time={"elapsed": 1.0}))
+        >>> fast.take(StepRecord(step=11, time={"elapsed": 2.0}))
+        >>> pace = Pace(steps=101, at_once=2, starting=3.0)
+        >>> round(pace.seconds_left([fast, Summary("a"), Summary("b"), Summary("c")]))
+        23
+    """
+
+    steps: int
+    at_once: int
+    starting: float | None = None
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first arms were started."""
+        return time.perf_counter() - self.begun
+
+    def seconds_left(self, arms: Sequence[Summary]) -> float | None:
+        """Time until the last arm has ended; None before one has taken a few steps."""
+        timed = [(arm, left) for arm in arms if (left := arm.seconds_left(self.steps)) is not None]
+        paces = [left / (self.steps - arm.step) for arm, left in timed if arm.step < self.steps]
+        free = self.at_once - sum(0 < arm.step < self.steps for arm in arms)
+        waiting = max(sum(arm.step == 0 for arm in arms) - free, 0)
+        if not paces:
+            return None
+        steps = sum(self.steps - arm.step for arm in arms)
+        starts = math.ceil(waiting / self.at_once) * (self.starting or 0.0)
+        return steps * sum(paces) / len(paces) / self.at_once + starts
+
+
+def too_short(epochs: int) -> str:
+    """Say that so few epochs are too few for a verdict; empty where they are not."""
+    recipe = int(load_recipe(RECIPE).settings["epochs"])
+    if not 0 < epochs < recipe:
+        return ""
+    return (
+        f"{counted(epochs, 'epoch')} of the {recipe} that this demo is made for: too short for a verdict to "
+        "last, and for k-NN to rise."
+    )
 
 
 def make_room(out: Path, replace: bool) -> dict[str, Path]:
@@ -74,6 +135,21 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
         live(job, state, detail)
         if state == "failed":
             raise FullrankError(f"the arm {job.name!r} failed: {detail}")
+        if pace.starting is None and detail is not None:
+            pace.starting = pace.seconds
+        first = isinstance(detail, EpochRecord) and detail.epoch == 1 and not estimated
+        if first and mode == "plain" and (left := pace.seconds_left(summaries(live))) is not None:
+            estimated.append(left)
+            whole = duration(pace.seconds + left)
+            say(f"all {len(jobs)} arms take about {whole}, {duration(left)} of it left")
+
+    def summaries(live: LiveJobs[Summary]) -> list[Summary]:
+        return [found.summary for found in live.standings.values()]
+
+    def table(live: LiveJobs[Summary], width: int) -> Group:
+        left = pace.seconds_left(summaries(live))
+        line = "" if left is None else f"about {duration(left)} left for all {len(jobs)} arms"
+        return Group(arms_table(summaries(live), steps, width), Text(line, GREY))
 
     settings = load_recipe(RECIPE).settings
     steps = (epochs or int(settings["epochs"])) * (IMAGES // int(settings["batch_size"]))
@@ -81,25 +157,27 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
     common += ["--epochs", str(epochs)] if epochs else []
     commands = {name: [*common, *ARMS[name], "--out", str(run)] for name, run in runs.items()}
     jobs = [Job(name, measure=call, arguments={"argv": argv}) for name, argv in commands.items()]
+    pace, estimated = Pace(steps, min(len(jobs), cores())), list[float]()
     with LiveJobs(
         jobs,
         Summary,
-        lambda live, width: arms_table((found.summary for found in live.standings.values()), steps, width),
+        table,
         lambda found: epoch_line(found.summary, None, found.summary.seconds_left(steps)),
         mode,
         each="epoch",
     ) as live:
         logs = next(iter(runs.values())).parent / "logs"
-        run_commands(jobs, runs, logs, min(len(jobs), cores()), notify)
+        run_commands(jobs, runs, logs, pace.at_once, notify)
 
 
-def compare_arms(runs: Mapping[str, Path], page: Path) -> Demonstration:
-    """Summarise the arms and write the page that sets them side by side."""
+def compare_arms(runs: Mapping[str, Path], page: Path, note: str = "") -> Demonstration:
+    """Summarise the arms and write the page that sets them side by side, below a note."""
     baselines = {"raw pixels": raw_pixel_knn()}
     summaries = [summarise(read_run(path), name) for name, path in runs.items()]
     if (untrained := summaries[0].knn_untrained) is not None:
         baselines["untrained network"] = untrained
-    page = write_comparison(list(runs.values()), page, TITLE, INTRO, names=list(runs), baselines=baselines)
+    intro = f"{INTRO} {note}".strip()
+    page = write_comparison(list(runs.values()), page, TITLE, intro, names=list(runs), baselines=baselines)
     return Demonstration(summaries, baselines, page)
 
 

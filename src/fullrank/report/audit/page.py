@@ -17,7 +17,6 @@ from fullrank.report.audit import figures as audit_figures
 from fullrank.report.audit.view import Against, AuditFacts, Views
 from fullrank.report.evidence import (
     COLUMNS,
-    MEANINGS,
     OF_AUDIT,
     OF_NOISE,
     Other,
@@ -25,11 +24,12 @@ from fullrank.report.evidence import (
     differences,
     evidence_rows,
     label_of,
+    meaning,
     metric_rows,
     severity_of,
 )
 from fullrank.report.render import Choice, Section, pairs, plain_json, render, section, write
-from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, in_short, remarks
+from fullrank.report.verdicts import advice_sentences, as_sentence, beside_kind, in_short, remarks
 
 
 def as_object(views: Views, against: Against | None = None) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def write_audit(
         style=main.style,
         place=main.tap if len(views) > 1 else "",
         severity=severity_of(main),
-        certainty=certainty(main.verdict),
+        certainty=beside_kind(main.verdict),
         remarks=remarks(main.verdict),
-        reasons=[as_sentence(main.verdict.why), MEANINGS.get(main.verdict.kind, "")],
+        reasons=[as_sentence(main.verdict.why), meaning(main.verdict, main.panel)],
         evidence=evidence_rows(main),
         columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
         others=[Other.of(view.verdict) for tap, view in views.items() if view is not main],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,8 @@ from fullrank.collapse.verdict import as_verdict, judge
 from fullrank.encoders.hooks import capacities, which_taps
 from fullrank.encoders.opening import is_encoder
 from fullrank.encoders.runs import encoder_header, is_untrained, own_run
-from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.errors import DataError, UnknownNameError, UsageError, printable
+from fullrank.features.embeddings import Rows
 from fullrank.features.extraction import embed_images
 from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
@@ -156,6 +157,7 @@ def _audit(
     notes: Sequence[str],
     on_progress: OnProgress | None,
     narrowest: int | None = None,
+    row_name: Callable[[int], str] | None = None,
 ) -> AuditView:
     notes = list(notes)
     usage = CodeUsage(rows.d) if options.codes else None
@@ -172,6 +174,7 @@ def _audit(
         sample=options.sample,
         narrowest=narrowest,
         origin=origin,
+        row_name=row_name or _place_in_files(rows),
         progress=None if on_progress is None else lambda seen: on_progress(f"reading {tap}", seen, rows.n),
     )
     if usage is not None and (part := getattr(rows, "part", None)):
@@ -184,6 +187,13 @@ def _audit(
     if options.untrained and audit.panel is not None:
         audit = replace(audit, verdict=judge(audit.panel, (), options.threshold, trained=False))
     return AuditView.of(audit, shown, None if usage is None else usage.sums / usage.n)
+
+
+def _place_in_files(rows: RowSource) -> Callable[[int], str] | None:
+    """File and row of a row, where one reads rows of several files."""
+    if isinstance(rows, Rows) and rows.part is None and rows.table.place_of(0)[0]:
+        return lambda row: "row {1:,} of {0}".format(*rows.table.place_of(row))
+    return None
 
 
 def _audit_encoder(
@@ -203,6 +213,7 @@ def _audit_encoder(
         files = {tap: stack.enter_context((folder / f"{k}.f32").open("wb")) for k, tap in enumerate(taps)}
         widths: dict[str, int] = {}
         labels: list[Tensor] = []
+        images: list[Tensor] = []  # of the rows
         n = 0
         for batch in embed_images(model, source, taps):
             for tap, rows in batch.rows.items():
@@ -210,6 +221,7 @@ def _audit_encoder(
                 rows.contiguous().numpy().tofile(files[tap])
             if batch.labels is not None:
                 labels.append(batch.labels)
+            images.append(torch.as_tensor(batch.indices))
             n += len(batch.indices)
             if on_progress:
                 on_progress("embedding images", n, len(source))
@@ -219,13 +231,19 @@ def _audit_encoder(
         if classes is not None and (classes == -1).all():
             classes = None
         origin = f"{'untrained ' * options.untrained}{what} ({model.name}) on {n:,} images of {source.name}"
+        of_rows = torch.cat(images).tolist()
+
+        def named(row: int) -> str:
+            return printable(source.where(of_rows[row]))
+
         audits = {}
         for k, tap in enumerate(taps):
             files[tap].flush()
             mapped = np.memmap(folder / f"{k}.f32", np.float32, "c", shape=(n, widths[tap]))
             matrix = RowsInMemory(torch.from_numpy(mapped))
-            narrowest = possible.get(tap)
-            audits[tap] = _audit(matrix, tap, options, classes, origin, notes, on_progress, narrowest)
+            audits[tap] = _audit(
+                matrix, tap, options, classes, origin, notes, on_progress, possible.get(tap), named
+            )
         return _with_differing_tap(audits)
 
 

@@ -15,17 +15,17 @@ from fullrank.report.audit.view import Against, AuditFacts
 from fullrank.report.evidence import (
     COLUMNS,
     MANY,
-    MEANINGS,
     OF_AUDIT,
     EvidenceRow,
     differences,
     evidence_rows,
+    meaning,
     named_rows,
     severity_of,
 )
 from fullrank.report.render import render
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, in_short, remarks
+from fullrank.report.verdicts import advice_sentences, as_sentence, beside_kind, in_short, remarks
 from fullrank.terminal import terminal
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AuditView(AuditFacts):
         head = Text.assemble((f"{style.glyph} {style.title}", f"bold {style.colour}"))
         head.append(f"  {self.tap}, {count(self.n)} x {count(self.d)}", GREY)
         head.append(f"  severity {severity}" if severity else "")
-        head.append(f"  {sure}" if (sure := certainty(self.verdict)) else "", GREY)
+        head.append(f"  {sure}" if (sure := beside_kind(self.verdict)) else "", GREY)
         yield head
         yield Text(self._reason)
         for remark in remarks(self.verdict):
@@ -84,7 +84,7 @@ class AuditView(AuditFacts):
 
     @property
     def _reason(self) -> str:
-        return f"{as_sentence(self.verdict.why)} {MEANINGS.get(self.verdict.kind, '')}"
+        return f"{as_sentence(self.verdict.why)} {meaning(self.verdict, self.panel)}"
 
     def _repr_html_(self) -> str:
         """The same for a notebook: colours that read on white and on near-black."""
@@ -94,7 +94,7 @@ class AuditView(AuditFacts):
             tap=self.tap,
             size=f"{count(self.n)} × {count(self.d)}",
             severity=severity_of(self),
-            certainty=certainty(self.verdict),
+            certainty=beside_kind(self.verdict),
             remarks=remarks(self.verdict),
             why=self._reason,
             heads=HEADS,

@@ -25,6 +25,7 @@ from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.verdicts import as_sentence, remarks
 from fullrank.training.record_fields import fields_fit, is_count, is_number
 from fullrank.untrusted.parsing import read_json, refusing
+from fullrank.untrusted.paths import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,7 +160,7 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
     if path.exists() and (kind := kind_of(path)) != "encoder":
         return _embeddings(word, path, kind)
     if not path.exists() and path.suffix in EMBEDDING_SUFFIXES:
-        raise DataError(f"{word} does not exist")
+        raise DataError(f"{word} does not exist{did_you_mean(path)}")
     model = open_encoder(word, download=download)
     notes = [f"{word}: {note}" for note in model.notes]
     return _evaluated(Subject(word, "encoder", model.name, None, model=model, notes=tuple(notes)))

@@ -17,7 +17,7 @@ from fullrank.report.run import figures
 from fullrank.report.run.notes import loss_notes, summary_notes
 from fullrank.report.run.reading import Run, read_run
 from fullrank.report.run.summary import Summary, summarise, what
-from fullrank.report.verdicts import advice_sentences, as_sentence, certainty, remarks
+from fullrank.report.verdicts import advice_sentences, as_sentence, beside_kind, remarks
 from fullrank.training.treatments import advice_for
 
 FORMS = (("centred", "centred"), ("unit", "unit rows, uncentred"))
@@ -64,7 +64,7 @@ def page_of(run: Run, live: LiveBar | None = None) -> str:
         notes=_notes(run, summary),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
-        certainty=certainty(summary.judgement),
+        certainty=beside_kind(summary.judgement),
         remarks=remarks(summary.judgement),
         reasons=[as_sentence(summary.why)],
         evidence=[logged_row(row) for row in summary.verdict.get("evidence") or []],

@@ -15,6 +15,7 @@ from fullrank.training.config import TrainConfig
 from fullrank.training.record_files import read_records
 from fullrank.training.records import EndRecord, EpochRecord, RunRecord, StepRecord
 from fullrank.untrusted.parsing import read_json, read_text, refusing
+from fullrank.untrusted.paths import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,7 +164,9 @@ def read_run(path: Path | str) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UsageError(f"{'not a directory' if path.exists() else 'no such run directory'}: {path}")
+        if path.exists():
+            raise UsageError(f"not a directory: {path}")
+        raise UsageError(f"no such run directory: {path}{did_you_mean(path)}")
     metrics = path / "metrics.jsonl"
     if not metrics.is_file() and not (path / "config.yaml").is_file():
         inside = sorted(child.parent.name for child in path.glob("*/metrics.jsonl"))

@@ -36,7 +36,7 @@ from fullrank.report.run.notes import summary_notes
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, threshold_of, what
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import NEAR_BORDER, certainty, remarks
+from fullrank.report.verdicts import NEAR_BORDER, beside_kind, remarks
 from fullrank.terminal import say, terminal
 from fullrank.training.records import (
     EndRecord,
@@ -192,7 +192,7 @@ class LivePanel(Quiet):
         if self.summary.verdict.get("tap"):
             verdict.append(f" at the {self.summary.tap}", GREY)
         judged = self.summary.judgement
-        verdict.append(f"  {sure}" if (sure := certainty(judged)) else "", GREY)
+        verdict.append(f"  {sure}" if (sure := beside_kind(judged)) else "", GREY)
         why = Text(self.summary.why)
         for remark in remarks(judged):
             why.append("\n◇ ", OCHRE).append(remark.says)
@@ -317,7 +317,7 @@ def closing_lines(summary: Summary, config: Record) -> list[str]:
     done = f"{counted(summary.epoch, 'epoch')}, {counted(summary.step, 'step')}"
     ended = f"{reason} after {done}, {duration(summary.elapsed)}"
     judged = summary.judgement
-    sure = f", {found}" if (found := certainty(judged)) else ""
+    sure = f", {found}" if (found := beside_kind(judged)) else ""
     odd = [f"  beside it: {remark}" for remark in remarks(judged)]
     odd += [f"  {counted(n, 'step')} left out: numbers were not finite"] if (n := summary.skipped) else []
     odd += [f"  {note}" for note in summary_notes(config, summary)]
