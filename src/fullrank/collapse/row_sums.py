@@ -57,7 +57,8 @@ class RowSums:
         self.offset = torch.zeros_like(self.shift)
         self._scatter: Tensor | None = None  # None while it is zero, or not yet made of `_few`
         self._few: list[Tensor] = []  # the rows themselves, while they are fewer than d
-        self._products: Tensor | None = None  # of each two of `_few` less their mean, once they are taken
+        self._centred: Tensor | None = None  # `_few` less their mean, once they are taken
+        self._products: Tensor | None = None  # and of each two of these
         self._squares: Tensor | None = None  # and the sums of squares of their coordinates
         self._found: dict[bool, Tensor] = {}  # squared singular values, centred or not, that were kept
 
@@ -83,8 +84,8 @@ class RowSums:
     def replace(self, count: int, shift: Tensor, offset: Tensor, scatter: Tensor) -> None:
         """Take the given parts in place of those of before."""
         self.count, self.shift, self.offset, self._scatter = count, shift, offset, scatter
-        self._few, self._products, self._squares = [], None, None
-        self._found = {}
+        self._few, self._found = [], {}
+        self._centred = self._products = self._squares = None
 
     @property
     def dim(self) -> int:
@@ -100,7 +101,7 @@ class RowSums:
         self.move_shift(sampled(rows))
         if self.keeps(len(rows)):
             self._few.append(rows)
-            self._scatter = self._products = self._squares = None
+            self._scatter = self._centred = self._products = self._squares = None
             self._found = {}
             self.offset = self.offset + (rows - self.shift).sum(0)
             self.count += len(rows)
@@ -328,8 +329,10 @@ class RowSums:
         return (4 + math.sqrt(max(self.count, self.dim)) / 4) * _DOUBLE
 
     def _centred_few(self) -> Tensor:
-        rows = torch.cat(self._few) - self.shift
-        return rows - rows.mean(0)
+        if self._centred is None:
+            rows = torch.cat(self._few) - self.shift
+            self._centred = rows - rows.mean(0)
+        return self._centred
 
     def _few_products(self, centred: bool = True) -> Tensor:
         """[n, n], products of each two of the few rows, less their mean or as they are."""
@@ -345,7 +348,7 @@ class RowSums:
         """Bring the scatter up to date, and forget the rows themselves."""
         if self._few:
             _ = self.scatter
-            self._few, self._products, self._squares = [], None, None
+            self._few, self._centred, self._products, self._squares = [], None, None, None
 
     def _join(self, n: int, offset: Tensor, scatter: Tensor) -> None:
         """Add n rows with these parts around the shift; the scatter is written on."""
