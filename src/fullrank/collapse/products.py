@@ -38,7 +38,7 @@ def eigenvalues(matrix: Tensor) -> Tensor:
 
 
 def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues of a symmetric matrix [d, d], ascending, and its eigenvectors as columns.
+    """Eigenvalues of a symmetric matrix, ascending, and eigenvectors as columns.
 
     Example:
         >>> values, vectors = eigenvectors(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))

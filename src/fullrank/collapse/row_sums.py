@@ -270,7 +270,7 @@ class RowSums:
         return values
 
     def decomposed(self, centred: bool, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared singular values [k], largest first, and what rows share with their directions.
+        """Squared singular values, and what rows share with their directions.
 
         The values are kept for `singular_values`, for which they then need not be found again.
 
@@ -279,7 +279,7 @@ class RowSums:
             rows: [m, d], float64.
 
         Returns:
-            [k], and [m, k], the squared coordinate of each row along each direction.
+            [k], largest first, and [m, k], the squared coordinate of each row along each direction.
         """
         self._found[centred], shares = self._side(centred).shares(rows)
         return self._found[centred], shares

@@ -1,4 +1,4 @@
-"""Eigenvalues of a scatter from its smaller side, and what rows share with its directions."""
+"""Eigenvalues of a scatter from its smaller side, and shares of rows in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fullrank.collapse.products import eigenvalues, eigenvectors
 
 
 class Ruling(NamedTuple):
-    """The direction of a mean that outweighs the spread, which is taken out of the matrix.
+    """The direction of a mean that outweighs the spread, taken out of a matrix.
 
     Attributes:
         value: its eigenvalue, a number.
@@ -53,7 +53,7 @@ class Side(NamedTuple):
         return found if self.ruling is None else torch.cat([self.ruling.value[None], found[:-1]])
 
     def shares(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [k], and squared coordinates [m, k] of rows [m, d] along the directions."""
+        """Eigenvalues [k], and squared coordinates [m, k] of rows along directions."""
         values, vectors = eigenvectors(self.matrix)
         values, vectors = self._above_noise(values.flip(0)), vectors.flip(1)
         apart = rows - self.middle
