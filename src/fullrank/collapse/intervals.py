@@ -1,4 +1,4 @@
-"""Intervals around the metrics of moments: where other rows from the same source would read.
+"""Intervals of metrics of moments: where other rows from the same source read.
 
 By the jackknife (Efron and Stein 1981, Annals of Statistics 9): each of some rows is left out of all, so that
 the value is always one of n - 1 rows. Halves of a sample would be of fewer rows than d where all are of more,
