@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fullrank.collapse.audit import Audit, audit, interval
+from fullrank.collapse.audit import Audit, audit
+from fullrank.collapse.intervals import interval
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS
 from fullrank.errors import UnknownNameError, UsageError
 

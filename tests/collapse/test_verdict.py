@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,3 +198,12 @@ def test_a_verdict_is_plain_data() -> None:
         "evidence": [],
         "blemishes": [],
     }
+
+
+@pytest.mark.parametrize(("count", "named"), [(49.6, "cluster"), (50.4, "cluster"), (50.6, "intra-cluster")])
+def test_as_many_clusters_decide_as_are_said(gaussian: Rows, count: float, named: str) -> None:
+    panel = panel_of(clusters(gaussian(N, 64), 40, 0.01))
+    assert panel.clusters is not None
+    verdict = judge(replace(panel, clusters=replace(panel.clusters, count=count)))
+    assert verdict.kind == named
+    assert f"about {round(count)} " in verdict.why

@@ -18,10 +18,11 @@ from torch import Tensor
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.blemishes import with_outlier_rows
 from fullrank.collapse.code_verdict import judge_codes
+from fullrank.collapse.intervals import half_widths, interval
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
 from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.metrics.neighbours import Neighbourhood
-from fullrank.collapse.moments import Moments, check_rows
+from fullrank.collapse.moments import check_rows
 from fullrank.collapse.one_pass import PartOfRows, RowSource, take_in
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.peers import Peers
@@ -33,9 +34,6 @@ from fullrank.collapse.verdict import Verdict, judge
 from fullrank.errors import UsageError
 
 SAMPLE, CODE_SAMPLE = 2048, 256
-RESAMPLES = 12  # of which a standard deviation is known to 21 %; of 20, which take longer, to 16 %
-RESAMPLED = 1 << 19  # numbers in the rows of which halves are taken, 256 to 1,024 of them
-COVERED = 1.96  # standard deviations of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class AuditMetric:
         value: None where it is not defined.
         null: what isotropic Gaussian rows of the same n and d read.
         power_law: what Gaussian rows with covariance eigenvalues 1/k read.
-        low: lower end of a 95 % interval for other rows from the same source, within the range of the metric;
-            None where none was computed.
+        low: lower end of the interval that the value of as many other rows from the same source lies in with
+            95 %, within the range of the metric; None where none was computed.
         high: its upper end.
         n: rows, or points of the sample, that it was computed from.
     """
@@ -187,12 +185,13 @@ def audit(
     if isinstance(seen, EmbeddingStatistics):
         seen.finish()
         points, places = reservoir.rows, reservoir.places
+        halves = half_widths([m for m in chosen if m.needs in OF_MOMENTS], seen.moments, points)
         spectra = Spectra(seen.moments)
         panel = Panel.from_statistics(tap, seen, narrowest=narrowest, spectra=spectra)
         verdict, outliers = judge(panel, (), thresholds), seen.outlier_rows
         odd = with_outlier_rows(verdict.blemishes, outliers, row_name)
         verdict = replace(verdict, blemishes=odd)
-        found = _measure(chosen, spectra, points, None if classes is None else classes[places])
+        found = _measure(chosen, spectra, points, None if classes is None else classes[places], halves)
     else:
         seen.all_reduce(peers)
         reservoir.gather(peers)
@@ -249,10 +248,13 @@ def _classes(labels: Tensor | np.ndarray | Sequence[int], n: int) -> Tensor:
 
 
 def _measure(
-    metrics: Sequence[Metric], spectra: Spectra, points: Tensor, classes: Tensor | None
+    metrics: Sequence[Metric],
+    spectra: Spectra,
+    points: Tensor,
+    classes: Tensor | None,
+    halves: dict[str, float],
 ) -> dict[str, AuditMetric]:
     n, d = spectra.moments.count, spectra.moments.dim
-    spread = _spreads([metric for metric in metrics if metric.needs in OF_MOMENTS], points, n)
     inputs: dict[str, tuple[Any, ...]] = dict.fromkeys(OF_MOMENTS, (spectra,))
     inputs |= {"points": (points,), "neighbours": (Neighbourhood(points),)}
     if classes is not None:
@@ -266,58 +268,7 @@ def _measure(
             value,
             baseline(metric.name, n, d, len(points)),
             baseline(metric.name, n, d, len(points), kind="power-law"),
-            *interval(metric, value, spread.get(metric.name), n, d),
+            *interval(metric, value, halves.get(metric.name), n, d),
             n if metric.needs in OF_MOMENTS else len(points),
         )
     return found
-
-
-def interval(
-    metric: Metric, value: float | None, half: float | None, n: int, d: int
-) -> tuple[float | None, float | None]:
-    """Ends of the interval around a value, within the range of the metric.
-
-    Args:
-        metric: whose range it is.
-        value: of n rows of width d; without one there is no interval.
-        half: half its width, None where that is not known.
-        n: rows.
-        d: their width.
-
-    Example:
-        >>> interval(METRICS["centred_share"], 0.75, 0.5, n=100, d=8)
-        (0.25, 1.0)
-    """
-    if value is None or half is None:
-        return None, None
-    least, largest = metric.bounds(n, d)
-    return max(value - half, min(least, value)), min(value + half, max(largest, value))
-
-
-def _spreads(metrics: Sequence[Metric], points: Tensor, n: int) -> dict[str, float]:
-    """Half widths of 95 % intervals at n rows, from halves of the sample.
-
-    Halves without replacement: repeated rows would lower ranks. A half of m rows scatters as m/2 rows would,
-    by as much again as the finite sample leaves out; n rows scatter less by the square root of their number.
-    """
-    points = points[: min(max(RESAMPLED // points.shape[1], 256), 1024)]
-    m = len(points)
-    if m < 64:
-        return {}
-    generator = torch.Generator().manual_seed(0)
-    drawn: dict[str, list[float]] = {metric.name: [] for metric in metrics}
-    few = m // 2 < points.shape[1]
-    whole = Moments.keeping(points) if few else None  # whose products serve all halves
-    for _ in range(RESAMPLES):
-        places = torch.randperm(m, generator=generator)[: m // 2]
-        half = Spectra(Moments.of(points[places]) if whole is None else whole.part(places))
-        for metric in metrics:
-            value = metric(half)
-            if value is not None and np.isfinite(value):
-                drawn[metric.name].append(value)
-    shrink = (2.0 * (m // 2) / n) ** 0.5
-    return {
-        name: COVERED * float(np.std(values, ddof=1)) * min(shrink, 2.0**0.5)
-        for name, values in drawn.items()
-        if len(values) == RESAMPLES
-    }

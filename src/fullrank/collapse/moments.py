@@ -52,30 +52,6 @@ class Moments(RowSums):
         moments.update(z)
         return moments
 
-    @classmethod
-    def keeping(cls, z: Tensor) -> Moments:
-        """Moments of finite rows [n, d] that are kept however many they are, for `part`."""
-        rows = z.detach().double()
-        moments = cls(rows.shape[1], rows.device)
-        moments.keep(rows)
-        moments.unit.keep(unit_rows(rows))
-        return moments
-
-    def part(self, places: Tensor) -> Moments:
-        """Moments of some of the rows that are kept, at these places [k].
-
-        Example:
-            >>> z = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
-            >>> some = torch.arange(0, 100, 2)
-            >>> part, alone = Moments.keeping(z).part(some), Moments.of(z[some])
-            >>> torch.allclose(part.covariance, alone.covariance, rtol=1e-12)
-            True
-        """
-        moments = Moments(self.dim, self.shift.device)
-        moments.keep_part(self, places)
-        moments.unit.keep_part(self.unit, places)
-        return moments
-
     @torch.no_grad()
     def update(self, z: Tensor) -> None:
         """Add rows [n, d] of any real dtype and device, chunk by chunk.

@@ -37,6 +37,21 @@ def eigenvalues(matrix: Tensor) -> Tensor:
     return torch.from_numpy(np.linalg.eigvalsh(matrix.numpy()))
 
 
+def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of a symmetric matrix, ascending, and eigenvectors as columns.
+
+    Example:
+        >>> values, vectors = eigenvectors(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+        >>> values.round().tolist(), vectors[:, 1].abs().square().round(decimals=3).tolist()
+        ([1.0, 3.0], [0.5, 0.5])
+    """
+    if matrix.device.type != "cpu":
+        found: tuple[Tensor, Tensor] = torch.linalg.eigh(matrix)
+        return found
+    values, vectors = np.linalg.eigh(matrix.numpy())
+    return torch.from_numpy(values), torch.from_numpy(vectors)
+
+
 def ascending(values: Tensor) -> Tensor:
     """Values sorted along the last dimension.
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.products import eigenvalues, gram
+from fullrank.collapse.products import gram
+from fullrank.collapse.sides import Ruling, Side
 from fullrank.errors import UsageError
 
 SINGLE = 2.0**-22  # twice the rounding of single precision, relative
@@ -56,8 +57,10 @@ class RowSums:
         self.offset = torch.zeros_like(self.shift)
         self._scatter: Tensor | None = None  # None while it is zero, or not yet made of `_few`
         self._few: list[Tensor] = []  # the rows themselves, while they are fewer than d
-        self._products: Tensor | None = None  # of each two of `_few` less their mean, once they are taken
+        self._centred: Tensor | None = None  # `_few` less their mean, once they are taken
+        self._products: Tensor | None = None  # and of each two of these
         self._squares: Tensor | None = None  # and the sums of squares of their coordinates
+        self._found: dict[bool, Tensor] = {}  # squared singular values, centred or not, that were kept
 
     @classmethod
     def of(cls, rows: Tensor) -> RowSums:
@@ -81,7 +84,8 @@ class RowSums:
     def replace(self, count: int, shift: Tensor, offset: Tensor, scatter: Tensor) -> None:
         """Take the given parts in place of those of before."""
         self.count, self.shift, self.offset, self._scatter = count, shift, offset, scatter
-        self._few, self._products, self._squares = [], None, None
+        self._few, self._found = [], {}
+        self._centred = self._products = self._squares = None
 
     @property
     def dim(self) -> int:
@@ -97,34 +101,12 @@ class RowSums:
         self.move_shift(sampled(rows))
         if self.keeps(len(rows)):
             self._few.append(rows)
-            self._scatter = self._products = self._squares = None
+            self._scatter = self._centred = self._products = self._squares = None
+            self._found = {}
             self.offset = self.offset + (rows - self.shift).sum(0)
             self.count += len(rows)
         elif len(rows):
             self.add_shifted(rows - self.shift)
-
-    def keep(self, rows: Tensor) -> None:
-        """Hold float64 rows [n, d], however many, in place of those added before."""
-        zeros = torch.zeros_like(self.shift)
-        self.replace(0, zeros, zeros, zeros.new_zeros(0, 0))
-        self.move_shift(sampled(rows))
-        self.count, self.offset = len(rows), (rows - self.shift).sum(0)
-        self._few, self._scatter = [rows], None
-
-    def keep_part(self, whole: RowSums, places: Tensor) -> None:
-        """Hold some rows of sums that keep theirs; all parts share the products.
-
-        Example:
-            >>> whole, part = RowSums(1), RowSums(1)
-            >>> whole.keep(torch.tensor([[1.0], [3.0], [8.0]]).double())
-            >>> part.keep_part(whole, torch.tensor([0, 1]))
-            >>> part.singular_values().round(4).tolist()
-            [1.4142]
-        """
-        self.keep(torch.cat(whole._few)[places])
-        products = whole._few_products()[places[:, None], places]
-        mean = products.mean(0)
-        self._products = products - mean - mean[:, None] + mean.mean()
 
     def move_shift(self, sample: Tensor) -> None:
         """Choose a row in the middle of a sample as the shift, if the present one is off."""
@@ -278,28 +260,46 @@ class RowSums:
         """
         n = self._seen()
         size = min(n, self.dim)
+        if (found := self._found.get(centred)) is None:
+            found = self.mean.new_zeros(0) if centred and self.constant else self._side(centred).eigenvalues()
         squares = self.mean.new_zeros(size)
-        if centred and not self.constant:
-            squares = self._above_noise(self._few_products() if self._few else self.scatter)[:size]
-            if n <= self.dim:
-                squares[n - 1 :] = 0.0  # n centred rows span n - 1 directions
-        elif not centred:
-            found = self._uncentred_eigenvalues()[:size]
-            squares[: len(found)] = found
+        squares[: len(found)] = found[:size]
+        if centred and n <= self.dim:
+            squares[n - 1 :] = 0.0  # n centred rows span n - 1 directions
         values: np.ndarray = squares.sqrt().cpu().numpy()
         return values
 
-    def _uncentred_eigenvalues(self) -> Tensor:
-        """Eigenvalues of `outer`, at least min(n, d) or all that are not 0, largest first."""
-        n, mean = self.count, self.mean
+    def decomposed(self, centred: bool, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared singular values, and what rows share with their directions.
+
+        The values are kept for `singular_values`, for which they then need not be found again.
+
+        Args:
+            centred: subtract the mean row first.
+            rows: [m, d], float64.
+
+        Returns:
+            [k], largest first, and [m, k], the squared coordinate of each row along each direction.
+        """
+        self._found[centred], shares = self._side(centred).shares(rows)
+        return self._found[centred], shares
+
+    def _side(self, centred: bool) -> Side:
+        """The matrix that the spectrum is found from."""
+        n, mean, noise = self.count, self.mean, self._noise
+        few = self._centred_few() if self._few else None
+        if centred:
+            return Side(self.scatter if few is None else self._few_products(), few, mean, noise)
         ruling, spread = float(n * mean.square().sum()), float(self.scatters.sum())
         if self.constant:
-            return mean.new_tensor([ruling])
+            length = mean.norm()
+            along = mean / length if float(length) > 0 else mean
+            return Side(mean.new_zeros(0, 0), None, mean, noise, Ruling(mean.new_tensor(ruling), along, mean))
         if ruling <= _RULING * spread:
-            return self._above_noise(self._few_products(centred=False) if self._few else self.outer)
+            matrix = self.outer if few is None else self._few_products(centred=False)
+            return Side(matrix, None if few is None else few + mean, torch.zeros_like(mean), noise)
         # The mean rules: its own direction v, the first eigenvector, is taken out exactly, so that what is
         # left is not measured with the rounding of the mean's square.
-        few = self._centred_few() if self._few else None
 
         def applied(x: Tensor) -> Tensor:
             return self.scatter @ x if few is None else few.T @ (few @ x)
@@ -312,19 +312,13 @@ class RowSums:
         first = v @ turned + n * along * along
         turned_off = turned - (v @ turned) * v
         mean_off = -turned_off / (n * along)  # the mean less its part along v: such that v is an eigenvector
-        if few is None:
-            half = turned - (v @ turned) / 2 * v
-            rest = self.scatter.addr(v, half, alpha=-1).addr_(half, v, alpha=-1)
-            rest.addr_(mean_off, mean_off, alpha=n)
-        else:
-            rest = gram((few - torch.outer(few @ v, v) + mean_off).T)
-        return torch.cat([first[None], self._above_noise(rest)[:-1]])
-
-    def _above_noise(self, matrix: Tensor) -> Tensor:
-        """Eigenvalues of a sum of outer products, largest first, those of noise 0."""
-        found = eigenvalues(matrix).flip(0)
-        # The Frobenius norm bounds the largest eigenvalue cheaply, and tightly where one direction rules.
-        return torch.where(found > self._noise * torch.linalg.matrix_norm(matrix), found, 0.0)
+        ruled = Ruling(first, v, mean_off)
+        if few is not None:
+            few = few - torch.outer(few @ v, v) + mean_off
+            return Side(gram(few.T), few, mean, noise, ruled)
+        half = turned - (v @ turned) / 2 * v
+        rest = self.scatter.addr(v, half, alpha=-1).addr_(half, v, alpha=-1)
+        return Side(rest.addr_(mean_off, mean_off, alpha=n), None, mean, noise, ruled)
 
     @property
     def _noise(self) -> float:
@@ -335,8 +329,10 @@ class RowSums:
         return (4 + math.sqrt(max(self.count, self.dim)) / 4) * _DOUBLE
 
     def _centred_few(self) -> Tensor:
-        rows = torch.cat(self._few) - self.shift
-        return rows - rows.mean(0)
+        if self._centred is None:
+            rows = torch.cat(self._few) - self.shift
+            self._centred = rows - rows.mean(0)
+        return self._centred
 
     def _few_products(self, centred: bool = True) -> Tensor:
         """[n, n], products of each two of the few rows, less their mean or as they are."""
@@ -352,7 +348,7 @@ class RowSums:
         """Bring the scatter up to date, and forget the rows themselves."""
         if self._few:
             _ = self.scatter
-            self._few, self._products, self._squares = [], None, None
+            self._few, self._centred, self._products, self._squares = [], None, None, None
 
     def _join(self, n: int, offset: Tensor, scatter: Tensor) -> None:
         """Add n rows with these parts around the shift; the scatter is written on."""

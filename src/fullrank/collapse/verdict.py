@@ -278,7 +278,8 @@ def _cluster(case: _Case) -> Sequence[Finding]:
     if within == 0 and facts is not None and facts.distinct <= 1.5 * count:
         number = f"{facts.distinct:,}"  # known, not estimated
     rows = "the rows" if clusters.covered > 0.98 else f"{clusters.covered:.0%} of the rows"
-    points = within < thresholds.point_share and count <= thresholds.most_points
+    # as many as are said: the estimate scatters by some percent
+    points = within < thresholds.point_share and round(count) <= thresholds.most_points
     kind: Kind = "cluster" if points else "intra-cluster"
     why = (
         f"{rows} {'are' if points else 'lie in'} {number} {'points' if points else 'tight clusters'}: {left}"

@@ -220,10 +220,15 @@ class Metric:
 
     def of_spectrum(self, singular_values: np.ndarray, n: int, dim: int, **options: Any) -> Any:
         """Result of the function for the spectrum of n rows of width `dim`."""
-        wanted = inspect.signature(self.function).parameters
         sizes = {"n": n, "dim": dim, "size": min(n, dim)}
-        sizes = {name: size for name, size in sizes.items() if name in wanted}
+        sizes = {name: sizes[name] for name in self._sizes}
         return self.function(singular_values**self.power, **sizes, **self.options, **options)
+
+    @cached_property
+    def _sizes(self) -> tuple[str, ...]:
+        """Which of the sizes of the rows the function takes, looked up once."""
+        wanted = inspect.signature(self.function).parameters
+        return tuple(name for name in ("n", "dim", "size") if name in wanted)
 
     def value_of(self, result: Any) -> float | None:
         """The value in what the function returned, None where that is not finite."""

@@ -37,7 +37,9 @@ def relative_spectrum(values: np.ndarray, dim: int | None = None) -> np.ndarray 
     spectrum = checked_spectrum(values)
     if not len(spectrum) or spectrum[0] == 0:
         return None
-    return np.pad(spectrum / spectrum[0], (0, max(0, (dim or 0) - len(spectrum))))
+    relative: np.ndarray = spectrum / spectrum[0]
+    lacking = (dim or 0) - len(spectrum)
+    return np.pad(relative, (0, lacking)) if lacking > 0 else relative
 
 
 def isotropic_singular_values(n: int, d: int, centred: bool = True) -> np.ndarray:

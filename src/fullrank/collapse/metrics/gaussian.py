@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -32,10 +32,15 @@ SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 
 def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
     """[n, directions], along directions uniform on the sphere."""
+    return rows @ _directions(rows.shape[1], directions, seed).to(rows)
+
+
+@lru_cache(maxsize=2)
+def _directions(d: int, directions: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    a = torch.randn(rows.shape[1], directions, generator=generator, dtype=torch.float64)
-    unit: Tensor = (a / a.norm(dim=0)).to(rows)
-    return rows @ unit
+    a = torch.randn(d, directions, generator=generator, dtype=torch.float64)
+    unit: Tensor = a / a.norm(dim=0)
+    return unit
 
 
 def standardised_rows(z: Tensor) -> Tensor | None:
