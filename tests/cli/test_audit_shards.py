@@ -67,8 +67,7 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 
 @pytest.mark.slow
-@pytest.mark.acceptance
-@pytest.mark.parametrize("how", ["2 by itself", "3 by torchrun"])
+@pytest.mark.parametrize("how", [pytest.param("2 by itself", marks=pytest.mark.acceptance), "3 by torchrun"])
 def test_processes_find_what_one_finds(folder: Path, alone: dict[str, Any], tmp_path: Path, how: str) -> None:
     words = ["-m", "fullrank", "audit", str(folder)]
     words = [*words, "--processes", "2"] if how.startswith("2") else [*TORCHRUN, "3", *words]

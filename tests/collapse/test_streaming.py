@@ -141,14 +141,19 @@ def values_of(world: int, rendezvous: Path) -> list[dict[str, float | None]]:
     return results
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+# importing torchmetrics takes new processes seconds
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, marks=[pytest.mark.slow, pytest.mark.acceptance]),
+        pytest.param(3, marks=pytest.mark.slow),
+    ],
+)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """Values of all metrics in every process of a group, which works them all out at once."""
     return values_of(request.param, tmp_path_factory.mktemp("group") / "rendezvous")
 
 
-@pytest.mark.slow  # importing torchmetrics takes new processes seconds
-@pytest.mark.acceptance
 @pytest.mark.parametrize("case", ["split", "one-sided", "sampled"])
 @pytest.mark.parametrize("name", NAMES)
 def test_processes_give_the_value_of_one(shared: list[Any], name: str, case: str) -> None:
@@ -158,8 +163,6 @@ def test_processes_give_the_value_of_one(shared: list[Any], name: str, case: str
         assert found[f"{name}, {case}"] == pytest.approx(alone, rel=1e-10, abs=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.acceptance
 def test_processes_hand_each_other_the_rows_of_one_sample(shared: list[Any]) -> None:
     gathered = shared[0]["rows gathered"]
     assert gathered == 24

@@ -11,19 +11,22 @@ from processes import results_of
 
 WORKER = Path(__file__).parent / "shared_worker.py"
 
+WORLDS = [
+    pytest.param(2, marks=[pytest.mark.slow, pytest.mark.acceptance]),
+    pytest.param(3, marks=pytest.mark.slow),
+]
+
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results_of(WORKER, 1, tmp_path_factory.mktemp("one") / "rendezvous")[0]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=WORLDS)
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return results_of(WORKER, request.param, tmp_path_factory.mktemp("several") / "rendezvous")
 
 
-@pytest.mark.slow
-@pytest.mark.acceptance
 @pytest.mark.parametrize(
     "probe", ["knn cosine", "knn l2", "sizes cosine", "sizes l2", "linear", "linear sizes"]
 )
@@ -33,8 +36,6 @@ def test_accuracies_of_processes_are_those_of_one(
     assert all(each[probe] == one[probe] for each in several)
 
 
-@pytest.mark.slow
-@pytest.mark.acceptance
 def test_a_classifier_of_shared_rows_has_the_weights_of_one(
     one: dict[str, Any], several: list[dict[str, Any]]
 ) -> None:
@@ -43,8 +44,6 @@ def test_a_classifier_of_shared_rows_has_the_weights_of_one(
             assert own == pytest.approx(other, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.slow
-@pytest.mark.acceptance
 def test_clusters_of_shared_rows_are_those_of_one(one: dict[str, Any], several: list[dict[str, Any]]) -> None:
     inertia, agreement = one["clusters"]
     for each in several:
@@ -52,8 +51,6 @@ def test_clusters_of_shared_rows_are_those_of_one(one: dict[str, Any], several: 
         assert each["clusters"][1] == agreement
 
 
-@pytest.mark.slow
-@pytest.mark.acceptance
 def test_labels_that_one_process_has_serve_all_and_none_anywhere_are_refused_by_all(
     one: dict[str, Any], several: list[dict[str, Any]]
 ) -> None:
