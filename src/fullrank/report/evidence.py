@@ -13,7 +13,8 @@ from fullrank.figures.style import VerdictStyle, number, style_of, typographic
 from fullrank.report.verdicts import Remark, as_sentence, remarks
 
 MEANINGS = {
-    "complete": "Rows differ by little beside what they share: the encoder answers nearly alike to all.",
+    "complete": "Rows differ by little beside what they share, or by their length alone: the encoder answers "
+    "nearly alike to all.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
     "cluster": "Inputs share a handful of points or codes, and within one they cannot be told apart.",
     "intra-cluster": "Rows lie in tight groups, and within a group hardly anything varies.",
