@@ -177,7 +177,7 @@ def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> 
     if panel.facts is None:
         return ()
     line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
-    tight = panel.clusters is not None and panel.clusters.within_share <= thresholds.within_share
+    tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
     clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
     rank = panel.ways[0].values.get("erank_centred")
     return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered, rank)

@@ -56,6 +56,7 @@ class TightClusters:
             less what chance does on a line.
         rest_share: mean squared distance within clusters over that to the rows of no or another cluster.
         jumps: those that shares of the rows between the `LEAST_COVERED` ones reach; `jump` is their mean.
+        covered_within: variance within the clusters of the rows that `covered` counts, over all variance.
     """
 
     n: int
@@ -65,6 +66,7 @@ class TightClusters:
     jump: float
     rest_share: float = 1.0
     jumps: tuple[float, ...] = ()
+    covered_within: float = 1.0
 
     @property
     def found(self) -> bool:
@@ -148,7 +150,18 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     rest_share = float(within[inside].mean() / rest[inside].mean().clamp(min=1e-30))
     radius = distances.gather(1, size[:, None] - 1)
     count = _count(apart[inside] <= radius[inside], anchors[inside], size[inside], covered * n)
-    return TightClusters(n, count, min(share, 1.0), covered, needed, rest_share, tuple(reached.tolist()))
+    sure = jump >= JUMP
+    sure_share = float(within[sure].mean() / (total.mean() / n)) if bool(sure.any()) else 1.0
+    return TightClusters(
+        n,
+        count,
+        min(share, 1.0),
+        covered,
+        needed,
+        rest_share,
+        tuple(reached.tolist()),
+        min(sure_share, 1.0),
+    )
 
 
 def _count(holds: Tensor, anchors: Tensor, size: Tensor, clustered: float) -> float:
