@@ -1,4 +1,4 @@
-"""Alternatives: ranks of the same rows where some of them, or their lengths, may have to be left out.
+"""Alternatives: ranks of rows without some of them, or without their lengths.
 
 Whether a tenth of the rows is garbage beside a low rank, or a part of the cloud, no border decides without a
 jump at it. So near a border both are measured, and each counts for how probable it is.

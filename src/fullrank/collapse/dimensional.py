@@ -1,4 +1,4 @@
-"""Dimensional collapse: the decay of a spectrum in every way that counts, held against its border."""
+"""Dimensional collapse: decay of a spectrum, in every way that counts."""
 
 from __future__ import annotations
 

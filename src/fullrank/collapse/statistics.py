@@ -183,7 +183,7 @@ class EmbeddingStatistics:
         self.facts = self._in_directions(facts) if heavy else self._without_off_plane(facts)
 
     def _without_off_plane(self, facts: RowFacts) -> RowFacts:
-        """Leave out rows beside the few directions of all others, or say what ranks are without."""
+        """Leave out rows off the few directions of all others, or measure without."""
         rows = self.sample.rows
         off = off_plane(rows)
         share = float(off.double().mean()) if len(rows) else 0.0
@@ -197,7 +197,7 @@ class EmbeddingStatistics:
         return facts
 
     def _in_directions(self, facts: RowFacts) -> RowFacts:
-        """Ranks where a few long rows would set them: of unit rows, and without the long ones."""
+        """Measure ranks that no long rows set: of unit rows, and without those."""
         weight, share = beside(facts.far / facts.n), f"{facts.far / facts.n:.0%}"
         says = "directions alone count"
         self.alternatives = (Alternative.of(self.moments, 1 - weight, says, directions=True),)
