@@ -16,6 +16,7 @@ Example:
 """
 
 from fullrank.collapse.code_verdict import judge_codes
+from fullrank.collapse.evidence import Evidence
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
@@ -29,7 +30,7 @@ from fullrank.collapse.monitor import CollapseMonitor, Report
 from fullrank.collapse.panel import Measure, Panel
 from fullrank.collapse.sampling import Reservoir
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.verdict import Evidence, Verdict, judge
+from fullrank.collapse.verdict import Verdict, judge
 
 __all__ = [
     "METRICS",

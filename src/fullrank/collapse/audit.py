@@ -163,7 +163,7 @@ def audit(
         >>> audit(z).verdict.kind
         'healthy'
         >>> print(audit(z[:, :2] @ torch.randn(2, 32, generator=torch.Generator().manual_seed(1))))
-        embedding: dimensional collapse: 2.0 of 32 directions by effective rank, 2.0 by participation ratio
+        embedding: dimensional collapse: 2.0 of 32 directions by effective rank
     """
     start = time.perf_counter()
     if sample < 1:

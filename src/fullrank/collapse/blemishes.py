@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.moments import Moments
+from fullrank.collapse.row_sums import RowSums
 from fullrank.collapse.sampling import Copies
 
 TWINS = 0.9999  # correlation from which two dimensions are one
@@ -25,6 +26,7 @@ CLUSTERED = 0.2  # share of rows in tight clusters from which that is said; a li
 ADVICE = {
     "copies": "look for repeated images; audit each row once to judge the encoder",
     "outliers": "look at these images: means and covariances see little else",
+    "heavy tails": "compare directions (unit rows), for the longest rows decide means and covariances",
     "dead dimensions": "leave them out of what is built on these rows; in training, lower the rate",
     "twin dimensions": "the head is wider than it need be, or was concatenated",
     "one-sided": "they come from a ReLU or have a large mean: centre before comparing directions",
@@ -42,8 +44,8 @@ class Blemish:
     """One thing that is odd, beside any verdict.
 
     Attributes:
-        name: copies, outliers, dead dimensions, twin dimensions, one-sided, quantised, bottleneck, clustered
-            rows, few rows, differs.
+        name: copies, outliers, heavy tails, dead dimensions, twin dimensions, one-sided, quantised,
+            bottleneck, clustered rows, few rows, differs.
         value: how many rows, dimensions or values.
         of: of how many.
         says: the same in words.
@@ -80,6 +82,7 @@ class RowFacts:
         values: different values of a coordinate where there are few of them, else 0.
         off_plane: rows, estimated from the sample, that lie off the few directions of all others; ranks are
             without them.
+        far: rows far out that were taken in, for they are more than a twentieth.
     """
 
     n: int
@@ -92,6 +95,7 @@ class RowFacts:
     one_sided: int = 0
     values: int = 0
     off_plane: int = 0
+    far: int = 0
 
     @classmethod
     def of(
@@ -103,6 +107,7 @@ class RowFacts:
         copies: Copies,
         outliers: int,
         farthest: float,
+        far: int = 0,
     ) -> RowFacts:
         """Facts of rows from their moments, a sample, and the range of every dimension."""
         variances = moments.variances.cpu()
@@ -115,9 +120,11 @@ class RowFacts:
             outliers,
             farthest,
             int((~live).sum()),
-            _twins(moments, live),
+            # of long rows two dimensions are one already where the longest row has both
+            _twins(moments.unit if far else moments, live),
             int(sided.sum()),
             _few_values(sample[:, live]),
+            far=far,
         )
 
     @classmethod
@@ -132,7 +139,7 @@ class RowFacts:
         return self.most_copies / self.n if self.most_copies > 1 else 0.0
 
 
-def _twins(moments: Moments, live: Tensor) -> int:
+def _twins(moments: RowSums, live: Tensor) -> int:
     """Dimensions that correlate perfectly with an earlier one."""
     scale = moments.variances.sqrt().cpu()[live]
     correlation = moments.covariance.cpu()[live][:, live].abs() / torch.outer(scale, scale)
@@ -245,6 +252,9 @@ def _of_rows(facts: RowFacts, clustered: float) -> Iterator[Blemish]:
         rows = "1 row lies" if facts.off_plane == 1 else f"about {facts.off_plane:,} rows lie"
         says = f"{rows} off the few directions of all others; left out here, and ranks are of a sample"
         yield Blemish("outliers", facts.off_plane, n, says, "look at these images")
+    if facts.far:
+        says = f"heavy tails: {facts.far / n:.0%} of the rows are more than 10 times as far out as the median"
+        yield _blemish("heavy tails", facts.far, n, f"{says} row; ranks are judged by directions")
     if clustered >= CLUSTERED:
         says = f"{clustered:.0%} of the rows lie in tight clusters"
         yield _blemish("clustered rows", round(clustered * n), n, says)
@@ -261,7 +271,9 @@ def _of_dimensions(facts: RowFacts, d: int, narrowest: int | None, used: float) 
         says = f"{facts.one_sided:,} of {live:,} dimensions never change sign"
         yield _blemish("one-sided", facts.one_sided, live, says)
     if facts.values:
-        yield _blemish("quantised", facts.values, FEW_VALUES, f"a coordinate takes {facts.values} values")
+        yield _blemish(
+            "quantised", facts.values, FEW_VALUES, f"the typical coordinate takes {facts.values} values"
+        )
     if narrowest is not None and narrowest < d and used >= BINDING * narrowest:
         says = (
             f"a layer before these rows is {narrowest:,} wide: {narrowest:,} of {d:,} directions are possible"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from fullrank.collapse.evidence import Evidence
 from fullrank.collapse.metrics.codes import Usage
 from fullrank.collapse.thresholds import Thresholds, beyond
-from fullrank.collapse.verdict import Evidence, Finding, Verdict, why_undecidable
+from fullrank.collapse.verdict import Finding, Verdict, why_undecidable
 
 
 def judge_codes(

@@ -11,23 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.collapse.alternatives import Alternative, Way
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.blemishes import RowFacts
+from fullrank.collapse.decay import VIEWS
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.moments import Moments, centred_rows, unit_rows
+from fullrank.collapse.spectrum_ends import abrupt_end, standing_out
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.errors import UsageError
 from fullrank.figures.style import number
 
-EVEN = 0.05  # a spectrum that ends abruptly is even before: from its middle to there it falls to no less
 MANY_ROWS = 0.1  # of all rows, that must take part in the directions of a layer
-NOISE = 0.05  # of the variance, at most, that directions of noise have together
-ABRUPT = 30.0  # times that the last direction exceeds the next
 LINE, LINE_ROWS = 1.5, 256  # participation ratio of so many rows, below which they lie along a line
 SHOWN_ROWS = 8  # measures that `print` shows
 NOT_SHOWN = ("centred_share", "rankme_unit", "numerical_rank", "linked_share")  # others say nearly the same
-NARROWEST_LAYER = 32  # directions; a spectrum that ends before is a collapse, for hardly a layer is so narrow
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ class Panel:
             not sought.
         narrowest: width of the narrowest layer before the rows, where known or read off the spectrum.
         signal: directions that stand out where all others together are noise; None where none do.
+        signal_weight: how probable it is that these others are noise.
+        alternatives: ranks with some rows, or the lengths of all, left out, where that is in doubt.
         spectra: "centred", singular values of the centred raw rows / sqrt(n - 1): standard deviations along
             the principal directions; "unit", singular values of the uncentred unit rows / sqrt(n).
 
@@ -86,6 +87,8 @@ class Panel:
     clusters: TightClusters | None = None
     narrowest: int | None = None
     signal: int | None = None
+    signal_weight: float = 1.0
+    alternatives: tuple[Alternative, ...] = ()
 
     @classmethod
     def from_statistics(
@@ -97,9 +100,10 @@ class Panel:
         spectra: Spectra | None = None,
     ) -> Panel:
         """Compute a panel from finished statistics; see `from_moments` for the rest."""
-        return cls.from_moments(
+        found = cls.from_moments(
             tap, spectra or seen.moments, seen.sample.rows, pairs, seen.sketch.rows, seen.facts, narrowest
         )
+        return replace(found, alternatives=seen.alternatives)
 
     @classmethod
     def from_moments(
@@ -147,6 +151,7 @@ class Panel:
             value = metric.value_of(clusters) if metric.needs == "clusters" else metric(*given)
             measures[metric.name] = Measure(metric.name, value, baseline(metric.name, k, d), k, d)
         shown = {"centred": spectra.centred / max(n - 1, 1) ** 0.5, "unit": spectra.unit / n**0.5}
+        signal = standing_out(shown["centred"])
         return cls(
             tap,
             n,
@@ -156,7 +161,8 @@ class Panel:
             facts,
             clusters,
             narrowest or _read_off(shown["centred"], n, facts, clusters, points),
-            standing_out(shown["centred"]),
+            signal and signal.directions,
+            signal.weight if signal else 1.0,
         )
 
     def __str__(self) -> str:
@@ -186,6 +192,15 @@ class Panel:
         undefined = measure is None or measure.value is None or math.isnan(measure.value)
         return None if measure is None or undefined else measure.value
 
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Ranks in every way that counts, the weightiest first."""
+        left = max(1.0 - sum(alternative.weight for alternative in self.alternatives), 0.0)
+        values = {name: self.value(name) for name in VIEWS}
+        own = Alternative(left, self.n, values, "", self.signal, self.signal_weight)
+        split = [way for each in (own, *self.alternatives) for way in each.split() if way.weight > 0]
+        return tuple(sorted(split, key=lambda way: -way.weight))
+
     def without_spectra(self) -> Panel:
         """The measures alone: a few numbers, to be kept as history."""
         return replace(self, spectra={})
@@ -199,6 +214,10 @@ class Panel:
         for name in ("narrowest", "signal"):
             if getattr(self, name) is not None:
                 own[name] = getattr(self, name)
+        if self.signal is not None:
+            own["signal_weight"] = self.signal_weight
+        if self.alternatives:
+            own["alternatives"] = [asdict(alternative) for alternative in self.alternatives]
         return own | ({"facts": asdict(self.facts)} if self.facts else {})
 
     @classmethod
@@ -229,6 +248,8 @@ class Panel:
             clusters,
             data.get("narrowest"),
             data.get("signal"),
+            data.get("signal_weight", 1.0),
+            tuple(Alternative(**fields) for fields in data.get("alternatives", ())),
         )
 
 
@@ -236,19 +257,28 @@ def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
     """Tight clusters of the rows' directions, or of the rows where these tell more.
 
     Embeddings are compared by their cosine: lengths that vary hide clusters of directions, and a few long
-    rows make all others look like one. Where rows lie along one line, their directions are two points; and a
-    sample shows only so many clusters.
+    rows make all others look like one. Where rows lie along one line, their directions are two points; in a
+    plane clusters hide behind each other; and a sample shows only so many.
     """
     found = tight_clusters(rows)
     if found is None or sample.shape[1] < 3:
         return found
-    centred = centred_rows(sample.double())
-    eigenvalues = torch.linalg.svdvals(centred[:LINE_ROWS]).square()
-    line = float(eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-300)) < LINE
-    directions = None if line else tight_clusters(unit_rows(sample.double()))
-    if directions is None or (found.jump > directions.jump and found.count > directions.most / 4):
+    directions = None if _along_a_line(sample) else tight_clusters(unit_rows(sample.double()))
+    if directions is None:
         return found
-    return directions
+    more = found.found and directions.found and found.number > directions.number
+    clearer = found.jump > directions.jump and (more or found.count > directions.most / 4)
+    return found if clearer else directions
+
+
+def _along_a_line(sample: Tensor) -> bool:
+    """Whether rows lie along one line, however far out a few of them are."""
+    x = sample[:LINE_ROWS].double()
+    x = x - x.median(dim=0).values
+    distance = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    x = centred_rows(x * (distance.median() / distance.clamp(min=1e-300)).clamp(max=1.0))
+    eigenvalues = torch.linalg.svdvals(x).square()
+    return float(eigenvalues.sum().square() / eigenvalues.square().sum().clamp(min=1e-300)) < LINE
 
 
 def _read_off(
@@ -275,42 +305,3 @@ def _many_rows(points: Tensor, end: int) -> bool:
     energy = (x @ directions).square().sum(1)
     shared = energy.sum().square() / energy.square().sum().clamp(min=1e-300)
     return float(shared) > MANY_ROWS * len(x)
-
-
-def abrupt_end(singular_values: np.ndarray, n: int) -> int | None:
-    """Number of directions before a spectrum ends abruptly; None where it does not.
-
-    Args:
-        singular_values: [k], largest first.
-        n: rows; fewer than a fifth more than the directions end every spectrum.
-
-    Example:
-        >>> abrupt_end(np.array([*np.linspace(2, 1, 64), *64 * [1e-7]]), n=1000)
-        64
-        >>> abrupt_end(np.arange(1, 129) ** -2.0, n=1000) is None
-        True
-    """
-    s = np.asarray(singular_values)
-    ends = np.flatnonzero(s[:-1] > ABRUPT * s[1:]) + 1 if len(s) else s
-    for end in ends[::-1]:
-        even = s[end - 1] >= EVEN * s[end // 2]
-        if NARROWEST_LAYER <= end <= 0.9 * len(s) and n >= 1.2 * end and even:
-            return int(end)
-    return None
-
-
-def standing_out(singular_values: np.ndarray) -> int | None:
-    """Number of directions, a few, beside which all others are noise; else None.
-
-    Args:
-        singular_values: [k], largest first.
-
-    Example:
-        >>> standing_out(np.array([*4 * [10.0], *60 * [0.03]])), standing_out(np.arange(1, 65) ** -2.0)
-        (4, None)
-    """
-    s = np.asarray(singular_values, dtype=float)
-    for end in np.flatnonzero(s[:-1] > ABRUPT * s[1:]) + 1:
-        if end < NARROWEST_LAYER and np.square(s[end:]).sum() < NOISE * np.square(s).sum():
-            return int(end)
-    return None

@@ -7,17 +7,20 @@ outweigh a million others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from fullrank.collapse.alternatives import Alternative
 from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.metrics.clusters import SKETCH, directions, project
 from fullrank.collapse.moments import Moments, all_finite, check_rows
 from fullrank.collapse.peers import Peers
 from fullrank.collapse.sampling import Copies, Reservoir, row_hash
+from fullrank.collapse.thresholds import beyond
 from fullrank.errors import BadRowsError, UsageError
 
 CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
@@ -27,7 +30,10 @@ AT_ONCE = 1 << 16  # numbers in double precision while they are in a core's cach
 SMALLEST, LARGEST = 1e-30, 1e30  # of rows, samples of which are kept in single precision
 FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
 DOUBTFUL = 0.8  # times that distance: rows beyond it wait until the median distance of all rows is known
-MOST_OUTLIERS = 0.05  # of all rows; more are a part of the cloud
+MOST_OUTLIERS = 0.05  # of all rows; more are taken in
+PART_OF_CLOUD = 0.08  # of all rows: as many as this are a part of the cloud as likely as not
+PART_WIDTH = 0.2  # of that border, in natural logarithms
+COUNTED = 0.02  # weight from which an alternative is measured
 
 
 class EmbeddingStatistics:
@@ -48,6 +54,8 @@ class EmbeddingStatistics:
         sketch: a larger one, in at most 64 dimensions.
         facts: counts of copies, outliers and values.
         outlier_rows: places of the outliers that are known, after `finish`.
+        alternatives: ranks without rows that may be no part of the cloud, and of directions alone where
+            lengths have heavy tails.
 
     Example:
         >>> z = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
@@ -60,6 +68,7 @@ class EmbeddingStatistics:
     """
 
     facts: RowFacts
+    alternatives: tuple[Alternative, ...] = ()
 
     def __init__(
         self,
@@ -163,6 +172,7 @@ class EmbeddingStatistics:
         outliers = far if kept and not several else 0
         left = [torch.empty(0, dtype=torch.long), *self._aside_places]
         self.outlier_rows = sorted(peers.gather_rows(torch.cat(left)).tolist()) if outliers else []
+        heavy = several and typical > 0
         self._gather()
         facts = RowFacts.of(
             self.moments,
@@ -172,19 +182,37 @@ class EmbeddingStatistics:
             self.copies,
             outliers,
             farthest / typical if outliers and typical > 0 else 0.0,
+            far if heavy else 0,
         )
-        self.facts = self._without_off_plane(facts)
+        self.facts = self._in_directions(facts) if heavy else self._without_off_plane(facts)
 
     def _without_off_plane(self, facts: RowFacts) -> RowFacts:
-        """Leave out rows beside the few directions of all others."""
+        """Leave out rows off the few directions of all others, or measure without."""
         rows = self.sample.rows
         off = off_plane(rows)
-        if not bool(off.any()):
-            return facts
-        self.outlier_rows = sorted([*self.outlier_rows, *self.sample.places[off].tolist()])
-        self.moments = Moments.of(rows[~off])
-        self.sample.keep(~off)
-        return replace(facts, off_plane=round(float(off.double().mean()) * self.copies.rows))
+        share = float(off.double().mean()) if len(rows) else 0.0
+        if 0 < share <= MOST_OUTLIERS:
+            self.outlier_rows = sorted([*self.outlier_rows, *self.sample.places[off].tolist()])
+            self.moments = Moments.of(rows[~off])
+            self.sample.keep(~off)
+            return replace(facts, off_plane=round(share * self.copies.rows))
+        if (weight := beside(share)) > COUNTED:
+            says = f"{share:.0%} of the rows, off the few directions of all others, are left out"
+            self.alternatives = (Alternative.of(Moments.of(rows[~off]), weight, says),)
+        return facts
+
+    def _in_directions(self, facts: RowFacts) -> RowFacts:
+        """Measure ranks that no long rows set: of unit rows, and without those."""
+        weight, share = beside(facts.far / facts.n), f"{facts.far / facts.n:.0%}"
+        says = "directions alone count"
+        self.alternatives = (Alternative.of(self.moments, 1 - weight, says, directions=True),)
+        if weight > COUNTED:
+            rows = self.sample.rows.double()
+            distance = torch.linalg.vector_norm(rows - rows.median(dim=0).values, dim=1)
+            near = Moments.of(rows[distance <= FAR * distance.median()])
+            says = f"{share} of the rows, far out, are left out"
+            self.alternatives += (Alternative.of(near, weight, says),)
+        return facts
 
     def _take(self) -> None:
         """Take in the rows that wait, but for those far from the middle."""
@@ -271,11 +299,22 @@ class EmbeddingStatistics:
         self.copies.gather(peers)
 
 
+def beside(share: float) -> float:
+    """How probable it is that so few rows are no part of the cloud; 0 for none.
+
+    Example:
+        >>> beside(0.0), beside(0.08), round(beside(0.05), 2), round(beside(0.12), 2)
+        (0.0, 0.5, 0.93, 0.1)
+    """
+    return beyond(math.log(PART_OF_CLOUD / share), 0.0, PART_WIDTH) if share > 0 else 0.0
+
+
 def off_plane(rows: Tensor) -> Tensor:
     """Which of rows [n, d] lie off the few directions of all others, bool [n].
 
     The directions are those that hold nine tenths of the median row, at most 31 and a quarter of all. Rows
-    off them have most of their length elsewhere, are at most a twentieth, and hold most of what lies there.
+    off them have most of their length elsewhere, are at most three twentieths, and hold most of what lies
+    there.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -302,7 +341,7 @@ def off_plane(rows: Tensor) -> Tensor:
         return nobody
     beside = left[:, int((typical > 0.1).sum())]
     off = beside > 0.5 * total
-    some = 0 < int(off.sum()) <= MOST_OUTLIERS * n
+    some = 0 < int(off.sum()) <= 3 * MOST_OUTLIERS * n
     return off if some and float(beside[off].sum()) > 0.5 * float(beside.sum()) else nobody
 
 

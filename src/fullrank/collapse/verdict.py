@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from fullrank.collapse.blemishes import Blemish, blemishes, of_living
-from fullrank.collapse.decay import VIEWS, Decay, decay_of, reading
+from fullrank.collapse.dimensional import NEAR, dimensional_evidence
+from fullrank.collapse.evidence import Case, Evidence, evidence_of, trend_of
 from fullrank.collapse.metrics import METRICS
-from fullrank.collapse.panel import Measure, Panel
+from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds, beyond
 
 Kind = Literal[
@@ -23,32 +24,9 @@ Kind = Literal[
 ]
 """What a verdict may say."""
 
+RAY = 4.0  # times the squared level, about what directions alone would vary, that rows of a ray do
+SINGLE = 1e-12  # of a share, below which there is rounding of single precision
 MANY_VIEWS = 17  # rows a cluster, up to which they may be views of one image
-UNDECIDED = "undecided"  # how evidence begins that was not held against its threshold
-_OF_CLUSTERS = ("linked_share", "tight_clusters")
-NEAR = 0.25  # probability of the other side, from which a verdict is near the border
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One measure as a verdict reads it.
-
-    Attributes:
-        metric: its name.
-        value: what was measured.
-        null: what isotropic Gaussian rows of the same n and d would read.
-        threshold: what it is held against, in its own unit; None if it is shown but not judged.
-        trend: its change, relative to its null, from the best earlier panel (-0.4: 40 % below); None without
-            history and where lower is better.
-        says: the same in words.
-    """
-
-    metric: str
-    value: float | None
-    null: float | None
-    threshold: float | None
-    trend: float | None
-    says: str
 
 
 @dataclass(frozen=True)
@@ -109,15 +87,6 @@ class Verdict:
         border = " (near the border)" if self.near_border else ""
         living = f" {found}" if (found := of_living(self.blemishes)) else ""
         return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{living}{border}: {self.why}"
-
-
-class _Case(NamedTuple):
-    """Input of a rule."""
-
-    panel: Panel
-    trends: dict[str, float | None]
-    thresholds: Thresholds
-    decay: Decay | None
 
 
 class Finding(NamedTuple):
@@ -185,17 +154,19 @@ def judge(
     past = [
         p for p in history if (p.tap, p.d) == (panel.tap, panel.d) and _failed_gate(p, thresholds) is None
     ]
-    trends = {name: _trend(measure, past) for name, measure in panel.measures.items()}
-    values = {name: _of_signal(panel, name) for name in VIEWS}
-    case = _Case(panel, trends, thresholds, decay_of(values, panel.n, panel.possible))
+    trends = {name: trend_of(measure, past) for name, measure in panel.measures.items()}
+    fall = trends.get("erank_centred")
+    fell = fall is not None and -fall > thresholds.erank_fall
+    spectrum = dimensional_evidence(panel, thresholds, thresholds.fall if fell else 0.0)
+    case = Case(panel, trends, thresholds, spectrum)
     why = why_undecidable(panel.n, thresholds, trained)
-    evidence = tuple(_evidence(case, measure, why) for measure in panel.measures.values())
+    evidence = tuple(evidence_of(case, measure, why) for measure in panel.measures.values())
     if why:
-        return Verdict("not decidable", panel.tap, why, evidence, blemishes=_blemishes(panel))
+        return Verdict("not decidable", panel.tap, why, evidence, blemishes=_blemishes(panel, thresholds))
     found = [finding for rule in _RULES for finding in rule(case)]
     probability = 1 - math.prod(1 - finding.probability for finding in found)
     named = next((finding for finding in found if finding.probability >= 0.5), None)
-    odd = _blemishes(panel, clusters=named is None or named.kind == "dimensional")
+    odd = _blemishes(panel, thresholds, clusters=named is None or named.kind == "dimensional")
     if named is None:
         # several doubts may add up to one, but no single collapse can be named
         return Verdict("healthy", panel.tap, _why_healthy(case), evidence, 0.0, min(probability, 0.5), odd)
@@ -203,22 +174,15 @@ def judge(
     return Verdict(named.kind, panel.tap, named.why, evidence, severity, probability, odd)
 
 
-def _blemishes(panel: Panel, clusters: bool = False) -> tuple[Blemish, ...]:
+def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> tuple[Blemish, ...]:
     """What is odd about the rows, with `clusters` those that no verdict names."""
     if panel.facts is None:
         return ()
     line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
-    clustered = panel.clusters.covered if clusters and panel.clusters and not line else 0.0
-    rank = _of_signal(panel, "erank_centred")
+    tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
+    clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
+    rank = panel.ways[0].values.get("erank_centred")
     return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered, rank)
-
-
-def _of_signal(panel: Panel, name: str) -> float | None:
-    """A rank, at most that of the directions above an even floor of noise."""
-    value = panel.value(name)
-    if value is None or panel.signal is None:
-        return value
-    return min(value, panel.signal + (1.0 if name == "rankme_unit" else 0.0))  # its mean is a direction, too
 
 
 def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
@@ -232,7 +196,18 @@ def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
 # The rules, in their order: each yields what it sees, however improbable.
 
 
-def _complete(case: _Case) -> Sequence[Finding]:
+def _one_row_or_ray(panel: Panel) -> str:
+    """What rows of one direction are, by whether their lengths differ, too."""
+    level, share = panel.value("level"), panel.value("centred_share")
+    ray = level is not None and share is not None and share > RAY * max(level**2, SINGLE)
+    return (
+        "all rows have nearly one direction; only their length differs"
+        if ray
+        else "the rows are nearly one constant"
+    )
+
+
+def _complete(case: Case) -> Sequence[Finding]:
     panel, thresholds = case.panel, case.thresholds
     found = []
     for metric, threshold in thresholds.levels().items():
@@ -240,7 +215,7 @@ def _complete(case: _Case) -> Sequence[Finding]:
         if value is None or (panel.d == 1 and metric == "level"):  # unit rows of one number are 1 or -1
             continue
         below = math.log(max(threshold, 1e-300) / max(value, 1e-300))
-        why = f"{metric} is {value:.3g}, below {threshold:g}: the rows are nearly one constant"
+        why = f"{metric} is {value:.3g}, below {threshold:g}: {_one_row_or_ray(panel)}"
         severity = 1 - value / max(threshold, 1e-300)
         found.append(Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
     level, fall = panel.value("level"), case.trends.get("level")
@@ -258,7 +233,7 @@ def _complete(case: _Case) -> Sequence[Finding]:
     return found
 
 
-def _cluster(case: _Case) -> Sequence[Finding]:
+def _cluster(case: Case) -> Sequence[Finding]:
     clusters, thresholds, facts = case.panel.clusters, case.thresholds, case.panel.facts
     if clusters is None:
         return ()
@@ -291,58 +266,46 @@ def _cluster(case: _Case) -> Sequence[Finding]:
     return (Finding(kind, probability * (1 - loose), why, 1 - within),)
 
 
-def _dimensional(case: _Case) -> Sequence[Finding]:
-    decay, thresholds, panel = case.decay, case.thresholds, case.panel
-    if decay is None:
+def _dimensional(case: Case) -> Sequence[Finding]:
+    spectrum, thresholds, panel = case.spectrum, case.thresholds, case.panel
+    if spectrum is None:
         return ()
-    fall = case.trends.get("erank_centred")
+    fall, measured = case.trends.get("erank_centred"), spectrum.way.measured
     fell = fall is not None and -fall > thresholds.erank_fall
-    mean = decay.mean + (thresholds.fall if fell else 0.0)
-    rank, participation = panel.value("erank_centred") or 1.0, panel.value("participation_ratio") or 1.0
+    mean = spectrum.decay.mean + (thresholds.fall if fell else 0.0)
+    rank, participation = measured.get("erank_centred") or 1.0, measured.get("participation_ratio") or 1.0
     of = f"{panel.possible} directions"
-    why = f"{rank:.1f} of {of} by effective rank, {participation:.1f} by participation ratio"
-    if panel.signal is not None and panel.signal < rank:
-        why += f"; {panel.signal} stand out of an even rest"
-    if fell and fall is not None:
-        why += f"; {-fall:.0%} below its best"
+    parts = [f"{rank:.1f} of {of} by effective rank"]
+    if case.border("participation_ratio") > participation:
+        parts[0] += f", {participation:.1f} by participation ratio"
+    parts += [spectrum.way.says, f"{-(fall or 0.0):.0%} below its best" if fell else "", spectrum.doubt]
     over = (mean - thresholds.decay) / max(thresholds.decay_width, 1e-9)
     severity = over / (over + 4) if over > 0 else 0.0
-    return (Finding("dimensional", beyond(mean, thresholds.decay, thresholds.decay_width), why, severity),)
+    return (Finding("dimensional", spectrum.probability, "; ".join(filter(None, parts)), severity),)
 
 
-_RULES: tuple[Callable[[_Case], Sequence[Finding]], ...] = (_complete, _cluster, _dimensional)
+_RULES: tuple[Callable[[Case], Sequence[Finding]], ...] = (_complete, _cluster, _dimensional)
 
 
 # What the rules share.
 
 
-def _why_healthy(case: _Case) -> str:
+def _why_healthy(case: Case) -> str:
     panel, thresholds = case.panel, case.thresholds
     if panel.d == 1:
         return "one number a row, which varies; there are no directions to lose"
-    level, rank = panel.value("level"), panel.value("erank_centred")
-    why = "nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"
-    if rank is not None and case.decay is not None:
-        why += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
-        why += (
-            f", the spectrum decays as k^-{max(case.decay.mean, 0.0):.1f} (at most k^-{thresholds.decay:g})"
+    level, spectrum = panel.value("level"), case.spectrum
+    parts = ["nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"]
+    rank = None if spectrum is None else spectrum.way.measured.get("erank_centred")
+    if spectrum is not None and rank is not None:
+        parts[0] += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
+        parts[0] += (
+            f", its decay score {max(spectrum.decay.mean, 0.0):.1f} (a collapse from {thresholds.decay:g})"
         )
+        parts += [spectrum.way.says, spectrum.doubt]
     if panel.clusters is None:
-        return f"{why}; clusters were not looked for"
-    return why
-
-
-def _border(case: _Case, metric: str) -> float:
-    """What a spectrum at the border reads."""
-    of, n = case.panel.possible, case.panel.n
-    if of < 2:
-        return 1.0
-    return reading(
-        "participation_ratio" if metric == "participation_ratio" else "effective_rank",
-        case.thresholds.decay,
-        0 if metric == "participation_ratio" else n,
-        of,
-    )
+        parts.append("clusters were not looked for")
+    return "; ".join(filter(None, parts))
 
 
 def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
@@ -352,47 +315,3 @@ def _failed_gate(panel: Panel, thresholds: Thresholds) -> str | None:
         if value is not None and value < threshold and not (panel.d == 1 and metric == "level"):
             return metric
     return None
-
-
-def _relative(measure: Measure | None) -> float | None:
-    """A value as a share of its null, so that panels of different n compare."""
-    if measure is None or measure.value is None or not measure.null:
-        return None
-    return measure.value / measure.null
-
-
-def _trend(measure: Measure, past: Sequence[Panel]) -> float | None:
-    """Relative change from the best earlier value, where higher is better."""
-    if METRICS[measure.name].better != "high":
-        return None
-    now = _relative(measure)
-    earlier = [r for panel in past if (r := _relative(panel.measures.get(measure.name)))]
-    return now / max(earlier) - 1 if now is not None and earlier else None
-
-
-def _evidence(case: _Case, measure: Measure, undecidable: str) -> Evidence:
-    metric, value, trend = measure.name, measure.value, case.trends[measure.name]
-    threshold = case.thresholds.levels().get(metric)
-    if metric in VIEWS and metric != "numerical_rank" and case.decay is not None:
-        threshold = _border(case, metric)
-    if value is None:
-        says = "not defined: nothing varies, or too few rows"
-    elif undecidable and (threshold is not None or metric in _OF_CLUSTERS):
-        says = f"{UNDECIDED}: {undecidable}"
-    elif metric == "tight_clusters":
-        clusters = case.panel.clusters
-        says = clusters.in_words(case.thresholds.jump) if clusters else "shown, not judged"
-    elif metric == "linked_share":
-        says = "share of the variance within tight clusters (1: there are none)"
-    elif threshold is None:
-        says = "shown, not judged"
-    elif metric in VIEWS and case.decay is not None:
-        side = "above" if value >= threshold else "below"
-        says = f"{side} the border by itself; decays as k^-{case.decay.exponents[metric]:.1f} would"
-    elif value >= threshold:
-        says = "at or above its threshold"
-    else:
-        says = "below its threshold"
-    if trend is not None:
-        says += f"; {abs(trend):.0%} {'below' if trend < 0 else 'above'} its best before"
-    return Evidence(metric, value, measure.null, threshold, trend, says)

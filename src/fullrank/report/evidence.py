@@ -7,14 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from fullrank.collapse.audit import Audit, AuditMetric
+from fullrank.collapse.evidence import UNDECIDED
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.panel import Panel
-from fullrank.collapse.verdict import UNDECIDED, Verdict
+from fullrank.collapse.verdict import Verdict
 from fullrank.figures.style import VerdictStyle, number, style_of, typographic
 from fullrank.report.verdicts import Remark, as_sentence, remarks
 
-_MEANINGS = {
-    "complete": "Rows differ by little beside what they share: the encoder answers nearly alike to all.",
+MEANINGS = {
+    "complete": "Rows differ by little beside what they share, or by their length alone: the encoder answers "
+    "nearly alike to all.",
     "dimensional": "Rows differ, but only along few of their directions; the others carry nothing.",
     "cluster": "Inputs share a handful of points or codes, and within one they cannot be told apart.",
     "intra-cluster": "Rows lie in tight groups, and within a group hardly anything varies.",
@@ -127,7 +129,7 @@ class Difference(NamedTuple):
 
 def meaning(verdict: Verdict, panel: Panel | None) -> str:
     """What a verdict means; of rows near their mean also what they are without it."""
-    means = _MEANINGS.get(verdict.kind, "")
+    means = MEANINGS.get(verdict.kind, "")
     rank, level = (panel.value(name) if panel else None for name in ("erank_centred", "level"))
     if verdict.kind != "complete" or panel is None or rank is None or level is None:
         return means

@@ -56,6 +56,7 @@ class TightClusters:
             less what chance does on a line.
         rest_share: mean squared distance within clusters over that to the rows of no or another cluster.
         jumps: those that shares of the rows between the `LEAST_COVERED` ones reach; `jump` is their mean.
+        covered_within: variance within the clusters of the rows that `covered` counts, over all variance.
     """
 
     n: int
@@ -65,6 +66,7 @@ class TightClusters:
     jump: float
     rest_share: float = 1.0
     jumps: tuple[float, ...] = ()
+    covered_within: float = 1.0
 
     @property
     def found(self) -> bool:
@@ -135,7 +137,8 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     most = min(max(ANCHORS * ANCHORED // n, ANCHORS), MOST_ANCHORS)
     anchors = torch.randperm(n, generator=generator)[:most]
     # by subtraction: the expanded form loses the distances within tight clusters
-    distances = ascending(torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist"))
+    apart = torch.cdist(z[anchors], z, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = ascending(apart.clone())
     jump, size = _largest_jumps(distances[:, 1:])
     covariance = z.T @ z / n
     jump = jump - LINE * float(covariance.square().sum() / covariance.trace() ** 2)
@@ -150,8 +153,46 @@ def tight_clusters(rows: Tensor, seed: int = 0) -> TightClusters | None:
     within, rest = held / size, (total - held) / (n - size).clamp(min=1)
     share = float(within[inside].mean() / (total.mean() / n))
     rest_share = float(within[inside].mean() / rest[inside].mean().clamp(min=1e-30))
-    count = max(float((n / size * inside).mean()), 1.0)  # each row of a cluster counts 1 / its size
-    return TightClusters(n, count, min(share, 1.0), covered, needed, rest_share, tuple(reached.tolist()))
+    radius = distances.gather(1, size[:, None] - 1)
+    count = _count(apart[inside] <= radius[inside], anchors[inside], size[inside], covered * n)
+    sure = jump >= JUMP
+    sure_share = float(within[sure].mean() / (total.mean() / n)) if bool(sure.any()) else 1.0
+    return TightClusters(
+        n,
+        count,
+        min(share, 1.0),
+        covered,
+        needed,
+        rest_share,
+        tuple(reached.tolist()),
+        min(sure_share, 1.0),
+    )
+
+
+def _count(holds: Tensor, anchors: Tensor, size: Tensor, clustered: float) -> float:
+    """Clusters around anchors, and those that no anchor lies in.
+
+    Args:
+        holds: [a, n], whether a row lies in the cluster around an anchor.
+        anchors: [a], the rows that they are.
+        size: [a], rows of the cluster.
+        clustered: rows that lie in clusters, estimated.
+    """
+    n = holds.shape[1]
+    if not len(anchors):
+        return 1.0
+    linked = holds[:, anchors]
+    linked = linked | linked.T
+    label = torch.arange(len(anchors))
+    while True:  # clusters that overlap are one
+        least = torch.where(linked, label, n).amin(1)
+        if torch.equal(least, label):
+            break
+        label = least
+    seen = float(len(label.unique()))
+    unseen = max(clustered - float(holds.any(0).sum()), 0.0)
+    # each row of a cluster counts 1 / its size
+    return seen + unseen * float(size.double().reciprocal().mean())
 
 
 def project(rows: Tensor, generator: torch.Generator) -> Tensor:

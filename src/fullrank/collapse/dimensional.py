@@ -1,0 +1,55 @@
+"""Dimensional collapse: decay of a spectrum, in every way that counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fullrank.collapse.alternatives import Way
+from fullrank.collapse.decay import Decay, decay_of
+from fullrank.collapse.panel import Panel
+from fullrank.collapse.thresholds import Thresholds, beyond
+
+NEAR = 0.25  # probability of the other side, from which a verdict is near the border
+
+
+class DimensionalEvidence(NamedTuple):
+    """Decay of the spectrum, and what follows from it.
+
+    Attributes:
+        probability: of a dimensional collapse, over all ways that count.
+        way: the weightiest of the ways that say as the probability does.
+        decay: of the spectrum in that way.
+        doubt: near the border what the others say, in words; else empty.
+    """
+
+    probability: float
+    way: Way
+    decay: Decay
+    doubt: str = ""
+
+
+def dimensional_evidence(
+    panel: Panel, thresholds: Thresholds, more: float = 0.0
+) -> DimensionalEvidence | None:
+    """Evidence for a dimensional collapse; None where no direction can be lost.
+
+    Args:
+        panel: with ranks.
+        thresholds: border and width.
+        more: added to every score, for a rank that fell.
+    """
+    decays = [(way, decay_of(way.values, way.n, min(panel.possible, way.n - 1))) for way in panel.ways]
+    known = [(way, decay) for way, decay in decays if decay is not None]
+    if not known:
+        return None
+    border, width = thresholds.decay, thresholds.decay_width
+    total = sum(way.weight for way, _ in known)
+    probability = sum(way.weight * beyond(decay.mean + more, border, width) for way, decay in known) / total
+    same = [(decay.mean + more >= border) == (probability >= 0.5) for _, decay in known]
+    way, decay = known[same.index(True) if any(same) else 0]
+    doubt = ""
+    if NEAR <= probability <= 1 - NEAR and not all(same):
+        other = known[same.index(False)][0]
+        rank = other.values.get("erank_centred")
+        doubt = f"near the border: {rank or 1.0:.1f} by effective rank where {other.says or 'all counts'}"
+    return DimensionalEvidence(probability, way, decay, doubt)
