@@ -12,6 +12,7 @@ import numpy as np
 
 from fullrank.errors import DataError, UsageError, printable, require_packages
 from fullrank.images.decoding import Encoded, why_not_decoded
+from fullrank.images.fingerprints import digest
 from fullrank.images.index_files import Index, open_index
 from fullrank.images.shard_labels import Label, numbered, numbered_as
 from fullrank.images.skipped import left_out
@@ -58,6 +59,10 @@ class Chunks:
                 self._owner, self._dataset = os.getpid(), _dataset(self.folder)
             item = self._dataset[int(self._kept[i])]  # type: ignore[index]
         return image_of(item)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: what litdata lists of its chunks."""
+        return {"index.json": digest((self.folder / "index.json").read_bytes())}
 
     def where(self, i: int) -> str:
         """Folder and item of image `i`, for messages."""

@@ -7,11 +7,13 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from fullrank.errors import DataError, UsageError, printable, require_packages
+from fullrank.images.fingerprints import digest, file_digests
 from fullrank.images.index_files import Index
 from fullrank.images.shard_labels import numbered_as
 from fullrank.images.shard_names import expanded, in_folder, is_there, user_path
@@ -61,6 +63,14 @@ class TarMembers:
         if len(content) < size:
             raise OSError("the shard has become shorter since its index was made")
         return content
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: by shard, where its images lie and how long they are."""
+        places = [np.asarray(part, np.int64) for part in (self._offsets, self._sizes)]
+        return file_digests(
+            self.paths,
+            (digest(*(part[a:b].tobytes() for part in places)) for a, b in pairwise(self.starts.tolist())),
+        )
 
     def where(self, i: int) -> str:
         """Shard and member of image `i`, for messages."""
