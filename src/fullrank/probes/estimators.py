@@ -64,12 +64,16 @@ class KNNProbe(_Probe):
         (['b'], 1.0)
     """
 
+    bank_: Tensor
+    bank_labels_: Tensor
+
     def __init__(self, k: int = 20, temperature: float = 0.07) -> None:
         self.k, self.temperature = k, temperature
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep features [n, d] and labels [n]."""
-        if isinstance(self.k, bool | np.bool_) or not isinstance(self.k, Integral) or self.k < 1:
+        k: Any = self.k
+        if isinstance(k, bool | np.bool_) or not isinstance(k, Integral) or k < 1:
             raise UsageError(f"k is a positive whole number, not {shown(self.k)}")
         _check_positive("temperature", self.temperature)
         bank, labels = self._labelled(X, y)
@@ -140,7 +144,9 @@ def _check_positive(name: str, value: Any) -> None:
 
 def _refuse_masked(*arrays: Any) -> None:
     """Raise UsageError for entries that are masked: their numbers do not count, and would be read."""
-    masked = sum(int(np.ma.count_masked(each)) for each in arrays if isinstance(each, np.ma.MaskedArray))
+    masked = 0
+    for each in arrays:
+        masked += int(np.ma.getmaskarray(each).sum()) if isinstance(each, np.ma.MaskedArray) else 0
     if masked:
         raise UsageError(f"{masked:,} entries are masked: fill them, or leave their rows out")
 
