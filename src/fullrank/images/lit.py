@@ -13,7 +13,7 @@ import numpy as np
 from fullrank.errors import DataError, UsageError, printable, require_packages
 from fullrank.images.decoding import Encoded, why_not_decoded
 from fullrank.images.fingerprints import digest
-from fullrank.images.index_files import Index, open_index
+from fullrank.images.index_files import Index, index_notes, open_index
 from fullrank.images.shard_labels import Label, numbered, numbered_as
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
@@ -148,8 +148,7 @@ def _opened(name: str, folder: Path, classes: list[str] | None) -> tuple[LazySou
     )
     labelled = "unlabelled" if labels is None else "with labels"
     notes = [f"{len(items):,} images in {len(facts['stamps']) - 1:,} chunks of litdata, {labelled}"]
-    if why := facts.get("unwritten"):
-        notes.append(f"every process reads the labels for itself: {why}")
+    notes += index_notes(index, "every process reads the labels")
     return source, notes + left_out(facts["faults"])
 
 
