@@ -94,8 +94,12 @@ def test_members_that_are_no_images_and_samples_without_one(tmp_path: Path) -> N
     scan = scan_shards([write_members(tmp_path / "x.tar", members)])
     assert (len(scan.offsets), scan.lost, scan.damaged) == (43, 3, set())
     assert sorted(scan.faults.values()) == [
-        MORE, "a second .ppm of the same sample", "no image among .cls", "no image among .txt", "the image is empty"
-    ]  # fmt: skip
+        MORE,
+        "a second .ppm of the same sample",
+        "no image among .cls",
+        "no image among .txt",
+        "the image is empty",
+    ]
     assert estimated_loss(scan) == 3
 
 

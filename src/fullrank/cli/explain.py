@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _see_that_what_is_there(words: Sequence[str]) -> None:
-    """Raise UsageError where a value or a method stands in the place of WHAT, or VALUE is missing."""
+    """Raise UsageError where another word stands for WHAT, or VALUE is missing."""
     first = words[0] if words else ""
     if _is_number(first):
         raise UsageError(f"WHAT is `loss`, as in `fullrank explain loss {' '.join(words)}`")
