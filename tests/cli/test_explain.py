@@ -31,6 +31,7 @@ def test_json_has_the_fixed_points_and_those_that_the_value_is_at() -> None:
         (("explain", "-0.97", "--method", "simsiam"), "as in `fullrank explain loss -0.97 --method simsiam`"),
         (("explain", "simsiam"), "as in `fullrank explain loss VALUE --method simsiam`"),
         (("explain", "loss"), "VALUE is missing"),
+        (("explain", "--method", "dino"), "WHAT and VALUE are missing"),
         (("explain", "loss", "--method", "dino"), "`fullrank explain loss VALUE --method dino`"),
         (("explain", "loss", "1", "--method", "dine"), "did you mean 'dino'"),
         ((*DINO[:5], "--options", "num_prototypes"), "--options takes KEY=VALUE, as num_prototypes=4096"),

@@ -143,7 +143,7 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 def _refuse_masked(*arrays: Any) -> None:
-    """Raise UsageError for entries that are masked: their numbers do not count, and would be read."""
+    """Raise UsageError for masked entries, whose numbers would be read."""
     masked = 0
     for each in arrays:
         masked += int(np.ma.getmaskarray(each).sum()) if isinstance(each, np.ma.MaskedArray) else 0

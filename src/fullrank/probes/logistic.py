@@ -309,7 +309,7 @@ def penalty_of(c: float, n: int, classes: int) -> float:
 
 
 def _units(rows: Tensor, peers: Peers, standardise: bool) -> Tensor:
-    """Factors [d] that bring centred columns to a scale whose squares can be summed, mostly 1.
+    """Factors [d], mostly 1, for columns whose squares can be summed.
 
     Raises:
         UsageError: the numbers are too large; without `standardise` their scale may not change.

@@ -132,7 +132,7 @@ def resume(
 
 
 def _accepted(found: LoadedCheckpoint | None, data: Data, override: Collection[str]) -> list[str]:
-    """A note on other images than before, where `override` accepts them; they are no longer compared."""
+    """A note on other images that `override` accepts: they are not compared."""
     if found is None or "data" not in override:
         return []
     before = found.state.pop("data", None)
