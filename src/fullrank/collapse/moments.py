@@ -211,7 +211,7 @@ def check_rows(z: Tensor, dim: int | None = None) -> None:
 
 
 def why_not_numbers(z: Tensor) -> str:
-    """Why a tensor holds no real numbers that can be read, and the remedy; nothing where it does.
+    """Why a tensor holds no numbers to read, and the remedy; or nothing.
 
     Example:
         >>> why_not_numbers(torch.zeros(3, 2, device="meta"))

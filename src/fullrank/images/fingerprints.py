@@ -1,4 +1,4 @@
-"""Fingerprints of data: whether a run that goes on has the images that it began with."""
+"""Fingerprints of data, by which a run knows its images again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def file_digests(files: Sequence[str | Path], digests: Iterable[str]) -> dict[st
 
 
 def fingerprint_of(source: Source) -> dict[str, str]:
-    """Digests of a source: names and sizes of files, or pixels; empty where neither is cheap.
+    """Digests of files or pixels of a source; empty where neither is cheap.
 
     Example:
         >>> import torch

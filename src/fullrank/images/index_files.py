@@ -144,13 +144,13 @@ def _array(raw: np.ndarray, start: int, entry: Mapping[str, Any]) -> np.ndarray:
 
 
 def index_notes(index: Index, each: str) -> list[str]:
-    """Notes on an index that was damaged, or could not be written so that `each` process does the work."""
+    """Notes on an index that was damaged or is not written; `each` does the work."""
     damage, unwritten = index.facts.get("damaged_index"), index.facts.get("unwritten")
     return ([str(damage)] if damage else []) + ([f"{each} for itself: {unwritten}"] if unwritten else [])
 
 
 def _current(path: Path, is_current: Callable[[Index], bool]) -> tuple[Index | None, str]:
-    """The index of a file, where it is sound and current; and a line where it is damaged."""
+    """The index of a file, if sound and current; and a line if it is damaged."""
     if not path.exists():
         return None, ""
     try:

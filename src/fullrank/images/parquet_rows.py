@@ -145,7 +145,7 @@ class RowGroups:
         return image_in(cell, None if "://" in file else Path(file).parent)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `Fingerprinted`: names and sizes of the files, and where their row groups begin."""
+        """See `Fingerprinted`: names and sizes of files, places of row groups."""
         found = _fingerprint(self.files)
         return {**found, "row groups": digest(np.asarray(self.starts, np.int64).tobytes())}
 
