@@ -21,6 +21,12 @@ def images(folder: Path, good: int, bad: int) -> Path:
 TRAIN = ("train", "simsiam", *SMALL)
 
 
+def test_a_file_in_the_place_of_a_run_is_called_a_file(here: Path) -> None:
+    (here / "page.png").write_bytes(b"x")
+    line = refused(*TRAIN, "--out", "page.png")
+    assert "--out page.png is a file, and a run is a directory" in line and "resume" not in line
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -80,8 +80,10 @@ def directions(rows: Tensor) -> Tensor:
     """Rows [n, d] of length one, whatever their scale; zeros stay.
 
     Example:
-        >>> directions(torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [0.0, 0.0]])).round(decimals=1).tolist()
-        [[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]]
+        >>> directions(torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.6000, 0.8000],
+                [0.0000, 0.0000]])
     """
     largest = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.new_ones(len(rows), 1)
     usual = ((largest > SQUARED_SAFELY[0]) & (largest < SQUARED_SAFELY[1])) | (largest == 0)
