@@ -142,4 +142,6 @@ def _checked(kind: type[Any], value: Any, what: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise UsageError(f"{what} takes {names.get(kind, 'a mapping')}, not {shown(value)}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise UsageError(f"{what} takes a whole number that 64 bits hold, below 9.2e18, not {shown(value)}")
     return value

@@ -77,7 +77,7 @@ class UnknownNameError(UsageError):
         message = f"unknown {kind} {name!r}"
         if near:
             message += f"; did you mean {near[0]!r}?"
-        if len(self.known) <= 24:
+        if 0 < len(self.known) <= 24:
             message += f" (known: {', '.join(self.known)})"
         super().__init__(message + (f"{'' if message.endswith('?') else ';'} {hint}" if hint else ""))
 

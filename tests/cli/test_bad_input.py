@@ -21,6 +21,12 @@ def images(folder: Path, good: int, bad: int) -> Path:
 TRAIN = ("train", "simsiam", *SMALL)
 
 
+def test_a_file_in_the_place_of_a_run_is_called_a_file(here: Path) -> None:
+    (here / "page.png").write_bytes(b"x")
+    line = refused(*TRAIN, "--out", "page.png")
+    assert "--out page.png is a file, and a run is a directory" in line and "resume" not in line
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -31,6 +37,12 @@ TRAIN = ("train", "simsiam", *SMALL)
         (("train", "shapes/simsam"), "unknown recipe 'shapes/simsam'; did you mean 'shapes/simsiam'?"),
         (("train", "none.yaml"), "no recipe file none.yaml; `fullrank list recipes`"),
         (("train", "--epochs", "2"), "name a method or a recipe before --epochs"),
+        ((*TRAIN, "--freeze", ","), "--freeze ',' names nothing"),
+        ((*TRAIN, "--limit", "1"), "one training image makes no batch: train on two or more"),
+        ((*TRAIN, "--profile", "-1"), "--profile measures 1 step or more, not -1"),
+        ((*TRAIN, "--lora", "100000"), "--lora 100,000 is above"),
+        (("audit", "shapes", "--fail-on", ""), "--fail-on names no kind of verdict"),
+        (("audit", "shapes", "--fail-on=,"), "--fail-on names no kind of verdict"),
         ((*TRAIN, "--epoch", "2"), "unknown option --epoch; did you mean --epochs?"),
         ((*TRAIN, "--options.predictors", "mlp"), "did you mean --options.predictor?"),
         ((*TRAIN, "more"), "unexpected word 'more'"),

@@ -27,6 +27,12 @@ def test_json_has_the_fixed_points_and_those_that_the_value_is_at() -> None:
     ("words", "line"),
     [
         (("explain", "los", "1", "--method", "dino"), "did you mean 'loss'"),
+        (("explain", "nan", "--method", "simsiam"), "WHAT is `loss`, as in `fullrank explain loss nan --m"),
+        (("explain", "-0.97", "--method", "simsiam"), "as in `fullrank explain loss -0.97 --method simsiam`"),
+        (("explain", "simsiam"), "as in `fullrank explain loss VALUE --method simsiam`"),
+        (("explain", "loss"), "VALUE is missing"),
+        (("explain", "--method", "dino"), "WHAT and VALUE are missing"),
+        (("explain", "loss", "--method", "dino"), "`fullrank explain loss VALUE --method dino`"),
         (("explain", "loss", "1", "--method", "dine"), "did you mean 'dino'"),
         ((*DINO[:5], "--options", "num_prototypes"), "--options takes KEY=VALUE, as num_prototypes=4096"),
         ((*DINO[:5], "--options", "num_prototype=4"), "did you mean 'num_prototypes'"),
@@ -39,4 +45,5 @@ def test_json_has_the_fixed_points_and_those_that_the_value_is_at() -> None:
 def test_bad_usage_is_one_line_and_exit_code_2(words: tuple[str, ...], line: str) -> None:
     called = call(*words)
     assert called.code == 2
-    assert line in called.err
+    assert line in called.err and called.err.count("\n") == 1
+    assert "Example" not in called.err, "help text"

@@ -16,7 +16,7 @@ from fullrank.errors import DataError, UsageError
 from fullrank.images.loader import Batches
 from fullrank.images.opening import open_data
 from fullrank.images.sources import LazySource
-from fullrank.images.tar_index import estimated_loss, scan_shards
+from fullrank.images.tar_index import MORE, estimated_loss, scan_shards
 from images.shard_writer import numbers_of, pixels, write_members, write_shards
 
 BLOCK = 512
@@ -93,9 +93,13 @@ def test_members_that_are_no_images_and_samples_without_one(tmp_path: Path) -> N
     ]
     scan = scan_shards([write_members(tmp_path / "x.tar", members)])
     assert (len(scan.offsets), scan.lost, scan.damaged) == (43, 3, set())
-    assert sorted(why for why in scan.faults.values()) == [
-        "a second .ppm of the same sample", "no image among .cls", "no image among .txt", "the image is empty"
-    ]  # fmt: skip
+    assert sorted(scan.faults.values()) == [
+        MORE,
+        "a second .ppm of the same sample",
+        "no image among .cls",
+        "no image among .txt",
+        "the image is empty",
+    ]
     assert estimated_loss(scan) == 3
 
 

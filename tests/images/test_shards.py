@@ -294,3 +294,39 @@ def test_an_address_of_nothing_is_one_line() -> None:
         open_data("shards:")
     with pytest.raises(DataError, match=r"holds no \.tar files"), tempfile.TemporaryDirectory() as name:
         open_data(f"shards:{name}")
+
+
+def test_further_images_of_a_sample_are_counted_and_the_rule_is_named(tmp_path: Path) -> None:
+    members = [
+        (f"{i:03}.{side}.ppm", pixels(2 * i + s))
+        for i in range(50)
+        for s, side in enumerate(("left", "right"))
+    ]
+    write_members(tmp_path / "a.tar", members)
+    data = open_data(f"shards:{tmp_path}")
+    assert len(data.train) + len(data.held_out) == 50
+    (note,) = [note for note in data.notes if "left out" in note]
+    assert note.startswith("50 files are left out (a further image of its sample") and "first dot" in note
+    assert "000.right.ppm" in note
+
+
+def test_images_whose_names_agree_up_to_the_first_dot_are_refused_with_the_rule(tmp_path: Path) -> None:
+    write_members(tmp_path / "a.tar", [(f"im.{i}.ppm", pixels(i)) for i in range(64)])
+    with pytest.raises(DataError, match=r"63 files are left out \(a further image .* first dot.*im\.1\.ppm"):
+        open_data(f"shards:{tmp_path}")
+
+
+def test_of_very_many_further_images_all_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullrank.images.tar_index.MOST_NAMED", 10)
+    monkeypatch.setattr("fullrank.images.tar_shards.MOST_NAMED", 10)
+    write_members(tmp_path / "a.tar", [(f"{i}.{part}.ppm", pixels(i)) for i in range(40) for part in "ab"])
+    assert "40 further images of samples are left out in all" in open_data(f"shards:{tmp_path}").notes
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_shards_without_images_are_named(tmp_path: Path, shards: int) -> None:
+    for number in range(shards):
+        write_members(tmp_path / f"{number}.tar", [("a.txt", b"no image")])
+    with pytest.raises(DataError, match=r"no images in .*0\.tar") as caught:
+        open_data(f"shards:{tmp_path}")
+    assert ("2 shards" in str(caught.value)) == (shards == 2) and "1 shards" not in str(caught.value)

@@ -134,7 +134,7 @@ def test_a_damaged_index_is_built_anew(folder: Path, damage: str) -> None:
     assert path is not None
     whole = path.read_bytes()
     spoilt = {"cut": whole[:-10], "empty": b"", "garbage": b"\xff" * 100}
-    path.write_bytes(spoilt.get(damage, whole.replace(b"fullrank-index-1", b"fullrank-index-0")))
+    path.write_bytes(spoilt.get(damage, whole.replace(b"fullrank-index-2", b"fullrank-index-0")))
     with pytest.raises(DataError):
         read_index(path)
     assert list(open_files(folder, {})) == before and read_index(path).path == path

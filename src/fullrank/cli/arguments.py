@@ -139,7 +139,7 @@ def _option_meant(name: str, flags: Sequence[str]) -> str:
 
 def _missing(first: str, text: str) -> str:
     """What is required and was not given; with its text where it is one thing."""
-    others = re.findall(r"\(required\) (--[\w.-]+)", text)
+    others = re.findall(r"\(required\) (--[\w.-]+|[A-Z]+\b)", text)
     if others:
         return f"{', '.join([first, *others[:-1]])} and {others[-1]} are missing"
     return f"{first} is missing: {text.removesuffix('(required)').rstrip(' .')}"

@@ -68,6 +68,8 @@ def run(words: Sequence[str]) -> int:
         args = parse(Audit, words, "fullrank audit", default=known)
     as_name(args.what, "WHAT is a file, a folder or an encoder")
     failing = kinds(args.fail_on)
+    if not failing and any(word.partition("=")[0] in ("--fail-on", "--fail_on") for word in words):
+        raise UsageError("--fail-on names no kind of verdict: take collapsed, or kinds with commas between")
     if args.layers not in ("", "all"):
         raise UsageError(f"--layers takes all, not {args.layers}; name single ones with --taps")
     if args.layers and args.taps:

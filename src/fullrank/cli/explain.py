@@ -12,6 +12,7 @@ import tyro
 from fullrank import api
 from fullrank.cli.arguments import parse
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Explain:
 
 def run(words: Sequence[str]) -> int:
     """Print what the value means."""
+    _see_that_what_is_there(words)
     args = parse(Explain, words, "fullrank explain")
     if args.what != "loss":
         raise UnknownNameError("subject to explain", args.what, ["loss"])
@@ -59,6 +61,26 @@ def run(words: Sequence[str]) -> int:
     )
     print(json.dumps(found.as_dict(), indent=2) if args.json else "\n".join(found.lines))
     return 0
+
+
+def _see_that_what_is_there(words: Sequence[str]) -> None:
+    """Raise UsageError where another word stands for WHAT, or VALUE is missing."""
+    first = words[0] if words else ""
+    if _is_number(first):
+        raise UsageError(f"WHAT is `loss`, as in `fullrank explain loss {' '.join(words)}`")
+    if first in METHODS:
+        raise UsageError(f"WHAT is `loss`, as in `fullrank explain loss VALUE --method {first}`")
+    if first == "loss" and (len(words) < 2 or (words[1].startswith("--") and words[1] != "--help")):
+        rest = " ".join(["", *words[1:]])
+        raise UsageError(f"VALUE is missing: a loss as a run logs it, `fullrank explain loss VALUE{rest}`")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

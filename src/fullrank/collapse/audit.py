@@ -22,7 +22,7 @@ from fullrank.collapse.intervals import half_widths, interval
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Metric, Spectra
 from fullrank.collapse.metrics.codes import CodeUsage
 from fullrank.collapse.metrics.neighbours import Neighbourhood
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.moments import check_rows, plain_floats
 from fullrank.collapse.one_pass import PartOfRows, RowSource, take_in
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.peers import Peers
@@ -228,11 +228,12 @@ def _source(rows: Tensor | np.ndarray | RowSource) -> RowSource:
     if isinstance(rows, np.ndarray):
         if rows.dtype.kind not in "fiu":
             raise UsageError(f"rows must be numbers, not {rows.dtype}")
+        if isinstance(rows, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(rows).sum())):
+            raise UsageError(f"{masked:,} entries of the rows are masked: fill them, or leave their rows out")
         rows = torch.from_numpy(np.ascontiguousarray(rows))
     if isinstance(rows, Tensor):
         check_rows(rows)
-        if rows.is_complex() or rows.dtype == torch.bool:
-            raise UsageError(f"rows must be real numbers, not {rows.dtype}")
+        rows = plain_floats(rows)
         rows = RowsInMemory(rows.detach() if rows.is_floating_point() else rows.detach().double())
     if not rows.n or not rows.d:
         raise UsageError(f"an audit needs rows: these are [{rows.n}, {rows.d}]")

@@ -174,6 +174,8 @@ def check_rows(z: Tensor, dim: int | None = None) -> None:
     """Raise UsageError where `z` is no real matrix [n, d] of width `dim`."""
     if not isinstance(z, Tensor):
         raise UsageError(f"an embedding is a torch tensor [n, d], not a {type(z).__name__}")
+    if why := why_not_numbers(z):
+        raise UsageError(f"an embedding is a plain matrix [n, d]; {why}")
     if z.ndim != 2 or z.shape[1] == 0:
         raise UsageError(
             f"an embedding is a matrix [n, d]; this one has the shape {list(z.shape)}: pool or flatten it"
@@ -182,6 +184,36 @@ def check_rows(z: Tensor, dim: int | None = None) -> None:
         raise UsageError("an embedding is real; this one is complex")
     if dim is not None and z.shape[1] != dim:
         raise UsageError(f"an embedding of width {z.shape[1]} came where earlier ones had the width {dim}")
+
+
+def why_not_numbers(z: Tensor) -> str:
+    """Why a tensor holds no numbers to read, and the remedy; or nothing.
+
+    Example:
+        >>> why_not_numbers(torch.zeros(3, 2, device="meta"))
+        'the tensor is on the device meta, where it has no values: compute it on a real one'
+        >>> why_not_numbers(torch.eye(2))
+        ''
+    """
+    if z.is_nested:
+        return "the tensor is nested: pad it with torch.nested.to_padded_tensor"
+    if z.layout != torch.strided:
+        return "the tensor is sparse: make it dense with .to_dense()"
+    if z.is_meta:
+        return "the tensor is on the device meta, where it has no values: compute it on a real one"
+    if z.is_quantized:
+        return "the tensor is quantized: make it plain with .dequantize()"
+    return "the tensor holds booleans: make numbers of them with .float()" if z.dtype == torch.bool else ""
+
+
+def plain_floats(z: Tensor) -> Tensor:
+    """The same numbers, of 8 bits as float32: nothing is computed in them.
+
+    Example:
+        >>> plain_floats(torch.eye(2).to(torch.float8_e4m3fn)).dtype, plain_floats(torch.eye(2).half()).dtype
+        (torch.float32, torch.float16)
+    """
+    return z.float() if z.is_floating_point() and z.dtype.itemsize == 1 else z
 
 
 def finite_rows(z: Tensor) -> Tensor:

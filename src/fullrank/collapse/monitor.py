@@ -6,6 +6,7 @@ judge held-out embeddings once an epoch.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from fullrank.collapse.diagnostics import Diagnostics, diagnose
 from fullrank.collapse.metrics import Spectra
 from fullrank.collapse.metrics.codes import CodeUsage, Usage
 from fullrank.collapse.metrics.level import level_of_rows
-from fullrank.collapse.moments import check_rows
+from fullrank.collapse.moments import check_rows, plain_floats
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.peers import Group, Peers
 from fullrank.collapse.sampling import Reservoir
@@ -116,6 +117,8 @@ class CollapseMonitor:
         history: tap to the panels of earlier `close` calls on a trained network, without spectra.
         seconds: wall time spent in here. Work queued on a GPU counts where a call waits for it.
 
+    Threads may share it: each `observe` and `close` is whole before the next. `step` waits for neither.
+
     Example:
         >>> monitor = CollapseMonitor()
         >>> z = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
@@ -148,6 +151,7 @@ class CollapseMonitor:
         self.history: dict[str, list[Panel]] = {}
         self.seconds = 0.0
         self._calls = 0
+        self._lock, self._counting = threading.RLock(), threading.Lock()
         self._reset()
 
     @torch.no_grad()
@@ -164,8 +168,10 @@ class CollapseMonitor:
             that is not finite reads NaN, for the loop to act on.
         """
         with self._timed():
-            self._calls += 1
-            if (self._calls - 1) % self.every:
+            with self._counting:
+                self._calls += 1
+                due = (self._calls - 1) % self.every == 0
+            if not due:
                 return {}
             levels = {}
             for tap, z in named(taps).items():
@@ -192,14 +198,15 @@ class CollapseMonitor:
         Raises:
             UsageError: wrong shape or width, or rows that are not finite; the message names the tap.
         """
-        with self._timed():
+        with self._lock, self._timed():
             for tap, z in named(taps).items():
                 with _naming(tap):
+                    check_rows(z)
+                    z = plain_floats(z)
                     if tap == CODES:
                         self._usage = self._usage or CodeUsage(z.shape[1], z.device)
                         self._usage.update(z)
                         continue
-                    check_rows(z)
                     seen = self._seen.get(tap) or self._new_statistics(z.shape[1], z.device)
                     seen.update(z)
                     if len(z):
@@ -214,7 +221,7 @@ class CollapseMonitor:
                         raise UsageError(f"two views have one shape; these have {len(za)} and {len(zb)} rows")
                     if tap not in self._pairs:
                         self._pairs[tap] = self._new_reservoir(2 * za.shape[1])
-                    self._pairs[tap].add(torch.cat([za, zb], dim=1))
+                    self._pairs[tap].add(torch.cat([plain_floats(za), plain_floats(zb)], dim=1))
 
     def close(self, trained: bool = True) -> Report:
         """Judge what was observed since the last call, over all processes.
@@ -228,7 +235,7 @@ class CollapseMonitor:
         Raises:
             UsageError: nothing was observed.
         """
-        with self._timed(), self._emptied():
+        with self._lock, self._timed(), self._emptied():
             self._agree_on_taps()
             if not self._seen:
                 raise UsageError("nothing was observed, so there is nothing to judge")
@@ -266,16 +273,27 @@ class CollapseMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """History as plain Python, JSON-able, without rows not yet judged."""
-        history = {tap: [panel.as_dict() for panel in panels] for tap, panels in self.history.items()}
-        return {"history": history, "calls": self._calls, "seconds": self.seconds}
+        with self._lock, self._counting:
+            history = {tap: [panel.as_dict() for panel in panels] for tap, panels in self.history.items()}
+            return {"history": history, "calls": self._calls, "seconds": self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the history by that of a `state_dict`."""
-        self.history = {
-            tap: [Panel.from_dict(panel) for panel in panels] for tap, panels in state["history"].items()
-        }
-        self._calls, self.seconds = state["calls"], state["seconds"]
-        self._reset()
+        with self._lock, self._counting:
+            self.history = {
+                tap: [Panel.from_dict(panel) for panel in panels] for tap, panels in state["history"].items()
+            }
+            self._calls, self.seconds = state["calls"], state["seconds"]
+            self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the locks, which neither pickles nor copies hold."""
+        with self._lock, self._counting:
+            return {name: value for name, value in vars(self).items() if name not in ("_lock", "_counting")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock, self._counting = threading.RLock(), threading.Lock()
 
     def _panel(self, tap: str, spectra: Spectra) -> Panel:
         pairs = None
@@ -331,7 +349,8 @@ class CollapseMonitor:
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - start
+            with self._counting:
+                self.seconds += time.perf_counter() - start
 
 
 @contextmanager

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fullrank.coercion import as_name
+from fullrank.collapse.moments import why_not_numbers
 from fullrank.collapse.peers import Peers
 from fullrank.errors import DataError, UsageError, printable
 from fullrank.features.budget import memory_budget
@@ -206,8 +206,10 @@ def _of_file(path: Path, key: str | None) -> Rows:
 
 def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:
     where = "the tensor" if isinstance(source, Tensor) else "the array"
-    if isinstance(source, Tensor) and source.layout != torch.strided:
-        raise DataError("the tensor is sparse: make it dense with .to_dense()")
+    if isinstance(source, Tensor) and (why := why_not_numbers(source)):
+        raise DataError(why)
+    if isinstance(source, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(source).sum())):
+        raise DataError(f"{masked:,} entries of the array are masked: fill them, or leave their rows out")
     dtype, notes = check_matrix(where, Stored(tuple(source.shape), source.dtype))
     origin = f"{'tensor' if isinstance(source, Tensor) else 'array'} {list(source.shape)}"
     return Rows(MemoryTable(source, dtype), origin, None, notes)

@@ -210,6 +210,8 @@ use --batch-size 300 or fewer
     n = len(order)
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size} is not positive; use --batch-size 1 or more")
+    if drop_last and batch_size > n == 1:
+        raise UsageError("one training image makes no batch: train on two or more")
     if drop_last and batch_size > n:
         raise UsageError(
             f"batch size {batch_size} is larger than the {n} training images; use --batch-size {n} or fewer"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fullrank.errors import DataError, printable
+from fullrank.images.index_files import index_notes
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
 from fullrank.images.walking import Files, open_files
@@ -58,8 +59,7 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
             names = _class_names(held) if classes else None
             held_out = _listed(f"{folder.name}/{held_folder.name}", held, names, classes, skipped)
             break
-    if why := files.index.facts.get("unwritten"):
-        notes.append(f"every process lists the files for itself: {why}")
+    notes += index_notes(files.index, "every process lists the files")
     return train, held_out, notes + left_out(skipped)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fullrank.errors import DataError, UsageError, first_line, require_packages
 from fullrank.images.folders import HELD_OUT_NAMES
+from fullrank.images.index_files import index_notes
 from fullrank.images.parquet import image_columns, in_row_groups
 from fullrank.images.parquet_rows import LARGEST_GROUP, open_parquet_file
 from fullrank.images.sources import LazySource
@@ -39,8 +40,7 @@ def open_hub(address: str) -> tuple[str, LazySource, LazySource | None, list[str
     held_out = _opened(f"{name}/{held}", splits[held], columns, source.classes) if held else None
     labelled = f"labels from {columns[1]!r}" if columns[1] else "unlabelled"
     notes = [f"{len(source):,} images are read in place from column {columns[0]!r}, {labelled}"]
-    if why := source.items.index.facts.get("unwritten"):  # type: ignore[attr-defined]
-        notes.append(f"every process reads the index for itself: {why}")
+    notes += index_notes(source.items.index, "every process reads the index")  # type: ignore[attr-defined]
     return name, source, held_out, notes
 
 

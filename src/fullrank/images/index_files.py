@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ try:
 except ImportError:  # not on Windows, where processes that start together each build it
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = "fullrank-index-1"
+FORMAT = "fullrank-index-2"
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "U32": np.uint32, "I64": np.int64}
 
 
@@ -46,11 +47,13 @@ class Index:
         arrays: one-dimensional, mapped from `path` where there is one.
         facts: what is small: names, counts, reasons.
         path: the file; None where the arrays are in memory. With it, pickles hold its name alone.
+        digest: of what the file held when it was written; empty without one.
     """
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any]
     path: Path | None = None
+    digest: str = ""
 
     def __reduce__(self) -> tuple[Callable[..., Index], tuple[Any, ...]]:
         """Pickle the path only: a worker process maps the file itself."""
@@ -78,7 +81,8 @@ def open_index(
 
     Returns:
         The index, in memory where it is short, or where the folder of index files cannot be written: then
-        `facts` has the reason under "unwritten".
+        `facts` has the reason under "unwritten". Where a damaged one was built anew they have a line under
+        "damaged_index".
 
     Example:
         >>> build = lambda: ({"sizes": np.arange(3)}, {"names": "abc"})
@@ -88,17 +92,21 @@ def open_index(
     """
     digest = hashlib.sha256(os.fsencode(f"{FORMAT}\0{kind}\0{place}")).hexdigest()[:24]
     path = index_root() / f"{kind}-{digest}.safetensors"
-    if (known := _current(path, is_current)) is not None:
+    known, _ = _current(path, is_current)
+    if known is not None:
         return known
     with _building(path):
-        if (known := _current(path, is_current)) is not None:  # which another process built meanwhile
+        known, damage = _current(path, is_current)
+        if known is not None:  # which another process built meanwhile
             return known
         arrays, facts = build()
+        damaged = {"damaged_index": damage} if damage else {}
         if max(map(len, arrays.values()), default=0) < least or facts.get("unsettled"):
-            return Index(arrays, facts)
+            return Index(arrays, {**facts, **damaged})
         try:
             _write(path, arrays, facts)
-            return read_index(path)
+            written = read_index(path)
+            return replace(written, facts={**written.facts, **damaged})
         except OSError as error:
             why = f"{path.parent} cannot be written ({error.strerror or first_line(error)})"
             return Index(arrays, {**facts, "unwritten": why})
@@ -122,7 +130,7 @@ def read_index(path: Path) -> Index:
             raise ValueError(f"its format is {said['format']}")
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
         arrays = {name: _array(raw, 8 + length, entry) for name, entry in header.items()}
-        return Index(arrays, json.loads(said["facts"]), path)
+        return Index(arrays, json.loads(said["facts"]), path, said["digest"])
 
 
 def _array(raw: np.ndarray, start: int, entry: Mapping[str, Any]) -> np.ndarray:
@@ -135,14 +143,34 @@ def _array(raw: np.ndarray, start: int, entry: Mapping[str, Any]) -> np.ndarray:
     return found
 
 
-def _current(path: Path, is_current: Callable[[Index], bool]) -> Index | None:
+def index_notes(index: Index, each: str) -> list[str]:
+    """Notes on an index that was damaged or is not written; `each` does the work."""
+    damage, unwritten = index.facts.get("damaged_index"), index.facts.get("unwritten")
+    return ([str(damage)] if damage else []) + ([f"{each} for itself: {unwritten}"] if unwritten else [])
+
+
+def _current(path: Path, is_current: Callable[[Index], bool]) -> tuple[Index | None, str]:
+    """The index of a file, if sound and current; and a line if it is damaged."""
     if not path.exists():
-        return None
+        return None, ""
     try:
         index = read_index(path)
-    except DataError:  # cut by a disk that was full, or of another version: it is built anew
-        return None
-    return index if is_current(index) else None
+        with refusing(f"{path} is damaged"):
+            if index.digest != _digest(index.arrays, json.dumps(index.facts)):
+                raise ValueError("its bytes are not those that were written")
+    except DataError:  # cut by a disk that was full, or altered since
+        return None, f"the index {path} was damaged, and is built anew"
+    return (index if is_current(index) else None), ""
+
+
+def _digest(arrays: Mapping[str, np.ndarray], facts: str) -> str:
+    """Checksum of an index, quick enough to read whenever data is opened."""
+    found = zlib.crc32(facts.encode())
+    for name in sorted(arrays):
+        content = np.ascontiguousarray(arrays[name])
+        found = zlib.crc32(f"{name} {content.dtype} {len(content)}".encode(), found)
+        found = zlib.crc32(content.view(np.uint8).data, found)
+    return f"{found:08x}"
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
@@ -151,7 +179,8 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as file:
-        file.write(save(whole, {"format": FORMAT, "facts": json.dumps(facts)}))
+        said = json.dumps(facts)
+        file.write(save(whole, {"format": FORMAT, "facts": said, "digest": _digest(whole, said)}))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import numpy as np
 
 from fullrank.errors import DataError, UsageError, printable, require_packages
 from fullrank.images.decoding import Encoded, why_not_decoded
-from fullrank.images.index_files import Index, open_index
+from fullrank.images.fingerprints import digest
+from fullrank.images.index_files import Index, index_notes, open_index
 from fullrank.images.shard_labels import Label, numbered, numbered_as
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
@@ -58,6 +59,10 @@ class Chunks:
                 self._owner, self._dataset = os.getpid(), _dataset(self.folder)
             item = self._dataset[int(self._kept[i])]  # type: ignore[index]
         return image_of(item)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: what litdata lists of its chunks."""
+        return {"index.json": digest((self.folder / "index.json").read_bytes())}
 
     def where(self, i: int) -> str:
         """Folder and item of image `i`, for messages."""
@@ -143,8 +148,7 @@ def _opened(name: str, folder: Path, classes: list[str] | None) -> tuple[LazySou
     )
     labelled = "unlabelled" if labels is None else "with labels"
     notes = [f"{len(items):,} images in {len(facts['stamps']) - 1:,} chunks of litdata, {labelled}"]
-    if why := facts.get("unwritten"):
-        notes.append(f"every process reads the labels for itself: {why}")
+    notes += index_notes(index, "every process reads the labels")
     return source, notes + left_out(facts["faults"])
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError, first_line, printable
 from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.decoding import fit, header_size, why_not_decoded
+from fullrank.images.fingerprints import fingerprint_of
 from fullrank.images.named import DATA, open_folder, open_named
 from fullrank.images.skipped import first_three, left_out
 from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Source
@@ -100,6 +101,11 @@ def open_data(
     )
     if not len(train):
         raise DataError(f"{spec} has no training images")
+    fingerprint = {
+        f"{split}: {of}": each
+        for split, source in (("train", train), ("held out", held_out))
+        for of, each in (fingerprint_of(source) if source is not None else {}).items()
+    }
     if held_out is None or not len(held_out):
         train, held_out = _split_off(train, seed)
         notes.append(f"{len(held_out):,} random images are held out: there is no val or test split")
@@ -113,7 +119,7 @@ def open_data(
         notes += more
     elif isinstance(train, MemorySource) and isinstance(held_out, MemorySource) and image_size:
         train, held_out = train.resized(image_size), held_out.resized(image_size)
-    return Data(name, train, held_out, notes)
+    return Data(name, train, held_out, notes, fingerprint)
 
 
 def _open(

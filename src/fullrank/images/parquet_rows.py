@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fullrank.errors import DataError, printable
+from fullrank.images.fingerprints import digest, file_digests
 from fullrank.images.index_files import Index, open_index
 from fullrank.images.sources import Indices
 from fullrank.untrusted.parsing import refusing
@@ -56,6 +57,10 @@ class ParquetRows:
     def __getitem__(self, i: int) -> bytes | Path:
         """Encoded image in row `i`, or the path that stands in its place."""
         return image_in(self._cells[i].as_py(), self.files[0].parent)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: names and sizes of the files."""
+        return _fingerprint([str(file) for file in self.files])
 
     def where(self, i: int) -> str:
         """Path of image `i`, or file and row, for messages."""
@@ -138,6 +143,11 @@ class RowGroups:
             cell = self._cells(group)[i - int(self.starts[group])].as_py()
         file = self.files[int(self._file_of[group])]
         return image_in(cell, None if "://" in file else Path(file).parent)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: names and sizes of files, places of row groups."""
+        found = _fingerprint(self.files)
+        return {**found, "row groups": digest(np.asarray(self.starts, np.int64).tobytes())}
 
     def where(self, i: int) -> str:
         """File and row of image `i`, for messages."""
@@ -241,6 +251,11 @@ def _bytes_of(row_group: Any, column: str) -> int:
     return sum(
         each.total_uncompressed_size for each in columns if each.path_in_schema.partition(".")[0] == column
     )
+
+
+def _fingerprint(files: list[str]) -> dict[str, str]:
+    sizes = [-1 if "://" in file else Path(file).stat().st_size for file in files]
+    return file_digests(files, (digest(str(size).encode()) for size in sizes))
 
 
 def _stamp(file: str) -> list[Any]:

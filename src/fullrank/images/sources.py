@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -260,6 +261,8 @@ class LazySource(Source):
 class Data:
     """Images to train on, images held out, and notes on them, a line each.
 
+    `fingerprint` is what tells these images from others, where they were opened by name or place.
+
     Example:
         >>> black = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))
         >>> Data("black", black, black.subset(np.arange(2))).notes
@@ -270,6 +273,7 @@ class Data:
     train: Source
     held_out: Source
     notes: list[str] = field(default_factory=list)
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def skipped(self) -> dict[str, str]:

@@ -20,7 +20,12 @@ from fullrank.untrusted.paths import require_regular
 
 LARGEST = (1 << 32) - 1  # bytes of an image
 END = bytes(tarfile.BLOCKSIZE)
-RULES = 2  # of what is an image and what its label: an index by older ones is built anew
+MORE = (
+    "a further image of its sample: members in a row are one sample where their names agree up to the first "
+    "dot, and its first image is taken"
+)
+MOST_NAMED = 1000  # of these; all are counted
+RULES = 3  # of what is an image and what its label: an index by older ones is built anew
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Scan:
         unusable: the first image whose label cannot be used, and that label.
         faults: where something is not read, and why.
         damaged: shards that do not reach their end.
+        more: images beside the first of their sample, which are not read.
         lost: samples whose image is missing, empty, or one too many.
     """
 
@@ -44,6 +50,7 @@ class Scan:
     unusable: str = ""
     faults: dict[str, str] = field(default_factory=dict)
     damaged: set[int] = field(default_factory=set)
+    more: int = 0
     lost: int = 0
 
 
@@ -157,8 +164,13 @@ def _next(
         scan.lost += not why_not_read(f".{suffix.rpartition('.')[2]}")
         return sample
     sample.suffixes.add(suffix)
-    if sample.image is None and not why_not_read(f".{suffix.rpartition('.')[2]}"):
-        sample.image = suffix, member.offset_data, member.size
+    if not why_not_read(f".{suffix.rpartition('.')[2]}"):
+        if sample.image is None:
+            sample.image = suffix, member.offset_data, member.size
+        else:
+            scan.more += 1
+            if scan.more <= MOST_NAMED:
+                scan.faults[where] = MORE
     elif suffix in ("cls", "json") and (suffix == "cls" or sample.label is None):
         _add_label(sample, suffix, file, member)
     return sample
@@ -231,7 +243,12 @@ def open_tar_index(paths: Sequence[Path]) -> Index:
         arrays |= {} if labels is None else {"labels": labels}
         facts = {"rules": RULES, "stamps": stamps, "classes": classes, "faults": scan.faults}
         facts |= {"unusable": scan.unusable, "unlabelled": scan.labels.count(None)}
-        return arrays, {**facts, "lost": estimated_loss(scan), "damaged": len(scan.damaged)}
+        return arrays, {
+            **facts,
+            "lost": estimated_loss(scan),
+            "more": scan.more,
+            "damaged": len(scan.damaged),
+        }
 
     place = "\0".join(str(path.resolve()) for path in paths)
 

@@ -7,17 +7,19 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from fullrank.errors import DataError, UsageError, printable, require_packages
-from fullrank.images.index_files import Index
+from fullrank.images.fingerprints import digest, file_digests
+from fullrank.images.index_files import Index, index_notes
 from fullrank.images.shard_labels import numbered_as
 from fullrank.images.shard_names import expanded, in_folder, is_there, user_path
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
-from fullrank.images.tar_index import open_tar_index
+from fullrank.images.tar_index import MOST_NAMED, open_tar_index
 from fullrank.untrusted.paths import require_real_folder
 
 MOST_OPEN = 64  # shards that a process keeps open
@@ -61,6 +63,14 @@ class TarMembers:
         if len(content) < size:
             raise OSError("the shard has become shorter since its index was made")
         return content
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `Fingerprinted`: by shard, where its images lie and how long they are."""
+        places = [np.asarray(part, np.int64) for part in (self._offsets, self._sizes)]
+        return file_digests(
+            self.paths,
+            (digest(*(part[a:b].tobytes() for part in places)) for a, b in pairwise(self.starts.tolist())),
+        )
 
     def where(self, i: int) -> str:
         """Shard and member of image `i`, for messages."""
@@ -139,7 +149,8 @@ def _opened(name: str, paths: list[Path], classes: list[str] | None) -> tuple[La
     skipped: dict[str, str] = dict(facts["faults"])
     if not len(items):
         why = "; ".join(left_out(skipped)) or "they are empty archives"
-        raise DataError(f"no images in {len(paths):,} shards, as {paths[0]}: {why}")
+        where = f"{len(paths):,} shards, as {paths[0]}" if len(paths) > 1 else str(paths[0])
+        raise DataError(f"no images in {where}: {why}")
     labels, own = index.arrays.get("labels"), facts["classes"]
     labels, own = numbered_as(classes, labels, own)
     source = LazySource(
@@ -153,11 +164,12 @@ def _opened(name: str, paths: list[Path], classes: list[str] | None) -> tuple[La
         lost=int(facts["lost"]),
     )
     labelled = "unlabelled" if labels is None else "labels from cls or json"
-    notes = [f"{len(items):,} images in {len(paths):,} tar shards, {labelled}", *left_out(skipped)]
+    shards = "1 tar shard" if len(paths) == 1 else f"{len(paths):,} tar shards"
+    notes = [f"{len(items):,} images in {shards}, {labelled}", *left_out(skipped)]
+    if facts["more"] > MOST_NAMED:
+        notes.append(f"{facts['more']:,} further images of samples are left out in all")
     if facts["unusable"]:
         notes.append(
             f"{facts['unlabelled']:,} of {len(items):,} images have no usable label, as {facts['unusable']}"
         )
-    if unwritten := facts.get("unwritten"):
-        notes.append(f"every process indexes the shards for itself: {unwritten}")
-    return source, notes
+    return source, notes + index_notes(index, "every process indexes the shards")

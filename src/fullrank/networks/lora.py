@@ -25,7 +25,7 @@ def add_lora(network: nn.Module, rank: int, frozen: Collection[str] = ()) -> Non
         frozen: parameters whose layers get no update.
 
     Raises:
-        UsageError: `peft` is not installed, or nothing is left to adapt.
+        UsageError: `peft` is not installed, nothing is left to adapt, or the rank is beyond all layers'.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -38,6 +38,13 @@ def add_lora(network: nn.Module, rank: int, frozen: Collection[str] = ()) -> Non
     layers = [name for name in kinds[nn.Linear] or kinds[nn.Conv2d] if f"{name}.weight" not in frozen]
     if not layers:
         raise UsageError("--lora finds no layer to adapt that is not frozen: drop --freeze, or --lora")
+    most = max(
+        min(len(w), w[0].numel()) for w in (network.get_parameter(f"{name}.weight") for name in layers)
+    )
+    if rank > most:
+        raise UsageError(
+            f"--lora {rank:,} is above {most:,}, the rank of the widest layer itself: take far less, as 8"
+        )
     whole = "|".join(map(re.escape, layers))  # a list of names would match their ends, frozen ones too
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=f"^({whole})$"), network)
 

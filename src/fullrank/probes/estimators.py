@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fullrank.coercion import shown
+from fullrank.errors import UsageError
 from fullrank.probes.knn import counted_votes, vote_weights
 from fullrank.probes.logistic import fit_logistic
 from fullrank.probes.neighbours import nearest
@@ -24,6 +28,7 @@ class _Probe(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _labelled(self, X: Any, y: Any) -> tuple[Tensor, Tensor]:
         """Features [n, d] and places of their classes [n]; sets `classes_`."""
+        _refuse_masked(X, y)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         self.classes_, places = np.unique(y, return_inverse=True)
@@ -31,6 +36,7 @@ class _Probe(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _features(self, X: Any) -> Tensor:
         check_is_fitted(self)
+        _refuse_masked(X)
         return _tensor(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -48,7 +54,7 @@ class KNNProbe(_Probe):
     """The k nearest rows by cosine vote by their similarity.
 
     Args:
-        k: neighbours; where there are fewer rows, all of them vote.
+        k: neighbours, at most as many as there are rows.
         temperature: of the weights exp(similarity / temperature), positive.
 
     Example:
@@ -58,20 +64,30 @@ class KNNProbe(_Probe):
         (['b'], 1.0)
     """
 
+    bank_: Tensor
+    bank_labels_: Tensor
+
     def __init__(self, k: int = 20, temperature: float = 0.07) -> None:
         self.k, self.temperature = k, temperature
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep features [n, d] and labels [n]."""
-        if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"k and temperature are positive, not {self.k} and {self.temperature}")
-        self.bank_, self.bank_labels_ = self._labelled(X, y)
+        k: Any = self.k
+        if isinstance(k, bool | np.bool_) or not isinstance(k, Integral) or k < 1:
+            raise UsageError(f"k is a positive whole number, not {shown(self.k)}")
+        _check_positive("temperature", self.temperature)
+        bank, labels = self._labelled(X, y)
+        if self.k > len(bank):
+            raise UsageError(
+                f"k = {self.k} neighbours are more than n_samples = {len(bank)}: take k from 1 to {len(bank)}"
+            )
+        self.bank_, self.bank_labels_ = bank, labels
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Shares of the votes [m, c]."""
         queries = self._features(X)
-        k = min(self.k, len(self.bank_))
+        k = int(self.k)
         similarity, rows = nearest(queries.to(self.bank_.dtype), self.bank_, k)
         weights = vote_weights(similarity, "similarity", self.temperature)
         (votes,) = counted_votes(self.bank_labels_[rows], weights, [k], len(self.classes_))
@@ -98,9 +114,10 @@ class LinearProbe(_Probe):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to features [n, d] and labels [n]; sets `fit_`, a `LogisticFit`."""
+        _check_positive("C", self.C)
         features, places = self._labelled(X, y)
         if len(self.classes_) < 2:
-            raise ValueError(f"a classifier needs two classes, and there is one class: {self.classes_[0]}")
+            raise UsageError(f"a classifier needs two classes, and there is one class: {self.classes_[0]}")
         fit = fit_logistic(features, places, self.C, standardise=self.standardise)
         self.fit_ = fit
         return self
@@ -116,6 +133,22 @@ class LinearProbe(_Probe):
         features = self._features(X)
         found: np.ndarray = self.fit_.scores(features).double().softmax(1).numpy()
         return found
+
+
+def _check_positive(name: str, value: Any) -> None:
+    """Raise UsageError for anything but a number above 0 that is finite."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise UsageError(f"{name} is a positive number, not {shown(value)}")
+
+
+def _refuse_masked(*arrays: Any) -> None:
+    """Raise UsageError for masked entries, whose numbers would be read."""
+    masked = 0
+    for each in arrays:
+        masked += int(np.ma.getmaskarray(each).sum()) if isinstance(each, np.ma.MaskedArray) else 0
+    if masked:
+        raise UsageError(f"{masked:,} entries are masked: fill them, or leave their rows out")
 
 
 def _tensor(X: np.ndarray) -> Tensor:

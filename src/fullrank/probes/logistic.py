@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.moments import all_finite
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 from fullrank.probes.labelled import split_held_out, two_classes
 from fullrank.probes.logistic_solver import LogisticProblem
+from fullrank.probes.neighbours import SQUARED_SAFELY
 from fullrank.probes.shared import LabelledPart, labelled_part
 from fullrank.progress import report_progress
 
@@ -211,7 +213,7 @@ def fit_logistic(
     """Multinomial logistic regression with an L2 penalty on the weights.
 
     Minimises `sum_i -log p_{y_i}(x_i) + |W|^2 / (2 C)` over n, as scikit-learn's LogisticRegression with the
-    same C does: a penalty of 1 / (C n) on the mean loss.
+    same C does, which of two classes has one row of weights (`penalty_of`).
 
     Args:
         features: [n, d]; double precision is kept, all else is single.
@@ -259,19 +261,25 @@ def _fits(
     )
     mean = middle.to(rows)
     rows = rows - mean
-    scale = torch.ones_like(mean)
+    scale = unit = _units(rows, peers, standardise)
+    rows = rows * unit if bool((unit != 1).any()) else rows
     if standardise:
         squares = rows.square()
         spread = peers.reduce(squares.sum(0, dtype=torch.float64)) / n if several else squares.mean(0)
         spread = spread.sqrt().to(rows)
-        scale = torch.where(spread > torch.finfo(rows.dtype).eps * mean.abs(), 1 / spread, 0.0)
-        rows = rows * scale
+        varies = spread > torch.finfo(rows.dtype).eps * (mean * unit).abs()
+        inverse = torch.where(varies, 1 / spread, 0.0)
+        rows, scale = rows * inverse, inverse.double() * unit.double()
     problem = LogisticProblem(rows, member, len(names), peers, part.first)
     fits, found = [], None
     for number, c in enumerate(cs):
         report_progress("fitting the classifier", number, len(cs))
-        found = problem.solve(1 / (c * n), tolerance, steps, found)
+        found = problem.solve(penalty_of(c, n, len(names)), tolerance, steps, found)
         weights = found.weights * scale.double()
+        if not all_finite(weights.to(mean.dtype)):
+            raise UsageError(
+                "the features are too small for weights of their precision: scale them to about 1"
+            )
         fits.append(
             LogisticFit(
                 weights=weights.to(mean.dtype),
@@ -285,3 +293,36 @@ def _fits(
             )
         )
     return fits
+
+
+def penalty_of(c: float, n: int, classes: int) -> float:
+    """The factor of |W|^2 / 2 beside the mean loss that scikit-learn's C stands for.
+
+    Of two classes scikit-learn fits one row of weights w, where a softmax has w/2 and -w/2, whose squares add
+    up to half of w's.
+
+    Example:
+        >>> penalty_of(1.0, 100, 3), penalty_of(1.0, 100, 2)
+        (0.01, 0.02)
+    """
+    return (2 if classes == 2 else 1) / (c * n)
+
+
+def _units(rows: Tensor, peers: Peers, standardise: bool) -> Tensor:
+    """Factors [d], mostly 1, for columns whose squares can be summed.
+
+    Raises:
+        UsageError: the numbers are too large; without `standardise` their scale may not change.
+    """
+    largest = rows.abs().amax(0) if len(rows) else rows.new_zeros(rows.shape[1])
+    largest = peers.reduce(largest, "max") if peers.size > 1 else largest
+    low, high = SQUARED_SAFELY
+    if not all_finite(largest) or (not standardise and bool((largest >= high).any())):
+        raise UsageError(
+            f"the largest number of these features is {float(largest.nan_to_num(torch.inf).max()):.3g}: "
+            "scale them to about 1"
+        )
+    if not standardise:
+        return torch.ones_like(largest)
+    usual = ((largest > low) & (largest < high)) | (largest == 0)
+    return torch.where(usual, 1.0, 1 / largest.clamp_min(torch.finfo(rows.dtype).tiny))

@@ -18,6 +18,7 @@ from fullrank.probes.shortlist import Shortlister
 
 Metric: TypeAlias = Literal["cosine", "l2"]
 Backend: TypeAlias = Literal["auto", "plain", "faiss"]
+SQUARED_SAFELY = (1e-8, 1e15)  # largest numbers of a row whose squares neither vanish nor overflow
 SHORTLIST_FROM = 1 << 24  # products; below, preparing the bank costs more than it saves
 
 
@@ -66,13 +67,29 @@ def nearest(
     queries, bank = queries.detach().to(dtype), bank.detach().to(dtype)
     find = partial(_highest, backend=backend, query_chunk=query_chunk, bank_chunk=bank_chunk)
     if metric == "cosine":
-        queries, bank = F.normalize(queries, dim=1), F.normalize(bank, dim=1)
+        queries, bank = directions(queries), directions(bank)
         return find(queries, bank, bank.new_zeros(len(bank)), k)[:2]
     search = Search(queries, bank, dtype)
     scores, rows, shortlisted = find(search.queries, search.bank, search.offset, more(k, len(bank)))
     otherwise = nearest_rows if dtype == torch.float32 else by_subtraction
     distances, rows = search.settled(scores, rows, k, otherwise, slack=1.2 * shortlisted)
     return distances.to(queries), rows
+
+
+def directions(rows: Tensor) -> Tensor:
+    """Rows [n, d] of length one, whatever their scale; zeros stay.
+
+    Example:
+        >>> directions(torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    largest = rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows.new_ones(len(rows), 1)
+    usual = ((largest > SQUARED_SAFELY[0]) & (largest < SQUARED_SAFELY[1])) | (largest == 0)
+    if not bool(usual.all()):
+        rows = rows / torch.where(usual, 1.0, largest)  # all but exact, even of numbers below the normal ones
+    return F.normalize(rows, dim=1)
 
 
 def _highest(

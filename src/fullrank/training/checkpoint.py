@@ -20,6 +20,7 @@ from fullrank.networks.lora import merge_lora
 from fullrank.networks.sharded import whole_tensor
 from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.checkpoint_shards import write_shards
+from fullrank.training.contract import check_images
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.optim import load_buffers
 from fullrank.training.record_files import size_without_end, truncate_records
@@ -193,6 +194,7 @@ class Checkpoints:
             "metrics_size": metrics_size,
             "config": self.s.config.as_dict(),
             "processes": self.s.fabric.world_size,
+            "data": dict(self.s.data.fingerprint),
         }
         kept = {key: value for key, value in weights.items() if key != "encoder"}
         self.run.checkpoints.write({**kept, **rest}, self.s.config.keep_checkpoints)
@@ -228,7 +230,7 @@ class Checkpoints:
             images: that there are to train on; 0: as many as before.
 
         Raises:
-            UsageError: it does not fit the networks of the configuration, or the number of images.
+            UsageError: it does not fit the networks of the configuration, or there are other images.
         """
         first = self.s.fabric.is_global_zero
         if found is None:
@@ -244,15 +246,12 @@ class Checkpoints:
             raise UsageError(f"{found.path} does not fit the run's config.yaml: {why}") from error
         if name := first_not_finite(found.state["method"]):
             raise NotFiniteError(f"{found.path}: {name} is not finite: take another checkpoint in its place")
-        if images and not state.ended and state.images not in (0, images):
-            raise UsageError(
-                f"the run began with {state.images:,} training images, and there are {images:,} now: it goes "
-                "on exactly only with those of before"
-            )
         waits = not self.s.config.early_stop or state.since_best < self.s.config.early_stop
         longer = state.ended == "finished" or (state.ended == "stopped early" and waits)
         if longer and state.epoch < self.s.config.epochs:  # than it was to be
             state.ended, size = "", size_without_end(self.run.metrics_path, size)
+        if images and not state.ended:
+            check_images(state.images, images, found.state.get("data"), self.s.data.fingerprint)
         if first:
             truncate_records(self.run.metrics_path, size)
             if found.path.name != "last.pt":

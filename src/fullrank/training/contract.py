@@ -9,7 +9,8 @@ from typing import Any
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fullrank.coercion import coerce
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import FullrankError, UsageError, printable
+from fullrank.images.fingerprints import difference
 from fullrank.methods import METHODS, Method, make_config
 from fullrank.training.config import TrainConfig
 
@@ -95,6 +96,30 @@ def check_contract(
             f"{where} was trained with {_listed((k, found[k][0]) for k in left)}, and is to go on with "
             f"{_listed((k, found[k][1]) for k in left)}: put back what config.yaml had, or allow the change "
             f"with {' '.join(f'--override {key}' for key in left[:MOST_NAMED])}"
+        )
+
+
+def check_images(count: int, now: int, before: Any, fingerprint: Mapping[str, str]) -> None:
+    """See that a run goes on with the images that it began with.
+
+    Args:
+        count: training images that it began with; 0 in checkpoints that do not tell.
+        now: training images that there are.
+        before: `Data.fingerprint` of then; None or empty where it is not known.
+        fingerprint: that of now.
+
+    Raises:
+        UsageError: they are others.
+    """
+    if count not in (0, now):
+        raise UsageError(
+            f"the run began with {count:,} training images, and there are {now:,} now: it goes on exactly "
+            "only with those of before"
+        )
+    if isinstance(before, Mapping) and before and fingerprint and (found := difference(before, fingerprint)):
+        raise UsageError(
+            f"the images are not those that the run began with ({printable(found)}): put them back, or go on "
+            f"with these by --override data"
         )
 
 

@@ -93,6 +93,8 @@ def build_networks(
     if initial is not None:
         transfer = transfer_weights(backbone.network, initial.weights, initial.origin, initial.backbone)
         notes = (f"backbone from {initial.origin}: {transfer}", *initial.notes)
+    if config.freeze and not split_names(config.freeze):
+        raise UsageError(f"--freeze {config.freeze!r} names nothing: stages, with commas between, or all")
     frozen = parameters_of_stages(backbone.network, split_names(config.freeze))
     for name, parameter in backbone.network.named_parameters():
         if name in frozen:

@@ -150,10 +150,13 @@ def profile(
     s = setup(config, data, fabric, initial)
     most = s.steps_per_epoch * config.epochs
     needed = WARM_UP + steps + TRACED + 1
-    if steps < 1 or needed > most:
+    if steps < 1:
+        raise UsageError(f"--profile measures 1 step or more, not {steps}")
+    if needed > most:
+        fit = most - needed + steps
         raise UsageError(
             f"a profile of {steps} steps needs {needed} with its warm-up and trace, and the run has {most}: "
-            f"take 1 to {max(most - needed + steps, 1)}, or more --epochs"
+            + (f"take 1 to {fit}, or more --epochs" if fit > 0 else "take more --epochs")
         )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fullrank.errors import DataError, UnknownNameError, UsageError
+from fullrank.errors import DataError, UnknownNameError, UsageError, printable
+from fullrank.images.fingerprints import difference
 from fullrank.images.sources import Data
+from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.contract import (
     check_contract,
@@ -114,7 +116,7 @@ def resume(
             check_shares(config.batch_size, fabric.world_size, str(path))
         with naming_remedies(config):
             config, data = _prepared(config, fabric, path)
-        data = replace(data, notes=[])  # which were told when the run was started
+        data = replace(data, notes=_accepted(found, data, override))  # its own were shown at the start
         config, data = fitted(config, data, fabric, CHANGES_THE_RUN)
         with naming_remedies(config):
             s = setup(config, data, fabric, None if found else open_initial(config))
@@ -127,6 +129,15 @@ def resume(
             if fabric.is_global_zero and s.config != run.config():
                 run.write_config(s.config)
             return loop.run()
+
+
+def _accepted(found: LoadedCheckpoint | None, data: Data, override: Collection[str]) -> list[str]:
+    """A note on other images that `override` accepts: they are not compared."""
+    if found is None or "data" not in override:
+        return []
+    before = found.state.pop("data", None)
+    changed = difference(before, data.fingerprint) if isinstance(before, Mapping) else ""
+    return [f"goes on with other images than before: {printable(changed)}"] if before and changed else []
 
 
 def _prepared(config: TrainConfig, fabric: Fabric, path: Path) -> tuple[TrainConfig, Data]:

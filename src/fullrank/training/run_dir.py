@@ -62,6 +62,8 @@ class RunDir:
     @staticmethod
     def check_free(path: Path) -> None:
         """Raise UsageError where something is at `path` already."""
+        if os.path.lexists(path) and not path.is_dir():
+            raise UsageError(f"--out {path} is a file, and a run is a directory: take another --out")
         if path.exists() and not (path.is_dir() and all(_is_empty_part(part) for part in path.iterdir())):
             raise UsageError(
                 f"{path} exists already: take another --out, or continue it with `fullrank resume {path}`, "
