@@ -25,7 +25,8 @@ from fullrank.errors import (
     require_packages,
 )
 from fullrank.jobs.slurm_options import is_slurm
-from fullrank.terminal import say
+from fullrank.terminal import say, speaks
+from fullrank.training.signals import StoppedError
 
 __all__ = ["main"]
 
@@ -93,10 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
-        say(f"fullrank: {' '.join(line.split())}", sys.stderr)
+        if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
+            say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
-        print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
+        if speaks():
+            print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
         return 130
     except MemoryError as error:
         said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
