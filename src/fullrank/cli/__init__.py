@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from fullrank.errors import (
 )
 from fullrank.jobs.slurm_options import is_slurm
 from fullrank.terminal import say, speaks
-from fullrank.training.signals import StoppedError
+from fullrank.training.signals import StoppedError, ended_by_signals
 
 __all__ = ["main"]
 
@@ -50,6 +51,12 @@ COMMANDS = {
     "jobs": "what runs and waits on a SLURM cluster, and how to end it",
     "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
+
+GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), "the same command goes on") | {
+    "demo": "a demo begins anew",
+    "pick": "the same command begins anew",
+}
+"""What is said where a command was ended by a signal, of those that are more than one run."""
 
 HELP = """\
 usage: fullrank COMMAND [OPTIONS]
@@ -97,10 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
             say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        received = getattr(error, "received", signal.SIGINT)
         if speaks():
-            print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
-        return 130
+            going_on = GOING_ON.get(words[0], "a run continues with `fullrank resume RUN`")
+            print(f"fullrank: stopped by {received.name}; {going_on}", file=sys.stderr)
+        return 128 + int(received)
     except MemoryError as error:
         said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
         say(f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch", sys.stderr)
@@ -159,5 +168,6 @@ def _call(name: str, words: Sequence[str]) -> int:
         if name in slurm.SINGLE:
             return slurm.run(name, words)
     # a submodule named `list` would shadow the builtin in this package
-    command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
-    return int(command.run(words))
+    with ended_by_signals() if name in GOING_ON else nullcontext():
+        command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
+        return int(command.run(words))
