@@ -63,6 +63,7 @@ def run(words: Sequence[str]) -> int:
     from fullrank.training.run_dir import free_name
 
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
+    require_logs(args.log)  # before images are opened
     with showing_progress(quiet=not speaks() or bool({"--quiet", "--json"} & set(words))):
         plan = plan_run(words[0], named_settings(args, words[1:]), open_initial_weights)
     config, sources = plan.config, Sources(plan.data, plan.initial)
@@ -204,6 +205,13 @@ def to_config(args: Any) -> Any:
     return TrainConfig(**{**values, "options": dataclasses.asdict(args.options)})
 
 
+def require_logs(kinds: Sequence[str]) -> None:
+    """Raise UsageError where the package of a logger is not installed."""
+    for kind in kinds:
+        if importlib.util.find_spec(kind) is None:
+            raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'")
+
+
 def follow(
     start: Any,
     out: Path,
@@ -217,9 +225,7 @@ def follow(
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
 
-    for kind in logs:
-        if importlib.util.find_spec(kind) is None:  # said before anything is written
-            raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'")
+    require_logs(logs)
     silent = args.quiet or args.json or not speaks()
     with ExitStack() as stack:
         console = stack.enter_context(
