@@ -85,7 +85,9 @@ def test_a_pool_that_is_asked_to_end_asks_its_jobs_and_leaves_none_behind(
         while _processes_of(process.pid) and time.monotonic() < until:
             time.sleep(0.05)
         assert _processes_of(process.pid) == []
-        assert {file.stem for file in tmp_path.glob("*.asked")} == ({"a", "b"} if when == "running" else set())
+        assert {file.stem for file in tmp_path.glob("*.asked")} == (
+            {"a", "b"} if when == "running" else set()
+        )
     finally:
         for left in _processes_of(process.pid):
             os.kill(left, signal.SIGKILL)

@@ -53,7 +53,9 @@ def test_a_method_of_another_package_has_the_row_that_the_docs_show(tmp_path: Pa
 
 
 def test_a_method_in_several_modules_is_listed_like_one_in_a_file(tmp_path: Path) -> None:
-    _announce(tmp_path, "tico", "fullrank_tico", SOUND.replace("from torch import", "from base import"), "TiCo")
+    _announce(
+        tmp_path, "tico", "fullrank_tico", SOUND.replace("from torch import", "from base import"), "TiCo"
+    )
     (tmp_path / "base.py").write_text("from torch import Tensor, nn\n")
     done = _fullrank(tmp_path, "list", "methods", "--filter", "tico", "--json")
     (row,) = json.loads(done.stdout)

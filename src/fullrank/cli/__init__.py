@@ -105,11 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
     except KeyboardInterrupt as error:
-        received = getattr(error, "received", signal.SIGINT)
-        if speaks():
-            going_on = GOING_ON.get(words[0], "a run continues with `fullrank resume RUN`")
-            print(f"fullrank: stopped by {received.name}; {going_on}", file=sys.stderr)
-        return 128 + int(received)
+        return _say_stopped(words[0], getattr(error, "received", signal.SIGINT))
     except MemoryError as error:
         said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
         say(f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch", sys.stderr)
@@ -121,6 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         say(f"fullrank: {' '.join(what.split())}", sys.stderr)
         return 1
+
+
+def _say_stopped(name: str, received: signal.Signals) -> int:
+    """Say how a command goes on that a signal has ended; return its exit code."""
+    if speaks():
+        going_on = GOING_ON.get(name, "a run continues with `fullrank resume RUN`")
+        print(f"fullrank: stopped by {received.name}; {going_on}", file=sys.stderr)
+    return 128 + int(received)
 
 
 def _open_closed_streams() -> None:

@@ -228,9 +228,7 @@ def follow(
     require_logs(logs)
     silent = args.quiet or args.json or not speaks()
     with ExitStack() as stack:
-        console = stack.enter_context(
-            make_console("json" if args.json else "quiet" if silent else "auto")
-        )
+        console = stack.enter_context(make_console("json" if args.json else "quiet" if silent else "auto"))
         opened: list[Any] = []
         shown = known = 0
 

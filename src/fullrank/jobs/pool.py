@@ -117,7 +117,9 @@ class _Running:
         self.position = self.log.stat().st_size if self.log.exists() else 0  # of a run that is resumed
         self.answer, answer = context.Pipe(duplex=False)
         self.process = context.Process(target=_process, args=(job, work, share, answer))
-        with _environment({"PYTHONWARNINGS": QUIET_TRACKER} | share):  # what the server of all forks is started with
+        with _environment(
+            {"PYTHONWARNINGS": QUIET_TRACKER} | share
+        ):  # what the server of all forks is started with
             self.process.start()
         answer.close()
 

@@ -124,6 +124,8 @@ class RunDir:
         """Open a run directory; raises UsageError where there is none."""
         if not (path / "config.yaml").is_file():
             why = "it has no config.yaml" if path.exists() else "there is nothing of that name"
+            if runs := sorted(file.parent for file in path.glob("*/config.yaml")):
+                why = f"it is a folder of runs: name one, as {runs[0]}; `fullrank compare {path}/*` has all"
             raise UsageError(f"{path} is no run directory: {why}")
         records = path / "metrics.jsonl"
         if os.path.lexists(records) and not stat.S_ISREG(

@@ -24,7 +24,7 @@ class StoppedError(FullrankError):
         self.received, self.exit_code = received, 128 + received
 
 
-class EndedBySignal(KeyboardInterrupt):  # noqa: N818 (no error: it passes what catches those, as Ctrl-C does)
+class EndedBySignal(KeyboardInterrupt):
     """A command of several runs is to end, for a signal asked for it."""
 
     def __init__(self, received: signal.Signals) -> None:
