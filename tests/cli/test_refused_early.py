@@ -63,3 +63,8 @@ def test_of_several_processes_the_first_alone_speaks(
     assert not speaks()
     monkeypatch.setenv(next(iter(variables)), "0")
     assert speaks()
+
+
+def test_an_unknown_lab_is_named_whatever_else_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "nosuch", "--dry-run"]) == 2
+    assert "unknown lab 'nosuch'" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def stand_ins() -> Iterator[None]:
 
 
 def _forgotten(new: Mapping[str, Any]) -> set[str]:
-    """Packages to import anew: the stand-ins, this one, and others that hold parts of either."""
+    """Packages to import anew: stand-ins, this one, and what holds parts of either."""
     gone = {*HEAVY, "fullrank"}
     tops = {name: name.partition(".")[0] for name in new}
     while more := {

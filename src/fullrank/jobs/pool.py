@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import wait
-from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,17 @@ def run_pool(
     if asked.received is not None:
         _end_server()
         with contextlib.suppress(OSError):
-            _forkserver._stop()  # which waits for it: nothing outlives the command
+            _forkserver._stop()  # type: ignore[attr-defined]  # waits for it: nothing outlives the command
         raise EndedBySignal(asked.received)
     return failed
 
 
 def _nothing() -> None:
-    """What a signal does at once, where the loop asks soon enough."""
+    """Do nothing at once where the loop asks soon enough."""
 
 
 def _end_server() -> None:
-    """Kill the server of forks, so that who waits for a process from it waits no longer."""
+    """Kill the server of forks, so that nobody waits for a process from it."""
     pid = getattr(_forkserver, "_forkserver_pid", None)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):

@@ -83,7 +83,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise `EndedBySignal` for SIGTERM and SIGHUP while the context lasts, as Ctrl-C raises.
+    """Raise `EndedBySignal` for SIGTERM and SIGHUP while the context lasts.
 
     What was ignored before stays so. Beside the main thread nothing changes.
 
