@@ -21,7 +21,7 @@ def test_a_page_that_cannot_be_is_refused_before_anything_is_opened(
 ) -> None:
     monkeypatch.setattr(api, command, lambda *_, **__: pytest.fail("it was begun"))
     assert main([command, "runs/a", "runs/b", "--out", "cmp.txt"]) == 2
-    assert "ends in .html" in capsys.readouterr().err
+    assert "does not end in .html" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def page_path(out: str, default: str) -> Path:
     if page.suffix == ".html" and not page.is_dir():
         return page
     if page.is_file() or (page.suffix and not page.is_dir()):
-        raise UsageError(f"--out {out} is no page: name a file that ends in .html, or a folder")
+        raise UsageError(f"{out} does not end in .html: --out takes the page's file, or a folder")
     return page / "index.html"
 
 
