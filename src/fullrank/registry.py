@@ -33,6 +33,9 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, group: str | None = None, required: tuple[str, ...] = ()) -> None:
         self.kind, self.group, self.required = kind, group, required
         self._items: dict[str, T] = {}
+        self._broken: dict[str, str] = {}
+        self.enter: Callable[[str], Callable[[Any], Any]] = self.register
+        """As `register`, and what else a kind asks of what another package announces."""
         self._entry_points_loaded = group is None
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -59,13 +62,28 @@ class Registry(Mapping[str, T], Generic[T]):
         if not self._entry_points_loaded:
             self._entry_points_loaded = True  # before loading: the loaded module registers through us
             for point in entry_points(group=self.group or ""):
-                with _loading(f"{self.kind} {point.name!r} of another package", ""):
-                    loaded = point.load()
-                if point.name not in self._items:
-                    self._items[point.name] = loaded
+                before = set(self._items)
+                try:
+                    with _loading(f"{self.kind} {point.name!r} of another package", ""):
+                        loaded = point.load()
+                        if self._items.get(point.name) is not loaded:
+                            self.enter(point.name)(loaded)
+                except UsageError as error:  # the others can be used nonetheless
+                    for entered in set(self._items) - before:
+                        del self._items[entered]
+                    taken = point.name in self._items
+                    self._broken[f"{point.name} ({point.value})" if taken else point.name] = str(error)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """What other packages announce and cannot be loaded: name to what is wrong."""
+        self._load_entry_points()
+        return self._broken
 
     def __getitem__(self, name: str) -> T:
         self._load_entry_points()
+        if name in self._broken:
+            raise UsageError(self._broken[name])
         try:
             return self._items[name]
         except KeyError:

@@ -6,6 +6,7 @@ terminal, or that turn the direction of reading.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,6 +16,22 @@ from fullrank.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("LOCAL_RANK", "WORLD_SIZE"))
+"""Variables of torchrun, SLURM and Fabric: which process this is, and of how many."""
+
+
+def speaks() -> bool:
+    """Whether this process is the first of those that share a run, and prints.
+
+    Known before they have met, by the environment that their launcher gives them.
+
+    Example:
+        >>> speaks()
+        True
+    """
+    return not any(os.environ.get(rank, "0").strip("0") and world in os.environ for rank, world in RANKS)
 
 
 def say(line: str, file: TextIO | None = None) -> None:

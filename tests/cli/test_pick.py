@@ -113,7 +113,7 @@ def test_an_encoder_that_took_no_step_is_not_decidable_and_cannot_have_collapsed
 
 
 @pytest.mark.parametrize(
-    "name", ["encoder.safetensors", "config.yaml", "metrics.jsonl", "page", "checkpoints/last.pt"]
+    "name", ["encoder.safetensors", "config.yaml", "metrics.jsonl", "checkpoints/last.pt"]
 )
 @pytest.mark.parametrize("command", ["pick", "compare"])
 def test_nothing_but_a_page_is_ever_overwritten(run: Path, command: str, name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from fullrank.errors import (
     require_packages,
 )
 from fullrank.jobs.slurm_options import is_slurm
-from fullrank.terminal import say
+from fullrank.terminal import say, speaks
+from fullrank.training.signals import StoppedError, ended_by_signals
 
 __all__ = ["main"]
 
@@ -49,6 +51,12 @@ COMMANDS = {
     "jobs": "what runs and waits on a SLURM cluster, and how to end it",
     "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
+
+GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), "the same command goes on") | {
+    "demo": "a demo begins anew",
+    "pick": "the same command begins anew",
+}
+"""What is said where a command was ended by a signal, of those that are more than one run."""
 
 HELP = """\
 usage: fullrank COMMAND [OPTIONS]
@@ -93,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
-        say(f"fullrank: {' '.join(line.split())}", sys.stderr)
+        if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
+            say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
-    except KeyboardInterrupt:
-        print("fullrank: interrupted; a run continues with `fullrank resume RUN`", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return _say_stopped(words[0], getattr(error, "received", signal.SIGINT))
     except MemoryError as error:
         said = str(error).splitlines()[0] if str(error) else "more was asked for than there is"
         say(f"fullrank: out of memory ({said}): take smaller images, fewer or a smaller batch", sys.stderr)
@@ -109,6 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         say(f"fullrank: {' '.join(what.split())}", sys.stderr)
         return 1
+
+
+def _say_stopped(name: str, received: signal.Signals) -> int:
+    """Say how a command goes on that a signal has ended; return its exit code."""
+    if speaks():
+        going_on = GOING_ON.get(name, "a run continues with `fullrank resume RUN`")
+        print(f"fullrank: stopped by {received.name}; {going_on}", file=sys.stderr)
+    return 128 + int(received)
 
 
 def _open_closed_streams() -> None:
@@ -156,5 +172,6 @@ def _call(name: str, words: Sequence[str]) -> int:
         if name in slurm.SINGLE:
             return slurm.run(name, words)
     # a submodule named `list` would shadow the builtin in this package
-    command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
-    return int(command.run(words))
+    with ended_by_signals() if name in GOING_ON else nullcontext():
+        command = importlib.import_module(f"fullrank.cli.{'listing' if name == 'list' else name}")
+        return int(command.run(words))

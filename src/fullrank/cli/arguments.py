@@ -10,6 +10,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import tyro
@@ -174,6 +175,24 @@ def showing_progress(quiet: bool) -> Iterator[OnProgress | None]:
             yield line
     finally:
         line.close()
+
+
+def page_path(out: str, default: str) -> Path:
+    """The page that --out names: an .html file, or a folder for its index.html.
+
+    Raises:
+        UsageError: a file that is no page.
+
+    Example:
+        >>> page_path("", "compare.html").name, page_path("pages/first", "compare.html").as_posix()
+        ('compare.html', 'pages/first/index.html')
+    """
+    page = Path(out or default)
+    if page.suffix == ".html" and not page.is_dir():
+        return page
+    if page.is_file() or (page.suffix and not page.is_dir()):
+        raise UsageError(f"{out} does not end in .html: --out takes the page's file, or a folder")
+    return page / "index.html"
 
 
 def make_console(width: int) -> Console:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from fullrank import api
-from fullrank.cli.arguments import make_console, parse, showing_progress
+from fullrank.cli.arguments import make_console, page_path, parse, showing_progress
 from fullrank.errors import UsageError
 from fullrank.options import CompareOptions
 from fullrank.terminal import say
@@ -31,7 +30,7 @@ class Compare(CompareOptions):
 
     Attributes:
         subjects: what is compared.
-        out: the page; empty: compare.html.
+        out: the page, or a folder for its index.html; empty: compare.html.
         json: print one object.
     """
 
@@ -49,7 +48,7 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(
             "SUBJECT is missing: name runs, encoders or embeddings (see fullrank compare --help)"
         )
-    page = Path(args.out or "compare.html")
+    page = page_path(args.out, "compare.html")
     with showing_progress(quiet=args.json) as on_progress:
         comparison = api.compare(args.subjects, args, out=page, on_progress=on_progress)
     if args.json:

@@ -95,6 +95,9 @@ def run(words: Sequence[str]) -> int:
         print(slurm_help("lab"))
         return 0
     args = parse(LabOptions, words, "fullrank lab NAME")
+    from fullrank.labs import LABS
+
+    LABS[args.name]  # one that is unknown is named before what else is wrong
     if args.dry_run and not options:
         raise UsageError("--dry-run prints the script of --slurm: give that as well")
     from fullrank.labs._common.run import make_plan

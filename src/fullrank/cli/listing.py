@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +18,13 @@ import tyro
 
 from fullrank.cli.arguments import parse
 from fullrank.cli.quick import active, is_stand_in
-from fullrank.errors import UnknownNameError, UsageError, missing_package
+from fullrank.errors import FullrankError, UnknownNameError, UsageError, missing_package
+from fullrank.registry import Registry
 from fullrank.terminal import say
 
 Row = dict[str, Any]
+PROBLEM = "problem"
+"""Key of what is wrong with an entry of another package; the others do not have it."""
 WIDTH = 100  # columns of a table where no terminal says how many it has; --json has whole lines
 
 
@@ -162,12 +165,28 @@ def list_rows(what: str) -> list[Row]:
     else:
         entries = where()
     getters = dict((column, attrgetter(column)) if isinstance(column, str) else column for column in columns)
-    rows = [
-        {"name": name} | {key: get(entry) for key, get in getters.items()} for name, entry in entries.items()
-    ]
+    broken = dict(entries.broken) if isinstance(entries, Registry) else {}
+    rows = []
+    for name, entry in entries.items():
+        try:
+            rows.append({"name": name} | {key: get(entry) for key, get in getters.items()})
+        except Exception as error:
+            if active() or str(getattr(entry, "__module__", "fullrank")).partition(".")[0] == "fullrank":
+                raise
+            broken[name] = f"{what.removesuffix('s')} {name!r} of another package: {_line(error)}"
+    for name, problem in broken.items():  # which costs the others nothing
+        rows.append({"name": name} | dict.fromkeys(getters, "") | {PROBLEM: problem})
+    if broken:
+        rows.sort(key=itemgetter("name"))
     if any(is_stand_in(value) for row in rows for value in row.values()):
         raise LookupError(f"the list of {what} needs torch")
     return rows
+
+
+def _line(error: Exception) -> str:
+    """An error in a line, with its type where that is not the package's own."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FullrankError) else f"{type(error).__name__}: {text}"
 
 
 def run(words: Sequence[str]) -> int:
@@ -190,6 +209,8 @@ def _show_one(args: List, rows: Mapping[str, Row]) -> int:
     if args.name not in rows:
         raise UnknownNameError(args.what.removesuffix("s"), args.name, rows)
     row = dict(rows[args.name])
+    if PROBLEM in row:
+        raise UsageError(row[PROBLEM])
     if args.what == "recipes":
         row |= _of_recipe(args.name)
     if args.json:
@@ -222,13 +243,19 @@ def _of_recipe(name: str) -> Row:
 
 def _print_table(rows: list[Row]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from fullrank.cli.arguments import make_console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for key in rows[0] if rows else ["name"]:
+    sound = [row for row in rows if PROBLEM not in row]
+    for key in sound[0] if sound else ["name"]:
         short = key in ("name", "year")
         table.add_column(key, overflow="fold", no_wrap=short, style="cyan" if key == "name" else "")
-    for row in rows:
+    for row in sound:
         table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in row.values()))
-    make_console(WIDTH).print(table)
+    console = make_console(WIDTH)
+    console.print(table)
+    for row in rows:
+        if PROBLEM in row:
+            console.print(Text(f"{row['name']}  {row[PROBLEM]}", "bold"), soft_wrap=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from fullrank import api
-from fullrank.cli.arguments import make_console, parse, showing_progress
+from fullrank.cli.arguments import make_console, page_path, parse, showing_progress
 from fullrank.errors import UsageError
 from fullrank.options import PickOptions
 from fullrank.terminal import say
@@ -35,7 +34,7 @@ class Pick(PickOptions):
     Attributes:
         subjects: what is chosen from.
         within: points of k-NN accuracy from the best that count as close to it.
-        out: the page; empty: pick.html.
+        out: the page, or a folder for its index.html; empty: pick.html.
         json: print one object.
     """
 
@@ -52,7 +51,7 @@ def run(words: Sequence[str]) -> int:
     args = parse(Pick, words, "fullrank pick")
     if not args.subjects:
         raise UsageError("SUBJECT is missing: name a run, a folder of runs, or encoders (see --help)")
-    page = Path(args.out or "pick.html")
+    page = page_path(args.out, "pick.html")
     with showing_progress(quiet=args.json) as on_progress:
         found = api.pick(args.subjects, args, within=args.within, out=page, on_progress=on_progress)
     if args.json:

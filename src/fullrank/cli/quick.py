@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import types
 from abc import ABCMeta
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -105,9 +105,39 @@ def stand_ins() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] in (*HEAVY, "fullrank"):
+        new = {name: sys.modules[name] for name in set(sys.modules) - before}
+        forgotten = _forgotten(new)
+        for name in new:
+            if name.partition(".")[0] in forgotten:
                 del sys.modules[name]
+
+
+def _forgotten(new: Mapping[str, Any]) -> set[str]:
+    """Packages to import anew: stand-ins, this one, and what holds parts of either."""
+    gone = {*HEAVY, "fullrank"}
+    tops = {name: name.partition(".")[0] for name in new}
+    while more := {
+        tops[name]
+        for name, module in new.items()
+        if tops[name] not in gone | sys.stdlib_module_names and _holds(module, gone)
+    }:
+        gone |= more
+    return gone
+
+
+def _holds(module: Any, packages: Collection[str]) -> bool:
+    for value in list(getattr(module, "__dict__", {}).values()):
+        home = value.__name__ if isinstance(value, types.ModuleType) else _home(value)
+        if isinstance(home, str) and home.partition(".")[0] in packages:
+            return True
+    return False
+
+
+def _home(value: Any) -> Any:
+    """Module of a class or function, asked past what a stand-in answers."""
+    if isinstance(value, _Kind):
+        return "fullrank"
+    return getattr(value, "__module__", "") if isinstance(value, type | types.FunctionType) else ""
 
 
 def active() -> bool:

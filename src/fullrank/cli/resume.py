@@ -12,7 +12,7 @@ import tyro
 from fullrank import api
 from fullrank.cli.arguments import parse
 from fullrank.cli.train import follow
-from fullrank.terminal import say
+from fullrank.terminal import say, speaks
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Resume:
 def run(words: Sequence[str]) -> int:
     """Continue a run."""
     args = parse(Resume, words, "fullrank resume")
-    from fullrank.networks.processes import world
     from fullrank.training.contract import with_changes
     from fullrank.training.run_dir import RunDir
 
@@ -70,7 +69,7 @@ def run(words: Sequence[str]) -> int:
         logs,
         args,
     )
-    if not (args.json or args.quiet or world()[0]):
+    if not (args.json or args.quiet or not speaks()):
         _say_adaptation(path)
     return code
 

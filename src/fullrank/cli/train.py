@@ -18,7 +18,7 @@ import tyro
 from fullrank import api
 from fullrank.cli.arguments import parse, showing_progress
 from fullrank.errors import UsageError
-from fullrank.terminal import say, terminal
+from fullrank.terminal import say, speaks, terminal
 
 HELP_WORDS = {"-h", "--help", "--help-all"}
 LARGE = 224  # pixels: the size of the images that a method's help tells its defaults for
@@ -63,7 +63,8 @@ def run(words: Sequence[str]) -> int:
     from fullrank.training.run_dir import free_name
 
     args = parse_options(method, layers, words[1:], f"fullrank train {words[0]}")
-    with showing_progress(quiet=bool({"--quiet", "--json"} & set(words))):
+    require_logs(args.log)  # before images are opened
+    with showing_progress(quiet=not speaks() or bool({"--quiet", "--json"} & set(words))):
         plan = plan_run(words[0], named_settings(args, words[1:]), open_initial_weights)
     config, sources = plan.config, Sources(plan.data, plan.initial)
     if args.profile:
@@ -112,6 +113,8 @@ def show_profile(config: Any, args: Any, sources: Any) -> int:
     from fullrank.training.profile import profile
 
     measured = profile(config, args.profile, Path(args.out or f"profiles/{config.method}"), *sources)
+    if not speaks():
+        return 0
     if args.json:
         print(json.dumps(measured.as_dict()))
         return 0
@@ -202,6 +205,13 @@ def to_config(args: Any) -> Any:
     return TrainConfig(**{**values, "options": dataclasses.asdict(args.options)})
 
 
+def require_logs(kinds: Sequence[str]) -> None:
+    """Raise UsageError where the package of a logger is not installed."""
+    for kind in kinds:
+        if importlib.util.find_spec(kind) is None:
+            raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'")
+
+
 def follow(
     start: Any,
     out: Path,
@@ -211,18 +221,14 @@ def follow(
 ) -> int:
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
     from fullrank.images.skipped import LIST, read_skipped
-    from fullrank.networks.processes import world
     from fullrank.report.run.terminal import make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
 
-    for kind in logs:
-        if importlib.util.find_spec(kind) is None:  # said before anything is written
-            raise UsageError(f"--log {kind} needs its package: pip install 'fullrank[{kind}]'")
+    require_logs(logs)
+    silent = args.quiet or args.json or not speaks()
     with ExitStack() as stack:
-        console = stack.enter_context(
-            make_console("json" if args.json else "quiet" if args.quiet else "auto")
-        )
+        console = stack.enter_context(make_console("json" if args.json else "quiet" if silent else "auto"))
         opened: list[Any] = []
         shown = known = 0
 
@@ -249,11 +255,11 @@ def follow(
                 shown += 1
                 console(record)
 
-        with showing_progress(args.quiet or args.json):  # of images that are opened, before the first record
+        with showing_progress(silent):  # of images that are opened, before the first record
             outcome = start([listen])
     page = outcome.path / "report.html"
     code = 3 if outcome.reason == "collapsed" else 0
-    if world()[0]:  # the first process says it
+    if not speaks():  # the first process says it
         return code
     if args.json:
         print(json.dumps(result(outcome, page)))

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from rich.console import RenderableType
 from rich.live import Live
 
+from fullrank.figures.style import duration
 from fullrank.jobs.job import Job
 from fullrank.terminal import say, terminal
 from fullrank.training.records import EpochRecord, RunRecord
@@ -55,6 +56,7 @@ class LiveJobs(Generic[S]):
         >>> with LiveJobs([job], lambda _: Epochs(), lambda *_: "", lambda s: s.state, "plain") as live:
         ...     live(job, "running", EpochRecord(epoch=1))
         ...     live(job, "done", None)
+        begins  SimSiam, seed 0
         1/1  SimSiam, seed 0  done
     """
 
@@ -94,6 +96,7 @@ class LiveJobs(Generic[S]):
         found = self.standings[job.name]
         if detail is not None and not isinstance(detail, str) and detail.event != "start":
             found.summary.take(detail)
+        begins = found.state == "waiting" and state == "running"
         earlier = found.state == "waiting" and state == "done"
         self.ready += earlier  # done before we came
         found.state, found.error = state, detail if isinstance(detail, str) else ""
@@ -103,7 +106,11 @@ class LiveJobs(Generic[S]):
             say(f"{job.name:<{self.width}}  {self.line(found)}")
         elif self.each == "job" and state in ENDED:
             place = f"{self.ended:>{len(str(len(self.standings)))}}/{len(self.standings)}"
-            say(f"{place}  {job.name:<{self.width}}  {self.line(found)}")
+            left = self.seconds_left if self.ended < len(self.standings) else None
+            rest = "" if left is None else f"; about {duration(left)} left"
+            say(f"{place}  {job.name:<{self.width}}  {self.line(found)}{rest}")
+        elif self.each == "job" and begins:
+            say(f"begins  {job.name}")
 
     @property
     def ended(self) -> int:

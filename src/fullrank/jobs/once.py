@@ -16,6 +16,7 @@ from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import cores, run_pool
 from fullrank.training.records import Listener
+from fullrank.training.signals import EndedBySignal, StoppedError
 from fullrank.untrusted.parsing import parse_json, read_json, read_text
 
 
@@ -45,7 +46,10 @@ def run_once(
     failed = {}
     for job in waiting:
         notify(job, "running", None)
-        error = _run(job, out, [partial(notify, job, "running")])
+        try:
+            error = _run(job, out, [partial(notify, job, "running")])
+        except StoppedError as stop:  # which asks for the end of all of them
+            raise EndedBySignal(stop.received) from stop
         notify(job, "failed" if error else "done", error or None)
         if error:
             failed[job.name] = error
@@ -135,6 +139,8 @@ def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
         seconds += time.perf_counter() - begun
         result = {"numbers": numbers, "seconds": seconds}
         write_atomically(folder / "result.json", json.dumps(result).encode())
+    except StoppedError:
+        raise
     except Exception as problem:
         message = " ".join(str(problem).split())
         line = message if isinstance(problem, FullrankError) else f"{type(problem).__name__}: {message}"

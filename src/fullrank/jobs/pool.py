@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import Any
 
 from fullrank.jobs.job import Job, Notify
 from fullrank.training.record_files import follow
 from fullrank.training.records import Listener
+from fullrank.training.signals import EndedBySignal, StoppedError, stop_on_signals
 
+GRACE = 10.0  # seconds that jobs have for a last checkpoint
+QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
+"""What jobs that were killed left in /dev/shm is removed without a word about it."""
 Work = Callable[[Job], str]
 """Does a job in the process that it is called in; returns what failed, in one line, or nothing."""
 
@@ -44,25 +51,62 @@ def run_pool(
         context.set_forkserver_preload(["fullrank.training.run", "fullrank.jobs.once", *sorted(own)])
     shares = [share(place, at_once) for place in range(at_once)]
     waiting, running, failed = list(jobs), dict[str, _Running](), dict[str, str]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                started = _Running(context, waiting.pop(0), work, shares.pop(0), log)
-                running[started.job.name] = started
-                notify(started.job, "running", None)
-            wait([found.process.sentinel for found in running.values()], timeout=0.2)
-            for name, found in list(running.items()):
-                ended = found.process.exitcode is not None  # asked before its last records are read
-                found.read(partial(notify, found.job, "running"))
-                if ended:
-                    shares.append(running.pop(name).share)
-                    if error := found.error():
-                        failed[name] = error
-                    notify(found.job, "failed" if error else "done", error or None)
-    finally:
-        for found in running.values():
-            found.process.kill()
+    with stop_on_signals() as asked:
+        try:
+            while (waiting or running) and asked.received is None:
+                while waiting and len(running) < at_once and asked.received is None:
+                    asked.at_once = _end_server  # which the start of a process may wait for
+                    started = _Running(context, waiting.pop(0), work, shares.pop(0), log)
+                    asked.at_once = _nothing
+                    running[started.job.name] = started
+                    notify(started.job, "running", None)
+                wait([found.process.sentinel for found in running.values()], timeout=0.2)
+                for name, found in list(running.items()):
+                    ended = found.process.exitcode is not None  # asked before its last records are read
+                    found.read(partial(notify, found.job, "running"))
+                    if ended and asked.received is None:
+                        shares.append(running.pop(name).share)
+                        if error := found.error():
+                            failed[name] = error
+                        notify(found.job, "failed" if error else "done", error or None)
+        except EOFError:  # the server was ended while a process was to start
+            if asked.received is None:
+                raise
+        finally:
+            asked.at_once = _nothing
+            _end([found.process for found in running.values()], patience=bool(asked.received))
+    if asked.received is not None:
+        _end_server()
+        with contextlib.suppress(OSError):
+            _forkserver._stop()  # type: ignore[attr-defined]  # waits for it: nothing outlives the command
+        raise EndedBySignal(asked.received)
     return failed
+
+
+def _nothing() -> None:
+    """Do nothing at once where the loop asks soon enough."""
+
+
+def _end_server() -> None:
+    """Kill the server of forks, so that nobody waits for a process from it."""
+    pid = getattr(_forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _end(processes: Sequence[Any], patience: bool) -> None:
+    """End processes; with patience they may write their checkpoints first."""
+    try:
+        until = time.monotonic() + (GRACE if patience else 0.0)
+        for process in processes if patience else ():
+            process.terminate()
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+    finally:  # also where a second signal ends the patience
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 class _Running:
@@ -73,7 +117,9 @@ class _Running:
         self.position = self.log.stat().st_size if self.log.exists() else 0  # of a run that is resumed
         self.answer, answer = context.Pipe(duplex=False)
         self.process = context.Process(target=_process, args=(job, work, share, answer))
-        with _environment(share):  # what the server of all forks is started with
+        with _environment(
+            {"PYTHONWARNINGS": QUIET_TRACKER} | share
+        ):  # what the server of all forks is started with
             self.process.start()
         answer.close()
 
@@ -103,7 +149,12 @@ def _process(job: Job, work: Work, share: Mapping[str, str], answer: Any) -> Non
         import torch
 
         torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
-    answer.send(work(job))
+    try:
+        answer.send(work(job))
+    except StoppedError as stop:
+        os._exit(stop.exit_code)
+    except KeyboardInterrupt:  # of a terminal, whose Ctrl-C goes to all
+        os._exit(128 + signal.SIGINT)
 
 
 def share(place: int, at_once: int) -> dict[str, str]:

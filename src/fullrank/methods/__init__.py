@@ -15,4 +15,5 @@ from fullrank.methods._two_branch import *
 from fullrank.networks.heads import *
 from fullrank.registry import discover
 
+METHODS.enter = register
 discover(__name__, __file__, registry=METHODS, how='put @register("name") above the class')

@@ -81,7 +81,7 @@ def choose_images(candidates: Sequence[Candidate], options: PickOptions) -> Imag
     elif configs and len({_images_of(config) for config in configs}) == 1:
         data = own_data(configs[0])
     else:
-        what = "the runs have different images" if configs else "encoders need images"
+        what = _difference(configs) if configs else "encoders need images"
         raise UsageError(f"{what}: add --data with a folder, or a name of `fullrank list data`")
     source = sample_of(data.held_out, options.images, np.random.default_rng(options.seed))
     if len(source) < FEWEST_IMAGES:
@@ -94,6 +94,21 @@ def choose_images(candidates: Sequence[Candidate], options: PickOptions) -> Imag
     if preset not in VIEWS:
         preset = "simsiam"
     return Images(source, preset, options.views, options.seed, options.data or data.name, tuple(data.notes))
+
+
+def _difference(configs: Sequence[TrainConfig]) -> str:
+    """What keeps runs from having the same held-out images, in words.
+
+    Example:
+        >>> _difference([TrainConfig(data="photos", seed=0), TrainConfig(data="photos", seed=1)])
+        'the runs hold out different images, for they differ in seed (0, 1)'
+    """
+    found = []
+    for name in SAME_IMAGES:
+        values = dict.fromkeys(str(getattr(config, name)) for config in configs)
+        if len(values) > 1:
+            found.append(f"{name.replace('_', '-')} ({', '.join(values)})")
+    return f"the runs hold out different images, for they differ in {' and '.join(found)}"
 
 
 def _images_of(config: TrainConfig) -> tuple[object, ...]:

@@ -96,4 +96,6 @@ def starting_point(start: str, data: str, init: str = "") -> tuple[str, list[Map
         if init and name != start:
             settings = {key: value for key, value in settings.items() if key not in FOLLOW_WEIGHTS}
         return method, [settings], name
+    if start in METHODS.broken:
+        raise UsageError(METHODS.broken[start])
     raise UnknownNameError("method or recipe", start, [*METHODS, *recipe_names()])

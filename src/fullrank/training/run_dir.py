@@ -128,6 +128,8 @@ class RunDir:
         if not (path / "config.yaml").is_file():
             there = path.exists()
             why = "it has no config.yaml" if there else f"there is nothing of that name{did_you_mean(path)}"
+            if runs := sorted(file.parent for file in path.glob("*/config.yaml")):
+                why = f"it is a folder of runs: name one, as {runs[0]}; `fullrank compare {path}/*` has all"
             raise UsageError(f"{path} is no run directory: {why}")
         records = path / "metrics.jsonl"
         if os.path.lexists(records) and not stat.S_ISREG(

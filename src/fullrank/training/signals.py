@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -21,7 +21,15 @@ class StoppedError(FullrankError):
 
     def __init__(self, message: str, received: signal.Signals) -> None:
         super().__init__(message)
-        self.exit_code = 128 + received
+        self.received, self.exit_code = received, 128 + received
+
+
+class EndedBySignal(KeyboardInterrupt):
+    """A command of several runs is to end, for a signal asked for it."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(received.name)
+        self.received = received
 
 
 class StopRequest:
@@ -29,14 +37,17 @@ class StopRequest:
 
     Attributes:
         received: the first signal; None as long as there was none.
+        at_once: called as it comes, for what cannot wait until somebody asks.
     """
 
     received: signal.Signals | None = None
+    at_once: Callable[[], object] = staticmethod(lambda: None)
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """Take note of the first signal; give in to the second."""
         if self.received is None:
             self.received = signal.Signals(number)
+            self.at_once()
             return
         if number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -65,6 +76,37 @@ def stop_on_signals() -> Iterator[StopRequest]:
                 before[number] = signal.signal(number, request.receive)
     try:
         yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise `EndedBySignal` for SIGTERM and SIGHUP while the context lasts.
+
+    What was ignored before stays so. Beside the main thread nothing changes.
+
+    Example:
+        >>> import os
+        >>> try:
+        ...     with ended_by_signals():
+        ...         os.kill(os.getpid(), signal.SIGTERM)
+        ... except KeyboardInterrupt as ended:
+        ...     print(ended)
+        SIGTERM
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise EndedBySignal(signal.Signals(number))
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if number.name in ("SIGTERM", "SIGHUP") and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
