@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 from fullrank import api
-from fullrank.cli import main, train
+from fullrank.cli import main
 from fullrank.cli.arguments import page_path
 from fullrank.errors import UsageError
 from fullrank.terminal import speaks
@@ -34,7 +35,7 @@ def test_a_page_is_a_file_or_the_index_of_a_folder(out: str, page: str) -> None:
 def test_the_package_of_a_log_is_asked_for_before_images_are_opened(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(planning, "plan_run", lambda *_: pytest.fail("images were opened"))
     assert main(["train", "simsiam", "--data", "shapes", "--log", "wandb"]) == 2
     assert "pip install 'fullrank[wandb]'" in capsys.readouterr().err

@@ -47,6 +47,8 @@ class AdaptLoop(Loop):
         self.settings = read_settings(run.path)
         self.history: list[AdaptationRecord] = []
         self.choosing, self.judging = halves(len(self.evaluator.held_out.held_out), s.config.seed)
+        if len(self.judging) < FEWEST_IMAGES:
+            self._notes.append(f"nothing is trained: {too_few_images(len(self.evaluator.held_out.held_out))}")
         self._start: Seen | None = None
         self._stopped = ""  # why no further epoch is trained
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fullrank.adaptation.decision import FEWEST_IMAGES
 from fullrank.adaptation.loop import AdaptLoop
 from fullrank.adaptation.options import AdaptOptions
 from fullrank.adaptation.page import write_pages
@@ -21,7 +20,6 @@ from fullrank.adaptation.result import (
     read_result,
     read_settings,
 )
-from fullrank.adaptation.sentence import too_few_images
 from fullrank.coercion import load_yaml
 from fullrank.encoders.checkpoints import CHECKPOINT_SUFFIXES
 from fullrank.encoders.initial import open_initial_weights
@@ -37,6 +35,7 @@ STAGES = 8  # of which each stage of the release takes one
 SMALL_RATE = 0.5  # of the rate that a training from scratch takes
 LAYER_DECAY = 0.75
 WATCHED = 600  # held-out images
+LEAST_HELD_OUT = 8
 FITTED = {"batch_size", "accumulate", "image_size", "checkpoint_activations", "stem", "mean", "std"}
 
 
@@ -68,8 +67,11 @@ def adapt(
             f"{model} cannot be built here with all of its weights, and so not trained on: take one of timm, "
             "a run, or a ResNet or ViT of another library"
         )
-    if (held_out := len(plan.data.held_out)) < 2 * FEWEST_IMAGES:
-        raise DataError(f"{options.data}: {too_few_images(held_out)}")
+    if (held_out := len(plan.data.held_out)) < LEAST_HELD_OUT:
+        raise DataError(
+            f"{options.data} has {held_out} held-out images, and encoders are compared on {LEAST_HELD_OUT} "
+            "or more: add images, or a folder val"
+        )
     config = adapted_config(plan)
     make_loop = partial(AdaptLoop, settings=settings)
     if _is_there(out, config, settings, plan.named):

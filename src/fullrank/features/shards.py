@@ -33,12 +33,28 @@ class Part:
         held: how many it reads.
         n: rows of all processes.
         peers: these processes.
+        names: of all files, where there are several.
+        counts: rows of each of them.
     """
 
     first: int
     held: int
     n: int
     peers: Peers
+    names: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    def place_of(self, row: int) -> tuple[str, int]:
+        """Name of the file that holds a row, empty for a single one; place in it.
+
+        Example:
+            >>> Part(0, 3, 5, Peers(alone=True), ("a.npy", "b.npy"), (3, 2)).place_of(4)
+            ('b.npy', 1)
+        """
+        if not self.names:
+            return "", row
+        at = int(np.searchsorted(np.cumsum(self.counts), row, side="right"))
+        return self.names[at], row - sum(self.counts[:at])
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,8 @@ def open_shards(shards: ShardList, key: str | None, peers: Peers) -> OpenedShard
         own = owners[peers.rank]
         mine = [tables[place] if place in tables else _table(shards.files[place], key) for place in own]
         table = Shards(mine, found[0].d, dtype, [shards.files[place].shown for place in own])
-        part = Part(sum(counts[: own.start]), table.n, whole, peers)
+        names = tuple(file.shown for file in shards.files)
+        part = Part(sum(counts[: own.start]), table.n, whole, peers, names, tuple(counts))
     label_key = found[0].label_key if len(found) == 1 else None
     return OpenedShards(table, part, found[0].key, labels, label_key, notes + more)
 

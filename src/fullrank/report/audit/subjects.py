@@ -191,9 +191,10 @@ def _audit(
 
 def _place_in_files(rows: RowSource) -> Callable[[int], str] | None:
     """File and row of a row, where one reads rows of several files."""
-    if isinstance(rows, Rows) and rows.part is None and rows.table.place_of(0)[0]:
-        return lambda row: "row {1:,} of {0}".format(*rows.table.place_of(row))
-    return None
+    files = (rows.part or rows.table) if isinstance(rows, Rows) else None
+    if files is None or not files.place_of(0)[0]:
+        return None
+    return lambda row: "row {1:,} of {0}".format(*files.place_of(row))
 
 
 def _audit_encoder(
