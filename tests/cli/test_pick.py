@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fullrank
-from cli.helpers import SMALL, Called, answered, call, refused
+from cli.helpers import SMALL, WIDTHS, Called, answered, call, refused, save_images
 from encoders.foreign_layouts import dino, vit
 
 FEW = ("--images", "40", "--views", "2")
@@ -140,3 +140,37 @@ def test_a_device_that_is_not_there_gets_one_line(run: Path, device: str) -> Non
     called = call("pick", str(run), *FEW, "--device", device)
     assert called.code == 2 and f"--device '{device}' is not there; there is cpu" in called.err
     assert "Traceback" not in called.err
+
+
+@pytest.fixture(scope="module")
+def over_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images, and runs of two seeds on it with a third that has not begun to train."""
+    folder = tmp_path_factory.mktemp("seeds")
+    save_images(folder / "photos", 120)
+    for seed in ("0", "1"):
+        words = ("--data", str(folder / "photos"), "--backbone", "resnet8-w16", "--batch-size", "32", *WIDTHS)
+        out = folder / "runs" / f"seed{seed}"
+        called = call("train", "simsiam", *words, "--epochs", "1", "--seed", seed, "--out", str(out))
+        assert called.code == 0, called
+    (folder / "runs" / "seed2").mkdir()
+    shutil.copy(folder / "runs" / "seed1" / "config.yaml", folder / "runs" / "seed2")
+    return folder
+
+
+def test_runs_of_several_seeds_on_a_plain_folder_are_ranked_with_a_word_on_the_images(
+    over_seeds: Path,
+) -> None:
+    called = call("pick", str(over_seeds / "runs"), "--images", "40", "--views", "2")
+    assert called.code == 0, called
+    assert "runs of other seeds may have trained on them" in " ".join(called.out.split())
+
+
+def test_a_run_without_an_encoder_is_left_out_of_its_folder_with_the_reason(over_seeds: Path) -> None:
+    found = answered("pick", str(over_seeds / "runs"), "--images", "40", "--views", "2")
+    assert {each["name"] for each in found["ranked"]} == {"seed0, epoch 1", "seed1, epoch 1"}
+    assert [each["why"] for each in found["unusable"] if "no encoder yet" in each["why"]]
+
+
+def test_the_page_lies_beside_the_runs_that_it_is_of(over_seeds: Path) -> None:
+    found = answered("pick", str(over_seeds / "runs"), "--images", "40", "--views", "2")
+    assert Path(found["page"]) == over_seeds / "runs" / "pick.html"

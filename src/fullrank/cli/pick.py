@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -34,7 +35,7 @@ class Pick(PickOptions):
     Attributes:
         subjects: what is chosen from.
         within: points of k-NN accuracy from the best that count as close to it.
-        out: the page, or a folder for its index.html; empty: pick.html.
+        out: the page, or a folder for its index.html; empty: pick.html beside the runs that are named.
         json: print one object.
     """
 
@@ -46,12 +47,30 @@ class Pick(PickOptions):
     json: bool = False
 
 
+def _home(subjects: Sequence[str]) -> Path:
+    """The folder of the page: that of the first run or folder of runs, else the current one.
+
+    Example:
+        >>> _home(["timm:resnet18"]).as_posix()
+        '.'
+    """
+    from fullrank.encoders.runs import own_run
+    from fullrank.selection.candidates import runs_below
+
+    for subject in subjects:
+        if (found := own_run(subject)) is not None:
+            return found.path
+        if runs_below(subject):
+            return Path(subject).expanduser()
+    return Path()
+
+
 def run(words: Sequence[str]) -> int:
     """Rank, print the table, and write the page."""
     args = parse(Pick, words, "fullrank pick")
     if not args.subjects:
         raise UsageError("SUBJECT is missing: name a run, a folder of runs, or encoders (see --help)")
-    page = page_path(args.out, "pick.html")
+    page = page_path(args.out, str(_home(args.subjects) / "pick.html"))
     with showing_progress(quiet=args.json) as on_progress:
         found = api.pick(args.subjects, args, within=args.within, out=page, on_progress=on_progress)
     if args.json:

@@ -59,8 +59,13 @@ def find_candidates(
     found = []
     for subject in subjects:
         for name, run in _runs(subject):
-            found += _of_run("" if whole else name, run, every_checkpoint or whole)
-        if own_run(subject) is None and not _runs_below(subject):
+            try:
+                found += _of_run("" if whole else name, run, every_checkpoint or whole)
+            except DataError as error:  # one without an encoder spoils no sweep
+                if own_run(subject) is not None:
+                    raise
+                found.append(Candidate(name, str(run.path), run, why=str(error)))
+        if own_run(subject) is None and not runs_below(subject):
             if not is_encoder(subject):
                 if Path(subject).expanduser().exists():
                     raise UsageError(f"{subject} is neither a run, a folder of runs nor an encoder")
@@ -79,11 +84,12 @@ def _runs(subject: str) -> Iterator[tuple[str, RunDir]]:
     if run is not None:
         yield run.path.name, run
         return
-    for folder in _runs_below(subject):
+    for folder in runs_below(subject):
         yield folder.relative_to(Path(subject).expanduser()).as_posix(), RunDir.open(folder)
 
 
-def _runs_below(subject: str) -> list[Path]:
+def runs_below(subject: str) -> list[Path]:
+    """Directories of runs in a folder, or in its folders; none where it is no folder of runs."""
     path = Path(subject).expanduser()
     if not path.is_dir():
         return []

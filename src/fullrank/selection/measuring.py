@@ -12,19 +12,20 @@ from fullrank.collapse.audit import audit
 from fullrank.collapse.label_free import FEWEST_IMAGES, label_free_measures
 from fullrank.collapse.verdict import Verdict, judge
 from fullrank.encoders.opening import open_encoder
-from fullrank.encoders.runs import is_untrained, own_data
+from fullrank.encoders.runs import is_untrained
 from fullrank.errors import DataError, UsageError
 from fullrank.features.extraction import Augmentation, embed_whole
 from fullrank.images.opening import open_data
 from fullrank.images.sources import Source
 from fullrank.options import OnProgress, PickOptions
 from fullrank.selection.candidates import Candidate
+from fullrank.selection.shared_images import held_out_of_all
 from fullrank.training.config import TrainConfig
 from fullrank.training.held_out import sample_of
 from fullrank.views import VIEWS
 
-SAME_IMAGES = ("data", "limit", "seed", "image_size")
-"""Settings that two runs share where they have the same held-out images."""
+SAME_IMAGES = ("data", "image_size")
+"""Settings that runs share where one choice of held-out images serves all."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,14 @@ def choose_images(candidates: Sequence[Candidate], options: PickOptions) -> Imag
     """Choose images and views: those of `options`, else those of the runs.
 
     Raises:
-        UsageError: the runs have different images, or there is none; `--data` is the remedy.
+        UsageError: the runs have different data, or there is none; `--data` is the remedy.
     """
-    configs = [c.run.config() for c in {str(c.run.path): c for c in candidates if c.run}.values() if c.run]
+    runs = {str(c.run.path): c.run for c in candidates if c.run and not c.why}
+    configs = [run.config() for run in runs.values()]
     if options.data:
         data = open_data(options.data, limit=None, download=options.download, max_pixels=options.max_pixels)
     elif configs and len({_images_of(config) for config in configs}) == 1:
-        data = own_data(configs[0])
+        data = held_out_of_all(configs, options.images)
     else:
         what = _difference(configs) if configs else "encoders need images"
         raise UsageError(f"{what}: add --data with a folder, or a name of `fullrank list data`")
@@ -100,8 +102,8 @@ def _difference(configs: Sequence[TrainConfig]) -> str:
     """What keeps runs from having the same held-out images, in words.
 
     Example:
-        >>> _difference([TrainConfig(data="photos", seed=0), TrainConfig(data="photos", seed=1)])
-        'the runs hold out different images, for they differ in seed (0, 1)'
+        >>> _difference([TrainConfig(data="photos", seed=0), TrainConfig(data="shapes", seed=1)])
+        'the runs hold out different images, for they differ in data (photos, shapes)'
     """
     found = []
     for name in SAME_IMAGES:
