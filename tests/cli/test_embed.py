@@ -214,3 +214,14 @@ def test_nonsense_of_a_launcher_is_one_line(
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "RANK 2 is not one of WORLD_SIZE 2 processes" in refused("embed", str(trained[0]), "--out", "F")
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "parquet", "npy"])
+def test_stored_features_of_an_untrained_encoder_are_judged_as_the_encoder_is(layout: str) -> None:
+    encoder = ("timm:resnet10t", "--untrained", "--image-size", "32", "--data", "shapes", "--limit", "80")
+    assert call("embed", *encoder, "--out", "F", "--format", layout).code == 0
+    direct, stored = (
+        answered("audit", *words, "--no-page") for words in (encoder, ("F", "--split", "train"))
+    )
+    assert (direct["verdict"], direct["why"]) == (stored["verdict"], stored["why"])
+    assert stored["verdict"] == "not decidable"

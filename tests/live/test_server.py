@@ -43,7 +43,7 @@ def test_a_run_that_is_not_there_yet_is_waited_for_and_followed_to_its_end(
         grown = server.pages.wait("0", begun.version, 20)
         while "after 1 of 4 epochs" not in grown.text:
             grown = server.pages.wait("0", grown.version, 20)
-        assert "Live: the run goes on" in grown.text
+        assert "Live: the run goes on" in grown.text and "No closing record" not in grown.text
         run.end()
     page = grown
     deadline = time.monotonic() + 30

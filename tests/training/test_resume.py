@@ -132,6 +132,13 @@ def test_a_run_that_has_ended_goes_on_when_it_is_to_be_longer(made: Path, tmp_pa
     assert [r["event"] for r in ours].count("end") == 1
 
 
+def test_a_run_cannot_be_made_shorter_than_it_is_and_stays_as_it_was(made: Path) -> None:
+    before = records(made / "whole")
+    with pytest.raises(UsageError, match=r"has trained 4 epochs, and cannot end after 2.*4 or more"):
+        resume(made / "whole", changes={"epochs": 2})
+    assert records(made / "whole") == before and RunDir(made / "whole").config().epochs == 4
+
+
 @pytest.mark.parametrize("lost", ["encoder.safetensors", "checkpoints/healthy.pt"])
 def test_what_follows_from_the_checkpoint_is_made_again(made: Path, tmp_path: Path, lost: str) -> None:
     ended = shutil.copytree(made / "whole", tmp_path / "run")

@@ -242,7 +242,7 @@ class Stored:
         labels: int64 [n], -1 where an image has none; None where no image has one.
         indices: int64 [n], which images of the split the rows are of. With k views k rows in turn have one.
         provenance: subject, data, split, taps, views, classes (names or None), image_size, mean, std,
-            fullrank.
+            untrained (whether the encoder took no step), fullrank.
     """
 
     rows: Mapping[str, Tensor]

@@ -99,6 +99,32 @@ def check_contract(
         )
 
 
+def check_length(config: TrainConfig, progress: Any, where: str) -> None:
+    """See that a run is not to end before the epoch that its checkpoint stands at.
+
+    Args:
+        config: what it would go on with.
+        progress: `TrainState.as_dict` of the checkpoint.
+        where: the run, for the message.
+
+    Raises:
+        UsageError: it is.
+
+    Example:
+        >>> check_length(TrainConfig(epochs=5), {"epoch": 12}, "runs/first")
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.UsageError: runs/first has trained 12 epochs, and cannot end after 5: --epochs takes \
+12 or more
+    """
+    epoch = progress.get("epoch") if isinstance(progress, Mapping) else None
+    if isinstance(epoch, int) and epoch > config.epochs:
+        raise UsageError(
+            f"{where} has trained {epoch:,} epochs, and cannot end after {config.epochs:,}: --epochs takes "
+            f"{epoch:,} or more"
+        )
+
+
 def check_images(count: int, now: int, before: Any, fingerprint: Mapping[str, str]) -> None:
     """See that a run goes on with the images that it began with.
 

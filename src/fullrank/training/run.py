@@ -14,6 +14,7 @@ from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.contract import (
     check_contract,
+    check_length,
     check_processes,
     check_same,
     check_shares,
@@ -113,6 +114,7 @@ def resume(
             _see_that_nothing_was_trained(run)
         else:
             check_contract(config, found.state.get("config"), str(path), override)
+            check_length(config, found.state.get("progress"), str(path))
             check_shares(config.batch_size, fabric.world_size, str(path))
         with naming_remedies(config):
             config, data = _prepared(config, fabric, path)

@@ -122,6 +122,7 @@ def _audit_stored(
             f"{subject.folder / subject.named} holds no {options.split} images: {subject.folder} does"
         )
     name, stored = subject.split(wanted)
+    options = replace(options, untrained=options.untrained or stored.provenance.get("untrained") is True)
     classes = None if stored.labels is None else stored.labels.numpy()
     taps = split_names(options.taps)
     audits: dict[str, AuditView] = {}

@@ -61,7 +61,7 @@ def page_of(run: Run, live: LiveBar | None = None) -> str:
         live=live,
         title=what(run.config) if run.config else run.name,
         state=_state(run, summary),
-        notes=_notes(run, summary),
+        notes=_notes(run, summary, live),
         style=summary.style,
         place=summary.verdict.get("tap") or "",
         certainty=beside_kind(summary.judgement),
@@ -107,9 +107,9 @@ def _state(run: Run, summary: Summary) -> str:
     return f"{ended} after {length}, {count(summary.step)} steps{took}. Run directory: {run.name}"
 
 
-def _notes(run: Run, summary: Summary) -> list[str]:
+def _notes(run: Run, summary: Summary, live: LiveBar | None) -> list[str]:
     notes = []
-    if run.end is None:
+    if run.end is None and not (live and live.phase == "running"):  # which the bar says
         notes.append("No closing record: the run is going on, or was killed. This is what it had written.")
     notes += _unread(run)
     return [*notes, *map(as_sentence, summary_notes(run.config, summary)), *loss_notes(run)]
