@@ -220,8 +220,7 @@ def test_nonsense_of_a_launcher_is_one_line(
 def test_stored_features_of_an_untrained_encoder_are_judged_as_the_encoder_is(layout: str) -> None:
     encoder = ("timm:resnet10t", "--untrained", "--image-size", "32", "--data", "shapes", "--limit", "80")
     assert call("embed", *encoder, "--out", "F", "--format", layout).code == 0
-    direct, stored = (
-        answered("audit", *words, "--no-page") for words in (encoder, ("F", "--split", "train"))
-    )
+    store = ("F", "--split", "train")
+    direct, stored = (answered("audit", *words, "--no-page") for words in (encoder, store))
     assert (direct["verdict"], direct["why"]) == (stored["verdict"], stored["why"])
     assert stored["verdict"] == "not decidable"

@@ -12,7 +12,9 @@ from fullrank.errors import UsageError
 from fullrank.methods import explain_loss
 from fullrank.report.compare.page import headline, write_comparison
 from fullrank.report.run.page import write_page
-from fullrank.report.run.summary import Summary
+from fullrank.report.run.reading import read_run
+from fullrank.report.run.summary import Summary, summarise
+from fullrank.report.run.terminal import closing_lines
 from fullrank.training import record_files
 
 
@@ -43,6 +45,20 @@ def test_every_kind_of_run(fake_run: Any, kind: str, words: Any) -> None:
     assert ("</span> below its threshold" in text) == (kind != "healthy") and "shown, not judged" in text
     assert 'src="data:image/png;base64,' in text
     assert ("what is left around it, which may be noise, and may look full" in text) == (kind == "complete")
+
+
+@pytest.mark.parametrize(("init", "start"), [("", "untrained"), ("timm:resnet18", "as loaded")])
+def test_the_first_epoch_is_untrained_or_as_its_weights_were_loaded(
+    fake_run: Any, init: str, start: str
+) -> None:
+    path = fake_run(epochs=2)
+    with (path / "config.yaml").open("a") as file:
+        file.write(f"init: '{init}'\n")
+    page = html.unescape(without_scripts(write_page(path).read_text()))
+    assert f"{start} → last" in page and f"dotted is the network {start}" in page
+    assert ("untrained →" in page) == (not init)
+    lines = closing_lines(summarise(read_run(path)), {"init": init})
+    assert any(f"; {start} " in line for line in lines)
 
 
 def test_nothing_is_fetched(fake_run: Any) -> None:

@@ -22,7 +22,7 @@ def with_interval(share: float, n: int) -> str:
     return f"{percent(share)} ({100 * low:.1f} to {percent(high)})"
 
 
-def knn_line(found: Mapping[str, Any], untrained: float | None = None) -> str:
+def knn_line(found: Mapping[str, Any], untrained: float | None = None, start: str = "untrained") -> str:
     """The k-NN of a run as its log has it, in a line; empty where it has none.
 
     Example:
@@ -35,4 +35,4 @@ def knn_line(found: Mapping[str, Any], untrained: float | None = None) -> str:
     if found.get("queries") and found.get("bank"):
         text += f" of {count(found['queries'])} held-out images, k = {found.get('k')}"
         text += f" in a bank of {count(found['bank'])}"
-    return text + (f"; untrained {percent(untrained)}" if untrained is not None else "")
+    return text + (f"; {start} {percent(untrained)}" if untrained is not None else "")

@@ -23,7 +23,7 @@ from fullrank.report.curves import (
     thin,
 )
 from fullrank.report.run.reading import Point, Run, read_run
-from fullrank.report.run.summary import threshold_of
+from fullrank.report.run.summary import start_of, threshold_of
 
 RANKS = (
     ("erank_centred", "erank, centred", BLUE),
@@ -130,18 +130,18 @@ def _measured(points: Sequence[Point], name: str, colour: str, hover: str = "") 
         yield from noise_curve(epochs, [p.null for p in points], colour, hover=f"isotropic, {name}")
 
 
-def log_spectra(spectra: Mapping[int, np.ndarray], most: int = 6) -> Lines:
+def log_spectra(spectra: Mapping[int, np.ndarray], most: int = 6, start: str = "untrained") -> Lines:
     """Spectra of a few epochs, from the first (faint) to the last (strong)."""
     shown = picked(sorted(spectra), most)
     series = []
     for place, epoch in enumerate(shown):
         opacity = 1.0 if epoch == 0 else 0.25 + 0.75 * place / max(1, len(shown) - 1)
-        name, colour, dash = ("untrained", GREY, "dot") if epoch == 0 else (f"epoch {epoch}", BLUE, "solid")
+        name, colour, dash = (start, GREY, "dot") if epoch == 0 else (f"epoch {epoch}", BLUE, "solid")
         width = 2.4 if epoch == shown[-1] else 1.7
         series.append(
             spectrum_curve(spectra[epoch], name, colour, dash, opacity=opacity, width=width, marker="none")
         )
-    note = "Faint is early, strong is late, dotted is untrained. A cliff marks dead directions."
+    note = f"Faint is early, strong is late, dotted is the network {start}. A cliff marks dead directions."
     return Lines("Spectra, first to last", note, INDEX, "singular value σ", series, log_y=True, height=340)
 
 
@@ -165,7 +165,8 @@ def alignment_uniformity(run: Run) -> Lines:
                 * untrained,
             ]
     isotropic = [p.null for tap in run.taps for p in run.measures(tap, "uniformity") if p.null is not None]
-    note = "From the untrained network (diamond) to the last epoch (large dot). Low and left: good."
+    start = start_of(run.config)
+    note = f"From the network {start} (diamond) to the last epoch (large dot). Low and left: good."
     x, y = "uniformity (lower: more evenly spread)", "alignment (lower: views agree more)"
     marks = {"isotropic": isotropic[0]} if isotropic else {}
     return Lines("Alignment and uniformity", note, x, y, series, marks=marks)
@@ -178,12 +179,13 @@ def accuracies(run: Run, probe: str) -> tuple[list[int], list[float]]:
 
 
 def knn(run: Run) -> Lines:
-    """k-NN and online linear accuracy over epochs, beside the untrained network."""
+    """k-NN and online linear accuracy over epochs, beside the network of epoch 0."""
+    start = start_of(run.config)
     epochs, values = accuracies(run, "knn")
     about = run.last("knn") or {}
     series = [curve("k-NN", epochs, values, GREEN, marker="circle", size=6)]
     if epochs[:1] == [0]:
-        first: dict[str, Any] = {"marker": "diamond", "size": 10, "legend": False, "hover": "untrained"}
+        first: dict[str, Any] = {"marker": "diamond", "size": 10, "legend": False, "hover": start}
         series.append(curve("k-NN", [0], values[:1], GREEN, "points", **first))
     where, linear = accuracies(run, "probe")
     if epochs and where:
@@ -193,7 +195,7 @@ def knn(run: Run) -> Lines:
         "Dashed: a linear classifier trained beside the method."
     )
     y = f"k-NN top-1 (k = {about.get('k')}, {count(about.get('bank'))} images)"
-    references = {f"untrained network: {values[0]:.1%}": values[0]} if epochs[:1] == [0] else {}
+    references = {f"network {start}: {values[0]:.1%}": values[0]} if epochs[:1] == [0] else {}
     return Lines(
         "k-NN and linear accuracy", note, "epoch", y, series, references, percent=True, y_range=(0, None)
     )

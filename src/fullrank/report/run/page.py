@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fullrank.report.render import Choice, LiveBar, Section, data_uri, pairs, re
 from fullrank.report.run import figures
 from fullrank.report.run.notes import loss_notes, summary_notes
 from fullrank.report.run.reading import Run, read_run
-from fullrank.report.run.summary import Summary, summarise, what
+from fullrank.report.run.summary import Summary, start_of, summarise, what
 from fullrank.report.verdicts import advice_sentences, as_sentence, beside_kind, remarks
 from fullrank.training.treatments import advice_for
 
@@ -123,11 +124,11 @@ def _others(run: Run, summary: Summary) -> list[Other]:
     ]
 
 
-def _asked(knn: Mapping[str, Any]) -> str:
+def _asked(knn: Mapping[str, Any], start: str) -> str:
     """What a run's k-NN was measured on; empty of what earlier logs do not tell."""
     if not knn:
         return "no labels"
-    text = f"untrained → last; k = {knn.get('k')}"
+    text = f"{start} → last; k = {knn.get('k')}"
     if knn.get("queries") and knn.get("bank"):
         low, high = wilson_interval(float(knn["top1"]), int(knn["queries"]))
         text += f", {count(knn['queries'])} images, bank {count(knn['bank'])}"
@@ -150,7 +151,7 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
         Tile("Loss", typographic(losses) if summary.losses else "–", "first step → last"),
         Tile("Normalized std (level)", number(summary.level), f"{summary.tap}; 1 is isotropic"),
         Tile("Effective rank", f"{number(summary.rank)} / {count(d)}", noise),
-        Tile("k-NN top-1", accuracies, _asked(knn)),
+        Tile("k-NN top-1", accuracies, _asked(knn, start_of(run.config))),
         *[Tile("Linear top-1", percent(linear), "online probe, held-out images")] * (linear is not None),
         Tile("Speed", count(summary.images_per_second), "images per second"),
         Tile("Watching", percent(summary.share_watching), "of the time spent"),
@@ -170,7 +171,7 @@ def _sections(run: Run, summary: Summary) -> list[Section]:
             "How many directions are in use?",
             figures.by_tap(run, figures.ranks),
             figures.by_form(run, spectrum_over_time),
-            figures.by_form(run, figures.log_spectra),
+            figures.by_form(run, partial(figures.log_spectra, start=start_of(run.config))),
             layout="lead",
             caution=OF_NOISE if summary.constant else "",
             choices=choices([run], summary.tap),

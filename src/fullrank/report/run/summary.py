@@ -202,6 +202,16 @@ def what(config: Mapping[str, Any]) -> str:
     return text + (f", {names['backbone']}" if names["backbone"] else "")
 
 
+def start_of(config: Mapping[str, Any]) -> str:
+    """What the network of epoch 0 is: one with loaded weights is no untrained one.
+
+    Example:
+        >>> start_of({}), start_of({"init": "timm:resnet18"})
+        ('untrained', 'as loaded')
+    """
+    return "as loaded" if config.get("init") else "untrained"
+
+
 def _named(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("name") or value

@@ -34,7 +34,7 @@ from fullrank.progress import EVERY
 from fullrank.report.accuracies import knn_line
 from fullrank.report.run.notes import summary_notes
 from fullrank.report.run.reading import Record
-from fullrank.report.run.summary import Summary, threshold_of, what
+from fullrank.report.run.summary import Summary, start_of, threshold_of, what
 from fullrank.report.tables import plain_table
 from fullrank.report.verdicts import NEAR_BORDER, beside_kind, remarks
 from fullrank.terminal import say, terminal
@@ -222,7 +222,7 @@ class LivePanel(Quiet):
             rows.append((rank if index == 0 else "", rank_text(summary, tap)))
         if summary.knn is not None:
             text = Text(f"{percent(summary.knn):>9}  ")
-            text.append(f"untrained network {percent(summary.knn_untrained)}", GREY)
+            text.append(f"network {start_of(self.config)} {percent(summary.knn_untrained)}", GREY)
             rows.append(("k-NN top-1", text))
         if summary.linear is not None:
             rows.append(("linear top-1", Text(f"{percent(summary.linear):>9}  ")))
@@ -321,7 +321,7 @@ def closing_lines(summary: Summary, config: Record) -> list[str]:
     odd = [f"  beside it: {remark}" for remark in remarks(judged)]
     odd += [f"  {counted(n, 'step')} left out: numbers were not finite"] if (n := summary.skipped) else []
     odd += [f"  {note}" for note in summary_notes(config, summary)]
-    neighbours = knn_line(summary.knn_of, summary.knn_untrained)
+    neighbours = knn_line(summary.knn_of, summary.knn_untrained, start_of(config))
     verdict = f"verdict: {judged.phrase}{sure}: {summary.why}"
     return [ended + share, *filter(None, [neighbours]), verdict, *odd]
 
