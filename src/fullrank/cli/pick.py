@@ -48,7 +48,7 @@ class Pick(PickOptions):
 
 
 def _home(subjects: Sequence[str]) -> Path:
-    """The folder of the page: that of the first run or folder of runs, else the current one.
+    """Folder of the page: that of the first run or runs, else the current one.
 
     Example:
         >>> _home(["timm:resnet18"]).as_posix()

@@ -89,7 +89,7 @@ def _runs(subject: str) -> Iterator[tuple[str, RunDir]]:
 
 
 def runs_below(subject: str) -> list[Path]:
-    """Directories of runs in a folder, or in its folders; none where it is no folder of runs."""
+    """Directories of runs in a folder, or in its folders; perhaps none."""
     path = Path(subject).expanduser()
     if not path.is_dir():
         return []

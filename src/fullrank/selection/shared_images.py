@@ -50,7 +50,7 @@ def held_out_of_all(configs: Sequence[TrainConfig], wanted: int) -> Data:
 
 
 def _identities(source: Source) -> list[str]:
-    """What tells images apart whichever split they are in: pixels, or the file they are in."""
+    """What tells images apart whichever split they are in: pixels, or the file."""
     if isinstance(source, MemorySource):
         return [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in source.images]
     return [source.where(i) for i in range(len(source))]
