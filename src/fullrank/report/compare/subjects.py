@@ -179,7 +179,7 @@ def open_subject(
 
 
 def _untrained(word: str, download: bool) -> Subject:
-    """A network before its first step; the records of its run are of later ones, and are left out."""
+    """A network before its first step, without the records of its run's later ones."""
     check_untrained(word)
     own = own_run(word)
     if own is None:
