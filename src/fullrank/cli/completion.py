@@ -17,7 +17,7 @@ SHELLS = ("bash", "fish", "zsh")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """An option: its choices, whether it stands alone or takes several, and what it is for."""
+    """An option: its choices, text, and whether it stands alone or takes several."""
 
     name: str
     choices: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command, the words after it, names after each of these, and its options; `own` are methods'."""
+    """A command, its words, names after each, and options; `own` are methods'."""
 
     name: str
     about: str
@@ -290,7 +290,7 @@ complete -c fullrank -n 'not __fish_seen_subcommand_from {commands}' -l print-co
 
 
 def _fish(commands: list[Command]) -> str:
-    """Conditions are on the words before the cursor; choices come without the text of their option."""
+    """Conditions on the words before the cursor; choices without their option's text."""
     groups = _grouped({name: flags for command in commands for name, flags in command.own.items()})
     start = FISH.format(
         cases="\n".join(

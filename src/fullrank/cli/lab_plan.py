@@ -45,7 +45,7 @@ class Forecast:
 
 
 def forecasts(plan: Plan, out: Path) -> list[Forecast]:
-    """The requested runs, each with the time of its arm's finished ones, or of all finished ones."""
+    """Requested runs, each with the mean time of its arm's finished ones, else of all."""
     from fullrank.jobs.once import result_of
 
     took = {job.name: float(found["seconds"]) for job in plan.jobs if (found := result_of(job, out))}
