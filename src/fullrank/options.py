@@ -331,6 +331,7 @@ class CompareOptions(Options):
         bank: training images among which k-NN seeks neighbours, at most.
         k: neighbours of k-NN.
         measure: send the images through every encoder; without it runs are shown as they were logged.
+        untrained: encoders by name with random weights; of a run the network that it began with.
         download: fetch weights or data that are not there.
     """
 
@@ -340,6 +341,7 @@ class CompareOptions(Options):
     bank: int = 10000
     k: int = 20
     measure: bool = True
+    untrained: bool = False
     download: bool = False
 
 

@@ -79,6 +79,11 @@ def test_runs_of_different_data_need_a_word_on_which_images(subjects: tuple[str,
         (("DINO", "--no-measure"), "is an encoder"),
         (("DINO", "--data", "shapes", "--k", "0"), "--k must be at least 1"),
         (("DINO", "--data", "shape"), "did you mean 'shapes'?"),
+        (("DINO", "--data", "shapes", "--untrained"), "dino.pth brings its weights along"),
+        (
+            ("RUN", "--untrained", "--no-measure"),
+            "nothing is known of an untrained network without --measure",
+        ),
         (("RUN", "RUN"), "is named twice"),
         (("RUN", "--names", "a,b"), "a name of its own for each: 1 arms"),
     ],
@@ -89,3 +94,21 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 ) -> None:
     places = {"RUN": subjects[0], "DINO": subjects[2]}
     assert said in refused("compare", *(places.get(word, word) for word in words))
+
+
+def test_untrained_networks_are_compared_where_they_began(subjects: tuple[str, ...]) -> None:
+    net = "timm:resnet10t"
+    found = compared(*subjects[:2], net, "--untrained", "--data", "shapes", "--out", "began.html")
+    ours, theirs = found["arms"]
+    assert ours["name"].endswith(" (untrained)") and theirs["name"] == f"{net} (untrained)"
+    assert all(run["untrained"] for arm in (ours, theirs) for run in arm["runs"])
+    first, second = (run["values"] for run in ours["runs"])
+    assert set(first) == {"knn_same"}, "the records of a run are of its training"
+    assert [run["seed"] for run in ours["runs"]] == [0, 1] and first.keys() == second.keys()
+    assert Path("began.html").is_file()
+
+
+def test_what_a_run_began_with_is_not_what_it_left(subjects: tuple[str, ...]) -> None:
+    began, left = (compared(subjects[0], *words)["arms"][0] for words in (("--untrained",), ()))
+    taps = [arm["taps"]["features"]["measures"]["level"]["mean"] for arm in (began, left)]
+    assert taps[0] != taps[1]

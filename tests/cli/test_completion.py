@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,11 @@ def test_no_option_is_completed_that_the_command_refuses(script: Path, name: str
         (("audit", "x.npy", "--metrics", "rankme_u"), ["rankme_uncentred", "rankme_unit"]),
         (("--print-completion", ""), ["bash", "fish", "zsh"]),
         (("train", "byol", "--options.mean-enc"), ["--options.mean-encoding"]),
+        (("train", "cifar10/simsiam-cpu", "--options.num-proto"), []),
+        (("audit", "x.npy", "--metrics", "level,rankme_u"), ["level,rankme_uncentred", "level,rankme_unit"]),
+        (("explain", "loss", "0.5", "--method", "sims"), ["simsiam"]),
+        (("list", "methods", "sims"), ["simsiam"]),
+        (("train", "simsiam", "--backbone", "resnet8-w1"), ["resnet8-w16"]),
     ],
 )
 def test_choices_are_completed(script: Path, words: tuple[str, ...], found: list[str]) -> None:
@@ -119,4 +126,89 @@ def test_it_is_printed_without_torch() -> None:
     code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "-n '__fish_seen_subcommand_from train' -l lr -r" in done.stdout
+    assert "-n '__fullrank_in train' -l lr -r" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def fish(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("fish") is None:
+        pytest.skip("no fish")
+    folder = tmp_path_factory.mktemp("fish")
+    (folder / "script").write_text(call("--print-completion", "fish").out)
+    (folder / "a-file").touch()
+    return folder
+
+
+def fished(folder: Path, line: str) -> list[str]:
+    code = 'source script; complete -C "$argv[1]"'
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", code, line], capture_output=True, text=True, check=True, cwd=folder
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("--print-completion ", ["bash", "fish", "zsh"]),
+        ("evaluate ", sorted(PROBES)),
+        ("explain ", ["loss"]),
+        ("explain loss 0.5 --method sims", ["simsiam"]),
+        ("list methods sims", ["simsiam"]),
+        ("train byol --on-collapse ", ["rollback", "stop", "warn"]),
+        ("train byol --on-collapse=s", ["--on-collapse=stop"]),
+        ("train byol --backbone resnet8-w1", ["resnet8-w16"]),
+        ("audit x.npy --metrics level,rankme_un", ["level,rankme_uncentred", "level,rankme_unit"]),
+        ("audit a-f", ["a-file"]),
+    ],
+)
+def test_fish_offers_what_fits_and_no_text_beside_a_choice(fish: Path, line: str, found: list[str]) -> None:
+    assert fished(fish, f"fullrank {line}") == found
+
+
+@pytest.mark.parametrize("place", ["lab ", "list ", "list methods "])
+def test_fish_offers_no_files_where_a_name_is_wanted(fish: Path, place: str) -> None:
+    found = fished(fish, f"fullrank {place}")
+    assert found and "a-file" not in found
+
+
+@pytest.mark.parametrize("method", ["simsiam", "cifar10/simsiam-cpu", "dino"])
+def test_fish_offers_the_options_of_that_method_alone(fish: Path, method: str) -> None:
+    own = {
+        f.name.replace("_", "-")
+        for f in dataclasses.fields(METHODS[method.removeprefix("cifar10/").removesuffix("-cpu")].Config)
+    }
+    found = {line.split("\t")[0] for line in fished(fish, f"fullrank train {method} --options.")}
+    assert {name for name in found if ".no-" not in name or name[10:] in own} == {
+        f"--options.{n}" for n in own
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "last"),
+    [
+        ("train simsiam --on-collapse=s", "--on-collapse=stop"),
+        ("train simsiam --optimizer=lar", "--optimizer=lars"),
+        ("audit x.npy --metrics level,rankme_uni", "level,rankme_unit"),
+        ("explain loss 0.5 --method sims", "simsiam"),
+    ],
+)
+def test_zsh_completes_what_is_typed(tmp_path: Path, line: str, last: str) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("no zsh")
+    (tmp_path / "script").write_text(call("--print-completion", "zsh").out)
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
+    )
+    os.close(theirs)
+    typed = f"source ./script; fullrank() {{ print -rl -- $@ > typed }}\nfullrank {line}\t\nexit\n"
+    os.write(ours, typed.encode())
+    with suppress(OSError):  # what a terminal says when its last process is gone
+        while os.read(ours, 4096):
+            pass
+    os.close(ours)
+    shell.wait()
+    assert (tmp_path / "typed").read_text().split()[-1] == last

@@ -94,6 +94,8 @@ def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:
         (("lab", "toy", "--seeds", "1,1"), "--seeds are whole numbers"),
         (("lab", "toy", "--data", "shapes"), "needs no data"),
         (("lab", "toy", "--report-only"), "holds no lab"),
+        (("lab", "toy", "--dry-run", "--report-only"), "leave it out, or --report-only"),
+        (("lab", "toy", "--dry-run", "--only", "one-low-seed-0"), "leave it out, or --only"),
         (("lab", "toy", "--jbos", "2"), "unknown option --jbos"),
     ],
 )
@@ -109,3 +111,33 @@ def test_a_folder_of_somebody_elses_is_refused(here: Path) -> None:
     called = toys("--out", "mine")
     assert called.code == 2 and "mine exists already and holds no lab" in called.err
     assert [path.name for path in (here / "mine").iterdir()] == ["work.txt"]
+
+
+def test_a_dry_run_lists_the_runs_and_neither_runs_nor_writes(here: Path) -> None:
+    called = toys("--dry-run", "--parts", "one")
+    assert called.code == 0 and not (here / "labs").exists()
+    assert "high" in called.out and "low" in called.out
+    assert "plan      6 runs of 6 to do, 1 at a time: no finished run tells how long" in called.out
+
+
+def test_a_dry_run_takes_its_estimate_from_finished_runs_alone(here: Path) -> None:
+    toys("--seeds", "0", "--parts", "one")
+    for arm, seconds in {"high": 60.0, "low": 120.0}.items():
+        file = here / f"labs/toy/cells/one-{arm}-seed-0/result.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": seconds}))
+    found = json.loads(toys("--dry-run", "--json", "--seeds", "0,1", "--parts", "one,two").out)
+    runs = {run["name"]: run for run in found["runs"]}
+    assert found["state"] == "planned" and len(runs) == 8
+    assert [name for name, run in runs.items() if run["done"]] == ["one: high, seed 0", "one: low, seed 0"]
+    assert runs["one: high, seed 1"]["seconds"] == 60 and runs["two: low, seed 1"]["seconds"] == 90
+    assert found["seconds"] == 60 + 120 + 4 * 90
+
+
+def test_a_dry_run_of_a_finished_lab_has_nothing_left() -> None:
+    toys("--seeds", "0", "--parts", "one")
+    assert "every job has a result" in toys("--dry-run").out
+
+
+def test_a_dry_run_knows_the_epochs_of_what_is_trained() -> None:
+    found = json.loads(call("lab", "failures", "--dry-run", "--json", "--seeds", "0").out)
+    assert found["seconds"] is None and all(run["epochs"] >= 1 for run in found["runs"])

@@ -28,6 +28,8 @@ class Compare(CompareOptions):
 
     Example: fullrank compare runs/first timm:resnet18 moco.pth.tar --data photos --download
 
+    Example: fullrank compare runs/first timm:resnet18 --untrained --data photos
+
     Attributes:
         subjects: what is compared.
         out: the page, or a folder for its index.html; empty: compare.html.

@@ -17,21 +17,23 @@ SHELLS = ("bash", "fish", "zsh")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """An option: its choices, whether it stands alone, and what it is for."""
+    """An option: its choices, text, and whether it stands alone or takes several."""
 
     name: str
     choices: tuple[str, ...] = ()
     alone: bool = False
     text: str = ""
+    several: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command, the words after it, and its options; `own` are methods'."""
+    """A command, its words, names after each, and options; `own` are methods'."""
 
     name: str
     about: str
     words: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     own: Mapping[str, tuple[Flag, ...]] = dataclasses.field(default_factory=dict)
 
@@ -57,14 +59,19 @@ def _command(name: str, about: str) -> Command:
     if name in ("train", "sweep"):
         from fullrank.methods import METHODS
         from fullrank.training.config import TrainConfig
-        from fullrank.training.recipes import recipe_names
+        from fullrank.training.recipes import load_recipe, recipe_names
 
         own = {key: tuple(_flags(method.Config, "options.")) for key, method in METHODS.items()}
         settings = (flag for flag in _flags(TrainConfig) if flag.name not in ("--method", "--options"))
         flags = (*settings, *_flags_of_the_command_line())
         if name == "sweep":
             flags = (*_flags(module.Sweep), *flags)
-        return Command(name, about, (*METHODS, *recipe_names()), tuple(_unique(flags)), own)
+        recipes = recipe_names()
+        methods = {
+            recipe: load_recipe(recipe).settings.get("method", TrainConfig.method) for recipe in recipes
+        }
+        own |= {recipe: own[method] for recipe, method in methods.items() if method in own}
+        return Command(name, about, (*METHODS, *recipes), {}, tuple(_unique(flags)), own)
     kinds = [
         kind
         for kind in vars(module).values()
@@ -73,7 +80,9 @@ def _command(name: str, about: str) -> Command:
         and kind.__module__ == module.__name__
         and "Example:" in (kind.__doc__ or "")  # as every command's options have; others are no options
     ]
-    return Command(name, about, _words(name), tuple(_unique(flag for kind in kinds for flag in _flags(kind))))
+    names = _names_by_list() if name == "list" else {}
+    flags = tuple(_unique(flag for kind in kinds for flag in _flags(kind)))
+    return Command(name, about, _words(name), names, flags)
 
 
 def _words(name: str) -> tuple[str, ...]:
@@ -91,6 +100,13 @@ def _words(name: str) -> tuple[str, ...]:
 
         return tuple(PROBES)
     return ("loss",) if name == "explain" else ()
+
+
+def _names_by_list() -> dict[str, tuple[str, ...]]:
+    """What each list of `fullrank list` has."""
+    from fullrank.cli.listing import LISTS, listed
+
+    return {name: tuple(listed(name)) for name in LISTS}
 
 
 def _flags_of_the_command_line() -> Iterator[Flag]:
@@ -112,7 +128,7 @@ def _flags(kind: type[Any], under: str = "") -> Iterator[Flag]:
             yield from _flags(bare, f"{under}{name}.")
             continue
         option, text = f"{under}{name}".replace("_", "-"), texts.get(name, "")
-        yield Flag(f"--{option}", _choices(name, bare), bare is bool, text)
+        yield Flag(f"--{option}", _choices(name, bare), bare is bool, text, name == "metrics")
         if bare is bool:
             no = f"{under}no-{name}".replace("_", "-")
             yield Flag(f"--{no}", (), True, text)
@@ -127,6 +143,14 @@ def _choices(name: str, hint: Any) -> tuple[str, ...]:
         from fullrank.views.presets import VIEWS
 
         return tuple(VIEWS)
+    if name == "method" and hint is str:
+        from fullrank.methods import METHODS
+
+        return tuple(METHODS)
+    if name == "backbone" and hint is str:
+        from fullrank.cli.listing import listed
+
+        return ("auto", *listed("backbones"))
     if name == "metrics":
         from fullrank.collapse.metrics import METRICS
 
@@ -143,15 +167,21 @@ BASH = r"""# completion of fullrank for {shell}; see docs/completion.md
 _fullrank() {{
   local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
   local words="" flags="" own="" values=""
+  local before="" several=""
   if [[ $cur == "=" ]]; then cur=""
-  elif [[ $prev == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"; fi
+  elif [[ $prev == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"
+  elif [[ $cur == --*=* ]]; then prev="${{cur%%=*}}" before="${{cur%%=*}}=" cur="${{cur#*=}}"; fi
   COMPREPLY=()
   if [[ $COMP_CWORD -eq 1 ]]; then
     COMPREPLY=($(compgen -W "{commands} --help --version --print-completion" -- "$cur"))
     return
   fi
   if [[ ${{COMP_WORDS[1]}} == --print-completion ]]; then
-    COMPREPLY=($(compgen -W "{shells}" -- "$cur"))
+    COMPREPLY=($(compgen -P "$before" -W "{shells}" -- "$cur"))
+    return
+  fi
+  if [[ $before == --print-completion= ]]; then
+    COMPREPLY=($(compgen -P "$before" -W "{shells}" -- "$cur"))
     return
   fi
   case "${{COMP_WORDS[1]}}" in
@@ -160,8 +190,14 @@ _fullrank() {{
   case "${{COMP_WORDS[1]}}:$prev" in
 {values}
   esac
+  if [[ $COMP_CWORD -eq 3 && $cur != -* ]]; then
+    case "${{COMP_WORDS[1]}}:${{COMP_WORDS[2]}}" in
+{names}
+    esac
+  fi
+  if [[ -n $several && $cur == *,* ]]; then before="$before${{cur%,*}}," cur="${{cur##*,}}"; fi
   if [[ -n $values ]]; then
-    COMPREPLY=($(compgen -W "$values" -- "$cur"))
+    COMPREPLY=($(compgen -P "$before" -W "$values" -- "$cur"))
   elif [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$flags $own" -- "$cur"))
   elif [[ $COMP_CWORD -eq 2 && -n $words ]]; then
@@ -174,18 +210,24 @@ complete -o default -F _fullrank fullrank
 
 def _bash(commands: list[Command], shell: str = "bash") -> str:
     """One function; where it finds nothing, bash completes names of files."""
-    cases, values = [], []
+    cases, values, names = [], [], []
     for command in commands:
         lines = [f'      words="{" ".join(command.words)}"', f'      flags="{_names(command.flags)}"']
         if command.own:
-            lines.append('      case "${COMP_WORDS[2]##*/}" in')
-            lines += [f'        {method}) own="{_names(own)}" ;;' for method, own in command.own.items()]
-            names = dict.fromkeys(flag.name for own in command.own.values() for flag in own)
-            lines += [f'        *) own="{" ".join(names)}" ;;', "      esac"]
+            lines.append('      case "${COMP_WORDS[2]}" in')
+            groups = _grouped(command.own)
+            lines += [f'        {"|".join(names)}) own="{_names(own)}" ;;' for own, names in groups.items()]
+            every_own = dict.fromkeys(flag.name for own in command.own.values() for flag in own)
+            lines += [f'        *) own="{" ".join(every_own)}" ;;', "      esac"]
         cases.append(f"    {command.name})\n" + "\n".join(lines) + " ;;")
+        names += [
+            f'      {command.name}:{word}) values="{" ".join(found)}" ;;'
+            for word, found in command.names.items()
+        ]
         every = (*command.flags, *(flag for own in command.own.values() for flag in own))
         values += [
-            f'    {command.name}:{flag.name}) values="{" ".join(flag.choices)}" ;;'
+            f"    {command.name}:{flag.name}) "
+            f'values="{" ".join(flag.choices)}"{" several=1" * flag.several} ;;'
             for flag in every
             if flag.choices
         ]
@@ -195,7 +237,16 @@ def _bash(commands: list[Command], shell: str = "bash") -> str:
         shells=" ".join(SHELLS),
         cases="\n".join(cases),
         values="\n".join(dict.fromkeys(values)),
+        names="\n".join(names),
     )
+
+
+def _grouped(own: Mapping[str, tuple[Flag, ...]]) -> dict[tuple[Flag, ...], list[str]]:
+    """Methods and recipes by the options that they have."""
+    groups: dict[tuple[Flag, ...], list[str]] = {}
+    for name, flags in own.items():
+        groups.setdefault(flags, []).append(name)
+    return groups
 
 
 def _names(flags: tuple[Flag, ...]) -> str:
@@ -207,24 +258,88 @@ def _zsh(commands: list[Command]) -> str:
     return f"autoload -Uz compinit bashcompinit && compinit && bashcompinit\n{_bash(commands, 'zsh')}"
 
 
+FISH = """# completion of fullrank for fish; see docs/completion.md
+function __fullrank_first
+    test (count (commandline -opc)) -eq 1
+end
+function __fullrank_in
+    set -l words (commandline -opc)
+    test "$words[2]" = $argv[1]
+end
+function __fullrank_after
+    set -l words (commandline -opc)
+    test "$words[2..-1]" = "$argv"
+end
+function __fullrank_own
+    set -l words (commandline -opc)
+    test "$words[2]" = $argv[1]; or return 1
+    switch "$words[3]"
+{cases}
+    end
+end
+function __fullrank_list
+    for word in (__fish_append , $argv)
+        echo $word\\t
+    end
+end
+complete -c fullrank -e
+complete -c fullrank -n __fullrank_first -l help -d 'the commands.'
+complete -c fullrank -n __fullrank_first -l version -d 'the version.'
+complete -c fullrank -n 'not __fish_seen_subcommand_from {commands}' -l print-completion -x -a '{shells}'
+"""
+
+
 def _fish(commands: list[Command]) -> str:
-    lines = ["# completion of fullrank for fish; see docs/completion.md", "complete -c fullrank -e"]
-    start = "not __fish_seen_subcommand_from " + " ".join(command.name for command in commands)
+    """Conditions on the words before the cursor; choices without their option's text."""
+    groups = _grouped({name: flags for command in commands for name, flags in command.own.items()})
+    start = FISH.format(
+        cases="\n".join(
+            f"        case {' '.join(names)}\n            contains {names[0]} $argv"
+            for names in groups.values()
+        ),
+        commands=" ".join(command.name for command in commands),
+        shells=_choices_of_fish(SHELLS),
+    )
+    lines = []
     for command in commands:
-        here = f"__fish_seen_subcommand_from {command.name}"
-        lines.append(
-            f"complete -c fullrank -f -n {_quoted(start)} -a {command.name} -d {_quoted(command.about)}"
-        )
+        name = command.name
+        lines.append(f"complete -c fullrank -f -n __fullrank_first -a {name} -d {_quoted(command.about)}")
         if command.words:
-            lines.append(f"complete -c fullrank -n {_quoted(here)} -a {_quoted(' '.join(command.words))}")
-        own = (flag for flags in command.own.values() for flag in flags)
-        for flag in {flag.name: flag for flag in (*command.flags, *own)}.values():
-            takes = (
-                "" if flag.alone else f" -x -a {_quoted(' '.join(flag.choices))}" if flag.choices else " -r"
-            )
-            words = f"complete -c fullrank -n {_quoted(here)} -l {flag.name.removeprefix('--')}"
-            lines.append(f"{words}{takes} -d {_quoted(flag.text.partition('. ')[0][:80])}")
-    return "\n".join(lines) + "\n"
+            bare = "" if command.own else " -f"  # a recipe may be a file
+            lines.append(_after(name, command.words) + bare)
+        lines += [_after(f"{name} {word}", found) + " -f" for word, found in command.names.items()]
+        lines += [_option(f"__fullrank_in {name}", flag) for flag in command.flags]
+        by_flag: dict[Flag, list[str]] = {}
+        for flags, methods in _grouped(command.own).items():
+            for flag in flags:
+                by_flag.setdefault(flag, []).append(methods[0])
+        lines += [
+            _option(f"__fullrank_own {name} {' '.join(methods)}", flag) for flag, methods in by_flag.items()
+        ]
+        if name == "explain":
+            lines.append(f"complete -c fullrank -f -n '__fullrank_in {name}'")
+    return start + "\n".join(lines) + "\n"
+
+
+def _after(words: str, found: tuple[str, ...]) -> str:
+    return f"complete -c fullrank -n '__fullrank_after {words}' -a {_quoted(' '.join(found))}"
+
+
+def _option(here: str, flag: Flag) -> str:
+    takes = " -r"
+    if flag.alone:
+        takes = ""
+    elif flag.several:
+        takes = f" -x -a '(__fullrank_list {' '.join(flag.choices)})'"
+    elif flag.choices:
+        takes = f" -x -a '{_choices_of_fish(flag.choices)}'"
+    text = _quoted(flag.text.partition(". ")[0][:80])
+    return f"complete -c fullrank -n {_quoted(here)} -l {flag.name.removeprefix('--')}{takes} -d {text}"
+
+
+def _choices_of_fish(choices: tuple[str, ...]) -> str:
+    """Words with an empty text each, in place of their option's."""
+    return " ".join(f"{choice}\\t" for choice in choices)
 
 
 def _quoted(text: str) -> str:

@@ -27,6 +27,7 @@ Run a paper's experiment, and write its page, its numbers and its figures.
 
   fullrank lab asymmetry                         three seeds, small enough for a laptop
   fullrank lab asymmetry --parts asym-siam       another part of it, into the same folder
+  fullrank lab failures --dry-run                the runs and about how long they take
   fullrank lab failures --report-only            the page again, from the jobs that are finished
   fullrank lab asymmetry --preset paper --slurm-gpus-per-node 1        an array of SLURM: --slurm --help
   fullrank lab forecast RUN...                   accuracy from AUC and loss, over any set of runs
@@ -57,7 +58,7 @@ class LabOptions:
         data: in place of the preset's data: a name (`fullrank list data`) or a folder.
         jobs: jobs at a time; 0: one for each core, and one on a GPU.
         only: run this one job, by its folder in cells/, and write no page: what a job of --slurm does.
-        dry_run: print the script of --slurm, and run nothing.
+        dry_run: list the runs and about how long they take, or print the script of --slurm; run nothing.
         report_only: run nothing; write the page from the jobs that are finished.
         figures: also draw the figures for a paper, as SVG, PDF and PNG.
         json: print one object at the end: lab, claims, missing, seconds, page.
@@ -98,13 +99,18 @@ def run(words: Sequence[str]) -> int:
     from fullrank.labs import LABS
 
     LABS[args.name]  # one that is unknown is named before what else is wrong
-    if args.dry_run and not options:
-        raise UsageError("--dry-run prints the script of --slurm: give that as well")
+    if args.dry_run and (args.only or args.report_only):
+        other = "--only" if args.only else "--report-only"
+        raise UsageError(f"--dry-run runs and writes nothing: leave it out, or {other}")
     from fullrank.labs._common.run import make_plan
 
     out = Path(args.out or f"labs/{args.name}")
     parts = [part for part in args.parts.split(",") if part]
     plan = make_plan(args.name, out, args.preset, parts, _seeds(args.seeds), args.data)
+    if args.dry_run and not options:
+        from fullrank.cli.lab_plan import print_plan
+
+        return print_plan(plan, out, args.jobs, args.json)
     if args.only:
         return _run_one(plan, out, args.only)
     run_jobs = None

@@ -156,14 +156,19 @@ LISTS: dict[str, tuple[str | Callable[[], Mapping[str, Any]], tuple[Column, ...]
 """Tables by name: where the entries are, and the columns as attributes or functions of an entry."""
 
 
+def listed(what: str) -> Mapping[str, Any]:
+    """Entries of one of `LISTS` by name."""
+    where = LISTS[what][0]
+    if not isinstance(where, str):
+        return where()
+    module, _, table = where.partition(":")
+    entries: Mapping[str, Any] = getattr(importlib.import_module(module), table)
+    return entries
+
+
 def list_rows(what: str) -> list[Row]:
     """Entries of one of `LISTS`, each with its name and columns."""
-    where, columns = LISTS[what]
-    if isinstance(where, str):
-        module, _, table = where.partition(":")
-        entries = getattr(importlib.import_module(module), table)
-    else:
-        entries = where()
+    columns, entries = LISTS[what][1], listed(what)
     getters = dict((column, attrgetter(column)) if isinstance(column, str) else column for column in columns)
     broken = dict(entries.broken) if isinstance(entries, Registry) else {}
     rows = []

@@ -115,6 +115,12 @@ def open_subject(
     return open_embeddings(what, options.key or None, options.max_bytes, peers)
 
 
+def check_untrained(what: str | Path) -> None:
+    """Refuse --untrained for what is neither a run nor the name of an encoder."""
+    if own_run(what) is None and Path(what).expanduser().exists():
+        raise UsageError(f"--untrained is for runs and encoders by name; {what} brings its weights along")
+
+
 def open_encoder_subject(
     what: str | Path,
     options: EncoderOptions,
@@ -134,8 +140,8 @@ def open_encoder_subject(
         raise UsageError(
             "an encoder needs images: add --data with a folder, or a name of `fullrank list data`"
         )
-    if options.untrained and run is None and Path(what).expanduser().exists():
-        raise UsageError(f"--untrained is for runs and encoders by name; {what} brings its weights along")
+    if options.untrained:
+        check_untrained(what)
     begin = open_initial_weights if options.untrained else None
     encoder = open_with_taps(what, taps, begin, **options.opening())
     if run is None or data:

@@ -127,6 +127,7 @@ def _as_dict(subject: Subject) -> dict[str, Any]:
     return {
         "subject": subject.word,
         "seed": subject.seed,
+        "untrained": subject.untrained,
         "verdict": judged.kind if judged else "not decidable",
         "why": judged.verdict.why if judged else "",
         "probability": judged.verdict.probability if judged else None,
@@ -201,7 +202,7 @@ def named_arms(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None 
 def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
     """The shortest names that tell the arms apart."""
     folders = [Path(group[0].word).expanduser().resolve().parent.name for group in groups]
-    stems = [_stem(group) for group in groups]
+    stems = [_stem(group) + " (untrained)" * group[0].untrained for group in groups]
     wider = [
         [stem, f"{folder}/{stem}", group[0].word]
         for stem, folder, group in zip(stems, folders, groups, strict=True)
@@ -226,7 +227,10 @@ def compare_subjects(
     words: Sequence[str], options: CompareOptions, on_progress: OnProgress | None = None
 ) -> Comparison:
     """Open and measure what was named; see `fullrank.compare`."""
-    subjects = [open_subject(word, download=options.download, measure=options.measure) for word in words]
+    if options.untrained and not options.measure:
+        raise UsageError("nothing is known of an untrained network without --measure: leave one of both out")
+    opening = {"download": options.download, "measure": options.measure, "untrained": options.untrained}
+    subjects = [open_subject(word, **opening) for word in words]
     names = list(split_names(options.names)) or None
     gather(subjects, names)  # names are refused before anything is measured
     notes = [note for subject in subjects for note in subject.notes]

@@ -21,7 +21,7 @@ def cautions(comparison: Comparison) -> list[str]:
 
 def hints(comparison: Comparison) -> list[str]:
     """Commands for the probes that no column shows."""
-    runs = [subject for subject in comparison.subjects if subject.run]
+    runs = [subject for subject in comparison.subjects if subject.run and not subject.untrained]
     columns = {"linear_top1": "linear", "cluster_nmi": "cluster"}
     missing = [probe for name, probe in columns.items() if any(run.values.get(name) is None for run in runs)]
     if not missing:
@@ -88,7 +88,10 @@ def _split(comparison: Comparison) -> Iterator[str]:
     seen = [
         subject.short
         for subject in comparison.subjects
-        if subject.run and subject.run.config.get("data") == images.data and subject.seed != images.seed
+        if subject.run
+        and not subject.untrained
+        and subject.run.config.get("data") == images.data
+        and subject.seed != images.seed
     ]
     if seen:
         yield (

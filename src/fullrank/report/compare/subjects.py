@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fullrank.collapse.audit import Audit
 from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.verdict import Verdict, as_verdict
+from fullrank.encoders.initial import open_initial_weights
 from fullrank.encoders.opening import open_encoder
+from fullrank.encoders.runs import open_with_taps, own_run
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
 from fullrank.features.store import main_tap
 from fullrank.features.subject import Kind as PathKind
-from fullrank.features.subject import StoredSubject, kind_of
+from fullrank.features.subject import StoredSubject, check_untrained, kind_of
 from fullrank.features.subject import open_subject as open_features
 from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
@@ -95,6 +97,7 @@ class Subject:
         evaluations: what `fullrank evaluate` left beside it, by the names of its files.
         values: numbers of the training, and results of probes as `linear_top1`, by name.
         notes: one line each: what a reader should know.
+        untrained: whether it is the network before its first step, of a run without its records.
     """
 
     word: str
@@ -107,6 +110,7 @@ class Subject:
     evaluations: Mapping[str, Record] = field(default_factory=dict)
     values: Mapping[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    untrained: bool = False
 
     @property
     def method(self) -> str:
@@ -137,7 +141,9 @@ class Subject:
         return replace(self, others={**self.others, summary.tap: summary}, values=values)
 
 
-def open_subject(word: str, *, download: bool = False, measure: bool = True) -> Subject:
+def open_subject(
+    word: str, *, download: bool = False, measure: bool = True, untrained: bool = False
+) -> Subject:
     """Open one subject of a comparison.
 
     Args:
@@ -145,7 +151,13 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
             them, or a folder of `fullrank embed`; a folder with audit.json, or that file.
         download: fetch weights that are not in the libraries' caches.
         measure: also open the encoders of runs, so that they can be measured.
+        untrained: encoders by name with random weights; of a run the network that it began with.
+
+    Raises:
+        UsageError: untrained, and what is named brings its weights along.
     """
+    if untrained:
+        return _untrained(word, download)
     path = Path(word).expanduser()
     if (path / "metrics.jsonl").is_file() or (path / "config.yaml").is_file():
         subject = run_subject(path, word)
@@ -164,6 +176,22 @@ def open_subject(word: str, *, download: bool = False, measure: bool = True) -> 
     model = open_encoder(word, download=download)
     notes = [f"{word}: {note}" for note in model.notes]
     return _evaluated(Subject(word, "encoder", model.name, None, model=model, notes=tuple(notes)))
+
+
+def _untrained(word: str, download: bool) -> Subject:
+    """A network before its first step, without the records of its run's later ones."""
+    check_untrained(word)
+    own = own_run(word)
+    if own is None:
+        model = open_encoder(word, pretrained=False, download=download)
+        notes = tuple(f"{word}: {note}" for note in model.notes)
+        return Subject(
+            word, "encoder", f"untrained {model.name}", None, model=model, notes=notes, untrained=True
+        )
+    run, model = read_run(own.path), open_with_taps(own.path, None, open_initial_weights, download=download)
+    run = replace(run, steps=[], epochs=[], end=None, damaged=0)
+    notes = tuple(f"{run.name}: {note}" for note in (*run.notes, *model.notes))
+    return Subject(word, "run", model.name, None, run=run, model=model, notes=notes, untrained=True)
 
 
 def _evaluated(subject: Subject) -> Subject:
