@@ -253,7 +253,7 @@ def test_names_and_paths_that_do_not_exist(tmp_path: Path) -> None:
     assert_refused("timm:resnet18.no_such_tag", "unknown weights of a timm model")
     assert_refused("torchvision:resnt18", "did you mean 'resnet18'")
     (tmp_path / "last.ckpt").write_bytes(b"x")
-    assert_refused(tmp_path / "lst.ckpt", "does not exist; did you mean last.ckpt?")
+    assert_refused(tmp_path / "lst.ckpt", f"does not exist; did you mean {tmp_path / 'last.ckpt'}?")
     assert_refused(tmp_path, "holds no model")
     assert_refused(tmp_path / "last.ckpt", "no file of torch.save")
     (tmp_path / "x.onnx").write_bytes(b"x")

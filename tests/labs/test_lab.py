@@ -299,7 +299,7 @@ def test_where_there_is_no_terminal_a_job_is_a_line(capsys: pytest.CaptureFixtur
         live(jobs[0], "done", None)  # finished before
         live(jobs[1], "running", None)
         live(jobs[1], "failed", "why")
-    assert capsys.readouterr().out == "2/2  b, seed 0  failed\n"
+    assert capsys.readouterr().out == "begins  b, seed 0\n2/2  b, seed 0  failed\n"
 
 
 def test_where_there_is_no_terminal_a_job_may_have_a_line_for_each_epoch(

@@ -123,7 +123,7 @@ def _say_stopped(name: str, received: signal.Signals) -> int:
     """Say how a command goes on that a signal has ended; return its exit code."""
     if speaks():
         going_on = GOING_ON.get(name, "a run continues with `fullrank resume RUN`")
-        print(f"fullrank: stopped by {received.name}; {going_on}", file=sys.stderr)
+        say(f"fullrank: stopped by {received.name}; {going_on}", sys.stderr)
     return 128 + int(received)
 
 

@@ -155,7 +155,7 @@ def attribute_texts(cls: type[Any]) -> dict[str, str]:
     Example:
         >>> from fullrank.options import KnnOptions
         >>> attribute_texts(KnnOptions)["metric"], attribute_texts(KnnOptions)["seed"]
-        ('cosine or l2.', 'of everything random.')
+        ('what makes neighbours near: cosine or l2.', 'seed of everything random.')
     """
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):

@@ -79,8 +79,8 @@ def standing_out(singular_values: np.ndarray) -> Signal | None:
     for end in range(1, min(NARROWEST_LAYER, len(s))):
         if not s[end - 1] > 0:
             break
-        step = math.log(s[end - 1] / max(s[end], 1e-300) / ABRUPT)
-        share = math.log(NOISE * rest[0] / max(rest[end], 1e-300))
+        step = math.log(s[end - 1] / ABRUPT) - math.log(max(s[end], 1e-300))
+        share = math.log(NOISE * rest[0]) - math.log(max(rest[end], 1e-300))
         weight = beyond(step, 0.0, WIDTH) * beyond(share, 0.0, WIDTH)
         if weight > found.weight:
             found = Signal(end, weight)

@@ -59,6 +59,7 @@ class Rows:
         notes: one line each on what a reader should know: conversions, columns left out, what is not mapped.
 
     Example:
+        >>> import torch
         >>> rows = open_embeddings(torch.arange(12.0).view(6, 2))
         >>> [len(z) for z in rows.chunks(4)], rows.rows([0, 5])[:, 1].tolist()
         ([4, 2], [1.0, 11.0])
