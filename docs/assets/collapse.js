@@ -126,16 +126,17 @@
     };
   };
 
+  const overEpochs = (runs) => {
+    const steps = runs[0][1].epochs.length;
+    return { steps, from: 0, last: steps - 1, say: (t) => (t ? `epoch ${t}` : "untrained") };
+  };
+
   const clusters = (data) => {
     const runs = [["DINO", data.dino], ["DINO without centring", data["dino-no-centring"]]];
     const every = runs.flatMap(([, run]) => run.epochs.flatMap((e) => e.points.flat()));
     const reach = 1.05 * Math.max(...every.map(Math.abs));
-    const steps = runs[0][1].epochs.length;
     return {
-      steps,
-      from: 0,
-      last: steps - 1,
-      say: (t) => (t ? `epoch ${t}` : "untrained"),
+      ...overEpochs(runs),
       title: "160 held-out images in the plane of the two largest axes of their assignments to codes, shapes and colours by class",
       plot: (t) => runs.flatMap(([name, run], side) => {
         const left = 20 + 330 * side;
@@ -160,12 +161,8 @@
 
   const tokens = (data) => {
     const runs = [["teacher frozen", data["tokens-frozen"]], ["both trained", data["tokens-trained"]]];
-    const steps = runs[0][1].epochs.length;
     return {
-      steps,
-      from: 0,
-      last: steps - 1,
-      say: (t) => (t ? `epoch ${t}` : "untrained"),
+      ...overEpochs(runs),
       title: "Cosine of the output at each patch with that of the middle one (outlined): pale is 0 and less, dark is 1",
       plot: (t) => runs.flatMap(([name, run], side) => {
         const left = 40 + 330 * side;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fullrank.features.files import OpenedTable
 from fullrank.features.labels import label_values
 from fullrank.features.opened_file import open_file, read_labels
 from fullrank.features.shard_files import ShardFile, ShardList
-from fullrank.features.tables import Indices, RangeTable, RowRange, Shards, Table
+from fullrank.features.tables import Indices, RangeTable, RowRange, Shards, Table, place_among
 
 _ERRORS: dict[str, type[FullrankError]] = {"UsageError": UsageError}
 
@@ -34,7 +34,7 @@ class Part:
         n: rows of all processes.
         peers: these processes.
         names: of all files, where there are several.
-        counts: rows of each of them.
+        ends: where each begins, and the last ends.
     """
 
     first: int
@@ -42,19 +42,11 @@ class Part:
     n: int
     peers: Peers
     names: tuple[str, ...] = ()
-    counts: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
     def place_of(self, row: int) -> tuple[str, int]:
-        """Name of the file that holds a row, empty for a single one; place in it.
-
-        Example:
-            >>> Part(0, 3, 5, Peers(alone=True), ("a.npy", "b.npy"), (3, 2)).place_of(4)
-            ('b.npy', 1)
-        """
-        if not self.names:
-            return "", row
-        at = int(np.searchsorted(np.cumsum(self.counts), row, side="right"))
-        return self.names[at], row - sum(self.counts[:at])
+        """Name of the file that holds a row, empty for a single one; place in it."""
+        return place_among(self.names, self.ends, row)
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ def open_shards(shards: ShardList, key: str | None, peers: Peers) -> OpenedShard
         mine = [tables[place] if place in tables else _table(shards.files[place], key) for place in own]
         table = Shards(mine, found[0].d, dtype, [shards.files[place].shown for place in own])
         names = tuple(file.shown for file in shards.files)
-        part = Part(sum(counts[: own.start]), table.n, whole, peers, names, tuple(counts))
+        part = Part(sum(counts[: own.start]), table.n, whole, peers, names, (0, *accumulate(counts)))
     label_key = found[0].label_key if len(found) == 1 else None
     return OpenedShards(table, part, found[0].key, labels, label_key, notes + more)
 

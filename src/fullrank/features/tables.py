@@ -217,6 +217,17 @@ class RowRange(Table):
         return self.table.take(index + self.first)
 
 
+def place_among(names: Sequence[str], ends: Sequence[int] | Indices, row: int) -> tuple[str, int]:
+    """Name of the file that holds a row, empty where there are no names; place in it.
+
+    Example:
+        >>> place_among(["a.npy", "b.npy"], [0, 3, 5], 4)
+        ('b.npy', 1)
+    """
+    at = int(np.searchsorted(ends, row, side="right")) - 1
+    return (names[at], row - int(ends[at])) if names else ("", row)
+
+
 class Shards(Table):
     """Several tables of one width, one after the other.
 
@@ -255,8 +266,7 @@ class Shards(Table):
 
     def place_of(self, row: int) -> tuple[str, int]:
         """Name of the table that holds a row, and its place there."""
-        at = int(np.searchsorted(self.ends, row, side="right")) - 1
-        return (self.names[at], row - int(self.ends[at])) if self.names else ("", row)
+        return place_among(self.names, self.ends, row)
 
     def take(self, index: Indices) -> Tensor:
         """The rows [k, d] at the sorted `index`; tables without such rows are not opened."""
