@@ -5,7 +5,8 @@
 Each case is `fullrank train METHOD --data FOLDER --backbone B` for one epoch, in a process that may take
 `--gigabytes` of memory (RLIMIT_DATA) and `--minutes` of time. It ends well where it finishes with a verdict,
 or is refused with exit code 2 and one line before any work. The peak of resident memory, workers included,
-stands beside the estimate. Resumable: cases in benchmarks/first_hour.json are not repeated; smallest first.
+stands beside the estimate. Resumable: cases in benchmarks/first_hour.json are not repeated. The first 21
+show every pair of values (each method with each backbone, each size with each number); then smallest first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ FILE = Path(__file__).with_name("first_hour.json")
 METHODS = ("simsiam", "byol", "cplearn", "dino", "vicreg", "directpred", "teacher_student")
 BACKBONES = ("resnet8-w8", "resnet18", "vit_tiny_patch16_224")
 SIZES, COUNTS = (32, 64, 224), (40, 300, 3000)
+Case = tuple[int, int, str, str]
 CHILD = """
 import os
 import sys
@@ -52,10 +54,26 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def cases() -> Iterator[tuple[int, int, str, str]]:
-    """Images, their size, backbone and method: smallest first."""
-    for count, size in sorted(product(COUNTS, SIZES), key=lambda pair: pair[0] * pair[1] ** 2):
-        yield from ((count, size, backbone, method) for backbone in BACKBONES for method in METHODS)
+def cases() -> Iterator[Case]:
+    """Images, their size, backbone and method: first such that every pair of values meets, then the rest."""
+    left = [
+        (count, size, backbone, method)
+        for count, size in sorted(product(COUNTS, SIZES), key=lambda pair: pair[0] * pair[1] ** 2)
+        for backbone in BACKBONES
+        for method in METHODS
+    ]
+    met: set[tuple[int, Any, int, Any]] = set()
+    while new := max(left, key=lambda case: len(_pairs(case) - met), default=None):  # the smallest of equals
+        if _pairs(new) <= met:
+            break
+        met |= _pairs(new)
+        left.remove(new)
+        yield new
+    yield from left
+
+
+def _pairs(case: Case) -> set[tuple[int, Any, int, Any]]:
+    return {(i, a, j, b) for (i, a), (j, b) in combinations(enumerate(case), 2)}
 
 
 def make_images(folder: Path, count: int, size: int) -> Path:
