@@ -22,6 +22,7 @@ from fullrank.methods import METHODS
 from fullrank.training.config import TrainConfig
 from fullrank.training.contract import with_changes
 from fullrank.training.defaults import RATES, default_views
+from fullrank.training.recipes import starting_point
 
 OWN_SIZE = 32  # pixels, where nobody says a size: of the images that come along
 
@@ -59,6 +60,8 @@ def flat_settings(config: TrainConfig) -> dict[str, Any]:
 def usual_settings(config: TrainConfig) -> dict[str, Any]:
     """What is usual with the method and optimiser of a run, likewise.
 
+    On an embedded data set what its recipe has is as usual as what the method has.
+
     Example:
         >>> usual = usual_settings(TrainConfig(method="simsiam", lr=5.0))
         >>> usual["weight_decay"], usual["options.stop_gradient"]
@@ -74,8 +77,21 @@ def usual_settings(config: TrainConfig) -> dict[str, Any]:
     if own["optimizer"] != config.optimizer:
         own |= RATES[config.optimizer]
     own["views"] = "auto" if config.views == "auto" else default_views(config.method, size, config.data)
-    options = method.Config().__dict__
-    return own | {f"options.{name}": value for name, value in options.items()}
+    own |= {f"options.{name}": value for name, value in method.Config().__dict__.items()}
+    return own | _as_the_recipe_has_it(config)
+
+
+def _as_the_recipe_has_it(config: TrainConfig) -> dict[str, Any]:
+    """Settings of a run that are those of the recipe for its data, where the optimiser is, too."""
+    settings = flat_settings(config)
+    found: dict[str, Any] = {}
+    for recipe in starting_point(config.method, config.data, config.init)[1]:
+        options = {f"options.{name}": value for name, value in recipe.get("options", {}).items()}
+        if recipe.get("optimizer", TrainConfig.optimizer) == config.optimizer:
+            found |= {
+                name: value for name, value in {**recipe, **options}.items() if settings.get(name) == value
+            }
+    return found
 
 
 def prescriptions(
