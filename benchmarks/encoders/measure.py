@@ -3,9 +3,9 @@
 Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
        python benchmarks/encoders/measure.py --again    # judge the table's own panels with today's judge
 
-A row is a tap of an encoder after an epoch. What was measured already is passed over. `kind` and `probability`
-are what the run's verdict is, which knows its panels before; `kind_alone` and `probability_alone` are an
-audit's, which knows no other panel.
+A row is a tap of an encoder after an epoch. What was measured already is passed over. `kind` and
+`probability` are of the run's verdict, which knows its panels before, `kind_alone` and `probability_alone`
+of an audit's, which knows no other panel.
 """
 
 from __future__ import annotations

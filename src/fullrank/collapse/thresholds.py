@@ -99,8 +99,8 @@ class Thresholds:
         """
         if trend is None or trend >= 0:
             return self.level
-        halvings = -math.log2(max(1 + trend, 1e-300))
-        return max(min(self.level * self._rise**halvings, HIGHEST_LEVEL), self.level)
+        halvings = min(-math.log2(max(1 + trend, 1e-300)), 30.0)  # which is past every border
+        return max(min(self.level * math.pow(self._rise, halvings), HIGHEST_LEVEL), self.level)
 
     def level_from(self, best: float) -> float:
         """Level that is on the border once it has been as high as `best`.
@@ -110,7 +110,7 @@ class Thresholds:
             (0.31, 0.15)
         """
         power = math.log2(self._rise)
-        fallen = (self.level * max(best, 0.0) ** power) ** (1 / (1 + power))
+        fallen = math.pow(self.level * math.pow(max(best, 0.0), power), 1 / (1 + power))
         return max(fallen, self.level)
 
     def beyond_rank_fall(self, trend: float | None) -> float:
