@@ -181,7 +181,7 @@ def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> 
     tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
     clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
     rank = panel.ways[0].values.get("erank_centred")
-    return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered, rank)
+    return blemishes(panel.facts, panel.d, panel.possible, panel.layer, clustered, rank)
 
 
 def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
