@@ -1,4 +1,4 @@
-"""The probability of a collapse changes a little where a rank, rows or a width do, and never the wrong way."""
+"""The probability of a collapse changes a little where a rank, rows or a width do, never the wrong way."""
 
 from __future__ import annotations
 

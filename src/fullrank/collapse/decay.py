@@ -38,7 +38,8 @@ class Decay:
             power law of the body's exponent has.
         mean: `0.5 min(a_P, a_E) + 0.5 a_U + 0.4 a_N` of participation ratio P, centred effective rank E,
             RankMe of unit rows U and directions above noise N. The lesser of P and E, for one strong
-            direction lowers P alone and a few even ones lower E alone, and encoders of full worth have either.
+            direction lowers P alone and a few even ones lower E alone, and encoders of full worth have
+            either.
         possible: directions that the rows could span.
     """
 
