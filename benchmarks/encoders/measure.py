@@ -3,14 +3,16 @@
 Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
        python benchmarks/encoders/measure.py --again    # judge the table's own panels with today's judge
 
-A row is a tap of an encoder after an epoch. What was measured already is passed over.
+A row is a tap of an encoder after an epoch. What was measured already is passed over. `kind` and
+`probability` are of the run's verdict, which knows its panels before, `kind_alone` and `probability_alone`
+of an audit's, which knows no other panel.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from fullrank.errors import UsageError
 BESIDE = ("rankme_published", "rankme_spt", "erank_eigenvalues", "alpha_req")
 """What others hold a threshold against, beside the panel's own measures."""
 
+RUN = ("data", "method", "arm", "seed", "tap")
+
 
 def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
     """What a panel and the simple checks read."""
@@ -34,7 +38,9 @@ def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
         usage = CodeUsage(z.shape[1])
         usage.update(z)
         verdict = judge_codes(usage.result())
-        return {"kind": verdict.kind, "probability": verdict.probability, **usage.result().as_dict()}
+        found = {"kind": verdict.kind, "probability": verdict.probability}
+        alone = {f"{name}_alone": value for name, value in found.items()}
+        return {**found, **alone, **usage.result().as_dict()}
     seen = EmbeddingStatistics(z.shape[1])
     seen.update(z)
     seen.finish()
@@ -63,15 +69,29 @@ def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
     }
 
 
-def judged(panel: Panel) -> dict[str, Any]:
-    """What the verdict on a panel is today."""
-    verdict = judge(panel)
-    return {"kind": verdict.kind, "probability": verdict.probability}
+def judged(panel: Panel, past: Sequence[Panel] = ()) -> dict[str, Any]:
+    """What the verdict on a panel is today, after others and alone."""
+    after, alone = judge(panel, past), judge(panel)
+    return {
+        "kind": after.kind,
+        "probability": after.probability,
+        "kind_alone": alone.kind,
+        "probability_alone": alone.probability,
+    }
 
 
-def judged_again(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with the verdict of today, where it has what a verdict reads."""
-    return row | (judged(Panel.from_dict(json.loads(row["panel"]))) if row.get("panel") else {})
+def judged_again(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows, those of a run in the order of its epochs, with the verdicts of today."""
+    past: dict[tuple[Any, ...], list[Panel]] = {}
+    for row in rows:
+        if not row.get("panel"):  # of codes, whose verdict knows no past, or diverged
+            yield row | {f"{name}_alone": row[name] for name in ("kind", "probability") if row.get(name)}
+            continue
+        panel = Panel.from_dict(json.loads(row["panel"]))
+        before = past.setdefault(tuple(row[name] for name in RUN), [])
+        yield row | judged(panel, before)
+        if row["epoch"]:  # an untrained network's is no best to fall from
+            before.append(panel)
 
 
 def measured(file: Path) -> Iterator[dict[str, Any]]:
@@ -110,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.again:
         table = pd.read_parquet(args.out).replace({float("nan"): None})
-        again = pd.DataFrame([judged_again(row) for row in table.to_dict("records")])
+        again = pd.DataFrame(judged_again(table.to_dict("records")))
         again.to_parquet(args.out, index=False, compression="zstd")
         return
     rows: list[dict[str, Any]] = []
@@ -118,7 +138,7 @@ def main() -> None:
         done = file.with_suffix(".json")
         if not done.exists():
             done.write_text(json.dumps(list(measured(file))))
-        rows += map(judged_again, json.loads(done.read_text()))
+        rows += judged_again(json.loads(done.read_text()))
     pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd")
     print(f"{len(rows)} rows of {len(list(args.kept.glob('*.pt')))} encoders in {args.out}")
 

@@ -13,12 +13,17 @@ What an encoder is does not depend on its verdict, but on how it was trained and
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
+from crossed import BORDERS, judged_on_grid, left_out_in_turn, with_codes
+from scipy.stats import beta
+
+from fullrank.collapse import Thresholds
 
 HERE = Path(__file__).parent
 CHANCE, GAIN, LOST, HALF = 0.1, 0.035, 0.8, 0.5
@@ -58,17 +63,20 @@ def truths(last: pd.DataFrame) -> pd.Series:
     return pd.Series(np.select([healthy, fell & (broken | half)], ["healthy", "collapsed"], "?"), last.index)
 
 
-def runs(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a run and epoch: the projector's, with the verdict on its codes where that names a collapse."""
+def runs(table: pd.DataFrame, alone: bool = False) -> pd.DataFrame:
+    """A row a run and epoch: the projector's, with the verdict on its codes where that names a collapse.
+
+    With `alone` the verdicts are those of an audit, which knows no panel before.
+    """
     key = ["data", "method", "arm", "seed", "epoch"]
     rows = table[table.tap == "projector"].set_index(key).copy()
-    codes = table[table.tap == "codes"].set_index(key)
-    other = codes.reindex(rows.index)
-    sees = (rows.kind == "healthy") & other.kind.notna() & (other.kind != "healthy")
+    if alone:
+        rows["kind"], rows["probability"] = rows.kind_alone, rows.probability_alone
+        rows["kind"] = rows.kind.fillna("diverged")
+    other = table[table.tap == "codes"].set_index(key).reindex(rows.index)
     rows["codes_kind"] = other.kind.fillna("healthy")
-    rows["kind"] = rows.kind.where(~sees, other.kind)
-    rows["probability"] = 1 - (1 - rows.probability.fillna(0)) * (1 - other.probability.fillna(0))
-    return rows.reset_index()
+    rows["codes_probability"] = other.probability.astype(float).fillna(0)
+    return with_codes(rows).reset_index()
 
 
 def with_kinds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,6 +112,22 @@ def calibration_error(rows: pd.DataFrame, bins: int = 10) -> float:
     return float(sum(errors))
 
 
+def of_chance(rows: pd.DataFrame, draws: int = 400) -> float:
+    """What the calibration error of these probabilities would be on average, were each of them true."""
+    random = np.random.default_rng(0)
+    truths = random.random((draws, len(rows))) < rows.probability.to_numpy(float)
+    errors = [calibration_error(rows.assign(truth=np.where(draw, "collapsed", "healthy"))) for draw in truths]
+    return float(np.mean(errors))
+
+
+def share(true: pd.Series, interval: bool = True) -> str:
+    """A share and its 95 % interval (Clopper and Pearson)."""
+    k, n = int(true.sum()), len(true)
+    low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
+    high = beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+    return f"{k / n:.1%}" + f" ({100 * low:.1f} to {100 * high:.1f})" * interval
+
+
 def best_threshold(values: pd.Series, healthy: pd.Series) -> float:
     """The threshold above which most encoders that are healthy lie, and below which the others do."""
     candidates = np.unique(values.dropna())
@@ -117,9 +141,9 @@ def compared(fitted: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
         healthy = left_out.truth == "healthy"
         return {
             "check": name,
-            "right": f"{(says_healthy == healthy).mean():.1%}",
-            "healthy accused": f"{(~says_healthy)[healthy].mean():.1%}",
-            "collapsed missed": f"{says_healthy[~healthy].mean():.1%}",
+            "right": share(says_healthy == healthy, interval=False),
+            "healthy accused": share((~says_healthy)[healthy], interval=False),
+            "collapsed missed": share(says_healthy[~healthy], interval=False),
         }
 
     found = [row("**the verdict**", left_out.kind == "healthy")]
@@ -142,25 +166,53 @@ def delays(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def summary(fitted: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
+def summary(columns: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The bars: collapsed or not, by kind, false accusations, calibration."""
 
     def column(rows: pd.DataFrame) -> list[str]:
         healthy, called = rows.truth == "healthy", rows.kind == "healthy"
         return [
             str(len(rows)),
-            f"{(called == healthy).mean():.1%}",
-            f"{right(rows).mean():.1%}",
-            f"{right(rows, 'kinds').mean():.1%}",
-            f"{(~called)[healthy].mean():.1%}",
-            f"{called[~healthy].mean():.1%}",
+            share(called == healthy),
+            share(right(rows)),
+            share(right(rows, "kinds")),
+            share((~called)[healthy]),
+            share(called[~healthy]),
             f"{calibration_error(rows):.3f}",
+            f"{of_chance(rows):.3f}",
         ]
 
     names = ["encoders", "collapsed or not: right", "by kind: right"]
     names += ["by kind as expected before training", "healthy accused", "collapsed missed"]
-    names += ["calibration error of the probability"]
-    return pd.DataFrame({"": names, "fitted": column(fitted), "left out": column(left_out)})
+    names += ["calibration error of the probability", "the same, were each probability true"]
+    return pd.DataFrame({"": names, **{name: column(rows) for name, rows in columns.items()}})
+
+
+def crossed(table: pd.DataFrame, known: pd.DataFrame) -> str:
+    """The same with each method left out in turn, and what was fitted then."""
+    grid = judged_on_grid(table, known, BORDERS)
+    held = Thresholds().decay
+    alone, widths = left_out_in_turn({fit: rows for fit, rows in grid.items() if fit[0] == held})
+    both, fits = left_out_in_turn(grid)
+    judged = {
+        "border and width as they are": known,
+        "width refitted": alone,
+        "border and width refitted": both,
+    }
+    return "\n".join(
+        [
+            f"Each of {len(fits)} methods left out in turn, all certain encoders, (95 % intervals):\n",
+            markdown(summary(judged)),
+            f"\nFitted widths: {spread(width for _, width in widths.values())}. With the border: "
+            f"widths {spread(width for _, width in fits.values())}, "
+            f"borders {spread(border for border, _ in fits.values())}.\n",
+        ]
+    )
+
+
+def spread(values: Iterable[float]) -> str:
+    """Values and how often each, the least first."""
+    return ", ".join(f"{value:g} ({times} times)" for value, times in sorted(Counter(values).items()))
 
 
 def plot(rows: pd.DataFrame, folder: Path) -> None:
@@ -202,6 +254,12 @@ def confusion(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(rows.truth, rows.kind)
 
 
+def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs after their last epoch, with what they are."""
+    last = rows[rows.epoch == rows.epochs].copy()
+    return last.assign(truth=truths(last))
+
+
 def main() -> None:
     """Print the tables, and write them into the page between its marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -210,19 +268,23 @@ def main() -> None:
     args = parser.parse_args()
     table = pd.read_parquet(args.table)
     rows = with_kinds(runs(table))
-    last = rows[rows.epoch == rows.epochs].copy()
-    last["truth"] = truths(last)
-    known = last[last.truth != "?"]
+    last = at_the_end(rows)
+    known, alone = (
+        each[each.truth != "?"] for each in (last, at_the_end(with_kinds(runs(table, alone=True))))
+    )
     fitted, left_out = known[~known.method.isin(LEFT_OUT)], known[known.method.isin(LEFT_OUT)]
     key = ["data", "method", "arm", "seed"]
     ends = last.set_index(key).truth
     delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
     healthy = (known.truth == "healthy").sum()
+    split = {"fitted": fitted, "left out": left_out}
+    split["left out, by an audit"] = alone[alone.method.isin(LEFT_OUT)]
     columns = ["untrained_knn", "now_knn", "truth", "kind", "probability"]
     figures = [
         f"{len(last)} encoders, {len(known)} of which are certainly healthy ({healthy}) or collapsed "
         f"({len(known) - healthy}); {len(left_out)} of these are of methods left out of the fit.\n",
-        markdown(summary(fitted, left_out)),
+        markdown(summary(split)),
+        f"\n{crossed(table, known)}",
         f"\nOf {len(delay)} collapsed runs {int(delay.said.notna().sum())} were named at a panel; "
         f"{int((delay.said <= delay.fell).sum())} no later than k-NN had lost a fifth, "
         f"{int((delay.said < delay.fell).sum())} before.\n",

@@ -24,6 +24,7 @@ class Way(NamedTuple):
     Attributes:
         weight: how much it counts, in [0, 1].
         n: rows.
+        possible: directions that they could span.
         values: the ranks, without an even rest where that counts for nothing.
         measured: the ranks as they are.
         says: what was left out, in words; empty for nothing.
@@ -31,6 +32,7 @@ class Way(NamedTuple):
 
     weight: float
     n: int
+    possible: int
     values: Mapping[str, float | None]
     measured: Mapping[str, float | None]
     says: str = ""
@@ -72,10 +74,11 @@ class Alternative:
             return cls(weight, moments.count, values, says)
         return cls(weight, moments.count, values, says, signal.directions, signal.weight)
 
-    def split(self) -> Iterator[Way]:
+    def split(self, possible: int) -> Iterator[Way]:
         """Ranks with an even rest left out and with it, each weighted."""
+        possible = min(possible, self.n - 1)
         if self.signal is None:
-            yield Way(self.weight, self.n, self.values, self.values, self.says)
+            yield Way(self.weight, self.n, possible, self.values, self.values, self.says)
             return
         limited = {
             # the mean of unit rows is a direction, too
@@ -85,5 +88,7 @@ class Alternative:
         stands = f"{self.signal} {'stands' if self.signal == 1 else 'stand'} out of an even rest"
         lower = self.signal < (self.values.get("erank_centred") or 0.0)
         says = "; ".join(filter(None, (self.says, stands if lower else "")))
-        yield Way(self.weight * self.signal_weight, self.n, limited, self.values, says)
-        yield Way(self.weight * (1 - self.signal_weight), self.n, self.values, self.values, self.says)
+        yield Way(self.weight * self.signal_weight, self.n, possible, limited, self.values, says)
+        yield Way(
+            self.weight * (1 - self.signal_weight), self.n, possible, self.values, self.values, self.says
+        )

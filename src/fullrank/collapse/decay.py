@@ -19,7 +19,9 @@ from fullrank.collapse.metrics._spectrum import isotropic_singular_values
 from fullrank.collapse.metrics.ranks import effective_rank, participation_ratio
 
 EXPONENTS = np.arange(0.0, 8.01, 0.25)
-ENOUGH = 2.0  # rows a direction, from which a spectrum is that of the covariance
+ENOUGH = 4.0  # rows a direction, from which a spectrum is that of the covariance; from half of it nearly
+ABOVE = 1e-3  # of the largest singular value, that `numerical_rank` counts from
+KNOWN_TO = 0.2  # that an exponent scatters by
 
 BODY, UNIT, TAIL = 0.5, 0.5, 0.4  # fitted on the encoders of docs/verdict.md, TAIL so that exact ranks count
 
@@ -32,10 +34,12 @@ class Decay:
     """Exponents of one spectrum.
 
     Attributes:
-        exponents: by measure; for `numerical_rank` minus the logarithm of the share above noise.
+        exponents: by measure; for `numerical_rank` the logarithm of how many more directions above noise a
+            power law of the body's exponent has.
         mean: `0.5 min(a_P, a_E) + 0.5 a_U + 0.4 a_N` of participation ratio P, centred effective rank E,
-            RankMe of unit rows U and share above noise N. The lesser of P and E, for one strong direction
-            lowers P alone and a few even ones lower E alone, and encoders of full worth have either.
+            RankMe of unit rows U and directions above noise N. The lesser of P and E, for one strong
+            direction lowers P alone and a few even ones lower E alone, and encoders of full worth have
+            either.
         possible: directions that the rows could span.
     """
 
@@ -68,18 +72,29 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
         value = values.get(name)
         if value is None:
             continue
-        if name == "numerical_rank":
-            exponents[name] = -math.log(min(max(value, 1.0), possible) / possible)
-        elif name == "participation_ratio":
+        if name == "participation_ratio":
             exponents[name] = exponent("participation_ratio", corrected(value, n), 0, possible)
-        else:
+        elif name != "numerical_rank":
             exponents[name] = exponent("effective_rank", value, n, possible)
     body = [exponents[name] for name in ("participation_ratio", "erank_centred") if name in exponents]
     if not body and "rankme_unit" not in exponents:
         return None
     unit = exponents.get("rankme_unit", min(body, default=0.0))
+    above = values.get("numerical_rank")
+    if above is not None:
+        exponents["numerical_rank"] = _tail(above, min(body, default=unit), possible)
     mean = BODY * min(body, default=unit) + UNIT * unit + TAIL * exponents.get("numerical_rank", 0.0)
     return Decay(exponents, mean, possible)
+
+
+def _tail(above: float, a: float, possible: int) -> float:
+    """How far fewer directions are above noise than a power law has there, as a natural logarithm.
+
+    Beside all that are possible a power law has the fewer the wider the rows are, and an exponent would
+    depend on their number and width. What ends exactly has few beside its law's, which are all.
+    """
+    law = math.exp(min(-2 * math.log(ABOVE) / max(a - KNOWN_TO, 1e-3), 50.0))
+    return max(math.log(min(law, possible) / max(above, 1.0)), 0.0)
 
 
 def corrected(participation: float, n: int) -> float:
@@ -128,7 +143,8 @@ def _spectra(n: int, possible: int) -> tuple[np.ndarray, ...]:
         return tuple(scales)
     # so few rows take from both ends of an even spectrum, and hardly from the head of a steep one
     lost = isotropic_singular_values(n, possible)
-    lost = lost / lost.mean()
+    few = math.log2(ENOUGH * possible / n)  # from 1, at two rows a direction, it fades to 0
+    lost = (lost / lost.mean()) ** min(max(few, 0.0), 1.0)
     return tuple(
         scale[: len(lost)] * lost ** (1 / (1 + a)) for a, scale in zip(EXPONENTS, scales, strict=True)
     )

@@ -38,7 +38,7 @@ def dimensional_evidence(
         thresholds: border and width.
         more: added to every score, for a rank that fell.
     """
-    decays = [(way, decay_of(way.values, way.n, min(panel.possible, way.n - 1))) for way in panel.ways]
+    decays = [(way, decay_of(way.values, way.n, way.possible)) for way in panel.ways]
     known = [(way, decay) for way, decay in decays if decay is not None]
     if not known:
         return None

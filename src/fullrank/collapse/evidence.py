@@ -46,6 +46,16 @@ class Case(NamedTuple):
     thresholds: Thresholds
     spectrum: DimensionalEvidence | None
 
+    @property
+    def spread_trend(self) -> float | None:
+        """Change of the rows' spread around their mean from its best, as a share.
+
+        The lesser fall of the level and of the centred share: rows that lose directions lower the level
+        alone, and a few long rows the share alone.
+        """
+        level, share = self.trends.get("level"), self.trends.get("centred_share")
+        return None if level is None or share is None else max(level, max(1 + share, 0.0) ** 0.5 - 1)
+
     def border(self, metric: str) -> float:
         """What a spectrum at the border reads."""
         of, n = self.panel.possible, self.panel.n

@@ -18,12 +18,14 @@ from fullrank.collapse.decay import VIEWS
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.moments import Moments, centred_rows, unit_rows
-from fullrank.collapse.spectrum_ends import abrupt_end, standing_out
+from fullrank.collapse.spectrum_ends import LEAST_WEIGHT, WIDTH, Layer, abrupt_end, standing_out
 from fullrank.collapse.statistics import EmbeddingStatistics
+from fullrank.collapse.thresholds import beyond
 from fullrank.errors import UsageError
 from fullrank.figures.style import number
 
-MANY_ROWS = 0.1  # of all rows, that must take part in the directions of a layer
+MANY_ROWS = 0.1  # of all rows, at the border, that take part in the directions of a layer
+CERTAIN = 0.95  # that there is a layer, from which nothing is said of it
 LINE, LINE_ROWS = 1.5, 256  # participation ratio of so many rows, below which they lie along a line
 SHOWN_ROWS = 8  # measures that `print` shows
 NOT_SHOWN = ("centred_share", "rankme_unit", "numerical_rank", "linked_share")  # others say nearly the same
@@ -61,6 +63,7 @@ class Panel:
         clusters: jump of the distances around rows, and clusters where there are some; None where they were
             not sought.
         narrowest: width of the narrowest layer before the rows, where known or read off the spectrum.
+        narrowest_weight: how probable it is that there is such a layer; 1 where it is known.
         signal: directions that stand out where all others together are noise; None where none do.
         signal_weight: how probable it is that these others are noise.
         alternatives: ranks with some rows, or the lengths of all, left out, where that is in doubt.
@@ -89,6 +92,7 @@ class Panel:
     signal: int | None = None
     signal_weight: float = 1.0
     alternatives: tuple[Alternative, ...] = ()
+    narrowest_weight: float = 1.0
 
     @classmethod
     def from_statistics(
@@ -152,6 +156,8 @@ class Panel:
             measures[metric.name] = Measure(metric.name, value, baseline(metric.name, k, d), k, d)
         shown = {"centred": spectra.centred / max(n - 1, 1) ** 0.5, "unit": spectra.unit / n**0.5}
         signal = standing_out(shown["centred"])
+        known = None if narrowest is None else Layer(narrowest, 1.0)
+        layer = known or _read_off(shown["centred"], n, facts, clusters, points)
         return cls(
             tap,
             n,
@@ -160,9 +166,10 @@ class Panel:
             shown,
             facts,
             clusters,
-            narrowest or _read_off(shown["centred"], n, facts, clusters, points),
+            layer.width if layer else None,
             signal and signal.directions,
             signal.weight if signal else 1.0,
+            narrowest_weight=layer.weight if layer else 1.0,
         )
 
     def __str__(self) -> str:
@@ -182,9 +189,14 @@ class Panel:
         return f"Panel({self.tap!r}, n={self.n}, d={self.d}, level={number(self.value('level'))})"
 
     @property
+    def layer(self) -> int | None:
+        """Width of the narrowest layer, where it is more likely than not that there is one."""
+        return self.narrowest if self.narrowest_weight >= 0.5 else None
+
+    @property
     def possible(self) -> int:
         """Directions that rows could span: the least of d, n - 1 and the narrowest layer."""
-        return max(min(self.d, self.n - 1, self.narrowest or self.d), 0)
+        return max(min(self.d, self.n - 1, self.layer or self.d), 0)
 
     def value(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined or not in this panel."""
@@ -198,8 +210,22 @@ class Panel:
         left = max(1.0 - sum(alternative.weight for alternative in self.alternatives), 0.0)
         values = {name: self.value(name) for name in VIEWS}
         own = Alternative(left, self.n, values, "", self.signal, self.signal_weight)
-        split = [way for each in (own, *self.alternatives) for way in each.split() if way.weight > 0]
-        return tuple(sorted(split, key=lambda way: -way.weight))
+        split = [
+            way._replace(weight=share * way.weight, says="; ".join(filter(None, (way.says, says))))
+            for share, possible, says in self._capacities
+            for each in (own, *self.alternatives)
+            for way in each.split(possible)
+        ]
+        return tuple(sorted((way for way in split if way.weight > 0), key=lambda way: -way.weight))
+
+    @property
+    def _capacities(self) -> tuple[tuple[float, int, str], ...]:
+        """Directions that rows could span with a layer and without one: how probable, how many, in words."""
+        if self.narrowest is None:
+            return ((1.0, self.d, ""),)
+        share, within = self.narrowest_weight, min(self.d, self.narrowest)
+        says = f"{within} are the width of a layer" if share < CERTAIN else ""
+        return (share, within, says), (1 - share, self.d, "")
 
     def without_spectra(self) -> Panel:
         """The measures alone: a few numbers, to be kept as history."""
@@ -216,6 +242,8 @@ class Panel:
                 own[name] = getattr(self, name)
         if self.signal is not None:
             own["signal_weight"] = self.signal_weight
+        if self.narrowest is not None:
+            own["narrowest_weight"] = self.narrowest_weight
         if self.alternatives:
             own["alternatives"] = [asdict(alternative) for alternative in self.alternatives]
         return own | ({"facts": asdict(self.facts)} if self.facts else {})
@@ -250,6 +278,7 @@ class Panel:
             data.get("signal"),
             data.get("signal_weight", 1.0),
             tuple(Alternative(**fields) for fields in data.get("alternatives", ())),
+            data.get("narrowest_weight", 1.0),
         )
 
 
@@ -287,21 +316,24 @@ def _read_off(
     facts: RowFacts | None,
     clusters: TightClusters | None,
     points: Tensor | None,
-) -> int | None:
+) -> Layer | None:
     """`abrupt_end`, unless clusters, idle dimensions or a few odd rows account for it."""
     if clusters is not None and clusters.found:
         return None
-    end = abrupt_end(singular_values, n)
+    layer = abrupt_end(singular_values, n)
     idle = 0 if facts is None else facts.dead + facts.twins
-    if end is None or end >= 0.9 * (len(singular_values) - idle):
+    if layer is None or layer.width >= 0.9 * (len(singular_values) - idle):
         return None
-    return end if points is None or _many_rows(points, end) else None
+    if points is None:
+        return layer
+    many = math.log(max(_rows_in(points, layer.width), 1e-300) / MANY_ROWS)
+    weight = layer.weight * beyond(many, 0.0, WIDTH)
+    return Layer(layer.width, weight) if weight > LEAST_WEIGHT else None
 
 
-def _many_rows(points: Tensor, end: int) -> bool:
-    """Whether many rows have a part in the latter half of the directions before `end`."""
+def _rows_in(points: Tensor, end: int) -> float:
+    """Share of the rows that have a part in the latter half of the directions before `end`."""
     x = centred_rows(points.double())
     directions = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, end // 2 : end]
     energy = (x @ directions).square().sum(1)
-    shared = energy.sum().square() / energy.square().sum().clamp(min=1e-300)
-    return float(shared) > MANY_ROWS * len(x)
+    return float(energy.sum().square() / energy.square().sum().clamp(min=1e-300)) / len(x)

@@ -9,6 +9,9 @@ from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics.clusters import JUMP
 from fullrank.errors import UsageError
 
+HIGHEST_LEVEL = 0.5  # of isotropic rows' level, that the border of a falling level does not exceed
+RANK_FALL_WIDTH = 0.1  # of the border of a rank's fall, in natural logarithms of what is left
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -21,9 +24,10 @@ class Thresholds:
             a convention: an isotropic cloud whose mean is ten standard deviations reads 0.099 and passes;
             collapsed runs of the demo read 0.01 to 0.04, healthy ones above 0.5.
         level_width: in natural logarithms, of this border and the two below.
-        falling_level: complete below it, too, where the level has lost half of its best earlier value.
-            SimSiam trials: collapsed runs at 0.07 and 0.11 while their centred effective rank still read 88
-            of 128.
+        falling_level: complete below it, too, where the level has lost half of its best earlier value; the
+            border rises by the same factor with each halving, up to `HIGHEST_LEVEL`. SimSiam trials:
+            collapsed runs at 0.07 and 0.11 while their centred effective rank still read 88 of 128. At the
+            end of 71 healthy runs of the fitted methods the level is at most 5 % below its best.
         centred_share: complete below it, where norms hide what the level shows. A mean of ten standard
             deviations reads 0.0099.
         copies: complete where a larger share of the rows is one and the same row.
@@ -40,10 +44,10 @@ class Thresholds:
             not quite points, are a collapse within clusters.
         decay: dimensional where the spectrum decays faster than this exponent, in the mean of several views
             (`fullrank.collapse.decay`). Fitted on encoders of known worth, see docs/verdict.md.
-        decay_width: of this border.
-        fall: added to the exponent where `erank_centred`, relative to its baseline, fell by more than
-            `erank_fall` from its best earlier value. A fall alone accuses nobody, for healthy runs settle:
-            SimSiam on the generated shapes goes from 45 to 26 of 128 directions while its k-NN rises.
+        decay_width: of this border: the width of the best log score on the same encoders, in steps of 0.05.
+        fall: added to the exponent where `erank_centred`, relative to its baseline, fell by far more than
+            `erank_fall` from its best earlier value, half of it at that share. A fall alone accuses nobody,
+            for healthy runs settle: those of the fitted methods lose up to 72 %.
         erank_fall: that share.
         code_share: cluster where the perplexity of codes is below this share of the codes that the images at
             hand could use. CPLearn on the generated shapes: collapsed 3 of 1,024, healthy 215.
@@ -67,9 +71,9 @@ class Thresholds:
     within_width: float = 0.03
     most_points: int = 50
     decay: float = 2.9
-    decay_width: float = 0.25
+    decay_width: float = 0.2
     fall: float = 0.3
-    erank_fall: float = 0.3
+    erank_fall: float = 0.75
     code_share: float = 0.05
     first_code_share: float = 0.5
     code_information: float = 0.02
@@ -85,6 +89,41 @@ class Thresholds:
         """The level checks, each with the least value that passes."""
         judged = (metric for metric in METRICS.values() if metric.needs == "moments" and metric.threshold)
         return {metric.name: float(getattr(self, metric.threshold)) for metric in judged}
+
+    def level_after(self, trend: float | None) -> float:
+        """Border of the level of rows that has changed by a share since its best.
+
+        Example:
+            >>> [round(Thresholds().level_after(trend), 2) for trend in (None, 0.0, -0.25, -0.5, -0.75)]
+            [0.05, 0.05, 0.08, 0.15, 0.45]
+        """
+        if trend is None or trend >= 0:
+            return self.level
+        halvings = min(-math.log2(max(1 + trend, 1e-300)), 30.0)  # which is past every border
+        return max(min(self.level * math.pow(self._rise, halvings), HIGHEST_LEVEL), self.level)
+
+    def level_from(self, best: float) -> float:
+        """Level that is on the border once it has been as high as `best`.
+
+        Example:
+            >>> round(Thresholds().level_from(1.0), 2), round(Thresholds().level_from(0.3), 2)
+            (0.31, 0.15)
+        """
+        power = math.log2(self._rise)
+        fallen = math.pow(self.level * math.pow(max(best, 0.0), power), 1 / (1 + power))
+        return max(fallen, self.level)
+
+    def beyond_rank_fall(self, trend: float | None) -> float:
+        """What a rank that has changed by a share since its best adds to the exponent."""
+        if trend is None or trend >= 0 or self.erank_fall >= 1:
+            return 0.0
+        lost, border = -math.log(max(1 + trend, 1e-300)), -math.log(1 - self.erank_fall)
+        return self.fall * beyond(lost, border, RANK_FALL_WIDTH)
+
+    @property
+    def _rise(self) -> float:
+        """Factor by which the border of the level rises with each halving; not above a thousand."""
+        return min(max(self.falling_level / self.level, 1.0), 1e3) if self.level > 0 else 1.0
 
 
 def beyond(value: float, border: float, width: float) -> float:

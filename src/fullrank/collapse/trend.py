@@ -30,9 +30,9 @@ def warnings(
         >>> import torch
         >>> from fullrank.collapse import Moments
         >>> z = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
-        >>> past = [Panel.from_moments("z", Moments.of(z + mean)) for mean in (0.5, 1.0, 2.0, 4.0)]
+        >>> past = [Panel.from_moments("z", Moments.of(z + mean)) for mean in (0.5, 0.9, 1.5, 2.4)]
         >>> warnings(past[-1], past[:-1])[0]
-        'level falls by 37% a panel: at 0.228, it passes 0.15 in about 1 panel'
+        'level falls by 26% a panel: at 0.366, it passes 0.293 in about 1 panel'
     """
     thresholds = thresholds or Thresholds()
     limits = {}
@@ -41,7 +41,7 @@ def warnings(
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
     best = max((p.value("level") or 0.0 for p in (*history, panel) if p.d == panel.d), default=0.0)
-    limits["level"] = max(thresholds.level, min(thresholds.falling_level, best / 2))
+    limits["level"] = thresholds.level_from(best)
     for metric, limit in sorted(limits.items()):
         values = [value for p in recent if (value := p.value(metric)) is not None and value > 0]
         if len(values) < LOOK_BACK or values[-1] < limit:

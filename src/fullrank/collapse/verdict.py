@@ -156,8 +156,7 @@ def judge(
     ]
     trends = {name: trend_of(measure, past) for name, measure in panel.measures.items()}
     fall = trends.get("erank_centred")
-    fell = fall is not None and -fall > thresholds.erank_fall
-    spectrum = dimensional_evidence(panel, thresholds, thresholds.fall if fell else 0.0)
+    spectrum = dimensional_evidence(panel, thresholds, thresholds.beyond_rank_fall(fall))
     case = Case(panel, trends, thresholds, spectrum)
     why = why_undecidable(panel.n, thresholds, trained)
     evidence = tuple(evidence_of(case, measure, why) for measure in panel.measures.values())
@@ -182,7 +181,7 @@ def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> 
     tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
     clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
     rank = panel.ways[0].values.get("erank_centred")
-    return blemishes(panel.facts, panel.d, panel.possible, panel.narrowest, clustered, rank)
+    return blemishes(panel.facts, panel.d, panel.possible, panel.layer, clustered, rank)
 
 
 def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
@@ -214,15 +213,15 @@ def _complete(case: Case) -> Sequence[Finding]:
         value = panel.value(metric)
         if value is None or (panel.d == 1 and metric == "level"):  # unit rows of one number are 1 or -1
             continue
-        below = math.log(max(threshold, 1e-300) / max(value, 1e-300))
         why = f"{metric} is {value:.3g}, below {threshold:g}: {_one_row_or_ray(panel)}"
+        border = thresholds.level_after(case.spread_trend) if metric == "level" else threshold
+        if value >= threshold and border > threshold:
+            fell = -(case.trends.get(metric) or 0.0)
+            why = f"level fell {fell:.0%} from its best, to {value:.3g}, below {border:.2g}"
+            why += ": the rows draw together"
+        threshold = border
+        below = math.log(max(threshold, 1e-300) / max(value, 1e-300))
         severity = 1 - value / max(threshold, 1e-300)
-        found.append(Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
-    level, fall = panel.value("level"), case.trends.get("level")
-    if level is not None and fall is not None and fall < -0.5:
-        below = math.log(max(thresholds.falling_level, 1e-300) / max(level, 1e-300))
-        why = f"level fell {-fall:.0%} from its best, to {level:.3g}: the rows draw together"
-        severity = 1 - level / max(thresholds.falling_level, 1e-300)
         found.append(Finding("complete", beyond(below, 0.0, thresholds.level_width), why, severity))
     if panel.facts is not None:
         share = panel.facts.copied_share
@@ -272,7 +271,7 @@ def _dimensional(case: Case) -> Sequence[Finding]:
         return ()
     fall, measured = case.trends.get("erank_centred"), spectrum.way.measured
     fell = fall is not None and -fall > thresholds.erank_fall
-    mean = spectrum.decay.mean + (thresholds.fall if fell else 0.0)
+    mean = spectrum.decay.mean + thresholds.beyond_rank_fall(fall)
     rank, participation = measured.get("erank_centred") or 1.0, measured.get("participation_ratio") or 1.0
     of = f"{panel.possible} directions"
     parts = [f"{rank:.1f} of {of} by effective rank"]
