@@ -19,12 +19,15 @@ import torch.distributed as dist
 from fullrank.collapse.peers import PATIENCE, Peers
 from fullrank.errors import FullrankError, UsageError
 from fullrank.features.writing import processes
+from fullrank.launchers import (
+    MEETING,
+    Processes,
+    check_meeting,
+    launched_processes,
+    saying_that_it_waits,
+)
 from fullrank.terminal import say
 from fullrank.training.orphans import end_with_parent
-
-_MEETING = "FULLRANK_MEETING"
-"""Where processes meet that a command has started itself; torchrun says it in its own words."""
-
 
 _SHARED: ContextVar[Peers | None] = ContextVar("shared", default=None)
 
@@ -79,13 +82,15 @@ def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
 
 
 def _met(rank: int, size: int) -> Iterator[Peers]:
-    meeting = os.environ.get(_MEETING)
+    meeting, found = os.environ.get(MEETING), launched_processes() or Processes(size, size, "fullrank", rank)
+    check_meeting(found)
     if meeting and rank:
         end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads(size))
     try:
-        dist.init_process_group("gloo", meeting or "env://", PATIENCE, size, rank)
+        with saying_that_it_waits(found, f"{PATIENCE.total_seconds() / 3600:g} hours"):
+            dist.init_process_group("gloo", meeting or _place(found), PATIENCE, size, rank)
         _SHARED.set(Peers())
         yield Peers()
         dist.barrier()  # none leaves while another one still needs it
@@ -105,6 +110,16 @@ def _met(rank: int, size: int) -> Iterator[Peers]:
             dist.destroy_process_group()
 
 
+def _place(processes: Processes) -> str:
+    """Where the processes of a launcher meet."""
+    if processes.launcher != "SLURM":
+        return "env://"
+    from fullrank.training.launch import SrunEnvironment
+
+    srun = SrunEnvironment()
+    return f"tcp://{srun.main_address}:{srun.main_port}"
+
+
 def _threads(size: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", size)))
@@ -115,10 +130,10 @@ def _started(words: Sequence[str], number: int) -> Iterator[None]:
     """Start the other processes of a command, and end them with it."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{Path(folder) / 'meeting'}"
-        common = {_MEETING: meeting, "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+        common = {MEETING: meeting, "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
         common.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(_threads(number))))
         helpers = []
-        os.environ[_MEETING] = meeting
+        os.environ[MEETING] = meeting
         done = threading.Event()
         try:
             for rank in range(1, number):
@@ -129,7 +144,7 @@ def _started(words: Sequence[str], number: int) -> Iterator[None]:
             yield
         finally:
             done.set()
-            os.environ.pop(_MEETING, None)
+            os.environ.pop(MEETING, None)
             for helper in helpers:
                 if helper.poll() is None and sys.exc_info()[0] is not None:
                     helper.terminate()

@@ -25,6 +25,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, first_line
+from fullrank.launchers import launched_processes
 from fullrank.terminal import say
 from fullrank.training.orphans import end_with_parent
 from fullrank.training.signals import StoppedError
@@ -132,7 +133,7 @@ class Lifeline:
             self._connect(address)
         fabric.barrier()
         met.set()
-        if rank and not _started_by_launcher():  # by the first process, whose end is to be told
+        if rank and launched_processes() is None:  # but by the first process, whose end is to be told
             end_with_parent(False)
         self._thread = threading.Thread(target=self._listen, name="lifeline", daemon=True)
         self._thread.start()
@@ -271,11 +272,6 @@ def _listener(fabric: Fabric) -> socket.socket:
     return socket.create_server(
         ("" if _spans_machines(fabric) else "127.0.0.1", 0), backlog=fabric.world_size
     )
-
-
-def _started_by_launcher() -> bool:
-    """Whether the parent is a launcher, and not the first process of the run."""
-    return any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
 
 
 def _close_in_child() -> None:
