@@ -14,7 +14,7 @@ from fullrank.terminal import say
 
 LONGEST_NUMBER = 9  # digits of a number of processes
 INTERACTIVE_STEP = 0xFFFFFFF0  # of SLURM: numbers from here on are of shells and batch scripts
-WAITING = 20.0  # seconds after which it is said that a process waits for the others
+WAITING = 60.0  # seconds after which it is said that a process waits for the others
 MEETING = "FULLRANK_MEETING"
 """Where processes meet that a command has started itself; torchrun says it in its own words."""
 _OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")

@@ -98,7 +98,7 @@ def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
     except BaseException as error:
         if failure := lifeline.failure_within(NEWS):
             raise RankFailedError(lifeline.sentence(failure)) from error
-        lifeline.fail(f"{type(error).__name__}: {first_line(error, LONGEST)}")
+        lifeline.fail(_line(error))
         raise
     lifeline.close()
 
@@ -250,6 +250,23 @@ class Lifeline:
             for line in self._lines:
                 with suppress(OSError):
                     line.sendall(_encoded(message))
+
+
+def _line(error: BaseException) -> str:
+    """The type of an error and its first line; of one in a worker of PyTorch, what it passes on.
+
+    Example:
+        >>> _line(ValueError("Caught ValueError in DataLoader worker process 0.\\nValueError: no"))
+        'ValueError: no, in a process that decodes'
+        >>> _line(MemoryError()), _line(KeyError("knn"))
+        ('MemoryError: more was asked for than there is', "KeyError: 'knn'")
+    """
+    lines = str(error).strip().splitlines()
+    if len(lines) > 1 and "worker process" in lines[0]:
+        return f"{lines[-1][:LONGEST]}, in a process that decodes"
+    if isinstance(error, MemoryError) and not lines:
+        return f"{type(error).__name__}: more was asked for than there is"
+    return f"{type(error).__name__}: {first_line(error, LONGEST)}"
 
 
 def _encoded(message: dict[str, Any]) -> bytes:
