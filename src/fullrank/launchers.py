@@ -13,6 +13,7 @@ from fullrank.errors import UsageError, printable
 from fullrank.terminal import say
 
 LONGEST_NUMBER = 9  # digits of a number of processes
+LAST_PORT = 65_535
 INTERACTIVE_STEP = 0xFFFFFFF0  # of SLURM: numbers from here on are of shells and batch scripts
 WAITING = 60.0  # seconds after which it is said that a process waits for the others
 MEETING = "FULLRANK_MEETING"
@@ -133,6 +134,11 @@ def check_meeting(processes: Processes) -> None:
             f"WORLD_SIZE is {processes.world} in the environment, and {' and '.join(missing)} "
             f"{'are' if len(missing) > 1 else 'is'} missing, where the processes meet: start them with "
             "torchrun, or unset RANK and WORLD_SIZE for one process"
+        )
+    if not 0 < _number("MASTER_PORT", 0) <= LAST_PORT:
+        raise UsageError(
+            f"MASTER_PORT is {os.environ['MASTER_PORT']} in the environment, and must be a port from 1 to "
+            f"{LAST_PORT}: torchrun --standalone finds a free one, --master-port 0 does not"
         )
 
 

@@ -114,6 +114,9 @@ def test_processes_are_counted_as_the_launcher_tells(
         ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE is 2 .* MASTER_ADDR and MASTER_PORT are missing"),
         ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, "and MASTER_PORT is missing"),
         ({**TORCHRUN, "MASTER_PORT": "29500"}, "and MASTER_ADDR is missing"),
+        (TORCHRUN | MEETING | {"MASTER_PORT": "0"}, "MASTER_PORT is 0 .* torchrun --standalone finds a free"),
+        (TORCHRUN | MEETING | {"MASTER_PORT": "65536"}, "MASTER_PORT is 65536 .* a port from 1 to 65535"),
+        (TORCHRUN | MEETING | {"MASTER_PORT": "http"}, "MASTER_PORT is 'http' in the environment"),
         (without(TORCHRUN, "RANK"), "RANK is missing in the environment, and 4 processes are said to run"),
         (without(SLURM, "SLURM_PROCID"), "SLURM_PROCID is missing in the environment, and 8 processes"),
         (without(SLURM, "SLURM_LOCALID"), "SLURM_LOCALID is missing .* 4 processes .* on this machine"),
@@ -254,7 +257,7 @@ def test_torchrun_is_one_training_of_two_processes_and_goes_on_as_one(tmp_path: 
     run = tmp_path / "run"
     small = ("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "16", "--level-every", "1")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = ["train", "simsiam", *small, *WIDTHS, "--epochs", "1", "--out", str(run), "--quiet"]
     subprocess.run([*launcher, "-m", "fullrank", *words], env=environment, check=True, timeout=300)
     words = ["resume", str(run), "--epochs", "2", "--quiet"]
