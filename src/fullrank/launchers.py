@@ -16,6 +16,7 @@ LONGEST_NUMBER = 9  # digits of a number of processes
 LAST_PORT = 65_535
 INTERACTIVE_STEP = 0xFFFFFFF0  # of SLURM: numbers from here on are of shells and batch scripts
 WAITING = 60.0  # seconds after which it is said that a process waits for the others
+UNNAMED = "the launcher that set RANK"
 MEETING = "FULLRANK_MEETING"
 """Where processes meet that a command has started itself; torchrun says it in its own words."""
 _OPEN_MPI = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
@@ -63,13 +64,13 @@ def launched_processes() -> Processes | None:
             "torchrun does, or unset RANK"
         )
     if "RANK" in os.environ and _number("WORLD_SIZE", 1, least=1) > 1:
-        return _of_torchrun("the launcher that set RANK")
+        return _of_torchrun(UNNAMED)
     return _of_mpi() or tasks
 
 
 def _of_torchrun(launcher: str) -> Processes:
     world = _number("WORLD_SIZE", 1, least=1)
-    alone = launcher not in ("torchrun", "fullrank") and "LOCAL_RANK" not in os.environ  # one on each machine
+    alone = launcher == UNNAMED and "LOCAL_RANK" not in os.environ  # one on each machine
     local = _number("LOCAL_WORLD_SIZE", 1 if alone else world, least=1)
     if local > world:
         raise UsageError(f"LOCAL_WORLD_SIZE is {local} in the environment, more than WORLD_SIZE {world}")

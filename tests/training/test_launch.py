@@ -18,7 +18,7 @@ from cli.helpers import WIDTHS, Called, call, records
 from fullrank import launchers
 from fullrank.cli import COMMANDS, SHARED
 from fullrank.errors import UsageError
-from fullrank.launchers import VARIABLES, Processes, launched_processes, saying_that_it_waits
+from fullrank.launchers import UNNAMED, VARIABLES, Processes, launched_processes, saying_that_it_waits
 from fullrank.terminal import speaks
 from fullrank.training import launch
 from fullrank.training.config import TrainConfig
@@ -46,7 +46,6 @@ def without(variables: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in variables.items() if key != name}
 
 
-OTHER = "the launcher that set RANK"
 MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
@@ -73,9 +72,9 @@ def nothing_launched(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"RANK": "0"}, None),
         ({"RANK": "0", "WORLD_SIZE": "1"}, None),
         ({"LOCAL_RANK": "1"}, None),
-        ({"RANK": "2", "WORLD_SIZE": "4"}, Processes(4, 1, OTHER, 2, 0)),
-        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}, Processes(4, 4, OTHER, 2, 2)),
-        (BATCH | {"RANK": "2", "WORLD_SIZE": "4"}, Processes(4, 1, OTHER, 2, 0)),
+        ({"RANK": "2", "WORLD_SIZE": "4"}, Processes(4, 1, UNNAMED, 2, 0)),
+        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}, Processes(4, 4, UNNAMED, 2, 2)),
+        (BATCH | {"RANK": "2", "WORLD_SIZE": "4"}, Processes(4, 1, UNNAMED, 2, 0)),
         (OPEN_MPI, Processes(4, 2, "mpirun", 3, 1)),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, Processes(2, 2, "mpirun", 1, 1)),
         (BATCH | {"PMI_RANK": "0", "PMI_SIZE": "1"}, None),
@@ -180,7 +179,7 @@ def test_tasks_of_srun_count_whichever_option_their_number_came_from(
     assert (found.world_size(), found.global_rank(), found.local_rank()) == (8, 5, 1)
 
 
-@pytest.mark.parametrize("variables", [TORCHRUN | MEETING, {"RANK": "1", "WORLD_SIZE": "2"}, SLURM, OPEN_MPI])
+@pytest.mark.parametrize("variables", [TORCHRUN | MEETING, SLURM, OPEN_MPI])
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - set(SHARED)))
 def test_what_one_process_does_the_others_of_a_launcher_leave_to_the_first(
     command: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -188,6 +187,23 @@ def test_what_one_process_does_the_others_of_a_launcher_leave_to_the_first(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert call(command) == Called(0, "", "")
+
+
+@pytest.mark.parametrize("command", ["list", "report"])
+def test_who_has_a_rank_of_no_known_launcher_hears_that_the_first_does_it(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = f"note    {command} is done by rank 0, and RANK is 1 in the environment: unset it to do it here\n"
+    assert call(command, "run") == Called(0, "", said)
+
+
+@pytest.mark.parametrize("command", SHARED)
+def test_a_job_is_submitted_by_the_first_process_alone(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (TORCHRUN | MEETING).items():
+        monkeypatch.setenv(name, value)
+    assert call(command, "x", "--slurm") == Called(0, "", "")
 
 
 @pytest.mark.parametrize("command", ["compare", "demo", "report"])

@@ -27,7 +27,7 @@ from fullrank.errors import (
     require_packages,
 )
 from fullrank.jobs.slurm_options import is_slurm
-from fullrank.launchers import leave_launcher
+from fullrank.launchers import UNNAMED, leave_launcher
 from fullrank.terminal import say, speaks
 from fullrank.training.signals import StoppedError, ended_by_signals
 
@@ -130,15 +130,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _takes_part(name: str, words: Sequence[str]) -> bool:
     """Whether this process has a part in a command, of the several that a launcher started."""
     asks = bool(ASKS_FOR_HELP & set(words))
-    if name in SHARED and not asks:
+    if name in SHARED and not asks and not any(map(is_slurm, words)):
         return True
     first, others = speaks(), None
     with suppress(UsageError):  # of variables that are no launcher's: what trains says so
         others = leave_launcher()
-    if others and first and name in COMMANDS and not asks:
-        ended = f"the others that {others.launcher} has started are not needed"
-        say(f"note    {name} is done by one process: {ended}", sys.stderr)
-    return first or others is None
+    if others is None:
+        return True
+    if name in COMMANDS and not asks and (first or others.launcher == UNNAMED):
+        does = f"by one process: the others that {others.launcher} has started are not needed"
+        left = f"by rank 0, and RANK is {others.rank} in the environment: unset it to do it here"
+        say(f"note    {name} is done {does if first else left}", sys.stderr)
+    return first
 
 
 def _wait_for_the_first(error: BaseException) -> None:
