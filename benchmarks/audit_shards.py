@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -24,6 +25,8 @@ from typing import Any
 
 import numpy as np
 from measuring import machine, versions
+
+from fullrank.collapse.metrics import METRICS
 
 
 def write(folder: Path, shards: int, rows: int, width: int) -> None:
@@ -54,13 +57,26 @@ def audited(folder: Path, processes: int, threads: int) -> dict[str, Any]:
 
 
 def apart(values: dict[str, Any], others: dict[str, Any]) -> float:
-    """The largest relative difference of two audits."""
-    gaps = [
-        abs(value - others[name]) / max(abs(value), 1e-12)
-        for name, value in values.items()
-        if value is not None
-    ]
+    """The largest difference of two audits, relative to what each metric reads.
+
+    One that goes through 0 on a bounded range, as a cosine, is compared on that range: of spread rows it
+    reads almost 0, the difference of two sums that are almost equal.
+    """
+    gaps = []
+    for name, value in values.items():
+        if value is None or others[name] is None:
+            gaps.append(0.0 if value is others[name] else math.inf)
+        else:
+            gaps.append(abs(value - others[name]) / max(abs(value), scale(name), 1e-12))
     return float(max(gaps))
+
+
+def scale(name: str) -> float:
+    """The largest value of a metric whose range goes through 0; else 0."""
+    known = METRICS.get(name)
+    if known is None or not known.low.startswith("-") or not known.high.isdecimal():
+        return 0.0
+    return float(known.high)
 
 
 def main() -> None:

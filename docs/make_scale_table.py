@@ -280,16 +280,15 @@ command. The model counts the time of a message as taken from computing, for her
 MEASURES = """
 ## Audits and probes by many processes
 
-    fullrank audit features --processes 8                                  # a folder of shards, by eight
-    processes torchrun --nproc-per-node 8 -m fullrank audit "features/part-*.npy"    # the same, as torchrun
-    starts them fullrank audit s3://bucket/features                                    # through fsspec; its
-    s3fs is yours to install torchrun --nproc-per-node 8 -m fullrank evaluate knn runs/first        # linear
-    and cluster likewise
+    fullrank audit features --processes 8                            # a folder of shards, by eight processes
+    torchrun --nproc-per-node 8 -m fullrank audit "features/part-*.npy"    # as torchrun starts them
+    fullrank audit s3://bucket/features                              # through fsspec; install s3fs yourself
+    torchrun --nproc-per-node 8 -m fullrank evaluate knn runs/first  # linear and cluster likewise
 
 - Each file is read by one process; a single file that can be sliced is shared by rows. All files are one
-  matrix in natural order, and the audit is that of one process to 1e-10: sums are added, the rows that are
-  compared are chosen by their place in the whole, and what is far from all others is judged from the first
-  rows of the whole.
+  matrix in natural order, and the audit is that of one process to 1e-10 of what each metric reads, or of its
+  range where that goes through 0, as a cosine's does: sums are added, the rows that are compared are chosen
+  by their place in the whole, and what is far from all others is judged from the first rows of the whole.
 - A process holds a chunk, the moments (2 d (d + 2) numbers), samples of 2,048 rows and of 16,384 short
   ones, a distance a row that it reads, and at most 4 million hashes of rows. No collective gathers rows but
   those of the samples.
@@ -312,7 +311,7 @@ def shards() -> str:
     found = json.loads(file.read_text())
     where = f"{found['machine']['cores']} cores, load {found['load']:.1f}"
     text = f"\n`{found['command']}`, {found['date']}, {where}:\n\n"
-    text += table("", "command", "speed-up", "audit alone", "speed-up", "largest relative difference")
+    text += table("", "command", "speed-up", "audit alone", "speed-up", "largest difference")
     for each in found["rows"]:
         text += row(
             each["way"],

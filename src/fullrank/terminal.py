@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("LOCAL_RANK", "WORLD_SIZE"))
-"""Variables of torchrun, SLURM and Fabric: which process this is, and of how many."""
+RANKS = (
+    ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"), ("LOCAL_RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"),
+)  # fmt: skip
+"""Variables of torchrun, SLURM, Fabric and MPI: which process this is, and of how many."""
 
 
 def speaks() -> bool:

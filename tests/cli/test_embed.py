@@ -211,9 +211,11 @@ def test_what_cannot_be_is_one_line(words: tuple[str, ...], line: str, trained: 
 def test_nonsense_of_a_launcher_is_one_line(
     trained: tuple[Path, Called], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fullrank.cli.ALIKE", 0.0)
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "RANK 2 is not one of WORLD_SIZE 2 processes" in refused("embed", str(trained[0]), "--out", "F")
+    said = "RANK is 2 in the environment, and 2 processes are said to run: it must be below 2"
+    assert said in refused("embed", str(trained[0]), "--out", "F")
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "parquet", "npy"])

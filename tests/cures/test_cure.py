@@ -82,6 +82,14 @@ def test_arms_differ_in_what_their_treatment_changes_and_in_nothing_else(tmp_pat
     assert {**base, "options": {**base["options"], "output_bn": True}} == jobs["output BN"]
 
 
+@pytest.mark.parametrize(("devices", "of_an_arm"), [(0, 0), (1, 1), (2, 1), (8, 1)])
+def test_arms_of_a_run_of_several_processes_are_trained_by_one_each(
+    devices: int, of_an_arm: int, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", BROKEN, devices=devices, num_nodes=2, strategy="fsdp")
+    assert {(job.config().devices, job.config().num_nodes) for job in plan_of(run).jobs()} == {(of_an_arm, 1)}
+
+
 def test_a_short_budget_tries_fewer_treatments_and_then_fewer_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", BROKEN, seconds=60.0)
     plans = [plan_of(run, CureOptions(most=4, minutes=minutes)) for minutes in (1e6, 30.0, 1e-3)]

@@ -95,6 +95,10 @@ def test_a_run_has_a_process_for_each_gpu_unless_told_otherwise(words: list[str]
 
 
 SUBMISSION = Submission("7", "name", "", COMMANDS)
+SAID_NOTHING = (
+    "and it left no exit code and no line since it was to begin; `scontrol show job 7` tells why; the same "
+    "command submits it again"
+)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,9 @@ SUBMISSION = Submission("7", "name", "", COMMANDS)
         (Queued("TIMEOUT"), None, "", "failed", ENDS["TIMEOUT"]),
         (Queued("OUT_OF_MEMORY"), None, "", "failed", ENDS["OUT_OF_MEMORY"]),
         (Queued("NODE_FAIL"), None, "", "failed", ENDS["NODE_FAIL"]),
-        (Queued("SOMETHING_NEW"), None, "", "failed", "SLURM says SOMETHING_NEW"),
+        (Queued("SOMETHING_NEW"), None, "", "failed", SAID_NOTHING),
+        (Queued("FAILED"), None, "job 7 goes back into the queue", "failed", SAID_NOTHING),
+        (Queued("FAILED"), None, "epoch 3", "failed", "left no exit code; the same command submits it again"),
         (Queued("CANCELLED"), "143", "", "cancelled", ENDS["CANCELLED"]),
         (None, "143 cancelled", "", "cancelled", ENDS["CANCELLED"]),
         (Queued("TIMEOUT"), "143 cancelled", "", "failed", ENDS["TIMEOUT"]),
@@ -177,6 +183,23 @@ def test_a_job_is_waited_for_through_a_requeue_and_a_silent_controller(tmp_path:
         {"7": Queued("COMPLETED")},
     ]
     assert waited(tmp_path, answers) == ({}, ["running", "running", "done"])
+
+
+REFUSED = {"7": Queued("FAILED")}
+
+
+@pytest.mark.parametrize(
+    ("answers", "failed"), [([REFUSED] * 2, False), ([REFUSED, {}], False), ([REFUSED] * 3, True)]
+)
+def test_a_job_that_failed_without_a_code_after_a_requeue_is_asked_for_again(
+    answers: list[Mapping[str, Queued] | Exception], failed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "7.txt").write_text("exit code 143: job 7 goes back into the queue\n")
+    begins: list[Mapping[str, Queued] | Exception] = [{"7": Queued("RUNNING")}]
+    again: list[Mapping[str, Queued] | Exception] = [{"7": Queued("RUNNING")}, {"7": Queued("COMPLETED")}]
+    found, states = waited(tmp_path, [*begins, *answers, *again])
+    assert states == ["running", "failed"] if failed else ["running", "running", "done"]
+    assert (SAID_NOTHING in found.get("a", "")) == failed
 
 
 def test_a_job_that_vanished_is_said_to_have(tmp_path: Path) -> None:

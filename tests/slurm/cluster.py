@@ -22,13 +22,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-REST = 10.0  # seconds that a job waits before it starts again
+LIFETIME = 30  # seconds of a credential, in which its job does not start again
 PATIENCE = 60.0  # seconds in which a cluster is up, or empty
 
 # neither cgroups nor systemd are asked for, so that it runs within containers
@@ -39,7 +39,7 @@ SlurmctldPort={ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire={lifetime}
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -78,12 +78,10 @@ class Cluster:
     Attributes:
         folder: all that it writes.
         environment: of the processes that are to use it.
-        requeued: when jobs were first seen to wait, by their number.
     """
 
     folder: Path
     environment: Mapping[str, str]
-    requeued: dict[str, float] = field(default_factory=dict)
 
     def ask(self, *words: str) -> str:
         """What one of SLURM's programs prints.
@@ -92,7 +90,12 @@ class Cluster:
             subprocess.CalledProcessError: it fails.
         """
         done = subprocess.run(
-            words, env=dict(self.environment), capture_output=True, text=True, check=True, timeout=30
+            words,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=2 * PATIENCE,
         )
         return done.stdout
 
@@ -101,20 +104,10 @@ class Cluster:
         lines = self.ask("squeue", "--noheader", "--array", "--format=%i|%T").splitlines()
         return dict(line.split("|") for line in lines)
 
-    def release(self) -> None:
-        """Have jobs that went back into the queue start in ten seconds rather than in two minutes.
-
-        Sooner would not do: their nodes may still be ending what they did before.
-        """
-        lines = self.ask("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i|%r").splitlines()
-        for line in lines:
-            number, reason = line.split("|")
-            seen = self.requeued.setdefault(number, time.monotonic())
-            if reason == "BeginTime" and time.monotonic() - seen > REST:
-                del self.requeued[number]
-                words = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
-                # one that begins meanwhile is refused, and fine
-                subprocess.run(words, env=dict(self.environment), capture_output=True, check=False)
+    def logs(self, size: int = 600) -> str:
+        """The ends of what its services wrote."""
+        logs = sorted(self.folder.glob("*.log")) + sorted(self.folder.glob("*.out"))
+        return "\n".join(f"{log.name}: {log.read_text()[-size:]}" for log in logs)
 
 
 @contextmanager
@@ -139,7 +132,8 @@ def running_cluster() -> Iterator[Cluster]:
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
         ports = _free_ports(3)
-        config.write_text(CONFIG.format(host=socket.gethostname(), folder=folder, ports=ports, nodes=NODES))
+        names = {"host": socket.gethostname(), "folder": folder, "nodes": NODES}
+        config.write_text(CONFIG.format(**names, ports=ports, lifetime=LIFETIME))
         cluster = Cluster(folder, environment)
         munge = [f"--{name}={folder}/{file}" for name, file in _MUNGE.items()]
         _start(stack, cluster, ["munged", "--foreground", "--force", *munge])
@@ -201,9 +195,7 @@ def _wait_until(holds: Callable[[], bool], cluster: Cluster) -> None:
     end = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > end:
-            logs = sorted(cluster.folder.glob("*.log")) + sorted(cluster.folder.glob("*.out"))
-            last = "\n".join(f"{log.name}: {log.read_text()[-600:]}" for log in logs)
-            raise RuntimeError(f"SLURM does not come up:\n{last}")
+            raise RuntimeError(f"SLURM does not come up:\n{cluster.logs()}")
         time.sleep(0.1)
 
 

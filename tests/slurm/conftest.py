@@ -73,16 +73,16 @@ class LogIn:
         return {row["job"]: row for row in json.loads(done.stdout)}
 
     def until(self, holds: Callable[[], bool], seconds: float = 400) -> None:
-        """Wait, and let jobs that went back into the queue start at once."""
+        """Wait; a job that went back into the queue starts after the life of a credential."""
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, (self.cluster.states(), self.logs())
-            self.cluster.release()
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def logs(self) -> str:
-        """The ends of all that the jobs printed."""
-        return "\n".join(f"{log}: {log.read_text()[-1500:]}" for log in self.folder.rglob("slurm/*.txt"))
+        """The ends of all that the jobs and SLURM's services printed."""
+        logs = [f"{log}: {log.read_text()[-1500:]}" for log in self.folder.rglob("slurm/*.txt")]
+        return "\n".join([*logs, self.cluster.logs(3000)])
 
 
 @pytest.fixture

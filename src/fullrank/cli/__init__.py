@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -26,6 +27,7 @@ from fullrank.errors import (
     require_packages,
 )
 from fullrank.jobs.slurm_options import is_slurm
+from fullrank.launchers import UNNAMED, leave_launcher
 from fullrank.terminal import say, speaks
 from fullrank.training.signals import StoppedError, ended_by_signals
 
@@ -57,6 +59,11 @@ GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), "the same c
     "pick": "the same command begins anew",
 }
 """What is said where a command was ended by a signal, of those that are more than one run."""
+
+ALIKE = 10.0  # seconds in which torchrun ends a process beside one that failed
+ASKS_FOR_HELP = {"-h", "--help", "--help-all"}
+SHARED = ("train", "resume", "embed", "audit", "evaluate")
+"""Commands that the processes of a launcher share; any other is for the first of them alone."""
 
 HELP = """\
 usage: fullrank COMMAND [OPTIONS]
@@ -101,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
+        _wait_for_the_first(error)
         if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
             say(f"fullrank: {' '.join(line.split())}", sys.stderr)
         return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
@@ -119,6 +127,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _takes_part(name: str, words: Sequence[str]) -> bool:
+    """Whether this process has a part in a command, of the several that a launcher started."""
+    asks = bool(ASKS_FOR_HELP & set(words))
+    if name in SHARED and not asks and not any(map(is_slurm, words)):
+        return True
+    first, others = speaks(), None
+    with suppress(UsageError):  # of variables that are no launcher's: what trains says so
+        others = leave_launcher()
+    if others is None:
+        return True
+    if name in COMMANDS and not asks and (first or others.launcher == UNNAMED):
+        does = f"by one process: the others that {others.launcher} has started are not needed"
+        left = f"by rank 0, and RANK is {others.rank} in the environment: unset it to do it here"
+        say(f"note    {name} is done {does if first else left}", sys.stderr)
+    return first
+
+
+def _wait_for_the_first(error: BaseException) -> None:
+    """Leave the first process time to say what all say alike: torchrun then ends this one."""
+    if isinstance(error, UsageError) and not speaks():
+        time.sleep(ALIKE)
+
+
 def _say_stopped(name: str, received: signal.Signals) -> int:
     """Say how a command goes on that a signal has ended; return its exit code."""
     if speaks():
@@ -135,12 +166,14 @@ def _open_closed_streams() -> None:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
+    if not _takes_part(name, words):
+        return 0
     if name.partition("=")[0] == "--print-completion":
         return _print_completion([word for word in (name.partition("=")[2], *words) if word])
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
     plans = ("adapt", "cure", "demo", "lab", "sweep", "train")
-    if name in plans and not {"-h", "--help", "--help-all"} & set(words):
+    if name in plans and not ASKS_FOR_HELP & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
     if _is_quick(name, words):
         with suppress(Exception), stand_ins():  # what fails without the packages is done with them
@@ -161,7 +194,7 @@ def _print_completion(words: Sequence[str]) -> int:
 def _is_quick(name: str, words: Sequence[str]) -> bool:
     """Whether a command only shows declarations, and nobody has imported torch."""
     opens_data = any(word.split("=")[0] == "--data" for word in words)  # whose size decides the defaults
-    shows = name == "list" or (bool({"-h", "--help", "--help-all"} & set(words)) and not opens_data)
+    shows = name == "list" or (bool(ASKS_FOR_HELP & set(words)) and not opens_data)
     return (shows or (name in ("train", "lab") and not words)) and "torch" not in sys.modules
 
 

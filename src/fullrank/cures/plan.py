@@ -86,10 +86,13 @@ class CurePlan:
     notes: Sequence[str] = ()
 
     def config(self) -> TrainConfig:
-        """Settings that all arms have in common: the run's, watched at every epoch."""
+        """Settings that all arms have in common: the run's, on one device, watched at every epoch."""
+        config = RunDir.open(self.run).config()
         return replace(
-            RunDir.open(self.run).config(),
+            config,
             out="",
+            devices=min(config.devices, 1),  # arms run side by side, of which none can start processes
+            num_nodes=1,
             watch_every=1,
             knn_every=1,
             on_collapse="warn",

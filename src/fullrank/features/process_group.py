@@ -9,23 +9,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
 
 from fullrank.collapse.peers import PATIENCE, Peers
-from fullrank.errors import FullrankError, UsageError
+from fullrank.errors import FullrankError, UsageError, first_line
 from fullrank.features.writing import processes
+from fullrank.launchers import (
+    MEETING,
+    Processes,
+    check_meeting,
+    launched_processes,
+    saying_that_it_waits,
+)
 from fullrank.terminal import say
 from fullrank.training.orphans import end_with_parent
 
-_MEETING = "FULLRANK_MEETING"
-"""Where processes meet that a command has started itself; torchrun says it in its own words."""
-
-
+_WORDS = "fullrank/why"  # where processes meet, why one of them ends
+ENDING = 2.0  # seconds in which the first says why another one ends
 _SHARED: ContextVar[Peers | None] = ContextVar("shared", default=None)
 
 
@@ -48,7 +54,7 @@ def is_helper() -> bool:
 def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
     """Share a command with torchrun's processes, or with some started here.
 
-    An error in one of the helpers ends it without a word: the first process says the same.
+    An error in one of the helpers ends it without a word: the first process says the same, or names it.
 
     Args:
         words: of the command line, for the processes that are started.
@@ -79,30 +85,65 @@ def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
 
 
 def _met(rank: int, size: int) -> Iterator[Peers]:
-    meeting = os.environ.get(_MEETING)
+    meeting, found = os.environ.get(MEETING), launched_processes() or Processes(size, size, "fullrank", rank)
+    check_meeting(found)
     if meeting and rank:
         end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads(size))
     try:
-        dist.init_process_group("gloo", meeting or "env://", PATIENCE, size, rank)
+        with saying_that_it_waits(found, f"{PATIENCE.total_seconds() / 3600:g} hours"):
+            dist.init_process_group("gloo", meeting or _place(found), PATIENCE, size, rank)
         _SHARED.set(Peers())
         yield Peers()
         dist.barrier()  # none leaves while another one still needs it
-    except FullrankError as error:
-        if rank:
+    except Exception as error:
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            why = _words_left() or f"another process has ended before its time: {first_line(error)}"
+            raise FullrankError(why) from error
+        if rank and dist.is_initialized():
+            _leave_words(f"rank {rank} of {size} failed: {_in_a_line(error)}")
+        if rank and isinstance(error, FullrankError):
             raise SystemExit(getattr(error, "exit_code", 1)) from error
         raise
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        raise FullrankError(
-            f"another process has ended before its time: {str(error).splitlines()[0]}"
-        ) from error
     finally:
         _SHARED.set(None)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _leave_words(line: str) -> None:
+    """Tell the first process why this one ends, and let it say so before a launcher ends that, too."""
+    with suppress(RuntimeError):  # of a first process that has ended itself
+        _get_default_store().set(_WORDS, line)
+        dist.destroy_process_group()
+        time.sleep(ENDING)
+
+
+def _words_left() -> str:
+    """Why another process has ended, where it told the first."""
+    end = time.monotonic() + ENDING
+    with suppress(RuntimeError):
+        while not _get_default_store().check([_WORDS]) and time.monotonic() < end:
+            time.sleep(0.1)
+        if _get_default_store().check([_WORDS]):
+            return str(_get_default_store().get(_WORDS).decode())
+    return ""
+
+
+def _in_a_line(error: BaseException) -> str:
+    line = " ".join(str(error).split())
+    return line if isinstance(error, FullrankError) else f"{type(error).__name__}: {line}"
+
+
+def _place(processes: Processes) -> str:
+    """Where the processes of a launcher meet."""
+    if processes.launcher != "SLURM":
+        return "env://"
+    from fullrank.training.launch import SrunEnvironment
+
+    srun = SrunEnvironment()
+    return f"tcp://{srun.main_address}:{srun.main_port}"
 
 
 def _threads(size: int) -> int:
@@ -115,10 +156,10 @@ def _started(words: Sequence[str], number: int) -> Iterator[None]:
     """Start the other processes of a command, and end them with it."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{Path(folder) / 'meeting'}"
-        common = {_MEETING: meeting, "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+        common = {MEETING: meeting, "WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
         common.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(_threads(number))))
         helpers = []
-        os.environ[_MEETING] = meeting
+        os.environ[MEETING] = meeting
         done = threading.Event()
         try:
             for rank in range(1, number):
@@ -129,7 +170,7 @@ def _started(words: Sequence[str], number: int) -> Iterator[None]:
             yield
         finally:
             done.set()
-            os.environ.pop(_MEETING, None)
+            os.environ.pop(MEETING, None)
             for helper in helpers:
                 if helper.poll() is None and sys.exc_info()[0] is not None:
                     helper.terminate()

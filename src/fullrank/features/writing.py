@@ -45,6 +45,7 @@ from fullrank.features.store import (
 from fullrank.features.subject import open_encoder_subject
 from fullrank.images.skipped import LIST, add_skipped
 from fullrank.images.sources import Source
+from fullrank.launchers import launched_processes
 from fullrank.options import EmbedOptions, OnProgress, split_names
 from fullrank.views import VIEWS
 
@@ -246,15 +247,9 @@ class Written:
 
 
 def processes() -> tuple[int, int, int]:
-    """Rank, processes and rank on this machine of torchrun; (0, 1, 0) without."""
-    try:
-        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-    except ValueError as error:
-        raise UsageError(f"RANK, LOCAL_RANK and WORLD_SIZE are whole numbers: {error}") from error
-    if not 0 <= rank < size:
-        raise UsageError(f"RANK {rank} is not one of WORLD_SIZE {size} processes")
-    return rank, size, local
+    """Rank, processes and rank on this machine of a launcher; (0, 1, 0) without."""
+    found = launched_processes()
+    return (found.rank, found.world, found.local_rank) if found else (0, 1, 0)
 
 
 def write_features(

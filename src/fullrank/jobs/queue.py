@@ -126,8 +126,12 @@ def _ended(submission: Submission, task: str, found: Queued | None, fine: Sequen
     if code is not None:
         return JobState("done", "", found) if code in fine else JobState("failed", f"exit code {code}", found)
     if found:
-        done = found.state == "COMPLETED"
-        return JobState("done", "", found) if done else JobState("failed", f"SLURM says {found.state}", found)
+        if found.state == "COMPLETED":
+            return JobState("done", "", found)
+        why = f"SLURM says {found.state}, and it left no exit code"
+        if not lines:  # as where a node still ended its former life when it was to begin again
+            why += f" and no line since it was to begin; `scontrol show job {task}` tells why"
+        return JobState("failed", f"{why}; the same command submits it again", found)
     why = "it is no longer in the queue and left no exit code: its node, or SLURM, ended it"
     return JobState("lost", why + (f"; its last line: {lines[-1]}" if lines else "; it printed nothing"))
 

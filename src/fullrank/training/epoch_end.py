@@ -23,6 +23,7 @@ from fullrank.collapse.metrics.codes import unique_prototypes
 from fullrank.collapse.phase import with_phase
 from fullrank.errors import UsageError
 from fullrank.methods import METHODS
+from fullrank.networks.processes import mean_over_processes
 from fullrank.training.checkpoint import Checkpoints, TrainState
 from fullrank.training.finite import absurd_numbers
 from fullrank.training.held_out import HeldOutEvaluator
@@ -142,6 +143,9 @@ class EpochEvaluator:
     def save(self, state: TrainState) -> None:
         """Write a checkpoint; after an evaluation, once that is finished."""
         self.s.fabric.barrier()
+        if self.s.fabric.world_size > 1:  # each process knows the losses of its own rows
+            total = torch.as_tensor(state.loss_sum, dtype=torch.float64, device=self.s.fabric.device)
+            state.loss_sum = float(mean_over_processes(total))
         weights = self.checkpoints.weights(state.step)
         if not self.writer.first:
             return

@@ -11,10 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -22,6 +24,14 @@ from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessS
 from torch.nn.parallel import DistributedDataParallel
 
 from fullrank.errors import FullrankError, UsageError, first_line, printable
+from fullrank.launchers import (
+    LONGEST_NUMBER,
+    Processes,
+    check_meeting,
+    check_srun,
+    launched_processes,
+    saying_that_it_waits,
+)
 from fullrank.terminal import say
 from fullrank.training.config import TrainConfig
 from fullrank.training.lifeline import met
@@ -29,71 +39,9 @@ from fullrank.training.memory import keep_freed_memory
 from fullrank.training.orphans import end_with_parent
 from fullrank.training.sharding import ShardSyncControl
 
-LONGEST_NUMBER = 9  # digits of a number of processes
+OVER_MACHINES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+"""Variables by which processes of several machines meet without a launcher."""
 ENDING = 1.0  # seconds in which all that failed alike say so
-
-
-class Processes(NamedTuple):
-    """Processes that a launcher has started, and which of them this one is."""
-
-    world: int
-    local: int  # of this machine
-    launcher: str
-    rank: int = 0
-    local_rank: int = 0
-
-
-def launched_processes() -> Processes | None:
-    """Processes as torchrun or SLURM tell them in the environment; None without them.
-
-    Raises:
-        UsageError: a variable is no whole number, a rank is not below its number of processes, or SLURM's
-            tasks were not started by srun.
-    """
-    if TorchElasticEnvironment.detect():
-        world = _number("WORLD_SIZE", 1, least=1)
-        local = _number("LOCAL_WORLD_SIZE", world, least=1)
-        if local > world:
-            raise UsageError(f"LOCAL_WORLD_SIZE is {local} in the environment, more than WORLD_SIZE {world}")
-        return Processes(world, local, "torchrun", *_ranks("RANK", world, "LOCAL_RANK", local))
-    if SLURMEnvironment.detect():
-        world, nodes = _number("SLURM_NTASKS", 1, least=1), _number("SLURM_NNODES", 1, least=1)
-        if world > 1 and not {"SLURM_STEP_ID", "SLURM_STEPID"} & os.environ.keys():
-            raise UsageError(
-                f"this job has {world} tasks, and a batch script is one of none: start the command with srun"
-            )
-        if world % nodes:
-            raise UsageError(f"{world} tasks on {nodes} nodes: every node needs as many, as {nodes} tasks")
-        local = world // nodes
-        return Processes(world, local, "SLURM", *_ranks("SLURM_PROCID", world, "SLURM_LOCALID", local))
-    return None
-
-
-def _number(name: str, default: int, least: int = 0) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isdecimal() or len(value) > LONGEST_NUMBER or int(value) < least:
-        shown = printable(value[: LONGEST_NUMBER + 1])
-        raise UsageError(f"{name} is {shown!r} in the environment, and must be a whole number from {least}")
-    return int(value)
-
-
-def _ranks(name: str, world: int, local_name: str, local: int) -> tuple[int, int]:
-    """This process among all, and among those of its machine.
-
-    Raises:
-        UsageError: one is no rank of so many: the others would wait for it in vain.
-    """
-    found = []
-    for each, processes, where in ((name, world, ""), (local_name, local, " on this machine")):
-        rank = _number(each, 0)
-        if rank >= processes:
-            are = f"{processes} processes are" if processes > 1 else "1 process is"
-            raise UsageError(
-                f"{each} is {rank} in the environment, and {are} said to run{where}: it must be below "
-                f"{processes}"
-            )
-        found.append(rank)
-    return found[0], found[1]
 
 
 def launch_fabric(config: TrainConfig) -> Fabric:
@@ -111,8 +59,10 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     precision: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # a line of our own says it all
     warnings.filterwarnings("ignore", message="The `srun` command is available")
+    check_srun()
     launched = launched_processes()
     processes = launched or _own_processes(config, gpu)
+    check_meeting(processes)
     strategy: Any = "auto"
     if processes.world > 1:
         strategy = ProcessStrategy(config, _devices(processes, gpu))
@@ -121,10 +71,12 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         devices=processes.local if processes.world > 1 else 1,
         num_nodes=processes.world // processes.local,
         strategy=strategy,
+        plugins=[cluster_environment(processes)],
         precision=precision,
     )
     try:
-        fabric.launch()
+        with saying_that_it_waits(processes, f"--timeout-minutes {config.timeout_minutes:g}"):
+            fabric.launch()
     except (RuntimeError, torch.distributed.DistError) as error:
         raise FullrankError(
             f"the {processes.world} processes have not met within --timeout-minutes "
@@ -158,14 +110,64 @@ def _own_processes(config: TrainConfig, gpu: bool) -> Processes:
     """Processes that the configuration asks this one to start, one a device."""
     local = config.devices or (torch.cuda.device_count() if gpu else 1)
     nodes = config.num_nodes
-    if nodes > 1 and "MASTER_ADDR" not in os.environ:
+    if nodes > 1 and (missing := [name for name in OVER_MACHINES if name not in os.environ]):
         raise UsageError(
             f"--num-nodes {nodes} needs torchrun or SLURM, which start a process for each device; or "
-            "MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of the command on each machine"
+            f"{', '.join(OVER_MACHINES[:-1])} and {OVER_MACHINES[-1]} in the environment of the command on "
+            f"each machine, of which {missing[0]} is missing"
+        )
+    for name, processes in (("NODE_RANK", nodes), ("LOCAL_RANK", local)):
+        number = os.environ.get(name, "0")
+        if local * nodes > 1 and not (number.isdecimal() and int(number[:LONGEST_NUMBER]) < processes):
+            raise UsageError(
+                f"{name} is {printable(number[:LONGEST_NUMBER])} in the environment, and must be a whole "
+                f"number below {processes}: unset it, or let torchrun start the processes"
+            )
+    if local > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ:
+        raise UsageError(
+            "LOCAL_RANK is in the environment, as if these processes were started already, and MASTER_PORT "
+            "is missing, where they meet: unset it, or let torchrun start them"
         )
     if not gpu and local > (os.cpu_count() or 1) and local > 4:  # a few may share a core, to try things out
         raise UsageError(f"--devices {local} are more processes than this machine has cores")
     return Processes(local * nodes, local, "fullrank")
+
+
+def cluster_environment(processes: Processes) -> ClusterEnvironment:
+    """What Fabric asks for ranks and addresses: of the launcher that has started the processes."""
+    if processes.launcher == "SLURM":
+        return SrunEnvironment()
+    if processes.launcher == "fullrank":
+        return OwnEnvironment(processes.world == processes.local)
+    return TorchElasticEnvironment()
+
+
+class SrunEnvironment(SLURMEnvironment):
+    """Tasks as srun has started them, whichever of its options their number came from."""
+
+    @staticmethod
+    def _validate_srun_variables() -> None:
+        """Nothing: `launched_processes` has seen to it."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Nothing: both numbers are those of the step, and not those of its job."""
+
+
+class OwnEnvironment(LightningEnvironment):
+    """Processes that the first one starts.
+
+    Args:
+        one_machine: whether all are on this one, and meet there whatever MASTER_ADDR says.
+    """
+
+    def __init__(self, one_machine: bool) -> None:
+        super().__init__()
+        self.one_machine = one_machine
+
+    @property
+    def main_address(self) -> str:
+        """Where the processes meet."""
+        return "127.0.0.1" if self.one_machine else super().main_address
 
 
 def _devices(processes: Processes, gpu: bool) -> list[torch.device]:

@@ -25,6 +25,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, first_line
+from fullrank.launchers import launched_processes
 from fullrank.terminal import say
 from fullrank.training.orphans import end_with_parent
 from fullrank.training.signals import StoppedError
@@ -97,7 +98,7 @@ def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
     except BaseException as error:
         if failure := lifeline.failure_within(NEWS):
             raise RankFailedError(lifeline.sentence(failure)) from error
-        lifeline.fail(f"{type(error).__name__}: {first_line(error, LONGEST)}")
+        lifeline.fail(_line(error))
         raise
     lifeline.close()
 
@@ -132,7 +133,7 @@ class Lifeline:
             self._connect(address)
         fabric.barrier()
         met.set()
-        if rank and not _started_by_launcher():  # by the first process, whose end is to be told
+        if rank and launched_processes() is None:  # but by the first process, whose end is to be told
             end_with_parent(False)
         self._thread = threading.Thread(target=self._listen, name="lifeline", daemon=True)
         self._thread.start()
@@ -251,6 +252,23 @@ class Lifeline:
                     line.sendall(_encoded(message))
 
 
+def _line(error: BaseException) -> str:
+    """The type of an error and its first line; of one in a worker of PyTorch, what it passes on.
+
+    Example:
+        >>> _line(ValueError("Caught ValueError in DataLoader worker process 0.\\nValueError: no"))
+        'ValueError: no, in a process that decodes'
+        >>> _line(MemoryError()), _line(KeyError("knn"))
+        ('MemoryError: more was asked for than there is', "KeyError: 'knn'")
+    """
+    lines = str(error).strip().splitlines()
+    if len(lines) > 1 and "worker process" in lines[0]:
+        return f"{lines[-1][:LONGEST]}, in a process that decodes"
+    if isinstance(error, MemoryError) and not lines:
+        return f"{type(error).__name__}: more was asked for than there is"
+    return f"{type(error).__name__}: {first_line(error, LONGEST)}"
+
+
 def _encoded(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
@@ -271,11 +289,6 @@ def _listener(fabric: Fabric) -> socket.socket:
     return socket.create_server(
         ("" if _spans_machines(fabric) else "127.0.0.1", 0), backlog=fabric.world_size
     )
-
-
-def _started_by_launcher() -> bool:
-    """Whether the parent is a launcher, and not the first process of the run."""
-    return any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
 
 
 def _close_in_child() -> None:
