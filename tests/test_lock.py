@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from fullrank import lock
 from fullrank.errors import BusyError
-from fullrank.lock import require_unwritten, sole_writer
+from fullrank.lock import is_being_written, require_unwritten, sole_writer
 
 HOLD = """
 import sys, time, os
@@ -109,6 +110,16 @@ def test_a_refused_writer_leaves_the_owner_in_place(tmp_path: Path) -> None:
             with pytest.raises(BusyError):
                 sole_writer(tmp_path).__enter__()
         assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
+
+
+def test_a_copy_of_a_folder_that_is_being_written_is_free(tmp_path: Path) -> None:
+    (folder := tmp_path / "run").mkdir()
+    with sole_writer(folder):
+        shutil.copytree(folder, copy := tmp_path / "copy")
+        assert (copy / ".owner.json").exists() and not is_being_written(copy)
+        require_unwritten(copy)
+        with sole_writer(copy):
+            assert is_being_written(copy) and is_being_written(folder)
 
 
 def elsewhere(folder: Path, age: float) -> None:

@@ -41,7 +41,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk names no file
+        # a full disk names no file, and a folder in the file's place is named by the draft
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(draft)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -31,7 +31,10 @@ def as_name(value: Any, takes: str) -> str:
 def shown(value: Any) -> str:
     """A short form of a value for an error message; tensors are named, not printed."""
     if value is None or isinstance(value, str | int | float | list | tuple | dict):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # a whole number of more digits than Python writes out
+            return "a number of thousands of digits"
         if len(text) <= 80 and "\n" not in text:
             return text
     return f"a {type(value).__name__}"
@@ -58,7 +61,7 @@ def load_yaml(text: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def annotations_of(cls: type[Any]) -> dict[str, Any]:
     """Annotations of a dataclass's fields, resolved."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
@@ -83,7 +86,7 @@ def coerce(cls: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, An
         >>> coerce(LinearOptions, {"lr": "1e-1", "cs": [1, 10]}, "option")  # YAML reads 1e-1 as text
         {'lr': 0.1, 'cs': (1.0, 10.0)}
     """
-    hints = _hints(cls)  # type: ignore[arg-type]
+    hints = annotations_of(cls)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
             raise UnknownNameError(kind, str(key), hints)

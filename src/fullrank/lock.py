@@ -105,7 +105,7 @@ def is_being_written(folder: Path) -> bool:
     owner = folder / ".owner.json"
     before = _read(owner)
     if before.get("begun") and before.get("host") == _host() and isinstance(before.get("process"), int):
-        return _begun(int(before["process"])) == before["begun"]
+        return _lives(before, owner)
     try:
         return bool(before) and time.time() - owner.stat().st_mtime < DEAD_AFTER
     except OSError:
@@ -177,15 +177,29 @@ def _acquire(path: Path) -> int | None:
 def _is_at_work(owner: dict[str, str], path: Path) -> bool:
     """Whether the owner on record is alive, though no lock of its own was seen."""
     if owner.get("host", _host()) == _host():
-        process = owner.get("process", 0)
-        begun = owner.get("begun", "")
-        return isinstance(process, int) and bool(begun) and _begun(process) == begun
+        return _lives(owner, path)
     age = _age(path)
     if age > -DEAD_AFTER:
         return age < DEAD_AFTER
     last = path.stat().st_mtime  # its clock is ahead: see whether the heart beats
     time.sleep(2.5 * HEARTBEAT)
     return path.exists() and path.stat().st_mtime != last
+
+
+def _lives(owner: dict[str, str], path: Path) -> bool:
+    """Whether the owner, of this machine, runs, and holds this folder rather than one it was copied from."""
+    process, begun = owner.get("process", 0), owner.get("begun", "")
+    runs = isinstance(process, int) and bool(begun) and _begun(process) == begun
+    return runs and owner.get("lock", _identity(path)) == _identity(path)
+
+
+def _identity(owner: Path) -> str:
+    """What tells the lock beside a record from a copy of it."""
+    try:
+        found = owner.with_name(".lock").stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _begun(process: int) -> str:
@@ -207,6 +221,7 @@ def _write(owner: Path) -> None:
         "host": _host(),
         "process": os.getpid(),
         "begun": _begun(os.getpid()),
+        "lock": _identity(owner),
         "since": since,
         "command": command,
     }

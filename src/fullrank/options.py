@@ -9,15 +9,13 @@ from typing import Any, Literal, Self, TypeAlias
 
 from fullrank.coercion import coerce
 from fullrank.errors import UnknownNameError, UsageError
+from fullrank.ranges import Numbers, check_numbers
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how far it is, and how far it goes (0: not known)."""
 
 Names: TypeAlias = str | tuple[str, ...]
 """Names in a tuple, or in one text with commas between, as a command line has them."""
-
-Numbers: TypeAlias = str | tuple[float, ...]
-"""Numbers likewise."""
 
 
 MAX_PIXELS = 2**27
@@ -35,27 +33,6 @@ def split_names(names: Names) -> tuple[str, ...]:
     return tuple(word.strip() for word in words if word.strip())
 
 
-def split_numbers(numbers: Numbers, option: str, whole: bool = False) -> list[float]:
-    """The single numbers, all of them positive.
-
-    Example:
-        >>> split_numbers("1, 10", "--shares"), split_numbers((0.5,), "--cs")
-        ([1.0, 10.0], [0.5])
-    """
-    values = []
-    for word in numbers.split(",") if isinstance(numbers, str) else numbers:
-        try:
-            value = float(word)
-        except ValueError:
-            raise UsageError(
-                f"{option} takes numbers with commas between, not {str(word).strip()!r}"
-            ) from None
-        if not value > 0 or (whole and not value.is_integer()):
-            raise UsageError(f"{option} takes positive {'whole ' * whole}numbers, not {str(word).strip()}")
-        values.append(value)
-    return values
-
-
 def new_folder(out: Path | str) -> Path:
     """The path of a folder to be made; raises UsageError where one is there."""
     folder = Path(out)
@@ -66,7 +43,10 @@ def new_folder(out: Path | str) -> Path:
 
 @dataclass(frozen=True)
 class Options:
-    """Options that can be given by name."""
+    """Options that can be given by name; numbers that nothing can hold are refused."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def changed(self, **changes: Any) -> Self:
         """The same with other values; None leaves what is there.
@@ -96,11 +76,7 @@ class EncoderOptions(Options):
     download: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < 0:
-            raise UsageError(f"--image-size is in pixels, and is {self.image_size}")
-        for name in ("limit", "views", "seed", "workers", "max_bytes"):
-            if getattr(self, name, 0) < 0:
-                raise UsageError(f"--{name} must not be negative, and is {getattr(self, name)}")
+        super().__post_init__()
         if getattr(self, "batch_size", 1) < 1:
             raise UsageError(f"batch size {getattr(self, 'batch_size', 1)} is not positive")
         if getattr(self, "max_pixels", 1) < 1:

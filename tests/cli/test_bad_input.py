@@ -39,7 +39,7 @@ def test_a_file_in_the_place_of_a_run_is_called_a_file(here: Path) -> None:
         (("train", "--epochs", "2"), "name a method or a recipe before --epochs"),
         ((*TRAIN, "--freeze", ","), "--freeze ',' names nothing"),
         ((*TRAIN, "--limit", "1"), "one training image makes no batch: train on two or more"),
-        ((*TRAIN, "--profile", "-1"), "--profile measures 1 step or more, not -1"),
+        ((*TRAIN, "--profile", "-1"), "--profile must not be negative, not -1"),
         ((*TRAIN, "--lora", "100000"), "--lora 100,000 is above"),
         (("audit", "shapes", "--fail-on", ""), "--fail-on names no kind of verdict"),
         (("audit", "shapes", "--fail-on=,"), "--fail-on names no kind of verdict"),

@@ -194,7 +194,7 @@ def test_the_terminal_says_what_is_where(trained: tuple[Path, Called]) -> None:
         (("RUN", "--taps", "layer9"), "unknown layer 'layer9'"),
         (("RUN", "--split", "val"), "unknown split 'val'"),
         (("RUN", "--split", ""), "no split is named; take train, test or both"),
-        (("RUN", "--views", "-1"), "--views must not be negative, and is -1"),
+        (("RUN", "--views", "-1"), "--views must not be negative, not -1"),
         (("RUN", "--view-preset", "simsiam"), "add --views with a number of views"),
         (("RUN", "--views", "2", "--view-preset", "simsaim"), "did you mean 'simsiam'?"),
         (("RUN", "--batch-size", "0"), "batch size 0 is not positive"),

@@ -230,3 +230,13 @@ def test_a_line_of_text_that_does_not_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "y.csv").write_text('label\n"' + "x" * (1 << 18) + '"\n')
     with assert_refused("holds no labels|labels for"):
         open_labels(tmp_path / "y.csv", 3)
+
+
+def test_an_archive_that_says_to_span_several_disks_is_damaged(tmp_path: Path) -> None:
+    torch.save({"z": torch.ones(2, 3)}, path := tmp_path / "z.pt")
+    content = bytearray(path.read_bytes())
+    locator = content.index(b"PK\x06\x07")
+    struct.pack_into("<I", content, locator + 16, 2)
+    path.write_bytes(content)
+    with assert_refused("z.pt is damaged or cut short"):
+        load_torch_file(path)

@@ -195,3 +195,8 @@ def test_batches_drop_or_keep_the_last() -> None:
     assert [len(batch) for batch in batches(np.arange(3), 4, drop_last=False)] == [3]
     with pytest.raises(UsageError, match="batch size 0 is not positive"):
         batches(np.arange(300), 0)
+
+
+def test_a_batch_is_not_repeated_beyond_its_epoch() -> None:
+    order = data_order("iid", repeat_batch=2**31 - 1)  # of which no list could be made
+    assert len(order(0)) == order.steps * order.batch_size and len(set(order(0).tolist())) == 4

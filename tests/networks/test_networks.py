@@ -115,3 +115,11 @@ def test_synchronised_batch_norm_changes_nothing_in_one_process(name: str) -> No
     synchronised = synchronise_batch_norm(network, torch.device("cpu"))
     assert set(synchronised.state_dict()) == set(state)
     torch.testing.assert_close(synchronised(x), plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8-w999999999", "resnet8-w" + "9" * 5000, "resnet8-w0", "resnet9-w16"]
+)
+def test_a_narrow_resnet_of_a_size_that_cannot_be_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(UsageError):
+        build_backbone(name, 32)

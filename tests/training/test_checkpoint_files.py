@@ -118,7 +118,7 @@ def test_without_a_list_of_digests_what_cannot_be_read_is_passed_over(
     assert found is not None and found.state["step"] == 1
 
 
-@pytest.mark.parametrize("digests", [b"", b"{", b"[" * 100_000, b'{"a": 1}'])
+@pytest.mark.parametrize("digests", [b"", b"{", b"[" * 100_000, b'{"a": 1}', b'[1, "x"]'])
 def test_a_damaged_list_of_digests_does_not_stand_in_the_way(files: CheckpointFiles, digests: bytes) -> None:
     files.write(state(1))
     (files.folder / "digests.json").write_bytes(digests)

@@ -8,7 +8,8 @@ from typing import get_type_hints
 import pytest
 
 from fullrank.errors import UsageError
-from fullrank.training.config import MOST, MOST_COUNTED, TrainConfig
+from fullrank.ranges import MOST, MOST_COUNTED
+from fullrank.training.config import TrainConfig
 
 HINTS = get_type_hints(TrainConfig)
 WHOLE = [field.name for field in dataclasses.fields(TrainConfig) if HINTS[field.name] is int]

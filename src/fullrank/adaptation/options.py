@@ -47,11 +47,7 @@ class AdaptOptions(Options):
     settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "lora", "image_size", "limit", "seed"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}: it is finite, and not below 0"
-                )
+        super().__post_init__()
         if not 0 <= self.keep <= 1:
             raise UsageError(f"--keep is a share between 0 and 1, not {self.keep:g}")
         if self.patience < 1:

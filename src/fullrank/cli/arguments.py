@@ -17,8 +17,9 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.options import Names, Numbers, OnProgress
+from fullrank.options import Names, OnProgress
 from fullrank.progress import PlainProgress, ProgressLine, listening
+from fullrank.ranges import Numbers, check_numbers
 from fullrank.synonyms import meant
 from fullrank.terminal import terminal
 
@@ -62,11 +63,12 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
             parsed: T = tyro.cli(
                 kind, args=list(words), prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra
             )
-            return parsed
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UsageError(_one_line(errors.getvalue(), words, prog, _flags(kind))) from None
+    check_numbers(parsed)
+    return parsed
 
 
 def _flags(kind: type[Any], under: str = "") -> list[str]:
@@ -150,9 +152,19 @@ def _no_choice(value: str, option: str, known: str) -> str:
     return str(UnknownNameError(option, value, re.findall(r"'([^']*)'", known)))
 
 
+def _not_whole(option: str, value: str) -> str:
+    return f"{option} takes a whole number, not {value if len(value) <= MOST_SHOWN else 'a longer text'}"
+
+
+def _no_number(option: str, value: str) -> str:
+    return f"{option} takes a number, not {value if len(value) <= MOST_SHOWN else 'a longer text'}"
+
+
+MOST_SHOWN = 80  # characters of a value that is repeated in a message
 IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
-    (r"Error parsing (--\S+): invalid literal for int.*: (.+)", "{} takes a whole number, not {}".format),
-    (r"Error parsing (--\S+): could not convert string to float: (.+)", "{} takes a number, not {}".format),
+    (r"Error parsing (--\S+): invalid literal for int.*: (.+)", _not_whole),
+    (r"Error parsing (--\S+): could not convert string to float: ?(.+)", _no_number),
+    (r"Error parsing (--\S+): Exceeds the limit .*", "{} takes a whole number of fewer digits".format),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
     (r"Error parsing (?:options|threshold|[A-Z]\w+): (.+)", "{}".format),  # a dataclass's own validation
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),

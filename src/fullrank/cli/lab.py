@@ -15,6 +15,7 @@ import tyro
 from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
 from fullrank.jobs.slurm_options import slurm_help, split_slurm
+from fullrank.ranges import Numbers
 from fullrank.terminal import say
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class LabOptions:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     preset: str = ""
-    seeds: str = ""
+    seeds: Numbers = ""
     parts: str = ""
     out: str = ""
     data: str = ""
@@ -106,7 +107,7 @@ def run(words: Sequence[str]) -> int:
 
     out = Path(args.out or f"labs/{args.name}")
     parts = [part for part in args.parts.split(",") if part]
-    plan = make_plan(args.name, out, args.preset, parts, _seeds(args.seeds), args.data)
+    plan = make_plan(args.name, out, args.preset, parts, _seeds(str(args.seeds)), args.data)
     if args.dry_run and not options:
         from fullrank.cli.lab_plan import print_plan
 

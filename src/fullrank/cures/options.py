@@ -29,6 +29,7 @@ class CureOptions(Options):
     jobs: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("most", "seeds"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, not {getattr(self, name)}")

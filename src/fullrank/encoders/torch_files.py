@@ -7,6 +7,8 @@ what was stored and do nothing. Any other class or function in a file is refused
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
 import warnings
@@ -20,12 +22,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.atomic import replacing
 from fullrank.errors import DataError, FullrankError
 from fullrank.untrusted.parsing import MAX_DEPTH
 from fullrank.untrusted.paths import require_regular
 
 HOLDS = (Tensor, list, tuple, Mapping)
 MOST_CONTAINERS = 200_000  # lists and mappings of one file
+
+
+def write_torch_file(content: Mapping[str, Any], path: Path) -> None:
+    """Write what `torch.save` makes of tensors and plain values: whole, or not at all.
+
+    Raises:
+        OSError: the disk is full, or may not be written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_torch_file({"z": torch.ones(2)}, Path(folder, "z.pt"))
+        ...     torch.load(Path(folder, "z.pt"), weights_only=True)
+        {'z': tensor([1., 1.])}
+    """
+    try:
+        with replacing(path) as file:
+            torch.save(dict(content), file)
+    except RuntimeError as error:  # what PyTorch's zip writer makes of a full disk
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 class StoredObject:
@@ -150,7 +173,7 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
     """
     require_regular(path)
     try:
-        mapped = zipfile.is_zipfile(path)
+        mapped = _is_archive(path)
         if mapped:
             _check_archive(path)
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
@@ -170,6 +193,13 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
     held: list[Tensor] = []
     content = _with_tensors(content, held)
     return content, mapped and not held
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # an end that speaks of several disks
+        return False
 
 
 def _check_archive(path: Path) -> None:
@@ -251,7 +281,7 @@ def _why(path: Path, error: Exception) -> str:
         return f"{path} is empty"
     with path.open("rb") as file:
         start = file.read(4)
-    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+    if start == b"PK\x03\x04" and not _is_archive(path):
         return f"{path} is damaged or cut short"
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)|\[<class '([\w.]+)'|class ([\w.]+)", text)
@@ -263,7 +293,7 @@ def _why(path: Path, error: Exception) -> str:
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript archive, which holds code; a state dict or .safetensors is needed"
-    if isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) and not zipfile.is_zipfile(path):
+    if isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) and not _is_archive(path):
         return (
             f"{path} is no file of torch.save; a pickle can run code and is never opened: save a tensor or a "
             f"state dict with torch.save, or .npy or .safetensors"

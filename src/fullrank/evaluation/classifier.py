@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.torch_files import write_torch_file
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.protocols import Protocol
 from fullrank.evaluation.result import EvaluationResult, Probe
@@ -28,6 +29,7 @@ from fullrank.options import EvaluateOptions, OnProgress
 from fullrank.training.online_probe import classes_of
 from fullrank.training.optim import LARS
 from fullrank.training.setup import CropViews, generator_of
+from fullrank.untrusted.parsing import refusing
 from fullrank.views import View, Views, image_ops
 
 
@@ -237,7 +239,6 @@ class _Training:
         if self.state is None:
             return
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.state.with_name(f".{self.state.name}")
         content = {
             "protocol": repr(self.protocol),
             "classifier": self.classifier.state_dict(),
@@ -245,21 +246,21 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
             "done": {"top1": trained.top1, "top5": trained.top5, "loss": trained.loss},
         }
-        torch.save(content, draft)
-        draft.replace(self.state)
+        write_torch_file(content, self.state)
 
     def restore(self) -> Trained:
         """Take up an interrupted training of the same protocol, or begin anew."""
         if self.state is None or not self.state.exists():
             return Trained()
-        state = torch.load(self.state, weights_only=True)
-        if state["protocol"] != repr(self.protocol):
-            return Trained()
-        self.classifier.load_state_dict(state["classifier"])
-        if not self.protocol.frozen:
-            self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        return Trained(**state["done"])
+        with refusing(f"{self.state} is damaged: remove it, and the classifier is trained anew"):
+            state = torch.load(self.state, weights_only=True)
+            if state["protocol"] != repr(self.protocol):
+                return Trained()
+            self.classifier.load_state_dict(state["classifier"])
+            if not self.protocol.frozen:
+                self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            return Trained(**state["done"])
 
 
 def labelled(source: Source) -> Source | None:

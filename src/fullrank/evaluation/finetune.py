@@ -17,7 +17,8 @@ from fullrank.evaluation.classifier import (
 from fullrank.evaluation.protocols import FINETUNING
 from fullrank.evaluation.result import EvaluationResult
 from fullrank.images.sources import Data
-from fullrank.options import FinetuneOptions, OnProgress, split_numbers
+from fullrank.options import FinetuneOptions, OnProgress
+from fullrank.ranges import split_numbers
 
 
 def label_share(data: Data, share: float, seed: int = 0) -> Data:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from fullrank.evaluation.labelled import Features, open_features, require_whole
 from fullrank.evaluation.result import EvaluationResult, of_features
-from fullrank.options import KnnOptions, OnProgress, split_numbers
+from fullrank.options import KnnOptions, OnProgress
 from fullrank.probes.intervals import wilson_interval
 from fullrank.probes.knn import KS, knn_probe
 from fullrank.probes.knn_legacy import li_knn_scan, solo_knn
 from fullrank.probes.neighbours import Metric
+from fullrank.ranges import split_numbers
 
 IN_TRAINING = (
     "similarity",

@@ -12,8 +12,9 @@ from fullrank.evaluation.classifier import classifier_result, open_encoder_and_i
 from fullrank.evaluation.labelled import Features, open_features
 from fullrank.evaluation.protocols import PROTOCOLS
 from fullrank.evaluation.result import EvaluationResult, of_features, result_folder
-from fullrank.options import LinearOptions, OnProgress, split_numbers
+from fullrank.options import LinearOptions, OnProgress
 from fullrank.probes.logistic import CS, logistic_probe
+from fullrank.ranges import split_numbers
 
 
 def linear(features: Features, *, cs: Sequence[float] = CS, seed: int = 0) -> EvaluationResult:

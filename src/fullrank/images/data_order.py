@@ -163,7 +163,7 @@ class DataOrder:
             else:
                 shuffled = generator.permutation(chunk)
             for batch in batches(shuffled, self.batch_size):
-                chosen += [batch] * self.repeat_batch
+                chosen += [batch] * min(self.repeat_batch, self.steps - len(chosen))
         return np.concatenate(chosen[: self.steps])
 
     def _is_iid(self, epoch: int) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from fullrank.coercion import load_yaml
 from fullrank.errors import DataError, UsageError, first_line, require_packages
 from fullrank.images.folders import HELD_OUT_NAMES
 from fullrank.images.index_files import index_notes
-from fullrank.images.parquet import image_columns, in_row_groups
+from fullrank.images.parquet import image_columns, in_row_groups, notes_on_missing
 from fullrank.images.parquet_rows import LARGEST_GROUP, open_parquet_file
 from fullrank.images.sources import LazySource
+from fullrank.untrusted.parsing import read_text, refusing
 
 ADDRESS = re.compile(r"(?P<name>[^@]+?)(@(?P<split>[\w.-]+))?")
 
@@ -40,6 +43,7 @@ def open_hub(address: str) -> tuple[str, LazySource, LazySource | None, list[str
     held_out = _opened(f"{name}/{held}", splits[held], columns, source.classes) if held else None
     labelled = f"labels from {columns[1]!r}" if columns[1] else "unlabelled"
     notes = [f"{len(source):,} images are read in place from column {columns[0]!r}, {labelled}"]
+    notes += notes_on_missing([file for each in splits.values() for file in each])
     notes += index_notes(source.items.index, "every process reads the index")  # type: ignore[attr-defined]
     return name, source, held_out, notes
 
@@ -56,8 +60,6 @@ def parse_address(address: str) -> tuple[str, str | None, str | None]:
         raise UsageError(f"hub:{address} is no address; what is meant is as hub:OWNER/NAME/CONFIG@SPLIT")
     name, split = found["name"], found["split"]
     if name.startswith((".", "/", "~")):
-        from pathlib import Path
-
         return str(Path(name).expanduser()) if name.startswith("~") else name, None, split
     parts = name.split("/")
     if len(parts) > 3 or not all(parts):
@@ -69,10 +71,14 @@ def _splits(repo: str, config: str | None, address: str) -> dict[str, list[str]]
     """Parquet files of each split."""
     import datasets
 
+    if Path(repo).is_dir():
+        _require_sound_card(Path(repo))
     try:
         builder = datasets.load_dataset_builder(repo, config)
         files = {
-            str(split): list(map(str, paths)) for split, paths in (builder.config.data_files or {}).items()
+            str(split): list(map(str, paths))
+            for split, paths in (builder.config.data_files or {}).items()
+            if paths
         }
     except Exception as error:  # each layer has its own for no network, no such name, no permission
         raise DataError(f"hub:{address} cannot be opened: {_reason(error)}") from error
@@ -84,6 +90,14 @@ def _splits(repo: str, config: str | None, address: str) -> dict[str, list[str]]
             f"folder, or its tar shards as shards:PATTERN"
         )
     return files
+
+
+def _require_sound_card(folder: Path) -> None:
+    """Raise DataError for a README whose head is no YAML, or asks for too much of it."""
+    if (card := folder / "README.md").is_file():
+        head = re.match(r"\s*---[^\n]*\n(.*?)\n---", read_text(card), re.DOTALL)
+        with refusing(f"the head of {card} is damaged"):
+            load_yaml(head[1] if head else "")
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError, first_line, printable
 from fullrank.images.batch_loaders import corrupt_line
+from fullrank.images.column_labels import require_class_numbers
 from fullrank.images.decoding import fit, header_size, why_not_decoded
 from fullrank.images.fingerprints import fingerprint_of
 from fullrank.images.named import DATA, open_folder, open_named
@@ -101,6 +102,7 @@ def open_data(
     )
     if not len(train):
         raise DataError(f"{spec} has no training images")
+    require_class_numbers(train, held_out)
     fingerprint = {
         f"{split}: {of}": each
         for split, source in (("train", train), ("held out", held_out))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fullrank.errors import DataError
+from fullrank.errors import DataError, printable
 from fullrank.images import parquet_rows
+from fullrank.images.column_labels import column_labels
 from fullrank.images.folders import HELD_OUT_NAMES
-from fullrank.images.parquet_rows import LARGEST_GROUP, ParquetRows, open_row_groups, read_column
-from fullrank.images.sources import Indices, LazySource
+from fullrank.images.parquet_rows import LARGEST_GROUP, ParquetRows, open_row_groups, read_column, where_of
+from fullrank.images.sources import LazySource
 from fullrank.untrusted.parsing import parse_json, refusing
 from fullrank.untrusted.paths import require_regular
 
 IMAGE_NAMES = ("img", "image", "images", "jpg", "png")
+_NUMBERED = re.compile(r"(?P<start>.*)-(?P<number>[0-9]{1,9})-of-(?P<of>[0-9]{1,9})\.parquet", re.DOTALL)
 LABEL_NAMES = ("label", "fine_label", "labels", "target", "class")
 
 
@@ -52,6 +55,8 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
         >>> len(train), train.labels.tolist(), train.classes, held_out
         (2, [0, 1], ['cat', 'dog'], None)
     """
+    for file in files:
+        require_regular(file)
     splits = {name: [file for file in files if _belongs(file, name)] for name in ("train", *HELD_OUT_NAMES)}
     train_files = splits.pop("train") or [
         file for file in files if not any(file in s for s in splits.values())
@@ -71,14 +76,17 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
         items = ParquetRows(split_files, image_column)
         labels = None
         if label_column is not None and label_column in _schema(split_files[0]).names:
-            labels, names = _labels(split_files, label_column, names)
+            values = read_column(split_files, label_column).to_pylist()
+            labels, words = column_labels(values, f"{where_of(split_files)}: column {label_column!r}", names)
+            names = words or names
         index = np.arange(len(items))
         return LazySource(name=f"{name}/{split}", items=items, index=index, labels=labels, classes=names)
 
     train = opened("train", train_files, classes)
     held_out = opened("held out", held_files, train.classes) if held_files else None
     labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
-    return train, held_out, [f"images are read from column {image_column!r}, {labelled}"]
+    notes = [f"images are read from column {image_column!r}, {labelled}"]
+    return train, held_out, notes + notes_on_missing(list(map(str, files)))
 
 
 def in_row_groups(
@@ -104,6 +112,26 @@ def in_row_groups(
     return LazySource(name=name, items=items, index=index, labels=labels, classes=classes or words)
 
 
+def notes_on_missing(files: list[str]) -> list[str]:
+    """Say of which numbered files, as in `train-00001-of-00003.parquet`, not all are there.
+
+    Example:
+        >>> notes_on_missing(["a/train-00000-of-00003.parquet", "a/train-00002-of-00003.parquet"])
+        ['2 of the 3 files a/train-*-of-00003.parquet are there']
+        >>> notes_on_missing(["train-00000-of-00001.parquet", "more.parquet"])
+        []
+    """
+    numbers: dict[tuple[str, str], set[str]] = {}
+    for file in files:
+        if match := _NUMBERED.fullmatch(file):
+            numbers.setdefault((match["start"], match["of"]), set()).add(match["number"])
+    return [
+        printable(f"{len(found):,} of the {int(of):,} files {start}-*-of-{of}.parquet are there")
+        for (start, of), found in numbers.items()
+        if len(found) < int(of)
+    ]
+
+
 def _belongs(file: Path, split: str) -> bool:
     return file.name.startswith(split) or file.parent.name == split
 
@@ -123,6 +151,8 @@ def image_columns(file: str, schema: Any) -> tuple[str, str | None, list[str] | 
     """
     import pyarrow
 
+    if doubled := next((name for name in schema.names if schema.names.count(name) > 1), None):
+        raise DataError(f"{printable(file)} has several columns called {doubled!r}: give each its name")
     features = _hub_features(file, schema)
     kinds = {name: feature.get("_type") for name, feature in features.items()}
     types, stored = pyarrow.types, {name: schema.field(name).type for name in schema.names}
@@ -135,22 +165,19 @@ def image_columns(file: str, schema: Any) -> tuple[str, str | None, list[str] | 
     labelled = [column for column, kind in kinds.items() if kind == "ClassLabel"]
     named = [column for column in LABEL_NAMES if column in schema.names]
     label = next(iter(named), labelled[0] if len(labelled) == 1 else None)
-    return images[0], label, features.get(label, {}).get("names") if label in kinds else None
+    names = features.get(label, {}).get("names") if label in kinds else None
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DataError(f"{printable(file)}: its names of classes are damaged: a list of words is meant")
+    return images[0], label, names
 
 
 def _hub_features(file: str, schema: Any) -> dict[str, Any]:
     """The kinds of the columns, as `datasets` writes them into a table."""
     with refusing(f"{file}: what the Hub says of its columns is damaged"):
         text = (schema.metadata or {}).get(b"huggingface", b"{}").decode()
-        features = parse_json(text, "it").get("info", {}).get("features", {})
+        features = (
+            parse_json(text, f"what {printable(file)} says of its columns")
+            .get("info", {})
+            .get("features", {})
+        )
         return {name: kind for name, kind in features.items() if isinstance(kind, dict)}
-
-
-def _labels(files: list[Path], column: str, classes: list[str] | None) -> tuple[Indices, list[str] | None]:
-    values = read_column(files, column).to_pylist()
-    with refusing(f"{files[0]}: column {column!r} holds no labels"):
-        if any(isinstance(value, str) for value in values):
-            classes = classes or sorted({value for value in values if value is not None})
-            number = {name: i for i, name in enumerate(classes)}
-            values = [number.get(value, -1) for value in values]
-        return np.array([-1 if value is None else int(value) for value in values], np.int64), classes

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fullrank.errors import DataError, printable
+from fullrank.images.column_labels import column_labels
 from fullrank.images.fingerprints import digest, file_digests
 from fullrank.images.index_files import Index, open_index
 from fullrank.images.sources import Indices
@@ -90,13 +91,17 @@ def image_in(cell: Any, folder: Path | None) -> bytes | Path:
     return cell
 
 
+def where_of(files: list[Path]) -> str:
+    """The file, or the folder of several, for messages."""
+    return printable(str(files[0].parent if len(files) > 1 else files[0]))
+
+
 def read_column(files: list[Path], column: str) -> Any:
     """A column of several files as one chunked array of pyarrow."""
     import pyarrow
     import pyarrow.parquet
 
-    where = files[0].parent if len(files) > 1 else files[0]
-    with refusing(f"{where}: column {column!r} cannot be read"):
+    with refusing(f"{where_of(files)}: column {column!r} cannot be read"):
         tables = [pyarrow.parquet.read_table(require_regular(file), columns=[column]) for file in files]
         return pyarrow.chunked_array([chunk for table in tables for chunk in table[column].chunks])
 
@@ -228,22 +233,19 @@ def open_row_groups(files: Sequence[str], column: str, label_column: str | None)
             "group_of": np.array(group_of, np.int32),
         }
         facts = {"stamps": stamps, "bytes": size, "largest": largest}
-        with refusing(f"{files[0]}: column {label_column!r} holds no labels"):
-            return arrays | _label_arrays(labels, facts), facts
+        where = f"{printable(files[0])}{', ...' if len(files) > 1 else ''}: column {label_column!r}"
+        return arrays | _label_arrays(labels, where, facts), facts
 
     place = "\0".join([*files, column, label_column or ""])
     index = open_index("parquet", place, lambda index: index.facts.get("stamps") == stamps, build)
     return RowGroups(list(files), column, index)
 
 
-def _label_arrays(labels: list[Any], facts: dict[str, Any]) -> dict[str, np.ndarray]:
-    if all(label is None for label in labels):
-        return {}
-    if any(isinstance(label, str) for label in labels):
-        words = facts["words"] = sorted({str(label) for label in labels if label is not None})
-        number = {word: i for i, word in enumerate(words)}
-        labels = [None if label is None else number[str(label)] for label in labels]
-    return {"labels": np.array([-1 if label is None else int(label) for label in labels], np.int64)}
+def _label_arrays(labels: list[Any], where: str, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    numbers, words = column_labels(labels, where)
+    if words is not None:
+        facts["words"] = words
+    return {} if numbers is None else {"labels": numbers}
 
 
 def _bytes_of(row_group: Any, column: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fullrank.errors import UnknownNameError, UsageError, printable
+from fullrank.ranges import check_numbers
 
 OWN = {
     "setup": "a line of shell before the run, as 'module load cuda'; may be given several times",
@@ -78,6 +79,9 @@ class SlurmOptions:
     signal_seconds: int = 120
     array_parallelism: int = 0
     wait: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self, under="slurm-")
 
     def with_tasks_per_gpu(self) -> SlurmOptions:
         """The same with one process a GPU, unless the number of processes is given.
@@ -191,8 +195,6 @@ def _options(given: dict[str, str], setup: Sequence[str]) -> SlurmOptions:
                 raise UsageError(f"--slurm-{key} takes no value")
             wait = key == "wait"
     own = {key.replace("-", "_"): number for key, number in numbers.items()}
-    if not 0 <= own.get("signal_seconds", 0) <= 65535:
-        raise UsageError(f"--slurm-signal-seconds is at most 65535, not {own['signal_seconds']}")
     return SlurmOptions(given, tuple(setup), wait=wait, **own)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from fullrank.coercion import coerce
 from fullrank.errors import UsageError
+from fullrank.ranges import check_numbers
 
 __all__ = ["MethodConfig", "ProjectorConfig", "follow_backbone", "head_width"]
 
@@ -64,6 +65,7 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         coerce(type(self), vars(self), "option")
+        check_numbers(self, signed=True, under="options.")
         for knob in fields(self):
             name, value = knob.name, getattr(self, knob.name)
             if name.endswith("_dim") or name.startswith("num_"):

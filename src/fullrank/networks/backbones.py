@@ -17,7 +17,7 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.registry import Registry
 
 Stem = Literal["auto", "imagenet", "cifar", "cifar-pad2"]
-NARROW = re.compile(r"resnet(\d+)-w(\d+)")  # our CIFAR ResNets: depth and width
+NARROW = re.compile(r"resnet([0-9]{1,4})-w([0-9]{1,4})")  # our CIFAR ResNets: depth and width
 LAYER_NORM_MODULES = (  # of timm
     "vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos", "vision_transformer_sam",
     "beit", "cait", "convnext", "deit", "eva", "hiera", "mlp_mixer", "naflexvit", "pvt_v2",
@@ -63,8 +63,10 @@ class CifarResNet(nn.Module):
         from timm.models.resnet import BasicBlock
 
         blocks, remainder = divmod(depth - 2, 6)
-        if remainder or blocks < 1:
-            raise UsageError(f"a CIFAR ResNet has depth 6m + 2 (8, 14, 20, ...), not {depth}")
+        if remainder or blocks < 1 or width < 1:
+            raise UsageError(
+                f"a CIFAR ResNet has depth 6m + 2 (8, 14, 20, ...), not {depth}, and a width, not {width}"
+            )
         kernel, stride = (7, 2) if large_stem else (3, 1)
         self.conv1 = nn.Conv2d(3, width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -32,6 +32,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 DIGESTS = "digests.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 MOST_DIGESTS = 256  # of files that were written last: far more than are kept
 LARGEST_LIST = 1 << 20  # bytes of `digests.json`
 FICLONE = 0x40049409  # ioctl of Linux: a copy that shares blocks until one of the two is written to
@@ -232,7 +233,10 @@ class CheckpointFiles:
             found = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError):
             return []
-        return found if isinstance(found, list) else []
+        known = found if isinstance(found, list) else []
+        return [
+            each for each in known if isinstance(each, str) and len(each) == 2 * hashlib.sha256().digest_size
+        ]
 
     def _remember(self, digest: str) -> None:
         """Add a digest, before its file is in place: no file is ever there without."""

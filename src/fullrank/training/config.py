@@ -14,6 +14,7 @@ from fullrank.images.data_order import OrderKind
 from fullrank.methods import METHODS, make_config
 from fullrank.networks.backbones import Stem
 from fullrank.options import MAX_PIXELS
+from fullrank.ranges import check_numbers
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class TrainConfig:
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        self._check_whole_numbers()
+        check_numbers(self, signed=True)  # what may not be negative is said below
         for name, (holds, rule) in _RULES.items():
             value = getattr(self, name)
             if not holds(value):
@@ -258,13 +259,6 @@ class TrainConfig:
             raise UsageError("--chunk-size, --rounds and --ordering need another --order than iid")
         make_config(METHODS[self.method], self.options)
 
-    def _check_whole_numbers(self) -> None:
-        for each in dataclasses.fields(self):
-            value, most = getattr(self, each.name), MOST.get(each.name, MOST_COUNTED)
-            if isinstance(value, int) and value > most:
-                given = f"{value:,}" if value < 10**30 else f"a number of {len(f'{value:x}') * 4:,} bits"
-                raise UsageError(f"--{each.name.replace('_', '-')} is at most {most:,}, not {given}")
-
     def as_dict(self) -> dict[str, Any]:
         """Plain mapping, as `config.yaml` holds it."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -285,11 +279,6 @@ class TrainConfig:
             own = [f"options.{name}" for name in METHODS[method].Config.__dataclass_fields__]
             raise UnknownNameError("key", str(unknown), [*fields, *own])
         return cls(**coerce(cls, values, "key"))
-
-
-MOST_COUNTED = 2**31 - 1
-MOST: Mapping[str, int] = {"seed": 2**63 - 1, "max_pixels": 2**53}
-"""Largest whole numbers of settings, where more than `MOST_COUNTED` make sense."""
 
 
 def _not_negative(value: float) -> bool:

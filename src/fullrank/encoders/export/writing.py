@@ -20,6 +20,7 @@ from fullrank.encoders.export.onnx_file import write_onnx
 from fullrank.encoders.export.rebuilt import Rebuilt, difference, in_timm, in_torchvision
 from fullrank.encoders.opening import open_encoder
 from fullrank.encoders.runs import encoder_header, own_run
+from fullrank.encoders.torch_files import write_torch_file
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES
 from fullrank.networks.safetensors_bytes import safetensors_bytes
@@ -159,7 +160,7 @@ def _write(
         assert rebuilt is not None
         return ("model.safetensors", "config.json"), _write_timm(model, rebuilt, folder, said)
     network = rebuilt.network if to == "torchvision" and rebuilt is not None else model.network
-    torch.save(_tensors(network), folder / "model.pth")
+    write_torch_file(_tensors(network), folder / "model.pth")
     network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
     return ("model.pth",), difference(network, model)
 
