@@ -24,6 +24,7 @@ from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import as_verdict, judge
 from fullrank.encoders.hooks import capacities, which_taps
+from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder
 from fullrank.encoders.runs import encoder_header, is_untrained, own_run
 from fullrank.errors import DataError, UnknownNameError, UsageError, printable
@@ -31,6 +32,7 @@ from fullrank.features.embeddings import Rows
 from fullrank.features.extraction import embed_images
 from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
+from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
 from fullrank.options import OnProgress, split_names
@@ -74,6 +76,18 @@ def audit_subject(
         classes = as_labels("labels", labels)
     tap = "codes" if options.codes else "embedding"
     return {tap: _audit(subject, tap, options, classes, subject.origin, subject.notes, on_progress)}
+
+
+def refuse_against(against: str, options: AuditOptions) -> None:
+    """Raise where there is nothing of that name to hold an audit against, before anything is measured."""
+    if against in ("", "untrained"):
+        return
+    refuse_unknown_name(against)
+    kind = kind_of(against, options.data)
+    imageless = kind == "encoder" and not options.data and own_run(against) is None
+    named = is_address(against) or is_pattern(against) or is_encoder(against)
+    if imageless or not (named or Path(against).expanduser().exists()):
+        open_subject(against, options, kind=kind)  # which says what there is not
 
 
 def audit_against(
