@@ -88,6 +88,7 @@ def run(words: Sequence[str]) -> int:
 
 def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
     """Audit together with other processes; the first one writes and prints."""
+    from fullrank.encoders.runs import begins_loaded
     from fullrank.features.store import main_tap
     from fullrank.report.audit.folder import audit_folder, identity
     from fullrank.report.audit.page import as_object, write_audit
@@ -107,7 +108,8 @@ def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
         against = None
         if args.against:
             other = audit_against(args.what, args.against, args, main, on_progress)
-            against = Against(short_name(args.against), other)
+            loaded = args.against == "untrained" and begins_loaded(args.what)
+            against = Against("as loaded" if loaded else short_name(args.against), other)
         page = write_audit(
             views,
             out,

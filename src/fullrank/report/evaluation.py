@@ -31,6 +31,15 @@ WORDS = {
 HIDDEN = ("table", "top1_interval", "tried", "curve", "by_share", "at_edge", "vote")
 
 
+def _state(result: EvaluationResult) -> str:
+    """What is said before the name of a network that has taken no step."""
+    from fullrank.encoders.runs import begins_loaded
+
+    if not result.untrained:
+        return ""
+    return "as loaded, " if begins_loaded(result.subject) else "untrained "
+
+
 def result_table(result: EvaluationResult) -> RenderableType:
     """One evaluation: heading, numbers, and a row for each share of labels.
 
@@ -44,7 +53,7 @@ def result_table(result: EvaluationResult) -> RenderableType:
     """
     head = Text.assemble(
         (TITLES[result.probe], "bold"),
-        f"  {'untrained ' * result.untrained}{result.subject}, {result.tap} ({count(result.d)} wide), "
+        f"  {_state(result)}{result.subject}, {result.tap} ({count(result.d)} wide), "
         f"{result.protocol}\n",
         (f"{count(result.n_train)} training and {count(result.n_test)} test rows of {result.data}, "
          f"{result.classes} classes, {result.seconds:.1f} s", GREY),
