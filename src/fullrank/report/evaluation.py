@@ -60,7 +60,8 @@ def result_table(result: EvaluationResult) -> RenderableType:
     )  # fmt: skip
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for key, value in result.results.items():
-        if key not in HIDDEN and value is not None:
+        certain = key == "top5" and result.classes <= 5  # among five guesses every class is
+        if key not in HIDDEN and value is not None and not certain:
             shown = with_interval(value, result.n_test) if key == "top1" else _shown(key, value)
             table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), shown)
     by_share = result.results.get("by_share")
