@@ -60,8 +60,19 @@ class ImageError(DataError):
         super().__init__(f"{where} cannot be decoded: {why}")
 
 
+LISTED = {
+    "backbone": "`fullrank list backbones` names all of them",
+    "method or recipe": "`fullrank list methods` and `fullrank list recipes` name all of them",
+    "metric": "`fullrank list metrics` names all of them",
+    "recipe": "`fullrank list recipes` names all of them",
+    "timm model": "`fullrank list backbones` names all of them",
+    "views preset": "`fullrank list views` names all of them",
+}
+"""Where names are listed that are too many for a message, by their kind."""
+
+
 class UnknownNameError(UsageError):
-    """A name that is not registered; the message offers the nearest real one.
+    """A name that is not registered; the message offers the nearest real one, or says where all are.
 
     Example:
         >>> raise UnknownNameError("stem", "cifr", ["cifar", "auto"])
@@ -79,6 +90,8 @@ class UnknownNameError(UsageError):
             message += f"; did you mean {near[0]!r}?"
         if 0 < len(self.known) <= 24:
             message += f" (known: {', '.join(self.known)})"
+        elif not near and not hint:
+            hint = LISTED.get(kind, "")
         super().__init__(message + (f"{'' if message.endswith('?') else ';'} {hint}" if hint else ""))
 
 

@@ -7,7 +7,9 @@ terminal, or that turn the direction of reading.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
@@ -45,6 +47,19 @@ def say(line: str, file: TextIO | None = None) -> None:
         written a\x1b[31m\n.npy
     """
     print(printable(line), file=file or sys.stdout, flush=True)
+
+
+def say_prose(text: str) -> None:
+    """Print sentences; a terminal gets them broken between words, a file or pipe in one line.
+
+    Example:
+        >>> say_prose("The loss does not see collapse.")
+        The loss does not see collapse.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) if width else [text]
+    for line in lines:
+        say(line)
 
 
 def terminal(**options: Any) -> Console:

@@ -16,6 +16,7 @@ from cli.helpers import call
 from fullrank.cli import COMMANDS
 from fullrank.cli.evaluate import PROBES
 from fullrank.cli.listing import LISTS
+from fullrank.labs import LABS
 from fullrank.methods import METHODS
 from fullrank.training.config import TrainConfig
 
@@ -96,6 +97,18 @@ def test_no_option_is_completed_that_the_command_refuses(script: Path, name: str
         (("explain", "loss", "0.5", "--method", "sims"), ["simsiam"]),
         (("list", "methods", "sims"), ["simsiam"]),
         (("train", "simsiam", "--backbone", "resnet8-w1"), ["resnet8-w16"]),
+        (("train", "byol", "--data", "cifar"), ["cifar10", "cifar100"]),
+        (("audit", "resnet18", "--data", "=", "dig"), ["digits"]),
+        (("audit", "runs/first", "--taps", "backbone,proj"), ["backbone,projector"]),
+        (("evaluate", "knn", "runs/first", "--tap", "f"), ["features"]),
+        (("audit", "x.npy", "--fail-on", "comp"), ["complete"]),
+        (("audit", "x.npy", "--fail-on", "complete,dim"), ["complete,dimensional"]),
+        (("lab", "asymmetry", "--parts", "asym-s"), ["asym-siam"]),
+        (("lab", "rank-difference", "--parts", "asym-s"), []),
+        (("lab", "failures", "--pre"), ["--preset"]),
+        (("train", "byol", "--log", "wan"), ["wandb"]),
+        (("resume", "runs/first", "--log", "mlf"), ["mlflow"]),
+        (("evaluate", "linear", "runs/first", "--protocol", "rdm-s"), ["rdm-simsiam"]),
     ],
 )
 def test_choices_are_completed(script: Path, words: tuple[str, ...], found: list[str]) -> None:
@@ -105,6 +118,26 @@ def test_choices_are_completed(script: Path, words: tuple[str, ...], found: list
 def test_words_after_a_command_are_completed(script: Path) -> None:
     assert completed(script, "list", "") == list(LISTS)
     assert completed(script, "evaluate", "") == list(PROBES)
+
+
+def test_names_of_data_stand_beside_folders(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits of mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [str(BASH), "--norc", "-c", ASK, "bash", str(script), "fullrank", "audit", "x", "--data", "dig"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["digits", "digits of mine"]
+
+
+@pytest.mark.parametrize("lab", list(LABS))
+def test_parts_and_presets_are_those_of_the_lab(script: Path, lab: str) -> None:
+    assert completed(script, "lab", lab, "--parts", "") == list(LABS[lab].parts)
+    assert completed(script, "lab", lab, "--preset", "") == list(LABS[lab].presets)
 
 
 @pytest.mark.parametrize("words", [("audit", "feat"), ("train", "byol", "--data", "pho"), ("watch", "")])
@@ -161,6 +194,11 @@ def fished(folder: Path, line: str) -> list[str]:
         ("train byol --backbone resnet8-w1", ["resnet8-w16"]),
         ("audit x.npy --metrics level,rankme_un", ["level,rankme_uncentred", "level,rankme_unit"]),
         ("audit a-f", ["a-file"]),
+        ("train byol --data dig", ["digits"]),
+        ("train byol --data a-", ["a-file"]),
+        ("audit x.npy --fail-on complete,dim", ["complete,dimensional"]),
+        ("lab asymmetry --parts asym-s", ["asym-siam"]),
+        ("lab asymmetry --preset ", ["laptop", "paper", "tiny"]),
     ],
 )
 def test_fish_offers_what_fits_and_no_text_beside_a_choice(fish: Path, line: str, found: list[str]) -> None:
@@ -192,6 +230,9 @@ def test_fish_offers_the_options_of_that_method_alone(fish: Path, method: str) -
         ("train simsiam --optimizer=lar", "--optimizer=lars"),
         ("audit x.npy --metrics level,rankme_uni", "level,rankme_unit"),
         ("explain loss 0.5 --method sims", "simsiam"),
+        ("train simsiam --data digi", "digits"),
+        ("audit x.npy --fail-on complete,dim", "complete,dimensional"),
+        ("lab asymmetry --parts asym-s", "asym-siam"),
     ],
 )
 def test_zsh_completes_what_is_typed(tmp_path: Path, line: str, last: str) -> None:

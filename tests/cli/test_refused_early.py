@@ -69,3 +69,30 @@ def test_of_several_processes_the_first_alone_speaks(
 def test_an_unknown_lab_is_named_whatever_else_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "nosuch", "--dry-run"]) == 2
     assert "unknown lab 'nosuch'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("audit timm:resnet81", "unknown timm model 'resnet81'; did you mean 'resnet18'?"),
+        ("audit timm:resnet18 --data shapes --against timm:resnet81", "did you mean 'resnet18'?"),
+        ("audit timm:resnet18 --data shapes --against nosuch", "unknown model 'nosuch'"),
+        ("audit timm:resnet18 --data shapes --against no.npy", "no.npy"),
+        ("pick timm:resnet18 torchvision:resnet81 --data shapes", "did you mean 'resnet18'?"),
+        ("compare timm:resnet18 timm:nosuch --data shapes", "`fullrank list backbones` names all of them"),
+        ("train simsiam --backbone resnet81", "did you mean 'resnet18'?"),
+        ("train simsiam --init timm:resnet81", "did you mean 'resnet18'?"),
+        ("train simsiam --log wandbb", "did you mean 'wandb'?"),
+        ("train simsiam --views nosuch", "`fullrank list views` names all of them"),
+        ("audit x.npy --metrics qqqqq", "`fullrank list metrics` names all of them"),
+    ],
+)
+def test_an_unknown_name_is_one_line_before_images_are_opened(
+    words: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("training.data", "features.subject", "selection.measuring", "report.compare.measures"):
+        module = importlib.import_module(f"fullrank.{place}")
+        monkeypatch.setattr(module, "open_data", lambda *_, **__: pytest.fail("images were opened"), False)
+    assert main([*words.split(), *(["--untrained"] if "timm:resnet18" in words else [])]) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") == 1

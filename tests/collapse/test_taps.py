@@ -12,7 +12,8 @@ def marked(*kinds: Kind) -> list[int]:
     verdicts = {str(k): Verdict(kind, str(k), "") for k, kind in enumerate(kinds)}
     found = with_differing_tap(verdicts)
     assert list(found) == list(verdicts)
-    return [int(tap) for tap, verdict in found.items() if any(b.name == "differs" for b in verdict.blemishes)]
+    name = "unlike other taps"
+    return [int(tap) for tap, verdict in found.items() if any(b.name == name for b in verdict.blemishes)]
 
 
 @pytest.mark.parametrize("others", [1, 2, 5])

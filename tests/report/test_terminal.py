@@ -1,12 +1,15 @@
 """The terminal: what is written, at both usual widths, and nothing where nothing was asked for."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fullrank.collapse.blemishes import Blemish
 from fullrank.errors import UnknownNameError
+from fullrank.figures.style import number, percent
 from fullrank.report.run.arms import arms_table, arms_text
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import Summary, summarise
@@ -149,4 +152,16 @@ def test_the_live_table_has_a_bar_and_where_it_is_wide_the_loss_so_far(fake_reco
     for record in fake_records("complete", epochs=3):
         summaries[1].take(record)
     lines = [line for line in drawn(arms_table(summaries, 93, width), width) if line.strip()]
-    assert len(lines) == 3 and "Progress" in lines[0] and ("Loss so far" in lines[0]) == (width == 120)
+    assert "Progress" in lines[0] and ("Loss so far" in lines[0]) == (width == 120)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("steps", [0, 93], ids=["closing", "live"])
+def test_no_number_of_a_table_of_arms_is_cut(fake_run: Any, steps: int, width: int) -> None:
+    row = summarise(read_run(fake_run("healthy", epochs=3)), "no stop-gradient, no output BN")
+    odd = Blemish("one-sided", 5, 9, "", "")
+    row.verdict = replace(row.judgement, probability=0.4, blemishes=(odd, odd)).as_dict()
+    shown = "\n".join(drawn(arms_table([row], steps, width), width))
+    for words in ("Rank / d", "k-NN", number(row.loss, 4), number(row.level), percent(row.knn)):
+        assert words in shown
+    assert "…" not in shown and ("one-sided" in shown) == (width >= 100)

@@ -22,6 +22,10 @@ from fullrank.networks.backbones import build_backbone
 from fullrank.networks.depth import layer_depths, parameters_of_stages, rate_factors
 from fullrank.networks.lora import add_lora, merge_lora
 from fullrank.networks.momentum import update_momentum
+from fullrank.options import CompareOptions
+from fullrank.report.audit.subjects import AuditOptions, audit_subject
+from fullrank.report.compare.arms import compare_subjects
+from fullrank.report.run.reading import read_run
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import build_networks
 from fullrank.training.optim import build_optimizer, set_learning_rates
@@ -300,3 +304,27 @@ def test_the_source_decides_where_only_a_recipe_that_nobody_named_has_a_backbone
 def test_what_cannot_be_is_refused_by_its_flag(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         TrainConfig(**changes)
+
+
+@pytest.fixture(scope="module")
+def loaded(weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that began with loaded weights."""
+    out = tmp_path_factory.mktemp("runs") / "loaded"
+    run(out, init=str(weights["resnet"]), backbone="resnet8-w16", epochs=1)
+    return out
+
+
+def test_before_its_first_step_a_run_says_what_of_it_is_loaded(loaded: Path) -> None:
+    first = next(record for record in read_run(loaded).epochs if record.epoch == 0)
+    assert first.verdict["kind"] == "not decidable"
+    assert first.verdict["why"].startswith("no step of this run taken yet: its backbone is as loaded")
+
+
+def test_what_a_run_began_with_is_judged_where_it_was_loaded(loaded: Path) -> None:
+    view = audit_subject(str(loaded), AuditOptions(untrained=True))["features"]
+    assert view.verdict.kind != "not decidable" and "as loaded" in view.origin
+
+
+def test_what_a_run_began_with_is_called_as_loaded(loaded: Path) -> None:
+    arms = compare_subjects([str(loaded)], CompareOptions(untrained=True)).arms
+    assert [arm.name for arm in arms] == ["loaded (as loaded)"]

@@ -145,7 +145,8 @@ def _missing(first: str, text: str) -> str:
     others = re.findall(r"\(required\) (--[\w.-]+|[A-Z]+\b)", text)
     if others:
         return f"{', '.join([first, *others[:-1]])} and {others[-1]} are missing"
-    return f"{first} is missing: {text.removesuffix('(required)').rstrip(' .')}"
+    about = re.sub(r"^[A-Z]+ (?=[a-z`])", "", text.removesuffix("(required)"))  # without a type's name
+    return f"{first} is missing: {about.rstrip(' .')}"
 
 
 def _no_choice(value: str, option: str, known: str) -> str:

@@ -88,15 +88,17 @@ def run(words: Sequence[str]) -> int:
 
 def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
     """Audit together with other processes; the first one writes and prints."""
+    from fullrank.encoders.runs import begins_loaded
     from fullrank.features.store import main_tap
     from fullrank.report.audit.folder import audit_folder, identity
     from fullrank.report.audit.page import as_object, write_audit
-    from fullrank.report.audit.subjects import audit_against, audit_subject
+    from fullrank.report.audit.subjects import audit_against, audit_subject, refuse_against
     from fullrank.report.audit.terminal import print_audit
     from fullrank.report.audit.view import Against
     from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()
+    refuse_against(args.against, args)
     out = audit_folder(args.what, args.out)
     with showing_progress(quiet=args.json or peers.rank > 0) as on_progress:
         views = audit_subject(args.what, args, None, on_progress, peers)
@@ -106,7 +108,8 @@ def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
         against = None
         if args.against:
             other = audit_against(args.what, args.against, args, main, on_progress)
-            against = Against(short_name(args.against), other)
+            loaded = args.against == "untrained" and begins_loaded(args.what)
+            against = Against("as loaded" if loaded else short_name(args.against), other)
         page = write_audit(
             views,
             out,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
+from fullrank.cli.completion_values import ALSO_FILES, COMMAS, choices
 from fullrank.cli.train_help import COMMAND_TEXTS, attribute_texts
 from fullrank.errors import UnknownNameError
 
@@ -17,18 +18,19 @@ SHELLS = ("bash", "fish", "zsh")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """An option: its choices, text, and whether it stands alone or takes several."""
+    """An option: its choices, text, and whether it stands alone, takes several, or files as well."""
 
     name: str
     choices: tuple[str, ...] = ()
     alone: bool = False
     text: str = ""
     several: bool = False
+    files: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command, its words, names after each, and options; `own` are methods'."""
+    """A command, its words, names after each, and options; `own` are those of a method or lab."""
 
     name: str
     about: str
@@ -81,8 +83,23 @@ def _command(name: str, about: str) -> Command:
         and "Example:" in (kind.__doc__ or "")  # as every command's options have; others are no options
     ]
     names = _names_by_list() if name == "list" else {}
-    flags = tuple(_unique(flag for kind in kinds for flag in _flags(kind)))
-    return Command(name, about, _words(name), names, flags)
+    own = _of_labs() if name == "lab" else {}
+    owned = {flag.name for flags in own.values() for flag in flags}
+    free = (flag for kind in kinds for flag in _flags(kind) if flag.name not in owned)
+    return Command(name, about, _words(name), names, tuple(_unique(free)), own)
+
+
+def _of_labs() -> dict[str, tuple[Flag, ...]]:
+    """Options whose choices are those of a lab."""
+    from fullrank.labs import LABS
+
+    return {
+        name: (
+            Flag("--parts", tuple(lab.parts), text="the lab's own, with commas between.", several=True),
+            Flag("--preset", tuple(lab.presets), text="how large the lab is."),
+        )
+        for name, lab in LABS.items()
+    }
 
 
 def _words(name: str) -> tuple[str, ...]:
@@ -128,34 +145,13 @@ def _flags(kind: type[Any], under: str = "") -> Iterator[Flag]:
             yield from _flags(bare, f"{under}{name}.")
             continue
         option, text = f"{under}{name}".replace("_", "-"), texts.get(name, "")
-        yield Flag(f"--{option}", _choices(name, bare), bare is bool, text, name == "metrics")
+        found = choices(name, bare)
+        yield Flag(
+            f"--{option}", found, bare is bool, text, name in COMMAS, bool(found) and name in ALSO_FILES
+        )
         if bare is bool:
             no = f"{under}no-{name}".replace("_", "-")
             yield Flag(f"--{no}", (), True, text)
-
-
-def _choices(name: str, hint: Any) -> tuple[str, ...]:
-    if get_origin(hint) is tuple:
-        hint = get_args(hint)[0]
-    if get_origin(hint) is Literal:
-        return tuple(map(str, get_args(hint)))
-    if name in ("views", "view_preset") and hint is str:
-        from fullrank.views.presets import VIEWS
-
-        return tuple(VIEWS)
-    if name == "method" and hint is str:
-        from fullrank.methods import METHODS
-
-        return tuple(METHODS)
-    if name == "backbone" and hint is str:
-        from fullrank.cli.listing import listed
-
-        return ("auto", *listed("backbones"))
-    if name == "metrics":
-        from fullrank.collapse.metrics import METRICS
-
-        return tuple(METRICS)
-    return ()
 
 
 def _unique(flags: Any) -> Iterator[Flag]:
@@ -167,7 +163,7 @@ BASH = r"""# completion of fullrank for {shell}; see docs/completion.md
 _fullrank() {{
   local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
   local words="" flags="" own="" values=""
-  local before="" several=""
+  local before="" several="" files=""
   if [[ $cur == "=" ]]; then cur=""
   elif [[ $prev == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"
   elif [[ $cur == --*=* ]]; then prev="${{cur%%=*}}" before="${{cur%%=*}}=" cur="${{cur#*=}}"; fi
@@ -187,7 +183,7 @@ _fullrank() {{
   case "${{COMP_WORDS[1]}}" in
 {cases}
   esac
-  case "${{COMP_WORDS[1]}}:$prev" in
+  case "${{COMP_WORDS[1]}}:${{COMP_WORDS[2]}}:$prev" in
 {values}
   esac
   if [[ $COMP_CWORD -eq 3 && $cur != -* ]]; then
@@ -198,6 +194,11 @@ _fullrank() {{
   if [[ -n $several && $cur == *,* ]]; then before="$before${{cur%,*}}," cur="${{cur##*,}}"; fi
   if [[ -n $values ]]; then
     COMPREPLY=($(compgen -P "$before" -W "$values" -- "$cur"))
+    if [[ -n $files && -z $before && ${{#COMPREPLY[@]}} -gt 0 ]]; then
+      type compopt >/dev/null 2>&1 && compopt -o filenames 2>/dev/null
+      local IFS=$'\n'
+      COMPREPLY+=($(compgen -d -- "$cur"))
+    fi
   elif [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$flags $own" -- "$cur"))
   elif [[ $COMP_CWORD -eq 2 && -n $words ]]; then
@@ -224,13 +225,8 @@ def _bash(commands: list[Command], shell: str = "bash") -> str:
             f'      {command.name}:{word}) values="{" ".join(found)}" ;;'
             for word, found in command.names.items()
         ]
-        every = (*command.flags, *(flag for own in command.own.values() for flag in own))
-        values += [
-            f"    {command.name}:{flag.name}) "
-            f'values="{" ".join(flag.choices)}"{" several=1" * flag.several} ;;'
-            for flag in every
-            if flag.choices
-        ]
+        values += [_values_of(f"{command.name}:*", flag) for flag in command.flags if flag.choices]
+        values += _own_values(command)
     return BASH.format(
         shell=shell,
         commands=" ".join(command.name for command in commands),
@@ -239,6 +235,29 @@ def _bash(commands: list[Command], shell: str = "bash") -> str:
         values="\n".join(dict.fromkeys(values)),
         names="\n".join(names),
     )
+
+
+def _own_values(command: Command) -> list[str]:
+    """Choices of the options of a method or lab: after any word where all have the same."""
+    by_choices: dict[str, dict[Flag, list[str]]] = {}
+    for word, own in command.own.items():
+        for flag in own:
+            if flag.choices:
+                bare = dataclasses.replace(flag, text="")
+                by_choices.setdefault(flag.name, {}).setdefault(bare, []).append(word)
+    lines = []
+    for kinds in by_choices.values():
+        for flag, words in kinds.items():
+            after = words if len(kinds) > 1 else ["*"]
+            lines.append(_values_of("|".join(f"{command.name}:{word}" for word in after), flag))
+    return lines
+
+
+def _values_of(places: str, flag: Flag) -> str:
+    """A case for bash: the choices of an option after any of the places, with | between."""
+    pattern = "|".join(f"{place}:{flag.name}" for place in places.split("|"))
+    extra = " several=1" * flag.several + " files=1" * flag.files
+    return f'    {pattern}) values="{" ".join(flag.choices)}"{extra} ;;'
 
 
 def _grouped(own: Mapping[str, tuple[Flag, ...]]) -> dict[tuple[Flag, ...], list[str]]:
@@ -305,7 +324,7 @@ def _fish(commands: list[Command]) -> str:
         name = command.name
         lines.append(f"complete -c fullrank -f -n __fullrank_first -a {name} -d {_quoted(command.about)}")
         if command.words:
-            bare = "" if command.own else " -f"  # a recipe may be a file
+            bare = "" if name in ("train", "sweep") else " -f"  # a recipe may be a file
             lines.append(_after(name, command.words) + bare)
         lines += [_after(f"{name} {word}", found) + " -f" for word, found in command.names.items()]
         lines += [_option(f"__fullrank_in {name}", flag) for flag in command.flags]
@@ -332,7 +351,7 @@ def _option(here: str, flag: Flag) -> str:
     elif flag.several:
         takes = f" -x -a '(__fullrank_list {' '.join(flag.choices)})'"
     elif flag.choices:
-        takes = f" -x -a '{_choices_of_fish(flag.choices)}'"
+        takes = f" {'-r -F' if flag.files else '-x'} -a '{_choices_of_fish(flag.choices)}'"
     text = _quoted(flag.text.partition(". ")[0][:80])
     return f"complete -c fullrank -n {_quoted(here)} -l {flag.name.removeprefix('--')}{takes} -d {text}"
 

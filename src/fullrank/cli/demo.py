@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fullrank.cli.arguments import parse
 from fullrank.errors import UsageError
-from fullrank.terminal import say, terminal
+from fullrank.terminal import say, say_prose, terminal
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def run(words: Sequence[str]) -> int:
     if args.epochs < 0 or args.seed < 0:
         raise UsageError("--epochs and --seed must not be negative")
     from fullrank.cli import main
+    from fullrank.figures.style import percent
     from fullrank.labs._common.demo import compare_arms, make_room, too_short, train_arms
     from fullrank.report.compare.page import headline
     from fullrank.report.run.arms import arm_row, arms_table, arms_text
@@ -59,14 +60,16 @@ def run(words: Sequence[str]) -> int:
         print(json.dumps(made | {"page": str(found.page)}, indent=2))
         return 0
     if sys.stdout.isatty():
-        terminal().print(arms_table(found.summaries))
+        console = terminal()
+        console.print(arms_table(found.summaries, width=console.width))
     else:
         print(arms_text(found.summaries))
-    held = ", ".join(f"{name} {value:.1%}" for name, value in found.baselines.items())
-    print(f"\nk-NN to hold these against: {held}.")
+    held = ", ".join(f"{name} {percent(value)}" for name, value in found.baselines.items())
+    print()
+    say_prose(f"k-NN to hold these against: {held}.")
     best, below = headline(found.summaries)
-    say(f"{best}: {below} The page shows what tells the arms apart.")
+    say_prose(f"{best}: {below} The page shows what tells the arms apart.")
     if note:
-        say(f"note    {note}")
+        say_prose(f"note    {note}")
     say(f"page    {found.page}")
     return 0

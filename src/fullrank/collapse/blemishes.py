@@ -34,7 +34,7 @@ ADVICE = {
     "bottleneck": "widen that layer; an output as narrow as it says as much",
     "clustered rows": "see which images these are, and whether several views of an image are among them",
     "few rows": "embed more images, or take a narrower layer",
-    "differs": "see what lies between it and the others, and take features from a healthy one",
+    "unlike other taps": "see what lies between it and the others, and take features from a healthy one",
 }
 """What to do about each blemish."""
 
@@ -45,7 +45,7 @@ class Blemish:
 
     Attributes:
         name: copies, outliers, heavy tails, dead dimensions, twin dimensions, one-sided, quantised,
-            bottleneck, clustered rows, few rows, differs.
+            bottleneck, clustered rows, few rows, unlike other taps.
         value: how many rows, dimensions or values.
         of: of how many.
         says: the same in words.

@@ -32,5 +32,5 @@ def with_differing_tap(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
         return dict(verdicts)
     rest = f"1 other is {other}" if len(others) == 1 else f"{len(others)} others are {other}"
     says = f"only this layer output is {state}: {rest}"
-    blemish = Blemish("differs", 1, len(decided), says, ADVICE["differs"])
+    blemish = Blemish("unlike other taps", 1, len(decided), says, ADVICE["unlike other taps"])
     return {**verdicts, tap: replace(verdicts[tap], blemishes=(*verdicts[tap].blemishes, blemish))}

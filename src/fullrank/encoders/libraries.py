@@ -25,12 +25,31 @@ NOT_OF_A_FILE = {"checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg",
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+def refuse_unknown_name(spec: str) -> None:
+    """Raise UnknownNameError where a library that is named, as in `timm:NAME`, has no such model.
+
+    Example:
+        >>> refuse_unknown_name("timm:resnet18")
+        >>> refuse_unknown_name("torchvision:resnet81")
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.UnknownNameError: unknown torchvision model 'resnet81'; did you mean 'resnet18'?
+    """
+    library, _, name = spec.partition(":")
+    if library == "timm":
+        import timm
+
+        if not timm.is_model(name):
+            raise UnknownNameError("timm model", name, timm.list_models())
+    elif library == "torchvision" and name not in torchvision_names():
+        raise UnknownNameError("torchvision model", name, torchvision_names())
+
+
 def from_timm(name: str, pretrained: bool, download: bool, image_size: int | None = None) -> Encoder:
     """A timm model by name, with or without a tag of its weights."""
     import timm
 
-    if not timm.is_model(name):
-        raise UnknownNameError("timm model", name, timm.list_models())
+    refuse_unknown_name(f"timm:{name}")
     try:
         config: Any = timm.get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag
@@ -179,8 +198,7 @@ def from_torchvision(name: str, pretrained: bool, download: bool, image_size: in
     """A torchvision classifier without its last layer, with its default weights."""
     import torchvision
 
-    if name not in torchvision_names():
-        raise UnknownNameError("torchvision model", name, torchvision_names())
+    refuse_unknown_name(f"torchvision:{name}")
     weights = torchvision.models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     network = torchvision.models.get_model(name, weights=None)

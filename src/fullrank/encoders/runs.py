@@ -151,6 +151,12 @@ def encoder_header(run: RunDir) -> dict[str, Any]:
     return read_header(path)
 
 
+def begins_loaded(what: str | Path) -> bool:
+    """Whether what is named is a run that began with loaded weights (`--init`)."""
+    run = own_run(what)
+    return run is not None and bool(run.config().init)
+
+
 def is_untrained(what: str | Path) -> bool:
     """Whether an encoder is one of a run before its first step, of random weights."""
     path = Path(what).expanduser()

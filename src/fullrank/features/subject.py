@@ -14,6 +14,7 @@ from fullrank.coercion import as_name
 from fullrank.collapse.peers import Peers
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.initial import open_initial_weights
+from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
 from fullrank.errors import UnknownNameError, UsageError
@@ -134,6 +135,7 @@ def open_encoder_subject(
     """Open an encoder and images: those of `data`, else those of its run."""
     what = as_name(what, "an encoder is a run, a checkpoint or a name")
     run = own_run(what)
+    refuse_unknown_name(str(what))
     if run is None and not data and not Path(what).expanduser().exists() and not is_encoder(what):
         open_encoder(what)  # which says that there is none
     if run is None and not data:

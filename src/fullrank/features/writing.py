@@ -29,7 +29,7 @@ import fullrank
 from fullrank.atomic import write_atomically
 from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
-from fullrank.encoders.runs import encoder_header, is_untrained, own_run
+from fullrank.encoders.runs import begins_loaded, encoder_header, is_untrained, own_run
 from fullrank.errors import DataError, UsageError
 from fullrank.features.extraction import Augmentation, embed_images, part_of
 from fullrank.features.store import (
@@ -301,7 +301,7 @@ def write_features(
                 "images": len(source),
                 "model": model.name,
                 "origin": model.origin,
-                "untrained": options.untrained or is_untrained(what),
+                "untrained": (options.untrained and not begins_loaded(what)) or is_untrained(what),
                 "run": encoder_header(run) if run is not None else None,
                 "fullrank": fullrank.__version__,
             }

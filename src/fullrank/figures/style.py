@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -156,5 +157,10 @@ def one_line(value: Any) -> str:
 
 
 def typographic(text: str) -> str:
-    """A formatted number with a real minus sign."""
-    return text.replace("-", "\u2212")
+    """The same with real minus signs before numbers; hyphens of words stay.
+
+    Example:
+        >>> typographic("-0.5, 1e-06, one-sided, resnet8-2")
+        '−0.5, 1e−06, one-sided, resnet8-2'
+    """
+    return re.sub(r"(?:(?<=\de)|(?<!\w))-(?=[\d.∞])", "\u2212", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -45,6 +46,7 @@ class LiveJobs(Generic[S]):
         line: what one job has come to, for a plain line.
         mode: "live", "plain" or "quiet".
         each: when plain lines are printed: as a "job" ends, or at each "epoch".
+        transient: whether the live table goes away at the end, as where another one follows.
 
     Attributes:
         standings: of every job, by its name.
@@ -68,13 +70,15 @@ class LiveJobs(Generic[S]):
         line: Callable[[Standing[S]], str],
         mode: str,
         each: str = "job",
+        transient: bool = False,
     ) -> None:
         self.standings = {job.name: Standing(job, summarise(job.name)) for job in jobs}
         self.table, self.line, self.mode, self.each = table, line, mode, each
         self.console = terminal(force_terminal=mode == "live" or None)
         self.begun, self.ready = time.perf_counter(), 0
         self.width = max(map(len, self.standings), default=0)
-        self._live = Live(self, console=self.console, refresh_per_second=4) if mode == "live" else None
+        shown = partial(Live, self, console=self.console, refresh_per_second=4, transient=transient)
+        self._live = shown() if mode == "live" else None
 
     def __enter__(self) -> Self:
         if self._live:

@@ -253,14 +253,21 @@ def build_backbone(
     return _finished(name, network, image_size, stem)
 
 
+def require_backbone(name: str) -> None:
+    """Raise UnknownNameError where no backbone has that name, options in brackets aside."""
+    import timm
+
+    base = split_options(name)[0]
+    if not (NARROW.fullmatch(name) or name in OWN_BACKBONES or timm.is_model(base)):
+        known = "`fullrank list backbones` names all of them"
+        raise UnknownNameError("backbone", base, backbone_names(), known)
+
+
 def _timm_network(name: str, image_size: int, zero_init_residual: bool, other: set[int]) -> nn.Module:
     import timm
 
+    require_backbone(name)
     base, options = split_options(name)
-    if not timm.is_model(base):
-        raise UnknownNameError(
-            "backbone", base, backbone_names(), "`fullrank list backbones` names all of them"
-        )
     if name.startswith(("resnet", "resnext", "wide_resnet")):
         options["zero_init_last"] = zero_init_residual
     elif zero_init_residual:

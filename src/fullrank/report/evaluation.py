@@ -31,6 +31,15 @@ WORDS = {
 HIDDEN = ("table", "top1_interval", "tried", "curve", "by_share", "at_edge", "vote")
 
 
+def _state(result: EvaluationResult) -> str:
+    """What is said before the name of a network that has taken no step."""
+    from fullrank.encoders.runs import begins_loaded
+
+    if not result.untrained:
+        return ""
+    return "as loaded, " if begins_loaded(result.subject) else "untrained "
+
+
 def result_table(result: EvaluationResult) -> RenderableType:
     """One evaluation: heading, numbers, and a row for each share of labels.
 
@@ -44,14 +53,15 @@ def result_table(result: EvaluationResult) -> RenderableType:
     """
     head = Text.assemble(
         (TITLES[result.probe], "bold"),
-        f"  {'untrained ' * result.untrained}{result.subject}, {result.tap} ({count(result.d)} wide), "
+        f"  {_state(result)}{result.subject}, {result.tap} ({count(result.d)} wide), "
         f"{result.protocol}\n",
         (f"{count(result.n_train)} training and {count(result.n_test)} test rows of {result.data}, "
          f"{result.classes} classes, {result.seconds:.1f} s", GREY),
     )  # fmt: skip
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for key, value in result.results.items():
-        if key not in HIDDEN and value is not None:
+        certain = key == "top5" and result.classes <= 5  # among five guesses every class is
+        if key not in HIDDEN and value is not None and not certain:
             shown = with_interval(value, result.n_test) if key == "top1" else _shown(key, value)
             table.add_row(Text(WORDS.get(key, key.replace("_", " ")), GREY), shown)
     by_share = result.results.get("by_share")

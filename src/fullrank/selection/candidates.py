@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import is_untrained, own_run
 from fullrank.errors import DataError, UsageError
@@ -70,6 +71,7 @@ def find_candidates(
                 if Path(subject).expanduser().exists():
                     raise UsageError(f"{subject} is neither a run, a folder of runs nor an encoder")
                 open_encoder(subject)  # which says that there is none, and the nearest name
+            refuse_unknown_name(subject)
             found.append(Candidate(f"{subject} (untrained)" if untrained else subject, subject))
     found = list({candidate.spec: candidate for candidate in found}.values())
     if len(found) < 2:

@@ -33,6 +33,8 @@ from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import Setup
 from fullrank.training.watching import is_adaptive, knn_is_due, next_watch
 
+AS_LOADED = "no step of this run taken yet: its backbone is as loaded, its heads are random"
+
 
 @dataclass
 class _Pending:
@@ -138,6 +140,8 @@ class EpochEvaluator:
             state.best_accuracy,
             state.probability,
         )
+        if epoch == 0 and self.s.config.init:
+            verdict = replace(verdict, why=AS_LOADED)
         return replace(report, verdict=verdict)
 
     def save(self, state: TrainState) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from fullrank.coercion import coerce
 from fullrank.images.sources import Data
-from fullrank.networks.backbones import default_backbone
+from fullrank.networks.backbones import default_backbone, require_backbone
 from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.data import open_run_data
 from fullrank.training.defaults import Default, Situation, as_settings, default_settings, described
 from fullrank.training.networks import InitialWeights, OpenInitial
 from fullrank.training.recipes import starting_point
 from fullrank.training.setup import default_image_size
+from fullrank.views import VIEWS
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def plan_run(
     method, layers, recipe = starting_point(start, data_name, init)
     layers = [*layers, *shortened_warmup(_merged(*layers, settings), settings)]
     asked = make_train_config(method, *layers, settings)  # what is wrong is said before data is opened
+    _refuse_unknown_names(asked)
     initial = open_initial(asked)
     asked = initial.follow(asked) if initial else asked
     data = open_run_data(asked)
@@ -79,6 +81,13 @@ def plan_run(
         notes.append(f"batches of {images} images instead of {config.batch_size}: there are no more")
         config = replace(config, batch_size=images)
     return RunPlan(config, data, set(settings), chosen, notes, initial)
+
+
+def _refuse_unknown_names(config: TrainConfig) -> None:
+    if config.backbone != "auto":
+        require_backbone(config.backbone)
+    if config.views != "auto":
+        _ = VIEWS[config.views]
 
 
 def shortened_warmup(values: Mapping[str, Any], named: Collection[str]) -> list[dict[str, Any]]:

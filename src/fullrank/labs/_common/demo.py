@@ -165,6 +165,7 @@ def train_arms(runs: Mapping[str, Path], seed: int, epochs: int, mode: str, call
         lambda found: epoch_line(found.summary, None, found.summary.seconds_left(steps)),
         mode,
         each="epoch",
+        transient=True,  # the closing table has all that it has
     ) as live:
         logs = next(iter(runs.values())).parent / "logs"
         run_commands(jobs, runs, logs, pace.at_once, notify)

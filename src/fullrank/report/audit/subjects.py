@@ -24,13 +24,15 @@ from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
 from fullrank.collapse.verdict import as_verdict, judge
 from fullrank.encoders.hooks import capacities, which_taps
+from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder
-from fullrank.encoders.runs import encoder_header, is_untrained, own_run
+from fullrank.encoders.runs import begins_loaded, encoder_header, is_untrained, own_run
 from fullrank.errors import DataError, UnknownNameError, UsageError, printable
 from fullrank.features.embeddings import Rows
 from fullrank.features.extraction import embed_images
 from fullrank.features.keys import as_labels
 from fullrank.features.labels import open_labels
+from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
 from fullrank.options import OnProgress, split_names
@@ -74,6 +76,18 @@ def audit_subject(
         classes = as_labels("labels", labels)
     tap = "codes" if options.codes else "embedding"
     return {tap: _audit(subject, tap, options, classes, subject.origin, subject.notes, on_progress)}
+
+
+def refuse_against(against: str, options: AuditOptions) -> None:
+    """Raise where there is nothing of that name to hold an audit against, before anything is measured."""
+    if against in ("", "untrained"):
+        return
+    refuse_unknown_name(against)
+    kind = kind_of(against, options.data)
+    imageless = kind == "encoder" and not options.data and own_run(against) is None
+    named = is_address(against) or is_pattern(against) or is_encoder(against)
+    if imageless or not (named or Path(against).expanduser().exists()):
+        open_subject(against, options, kind=kind)  # which says what there is not
 
 
 def audit_against(
@@ -202,14 +216,15 @@ def _audit_encoder(
     what: str | Path, subject: EncoderSubject, options: AuditOptions, on_progress: OnProgress | None
 ) -> dict[str, AuditView]:
     model, limit = subject.encoder, options.limit
-    options = replace(options, untrained=options.untrained or is_untrained(what))
+    as_begun, loaded = options.untrained, begins_loaded(what)
+    options = replace(options, untrained=(as_begun and not loaded) or is_untrained(what))
     modules = which_taps(model, split_names(options.taps) or None)
     taps, possible = list(modules), capacities(model, modules)
     held_out = options.split == "held-out" or (subject.own and not options.split)
     source = subject.data.held_out if held_out else subject.data.train
     if limit and len(source) > limit:
         source = source.subset(np.arange(limit))
-    notes = [*model.notes, *subject.data.notes, *_judged_in_training(what, options.untrained)]
+    notes = [*model.notes, *subject.data.notes, *_judged_in_training(what, as_begun)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = {tap: stack.enter_context((folder / f"{k}.f32").open("wb")) for k, tap in enumerate(taps)}
@@ -232,7 +247,9 @@ def _audit_encoder(
         classes = torch.cat(labels).numpy() if labels else None
         if classes is not None and (classes == -1).all():
             classes = None
-        origin = f"{'untrained ' * options.untrained}{what} ({model.name}) on {n:,} images of {source.name}"
+        state = "as loaded, " if as_begun and loaded else ""
+        begun = "untrained " * options.untrained
+        origin = f"{begun}{what} ({state}{model.name}) on {n:,} images of {source.name}"
         of_rows = torch.cat(images).tolist()
 
         def named(row: int) -> str:
@@ -249,9 +266,9 @@ def _audit_encoder(
         return _with_differing_tap(audits)
 
 
-def _judged_in_training(what: str | Path, untrained: bool) -> Iterator[str]:
+def _judged_in_training(what: str | Path, as_begun: bool) -> Iterator[str]:
     """The verdict that a run has of its own, which may be of another layer output."""
-    run = None if untrained else own_run(what)
+    run = None if as_begun else own_run(what)
     header = encoder_header(run) if run is not None else {}
     if header.get("verdict"):
         phrase = as_verdict(header["verdict"]).phrase

@@ -19,6 +19,7 @@ from fullrank.report.compare.estimates import Estimate, estimate
 from fullrank.report.compare.measures import Images, choose_images, measure, shared_data
 from fullrank.report.compare.subjects import Subject, TapSummary, open_subject
 from fullrank.report.run.reading import Run
+from fullrank.report.run.summary import start_of
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
 # none makes another experiment
@@ -202,7 +203,7 @@ def named_arms(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None 
 def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
     """The shortest names that tell the arms apart."""
     folders = [Path(group[0].word).expanduser().resolve().parent.name for group in groups]
-    stems = [_stem(group) + " (untrained)" * group[0].untrained for group in groups]
+    stems = [_stem(group) + _state(group[0]) for group in groups]
     wider = [
         [stem, f"{folder}/{stem}", group[0].word]
         for stem, folder, group in zip(stems, folders, groups, strict=True)
@@ -212,6 +213,18 @@ def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
         taken = Counter(chosen)
         chosen = [names[step] if taken[name] > 1 else name for name, names in zip(chosen, wider, strict=True)]
     return chosen
+
+
+def _state(subject: Subject) -> str:
+    """What is said of a network before its first step; nothing of any other.
+
+    Example:
+        >>> _state(Subject("timm:resnet18", "encoder", "resnet18", None, untrained=True))
+        ' (untrained)'
+    """
+    if not subject.untrained:
+        return ""
+    return f" ({start_of(subject.run.config if subject.run else {})})"
 
 
 def _stem(group: Sequence[Subject]) -> str:

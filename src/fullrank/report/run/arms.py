@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,30 @@ from fullrank.report.run.terminal import sparkline
 from fullrank.report.tables import plain_table
 from fullrank.report.verdicts import in_short
 
+WIDE = 100  # columns of a terminal
 COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 
 def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -> Table:
-    """A row for each arm; `total_steps` adds progress, a wide console the loss.
+    """A row for each arm; `total_steps` adds progress, a wide console the loss and the blemishes.
 
     Example:
         >>> arms_table([Summary("simsiam")]).row_count
         1
     """
-    table = plain_table(COLUMNS, left=COLUMNS[:2])
-    wide = total_steps > 0 and width >= 100
+    wide = width >= WIDE
+    table = plain_table(COLUMNS, left=COLUMNS[:2], wrap=COLUMNS[:2])  # numbers are never cut
     if total_steps:
         table.add_column("Progress", width=10)
-    if wide:
+    if total_steps and wide:
         table.add_column("Loss so far", no_wrap=True, width=16)
     for summary in rows:
-        name, verdict, *rest = _words(summary)
+        name, verdict, *rest = _words(summary, blemished=wide)
         style, more = summary.style, list[ProgressBar | Text]()
         if total_steps:
             bar = ProgressBar(total_steps, summary.step, 10, complete_style=BLUE, finished_style=GREEN)
             more.append(bar)
-        if wide:
+        if total_steps and wide:
             more.append(Text(sparkline(summary.losses, 16), BLUE))
         table.add_row(Text(name, "bold"), Text(f"{style.glyph} {verdict}", style.colour), *rest, *more)
     return table
@@ -61,11 +63,12 @@ def arms_text(rows: Sequence[Summary]) -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def _words(summary: Summary) -> tuple[str, ...]:
+def _words(summary: Summary, blemished: bool = True) -> tuple[str, ...]:
     rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
     rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
-    return (summary.name, in_short(summary.judgement), *measured)
+    judged = summary.judgement if blemished else replace(summary.judgement, blemishes=())
+    return (summary.name, in_short(judged), *measured)
 
 
 def run_line(path: Path, error: str = "") -> str:

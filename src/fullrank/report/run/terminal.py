@@ -210,13 +210,15 @@ class LivePanel(Quiet):
     def _rows(self) -> list[tuple[str, RenderableType]]:
         summary = self.summary
         # copied: the display refreshes from a thread of its own
-        levels = dict(summary.levels) or {tap: summary.measure("level", tap=tap) for tap in summary.panels}
+        of_batch = dict(summary.levels) if not summary.end else {}
+        levels = of_batch or {tap: summary.measure("level", tap=tap) for tap in summary.panels}
+        name = "level, batch" if of_batch else "level"  # which is not that of held-out images
         rows: list[tuple[str, RenderableType]] = [("progress", self._progress())]
         loss = Text(f"{number(summary.loss, 4):>9}  ")
         loss.append(sparkline(summary.losses, 32), BLUE)
         rows.append(("loss", loss))
         for index, (tap, value) in enumerate(levels.items()):
-            rows.append(("level" if index == 0 else "", self._level(tap, value)))
+            rows.append((name if index == 0 else "", self._level(tap, value)))
         rank = "noise rank" if summary.constant else "rank"
         for index, tap in enumerate(summary.panels):
             rows.append((rank if index == 0 else "", rank_text(summary, tap)))
