@@ -28,10 +28,8 @@ TESTS = {
     "collapse": ("tests/collapse/test_*.py", "tests/probes/test_*.py", "src/fullrank/collapse"),
     "methods": ("tests/methods/test_*.py", "tests/golden/test_golden.py", "src/fullrank/methods"),
     "checkpoint": (
-        *(
-            f"tests/training/test_{name}.py"
-            for name in ("checkpoint_files", "resume", "rollback", "epoch_end")
-        ),
+        "tests/training/test_checkpoint*.py",
+        *(f"tests/training/test_{name}.py" for name in ("resume", "rollback", "epoch_end")),
         *(f"tests/training/test_{name}.py" for name in ("run_dir_and_logs", "on_nan", "train_state")),
         "src/fullrank/training/checkpoint*.py",
     ),
