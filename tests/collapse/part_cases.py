@@ -47,10 +47,10 @@ from fullrank.collapse.row_sums import RowSums
 from fullrank.collapse.sampling import Copies, Reservoir, row_hash, row_keys
 from fullrank.collapse.similarity import linear_cka, neighbour_sets, shared_neighbours, view_coherence
 from fullrank.collapse.spectrum_ends import abrupt_end, standing_out
-from fullrank.collapse.statistics import beside
+from fullrank.collapse.statistics import beside, off_plane
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import beyond
-from fullrank.collapse.treatments import PROOFS, TREATMENTS, advice_on, changed_settings, ranked
+from fullrank.collapse.treatments import PROOFS, TREATMENTS, Proof, advice_on, changed_settings, ranked
 from fullrank.collapse.verdict import Kind
 from recorded import Case
 
@@ -197,6 +197,15 @@ def oddities() -> Iterator[Any]:
     yield ADVICE, RowFacts.from_dict({"n": 3, "distinct": 2, "most_copies": 2, "unknown": 1})
 
 
+def rows_off_a_plane() -> Iterator[Any]:
+    """Of widths and numbers of directions around the most that are looked for."""
+    for n, d, k, off in product((63, 64, 200), (3, 4, 8, 9, 20, 130), (1, 2, 3, 5, 31, 32), (1, 29, 31)):
+        if k < d:
+            plane = drawn(n, k, seed=2) @ drawn(k, d, seed=3)
+            plane[:off] = drawn(off, d, seed=4) * 2
+            yield off_plane(plane).nonzero()[:, 0].sum()
+
+
 def ways() -> Iterator[Any]:
     for rows, weight in ((Z, 0.3), (CLOUDS["4 directions 40.0 times as strong"], 0.6), (Z[:, :1], 1.0)):
         for unit in (False, True):
@@ -263,6 +272,12 @@ def answers() -> Iterator[Any]:
         yield name, changed_settings(treatment, given, usual), changed_settings(treatment, {}, usual)
         yield str(proof), proof and proof.proven
     yield [found.name for found in ranked(TREATMENTS.values())]
+    names = list(TREATMENTS)
+    for cured, of, every in product((0, 1, 2, 4), (4, 9), (2, 3, 5)):
+        known = {name: Proof(cured * (n % 2), of, 0.1 * n) for n, name in enumerate(names[::every])}
+        yield [names.index(found.name) for found in ranked(TREATMENTS.values(), known)]
+    proofs = [Proof(cured, of, 0.1 * cured - 0.1) for cured, of in ((1, 1), (2, 3), (2, 4), (3, 5), (3, 6))]
+    yield [[proof.proven, str(proof)] for proof in proofs]
     yield {kind: [[found.name, found.standing, found.proof] for found in advice_on([kind])] for kind in KINDS}
     yield [found.name for found in advice_on(KINDS[1:3], most=2)]
 
@@ -356,8 +371,8 @@ def _listed(part: Callable[[], Iterator[Any]]) -> list[Any]:
 
 
 _PARTS = (
-    clusterings, sums_of_rows, rows_left_out, samples, neighbours, decays, ends, oddities, ways, phases, taps,
-    borders, answers, encoders, diagnosed, mixtures, functions, monitored,
+    clusterings, sums_of_rows, rows_left_out, samples, neighbours, decays, ends, oddities,
+    rows_off_a_plane, ways, phases, taps, borders, answers, encoders, diagnosed, mixtures, functions, monitored,
 )  # fmt: skip
 CASES: dict[str, Case] = {part.__name__: partial(_listed, part) for part in _PARTS}
 LABELS = [5 * (row % 3) for row in range(90)]

@@ -102,6 +102,8 @@ CLOUDS: dict[str, Rows] = {
     "31 rows": randn(31, 8),
     "32 rows": randn(32, 8),
     "seven rows": randn(7, 8),
+    "a tight beginning": torch.cat([0.01 * randn(300, 3), randn(6000, 3, seed=1)]),
+    "a wide end": torch.cat([0.01 * randn(9000, 3), randn(4500, 3, seed=1)]),
     "wide rows": randn(300, 96) * torch.linspace(2, 0.1, 96),
     "double precision": randn(200, 12).double() * 1e-6 + 1,
 }  # fmt: skip
@@ -219,6 +221,7 @@ CASES |= {
     for stream, (name, first) in enumerate({
         "Gaussian": 0, "5 of 400 far out": 100, "30 of 400 far out": 7, "4 rows off a plane": 3,
         "wide rows": 0, "integers": 0, "heavy tails": 0, "seven rows": 5, "layer of 40": 0,
+        "a tight beginning": 0, "a wide end": 3,
     }.items())
 }  # fmt: skip
 CASES |= {f"codes: {name}": partial(codes, scores) for name, scores in SCORES.items()}

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Equivalent(NamedTuple):
-    """A change that changes nothing that is promised: its lines, stripped, and why."""
+    """A change that changes nothing that is promised: its lines, stripped, and why.
+
+    Without `after`, any change of a line that begins with `before`.
+    """
 
     target: str
     path: str
@@ -61,6 +64,24 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "MOST_DIGESTS = 256  # of files that were written last: far more than are kept",
         "MOST_DIGESTS = 257  # of files that were written last: far more than are kept",
         "a bound far above what is needed; that there is one is tested",
+    ),
+    *(
+        Equivalent(target, path, before, "", "how much is done at a time, which changes no value")
+        for target, path, before in (
+            ("collapse", f"{_COLLAPSE}/kmeans.py", "ROWS = 2048"),
+            ("collapse", f"{_COLLAPSE}/metrics/gaussian.py", "_AT_ONCE = 1 << 15"),
+            ("collapse", f"{_COLLAPSE}/moments.py", "_CHUNK_ELEMENTS = 1 << 23"),
+            ("collapse", f"{_COLLAPSE}/moments.py", "_BLOCK_ELEMENTS = 1 << 16"),
+            ("collapse", f"{_COLLAPSE}/nearest_rows.py", "AT_ONCE = 1 << 17"),
+            ("collapse", f"{_COLLAPSE}/nearest_rows.py", "_BANK, _QUERIES = 16384, 1024"),
+            ("collapse", f"{_COLLAPSE}/one_pass.py", "CHUNK_ELEMENTS = 1 << 23"),
+            ("collapse", f"{_COLLAPSE}/peers.py", "AT_ONCE = 1 << 26"),
+            ("collapse", f"{_COLLAPSE}/peers.py", "PIVOTS = 256"),
+            ("collapse", f"{_COLLAPSE}/sampling.py", "MERGED = 256"),
+            ("collapse", f"{_COLLAPSE}/sampling.py", "_HASHED = 1 << 16"),
+            ("collapse", f"{_COLLAPSE}/statistics.py", "AT_ONCE = 1 << 16"),
+            ("methods", f"{_METHODS}/_cplearn_loss.py", "ELEMENTS = 1 << 21"),
+        )
     ),
     Equivalent(
         "checkpoint",

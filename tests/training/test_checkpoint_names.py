@@ -70,7 +70,7 @@ def _saved(content: Any) -> bytes:
 @pytest.mark.parametrize(("content", "says"), [
     (b"", "is empty"), (b"PK", "is damaged, and no checkpoint"),
     (_saved([1]), "is damaged: it holds no mapping"),
-    (_saved({"shards": {"folder": "other", "files": {}}}), "is damaged in what it names: 'other' is no folder"),
+    (_saved({"shards": {"folder": "other", "files": {}}}), "is damaged in what it names: 'other' is no"),
     (_saved({"shards": 3}), "is damaged in what it names"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said(files: CheckpointFiles, content: bytes, says: str) -> None:
