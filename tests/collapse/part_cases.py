@@ -372,7 +372,8 @@ def _listed(part: Callable[[], Iterator[Any]]) -> list[Any]:
 
 _PARTS = (
     clusterings, sums_of_rows, rows_left_out, samples, neighbours, decays, ends, oddities,
-    rows_off_a_plane, ways, phases, taps, borders, answers, encoders, diagnosed, mixtures, functions, monitored,
+    rows_off_a_plane, ways, phases, taps, borders, answers, encoders, diagnosed, mixtures,
+    functions, monitored,
 )  # fmt: skip
 CASES: dict[str, Case] = {part.__name__: partial(_listed, part) for part in _PARTS}
 LABELS = [5 * (row % 3) for row in range(90)]
