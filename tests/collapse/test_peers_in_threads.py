@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from collapse.inputs import drawn
-from collapse.threads_of_peers import Threads, in_threads
+from collapse.threads_of_peers import Run, Shared, Threads, alike, in_threads, part
 from fullrank.collapse import CodeUsage, CollapseMonitor, Moments, Reservoir, peers, sampling, streaming
 from fullrank.collapse.audit import audit
 from fullrank.collapse.kmeans import kmeans
@@ -19,8 +19,6 @@ from fullrank.collapse.sampling import Copies, row_hash
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.errors import DataError
 
-T = TypeVar("T")
-Run = Callable[[Callable[[int], T]], list[T]]
 SIZES = (2, 3)
 
 
@@ -42,19 +40,6 @@ def run(size: int, group: Threads) -> Run[Any]:
         return in_threads(size, work, group)
 
     return both
-
-
-def part(rows: Tensor, rank: int, size: int) -> Tensor:
-    """Rows of a rank: few of the first, and of three none of the second."""
-    ends = [0, 7, *[7] * (size - 2), len(rows)]
-    return rows[ends[rank] : ends[rank + 1]]
-
-
-def alike(run: Run[Any], work: Callable[[int], Any]) -> Any:
-    """What all threads find, which is the same."""
-    first, *others = run(work)
-    assert all(repr(other) == repr(first) for other in others)
-    return first
 
 
 def test_ranks_and_sizes_are_those_of_the_group_unless_one_is_alone(run: Run[Any], size: int) -> None:
@@ -313,22 +298,6 @@ def test_a_monitor_of_several_has_one_report_of_all_taps(run: Run[Any], size: in
                 assert measure.value == pytest.approx(expected.panels[tap].value(name), rel=1e-4, abs=1e-4), (
                     name
                 )
-
-
-class Shared:
-    """Rows that processes share, as a source."""
-
-    def __init__(self, rows: Tensor, rank: int, size: int, said: int = 0) -> None:
-        self.mine = part(rows, rank, size)
-        self.n, self.d = rows.shape
-        self.first, self.held, self.peers = min(7 * rank, 7), said or len(self.mine), Peers()
-        self.part = self
-
-    def chunks(self, rows: int | None = None) -> Any:
-        return iter(self.mine.split(30)) if len(self.mine) else iter(())
-
-    def place_of(self, row: int) -> str:
-        return f"row {self.first + row}"
 
 
 def test_an_audit_of_several_is_that_of_one(run: Run[Any], size: int) -> None:

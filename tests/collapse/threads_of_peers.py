@@ -10,7 +10,10 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from fullrank.collapse.peers import Peers
+
 T = TypeVar("T")
+Run = Callable[[Callable[[int], T]], list[T]]
 PATIENCE = 20.0  # seconds, after which a thread that waits for others fails
 
 
@@ -93,3 +96,32 @@ def in_threads(size: int, work: Callable[[int], T], group: Threads) -> list[T]:
     for error in sorted(errors.values(), key=lambda each: isinstance(each, threading.BrokenBarrierError)):
         raise error
     return found
+
+
+def part(rows: Tensor, rank: int, size: int) -> Tensor:
+    """Rows of a rank: few of the first, and of three none of the second."""
+    ends = [0, 7, *[7] * (size - 2), len(rows)]
+    return rows[ends[rank] : ends[rank + 1]]
+
+
+def alike(run: Run[Any], work: Callable[[int], Any]) -> Any:
+    """What all threads find, which is the same."""
+    first, *others = run(work)
+    assert all(repr(other) == repr(first) for other in others)
+    return first
+
+
+class Shared:
+    """Rows that processes share, as a source."""
+
+    def __init__(self, rows: Tensor, rank: int, size: int, said: int = 0) -> None:
+        self.mine = part(rows, rank, size)
+        self.n, self.d = rows.shape
+        self.first, self.held, self.peers = min(7 * rank, 7), said or len(self.mine), Peers()
+        self.part = self
+
+    def chunks(self, rows: int | None = None) -> Any:
+        return iter(self.mine.split(30)) if len(self.mine) else iter(())
+
+    def place_of(self, row: int) -> str:
+        return f"row {self.first + row}"

@@ -52,11 +52,18 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "both numbers name no view, and are compared with views only",
     ),
     Equivalent(
-        "checkpoint",
-        f"{_TRAINING}/checkpoint_files.py",
-        "shutil.copyfileobj(file, target, 1 << 20)",
-        "shutil.copyfileobj(file, target, 2 << 20)",
-        "the size of a buffer",
+        "methods",
+        f"{_METHODS}/swav.py",
+        "in_use = len(self.queue[0]) if self.info.epoch >= config.epoch_queue_starts else 0",
+        "in_use = len(self.queue[ 1]) if self.info.epoch >= config.epoch_queue_starts else 0",
+        "both queues have one length",
+    ),
+    Equivalent(
+        "collapse",
+        f"{_COLLAPSE}/metrics/neighbours.py",
+        "distances = near.distances(2)",
+        "distances = near.distances( 3)",
+        "twenty are found, or all, and the two nearest of them are taken",
     ),
     Equivalent(
         "checkpoint",
@@ -81,6 +88,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
             ("collapse", f"{_COLLAPSE}/sampling.py", "_HASHED = 1 << 16"),
             ("collapse", f"{_COLLAPSE}/statistics.py", "AT_ONCE = 1 << 16"),
             ("methods", f"{_METHODS}/_cplearn_loss.py", "ELEMENTS = 1 << 21"),
+            ("checkpoint", f"{_TRAINING}/checkpoint_files.py", "shutil.copyfileobj(file, target, 1 << 20)"),
         )
     ),
     Equivalent(
