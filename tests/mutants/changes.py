@@ -92,6 +92,12 @@ def statement_lines(source: str, line: int) -> range:
     return best
 
 
+def runs_at_import(source: str, line: int) -> bool:
+    """Whether a line is in no function's body: a constant, an attribute, a decorator, a default."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return not any(node.body[0].lineno <= line <= (node.end_lineno or 0) for node in functions)
+
+
 @cache
 def _changed(before: str, operator: str, occurrence: int) -> str:
     from cosmic_ray.mutating import mutate_code

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Equivalent(NamedTuple):
-    """A change that changes nothing that is promised: its lines, stripped, and why."""
+    """A change that changes nothing that is promised: its lines, stripped, and why.
+
+    Without `after`, any change of a line that begins with `before`.
+    """
 
     target: str
     path: str
@@ -49,11 +52,18 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "both numbers name no view, and are compared with views only",
     ),
     Equivalent(
-        "checkpoint",
-        f"{_TRAINING}/checkpoint_files.py",
-        "shutil.copyfileobj(file, target, 1 << 20)",
-        "shutil.copyfileobj(file, target, 2 << 20)",
-        "the size of a buffer",
+        "methods",
+        f"{_METHODS}/swav.py",
+        "in_use = len(self.queue[0]) if self.info.epoch >= config.epoch_queue_starts else 0",
+        "in_use = len(self.queue[ 1]) if self.info.epoch >= config.epoch_queue_starts else 0",
+        "both queues have one length",
+    ),
+    Equivalent(
+        "collapse",
+        f"{_COLLAPSE}/metrics/neighbours.py",
+        "distances = near.distances(2)",
+        "distances = near.distances( 3)",
+        "twenty are found, or all, and the two nearest of them are taken",
     ),
     Equivalent(
         "checkpoint",
@@ -61,6 +71,25 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "MOST_DIGESTS = 256  # of files that were written last: far more than are kept",
         "MOST_DIGESTS = 257  # of files that were written last: far more than are kept",
         "a bound far above what is needed; that there is one is tested",
+    ),
+    *(
+        Equivalent(target, path, before, "", "how much is done at a time, which changes no value")
+        for target, path, before in (
+            ("collapse", f"{_COLLAPSE}/kmeans.py", "ROWS = 2048"),
+            ("collapse", f"{_COLLAPSE}/metrics/gaussian.py", "_AT_ONCE = 1 << 15"),
+            ("collapse", f"{_COLLAPSE}/moments.py", "_CHUNK_ELEMENTS = 1 << 23"),
+            ("collapse", f"{_COLLAPSE}/moments.py", "_BLOCK_ELEMENTS = 1 << 16"),
+            ("collapse", f"{_COLLAPSE}/nearest_rows.py", "AT_ONCE = 1 << 17"),
+            ("collapse", f"{_COLLAPSE}/nearest_rows.py", "_BANK, _QUERIES = 16384, 1024"),
+            ("collapse", f"{_COLLAPSE}/one_pass.py", "CHUNK_ELEMENTS = 1 << 23"),
+            ("collapse", f"{_COLLAPSE}/peers.py", "AT_ONCE = 1 << 26"),
+            ("collapse", f"{_COLLAPSE}/peers.py", "PIVOTS = 256"),
+            ("collapse", f"{_COLLAPSE}/sampling.py", "MERGED = 256"),
+            ("collapse", f"{_COLLAPSE}/sampling.py", "_HASHED = 1 << 16"),
+            ("collapse", f"{_COLLAPSE}/statistics.py", "AT_ONCE = 1 << 16"),
+            ("methods", f"{_METHODS}/_cplearn_loss.py", "ELEMENTS = 1 << 21"),
+            ("checkpoint", f"{_TRAINING}/checkpoint_files.py", "shutil.copyfileobj(file, target, 1 << 20)"),
+        )
     ),
     Equivalent(
         "checkpoint",

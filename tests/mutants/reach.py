@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from mutants.changes import ROOT, statement_lines
+from mutants.changes import ROOT, runs_at_import, statement_lines
 from mutants.forks import Task, run_all
+
+READING = ("declar", "default")  # in the names of tests that read what is declared, and run none of it
 
 
 def measure(files: list[str], sources: list[str], folder: Path, width: int, seconds: float) -> dict[str, Any]:
@@ -48,9 +50,11 @@ def measure(files: list[str], sources: list[str], folder: Path, width: int, seco
 def tests_for(reach: dict[str, Any], path: str, line: int, most: float) -> tuple[list[str], float]:
     """Tests that reach the statement of a line, shortest first, `most` seconds in all, and their seconds.
 
-    No test reaches what runs at import: there those that reach the file come first, then all others.
+    No test reaches what runs at import: there those that read declarations come first, then those that reach
+    the file, then all others.
     """
-    lines = [str(n) for n in statement_lines((ROOT / path).read_text(), line)]
+    source = (ROOT / path).read_text()
+    lines = [str(n) for n in statement_lines(source, line)]
     near, anywhere, others = dict[str, float](), dict[str, float](), dict[str, float]()
     for entry in reach.values():
         others |= entry["seconds"]
@@ -62,8 +66,15 @@ def tests_for(reach: dict[str, Any], path: str, line: int, most: float) -> tuple
                     if number in lines:
                         near[test] = entry["seconds"][test]
     chosen, total = [], 0.0
-    found = near or others
-    for test, seconds in sorted(found.items(), key=lambda pair: (pair[0] not in anywhere, pair[1], pair[0])):
+    declares = runs_at_import(source, line)
+    reading = {test: s for test, s in others.items() if declares and any(word in test for word in READING)}
+    found = reading | (near or others)
+
+    def turn(test: str) -> tuple[bool, bool, float, str]:
+        return test not in reading, test not in anywhere, found[test], test
+
+    for test in sorted(found, key=turn):
+        seconds = found[test]
         if total + seconds > most:
             break
         chosen.append(test)

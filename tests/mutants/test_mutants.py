@@ -78,11 +78,14 @@ def test_the_interval_is_that_of_wilson() -> None:
     assert interval(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)
 
 
-@pytest.mark.parametrize("entry", EQUIVALENT, ids=lambda entry: f"{entry.path}: {entry.after}"[:100])
+@pytest.mark.parametrize("entry", EQUIVALENT, ids=lambda entry: f"{entry.path}: {entry.before}"[:100])
 def test_the_source_still_has_the_lines_of_an_equivalent_mutant(entry: tuple[str, ...]) -> None:
-    _, path, before, _, _ = entry
+    _, path, before, after, _ = entry
     lines = {line.strip() for line in (ROOT / path).read_text().splitlines()}
-    assert set(before.splitlines()) <= lines
+    if after:
+        assert set(before.splitlines()) <= lines
+    else:
+        assert any(line.startswith(before) for line in lines)
 
 
 @needs_cosmic_ray

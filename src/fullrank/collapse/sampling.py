@@ -93,7 +93,9 @@ class Reservoir:
             return
         keys, places, rows = self._merged()
         union = peers.gather_rows(keys).sort().values[: self.capacity]
-        mine = int((keys <= union[-1]).sum()) if len(union) else 0
+        if not len(union):
+            return
+        mine = int((keys <= union[-1]).sum())
         width = 4 * self.dim
         parts = (keys[:mine, None], places[:mine, None], rows[:mine])
         packed = torch.cat([part.contiguous().view(torch.uint8) for part in parts], dim=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fullrank.collapse.metrics._definition import ROW_CHANGES, metric
 from fullrank.collapse.moments import Moments, centred_rows, finite_rows, moments_of
 from fullrank.collapse.products import ascending
+from fullrank.errors import UsageError
 
 _AT_ONCE = 1 << 15  # projections at a time, while they are in a core's cache
 _LEJEPA = "LeJEPA, arXiv 2511.08544"
@@ -32,6 +33,8 @@ SIGREG_NULL = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
 
 def _projections(rows: Tensor, directions: int, seed: int) -> Tensor:
     """[n, directions], along directions uniform on the sphere."""
+    if directions < 1:
+        raise UsageError(f"a projection needs at least one direction, not {directions}")
     return rows @ _directions(rows.shape[1], directions, seed).to(rows)
 
 
