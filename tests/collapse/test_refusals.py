@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "unlike embeddings": (lambda: linear_cka(Z, Z[:5]), "as many rows; these have 12 and 5"),
     "an accuracy of two": (lambda: with_phase(Verdict("cluster", "", ""), 9, accuracy=2), "lies between"),
     "a negative border": (lambda: Thresholds(decay=-1.0), "the threshold decay must be a finite number"),
-    "an unknown attribute": (lambda: _declared(pannel=3), "did you mean 'panel'"),
+    "an unknown attribute": (lambda: _declared(pane=3), "did you mean 'panel'"),
     "no word on blindness": (lambda: metric("new", reference="x")(len), "does not say its blind"),
     "no word at all": (lambda: metric("new")(len), "does not say its blind and its reference"),
     "an unknown need": (lambda: _declared(needs="pointz"), "did you mean 'points'"),

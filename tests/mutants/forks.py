@@ -130,5 +130,6 @@ def run_tests(root: Path, tests: list[str], replaced: Replaced | None) -> int:
     if replaced is not None:
         sys.meta_path.insert(0, replaced)
     files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short"]
+    # pytest would read a source with doctests from its file itself, to rewrite assertions in it
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "--assert=plain"]
     return int(pytest.main([*options, *files], plugins=[Selected(tests)]))

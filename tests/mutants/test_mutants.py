@@ -44,6 +44,25 @@ def test_a_mutant_that_a_test_fails_on_is_killed(tmp_path: Path) -> None:
     assert _outcome(tmp_path, "def doubled(x):\n    return 2 / x\n", "assert doubled(3) == 6") == 1
 
 
+def test_a_mutant_is_seen_where_doctests_of_its_file_are_tried_too(tmp_path: Path) -> None:
+    source = 'def doubled(x):\n    """\n    >>> doubled(0)\n    0\n    """\n    return {} * x\n'
+    (tmp_path / "doubled.py").write_text(source.format(2))
+    (tmp_path / "test_doubled.py").write_text(
+        "from doubled import doubled\n\n\ndef test_it():\n    assert doubled(3) == 6\n"
+    )
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\npythonpath = .\naddopts = --doctest-modules --import-mode=importlib\n"
+    )
+    found = list[int | None]()
+
+    def work() -> int:
+        tests = ["doubled.py::doubled.doubled", "test_doubled.py::test_it"]
+        return run_tests(tmp_path, tests, Replaced("doubled", tmp_path / "doubled.py", source.format(5)))
+
+    run_all([Task("it", work, 60.0, tmp_path / "log.txt")], 1, lambda task, status, s: found.append(status))
+    assert found == [1]
+
+
 @pytest.mark.slow
 def test_a_mutant_that_no_test_fails_on_survives(tmp_path: Path) -> None:
     assert _outcome(tmp_path, "def doubled(x):\n    return 2 + x\n", "assert doubled(2) == 4") == 0

@@ -89,8 +89,8 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
     """Give the times that the clock tells, one after another."""
 
     def set_to(times: list[float]) -> None:
-        told = iter(times)
-        monkeypatch.setattr(time, "perf_counter", lambda: next(told))
+        given = iter(times)
+        monkeypatch.setattr(time, "perf_counter", lambda: next(given))
 
     return set_to
 
