@@ -187,7 +187,7 @@ def _is_at_work(owner: dict[str, str], path: Path) -> bool:
 
 
 def _lives(owner: dict[str, str], path: Path) -> bool:
-    """Whether the owner, of this machine, runs, and holds this folder rather than one it was copied from."""
+    """Whether the owner, of this machine, runs, and the folder is no copy of its own."""
     process, begun = owner.get("process", 0), owner.get("begun", "")
     runs = isinstance(process, int) and bool(begun) and _begun(process) == begun
     return runs and owner.get("lock", _identity(path)) == _identity(path)

@@ -1,4 +1,4 @@
-"""Ranges of numbers in options: one table for commands, Python and files of settings."""
+"""Ranges of numbers in options: one table for commands, Python and files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def split_numbers(numbers: Numbers, option: str, whole: bool = False, least: flo
 
 
 def check_numbers(options: Any, signed: bool = False, under: str = "") -> None:
-    """Raise UsageError for a number of a dataclass that is not finite or out of its range.
+    """Raise UsageError for a number that is not finite, or is out of its range.
 
     Where nothing else is declared a number is not negative, unless its default is.
 

@@ -50,7 +50,7 @@ def test_images_are_needed(trained: tuple[Path, Called]) -> None:
         (("--method", "simsam"), "did you mean 'simsiam'"),
         (("--settings", "layer_decay"), "KEY=VALUE"),
         (("--settings", "layer_decai=0.5"), "did you mean 'layer_decay'"),
-        (("--epochs", "-1"), "not below 0"),
+        (("--epochs", "-1"), "--epochs must not be negative"),
     ],
 )
 def test_what_is_wrong_is_one_line(words: tuple[str, ...], says: str, trained: tuple[Path, Called]) -> None:

@@ -90,7 +90,7 @@ def test_another_preset_in_the_same_folder_is_refused_in_one_line() -> None:
         (("lab", "asymetry"), "unknown lab 'asymetry'; did you mean 'asymmetry'?"),
         (("lab", "toy", "--preset", "lapto"), "unknown preset 'lapto'; did you mean 'laptop'?"),
         (("lab", "toy", "--parts", "on"), "unknown part of toy 'on'; did you mean 'one'?"),
-        (("lab", "toy", "--seeds", "1,x"), "--seeds are whole numbers"),
+        (("lab", "toy", "--seeds", "1,x"), "--seeds takes numbers with commas between"),
         (("lab", "toy", "--seeds", "1,1"), "--seeds are whole numbers"),
         (("lab", "toy", "--data", "shapes"), "needs no data"),
         (("lab", "toy", "--report-only"), "holds no lab"),

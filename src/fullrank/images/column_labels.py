@@ -1,4 +1,4 @@
-"""Labels in a column of a table: whole numbers or words, the same in all of its files."""
+"""Labels in a column of a table: whole numbers, or words, in all of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CLASSES = 10_000_000
 def column_labels(
     values: Sequence[Any], where: str, classes: Sequence[str] | None = None
 ) -> tuple[Indices | None, list[str] | None]:
-    """Number the labels of a column: int64 [n], -1 for none, and the words if they are words.
+    """Number the labels of a column: int64 [n], -1 for none, and the words, if any.
 
     Args:
         values: None where a row has none.

@@ -113,7 +113,7 @@ def in_row_groups(
 
 
 def notes_on_missing(files: list[str]) -> list[str]:
-    """Say of which numbered files, as in `train-00001-of-00003.parquet`, not all are there.
+    """Say of which numbered files (`train-00001-of-00003.parquet`) some are missing.
 
     Example:
         >>> notes_on_missing(["a/train-00000-of-00003.parquet", "a/train-00002-of-00003.parquet"])
