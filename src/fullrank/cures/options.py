@@ -17,7 +17,7 @@ class CureOptions(Options):
     Attributes:
         most: treatments that are tried, the most promising first.
         seeds: times that each arm is trained, the run's own seed first.
-        minutes: about how long all of it may take; 0: ten times an epoch of the run, and at least five.
+        minutes: about how long all of it may take; 0: ten times an epoch of the run, and at least eight.
         epochs: that each arm is trained; 0: as many as the minutes allow, and at least three.
         jobs: arms at a time; 0: one a core, and one on a GPU.
     """
