@@ -111,6 +111,14 @@ def test_an_arm_that_failed_is_not_trained_with_further_seeds(tmp_path: Path) ->
     assert machine.agenda.take() is None and not machine.agenda
 
 
+def test_nothing_more_is_trained_where_the_untreated_arm_failed(tmp_path: Path) -> None:
+    machine = Machine(planned(tmp_path, CureOptions(epochs=4)), WON, True, 1)
+    job = machine.agenda.take()
+    assert job is not None and job.arm == "untreated"
+    machine.agenda(job, "failed", "its images are gone")
+    assert machine.agenda.take() is None and not machine.agenda
+
+
 def test_the_table_says_of_an_arm_with_how_many_seeds_it_was_trained(tmp_path: Path) -> None:
     machine = Machine(planned(tmp_path, CureOptions(most=2, epochs=4)), WON, True)
     plan = machine.run(lambda _: ON_RECORD)

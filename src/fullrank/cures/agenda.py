@@ -95,7 +95,7 @@ class CureAgenda:
         if seed not in seeds or job.arm not in {arm.name for arm in self.plan.arms}:
             return LEFT_OUT
         if seed == seeds[0]:
-            return "go"
+            return LEFT_OUT if self.states[self._at[UNTREATED, seed].name] == "failed" else "go"
         if job.arm == UNTREATED:
             fates = {self._fate(self._at[arm.name, seed]) for arm in self.plan.arms[1:]}
             return "go" if "go" in fates else "wait" if "wait" in fates else LEFT_OUT

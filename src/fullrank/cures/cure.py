@@ -96,7 +96,7 @@ def run_cure(plan: CurePlan, options: CureOptions, mode: str = "quiet") -> Cure:
             results = {job.name: result_of(job, plan.out) for job in jobs}
             done = [name for name, result in results.items() if result]
             at_once = options.jobs or jobs_at_once(len(jobs) - len(done))
-            spent = sum(results[name]["seconds"] for name in done) / at_once
+            spent = sum(float(results[name].get("seconds") or 0.0) for name in done) / at_once
             fixed = bool(options.epochs)
             keep = partial(_keep, options=options)
             agenda = CureAgenda(plan, jobs, done, at_once, spent, fixed, live, live.tell, keep)

@@ -8,6 +8,7 @@ from fullrank.errors import UsageError
 from fullrank.options import Options
 
 MOST = 1_000_000  # minutes, epochs or jobs
+MOST_RUNS = 1_000  # seeds, or treatments
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class CureOptions(Options):
 
     def __post_init__(self) -> None:
         for name in ("most", "seeds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST_RUNS:
+                raise UsageError(f"--{name} is from 1 to {MOST_RUNS:,}, and is {getattr(self, name)}")
         for name in ("minutes", "epochs", "jobs"):
             if not 0 <= getattr(self, name) <= MOST:
                 raise UsageError(f"--{name} is from 0 to {MOST:,}, and is {getattr(self, name):g}")

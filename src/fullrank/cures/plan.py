@@ -270,7 +270,8 @@ def read_plan(run: Path, out: Path) -> CurePlan | None:
         diagnosis = Diagnosis(**stored | {key: tuple(stored[key]) for key in ("kinds", "evidence")})
         arms = [Arm(str(arm["name"]), dict(arm["changes"])) for arm in values["arms"]]
         rest = {key: values[key] for key in ("seeds", "begins", "until", "epoch_seconds", "seconds", "notes")}
-        later = {"minutes": values.get("minutes"), "planned": int(values.get("planned") or 0)}
-        return CurePlan(run, out, diagnosis, arms, **rest, **later)
-    except (DataError, LookupError, TypeError) as error:
+        minutes = None if values.get("minutes") is None else float(values["minutes"])
+        planned = int(values.get("planned") or 0)
+        return CurePlan(run, out, diagnosis, arms, **rest, minutes=minutes, planned=planned)
+    except (DataError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{out / PLAN} is damaged: take another --out") from error
