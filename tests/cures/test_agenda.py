@@ -20,18 +20,18 @@ from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, pause_jobs, run_once
 from fullrank.training.records import EpochRecord
 
-Worth = Mapping[str, tuple[str, float]]
+Results = Mapping[str, tuple[str, float]]
 BROKEN = ["complete"] * 8
-WON: Worth = {"stop-gradient": ("healthy", 0.5), "untreated": ("complete", 0.3)}
-ALL_WIN: Worth = {"untreated": ("complete", 0.1)}
+WON: Results = {"stop-gradient": ("healthy", 0.5), "untreated": ("complete", 0.3)}
+ALL_WIN: Results = {"untreated": ("complete", 0.1)}
 ON_RECORD = 60.0  # seconds of an epoch
 
 
 class Machine:
     """Runs jobs without training them, by a clock of its own."""
 
-    def __init__(self, plan: CurePlan, worth: Worth, fixed: bool = False, at_once: int = 2) -> None:
-        self.now, self.worth, self.at_once = 0.0, worth, at_once
+    def __init__(self, plan: CurePlan, results: Results, fixed: bool = False, at_once: int = 2) -> None:
+        self.now, self.results, self.at_once = 0.0, results, at_once
         self.said, self.saved, self.trained = list[str](), list[CurePlan](), list[tuple[str, int]]()
         self.agenda = CureAgenda(
             plan, plan.jobs(), [], at_once, 0.0, fixed, lambda *_: None, self.said.append, self.saved.append,
@@ -55,7 +55,9 @@ class Machine:
         return self.agenda.plan
 
     def _end(self, job: Job, epoch: int) -> None:
-        kind, knn = self.worth.get(job.arm, ("healthy", 0.4) if self.worth is ALL_WIN else ("complete", 0.2))
+        kind, knn = self.results.get(
+            job.arm, ("healthy", 0.4) if self.results is ALL_WIN else ("complete", 0.2)
+        )
         folder = folder_of(job, self.agenda.plan.out)
         write_run(folder / "run", [kind] * epoch, knn, seed=job.seed or 0)
         (folder / "result.json").write_text(json.dumps({"numbers": {}, "seconds": 60.0 * epoch}))
@@ -84,7 +86,7 @@ def test_an_arm_that_can_no_longer_cure_is_not_trained_with_further_seeds(
 
 
 @pytest.mark.parametrize(
-    "worth",
+    "results",
     [
         {"untreated": ("complete", 0.3)},
         {"untreated": ("complete", 0.9), "stop-gradient": ("healthy", 0.5)},
@@ -92,9 +94,9 @@ def test_an_arm_that_can_no_longer_cure_is_not_trained_with_further_seeds(
     ],
 )
 def test_a_cure_ends_with_its_first_seed_where_nothing_can_cure_any_more(
-    tmp_path: Path, worth: Worth
+    tmp_path: Path, results: Results
 ) -> None:
-    machine = Machine(planned(tmp_path, CureOptions(epochs=4)), worth, True)
+    machine = Machine(planned(tmp_path, CureOptions(epochs=4)), results, True)
     plan = machine.run(lambda _: ON_RECORD)
     assert {seed for _, seed in machine.trained} == {0}
     cure = read_cure(plan, {}, machine.agenda.left_out)
@@ -135,14 +137,14 @@ def test_nothing_is_cut_where_epochs_take_what_they_took(tmp_path: Path) -> None
     assert machine.run(lambda _: ON_RECORD / 2) == plan and not machine.saved
 
 
-@pytest.mark.parametrize("worth", [WON, ALL_WIN])
+@pytest.mark.parametrize("results", [WON, ALL_WIN])
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 @pytest.mark.parametrize("slower", [2.0, 5.0])
 def test_a_cure_on_a_slower_machine_ends_near_its_budget(
-    tmp_path: Path, slower: float, at_once: int, worth: Worth
+    tmp_path: Path, slower: float, at_once: int, results: Results
 ) -> None:
     plan = replace(planned(tmp_path, CureOptions(minutes=1000.0)), minutes=120.0 / at_once)
-    machine = Machine(plan, worth, at_once=at_once)
+    machine = Machine(plan, results, at_once=at_once)
     machine.run(lambda _: slower * ON_RECORD)
     assert machine.now <= 1.1 * 60 * 120.0 / at_once + 2 * slower * ON_RECORD  # measured by two epochs
 

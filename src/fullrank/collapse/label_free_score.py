@@ -127,7 +127,11 @@ def score_encoders(
     error = deviation(points, left)
     error[pick] = 0.0
     low, high = points + left.low * error, points + left.high * error
-    return Score(pick, *(tuple(values.tolist()) for values in (points, low, high, best)), close, within)
+    return Score(pick, _numbers(points), _numbers(low), _numbers(high), _numbers(best), close, within)
+
+
+def _numbers(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(map(float, values))
 
 
 def deviation(points: NDArray[np.float64], left: Unexplained) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Order of a cure's jobs: none that can prove nothing, and none that there is no time for."""
+"""Order of a cure's jobs, without those that prove nothing or have no time left."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class CureAgenda:
         return self.spent + self.pace.elapsed + self.pace.left([*running, *waiting], len(waiting))
 
     def _expected(self) -> list[Job]:
-        """Jobs that wait: all of the first seed, and of each further one what half of the treatments need."""
+        """Jobs that wait, if half of the treatments go on after the first seed."""
         seeds, arms = self.plan.seeds, len(self.plan.arms)
         waiting = [job for job in self.jobs if self.states[job.name] == "waiting" and job.seed in seeds]
         begun = [job for job in waiting if job.seed == seeds[0]]

@@ -168,7 +168,7 @@ def plan_cure(run: Run, diagnosis: Diagnosis, options: CureOptions, out: Path) -
 
 
 def _budget(options: CureOptions, epoch_seconds: float | None) -> float | None:
-    """Minutes that a cure may take; None where epochs were asked for, or nothing tells."""
+    """Minutes that a cure may take; None for given epochs, or where nothing tells."""
     if options.minutes:
         return options.minutes
     if options.epochs or epoch_seconds is None:

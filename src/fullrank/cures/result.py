@@ -83,7 +83,7 @@ def _until(run: Run, epoch: int) -> Run:
 
 
 def has_gained(plan: CurePlan, treated: Job, untreated: Job) -> bool:
-    """Whether a treated job is healthy, and worth more than the untreated one of its seed.
+    """Whether a treated job is healthy, and beats the untreated one of its seed.
 
     Where it is not, no further seed of that arm can make it one that cured.
     """
@@ -92,8 +92,8 @@ def has_gained(plan: CurePlan, treated: Job, untreated: Job) -> bool:
         for job in (treated, untreated)
     )
     by = "rank" if other.knn is None else "knn"
-    worth, beside = getattr(one, by), getattr(other, by)
-    return one.healthy and worth is not None and beside is not None and worth > beside
+    value, beside = getattr(one, by), getattr(other, by)
+    return one.healthy and value is not None and beside is not None and value > beside
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _row(cure: Cure, arm: ArmResult) -> Row:
 
 
 def few_seeds(arm: ArmResult) -> str:
-    """How many of its seeds an arm was trained with, where further ones could prove nothing."""
+    """How many of its seeds an arm was trained with, where some were left out."""
     seeds = len(arm.outcomes) + len(arm.failed) + len(arm.left_out)
     return f"{seeds - len(arm.left_out)} of {seeds} seeds" if arm.left_out else ""
 

@@ -28,7 +28,7 @@ ENDED = ("done", "failed", "left out")
 
 @dataclass
 class Standing(Generic[S]):
-    """Job state: `waiting`, `running`, `done`, `failed` or `left out`, and a record summary."""
+    """Job state: waiting, running, done, failed or left out, and a record summary."""
 
     job: Job
     summary: S

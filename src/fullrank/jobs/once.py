@@ -90,7 +90,7 @@ def result_of(job: Job, out: Path) -> dict[str, Any]:
 
 
 def pause_jobs(out: Path, epoch: int) -> None:
-    """Let all jobs in a folder, running ones too, pause after that epoch at the latest."""
+    """Let all jobs in a folder, running ones too, pause after that epoch."""
     write_atomically(out / PAUSE, json.dumps({"until": epoch}).encode())
 
 
