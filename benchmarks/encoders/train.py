@@ -34,6 +34,7 @@ from fullrank.training.loop import Loop
 from fullrank.training.recipes import load_recipe
 from fullrank.training.run_dir import RunDir
 from fullrank.training.setup import resolve, setup
+from fullrank.views import Views
 
 GRID: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("grid.yaml").read_text("utf-8"))
 HELD_OUT, BANK, NEIGHBOURS = 1000, 2000, 20
@@ -106,8 +107,10 @@ def marks(epochs: int) -> tuple[int, ...]:
 class Kept:
     """Rows of a run and their accuracy, mark by mark."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, data: str) -> None:
         self.loop, self.at = loop, []  # type: ignore[var-annotated]
+        own = loop.s.views
+        self.usual = Views(GRID["data"][data]["views"], own.image_size, own.mean, own.std)
         self.held_out = loop.evaluator.held_out
 
     def embed(self, source: Source) -> tuple[dict[str, Tensor], Tensor]:
@@ -134,15 +137,24 @@ class Kept:
             if tap != "target"
         }
         kept = {tap: z.half() if tap == CODES else z for tap, z in rows.items() if tap != "target"}
-        at = {"epoch": epoch, "rows": kept, "accuracy": accuracy, "views": self.views(), "loss": self.loss()}
+        own = self.loop.s.views
+        at = {
+            "epoch": epoch,
+            "rows": kept,
+            "accuracy": accuracy,
+            "views": self.views(own),
+            "loss": self.loss(),
+        }
+        if self.usual.recipe != own.recipe:  # encoders are compared by views that all of them see
+            at["usual_views"] = self.views(self.usual)
         self.at.append({**at, "bank": bank["backbone"].half()})
         self.labels, self.bank_labels = labels, bank_labels
 
-    def views(self) -> dict[str, Tensor]:
-        """Tap to [images, views, d]: the same images and views at every epoch, drawn as in training."""
+    def views(self, views: Views) -> dict[str, Tensor]:
+        """Tap to [images, views, d]: the same images and views at every epoch."""
         images = torch.cat([images for _, images in self.held_out._chunks(self.held_out.held_out)])[:VIEWED]
         found: dict[str, list[Tensor]] = {}
-        generator, views = torch.Generator().manual_seed(0), self.loop.s.views
+        generator = torch.Generator().manual_seed(0)
         with self.held_out._eval_mode():
             for _ in range(PAIRS):
                 for view in views(images, generator=generator)[:2]:
@@ -208,7 +220,7 @@ def train_one(encoder: Encoder, cifar: str, opened: dict[str, Data]) -> dict[str
     config = resolve(config, data)
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(setup(config, data, fabric), RunDir.create(Path(folder) / "run", config), ())
-        kept, wanted, diverged = Kept(loop), marks(config.epochs), ""
+        kept, wanted, diverged = Kept(loop, encoder.data), marks(config.epochs), ""
         kept.keep(0)
         loop.s.method.train()
         try:

@@ -3,8 +3,9 @@
 Usage: python benchmarks/pick/measure.py --kept DIR [--out benchmarks/pick/checkpoints.parquet]
 
 A row is an encoder after an epoch: `backbone_*` and `projector_*` are what `label_free_measures` says of 200
-held-out images in six views of its own training, `knn` and `linear` what its backbone was worth there. What
-was measured already is passed over.
+held-out images in six views, `knn` and `linear` what its backbone was worth there. Views are those that are
+usual for the data, by which encoders are compared; one that was trained on others has a further row by its
+own, by which its checkpoints are compared. What was measured already is passed over.
 """
 
 from __future__ import annotations
@@ -53,14 +54,22 @@ def measured(file: Path) -> Iterator[dict[str, Any]]:
         rows = torch.cat([at["rows"]["backbone"].float(), at["bank"].float()])
         row = {**about, "epoch": at["epoch"], "loss": at["loss"]}
         row |= {"knn": left_one_out(rows, labels), "linear": at["accuracy"]["backbone"]["linear"]}
-        try:
-            for tap in TAPS:
-                if tap in at["views"]:
-                    found = label_free_measures(at["views"][tap].float(), at["rows"][tap].float())
-                    row |= {f"{tap}_{name}": value for name, value in found.items()}
-        except UsageError:
-            row["diverged"] = True
-        yield row
+        yield row | {"views": "usual"} | seen_by(at.get("usual_views", at["views"]), at["rows"])
+        if "usual_views" in at:
+            yield row | {"views": "own"} | seen_by(at["views"], at["rows"])
+
+
+def seen_by(views: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Label-free measures of all taps, by views of images."""
+    found: dict[str, Any] = {}
+    try:
+        for tap in TAPS:
+            if tap in views:
+                measures = label_free_measures(views[tap].float(), rows[tap].float())
+                found |= {f"{tap}_{name}": value for name, value in measures.items()}
+    except UsageError:
+        found["diverged"] = True
+    return found
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ Names: TypeAlias = str | tuple[str, ...]
 
 MAX_PIXELS = 2**27
 """Of one image, where nothing else is said: larger ones are skipped and named."""
+MOST_VIEWS = 100  # of an image; all pairs of them are compared
 
 
 def split_names(names: Names) -> tuple[str, ...]:
@@ -355,5 +356,7 @@ class PickOptions(CheckpointOptions):
             raise UsageError(
                 f"--views is {self.views}: two views or more of an image tell what an encoder keeps"
             )
+        if self.views > MOST_VIEWS:
+            raise UsageError(f"--views is {self.views:,}: {MOST_VIEWS} of an image are the most")
         if self.images < 1:
             raise UsageError(f"--images is {self.images}, and must be positive")

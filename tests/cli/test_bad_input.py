@@ -140,7 +140,7 @@ def test_a_config_with_an_unknown_key_is_not_resumed(trained: tuple[Path, Called
     shutil.copytree(trained[0], here / "run")
     with (here / "run" / "config.yaml").open("a") as file:
         file.write("epoch: 3\n")
-    assert "unknown key 'epoch'; did you mean 'epochs'?" in refused("resume", "run")
+    assert "run/config.yaml: unknown key 'epoch'; did you mean 'epochs'?" in refused("resume", "run")
 
 
 def test_what_the_system_refuses_is_one_line_and_exit_code_1(here: Path) -> None:

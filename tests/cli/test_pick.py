@@ -87,6 +87,7 @@ def test_a_damaged_encoder_is_left_out_with_the_reason(run: Path) -> None:
         (("nowhere",), "nowhere"),
         (("timm:resnet10t", "--data", "shapes", "--untrained"), "two are needed"),
         (("a", "b", "--views", "1"), "two views or more"),
+        (("a", "b", "--views", "100000"), "100 of an image are the most"),
         (("a", "b", "--images", "0"), "--images is 0"),
         (("a", "b", "--within", "0"), "--within is 0 points"),
     ],

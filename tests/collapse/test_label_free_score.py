@@ -37,8 +37,21 @@ def of(retrieval: float) -> dict[str, float]:
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_weights_are_of_measures_that_every_panel_has(relation: Relation) -> None:
     assert set(read_weights().of[relation]) <= set(TRANSFORMS) - {"lidar", "alpha_req"}
-    assert min(read_weights().unexplained[relation]) >= 0
-    assert sum(read_weights().unexplained[relation]) > 0
+    left = read_weights().unexplained[relation]
+    assert min(left.noise, left.drift) >= 0 and left.noise + left.drift > 0 and left.spread > 0
+    assert left.low < 0 < left.high
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10), st.sampled_from(RELATIONS))
+@settings(deadline=None, max_examples=20)
+def test_what_is_expected_lies_in_its_interval_and_the_pick_has_none(
+    shares: list[float], relation: Relation
+) -> None:
+    score = score_encoders([of(share) for share in shares], relation)
+    assert all(
+        low <= points <= high for low, points, high in zip(score.low, score.points, score.high, strict=True)
+    )
+    assert score.low[score.pick] == score.high[score.pick] == 0
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))

@@ -1,13 +1,8 @@
-"""Branches of a real run, and a cure that is killed on its way."""
+"""Branches of a real run."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,24 +112,3 @@ def test_the_last_healthy_checkpoint_before_the_onset_is_taken(run: RunDir, tmp_
     earlier = healthy_checkpoint(files, before=2)
     assert earlier is not None and earlier.state["progress"]["epoch"] == 1
     assert healthy_checkpoint(files, before=1) is None
-
-
-@pytest.mark.slow
-def test_a_cure_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    options = {**CONFIG.options, "stop_gradient": False, "output_bn": False}
-    whole = replace(CONFIG, limit=512, batch_size=64, epochs=5, watch_images=300, lr=0.4, options=options)
-    train(whole, tmp_path / "run")
-    words = ["-m", "fullrank", "cure", "run", "--most", "1", "--seeds", "2", "--epochs", "3", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    call: dict[str, Any] = {"args": [sys.executable, *words], "cwd": tmp_path, "env": environment}
-    begun = subprocess.Popen(**call, stdout=subprocess.DEVNULL, start_new_session=True)
-    cells = tmp_path / "run" / "cure" / "cells"
-    while begun.poll() is None and not list(cells.glob("*/run/checkpoints/last.pt")):
-        time.sleep(0.05)
-    os.killpg(begun.pid, signal.SIGKILL)
-    begun.wait()
-    assert not (tmp_path / "run" / "cure" / "cure.json").exists()
-    ended = subprocess.run(**call, capture_output=True, text=True, check=True)
-    found = json.loads(ended.stdout)
-    assert [len(arm["runs"]) for arm in found["arms"]] == [2, 2]
-    assert Path(tmp_path / found["page"]).is_file()

@@ -90,6 +90,13 @@ def test_arms_of_a_run_of_several_processes_are_trained_by_one_each(
     assert {(job.config().devices, job.config().num_nodes) for job in plan_of(run).jobs()} == {(of_an_arm, 1)}
 
 
+@pytest.mark.parametrize("option", ["most", "seeds"])
+@pytest.mark.parametrize("value", [0, -1, 100_000_000])
+def test_numbers_of_arms_and_seeds_that_cannot_be_trained_are_refused(option: str, value: int) -> None:
+    with pytest.raises(UsageError, match=f"--{option} is from 1 to 1,000"):
+        CureOptions(**{option: value})
+
+
 def test_a_short_budget_tries_fewer_treatments_and_then_fewer_seeds(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", BROKEN, seconds=60.0)
     plans = [plan_of(run, CureOptions(most=4, minutes=minutes)) for minutes in (1e6, 30.0, 1e-3)]
@@ -147,6 +154,22 @@ def test_a_cure_with_other_options_is_refused(tmp_path: Path) -> None:
     cured(run, WON)
     with pytest.raises(UsageError, match="holds a cure with --seeds 3"):
         make_plan(run, CureOptions(most=2, seeds=2, minutes=1000.0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("minutes", "z"), ("planned", "z"), ("arms", 3), ("diagnosis", None), ("seeds", "gone")],
+)
+def test_a_plan_that_is_damaged_is_refused_in_a_line(tmp_path: Path, key: str, value: Any) -> None:
+    run = write_run(tmp_path / "run", BROKEN)
+    plan = cured(run, WON).plan
+    stored = json.loads((plan.out / "plan.json").read_text())
+    stored["plan"][key] = value
+    if value == "gone":
+        del stored["plan"][key]
+    (plan.out / "plan.json").write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match="is damaged: take another --out"):
+        plan_of(run)
 
 
 def test_the_arm_that_is_healthy_and_gains_most_wins(tmp_path: Path) -> None:

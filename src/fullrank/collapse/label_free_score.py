@@ -31,10 +31,17 @@ class Unexplained(NamedTuple):
         noise: standard deviation of what a single encoder has of its own, in points.
         drift: variance, in points, of what two encoders have beyond that for every point that is expected
             between them: encoders that are expected to be alike are alike.
+        low, high: ends of the 90 % interval of a difference, in its standard deviations; those that 90 % of
+            the differences lay between on methods and data that had been left out.
+        spread: factor on the standard deviations by which "within a point of the best" was as often true
+            there as it was said.
     """
 
     noise: float
     drift: float
+    low: float = -1.645
+    high: float = 1.645
+    spread: float = 1.0
 
 
 class Weights(NamedTuple):
@@ -66,7 +73,7 @@ class Score:
     Attributes:
         pick: its place.
         points: expected k-NN accuracy of each less that of the picked one, in points: at most 0.
-        error: standard deviation of these differences.
+        low, high: 90 % interval of each of these differences.
         best: probability of each of being the best of all.
         close: probability that the picked one is within `within` points of the best.
         within: points.
@@ -74,7 +81,8 @@ class Score:
 
     pick: int
     points: tuple[float, ...]
-    error: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     best: tuple[float, ...]
     close: float
     within: float
@@ -111,15 +119,27 @@ def score_encoders(
     expected = np.array([expected_points(found, weights, relation) for found in measures])
     pick = int(expected.argmax())
     points = expected - expected[pick]
-    noise, drift = weights.unexplained[relation]
-    drawn = points + noise * _normal(1, len(points)) + _drifts(points, drift)
+    left = weights.unexplained[relation]
+    own, shared = left.noise * _normal(1, len(points)), _drifts(points, left.drift)
+    drawn = points + left.spread * (own + shared)
     best = np.bincount(drawn.argmax(1), minlength=len(points)) / DRAWS
     close = float((drawn.max(1) - drawn[:, pick] <= within).mean())
-    error = np.sqrt(2 * noise**2 + drift * np.abs(points))
+    error = deviation(points, left)
     error[pick] = 0.0
-    return Score(pick, tuple(points.tolist()), tuple(error.tolist()), tuple(best.tolist()), close, within)
+    low, high = points + left.low * error, points + left.high * error
+    return Score(pick, _numbers(points), _numbers(low), _numbers(high), _numbers(best), close, within)
 
 
+def _numbers(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def deviation(points: NDArray[np.float64], left: Unexplained) -> NDArray[np.float64]:
+    """Standard deviation of differences that are expected to be so many points."""
+    return np.sqrt(2 * left.noise**2 + left.drift * np.abs(points))
+
+
+@lru_cache(maxsize=32)
 def _normal(seed: int, count: int) -> NDArray[np.float64]:
     """Standard normal numbers [draws, count], the same at every call."""
     return np.random.default_rng(seed).standard_normal((DRAWS, count))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from fullrank.atomic import write_atomically
+from fullrank.cures.agenda import CureAgenda
 from fullrank.cures.onset import Diagnosis, diagnose
 from fullrank.cures.options import CureOptions
 from fullrank.cures.plan import PLAN, CurePlan, plan_cure, read_plan
@@ -15,7 +17,7 @@ from fullrank.cures.result import Cure, read_cure
 from fullrank.errors import DataError, UsageError
 from fullrank.figures.style import counted
 from fullrank.jobs.live import LiveJobs
-from fullrank.jobs.once import run_once
+from fullrank.jobs.once import jobs_at_once, pause_jobs, result_of, run_once
 from fullrank.lock import require_unwritten, sole_writer
 from fullrank.report.run.arms import arms_table
 from fullrank.report.run.reading import read_run
@@ -79,9 +81,9 @@ def run_cure(plan: CurePlan, options: CureOptions, mode: str = "quiet") -> Cure:
     from fullrank.cures.page import write_cure_page
 
     with sole_writer(plan.out):
-        if not (plan.out / PLAN).exists():
-            stored = {"asked": _asked(options), "plan": plan.as_dict()}
-            write_atomically(plan.out / PLAN, json.dumps(stored, indent=1).encode())
+        if (plan.out / PLAN).exists():
+            plan = read_plan(plan.run, plan.out) or plan  # another process may have cut it
+        _keep(plan, options)
         plan.prepare()
         jobs, total = plan.jobs(), plan.until
         with LiveJobs(
@@ -91,11 +93,26 @@ def run_cure(plan: CurePlan, options: CureOptions, mode: str = "quiet") -> Cure:
             lambda found: found.error if found.state == "failed" else epoch_line(found.summary, total, None),
             mode,
         ) as live:
-            failed = run_once(jobs, plan.out, options.jobs, live)
-        cure = read_cure(plan, failed)
+            results = {job.name: result_of(job, plan.out) for job in jobs}
+            done = [name for name, result in results.items() if result]
+            at_once = options.jobs or jobs_at_once(len(jobs) - len(done))
+            spent = sum(float(results[name].get("seconds") or 0.0) for name in done) / at_once
+            fixed = bool(options.epochs)
+            keep = partial(_keep, options=options)
+            agenda = CureAgenda(plan, jobs, done, at_once, spent, fixed, live, live.tell, keep)
+            failed = run_once(jobs, plan.out, at_once, agenda, agenda)
+        cure = read_cure(agenda.plan, failed, agenda.left_out)
         cure = replace(cure, page=write_cure_page(cure, plan.out / "cure.html"))
         write_atomically(plan.out / "cure.json", json.dumps(cure.as_dict(), indent=1).encode())
     return cure
+
+
+def _keep(plan: CurePlan, options: CureOptions) -> None:
+    """Write the plan as it stands, and have its jobs pause where it says."""
+    stored = {"asked": _asked(options), "plan": plan.as_dict()}
+    write_atomically(plan.out / PLAN, json.dumps(stored, indent=1).encode())
+    if plan.planned:
+        pause_jobs(plan.out, plan.until)
 
 
 def _asked(options: CureOptions) -> dict[str, float]:

@@ -8,6 +8,7 @@ from fullrank.errors import UsageError
 from fullrank.options import Options
 
 MOST = 1_000_000  # minutes, epochs or jobs
+MOST_RUNS = 1_000  # seeds, or treatments
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class CureOptions(Options):
     Attributes:
         most: treatments that are tried, the most promising first.
         seeds: times that each arm is trained, the run's own seed first.
-        minutes: about how long all of it may take; 0: ten times an epoch of the run, and at least five.
+        minutes: about how long all of it may take; 0: ten times an epoch of the run, and at least eight.
         epochs: that each arm is trained; 0: as many as the minutes allow, and at least three.
         jobs: arms at a time; 0: one a core, and one on a GPU.
     """
@@ -31,8 +32,8 @@ class CureOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("most", "seeds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST_RUNS:
+                raise UsageError(f"--{name} is from 1 to {MOST_RUNS:,}, and is {getattr(self, name)}")
         for name in ("minutes", "epochs", "jobs"):
             if not 0 <= getattr(self, name) <= MOST:
                 raise UsageError(f"--{name} is from 0 to {MOST:,}, and is {getattr(self, name):g}")

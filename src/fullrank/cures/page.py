@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from fullrank.cures.plan import CurePlan
 from fullrank.cures.result import ArmResult, Cure, Outcome
-from fullrank.cures.tables import begin_words, columns, onset_words, rows
+from fullrank.cures.tables import begin_words, columns, few_seeds, onset_words, rows
 from fullrank.figures import Dots, Figure, Lines, Series
 from fullrank.figures.style import GREEN, GREY, ORANGE, colours_of
 from fullrank.report.render import Section, card, render, write
@@ -37,7 +37,7 @@ def write_cure_page(cure: Cure, out: Path) -> Path:
         command=cure.command,
         why=as_sentence(plan.diagnosis.why),
         evidence=[as_sentence(line) for line in plan.diagnosis.evidence],
-        notes=[as_sentence(line) for line in plan.notes],
+        notes=[as_sentence(line) for line in cure.notes],
         columns=columns(cure),
         rows=[
             {
@@ -48,6 +48,7 @@ def write_cure_page(cure: Cure, out: Path) -> Path:
                 "href": _href(row.arm, out),
                 "changes": row.arm.arm.words(config),
                 "failed": [f"seed {seed}: {why}" for seed, why in row.arm.failed.items()],
+                "few_seeds": few_seeds(row.arm),
             }
             for row in rows(cure)
         ],

@@ -28,7 +28,7 @@ from fullrank.untrusted.parsing import read_json
 
 UNTREATED = "untreated"
 LEAST_EPOCHS = 3  # the first two panels may be passing dips
-LEAST_MINUTES = 5.0  # of the default budget: epochs of a second leave ten seconds to tell
+LEAST_MINUTES = 8.0  # of the default budget: epochs of a second leave ten seconds to tell
 EPOCHS_OF_BUDGET = 10  # epochs of the run, that the default budget is worth
 PLAN = "plan.json"
 
@@ -72,6 +72,8 @@ class CurePlan:
         epoch_seconds: what an epoch of the run took on average, with its evaluations.
         seconds: about how long all arms take here; None where the records do not tell.
         notes: a line each.
+        minutes: that all of it may take; None: as long as it takes.
+        planned: epoch that arms were to be compared at, where that has been brought forward; 0: it was not.
     """
 
     run: Path
@@ -84,6 +86,8 @@ class CurePlan:
     epoch_seconds: float | None = None
     seconds: float | None = None
     notes: Sequence[str] = ()
+    minutes: float | None = None
+    planned: int = 0
 
     def config(self) -> TrainConfig:
         """Settings that all arms have in common: the run's, on one device, watched at every epoch."""
@@ -110,7 +114,7 @@ class CurePlan:
             for arm in self.arms:
                 train = with_changes(config, arm.changes).as_dict()
                 del train["seed"]
-                found.append(Job(arm.name, seed, train, until=self.until))
+                found.append(Job(arm.name, seed, train, until=self.planned or self.until))
         return found
 
     def prepare(self) -> None:
@@ -152,18 +156,37 @@ def plan_cure(run: Run, diagnosis: Diagnosis, options: CureOptions, out: Path) -
     seeds = [config.seed + place for place in range(options.seeds)]
     epoch_seconds = _epoch_seconds(run)
     pace = None if epoch_seconds is None else epoch_seconds * _threads_share(run, len(arms) * len(seeds))
+    minutes = _budget(options, epoch_seconds)
     epochs = options.epochs or min(left, LEAST_EPOCHS)
-    if pace is not None:
-        minutes = options.minutes or max(EPOCHS_OF_BUDGET * (epoch_seconds or 0.0) / 60, LEAST_MINUTES)
-        within = math.floor(60 * minutes / max(pace * len(arms) * len(seeds), 1e-9))
-        if not options.epochs:
-            epochs = min(left, max(within, LEAST_EPOCHS))
-            arms, seeds = _affordable(arms, seeds, epochs, 60 * minutes / max(pace, 1e-9), notes)
+    if pace is not None and minutes is not None and not options.epochs:
+        within = math.floor(60 * minutes / max(pace * expected_jobs(len(arms), len(seeds)), 1e-9))
+        epochs = min(left, max(within, LEAST_EPOCHS))
+        arms, seeds = _affordable(arms, seeds, epochs, 60 * minutes / max(pace, 1e-9), notes)
     epochs = min(epochs, left)
-    seconds = None if pace is None else pace * epochs * len(arms) * len(seeds)
+    seconds = None if pace is None else pace * epochs * expected_jobs(len(arms), len(seeds))
+    until = begins + epochs
     return CurePlan(
-        run.path, out, diagnosis, arms, seeds, begins, begins + epochs, epoch_seconds, seconds, notes
+        run.path, out, diagnosis, arms, seeds, begins, until, epoch_seconds, seconds, notes, minutes
     )
+
+
+def _budget(options: CureOptions, epoch_seconds: float | None) -> float | None:
+    """Minutes that a cure may take; None for given epochs, or where nothing tells."""
+    if options.minutes:
+        return options.minutes
+    if options.epochs or epoch_seconds is None:
+        return None
+    return max(EPOCHS_OF_BUDGET * epoch_seconds / 60, LEAST_MINUTES)
+
+
+def expected_jobs(arms: int, seeds: int) -> int:
+    """Jobs of a cure, if half of the treatments go on after the first seed.
+
+    Example:
+        >>> expected_jobs(5, 3), expected_jobs(2, 3), expected_jobs(5, 1)
+        (11, 6, 5)
+    """
+    return arms + (seeds - 1) * (1 + math.ceil((arms - 1) / 2))
 
 
 def _affordable(
@@ -171,9 +194,9 @@ def _affordable(
 ) -> tuple[list[Arm], list[int]]:
     """Arms and seeds within a budget of epochs: the least promising go first."""
     treatments, asked = len(arms) - 1, len(seeds)
-    while len(arms) > 2 and len(arms) * len(seeds) * epochs > budget:
+    while len(arms) > 2 and expected_jobs(len(arms), len(seeds)) * epochs > budget:
         arms = arms[:-1]
-    while len(seeds) > 1 and len(arms) * len(seeds) * epochs > budget:
+    while len(seeds) > 1 and expected_jobs(len(arms), len(seeds)) * epochs > budget:
         seeds = seeds[:-1]
     cuts = [f"{len(arms) - 1} of {treatments} treatments"] * (len(arms) - 1 < treatments)
     cuts += [f"{len(seeds)} of {asked} seeds"] * (len(seeds) < asked)
@@ -250,6 +273,8 @@ def read_plan(run: Path, out: Path) -> CurePlan | None:
         diagnosis = Diagnosis(**stored | {key: tuple(stored[key]) for key in ("kinds", "evidence")})
         arms = [Arm(str(arm["name"]), dict(arm["changes"])) for arm in values["arms"]]
         rest = {key: values[key] for key in ("seeds", "begins", "until", "epoch_seconds", "seconds", "notes")}
-        return CurePlan(run, out, diagnosis, arms, **rest)
-    except (DataError, LookupError, TypeError) as error:
+        minutes = None if values.get("minutes") is None else float(values["minutes"])
+        planned = int(values.get("planned") or 0)
+        return CurePlan(run, out, diagnosis, arms, **rest, minutes=minutes, planned=planned)
+    except (DataError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{out / PLAN} is damaged: take another --out") from error

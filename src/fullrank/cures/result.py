@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from fullrank.cures.onset import collapsed_kinds, is_healthy
 from fullrank.cures.plan import UNTREATED, Arm, CurePlan
 from fullrank.errors import FullrankError
 from fullrank.figures.style import VerdictStyle, counted, percent, style_of
+from fullrank.jobs.job import Job
 from fullrank.jobs.once import folder_of, result_of
 from fullrank.report.compare.estimates import Estimate, estimate
 from fullrank.report.run.reading import Run, read_run
@@ -81,6 +82,20 @@ def _until(run: Run, epoch: int) -> Run:
     return replace(run, epochs=kept, steps=[record for record in run.steps if record.step <= last], end=None)
 
 
+def has_gained(plan: CurePlan, treated: Job, untreated: Job) -> bool:
+    """Whether a treated job is healthy, and beats the untreated one of its seed.
+
+    Where it is not, no further seed of that arm can make it one that cured.
+    """
+    one, other = (
+        read_outcome(folder_of(job, plan.out) / "run", job.seed or 0, plan.until)
+        for job in (treated, untreated)
+    )
+    by = "rank" if other.knn is None else "knn"
+    value, beside = getattr(one, by), getattr(other, by)
+    return one.healthy and value is not None and beside is not None and value > beside
+
+
 @dataclass(frozen=True)
 class ArmResult:
     """What an arm has come to over its seeds.
@@ -89,11 +104,13 @@ class ArmResult:
         arm: with its changes.
         outcomes: one a seed that ended.
         failed: seed to what went wrong.
+        left_out: seeds that were not trained, for they could prove nothing.
     """
 
     arm: Arm
     outcomes: Sequence[Outcome] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
+    left_out: Sequence[int] = ()
 
     @property
     def name(self) -> str:
@@ -181,7 +198,8 @@ class Cure:
         if self.best is None:
             return ""
         epochs = self.plan.config().epochs
-        longer = ["--epochs", str(2 * epochs)] if self.plan.until >= epochs else []
+        reached = read_run(self.best.path).epochs[-1].epoch  # an arm may have gone beyond the comparison
+        longer = ["--epochs", str(2 * epochs)] if reached >= epochs else []
         return shlex.join(["fullrank", "resume", str(self.best.path), *longer])
 
     @property
@@ -197,7 +215,7 @@ class Cure:
                 return f"Promising: “{self.winner.name}” is healthy, {than}, {only}"
             seeds = counted(len(self.plan.seeds), "seed")
             return f"Cured by “{self.winner.name}”: healthy in {seeds}, {than}"
-        if self.untreated.healthy == len(self.plan.seeds):
+        if self.untreated.outcomes and self.untreated.healthy == len(self.untreated.outcomes):
             return "The untreated arm is healthy, too: the collapse did not come back"
         return "Not cured: no treatment is healthy and worth more than the untreated arm in every seed"
 
@@ -207,6 +225,15 @@ class Cure:
         if self.winner is None:
             return "not cured"
         return "cured" if len(self.plan.seeds) > 1 else "promising"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was cut or left out, a line each, after the notes of the plan."""
+        few = (
+            "a treatment that is not healthy, or not worth more than untreated, with one seed is not trained "
+            "with further ones: it can no longer cure in every seed"
+        )
+        return [*self.plan.notes, *([few] if any(arm.left_out for arm in self.treated) else [])]
 
     @property
     def untrained(self) -> float | None:
@@ -239,7 +266,7 @@ class Cure:
             "winner": self.winner.name if self.winner else None,
             "headline": self.headline,
             "command": self.command,
-            "notes": plan["notes"],
+            "notes": self.notes,
             "page": str(self.page) if self.page else None,
         }
 
@@ -257,26 +284,33 @@ class Cure:
             "cured": self.cured(arm) if arm.name != UNTREATED else None,
             "runs": [str(outcome.path) for outcome in arm.outcomes],
             "failed": {str(seed): why for seed, why in arm.failed.items()},
+            "left_out": list(arm.left_out),
         }
 
 
-def read_cure(plan: CurePlan, failed: Mapping[str, str] | None = None) -> Cure:
+def read_cure(
+    plan: CurePlan, failed: Mapping[str, str] | None = None, left_out: Collection[str] = ()
+) -> Cure:
     """What the arms of a plan have come to.
 
     Args:
         plan: whose jobs were run.
         failed: name of a job to what went wrong.
+        left_out: names of jobs that could prove nothing.
 
     Raises:
         FullrankError: no untreated arm has ended.
     """
     failed = failed or {}
-    by_arm: dict[str, tuple[list[Outcome], dict[int, str]]] = {arm.name: ([], {}) for arm in plan.arms}
+    by_arm: dict[str, tuple[list[Outcome], dict[int, str], list[int]]]
+    by_arm = {arm.name: ([], {}, []) for arm in plan.arms}
     for job in plan.jobs():
-        outcomes, wrong = by_arm[job.arm]
+        outcomes, wrong, passed_over = by_arm[job.arm]
         seed = job.seed or 0
         if result_of(job, plan.out):
             outcomes.append(read_outcome(folder_of(job, plan.out) / "run", seed, plan.until))
+        elif job.name in left_out:
+            passed_over.append(seed)
         else:
             wrong[seed] = failed.get(job.name, "not run yet")
     arms = [ArmResult(arm, *by_arm[arm.name]) for arm in plan.arms]

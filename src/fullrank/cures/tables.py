@@ -57,6 +57,8 @@ def _row(cure: Cure, arm: ArmResult) -> Row:
     )
     if arm.failed:
         verdict = "; ".join([*([verdict] if verdict else []), f"{len(arm.failed)} failed"])
+    if arm.left_out:
+        verdict = "; ".join([*([verdict] if verdict else []), few_seeds(arm)])
     cells = (
         verdict,
         "–" if probability is None else probable(probability),
@@ -70,6 +72,12 @@ def _row(cure: Cure, arm: ArmResult) -> Row:
         for kind, times in arm.kinds.most_common()
     ]
     return Row(arm, cells, styles, arm.name != UNTREATED and cure.cured(arm))
+
+
+def few_seeds(arm: ArmResult) -> str:
+    """How many of its seeds an arm was trained with, where some were left out."""
+    seeds = len(arm.outcomes) + len(arm.failed) + len(arm.left_out)
+    return f"{seeds - len(arm.left_out)} of {seeds} seeds" if arm.left_out else ""
 
 
 def signed(found: Estimate, share: bool) -> str:

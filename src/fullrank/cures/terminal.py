@@ -69,6 +69,8 @@ def print_cure(cure: Cure, console: Console) -> None:
         verdict = Text(f"{row.arm.style.glyph} {row.cells[0]}", row.arm.style.colour)
         table.add_row(name, verdict, *map(Text, row.cells[1:]))
     console.print(table)
+    for note in cure.notes:
+        console.print(Text(f"note      {note}"), soft_wrap=True)
     for arm in cure.arms:
         for seed, why in arm.failed.items():
             console.print(Text(f"failed    {arm.name}, seed {seed}: {why}"), soft_wrap=True)

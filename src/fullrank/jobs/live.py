@@ -11,6 +11,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from rich.console import RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from fullrank.figures.style import duration
 from fullrank.jobs.job import Job
@@ -23,12 +24,12 @@ class _Summary(Protocol):
 
 
 S = TypeVar("S", bound=_Summary)
-ENDED = ("done", "failed")
+ENDED = ("done", "failed", "left out")
 
 
 @dataclass
 class Standing(Generic[S]):
-    """Job state: `waiting`, `running`, `done` or `failed`, and a record summary."""
+    """Job state: waiting, running, done, failed or left out, and a record summary."""
 
     job: Job
     summary: S
@@ -101,8 +102,8 @@ class LiveJobs(Generic[S]):
         if detail is not None and not isinstance(detail, str) and detail.event != "start":
             found.summary.take(detail)
         begins = found.state == "waiting" and state == "running"
-        earlier = found.state == "waiting" and state == "done"
-        self.ready += earlier  # done before we came
+        earlier = found.state == "waiting" and state in ("done", "left out")
+        self.ready += earlier  # done before we came, or never
         found.state, found.error = state, detail if isinstance(detail, str) else ""
         if self.mode != "plain" or earlier:
             return
@@ -115,6 +116,13 @@ class LiveJobs(Generic[S]):
             say(f"{place}  {job.name:<{self.width}}  {self.line(found)}{rest}")
         elif self.each == "job" and begins:
             say(f"begins  {job.name}")
+
+    def tell(self, line: str) -> None:
+        """Print a line beside the table; nothing where it is quiet."""
+        if self.mode == "plain":
+            say(line)
+        elif self.mode == "live":
+            self.console.print(Text(line), soft_wrap=True)
 
     @property
     def ended(self) -> int:

@@ -13,15 +13,22 @@ from typing import Any
 
 from fullrank.atomic import write_atomically
 from fullrank.errors import DataError, FullrankError, UsageError
+from fullrank.jobs.agenda import Agenda, InOrder
 from fullrank.jobs.job import Job, Notify
 from fullrank.jobs.pool import cores, run_pool
 from fullrank.training.records import Listener
 from fullrank.training.signals import EndedBySignal, StoppedError
 from fullrank.untrusted.parsing import parse_json, read_json, read_text
 
+PAUSE = "pause.json"
+
 
 def run_once(
-    jobs: Sequence[Job], out: Path, at_once: int = 0, notify: Notify = lambda *_: None
+    jobs: Sequence[Job],
+    out: Path,
+    at_once: int = 0,
+    notify: Notify = lambda *_: None,
+    agenda: Agenda | None = None,
 ) -> dict[str, str]:
     """Run every job without a result; return failures as {name: message}.
 
@@ -30,6 +37,7 @@ def run_once(
         out: where their folders lie.
         at_once: how many at a time; 0: see `jobs_at_once`. One alone runs in this process.
         notify: called at every change and with every record.
+        agenda: which of those without a result begins when; None: one after another.
 
     Raises:
         UsageError: a job of that name was begun with other settings; nothing is run then.
@@ -42,17 +50,18 @@ def run_once(
     waiting = [job for job in jobs if job not in ready]
     at_once = at_once or jobs_at_once(len(waiting))
     if at_once > 1 and len(waiting) > 1:
-        return run_pool(waiting, partial(_run, out=out), at_once, partial(_log, out=out), notify)
+        return run_pool(waiting, partial(_run, out=out), at_once, partial(_log, out=out), notify, agenda)
     failed = {}
-    for job in waiting:
-        notify(job, "running", None)
+    agenda = InOrder(waiting) if agenda is None else agenda
+    while taken := agenda.take():
+        notify(taken, "running", None)
         try:
-            error = _run(job, out, [partial(notify, job, "running")])
+            error = _run(taken, out, [partial(notify, taken, "running")])
         except StoppedError as stop:  # which asks for the end of all of them
             raise EndedBySignal(stop.received) from stop
-        notify(job, "failed" if error else "done", error or None)
+        notify(taken, "failed" if error else "done", error or None)
         if error:
-            failed[job.name] = error
+            failed[taken.name] = error
     return failed
 
 
@@ -78,6 +87,20 @@ def result_of(job: Job, out: Path) -> dict[str, Any]:
         return read_json(folder_of(job, out) / "result.json")
     except DataError:
         return {}
+
+
+def pause_jobs(out: Path, epoch: int) -> None:
+    """Let all jobs in a folder, running ones too, pause after that epoch."""
+    write_atomically(out / PAUSE, json.dumps({"until": epoch}).encode())
+
+
+def _until(job: Job, out: Path) -> int:
+    """The epoch after which a job pauses, as things stand; 0: at its end."""
+    try:
+        earlier = int(read_json(out / PAUSE)["until"])
+    except (DataError, LookupError, TypeError, ValueError):  # none was written
+        return job.until
+    return min(job.until or earlier, earlier)
 
 
 def _log(job: Job, out: Path) -> Path:
@@ -125,14 +148,15 @@ def _run(job: Job, out: Path, listeners: Sequence[Listener] = ()) -> str:
     try:
         seconds, arguments = 0.0, dict(job.arguments)
         if job.train:
-            run = arguments["run"] = folder / "run"
+            run, until = folder / "run", partial(_until, job, out)
+            arguments["run"] = run
             if (run / "config.yaml").exists():
-                outcome = resume(run, listeners, open_initial_weights, until=job.until)
+                outcome = resume(run, listeners, open_initial_weights, until=until)
             else:
                 shutil.rmtree(run, ignore_errors=True)  # killed before it was anything
                 config = job.config()
                 initial = open_initial_weights(config)
-                outcome = train(config, run, listeners, initial=initial, until=job.until)
+                outcome = train(config, run, listeners, initial=initial, until=until)
             seconds = outcome.seconds["total"]
         begun = time.perf_counter()
         numbers = dict(job.measure(**arguments)) if job.measure else {}

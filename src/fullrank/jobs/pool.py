@@ -15,6 +15,7 @@ from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import Any
 
+from fullrank.jobs.agenda import Agenda, InOrder
 from fullrank.jobs.job import Job, Notify
 from fullrank.training.record_files import follow
 from fullrank.training.records import Listener
@@ -33,6 +34,7 @@ def run_pool(
     at_once: int,
     log: Callable[[Job], Path],
     notify: Notify = lambda *_: None,
+    agenda: Agenda | None = None,
 ) -> dict[str, str]:
     """Run jobs in separate processes; return failures as {name: message}.
 
@@ -42,6 +44,7 @@ def run_pool(
         at_once: how many at a time; they share the cores evenly, and take a GPU each where there are several.
         log: a job's `metrics.jsonl`, whose new records go to `notify`.
         notify: called at every change and with every record.
+        agenda: which of the jobs begins when; None: one after another.
     """
     # one server imports torch once, and every job is a fork of it
     forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -50,13 +53,14 @@ def run_pool(
         own = {job.measure.__module__ for job in jobs if job.measure}
         context.set_forkserver_preload(["fullrank.training.run", "fullrank.jobs.once", *sorted(own)])
     shares = [share(place, at_once) for place in range(at_once)]
-    waiting, running, failed = list(jobs), dict[str, _Running](), dict[str, str]()
+    agenda = InOrder(jobs) if agenda is None else agenda
+    running, failed = dict[str, _Running](), dict[str, str]()
     with stop_on_signals() as asked:
         try:
-            while (waiting or running) and asked.received is None:
-                while waiting and len(running) < at_once and asked.received is None:
+            while (agenda or running) and asked.received is None:
+                while len(running) < at_once and asked.received is None and (job := agenda.take()):
                     asked.at_once = _end_server  # which the start of a process may wait for
-                    started = _Running(context, waiting.pop(0), work, shares.pop(0), log)
+                    started = _Running(context, job, work, shares.pop(0), log)
                     asked.at_once = _nothing
                     running[started.job.name] = started
                     notify(started.job, "running", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def choose_images(candidates: Sequence[Candidate], options: PickOptions) -> Imag
     """Choose images and views: those of `options`, else those of the runs.
 
     Raises:
-        UsageError: the runs have different data, or there is none; `--data` is the remedy.
+        UsageError: the runs have different data, or there is none; `--data` is the remedy. Or no such views.
     """
     runs = {str(c.run.path): c.run for c in candidates if c.run and not c.why}
     configs = [run.config() for run in runs.values()]
@@ -91,11 +92,31 @@ def choose_images(candidates: Sequence[Candidate], options: PickOptions) -> Imag
             f"{len(source)} held-out images are too few to tell encoders apart: at least {FEWEST_IMAGES} are "
             f"needed, and {options.images} wanted"
         )
-    own = {config.views for config in configs}
-    preset = options.view_preset or (own.pop() if len(own) == 1 else options.data)
-    if preset not in VIEWS:
-        preset = "simsiam"
-    return Images(source, preset, options.views, options.seed, options.data or data.name, tuple(data.notes))
+    preset, notes = _preset(configs, options)
+    name = options.data or data.name
+    return Images(source, preset, options.views, options.seed, name, (*data.notes, *notes))
+
+
+def _preset(configs: Sequence[TrainConfig], options: PickOptions) -> tuple[str, list[str]]:
+    """Views that all candidates see, and a note where runs were trained on others.
+
+    Example:
+        >>> _preset([], PickOptions(data="digits"))
+        ('digits', [])
+    """
+    if options.view_preset:
+        VIEWS[options.view_preset]  # which says that there is none, and the nearest name
+        return options.view_preset, []
+    if not configs:
+        return (options.data if options.data in VIEWS else "simsiam"), []
+    own = Counter(config.views for config in configs)
+    preset = own.most_common(1)[0][0]
+    if len(own) == 1:
+        return preset, []
+    return preset, [
+        f"the runs were trained on different views ({', '.join(own)}); all are compared by {preset}: "
+        "--view-preset names others"
+    ]
 
 
 def _difference(configs: Sequence[TrainConfig]) -> str:

@@ -11,8 +11,6 @@ from fullrank.errors import UsageError
 from fullrank.selection.candidates import Candidate
 from fullrank.selection.measuring import Images, Measured
 
-SURE = 1.645  # standard deviations, of a 90 % interval
-
 
 @dataclass(frozen=True)
 class Ranked:
@@ -153,8 +151,7 @@ def rank(measured: Sequence[Measured], images: Images, within: float = 1.0) -> S
 
 
 def _ranked(found: Measured, score: Score, place: int) -> Ranked:
-    points, wide = score.points[place], SURE * score.error[place]
-    return Ranked(found, points, points - wide, points + wide, score.best[place])
+    return Ranked(found, score.points[place], score.low[place], score.high[place], score.best[place])
 
 
 def _behind(collapsed: Ranked, last: float) -> Ranked:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -43,6 +44,10 @@ class Outcome:
     seconds: Mapping[str, float]
 
 
+Until: TypeAlias = int | Callable[[], int]
+"""Epochs after which a run pauses, 0 for none; a function is asked after every epoch."""
+
+
 class Loop:
     """Training loop of one run, to its end or `until` so many epochs are done.
 
@@ -52,7 +57,7 @@ class Loop:
 
     def __init__(self, s: Setup, run: RunDir, listeners: Sequence[Listener]) -> None:
         self.s, self.run_dir = s, run
-        self.until = 0  # epochs after which it pauses; 0: none
+        self.until: Until = 0
         self.config, self.fabric = s.config, s.fabric
         self.writer = RecordWriter(self.fabric, run, listeners)
         self.levels = CollapseMonitor()  # of training batches
@@ -111,7 +116,8 @@ class Loop:
             self._save()
         self.s.method.train()
         while not self.is_over():
-            if 0 < self.until <= state.epoch:
+            until = self.until() if callable(self.until) else self.until
+            if 0 < until <= state.epoch:
                 self.evaluator.flush(state)
                 return "paused"
             try:

@@ -23,7 +23,7 @@ from fullrank.training.contract import (
 from fullrank.training.fitting import fitted, naming_remedies
 from fullrank.training.launch import launch_fabric
 from fullrank.training.lifeline import failing_together
-from fullrank.training.loop import Loop, Outcome
+from fullrank.training.loop import Loop, Outcome, Until
 from fullrank.training.networks import InitialWeights, OpenInitial
 from fullrank.training.record_files import last_step
 from fullrank.training.records import Listener
@@ -45,7 +45,7 @@ def train(
     initial: InitialWeights | None = None,
     named: Collection[str] | None = None,
     make_loop: MakeLoop | None = None,
-    until: int = 0,
+    until: Until = 0,
 ) -> Outcome:
     """Train from the start into a new run directory.
 
@@ -87,7 +87,7 @@ def resume(
     changes: Mapping[str, Any] | None = None,
     override: Collection[str] = (),
     make_loop: MakeLoop | None = None,
-    until: int = 0,
+    until: Until = 0,
 ) -> Outcome:
     """Continue a run exactly from its newest sound checkpoint, unless it has ended.
 

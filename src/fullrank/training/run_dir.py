@@ -149,7 +149,10 @@ class RunDir:
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: {why}") from error
         if not isinstance(values, dict):
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it holds no mapping")
-        config = TrainConfig.from_dict(values)
+        try:
+            config = TrainConfig.from_dict(values)
+        except UsageError as error:
+            raise UsageError(f"{self.path / 'config.yaml'}: {error}") from error
         if config.stem == "auto" and NARROW.fullmatch(config.backbone):
             config = replace(config, stem="cifar")  # runs from before, when these had no other
         return config
