@@ -11,8 +11,8 @@ from typing import Any
 
 from fullrank.cli import main
 from fullrank.images import batch_loaders
+from fullrank.launchers import launched_processes
 from fullrank.training import checkpoint, checkpoint_files, held_out, loop, online_probe, run_dir
-from fullrank.training.launch import launched_processes
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x")
 PLACES: dict[str, tuple[Any, str, int, BaseException | signal.Signals]] = {
