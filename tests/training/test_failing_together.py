@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SMALL = (
     *("--image-size", "16", "--backbone", "resnet8-w16", "--batch-size", "24", "--level-every", "1", *WIDTHS),
     *("--epochs", "3", "--watch-every", "1", "--accelerator", "cpu", "--checkpoint-every", "1", "--quiet"),
-    *("--lr", "0.05"),
+    *("--lr", "0.02"),
 )
 SAYS = {  # by place in `failing_worker.py`
     "step": "RuntimeError: a step that fails",
