@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _takes_part(name: str, words: Sequence[str]) -> bool:
-    """Whether this process has a part in a command, of the several that a launcher started."""
+    """Whether this process has a part in a command, of those that were launched."""
     asks = bool(ASKS_FOR_HELP & set(words))
     if name in SHARED and not asks and not any(map(is_slurm, words)):
         return True
@@ -145,7 +145,7 @@ def _takes_part(name: str, words: Sequence[str]) -> bool:
 
 
 def _wait_for_the_first(error: BaseException) -> None:
-    """Leave the first process time to say what all say alike: torchrun then ends this one."""
+    """Leave the first time to say what all say alike: torchrun then ends this one."""
     if isinstance(error, UsageError) and not speaks():
         time.sleep(ALIKE)
 

@@ -90,7 +90,7 @@ class CurePlan:
     planned: int = 0
 
     def config(self) -> TrainConfig:
-        """Settings that all arms have in common: the run's, on one device, watched at every epoch."""
+        """Settings of all arms: the run's, on one device, watched at every epoch."""
         config = RunDir.open(self.run).config()
         return replace(
             config,

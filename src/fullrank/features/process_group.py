@@ -113,7 +113,7 @@ def _met(rank: int, size: int) -> Iterator[Peers]:
 
 
 def _leave_words(line: str) -> None:
-    """Tell the first process why this one ends, and let it say so before a launcher ends that, too."""
+    """Tell the first process why this one ends, while no launcher ends that, too."""
     with suppress(RuntimeError):  # of a first process that has ended itself
         _get_default_store().set(_WORDS, line)
         dist.destroy_process_group()

@@ -134,7 +134,7 @@ def _own_processes(config: TrainConfig, gpu: bool) -> Processes:
 
 
 def cluster_environment(processes: Processes) -> ClusterEnvironment:
-    """What Fabric asks for ranks and addresses: of the launcher that has started the processes."""
+    """Where Fabric asks for ranks and addresses: the launcher of the processes."""
     if processes.launcher == "SLURM":
         return SrunEnvironment()
     if processes.launcher == "fullrank":

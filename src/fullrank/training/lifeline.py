@@ -253,7 +253,7 @@ class Lifeline:
 
 
 def _line(error: BaseException) -> str:
-    """The type of an error and its first line; of one in a worker of PyTorch, what it passes on.
+    """Type and first line of an error; of one in a worker, what PyTorch passes on.
 
     Example:
         >>> _line(ValueError("Caught ValueError in DataLoader worker process 0.\\nValueError: no"))
