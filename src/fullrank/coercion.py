@@ -23,8 +23,8 @@ def as_name(value: Any, takes: str) -> str:
     """
     if callable(getattr(value, "forward", None)):  # a network, which torch is not imported to tell
         raise UsageError(
-            f"{takes}, not a network: audit what yours puts out, as in fullrank.audit(model(images)), or watch "
-            f"it with fullrank.collapse.CollapseMonitor"
+            f"{takes}, not a network: audit what yours puts out, as in fullrank.audit(model(images)), or "
+            "watch it with fullrank.collapse.CollapseMonitor"
         )
     if not isinstance(value, str | PathLike):
         raise UsageError(f"{takes}, not {shown(value)}")
