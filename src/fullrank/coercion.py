@@ -21,6 +21,11 @@ def as_name(value: Any, takes: str) -> str:
         value: what was given.
         takes: what takes it and what is right, as in "resume takes a run directory".
     """
+    if callable(getattr(value, "forward", None)):  # a network, which torch is not imported to tell
+        raise UsageError(
+            f"{takes}, not a network: audit what yours puts out, as in fullrank.audit(model(images)), or "
+            "watch it with fullrank.collapse.CollapseMonitor"
+        )
     if not isinstance(value, str | PathLike):
         raise UsageError(f"{takes}, not {shown(value)}")
     if not str(value).strip():

@@ -72,7 +72,7 @@ LISTED = {
 
 
 class UnknownNameError(UsageError):
-    """A name that is not registered; the message offers the nearest real one, or says where all are.
+    """A name that is not registered; the message offers the nearest, or the list.
 
     Example:
         >>> raise UnknownNameError("stem", "cifr", ["cifar", "auto"])

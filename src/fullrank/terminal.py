@@ -50,7 +50,7 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 
 def say_prose(text: str) -> None:
-    """Print sentences; a terminal gets them broken between words, a file or pipe in one line.
+    """Print sentences, broken between words on a terminal, else in one line.
 
     Example:
         >>> say_prose("The loss does not see collapse.")

@@ -18,7 +18,7 @@ SHELLS = ("bash", "fish", "zsh")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """An option: its choices, text, and whether it stands alone, takes several, or files as well."""
+    """An option; `alone` without a value, `several` with commas, `files` beside names."""
 
     name: str
     choices: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command, its words, names after each, and options; `own` are those of a method or lab."""
+    """A command; `own` are the options of a method or lab that is named."""
 
     name: str
     about: str
@@ -238,7 +238,7 @@ def _bash(commands: list[Command], shell: str = "bash") -> str:
 
 
 def _own_values(command: Command) -> list[str]:
-    """Choices of the options of a method or lab: after any word where all have the same."""
+    """Choices of own options: after any word where all have the same."""
     by_choices: dict[str, dict[Flag, list[str]]] = {}
     for word, own in command.own.items():
         for flag in own:
@@ -254,7 +254,7 @@ def _own_values(command: Command) -> list[str]:
 
 
 def _values_of(places: str, flag: Flag) -> str:
-    """A case for bash: the choices of an option after any of the places, with | between."""
+    """A case for bash: the choices of an option after any of the places."""
     pattern = "|".join(f"{place}:{flag.name}" for place in places.split("|"))
     extra = " several=1" * flag.several + " files=1" * flag.files
     return f'    {pattern}) values="{" ".join(flag.choices)}"{extra} ;;'

@@ -26,7 +26,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def refuse_unknown_name(spec: str) -> None:
-    """Raise UnknownNameError where a library that is named, as in `timm:NAME`, has no such model.
+    """Raise UnknownNameError where the library of `timm:NAME` has no such model.
 
     Example:
         >>> refuse_unknown_name("timm:resnet18")

@@ -254,7 +254,7 @@ def build_backbone(
 
 
 def require_backbone(name: str) -> None:
-    """Raise UnknownNameError where no backbone has that name, options in brackets aside."""
+    """Raise UnknownNameError where no backbone has that name, brackets aside."""
     import timm
 
     base = split_options(name)[0]

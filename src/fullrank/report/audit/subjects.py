@@ -79,7 +79,7 @@ def audit_subject(
 
 
 def refuse_against(against: str, options: AuditOptions) -> None:
-    """Raise where there is nothing of that name to hold an audit against, before anything is measured."""
+    """Raise early where there is nothing of that name to hold an audit against."""
     if against in ("", "untrained"):
         return
     refuse_unknown_name(against)

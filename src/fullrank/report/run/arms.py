@@ -23,7 +23,7 @@ COLUMNS = ("Arm", "Verdict", "Loss", "Level", "Rank / d", "k-NN")
 
 
 def arms_table(rows: Iterable[Summary], total_steps: int = 0, width: int = 80) -> Table:
-    """A row for each arm; `total_steps` adds progress, a wide console the loss and the blemishes.
+    """A row an arm; `total_steps` adds progress, a wide console loss and blemishes.
 
     Example:
         >>> arms_table([Summary("simsiam")]).row_count
