@@ -210,14 +210,14 @@ def ways() -> Iterator[Any]:
     for rows, weight in ((Z, 0.3), (CLOUDS["4 directions 40.0 times as strong"], 0.6), (Z[:, :1], 1.0)):
         for unit in (False, True):
             found = Alternative.of(Moments.of(rows), weight, "said", unit)
-            yield found, list(found.split())
+            yield found, list(found.split(rows.shape[1]))
     low = Alternative(
         0.5, 90, {"erank_centred": 9.0, "rankme_unit": 8.0, "numerical_rank": None}, "", 1, 0.75
     )
     yield (
-        list(low.split()),
-        list(replace(low, signal=9).split()),
-        list(replace(low, signal=8, says="x").split()),
+        list(low.split(64)),
+        list(replace(low, signal=9).split(64)),
+        list(replace(low, signal=8, says="x").split(64)),
     )
 
 
