@@ -17,7 +17,11 @@ import pytest
 from mutants.changes import ROOT, runs_at_import, statement_lines
 from mutants.forks import Task, run_all
 
-READING = ("declared", "declaration", "default")  # in the names of tests that read what is declared, and run none of it
+READING = (
+    "declared",
+    "declaration",
+    "default",
+)  # in the names of tests that read what is declared, and run none of it
 
 
 def measure(files: list[str], sources: list[str], folder: Path, width: int, seconds: float) -> dict[str, Any]:
