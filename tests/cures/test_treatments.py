@@ -101,6 +101,13 @@ def test_a_setting_that_was_broken_is_mended_first(method: str) -> None:
     assert generals == sorted(generals)
 
 
+def test_a_setting_is_mended_to_what_was_tried_on_the_data() -> None:
+    tried = load_recipe("shapes/barlow_twins").settings
+    config = make_train_config("barlow_twins", tried, {"options": {"lamb": 0.0}})
+    mended = {one.treatment.name: one.changes for one in prescriptions(config, KINDS, {})}
+    assert mended["redundancy term"] == {"options.lamb": tried["options"]["lamb"]}
+
+
 @pytest.mark.parametrize("recipe", STARTS)
 def test_a_run_as_its_recipe_has_it_has_nothing_to_mend(recipe: str) -> None:
     settings = dict(load_recipe(recipe).settings)

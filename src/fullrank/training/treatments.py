@@ -78,18 +78,20 @@ def usual_settings(config: TrainConfig) -> dict[str, Any]:
         own |= RATES[config.optimizer]
     own["views"] = "auto" if config.views == "auto" else default_views(config.method, size, config.data)
     own |= {f"options.{name}": value for name, value in method.Config().__dict__.items()}
-    return own | _as_the_recipe_has_it(config)
+    return own | _as_the_recipe_has_it(config, own)
 
 
-def _as_the_recipe_has_it(config: TrainConfig) -> dict[str, Any]:
-    """Settings of a run that are those of the recipe for its data, where the optimiser is, too."""
+def _as_the_recipe_has_it(config: TrainConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the recipe for a run's data, where the run is not as its method has it."""
     settings = flat_settings(config)
     found: dict[str, Any] = {}
     for recipe in starting_point(config.method, config.data, config.init)[1]:
         options = {f"options.{name}": value for name, value in recipe.get("options", {}).items()}
         if recipe.get("optimizer", TrainConfig.optimizer) == config.optimizer:
             found |= {
-                name: value for name, value in {**recipe, **options}.items() if settings.get(name) == value
+                name: value
+                for name, value in {**recipe, **options}.items()
+                if settings.get(name) != own.get(name)
             }
     return found
 
