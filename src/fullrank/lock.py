@@ -190,13 +190,13 @@ def _lives(owner: dict[str, str], path: Path) -> bool:
     """Whether the owner, of this machine, runs, and the folder is no copy of its own."""
     process, begun = owner.get("process", 0), owner.get("begun", "")
     runs = isinstance(process, int) and bool(begun) and _begun(process) == begun
-    return runs and owner.get("lock", _identity(path)) == _identity(path)
+    return runs and owner.get("folder", _identity(path)) == _identity(path)
 
 
 def _identity(owner: Path) -> str:
-    """What tells the lock beside a record from a copy of it."""
+    """What tells the folder of a record from a copy of it."""
     try:
-        found = owner.with_name(".lock").stat()
+        found = owner.parent.stat()
     except OSError:
         return ""
     return f"{found.st_dev}:{found.st_ino}"
@@ -221,7 +221,7 @@ def _write(owner: Path) -> None:
         "host": _host(),
         "process": os.getpid(),
         "begun": _begun(os.getpid()),
-        "lock": _identity(owner),
+        "folder": _identity(owner),
         "since": since,
         "command": command,
     }

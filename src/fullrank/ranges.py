@@ -19,6 +19,7 @@ MOST: Mapping[str, float] = {
     "seed": 2**63 - 1,
     "max_pixels": 2**53,
     "max_bytes": 2**63 - 1,
+    "lr": 1e30,
     "seeds": 10_000,
     "jobs": 10_000,
     "processes": 1024,
@@ -108,7 +109,7 @@ def _least(declared: Field[Any]) -> float:
 
 
 def _check(number: float, flag: str, least: float, most: float | None) -> None:
-    if isinstance(number, float) and not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number) and most != math.inf:
         raise UsageError(f"{flag} takes a finite number, not {number}")
     most = (MOST_COUNTED if isinstance(number, int) else MOST_NUMBER) if most is None else most
     if number > most:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +84,7 @@ def test_a_step_takes_no_less_than_its_parts_and_no_more_than_all_in_turn(
     assert 0 < found.efficiency <= 1
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e9))
 def test_buckets_hold_all_gradients(gradients: float) -> None:
     assert sum(model().buckets(gradients)) == pytest.approx(gradients)

@@ -36,7 +36,10 @@ def test_an_unknown_option_names_the_nearest(name: str) -> None:
         fullrank.audit(torch.zeros(3, 2), **{name: 1})
 
 
-@pytest.mark.parametrize(("options", "said"), [({"limit": -1}, "--limit"), ({"image_size": -2}, "pixels")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"limit": -1}, "--limit"), ({"image_size": -2}, "--image-size must not be negative")],
+)
 def test_options_are_checked_in_python_as_on_the_command_line(options: dict[str, int], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         SubjectOptions(**options)  # type: ignore[arg-type]
@@ -80,7 +83,7 @@ LINEAR = torch.nn.Linear(2, 2)
         ("audit", (3,), {}, "a matrix"),
         ("audit", ("",), {}, "an empty text"),
         ("audit", ({"z": X},), {}, "not a dict$"),
-        ("audit", (LINEAR,), {"data": "shapes"}, "not a Linear"),
+        ("audit", (LINEAR,), {"data": "shapes"}, "not a network"),
         ("audit", ([[1.0, 2.0], [3.0]],), {}, "of one length"),
         ("train", (None,), {}, "not None"),
         ("train", (Path("simsiam"),), {}, "not one of a recipe"),
@@ -99,7 +102,7 @@ LINEAR = torch.nn.Linear(2, 2)
         ("evaluate", ("knn", X), {"batch_size": "x"}, "batch_size takes a whole number"),
         ("open_encoder", (None,), {}, "not None"),
         ("open_encoder", (3,), {}, "not 3"),
-        ("open_encoder", (LINEAR,), {}, "not a Linear"),
+        ("open_encoder", (LINEAR,), {}, "not a network"),
         ("open_encoder", ("timm:resnet10t",), {"untraind": True}, "did you mean 'untrained'"),
         ("resume", (None,), {}, "a run directory"),
         ("create_method", (3,), {}, "the name of a method"),

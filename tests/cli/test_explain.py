@@ -38,7 +38,7 @@ def test_json_has_the_fixed_points_and_those_that_the_value_is_at() -> None:
         ((*DINO[:5], "--options", "num_prototype=4"), "did you mean 'num_prototypes'"),
         (("explain", "loss", "nan", "--method", "dino"), "training has diverged"),
         ((*DINO[:5], "--options", "num_prototypes={"), "has no value that YAML reads"),
-        ((*DINO[:5], "--tolerance", "nan"), "the tolerance must be above 0"),
+        ((*DINO[:5], "--tolerance", "nan"), "--tolerance takes a finite number"),
         (("explain", "loss", "0", "--method", "simclr", "--views", "1"), "simclr compares 2 views"),
     ],
 )

@@ -90,3 +90,4 @@ def test_a_step_that_is_left_out_is_told_as_it_happens(tmp_path: Path) -> None:
     called = call(*TRAIN, *rate, "--on-nan", "skip", "--out", str(tmp_path / "a"))
     assert called.code == 1  # held-out images have no finite embedding after the first step
     assert "left out: step 2: " in called.out
+    assert torch.is_grad_enabled()  # also while the error is kept

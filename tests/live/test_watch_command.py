@@ -43,7 +43,7 @@ def test_ctrl_c_ends_watching_in_one_line(tmp_path: Path) -> None:
         (("runs/a", "runs/../runs/a"), "is named twice"),
         (("photo.png",), "photo.png is a file: watch takes run directories"),
         (("photos",), "photos holds no run"),
-        (("runs/a", "--port", "99999"), "a port is a number from 0"),
+        (("runs/a", "--port", "99999"), "--port is at most 65,535"),
         (("runs/a", "--every", "-1"), "a number of seconds, 0 or more"),
         (("runs/a", "--every", "nan"), "a number of seconds, 0 or more"),
     ],

@@ -88,7 +88,7 @@ def decay_of(values: Mapping[str, float | None], n: int, possible: int) -> Decay
 
 
 def _tail(above: float, a: float, possible: int) -> float:
-    """How far fewer directions are above noise than a power law has there, as a natural logarithm.
+    """Logarithm by which directions above noise are fewer than of a power law.
 
     Beside all that are possible a power law has the fewer the wider the rows are, and an exponent would
     depend on their number and width. What ends exactly has few beside its law's, which are all.

@@ -190,7 +190,7 @@ class Panel:
 
     @property
     def layer(self) -> int | None:
-        """Width of the narrowest layer, where it is more likely than not that there is one."""
+        """Width of the narrowest layer, where there is likely one."""
         return self.narrowest if self.narrowest_weight >= 0.5 else None
 
     @property
@@ -220,7 +220,7 @@ class Panel:
 
     @property
     def _capacities(self) -> tuple[tuple[float, int, str], ...]:
-        """Directions that rows could span with a layer and without one: how probable, how many, in words."""
+        """Directions that rows could span with a narrow layer and without one."""
         if self.narrowest is None:
             return ((1.0, self.d, ""),)
         share, within = self.narrowest_weight, min(self.d, self.narrowest)
@@ -332,7 +332,7 @@ def _read_off(
 
 
 def _rows_in(points: Tensor, end: int) -> float:
-    """Share of the rows that have a part in the latter half of the directions before `end`."""
+    """Share of rows with a part in the latter half of directions before `end`."""
     x = centred_rows(points.double())
     directions = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, end // 2 : end]
     energy = (x @ directions).square().sum(1)

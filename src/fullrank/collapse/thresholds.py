@@ -122,7 +122,7 @@ class Thresholds:
 
     @property
     def _rise(self) -> float:
-        """Factor by which the border of the level rises with each halving; not above a thousand."""
+        """Factor by which the border of the level rises with each halving."""
         return min(max(self.falling_level / self.level, 1.0), 1e3) if self.level > 0 else 1.0
 
 

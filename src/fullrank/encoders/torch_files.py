@@ -11,6 +11,7 @@ import errno
 import os
 import pickle
 import re
+import threading
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -133,6 +134,7 @@ _SETTINGS = (
     *(f"builtins.{kind}" for kind in ("dict", "list", "int", "float", "str", "bool", "tuple", "slice")),
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
 )
+_ONE_AT_A_TIME = threading.Lock()  # for what torch allows is known to all threads
 _STAND_INS: list[Any] = [
     *((StoredObject, name) for name in _SETTINGS),
     (_mapping, "collections.defaultdict"),
@@ -176,7 +178,7 @@ def load_torch_file(path: Path) -> tuple[Any, bool]:
         mapped = _is_archive(path)
         if mapped:
             _check_archive(path)
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+        with _ONE_AT_A_TIME, torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on formats that are refused or read all the same
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except FullrankError:

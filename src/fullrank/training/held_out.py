@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,20 +63,22 @@ class HeldOutEvaluator:
 
     def panel(self, trained: bool) -> Report:
         """Every tap of the held-out images, and of two views of some of them, to a report."""
-        return self._report(self._embedded(), trained)
+        with closing(self._embedded()) as chunks:  # an error in between leaves no mode behind
+            return self._report(chunks, trained)
 
     def panel_later(self, trained: bool) -> Callable[[], Report]:
         """Embed now; the returned call works the report out, on the CPU."""
-        chunks = [
-            (
-                {tap: z.cpu() for tap, z in taps.items()},
-                {tap: (a.cpu(), b.cpu()) for tap, (a, b) in pairs.items()},
-            )
-            for taps, pairs in self._embedded()
-        ]
+        with closing(self._embedded()) as found:
+            chunks = [
+                (
+                    {tap: z.cpu() for tap, z in taps.items()},
+                    {tap: (a.cpu(), b.cpu()) for tap, (a, b) in pairs.items()},
+                )
+                for taps, pairs in found
+            ]
         return lambda: self._report(chunks, trained)
 
-    def _embedded(self) -> Iterator[tuple[Taps, Pairs]]:
+    def _embedded(self) -> Generator[tuple[Taps, Pairs]]:
         """Embed chunk by chunk; `accuracies` will want the features again."""
         seen: Rows = [], []
         with self._eval_mode():

@@ -82,7 +82,7 @@ def usual_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _as_the_recipe_has_it(config: TrainConfig, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the recipe for a run's data, where the run is not as its method has it."""
+    """Settings of the recipe for the data that the run has not from its method."""
     settings = flat_settings(config)
     found: dict[str, Any] = {}
     for recipe in starting_point(config.method, config.data, config.init)[1]:
