@@ -88,8 +88,9 @@ def collapsed_run(folder: Path, config: TrainConfig) -> None:
 needs_processes = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 
 
+@pytest.mark.slow
 @needs_processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_cure_that_is_ended_leaves_no_process_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "ended"
     collapsed_run(folder, LOST)
