@@ -1,18 +1,13 @@
 """Embeddings whose collapse is known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from one_thread import one_thread
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Small matrices on a busy machine: threads that wait for each other cost seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_thread"]
 
 
 def _gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
