@@ -1,6 +1,9 @@
 """Train the encoders of grid.yaml and keep what they map held-out images to.
 
 Usage: python benchmarks/encoders/train.py --out DIR [--cifar FOLDER] [--part 0/2]
+                                           [--first-seed 3] [--methods byol dino ...]
+
+Other seeds are other encoders: those trained after a judge was fixed are a test that it has not seen.
 
 Every run leaves one file, DIR/<name>.pt: the held-out rows of every tap at several epochs, views of some of
 the images, the training loss, and what each tap was worth there. Runs that are there are passed over, so it
@@ -81,18 +84,18 @@ class Encoder:
         return make_train_config(self.method, base, of_data, common, self.changes)
 
 
-def encoders() -> Iterator[Encoder]:
+def encoders(first_seed: int = 0) -> Iterator[Encoder]:
     """All runs, so that every part of the grid has begun when a tenth is done."""
     found = []
     for data in GRID["data"]:
         for method in METHODS:
-            seeds = range(GRID["healthy_seeds"])
+            seeds = range(first_seed, first_seed + GRID["healthy_seeds"])
             found += [Encoder(data, method, "as it should be", "healthy", k, ("healthy",), {}) for k in seeds]
         for group in ("broken", "halfway"):
             for place, (arm, how) in enumerate(GRID[group].items()):
                 changes = {**how.get("settings", {}), "options": how.get("options", {})}
                 for k in range(GRID[f"{group}_seeds"]):
-                    seed = k if group == "broken" else place % 3
+                    seed = first_seed + (k if group == "broken" else place % 3)
                     kinds = tuple(how.get("kinds", ()))
                     found.append(Encoder(data, how["method"], arm, group, seed, kinds, changes))
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
@@ -249,13 +252,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cifar", default="")
     parser.add_argument("--part", default="0/1", help="k/n: the k-th of n parts")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--most", type=int, default=0, help="at most so many runs")
     args = parser.parse_args()
     part, parts = (int(x) for x in args.part.split("/"))
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     opened: dict[str, Data] = {}
-    wanted = [e for e in encoders() if e.data != "cifar10" or args.cifar]
+    wanted = [e for e in encoders(args.first_seed) if e.data != "cifar10" or args.cifar]
+    wanted = [e for e in wanted if e.method in args.methods]
     for k, encoder in enumerate(wanted[: args.most or None]):
         file = args.out / f"{encoder.name}.pt"
         if k % parts != part or file.exists():
