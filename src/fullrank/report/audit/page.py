@@ -167,7 +167,8 @@ def _tiles(view: AuditFacts) -> list[Tile]:
 
 
 def _sections(views: Views, main: AuditFacts, against: Against | None, title: str) -> list[Section]:
-    picker = [Choice("tap", "Tap", [(tap, tap) for tap in views], main.tap)] if len(views) > 1 else []
+    options = [(tap, tap) for tap in views]
+    picker = [Choice("tap", "Tap", options, main_tap(views))] if len(views) > 1 else []
     caution = OF_NOISE if main.verdict.kind == "complete" else ""
     main_first = sorted(views.items(), key=lambda item: item[1] is not main)
 
