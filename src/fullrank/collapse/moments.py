@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fullrank.collapse.blocks import rows_of_a_block
 from fullrank.collapse.peers import Peers
 from fullrank.collapse.row_sums import RowSums, sampled
 from fullrank.errors import BadRowsError, UsageError
 
 _CHUNK_ELEMENTS = 1 << 23  # a Gram matrix at a time: two float64 copies of 64 MB
-_BLOCK_ELEMENTS = 1 << 16  # copied and scaled while they are in a core's cache
 
 
 class Moments(RowSums):
@@ -134,8 +134,7 @@ class Moments(RowSums):
         if not kept:
             self.move_shift(sample)
             self.unit.move_shift(unit_rows(sample))
-        block = max(1, _BLOCK_ELEMENTS // self.dim) if rows.device.type == "cpu" else len(part)
-        blocks = (torch.split(x, block) for x in (rows, part, unit))
+        blocks = (torch.split(x, rows_of_a_block(rows)) for x in (rows, part, unit))
         for own, given, scaled in zip(*blocks, strict=True):
             torch.div(own.copy_(given), _lengths(own), out=scaled)
             if not kept:

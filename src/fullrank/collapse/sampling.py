@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fullrank.collapse.blocks import rows_of_a_block
 from fullrank.collapse.moments import check_rows
 from fullrank.collapse.peers import Peers
 
@@ -157,7 +158,7 @@ def row_hash(z: Tensor) -> Tensor:
     integers = torch.int64 if wide == torch.float64 else torch.int32
     columns = _scramble(torch.arange(z.shape[1], device=z.device)) | 1
     keys = []
-    for part in torch.split(z, max(1, _HASHED // max(z.shape[1], 1))):
+    for part in torch.split(z, rows_of_a_block(z)):
         bits = (part.to(wide) + 0.0).view(integers).long()  # + 0.0 makes -0.0 and 0.0 one
         bits = bits ^ _shifted(bits, 32)  # the lower half is all zeros for numbers of few digits
         keys.append((bits * columns).sum(1))
@@ -276,7 +277,6 @@ MERGED = 256  # rows that a sample merges at a time, at least
 _KEPT = 1 << 22  # hashes of rows: 64 MB with their counts
 _COMMONEST = 1024  # rows that are kept for their number
 _HALVINGS = 40  # of the share of hashes that are kept, at most: for 10^18 different rows
-_HASHED = 1 << 16  # numbers at a time, while they are in a core's cache
 _SIGN = -(1 << 63)  # flipped, signed numbers sort as unsigned ones do
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fullrank.collapse.alternatives import Alternative
 from fullrank.collapse.blemishes import RowFacts
+from fullrank.collapse.blocks import rows_of_a_block
 from fullrank.collapse.metrics.clusters import SKETCH, directions, project
 from fullrank.collapse.moments import Moments, all_finite, check_rows
 from fullrank.collapse.peers import Peers
@@ -26,7 +27,6 @@ from fullrank.errors import BadRowsError, UsageError
 CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
 SETTLED = 256  # rows from which a middle and a typical distance are taken
 ASIDE = 4096  # rows that may wait aside however few were seen
-AT_ONCE = 1 << 16  # numbers in double precision while they are in a core's cache
 SMALLEST, LARGEST = 1e-30, 1e30  # of rows, samples of which are kept in single precision
 FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
 DOUBTFUL = 0.8  # times that distance: rows beyond it wait until the median distance of all rows is known
@@ -276,8 +276,7 @@ class EmbeddingStatistics:
         """Rows less the middle in double precision, some at a time."""
         assert self._middle is not None
         middle = self._middle.to(z.device)
-        at_once = max(1, AT_ONCE // self.dim) if z.device.type == "cpu" else max(1, len(z))
-        for part in torch.split(z, at_once):
+        for part in torch.split(z, rows_of_a_block(z)):
             yield part.double() - middle
 
     def _gather(self) -> None:
