@@ -16,6 +16,7 @@ from fullrank.collapse.metrics import METRICS
 from fullrank.errors import UnknownNameError, UsageError
 from fullrank.features.store import LAYOUTS
 from fullrank.features.writing import StoreWriter
+from fullrank.images.opening import open_data
 from fullrank.report.audit.page import as_object, write_audit
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
 from fullrank.report.audit.terminal import AuditView
@@ -105,6 +106,27 @@ def test_taps_are_chosen_by_buttons(tmp_path: Path) -> None:
     page = page_of(tmp_path, view(), view(cloud(d=12)))
     assert 'data-value="tap0"' in page and "over the depth" in page
     assert len(figures(page)) == 6 + 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([5, 7], ("class 5", "class 7")),
+        ([-1, 3], ("class 3",)),
+        (["cat", "dog"], ("class 0", "class 1")),  # whose names the labels of a file do not keep
+    ],
+)
+def test_classes_are_called_what_their_labels_are(labels: list[Any], names: tuple[str, ...]) -> None:
+    found = audit_subject(cloud(), AuditOptions(), labels=np.array(labels * 150))["embedding"]
+    assert found.classes == names
+    assert found.labels is not None
+    assert len(set(found.labels.tolist()) - {-1}) == len(names)
+
+
+def test_classes_of_images_have_their_names() -> None:
+    with_names = AuditOptions(data="digits", limit=64, untrained=True, taps="features")
+    (found,) = audit_subject("timm:test_resnet", with_names).values()
+    assert set(found.classes) <= set(open_data("digits").train.classes or ())
 
 
 def test_labels_are_those_of_the_sample() -> None:

@@ -51,7 +51,7 @@ def principal(view: AuditFacts) -> Lines:
         places, (first, second) = found
         held = f"axes hold {first:.1%} and {second:.1%} of the variance"
         labels = None if view.labels is None else view.labels.numpy()
-        series = class_points(places, labels, [held] * len(places))
+        series = class_points(places, labels, [held] * len(places), view.classes)
     if view.labels is not None:
         note += f" Coloured by {len(set(view.labels.tolist()))} classes."
     return Lines("Principal map", note, "first principal axis", "second principal axis", series, height=360)

@@ -143,7 +143,8 @@ def _audit_stored(
     for tap in stored.rows if taps in ((), ("all",)) else taps:
         origin = f"{tap} of {stored.provenance['subject']}, {name} images, in {subject.folder}"
         rows = RowsInMemory(stored.rows[tap])
-        audits[tap] = _audit(rows, tap, options, classes, origin, (), on_progress)
+        names = stored.provenance.get("classes")
+        audits[tap] = _audit(rows, tap, options, classes, origin, (), on_progress, class_names=names)
     return _with_differing_tap(audits)
 
 
@@ -172,6 +173,7 @@ def _audit(
     notes: Sequence[str],
     on_progress: OnProgress | None,
     narrowest: int | None = None,
+    class_names: Sequence[str] | None = None,
     row_name: Callable[[int], str] | None = None,
 ) -> AuditView:
     notes = list(notes)
@@ -194,14 +196,27 @@ def _audit(
     )
     if usage is not None and (part := getattr(rows, "part", None)):
         usage.all_reduce(part.peers)
-    shown = None
-    if classes is not None:
-        numbered = np.unique(np.asarray(classes), return_inverse=True)[1] if usable is not None else classes
-        shown = torch.as_tensor(np.asarray(numbered))[audit.places]
+    shown, names = _numbered(classes, class_names)
+    if shown is not None:
+        shown = shown[audit.places]
     audit = replace(audit, notes=(*audit.notes, *notes))
     if options.untrained and audit.panel is not None:
         audit = replace(audit, verdict=judge(audit.panel, (), options.threshold, trained=False))
-    return AuditView.of(audit, shown, None if usage is None else usage.sums / usage.n)
+    return AuditView.of(audit, shown, names, None if usage is None else usage.sums / usage.n)
+
+
+def _numbered(
+    classes: np.ndarray | None, names: Sequence[str] | None
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Classes of rows numbered from 0, -1 where there is none, and the name of each number."""
+    if classes is None:
+        return None, ()
+    values, numbers = np.unique(np.asarray(classes), return_inverse=True)
+    unknown = int(values[0] == -1)
+    known = [
+        names[v] if names is not None and 0 <= v < len(names) else f"class {v}" for v in values[unknown:]
+    ]
+    return torch.from_numpy(numbers - unknown), tuple(known)
 
 
 def _place_in_files(rows: RowSource) -> Callable[[int], str] | None:
@@ -261,7 +276,9 @@ def _audit_encoder(
             mapped = np.memmap(folder / f"{k}.f32", np.float32, "c", shape=(n, widths[tap]))
             matrix = RowsInMemory(torch.from_numpy(mapped))
             audits[tap] = _audit(
-                matrix, tap, options, classes, origin, notes, on_progress, possible.get(tap), named
+                *(matrix, tap, options, classes, origin, notes, on_progress, possible.get(tap)),
+                class_names=source.classes,
+                row_name=named,
             )
         return _with_differing_tap(audits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -22,17 +22,25 @@ class AuditFacts(Audit):
 
     Attributes:
         labels: int64 [m], the class of every row of the sample, -1 where it has none; None without labels.
+        classes: the name of each label.
         use: float64 [K], the mean share of every code, where the rows are scores over codes.
     """
 
     labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
     use: Tensor | None = None
 
     @classmethod
-    def of(cls, audit: Audit, labels: Tensor | None = None, use: Tensor | None = None) -> Self:
+    def of(
+        cls,
+        audit: Audit,
+        labels: Tensor | None = None,
+        classes: Sequence[str] = (),
+        use: Tensor | None = None,
+    ) -> Self:
         """The same audit with what only pages show."""
         fields = {field.name: getattr(audit, field.name) for field in dataclasses.fields(Audit)}
-        return cls(**fields, labels=labels, use=use)
+        return cls(**fields, labels=labels, classes=tuple(classes), use=use)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
