@@ -1,18 +1,20 @@
 """Measure what train.py kept, into one table: panels, exponents and accuracy, no embeddings.
 
-Usage: python benchmarks/encoders/measure.py --kept DIR [--out benchmarks/encoders/encoders.parquet]
+Usage: python benchmarks/encoders/measure.py --kept DIR ... [--out benchmarks/encoders/encoders.parquet]
        python benchmarks/encoders/measure.py --again    # judge the table's own panels with today's judge
 
 A row is a tap of an encoder after an epoch. What was measured already is passed over. `kind` and
-`probability` are of the run's verdict, which knows its panels before, `kind_alone` and `probability_alone`
-of an audit's, which knows no other panel.
+`probability` are of the run's verdict, which knows its panels before, `phase` is whether that run would call
+a collapse transient, by its k-NN of the backbone, too; `kind_alone` and `probability_alone` are of an audit's
+verdict, which knows no other panel.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from fullrank.collapse import CodeUsage, Panel, judge, judge_codes
 from fullrank.collapse.decay import VIEWS, decay_of
 from fullrank.collapse.metrics import METRICS, Spectra
 from fullrank.collapse.monitor import CODES
+from fullrank.collapse.phase import with_phase
 from fullrank.collapse.statistics import EmbeddingStatistics
 from fullrank.errors import UsageError
 
@@ -58,40 +61,41 @@ def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
     }
     facts = {"outliers": seen.facts.outliers, "distinct": seen.facts.distinct}
     # whole, so that another judge needs no other training
-    return {
-        **own,
-        **measured,
-        **exponents,
-        **beside,
-        **facts,
-        **judged(panel),
-        "panel": json.dumps(panel.as_dict()),
-    }
+    return {**own, **measured, **exponents, **beside, **facts, "panel": json.dumps(panel.as_dict())}
 
 
-def judged(panel: Panel, past: Sequence[Panel] = ()) -> dict[str, Any]:
-    """What the verdict on a panel is today, after others and alone."""
-    after, alone = judge(panel, past), judge(panel)
-    return {
-        "kind": after.kind,
-        "probability": after.probability,
-        "kind_alone": alone.kind,
-        "probability_alone": alone.probability,
-    }
+@dataclass
+class Past:
+    """What a run knows of itself at a panel."""
+
+    panels: list[Panel] = field(default_factory=list)
+    accuracy: float = 0.0  # the best, the untrained network's among them
+    probability: float | None = None  # of a collapse, at the panel before
+
+    def judge(self, panel: Panel, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What the verdict on the next panel is today, after the others and alone."""
+        progress, accuracy = row["epoch"] / row["epochs"], row["now_knn_backbone"]
+        verdict, alone = judge(panel, self.panels), judge(panel)
+        phase = with_phase(
+            *(verdict, len(self.panels) + 1, progress, 0.0, accuracy, self.accuracy, self.probability)
+        ).phase
+        self.accuracy = max(self.accuracy, accuracy)
+        if row["epoch"]:  # an untrained network's is no best to fall from
+            self.panels.append(panel)
+            self.probability = verdict.probability
+        found = {"kind": verdict.kind, "probability": verdict.probability, "phase": phase}
+        return {**found, "kind_alone": alone.kind, "probability_alone": alone.probability}
 
 
 def judged_again(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows, those of a run in the order of its epochs, with the verdicts of today."""
-    past: dict[tuple[Any, ...], list[Panel]] = {}
+    past: dict[tuple[Any, ...], Past] = {}
     for row in rows:
         if not row.get("panel"):  # of codes, whose verdict knows no past, or diverged
             yield row | {f"{name}_alone": row[name] for name in ("kind", "probability") if row.get(name)}
             continue
         panel = Panel.from_dict(json.loads(row["panel"]))
-        before = past.setdefault(tuple(row[name] for name in RUN), [])
-        yield row | judged(panel, before)
-        if row["epoch"]:  # an untrained network's is no best to fall from
-            before.append(panel)
+        yield row | past.setdefault(tuple(row[name] for name in RUN), Past()).judge(panel, row)
 
 
 def measured(file: Path) -> Iterator[dict[str, Any]]:
@@ -123,7 +127,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--kept", type=Path)
+    source.add_argument("--kept", type=Path, nargs="+")
     source.add_argument("--again", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("encoders.parquet"))
     args = parser.parse_args()
@@ -134,13 +138,14 @@ def main() -> None:
         again.to_parquet(args.out, index=False, compression="zstd")
         return
     rows: list[dict[str, Any]] = []
-    for file in sorted(args.kept.glob("*.pt")):
+    files = [file for kept in args.kept for file in sorted(kept.glob("*.pt"))]
+    for file in files:
         done = file.with_suffix(".json")
         if not done.exists():
             done.write_text(json.dumps(list(measured(file))))
         rows += judged_again(json.loads(done.read_text()))
     pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd")
-    print(f"{len(rows)} rows of {len(list(args.kept.glob('*.pt')))} encoders in {args.out}")
+    print(f"{len(rows)} rows of {len(files)} encoders in {args.out}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ LEFT_OUT = (
     "vicreg",
 )
 """Methods whose encoders the borders were not fitted on."""
+LATER = 3  # the first seed of encoders that were trained after the judge was fixed
 CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "standard deviation of unit rows": ("level", lambda t: t.level),
     "RankMe, as published": ("rankme_published / d", lambda t: t.rankme_published / t.d),
@@ -72,7 +73,7 @@ def runs(table: pd.DataFrame, alone: bool = False) -> pd.DataFrame:
     rows = table[table.tap == "projector"].set_index(key).copy()
     if alone:
         rows["kind"], rows["probability"] = rows.kind_alone, rows.probability_alone
-        rows["kind"] = rows.kind.fillna("diverged")
+        rows["kind"], rows["phase"] = rows.kind.fillna("diverged"), ""
     other = table[table.tap == "codes"].set_index(key).reindex(rows.index)
     rows["codes_kind"] = other.kind.fillna("healthy")
     rows["codes_probability"] = other.probability.astype(float).fillna(0)
@@ -177,13 +178,15 @@ def summary(columns: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             share(right(rows)),
             share(right(rows, "kinds")),
             share((~called)[healthy]),
+            share((~called & (rows.phase != "transient"))[healthy]),
             share(called[~healthy]),
             f"{calibration_error(rows):.3f}",
             f"{of_chance(rows):.3f}",
         ]
 
     names = ["encoders", "collapsed or not: right", "by kind: right"]
-    names += ["by kind as expected before training", "healthy accused", "collapsed missed"]
+    names += ["by kind as expected before training", "healthy accused"]
+    names += ["healthy accused of a lasting collapse", "collapsed missed"]
     names += ["calibration error of the probability", "the same, were each probability true"]
     return pd.DataFrame({"": names, **{name: column(rows) for name, rows in columns.items()}})
 
@@ -278,6 +281,7 @@ def main() -> None:
     delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
     healthy = (known.truth == "healthy").sum()
     split = {"fitted": fitted, "left out": left_out}
+    split["of these, trained after the judge was fixed"] = left_out[left_out.seed >= LATER]
     split["left out, by an audit"] = alone[alone.method.isin(LEFT_OUT)]
     columns = ["untrained_knn", "now_knn", "truth", "kind", "probability"]
     figures = [

@@ -24,7 +24,7 @@ from fullrank.collapse.diagnostics import diagnose, predictor_spectrum
 from fullrank.collapse.kmeans import in_fixed_order, kmeans, sample_kmeans, squared_distances
 from fullrank.collapse.label_free import label_free_measures
 from fullrank.collapse.label_free_score import read_weights, score_encoders, transformed
-from fullrank.collapse.left_out import Removal, roots_below
+from fullrank.collapse.leave_one_out import Removal, roots_below
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics._spectrum import isotropic_singular_values, relative_spectrum
 from fullrank.collapse.metrics.clusters import directions, project

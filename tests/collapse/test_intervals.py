@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fullrank.collapse.intervals import LEAST_ROWS, half_widths, interval
-from fullrank.collapse.left_out import left_out, roots_below
+from fullrank.collapse.leave_one_out import leave_one_out, roots_below
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.moments import Moments, unit_rows
 
@@ -54,7 +54,7 @@ def test_intervals_of_ranks_hold_the_values_of_other_rows(source: str, n: int) -
 @pytest.mark.parametrize(("n", "d"), [(60, 90), (64, 64), (90, 50), (300, 20)])
 def test_moments_without_a_row_are_those_of_the_others(n: int, d: int, offset: float) -> None:
     z = torch.randn(n, d, generator=torch.Generator().manual_seed(n)).double() + offset
-    left = left_out(Moments.of(z), z[:3])
+    left = leave_one_out(Moments.of(z), z[:3])
     for k, found in enumerate(left):
         alone = Moments.of(torch.cat([z[:k], z[k + 1 :]]))
         assert found.count == alone.count
@@ -70,7 +70,7 @@ def test_metrics_scatter_over_rows_left_out_as_if_each_were_computed_anew(source
     z = rows_of(source, n, 7)
     several = min(n, 40)
     anew = [Spectra(Moments.of(torch.cat([z[:k], z[k + 1 :]]))) for k in range(several)]
-    left = [Spectra(each) for each in left_out(Moments.of(z), z[:several])]
+    left = [Spectra(each) for each in leave_one_out(Moments.of(z), z[:several])]
     for metric in OF_ROWS:
         expected, found = [metric(each) for each in anew], [metric(each) for each in left]
         if None not in expected:

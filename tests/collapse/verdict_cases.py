@@ -144,7 +144,7 @@ def judged(
         "blemishes": [[odd.name, odd.value, odd.of, odd.says] for odd in verdict.blemishes],
         "words": [str(verdict), verdict.phrase, repr(panel), *str(panel).splitlines()],
         "border": [verdict.near_border, verdict.collapsed, panel.possible],
-        "ways": [[way.weight, way.n, way.says, list(way.values.values())] for way in panel.ways],
+        "ways": [[each.weight, each.n, each.says, list(each.values.values())] for each in panel.hypotheses],
         "warnings": warnings(panel, history, borders),
         "from JSON": [again == verdict, as_verdict(said).phrase],
     }

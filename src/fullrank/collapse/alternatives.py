@@ -18,11 +18,11 @@ from fullrank.collapse.moments import Moments
 from fullrank.collapse.spectrum_ends import standing_out
 
 
-class Way(NamedTuple):
-    """Ranks as they are judged in one way.
+class Hypothesis(NamedTuple):
+    """Hypothesis on which rows and directions count, and the ranks under it.
 
     Attributes:
-        weight: how much it counts, in [0, 1].
+        weight: its probability, in [0, 1].
         n: rows.
         possible: directions that they could span.
         values: the ranks, without an even rest where that counts for nothing.
@@ -40,10 +40,10 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Alternative:
-    """Ranks of rows in one of several ways.
+    """Ranks of some of the rows, or of their directions.
 
     Attributes:
-        weight: how much it counts, in [0, 1]; those of all ways add up to 1.
+        weight: how much it counts, in [0, 1]; those of all alternatives add up to 1.
         n: rows that it is of.
         values: a rank each, by the names of `fullrank.collapse.decay.VIEWS`.
         says: which rows or directions these are, in words; empty for all as they are.
@@ -74,11 +74,11 @@ class Alternative:
             return cls(weight, moments.count, values, says)
         return cls(weight, moments.count, values, says, signal.directions, signal.weight)
 
-    def split(self, possible: int) -> Iterator[Way]:
+    def split(self, possible: int) -> Iterator[Hypothesis]:
         """Ranks with an even rest left out and with it, each weighted."""
         possible = min(possible, self.n - 1)
         if self.signal is None:
-            yield Way(self.weight, self.n, possible, self.values, self.values, self.says)
+            yield Hypothesis(self.weight, self.n, possible, self.values, self.values, self.says)
             return
         limited = {
             # the mean of unit rows is a direction, too
@@ -88,7 +88,7 @@ class Alternative:
         stands = f"{self.signal} {'stands' if self.signal == 1 else 'stand'} out of an even rest"
         lower = self.signal < (self.values.get("erank_centred") or 0.0)
         says = "; ".join(filter(None, (self.says, stands if lower else "")))
-        yield Way(self.weight * self.signal_weight, self.n, possible, limited, self.values, says)
-        yield Way(
+        yield Hypothesis(self.weight * self.signal_weight, self.n, possible, limited, self.values, says)
+        yield Hypothesis(
             self.weight * (1 - self.signal_weight), self.n, possible, self.values, self.values, self.says
         )

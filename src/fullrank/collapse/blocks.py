@@ -1,4 +1,4 @@
-"""How many rows are worked on at a time, so that they stay in the caches of the cores."""
+"""Rows that are worked on at a time, while they are in the caches of the cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CACHED = 1 << 16  # numbers in double precision that a core's cache holds
 
 
 def rows_of_a_block(rows: Tensor) -> int:
-    """Rows of [n, d] that are worked on at a time: on a CPU as many as the caches of all threads hold.
+    """Rows of [n, d] at a time: on a CPU as many as the caches of all threads hold.
 
     In smaller blocks threads would wait for each other after every few numbers. Other devices take all rows
     at once.

@@ -1,10 +1,10 @@
-"""Dimensional collapse: decay of a spectrum, in every way that counts."""
+"""Dimensional collapse: decay of a spectrum, under each hypothesis on its rows."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fullrank.collapse.alternatives import Way
+from fullrank.collapse.alternatives import Hypothesis
 from fullrank.collapse.decay import Decay, decay_of
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds, beyond
@@ -16,14 +16,14 @@ class DimensionalEvidence(NamedTuple):
     """Decay of the spectrum, and what follows from it.
 
     Attributes:
-        probability: of a dimensional collapse, over all ways that count.
-        way: the weightiest of the ways that say as the probability does.
-        decay: of the spectrum in that way.
+        probability: of a dimensional collapse, over all hypotheses.
+        hypothesis: the most probable of those that say as the probability does.
+        decay: of the spectrum under it.
         doubt: near the border what the others say, in words; else empty.
     """
 
     probability: float
-    way: Way
+    hypothesis: Hypothesis
     decay: Decay
     doubt: str = ""
 
@@ -38,18 +38,18 @@ def dimensional_evidence(
         thresholds: border and width.
         more: added to every score, for a rank that fell.
     """
-    decays = [(way, decay_of(way.values, way.n, way.possible)) for way in panel.ways]
-    known = [(way, decay) for way, decay in decays if decay is not None]
+    decays = [(each, decay_of(each.values, each.n, each.possible)) for each in panel.hypotheses]
+    known = [(each, decay) for each, decay in decays if decay is not None]
     if not known:
         return None
     border, width = thresholds.decay, thresholds.decay_width
-    total = sum(way.weight for way, _ in known)
-    probability = sum(way.weight * beyond(decay.mean + more, border, width) for way, decay in known) / total
+    total = sum(each.weight for each, _ in known)
+    probability = sum(each.weight * beyond(decay.mean + more, border, width) for each, decay in known) / total
     same = [(decay.mean + more >= border) == (probability >= 0.5) for _, decay in known]
-    way, decay = known[same.index(True) if any(same) else 0]
+    hypothesis, decay = known[same.index(True) if any(same) else 0]
     doubt = ""
     if NEAR <= probability <= 1 - NEAR and not all(same):
         other = known[same.index(False)][0]
         rank = other.values.get("erank_centred")
         doubt = f"near the border: {rank or 1.0:.1f} by effective rank where {other.says or 'all counts'}"
-    return DimensionalEvidence(probability, way, decay, doubt)
+    return DimensionalEvidence(probability, hypothesis, decay, doubt)

@@ -71,7 +71,7 @@ def evidence_of(case: Case, measure: Measure, undecidable: str = "") -> Evidence
     metric, value, trend = measure.name, measure.value, case.trends[measure.name]
     threshold = case.thresholds.levels().get(metric)
     spectrum = case.spectrum if metric in VIEWS else None
-    judged = value is not None and spectrum is not None and spectrum.way.measured.get(metric) == value
+    judged = value is not None and spectrum is not None and spectrum.hypothesis.measured.get(metric) == value
     if judged and metric != "numerical_rank":
         threshold = case.border(metric)
     if value is None:
@@ -81,8 +81,8 @@ def evidence_of(case: Case, measure: Measure, undecidable: str = "") -> Evidence
     elif metric in _OF_CLUSTERS:
         says = _clusters_in_words(case, metric)
     elif spectrum is not None and not judged:
-        instead = spectrum.way.measured.get(metric)
-        says = f"not judged; it is {instead or 1.0:.1f} where {spectrum.way.says}"
+        instead = spectrum.hypothesis.measured.get(metric)
+        says = f"not judged; it is {instead or 1.0:.1f} where {spectrum.hypothesis.says}"
     elif threshold is None:
         says = "shown, not judged"
     elif spectrum is not None:

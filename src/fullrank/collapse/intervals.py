@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from fullrank.collapse.left_out import left_out
+from fullrank.collapse.leave_one_out import leave_one_out
 from fullrank.collapse.metrics._definition import Metric, Spectra
 from fullrank.collapse.moments import Moments
 
@@ -62,7 +62,7 @@ def half_widths(metrics: Sequence[Metric], moments: Moments, rows: Tensor) -> di
     if len(rows) < LEAST_ROWS or not metrics:
         return {}
     values: dict[str, list[float]] = {metric.name: [] for metric in metrics}
-    for left in left_out(moments, rows):
+    for left in leave_one_out(moments, rows):
         spectra = Spectra(left)
         for metric in metrics:
             value = metric(spectra)

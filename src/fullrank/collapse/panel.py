@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.collapse.alternatives import Alternative, Way
+from fullrank.collapse.alternatives import Alternative, Hypothesis
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.decay import VIEWS
@@ -205,18 +205,18 @@ class Panel:
         return None if measure is None or undefined else measure.value
 
     @property
-    def ways(self) -> tuple[Way, ...]:
-        """Ranks in every way that counts, the weightiest first."""
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """Ranks under each hypothesis on which rows count, the most probable first."""
         left = max(1.0 - sum(alternative.weight for alternative in self.alternatives), 0.0)
         values = {name: self.value(name) for name in VIEWS}
         own = Alternative(left, self.n, values, "", self.signal, self.signal_weight)
         split = [
-            way._replace(weight=share * way.weight, says="; ".join(filter(None, (way.says, says))))
+            under._replace(weight=share * under.weight, says="; ".join(filter(None, (under.says, says))))
             for share, possible, says in self._capacities
             for each in (own, *self.alternatives)
-            for way in each.split(possible)
+            for under in each.split(possible)
         ]
-        return tuple(sorted((way for way in split if way.weight > 0), key=lambda way: -way.weight))
+        return tuple(sorted((each for each in split if each.weight > 0), key=lambda each: -each.weight))
 
     @property
     def _capacities(self) -> tuple[tuple[float, int, str], ...]:

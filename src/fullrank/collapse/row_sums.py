@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fullrank.collapse.gram_matrix import DominantMean, GramMatrix
 from fullrank.collapse.products import gram
-from fullrank.collapse.sides import Ruling, Side
 from fullrank.errors import UsageError
 
 SINGLE = 2.0**-22  # twice the rounding of single precision, relative
 _DOUBLE = torch.finfo(torch.float64).eps
 _SAMPLE = 64  # rows of a chunk that its shift is chosen from
 _FAR = 8.0  # times the variance: a shift whose squared distance from the mean is more costs digits
-_RULING = 100.0  # times the variance: a mean whose square is more has a direction to itself
-_STEPS = 10  # of power iteration, each of which gains a factor of _RULING
+_DOMINANT = 100.0  # times the variance: a mean whose square is more has a direction to itself
+_STEPS = 10  # of power iteration, each of which gains a factor of _DOMINANT
 
 
 class RowSums:
@@ -261,7 +261,11 @@ class RowSums:
         n = self._seen()
         size = min(n, self.dim)
         if (found := self._found.get(centred)) is None:
-            found = self.mean.new_zeros(0) if centred and self.constant else self._side(centred).eigenvalues()
+            found = (
+                self.mean.new_zeros(0)
+                if centred and self.constant
+                else self._gram_matrix(centred).eigenvalues()
+            )
         squares = self.mean.new_zeros(size)
         squares[: len(found)] = found[:size]
         if centred and n <= self.dim:
@@ -281,24 +285,26 @@ class RowSums:
         Returns:
             [k], largest first, and [m, k], the squared coordinate of each row along each direction.
         """
-        self._found[centred], shares = self._side(centred).shares(rows)
+        self._found[centred], shares = self._gram_matrix(centred).shares(rows)
         return self._found[centred], shares
 
-    def _side(self, centred: bool) -> Side:
+    def _gram_matrix(self, centred: bool) -> GramMatrix:
         """The matrix that the spectrum is found from."""
         n, mean, noise = self.count, self.mean, self._noise
         few = self._centred_few() if self._few else None
         if centred:
-            return Side(self.scatter if few is None else self._few_products(), few, mean, noise)
-        ruling, spread = float(n * mean.square().sum()), float(self.scatters.sum())
+            return GramMatrix(self.scatter if few is None else self._few_products(), few, mean, noise)
+        squared, spread = float(n * mean.square().sum()), float(self.scatters.sum())
         if self.constant:
             length = mean.norm()
             along = mean / length if float(length) > 0 else mean
-            return Side(mean.new_zeros(0, 0), None, mean, noise, Ruling(mean.new_tensor(ruling), along, mean))
-        if ruling <= _RULING * spread:
+            return GramMatrix(
+                mean.new_zeros(0, 0), None, mean, noise, DominantMean(mean.new_tensor(squared), along, mean)
+            )
+        if squared <= _DOMINANT * spread:
             matrix = self.outer if few is None else self._few_products(centred=False)
-            return Side(matrix, None if few is None else few + mean, torch.zeros_like(mean), noise)
-        # The mean rules: its own direction v, the first eigenvector, is taken out exactly, so that what is
+            return GramMatrix(matrix, None if few is None else few + mean, torch.zeros_like(mean), noise)
+        # The mean dominates: its direction v, the first eigenvector, is taken out exactly, so that what is
         # left is not measured with the rounding of the mean's square.
 
         def applied(x: Tensor) -> Tensor:
@@ -312,13 +318,13 @@ class RowSums:
         first = v @ turned + n * along * along
         turned_off = turned - (v @ turned) * v
         mean_off = -turned_off / (n * along)  # the mean less its part along v: such that v is an eigenvector
-        ruled = Ruling(first, v, mean_off)
+        dominant = DominantMean(first, v, mean_off)
         if few is not None:
             few = few - torch.outer(few @ v, v) + mean_off
-            return Side(gram(few.T), few, mean, noise, ruled)
+            return GramMatrix(gram(few.T), few, mean, noise, dominant)
         half = turned - (v @ turned) / 2 * v
         rest = self.scatter.addr(v, half, alpha=-1).addr_(half, v, alpha=-1)
-        return Side(rest.addr_(mean_off, mean_off, alpha=n), None, mean, noise, ruled)
+        return GramMatrix(rest.addr_(mean_off, mean_off, alpha=n), None, mean, noise, dominant)
 
     @property
     def _noise(self) -> float:

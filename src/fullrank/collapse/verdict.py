@@ -180,7 +180,7 @@ def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> 
     line = (panel.value("participation_ratio") or 0.0) < 2  # along which gaps appear by chance
     tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
     clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
-    rank = panel.ways[0].values.get("erank_centred")
+    rank = panel.hypotheses[0].values.get("erank_centred")
     return blemishes(panel.facts, panel.d, panel.possible, panel.layer, clustered, rank)
 
 
@@ -269,7 +269,7 @@ def _dimensional(case: Case) -> Sequence[Finding]:
     spectrum, thresholds, panel = case.spectrum, case.thresholds, case.panel
     if spectrum is None:
         return ()
-    fall, measured = case.trends.get("erank_centred"), spectrum.way.measured
+    fall, measured = case.trends.get("erank_centred"), spectrum.hypothesis.measured
     fell = fall is not None and -fall > thresholds.erank_fall
     mean = spectrum.decay.mean + thresholds.beyond_rank_fall(fall)
     rank, participation = measured.get("erank_centred") or 1.0, measured.get("participation_ratio") or 1.0
@@ -277,7 +277,11 @@ def _dimensional(case: Case) -> Sequence[Finding]:
     parts = [f"{rank:.1f} of {of} by effective rank"]
     if case.border("participation_ratio") > participation:
         parts[0] += f", {participation:.1f} by participation ratio"
-    parts += [spectrum.way.says, f"{-(fall or 0.0):.0%} below its best" if fell else "", spectrum.doubt]
+    parts += [
+        spectrum.hypothesis.says,
+        f"{-(fall or 0.0):.0%} below its best" if fell else "",
+        spectrum.doubt,
+    ]
     over = (mean - thresholds.decay) / max(thresholds.decay_width, 1e-9)
     severity = over / (over + 4) if over > 0 else 0.0
     return (Finding("dimensional", spectrum.probability, "; ".join(filter(None, parts)), severity),)
@@ -295,13 +299,13 @@ def _why_healthy(case: Case) -> str:
         return "one number a row, which varies; there are no directions to lose"
     level, spectrum = panel.value("level"), case.spectrum
     parts = ["nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"]
-    rank = None if spectrum is None else spectrum.way.measured.get("erank_centred")
+    rank = None if spectrum is None else spectrum.hypothesis.measured.get("erank_centred")
     if spectrum is not None and rank is not None:
         parts[0] += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
         parts[0] += (
             f", its decay score {max(spectrum.decay.mean, 0.0):.1f} (a collapse from {thresholds.decay:g})"
         )
-        parts += [spectrum.way.says, spectrum.doubt]
+        parts += [spectrum.hypothesis.says, spectrum.doubt]
     if panel.clusters is None:
         parts.append("clusters were not looked for")
     return "; ".join(filter(None, parts))

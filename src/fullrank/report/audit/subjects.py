@@ -208,7 +208,7 @@ def _audit(
 def _numbered(
     classes: np.ndarray | None, names: Sequence[str] | None
 ) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Classes of rows numbered from 0, -1 where there is none, and the name of each number."""
+    """Classes numbered from 0, -1 where there is none, and the name of each number."""
     if classes is None:
         return None, ()
     values, numbers = np.unique(np.asarray(classes), return_inverse=True)

@@ -143,7 +143,7 @@ class MomentsWithoutRow(_WithoutRow, Moments):
 
     Example:
         >>> z = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
-        >>> left = left_out(Moments.of(z), z[:1])[0]
+        >>> left = leave_one_out(Moments.of(z), z[:1])[0]
         >>> left.count, torch.allclose(left.covariance, Moments.of(z[1:]).covariance)
         (99, True)
     """
@@ -156,7 +156,7 @@ class MomentsWithoutRow(_WithoutRow, Moments):
         self.unit = unit
 
 
-def left_out(moments: Moments, rows: Tensor) -> list[Moments]:
+def leave_one_out(moments: Moments, rows: Tensor) -> list[Moments]:
     """Moments without each of some rows [m, d], alone, of three or more in all."""
     rows = rows.to(moments.shift)
     removal, of_unit = Removal(moments, rows), Removal(moments.unit, unit_rows(rows))

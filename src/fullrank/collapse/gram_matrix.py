@@ -10,7 +10,7 @@ from torch import Tensor
 from fullrank.collapse.products import eigenvalues, eigenvectors
 
 
-class Ruling(NamedTuple):
+class DominantMean(NamedTuple):
     """The direction of a mean that outweighs the spread, taken out of a matrix.
 
     Attributes:
@@ -24,7 +24,7 @@ class Ruling(NamedTuple):
     off: Tensor
 
 
-class Side(NamedTuple):
+class GramMatrix(NamedTuple):
     """A symmetric matrix whose eigenvalues are the squared singular values of rows.
 
     Attributes:
@@ -32,11 +32,11 @@ class Side(NamedTuple):
         rows: [n, d], of which these are the products; None for a scatter.
         middle: [d], what is taken off a row to compare it with the matrix.
         noise: share of the matrix that its eigenvalues are known to.
-        ruling: what was taken out before, if anything.
+        dominant: what was taken out before, if anything.
 
     Example:
-        >>> side = Side(torch.diag(torch.tensor([1.0, 4.0])), None, torch.zeros(2), 1e-12)
-        >>> values, shares = side.shares(torch.tensor([[3.0, 1.0]]))
+        >>> gram = GramMatrix(torch.diag(torch.tensor([1.0, 4.0])), None, torch.zeros(2), 1e-12)
+        >>> values, shares = gram.shares(torch.tensor([[3.0, 1.0]]))
         >>> values.tolist(), shares.tolist()
         ([4.0, 1.0], [[1.0, 9.0]])
     """
@@ -45,30 +45,30 @@ class Side(NamedTuple):
     rows: Tensor | None
     middle: Tensor
     noise: float
-    ruling: Ruling | None = None
+    dominant: DominantMean | None = None
 
     def eigenvalues(self) -> Tensor:
         """All eigenvalues, largest first, those of noise 0."""
         found = self._above_noise(eigenvalues(self.matrix).flip(0))
-        return found if self.ruling is None else torch.cat([self.ruling.value[None], found[:-1]])
+        return found if self.dominant is None else torch.cat([self.dominant.value[None], found[:-1]])
 
     def shares(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Eigenvalues [k], and squared coordinates [m, k] of rows along directions."""
         values, vectors = eigenvectors(self.matrix)
         values, vectors = self._above_noise(values.flip(0)), vectors.flip(1)
         apart = rows - self.middle
-        if self.ruling is not None:
-            v = self.ruling.direction
-            apart = apart - torch.outer(apart @ v, v) + self.ruling.off
+        if self.dominant is not None:
+            v = self.dominant.direction
+            apart = apart - torch.outer(apart @ v, v) + self.dominant.off
         if self.rows is None:
             shares = (apart @ vectors).square()
         else:
             shares = ((apart @ self.rows.T) @ vectors).square() / torch.where(values > 0, values, 1.0)
         shares = torch.where(values > 0, shares, 0.0)
-        if self.ruling is None:
+        if self.dominant is None:
             return values, shares
-        first = (rows @ self.ruling.direction).square()[:, None]
-        values = torch.cat([self.ruling.value[None], values[:-1]])
+        first = (rows @ self.dominant.direction).square()[:, None]
+        values = torch.cat([self.dominant.value[None], values[:-1]])
         return values, torch.cat([first, shares[:, :-1]], dim=1)
 
     def _above_noise(self, found: Tensor) -> Tensor:
