@@ -38,7 +38,7 @@ CASES = [
     ),
     Case("embed", ("embed", "{folder}/run", "--data", "digits", "--out", "{out}"), before=TRAIN),
     Case("audit", ("audit", "{folder}/run", "--out", "{out}"), before=TRAIN, is_long=True),
-    Case("export", ("export", "{folder}/run", "--to", "torch", "--out", "{out}"), before=TRAIN),
+    Case("export", ("export", "{folder}/run", "--to", "torch", "--out", "{out}"), before=TRAIN, once=True),
     Case(
         "sweep",
         ("sweep", "simsiam", "--over", "lr=0.05,0.1", *TRAINING, "--epochs", "1", "--out", "{out}", "--json"),

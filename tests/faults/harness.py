@@ -36,6 +36,7 @@ class Case:
         again: what is called after a kill; empty: the same command.
         before: a command that makes what this one takes, in the same folder.
         is_long: left out of the fast tests.
+        once: writes by one rename, and is refused where that was done.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     again: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     is_long: bool = False
+    once: bool = False
 
     def command(self, which: str, out: Path) -> list[str]:
         """The words with `{out}` filled in."""

@@ -166,6 +166,14 @@ def test_a_process_killed_while_it_joins_leaves_parts_that_are_joined_later(
     assert_same(open_stored(tmp_path / "F")["train"])
 
 
+def test_what_a_process_left_that_was_killed_before_it_cleared_up_is_removed(tmp_path: Path) -> None:
+    write(tmp_path / "F")
+    left = tmp_path / "F" / ".train.partial"
+    (left / "part-0-of-1").mkdir(parents=True)
+    StoreWriter(tmp_path / "F", "train", SETTINGS)
+    assert not left.exists()
+
+
 def test_a_finished_split_is_left_alone(tmp_path: Path) -> None:
     file = write(tmp_path / "F")
     assert file is not None

@@ -89,7 +89,8 @@ class StoreWriter:
         self.finished, self.images, self.rows = self.place.exists(), 0, 0
         self.kinds: dict[str, tuple[str, int]] = {}  # dtype and width of each column
         self.files: dict[str, IO[bytes]] = {}
-        if self.finished:
+        if self.finished:  # whoever finished it may have been killed before it cleared up
+            shutil.rmtree(self.partial, ignore_errors=True)
             return
         self.own = self.partial / f"part-{rank}-of-{world_size}"
         self.own.mkdir(parents=True, exist_ok=True)
