@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from browsing import browser
-from fullrank.images import named
+from fullrank.images.shapes import shapes
 
 __all__ = ["browser"]
 
@@ -44,12 +44,12 @@ def _index_files_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True, scope="session")
 def _shapes_are_made_once() -> Iterator[None]:
     """Hand out copies of the generated images: hundreds of tests open all 5,000, a fifth of a second each."""
-    made = lru_cache(maxsize=4)(named.shapes)
+    made = lru_cache(maxsize=4)(shapes)
 
     def copied(n: int, seed: int, size: int = 16) -> tuple[Any, Any]:
         images, labels = made(n, seed, size)
         return images.copy(), labels.copy()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(named, "shapes", copied)
+        patch.setattr("fullrank.images.named.shapes", copied)
         yield
