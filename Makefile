@@ -9,13 +9,20 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	>/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: demo docs test test-all coverage lint setup bench fuzz faults mutants release-check clean
+.PHONY: demo docs test suite test-all coverage lint ruff codespell mypy import-contracts setup bench fuzz faults \
+	mutants release-check clean
+
+# a process that has no tests left takes half of another's: families of tests take unequal times
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 demo: $(READY)
 	$(BIN)/fullrank demo
 
-test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow or acceptance"
+test: lint suite
+
+# the tests of `make test` without lint
+suite: $(READY)
+	$(PYTEST) -m "not slow or acceptance"
 
 # the site, into site/: every link in it is followed, those to elsewhere are looked at only
 docs: $(READY)
@@ -24,17 +31,25 @@ docs: $(READY)
 
 # with whole labs, compilers, clusters and machines that are killed: twice as long
 test-all: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	$(PYTEST)
 
 # a fifth slower than all tests without it
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
-lint: $(READY)
+lint: ruff codespell mypy import-contracts
+
+ruff: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+codespell: $(READY)
 	$(BIN)/codespell
+
+mypy: $(READY)
 	$(BIN)/mypy
+
+import-contracts: $(READY)
 	$(BIN)/lint-imports
 
 setup: $(READY)

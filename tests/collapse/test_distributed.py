@@ -1,37 +1,17 @@
 """Two processes with half the rows each see what one process sees, to the last digits."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from processes import results_of
 
 WORKER = Path(__file__).parent / "gloo_worker.py"
 
 
-def reports(world: int, rendezvous: Path) -> list[dict[str, Any]]:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(world), str(rendezvous)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    results = []
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        results.append(json.loads(out))
-    return results
-
-
 def test_two_processes_give_the_report_of_one(tmp_path: Path) -> None:
-    (one,) = reports(1, tmp_path / "unused")
-    first, second = reports(2, tmp_path / "rendezvous")
+    (one,) = results_of(WORKER, 1, tmp_path / "unused")
+    first, second = results_of(WORKER, 2, tmp_path / "rendezvous")
     assert first == second
     assert first["panels"].keys() == one["panels"].keys() == {"projector", "head"}
     assert first["sums"] == pytest.approx(one["sums"], rel=1e-10, abs=1e-12)

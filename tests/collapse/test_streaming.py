@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from fullrank.collapse import streaming
 from fullrank.collapse.metrics import METRICS, class_name
 from fullrank.collapse.sampling import row_keys
 from fullrank.errors import UnknownNameError, UsageError
+from processes import results_of
 
 NAMES = list(METRICS)
 SAMPLED = ("points", "neighbours", "clusters", "pairs", "labels", "classifier", "tokens")
@@ -123,25 +123,6 @@ def test_a_forward_pass_gives_the_value_of_its_batch_and_keeps_all(name: str) ->
     assert number(metric) == pytest.approx(number(fed(name, inputs, capacity=50)), rel=1e-10, abs=1e-12)
 
 
-def values_of(world: int, rendezvous: Path) -> list[dict[str, float | None]]:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(world), str(rendezvous)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    results = []
-    for process in processes:
-        out, err = process.communicate(timeout=180)
-        assert process.returncode == 0, err
-        results.append(json.loads(out))
-    return results
-
-
-# importing torchmetrics takes new processes seconds
 @pytest.fixture(
     scope="module",
     params=[
@@ -151,7 +132,7 @@ def values_of(world: int, rendezvous: Path) -> list[dict[str, float | None]]:
 )
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """Values of all metrics in every process of a group, which works them all out at once."""
-    return values_of(request.param, tmp_path_factory.mktemp("group") / "rendezvous")
+    return results_of(WORKER, request.param, tmp_path_factory.mktemp("group") / "rendezvous")
 
 
 @pytest.mark.parametrize("case", ["split", "one-sided", "sampled"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ def cured(run: Path, arms: Mapping[str, tuple[str, float | None]], options: Cure
     plan = plan_of(run, options)
     write_arms(plan, arms)
     return run_cure(plan, options)
+
+
+@pytest.fixture(scope="module")
+def won(tmp_path_factory: pytest.TempPathFactory) -> Cure:
+    """A cure with a winner, whose files its tests only read."""
+    return cured(write_run(tmp_path_factory.mktemp("won") / "run", BROKEN), WON)
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
@@ -140,41 +147,36 @@ def test_a_method_with_nothing_to_mend_is_treated_by_its_rate(tmp_path: Path) ->
     assert [arm.name for arm in plan.arms] == ["untreated", "a tenth of the rate"]
 
 
-def test_a_cure_goes_on_by_its_own_plan(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", BROKEN)
-    cure = cured(run, WON)
-    again = plan_of(run)
-    assert (again.arms, again.seeds, again.until) == (cure.plan.arms, cure.plan.seeds, cure.plan.until)
-    assert again.diagnosis == cure.plan.diagnosis
+def test_a_cure_goes_on_by_its_own_plan(won: Cure) -> None:
+    again = plan_of(won.plan.run)
+    assert (again.arms, again.seeds, again.until) == (won.plan.arms, won.plan.seeds, won.plan.until)
+    assert again.diagnosis == won.plan.diagnosis
 
 
-def test_a_cure_with_other_options_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", BROKEN)
-    cured(run, WON)
+def test_a_cure_with_other_options_is_refused(won: Cure) -> None:
     with pytest.raises(UsageError, match="holds a cure with --seeds 3"):
-        make_plan(run, CureOptions(most=2, seeds=2, minutes=1000.0))
+        make_plan(won.plan.run, CureOptions(most=2, seeds=2, minutes=1000.0))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [("minutes", "z"), ("planned", "z"), ("arms", 3), ("diagnosis", None), ("seeds", "gone")],
 )
-def test_a_plan_that_is_damaged_is_refused_in_a_line(tmp_path: Path, key: str, value: Any) -> None:
-    run = write_run(tmp_path / "run", BROKEN)
-    plan = cured(run, WON).plan
-    stored = json.loads((plan.out / "plan.json").read_text())
+def test_a_plan_that_is_damaged_is_refused_in_a_line(tmp_path: Path, won: Cure, key: str, value: Any) -> None:
+    run = shutil.copytree(won.plan.run, tmp_path / "run")
+    path = run / won.plan.out.relative_to(won.plan.run) / "plan.json"
+    stored = json.loads(path.read_text())
     stored["plan"][key] = value
     if value == "gone":
         del stored["plan"][key]
-    (plan.out / "plan.json").write_text(json.dumps(stored))
+    path.write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="is damaged: take another --out"):
         plan_of(run)
 
 
-def test_the_arm_that_is_healthy_and_gains_most_wins(tmp_path: Path) -> None:
-    cure = cured(write_run(tmp_path / "run", BROKEN), WON)
-    assert cure.winner is not None and cure.winner.name == "stop-gradient"
-    gain = cure.winner.gain(cure.untreated, "knn")
+def test_the_arm_that_is_healthy_and_gains_most_wins(won: Cure) -> None:
+    assert won.winner is not None and won.winner.name == "stop-gradient"
+    gain = won.winner.gain(won.untreated, "knn")
     assert gain.mean == pytest.approx(0.2) and gain.half == pytest.approx(0.0, abs=1e-6)
 
 
@@ -219,24 +221,20 @@ def test_a_winner_that_has_gone_on_is_still_judged_where_the_arms_were_compared(
     assert after.as_dict()["arms"] == before.as_dict()["arms"]
 
 
-def test_a_winner_that_is_trained_to_its_end_is_trained_for_longer(tmp_path: Path) -> None:
-    cure = cured(write_run(tmp_path / "run", BROKEN), WON)
-    assert cure.plan.until == 8 and cure.command.endswith("--epochs 16")
+def test_a_winner_that_is_trained_to_its_end_is_trained_for_longer(won: Cure) -> None:
+    assert won.plan.until == 8 and won.command.endswith("--epochs 16")
 
 
-def test_the_page_tells_onset_arms_gains_and_what_was_not_tested(tmp_path: Path) -> None:
-    cure = cured(write_run(tmp_path / "run", BROKEN), WON)
-    assert cure.page is not None
-    text = cure.page.read_text()
+def test_the_page_tells_onset_arms_gains_and_what_was_not_tested(won: Cure) -> None:
+    assert won.page is not None
+    text = won.page.read_text()
     for words in ("never was healthy", "Cured by “stop-gradient”", "+20.0 ± 0.0 points", "arXiv 2011.10566",
-                  "options.stop_gradient False → True", "What was not tested", cure.command):  # fmt: skip
+                  "options.stop_gradient False → True", "What was not tested", won.command):  # fmt: skip
         assert words in text
 
 
-def test_the_object_holds_arms_gains_and_the_command(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", BROKEN)
-    cured(run, WON)
-    found = json.loads((run / "cure" / "cure.json").read_text())
+def test_the_object_holds_arms_gains_and_the_command(won: Cure) -> None:
+    found = json.loads((won.plan.run / "cure" / "cure.json").read_text())
     assert found["state"] == "cured" and found["winner"] == "stop-gradient"
     arm = next(arm for arm in found["arms"] if arm["name"] == "stop-gradient")
     assert arm["verdicts"] == {"healthy": 3} and arm["gain"]["mean"] == pytest.approx(0.2)

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,18 +16,10 @@ SOUND = (Path(__file__).parents[2] / "examples" / "third_party_method" / "fullra
 BROKEN = {
     "raises": ("raise RuntimeError('out of order')", "RuntimeError: out of order"),
     "package": ("import no_such_package", "No module named 'no_such_package'"),
-    "lacks": ("class Method: year = 2020", "no subclass of Method"),
-    "twice": (SOUND.replace('"tico"', '"swav"').replace("class TiCo", "class Method"), "registered twice"),
-    "default": (
-        SOUND.replace("class TiCo", "class Method").replace('"tico"', '"broken"').replace("20.0", '"much"'),
-        "is wrong",
-    ),
-    "taps": (
-        SOUND.replace("class TiCo", "class Method")
-        .replace('"tico"', '"broken"')
-        .replace("self.make_target(", "raise_error("),
-        "NameError",
-    ),
+    "lacks": ("class TiCo: year = 2020", "no subclass of Method"),
+    "twice": (SOUND.replace('"tico"', '"swav"'), "registered twice"),
+    "default": (SOUND.replace('"tico"', '"default"').replace("20.0", '"much"'), "is wrong"),
+    "taps": (SOUND.replace('"tico"', '"taps"').replace("self.make_target(", "raise_error("), "NameError"),
 }
 
 
@@ -45,42 +39,57 @@ def _fullrank(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=site, env=env, capture_output=True, text=True)
 
 
-def test_a_method_of_another_package_has_the_row_that_the_docs_show(tmp_path: Path) -> None:
-    _announce(tmp_path, "tico", "fullrank_tico", SOUND, "TiCo")
-    done = _fullrank(tmp_path, "list", "methods", "--filter", "tico", "--json")
-    (row,) = json.loads(done.stdout)
+@dataclass(frozen=True)
+class Listed:
+    """What `fullrank list methods` shows where sound and broken packages lie beside each other."""
+
+    rows: dict[str, dict[str, Any]]
+    table: str
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    """All in one place: each listing takes a process that builds every method."""
+    site = tmp_path_factory.mktemp("site")
+    _announce(site, "tico", "fullrank_tico", SOUND, "TiCo")
+    parts = SOUND.replace('"tico"', '"parts"').replace("from torch import", "from base import")
+    _announce(site, "parts", "fullrank_parts", parts, "TiCo")
+    (site / "base.py").write_text("from torch import Tensor, nn\n")
+    for case, (text, _) in BROKEN.items():
+        _announce(site, case, f"{case}_method", text, "TiCo")
+    rows = json.loads(_fullrank(site, "list", "methods", "--json").stdout)
+    table = _fullrank(site, "list", "methods").stdout
+    return Listed({row["name"].split()[0]: row for row in rows}, table)
+
+
+def test_a_method_of_another_package_has_the_row_that_the_docs_show(listed: Listed) -> None:
+    row = listed.rows["tico"]
     assert row["paper"] == "arXiv 2206.10698" and row["taps"] == ["backbone", "projector", "target"]
 
 
-def test_a_method_in_several_modules_is_listed_like_one_in_a_file(tmp_path: Path) -> None:
-    _announce(
-        tmp_path, "tico", "fullrank_tico", SOUND.replace("from torch import", "from base import"), "TiCo"
-    )
-    (tmp_path / "base.py").write_text("from torch import Tensor, nn\n")
-    done = _fullrank(tmp_path, "list", "methods", "--filter", "tico", "--json")
-    (row,) = json.loads(done.stdout)
-    assert row["taps"] == ["backbone", "projector", "target"]
+def test_a_method_in_several_modules_is_listed_like_one_in_a_file(listed: Listed) -> None:
+    assert listed.rows["parts"]["taps"] == ["backbone", "projector", "target"]
 
 
 @pytest.mark.parametrize("case", list(BROKEN))
-def test_a_method_that_cannot_be_used_costs_its_own_row_alone(tmp_path: Path, case: str) -> None:
-    text, wrong = BROKEN[case]
-    _announce(tmp_path, "broken", "broken_method", text, "Method")
-    done = _fullrank(tmp_path, "list", "methods", "--json")
-    rows = {row["name"].split()[0]: row for row in json.loads(done.stdout)}
-    assert wrong in rows["broken"]["problem"] and "problem" not in rows["swav"]
-    table = _fullrank(tmp_path, "list", "methods").stdout
-    assert wrong in table and "balanced" in table
+def test_a_method_that_cannot_be_used_costs_its_own_row_alone(listed: Listed, case: str) -> None:
+    wrong = BROKEN[case][1]
+    assert wrong in listed.rows[case]["problem"] and wrong in listed.table
+    assert {name for name, row in listed.rows.items() if "problem" in row} == BROKEN.keys()
+
+
+def test_the_table_has_the_sound_methods_beside_broken_ones(listed: Listed) -> None:
+    assert "balanced" in listed.table and "tico" in listed.table
 
 
 def test_training_a_method_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
-    _announce(tmp_path, "broken", "broken_method", BROKEN["raises"][0], "Method")
+    _announce(tmp_path, "broken", "broken_method", BROKEN["raises"][0], "TiCo")
     done = _fullrank(tmp_path, "train", "broken", "--data", "shapes")
     assert done.returncode == 2 and "RuntimeError: out of order" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("train",), ("--print-completion", "bash")])
 def test_indexes_do_without_a_method_that_cannot_be_loaded(tmp_path: Path, words: tuple[str, ...]) -> None:
-    _announce(tmp_path, "broken", "broken_method", BROKEN["raises"][0], "Method")
+    _announce(tmp_path, "broken", "broken_method", BROKEN["raises"][0], "TiCo")
     done = _fullrank(tmp_path, *words)
     assert done.returncode == 0 and "swav" in done.stdout

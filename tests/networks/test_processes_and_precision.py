@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from fullrank.networks.processes import (
     sum_over_processes,
     world,
 )
+from processes import printed_together
 
 WORKER = Path(__file__).parent / "processes_worker.py"
 HALVES = [torch.float16, torch.bfloat16]
@@ -33,18 +31,10 @@ HALVES = [torch.float16, torch.bfloat16]
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What one process computes, then each of two."""
     folder = tmp_path_factory.mktemp("processes")
-    running = []
-    for size, rank in ((1, 0), (2, 0), (2, 1)):
-        output = folder / f"{size}-{rank}.pt"
-        command = [sys.executable, str(WORKER), str(rank), str(size), str(folder / "meet"), str(output)]
-        env = os.environ | {"PYTHONPATH": str(WORKER.parents[1])}
-        running.append((output, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)))
-    loaded = []
-    for output, process in running:
-        errors = process.communicate(timeout=180)[1]
-        assert process.returncode == 0, errors
-        loaded.append(torch.load(output, weights_only=True))
-    return loaded
+    outputs = {(rank, size): folder / f"{size}-{rank}.pt" for size in (1, 2) for rank in range(size)}
+    calls = [[str(r), str(size), str(folder / "meet"), str(output)] for (r, size), output in outputs.items()]
+    printed_together(WORKER, calls)
+    return [torch.load(output, weights_only=True) for output in outputs.values()]
 
 
 @pytest.mark.parametrize(

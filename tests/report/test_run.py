@@ -86,6 +86,20 @@ def test_a_cut_config_is_no_obstacle(fake_run: Any) -> None:
     assert run.config == {} and run.environment == {}
 
 
+def test_settings_that_are_sound_only_beside_each_other_are_kept(fake_run: Any) -> None:
+    path = fake_run(epochs=1)
+    (path / "config.yaml").write_text("order: hybrid\nchunk_size: 4\nof_tomorrow: 1\n")
+    run = read_run(path)
+    assert run.config == {"order": "hybrid", "chunk_size": 4, "of_tomorrow": 1} and run.notes == ()
+
+
+def test_a_setting_of_another_kind_is_left_out_and_named(fake_run: Any) -> None:
+    path = fake_run(epochs=1)
+    (path / "config.yaml").write_text("lr: much\nbatch_size: 64\n")
+    run = read_run(path)
+    assert run.config == {"batch_size": 64} and "no value of its kind for lr" in run.notes[0]
+
+
 def test_what_is_no_run_directory(tmp_path: Path, fake_run: Any) -> None:
     with pytest.raises(UsageError, match="no such run directory"):
         read_run(tmp_path / "nowhere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from fullrank.training.run import train
 from fullrank.training.setup import _synchronise, prepare, setup
 from fullrank.views import VIEWS
 from methods.shrunk import method, shrunk
+from processes import printed_together
 
 WORKER = Path(__file__).parent / "sync_worker.py"
 DESIGNS = ["baseline", "one-sided", "multicrop", "scalemix", "aug", "meanenc"]
@@ -162,11 +162,9 @@ def test_a_method_without_a_target_network_refuses_to_synchronise_one_side(
 
 
 @pytest.mark.slow
-def test_in_two_processes_only_the_chosen_branch_has_common_statistics(
-    tmp_path: Path, processes: Callable[[Path, list[list[str]]], None]
-) -> None:
+def test_in_two_processes_only_the_chosen_branch_has_common_statistics(tmp_path: Path) -> None:
     calls = [[str(rank), "2", str(tmp_path / "meet"), str(tmp_path / f"{rank}")] for rank in range(2)]
-    processes(WORKER, calls)
+    printed_together(WORKER, calls)
     first, second = (torch.load(tmp_path / f"{rank}", weights_only=True) for rank in range(2))
     for sync_bn, branches in first.items():
         for branch, moments in branches.items():

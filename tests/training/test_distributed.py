@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +14,58 @@ import torch
 from fullrank import methods
 from fullrank.methods import METHODS
 from methods.public_losses import ELSEWHERE, LOSSES, public_functions
+from processes import printed_together
 
 WORKER = Path(__file__).parent / "gloo_worker.py"
-WORLDS = (2, 3)
 every_method = pytest.mark.parametrize("name", list(METHODS))
-every_world = pytest.mark.parametrize("world", WORLDS)
+
+
+def found_by(world: int, folder: Path) -> list[dict[str, Any]]:
+    """What each of `world` processes computes, by rank."""
+    outputs = [folder / f"{rank}.pt" for rank in range(world)]
+    calls = [[str(rank), str(world), str(folder / "meet"), str(path)] for rank, path in enumerate(outputs)]
+    printed_together(WORKER, calls)
+    return [torch.load(path, weights_only=True) for path in outputs]
 
 
 @pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory, processes: Callable[[Path, list[list[str]]], None]
-) -> dict[int, list[dict[str, Any]]]:
-    """What one process computes, each of two, and each of three."""
-    folder = tmp_path_factory.mktemp("gloo")
-    places = [(rank, world) for world in (1, *WORLDS) for rank in range(world)]
-    outputs = {(rank, world): folder / f"{world}-{rank}.pt" for rank, world in places}
-    processes(WORKER, [[str(r), str(w), str(folder / "meet"), str(outputs[r, w])] for r, w in places])
-    found = {place: torch.load(output, weights_only=True) for place, output in outputs.items()}
-    return {world: [found[rank, world] for rank in range(world)] for world in (1, *WORLDS)}
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return found_by(1, tmp_path_factory.mktemp("one"))[0]
 
 
-@every_world
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return found_by(request.param, tmp_path_factory.mktemp("several"))
+
+
 @every_method
 @pytest.mark.parametrize("what", ["losses", "gradients", "weights", "buffers", "panel"])
 def test_several_processes_equal_one_over_four_steps_in_double_precision(
-    results: dict[int, list[dict[str, Any]]], name: str, world: int, what: str
+    one: dict[str, Any], several: list[dict[str, Any]], name: str, what: str
 ) -> None:
-    whole = results[1][0][name][what]
-    for one in results[world]:
-        torch.testing.assert_close(one[name][what], whole, rtol=1e-6, atol=1e-9)
+    for each in several:
+        torch.testing.assert_close(each[name][what], one[name][what], rtol=1e-6, atol=1e-9)
 
 
-@every_world
 @every_method
 def test_the_first_step_in_single_precision_is_that_of_one_process(
-    results: dict[int, list[dict[str, Any]]], name: str, world: int
+    one: dict[str, Any], several: list[dict[str, Any]], name: str
 ) -> None:
-    whole = results[1][0][name]["single"]
+    whole = one[name]["single"]
     scale = max(float(gradient.abs().max()) for gradient in whole["gradients"].values())
-    for one in results[world]:
-        torch.testing.assert_close(one[name]["single"]["loss"], whole["loss"], rtol=1e-4, atol=1e-5)
+    for each in several:
+        torch.testing.assert_close(each[name]["single"]["loss"], whole["loss"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(
-            one[name]["single"]["gradients"], whole["gradients"], rtol=1e-3, atol=1e-4 * scale
+            each[name]["single"]["gradients"], whole["gradients"], rtol=1e-3, atol=1e-4 * scale
         )
 
 
-@every_world
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_public_loss_of_several_processes_is_that_of_one(
-    results: dict[int, list[dict[str, Any]]], name: str, world: int
+    one: dict[str, Any], several: list[dict[str, Any]], name: str
 ) -> None:
-    whole = results[1][0][f"loss:{name}"]
-    for one in results[world]:
-        torch.testing.assert_close(one[f"loss:{name}"], whole, rtol=1e-6, atol=1e-9)
+    for each in several:
+        torch.testing.assert_close(each[f"loss:{name}"], one[f"loss:{name}"], rtol=1e-6, atol=1e-9)
 
 
 def test_every_public_loss_is_among_them() -> None:

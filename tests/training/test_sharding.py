@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fullrank.training.checkpoint_files import CheckpointFiles, DamagedCheckpoin
 from fullrank.training.config import TrainConfig
 from fullrank.training.run import resume
 from fullrank.training.sharding import check_sharding
+from processes import printed_together
 from training.shard_worker import STEPPED
 
 pytestmark = pytest.mark.acceptance
@@ -26,14 +26,12 @@ WORKER = Path(__file__).parent / "shard_worker.py"
 
 
 @pytest.fixture(scope="module")
-def made(
-    tmp_path_factory: pytest.TempPathFactory, processes: Callable[[Path, list[list[str]]], None]
-) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps and runs of two processes."""
     folder = tmp_path_factory.mktemp("shards")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    processes(WORKER, [[str(rank), "2", port, str(folder)] for rank in range(2)])
+    printed_together(WORKER, [[str(rank), "2", port, str(folder)] for rank in range(2)])
     return folder
 
 

@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -138,6 +139,11 @@ def plain_json(value: Any) -> Any:
 
 def render(template: str, **values: Any) -> str:
     """Fill a template; style and script go into the page itself."""
+    return str(_environment().get_template(template).render(**values))
+
+
+@cache  # compiled templates stay in it
+def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -145,7 +151,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters["minus"] = typographic
     environment.globals.update(version=__version__, live=None)
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def write(file: Path, text: str) -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """JSON object, as a verdict or a configuration."""
+_FIELDS = TrainConfig.__dataclass_fields__
 TAP_ORDER = ("backbone", "projector", "predictor", "target", "codes")
 UNDECIDED: Record = {
     "kind": "not decidable",
@@ -227,16 +228,26 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _settings(values: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """The settings of a run that have values of their kind; notes on the others."""
-    kept = {key: value for key, value in values.items() if _is_setting(key, value)}
+    known = {key: value for key, value in values.items() if key != "options" and key in _FIELDS}
+    sound = known.keys() if _is_configuration(known) else set[str]()  # else which of them are not
+    kept = {key: value for key, value in values.items() if key in sound or _is_setting(key, value)}
     if odd := sorted(values.keys() - kept.keys()):
         notes.append(f"config.yaml holds no value of its kind for {printable(', '.join(odd[:5]))}: left out")
     return kept
 
 
+def _is_configuration(values: dict[str, Any]) -> bool:
+    try:
+        TrainConfig.from_dict(values)
+    except UsageError:
+        return False
+    return True
+
+
 def _is_setting(key: str, value: Any) -> bool:
     if key == "options":  # of the method, shown as they are
         return isinstance(value, dict)
-    if key not in TrainConfig.__dataclass_fields__:  # of another version
+    if key not in _FIELDS:  # of another version
         return value is None or isinstance(value, str | int | float)
     try:
         TrainConfig.from_dict({key: value})
