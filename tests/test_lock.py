@@ -63,6 +63,19 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path, h
         assert owner_of(tmp_path) == os.getpid()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_killed_process_that_nobody_takes_note_of_holds_nothing(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    process.kill()
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert not is_being_written(tmp_path)
+    require_unwritten(tmp_path)
+    with sole_writer(tmp_path):
+        assert owner_of(tmp_path) == os.getpid()
+    process.wait()
+
+
 def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
     process = holder(tmp_path, "with a child")
     process.kill()

@@ -26,6 +26,7 @@ except ImportError:  # not on Windows, where the heartbeat decides
 HEARTBEAT = 10.0  # seconds between two signs of life
 LARGEST_RECORD = 1 << 16  # bytes
 LAST_CHILD = 5.0  # seconds that a child may take from its birth to its first instruction
+ENDED = "ZX"  # states of a process that has ended; in a container its parent may never take note of it
 DEAD_AFTER = 90.0  # seconds without one, after which an owner on another host is taken for dead
 
 
@@ -203,9 +204,10 @@ def _identity(owner: Path) -> str:
 
 
 def _begun(process: int) -> str:
-    """When a process of this machine began, in ticks; empty where nobody tells."""
+    """When a process of this machine began, in ticks; empty where it has ended or nobody tells."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in ENDED else fields[19]
     except (OSError, IndexError):
         return ""
 
