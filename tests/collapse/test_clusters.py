@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from fullrank.collapse import Moments, Panel, judge, tight_clusters
+from fullrank.collapse.audit import audit
 from fullrank.errors import UsageError
 
 N = 600
@@ -144,3 +146,47 @@ def test_every_row_thrice_is_a_third_as_many_points_and_every_row_twice_none() -
 def test_eight_rows_are_the_fewest_that_clusters_are_looked_for_in() -> None:
     assert tight_clusters(gaussian(8, 4)) is not None
     assert tight_clusters(gaussian(7, 4)) is None
+
+
+def two_sources(n: int, apart: float, share: float) -> tuple[Tensor, Tensor]:
+    """Rows of two clouds of power-law spectra, the first around zero, and of which each is."""
+    g = torch.Generator().manual_seed(0)
+    cloud = torch.randn(n, 64, generator=g) * torch.arange(1, 65) ** -0.5
+    direction = torch.nn.functional.normalize(torch.randn(64, generator=g), dim=0)
+    second = torch.rand(n, generator=g) < share
+    return cloud + apart * second[:, None] * direction, second
+
+
+@pytest.mark.parametrize("share", [0.5, 0.4, 0.3, 0.2])
+@pytest.mark.parametrize("apart", [20.0, 30.0, 60.0, 1000.0])
+def test_two_sources_are_clusters_although_one_lies_around_zero(apart: float, share: float) -> None:
+    rows, _ = two_sources(2000, apart, share)
+    found = audit(rows, metrics=[]).verdict
+    assert found.kind in ("cluster", "intra-cluster")
+    assert "two sources of data" in found.why
+    assert not {odd.name for odd in found.blemishes} & {"heavy tails", "outliers"}
+
+
+@pytest.mark.parametrize("apart", [11.0, 12.0, 13.0, 20.0, 60.0])
+@pytest.mark.parametrize("order", ["by source", "alternating", "random"])
+def test_the_order_of_two_sources_changes_nothing(order: str, apart: float) -> None:
+    rows, second = two_sources(2048, apart, 0.5)
+    places = {
+        "by source": second.int().argsort(stable=True),
+        "alternating": torch.cat([(~second).nonzero(), second.nonzero()])[:2000].reshape(2, -1).T.flatten(),
+        "random": torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)),
+    }[order]
+    kept = rows[places.sort().values]
+    probabilities = [audit(z, metrics=[]).verdict.probability or 0.0 for z in (kept, rows[places])]
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=0.01)
+
+
+@pytest.mark.parametrize("scales", [(1, 100), (1, 10, 100), (1, 10, 100, 1000)])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_lengths_of_several_scales_make_no_clusters(scales: tuple[int, ...], share: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(2000, 64, generator=g), dim=1)
+    first = torch.rand(2000, generator=g) < share
+    others = torch.tensor(scales[1:])[torch.randint(len(scales) - 1, (2000,), generator=g)]
+    lengths = torch.where(first, scales[0], others)
+    assert audit(rows * lengths[:, None], metrics=[]).verdict.kind == "healthy"

@@ -15,6 +15,7 @@ from fullrank.collapse.alternatives import Alternative, Hypothesis
 from fullrank.collapse.baselines import baseline
 from fullrank.collapse.blemishes import RowFacts
 from fullrank.collapse.decay import VIEWS
+from fullrank.collapse.kmeans import in_fixed_order
 from fullrank.collapse.metrics import METRICS, OF_MOMENTS, Spectra
 from fullrank.collapse.metrics.clusters import TightClusters, tight_clusters
 from fullrank.collapse.moments import Moments, centred_rows, unit_rows
@@ -286,8 +287,9 @@ def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
     """Tight clusters of the rows' directions, or of the rows where these tell more.
 
     Embeddings are compared by their cosine: lengths that vary hide clusters of directions, and a few long
-    rows make all others look like one. Where rows lie along one line, their directions are two points; in a
-    plane clusters hide behind each other; and a sample shows only so many.
+    rows make all others look like one. Two or more clusters of rows no lengths can make: of two sources of
+    data one may lie around zero, where it has all directions. Where rows lie along one line, their directions
+    are two points; in a plane clusters hide behind each other; and a sample shows only so many.
     """
     found = tight_clusters(rows)
     if found is None or sample.shape[1] < 3:
@@ -295,14 +297,14 @@ def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
     directions = None if _along_a_line(sample) else tight_clusters(unit_rows(sample.double()))
     if directions is None:
         return found
-    more = found.found and directions.found and found.number > directions.number
+    more = round(found.count) > directions.number  # also a little below the border, where both are one
     clearer = found.jump > directions.jump and (more or found.count > directions.most / 4)
     return found if clearer else directions
 
 
 def _along_a_line(sample: Tensor) -> bool:
-    """Whether rows lie along one line, however far out a few of them are."""
-    x = sample[:LINE_ROWS].double()
+    """Whether rows lie along one line, however far out a few of them are, in any order."""
+    x = in_fixed_order(sample)[:: max(len(sample) // LINE_ROWS, 1)].double()
     x = x - x.median(dim=0).values
     distance = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     x = centred_rows(x * (distance.median() / distance.clamp(min=1e-300)).clamp(max=1.0))

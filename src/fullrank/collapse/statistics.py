@@ -26,6 +26,7 @@ from fullrank.errors import BadRowsError, UsageError
 
 CLUSTER_ROWS = 16_384  # projected to 64 dimensions: 4 MB; they show up to 5,461 clusters
 SETTLED = 256  # rows from which a middle and a typical distance are taken
+MIDDLE_ROWS = 1024  # of the first rows, in a random order, since theirs may have a period
 ASIDE = 4096  # rows that may wait aside however few were seen
 SMALLEST, LARGEST = 1e-30, 1e30  # of rows, samples of which are kept in single precision
 FAR = 10.0  # times the median distance from the middle; Gaussian rows in two dimensions reach 5
@@ -220,7 +221,8 @@ class EmbeddingStatistics:
         self._waiting = []
         begun = self._middle is not None
         if self._middle is None:
-            self._middle = z[:: max(len(z) // 1024, 1)][:1024].double().median(dim=0).values
+            some = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:MIDDLE_ROWS]
+            self._middle = z[some.to(z.device)].double().median(dim=0).values
         distance = self._distance(z)
         self._distances.append(distance)
         if not begun:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from fullrank.collapse.blemishes import Blemish, blemishes, of_living
@@ -181,7 +181,9 @@ def _blemishes(panel: Panel, thresholds: Thresholds, clusters: bool = False) -> 
     tight = panel.clusters is not None and panel.clusters.covered_within <= thresholds.within_share / 2
     clustered = panel.clusters.covered if clusters and panel.clusters and tight and not line else 0.0
     rank = panel.hypotheses[0].values.get("erank_centred")
-    return blemishes(panel.facts, panel.d, panel.possible, panel.layer, clustered, rank)
+    several = panel.clusters is not None and panel.clusters.number > 1  # the others, far out, are no tails
+    facts = replace(panel.facts, far=0) if several else panel.facts
+    return blemishes(facts, panel.d, panel.possible, panel.layer, clustered, rank)
 
 
 def why_undecidable(n: int, thresholds: Thresholds, trained: bool) -> str:
