@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fullrank import lock
-from fullrank.errors import BusyError
+from fullrank.errors import BusyError, UnwritableError
 from fullrank.lock import is_being_written, require_unwritten, sole_writer
 
 HOLD = """
@@ -207,3 +208,79 @@ def test_whether_somebody_writes_is_told_without_writing(tmp_path: Path) -> None
     with sole_writer(tmp_path), pytest.raises(BusyError, match="is being written by process"):
         require_unwritten(tmp_path)
     require_unwritten(tmp_path)
+
+
+@pytest.mark.parametrize("age", [-1e8, -lock.DEAD_AFTER - 5, lock.DEAD_AFTER + 5, 1e8])
+def test_a_heart_that_beat_long_ago_or_in_a_far_future_is_of_nobody(tmp_path: Path, age: float) -> None:
+    elsewhere(tmp_path, age)
+    assert not is_being_written(tmp_path)
+
+
+@pytest.mark.parametrize("age", [-lock.DEAD_AFTER / 2, 0, lock.DEAD_AFTER / 2])
+def test_a_heart_that_beats_by_a_clock_a_little_off_is_alive(tmp_path: Path, age: float) -> None:
+    elsewhere(tmp_path, age)
+    assert is_being_written(tmp_path)
+
+
+def test_an_owner_whose_clock_is_far_ahead_holds_as_long_as_its_heart_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(tmp_path, age=-1e8)
+
+    def beat_ahead(_: float) -> None:
+        os.utime(tmp_path / ".owner.json", (time.time() + 1e8 + 10, time.time() + 1e8 + 10))
+
+    monkeypatch.setattr(lock.time, "sleep", beat_ahead)
+    with pytest.raises(BusyError, match="process 1 on another-host"):
+        sole_writer(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("name", [".lock", ".owner.json"])
+def test_a_folder_in_the_place_of_the_lock_or_its_owner_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UnwritableError, match=rf"{name}: Is a directory; move it away$"):
+        sole_writer(tmp_path).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"")
+    with pytest.raises(UnwritableError, match=r"run: File exists; move it away$"):
+        sole_writer(tmp_path / "run").__enter__()
+
+
+ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "let this user write there, or take another folder",
+    errno.EACCES: "let this user write there, or take another folder",
+    errno.EIO: "Input/output error",
+}
+
+
+@pytest.mark.parametrize("number", ERRORS)
+@pytest.mark.parametrize("name", ["_acquire", "_write"])
+def test_what_the_system_says_of_a_lock_is_refused_in_a_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(lock, name, fail)
+    with pytest.raises(UnwritableError, match=rf"cannot be written: .*{ERRORS[number]}$") as refusal:
+        sole_writer(tmp_path).__enter__()
+    assert refusal.value.exit_code == 2 and list(tmp_path.iterdir()) == []
+
+
+def test_who_lost_a_folder_leaves_the_lock_of_the_one_that_took_its_place(tmp_path: Path) -> None:
+    (folder := tmp_path / "run").mkdir()
+    with sole_writer(folder):
+        folder.rename(tmp_path / "elsewhere")
+        folder.mkdir()
+        process = holder(folder)
+    try:
+        with pytest.raises(BusyError, match=f"by process {process.pid}"):
+            sole_writer(folder).__enter__()
+    finally:
+        process.kill()
+        process.wait()

@@ -48,6 +48,18 @@ class BusyError(UsageError):
     """Another process writes where this one is to write. Exit code 2."""
 
 
+class UnwritableError(UsageError):
+    """A folder cannot be written: its disk is full, or it is forbidden or blocked. Exit code 2."""
+
+
+class DiskFullError(FullrankError):
+    """The disk became full amid the work, which can go on later. Exit code 1."""
+
+
+class LostFolderError(FullrankError):
+    """A folder was removed, moved or replaced while it was written. Exit code 1."""
+
+
 class DataError(UsageError):
     """A data set is missing, empty, corrupt or not reachable. Exit code 2."""
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fullrank.atomic import write_atomically
-from fullrank.errors import BusyError
+from fullrank.errors import BusyError, UnwritableError
 
 try:
     import fcntl
@@ -28,6 +28,13 @@ LARGEST_RECORD = 1 << 16  # bytes
 LAST_CHILD = 5.0  # seconds that a child may take from its birth to its first instruction
 ENDED = "ZX"  # states of a process that has ended; in a container its parent may never take note of it
 DEAD_AFTER = 90.0  # seconds without one, after which an owner on another host is taken for dead
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
+REMEDIES = {
+    FULL: "free some space",
+    (errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENXIO): "move it away",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "let this user write there, or take another folder",
+}
+"""What helps where the system refuses to write, by its error."""
 
 
 @contextmanager
@@ -39,6 +46,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process writes into the folder; it is named.
+        UnwritableError: it cannot be held: the disk is full, or what is in the way is named.
 
     Example:
         >>> import tempfile
@@ -49,9 +57,10 @@ def sole_writer(folder: Path) -> Iterator[None]:
             ...
         fullrank.errors.BusyError: ... is being written by process ...
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path, owner = folder / ".lock", folder / ".owner.json"
-    descriptor = _acquire_from_the_living(path, owner)
+    with naming_obstacles(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire_from_the_living(path, owner)
     if descriptor is None:
         raise BusyError(_says(folder, _read(owner)))
     _held.add(descriptor)
@@ -59,7 +68,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         before = _read(owner)
         if before and _is_at_work(before, owner):
             raise BusyError(_says(folder, before))
-        _write(owner)
+        with naming_obstacles(folder):
+            _write_or_release(owner, path)
         stop = threading.Event()
         beating = threading.Thread(target=_beat, args=(owner, stop), daemon=True)
         beating.start()
@@ -68,11 +78,32 @@ def sole_writer(folder: Path) -> Iterator[None]:
         finally:
             stop.set()
             beating.join()
-            owner.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # while it is held: another's is never removed
+            with suppress(FileNotFoundError, NotADirectoryError):  # of a folder that is gone
+                if os.path.samestat(os.fstat(descriptor), path.stat()):  # another's is never removed
+                    owner.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)  # while it is held
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+@contextmanager
+def naming_obstacles(folder: Path) -> Iterator[None]:
+    """Raise UnwritableError for what the system says of a folder, with what would help.
+
+    Example:
+        >>> with naming_obstacles(Path("runs")):  # doctest: +ELLIPSIS
+        ...     raise OSError(errno.ENOSPC, "No space left on device", "runs/.lock")
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.UnwritableError: runs cannot be written: runs/.lock: No space left on device; free ...
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = next((f"; {words}" for kinds, words in REMEDIES.items() if error.errno in kinds), "")
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise UnwritableError(f"{folder} cannot be written: {why}{remedy}") from error
 
 
 def require_unwritten(folder: Path) -> None:
@@ -108,7 +139,8 @@ def is_being_written(folder: Path) -> bool:
     if before.get("begun") and before.get("host") == _host() and isinstance(before.get("process"), int):
         return _lives(before, owner)
     try:
-        return bool(before) and time.time() - owner.stat().st_mtime < DEAD_AFTER
+        # a beat far ahead is of a clock that is wrong, and says nothing of a life
+        return bool(before) and abs(time.time() - owner.stat().st_mtime) < DEAD_AFTER
     except OSError:
         return False
 
@@ -216,6 +248,15 @@ def _host() -> str:
     return socket.gethostname()
 
 
+def _write_or_release(owner: Path, path: Path) -> None:
+    """Put this process on record; leave no lock where that fails."""
+    try:
+        _write(owner)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _write(owner: Path) -> None:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -250,7 +291,8 @@ def _age(owner: Path) -> float:
     except OSError:
         return float("inf")
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, there is nothing to remove
+            probe.unlink(missing_ok=True)
 
 
 def _beat(owner: Path, stop: threading.Event) -> None:

@@ -121,6 +121,7 @@ def test_panels_beside_training_are_refused_where_they_decide(tmp_path: Path) ->
         UsageError, match="take --panels between, or leave --on-collapse and --early-stop out"
     ):
         run(tmp_path / "run", epochs=1, early_stop=2, panels="beside")
+    assert list(tmp_path.iterdir()) == [], "nothing is written before that"
 
 
 def test_a_negative_patience_is_refused() -> None:

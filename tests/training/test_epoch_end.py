@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors import safe_open
 from fullrank.collapse import CollapseMonitor, Report
 from fullrank.errors import UsageError
 from fullrank.training.config import TrainConfig
+from fullrank.training.epoch_end import check_panels
 from fullrank.training.run import resume, train
 from training.test_loop import Interrupted, records, stop_at
 
@@ -128,3 +131,25 @@ def test_what_goes_wrong_beside_is_raised_and_no_step_record_is_lost(
     steps = [r["step"] for r in records(tmp_path / "run") if r["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "says"),
+    [
+        (
+            {"strategy": "fsdp"},
+            2,
+            "of which each process of --strategy fsdp has a part: take --panels between",
+        ),
+        ({"strategy": "fsdp"}, 1, ""),
+        ({"strategy": "ddp"}, 2, ""),
+        ({"early_stop": 2}, 1, "works where no panel decides: take --panels between"),
+    ],
+)
+def test_panels_beside_are_refused_where_weights_are_in_parts_or_panels_decide(
+    changes: dict[str, Any], processes: int, says: str
+) -> None:
+    wanted = config(panels="beside", **changes)
+    with pytest.raises(UsageError, match=says) if says else nullcontext():
+        check_panels(wanted, processes)
+    check_panels(replace(wanted, panels="auto"), processes)

@@ -34,9 +34,9 @@ SAYS = {  # by place in `failing_worker.py`
     "probe": "IndexError: no such label",
     "panel": "FloatingPointError: no such number",
     "neighbours": "KeyError: 'knn'",
-    "parts": "OSError: [Errno 28] No space left on device: '/scratch/x'",
-    "records": "OSError: [Errno 28] No space left on device: '/scratch/x'",
-    "checkpoint": "OSError: [Errno 28] No space left on device: '/scratch/x'",
+    "parts": "/scratch/x: No space left on device; with some space free, `fullrank resume",
+    "records": "/scratch/x: No space left on device; with some space free, `fullrank resume",
+    "checkpoint": "/scratch/x: No space left on device; with some space free, `fullrank resume",
 }
 OF_THE_FIRST = ("records", "checkpoint")  # which alone writes them
 

@@ -12,7 +12,7 @@ import torch
 from fullrank.errors import FullrankError, UsageError
 from fullrank.images.sources import Data, LazySource, MemorySource
 from fullrank.methods import METHODS
-from fullrank.training import fitting
+from fullrank.training import fitting, footprint
 from fullrank.training.config import TrainConfig
 from fullrank.training.fitting import fit_memory, naming_remedies
 from fullrank.training.footprint import Footprint, estimate_footprint
@@ -186,6 +186,35 @@ def test_a_batch_that_the_loss_cannot_take_is_passed_over(
     monkeypatch.setattr(fitting, "estimate_footprint", picky)
     config, _ = fit_memory(config_of("wmse"), LARGE, CPU, ())
     assert config.batch_size >= 128 and config.image_size < 224
+
+
+def widths(method: str) -> list[str]:
+    """Options of a method that are widths of its layers."""
+    names = METHODS[method].Config.__dataclass_fields__
+    return [name for name in names if name.endswith(("_dim", "_prototypes"))]
+
+
+@pytest.mark.parametrize("size", [100_000_000, 2_000_000_000])
+@pytest.mark.parametrize(
+    ("method", "name"), [(method, name) for method in METHODS for name in widths(method)]
+)
+def test_a_width_that_no_machine_holds_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, method: str, name: str, size: int
+) -> None:
+    monkeypatch.setattr(fitting, "free_memory", lambda device: FreeMemory(16 * 10**9, "free on this machine"))
+    monkeypatch.setattr(footprint, "_peak_of_step", lambda *_: (0.0, 0.0))  # the weights alone are too many
+    config = config_of(method, "resnet8-w8", 16, batch_size=16, options={name: size})
+    with pytest.raises(UsageError, match=f"take a smaller --options.{name.replace('_', '-')}$") as refusal:
+        fit_memory(config, SMALL, CPU, ())
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_the_widths_that_a_method_has_by_itself_leave_a_small_run_small(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(fitting, "free_memory", lambda device: FreeMemory(16 * 10**9, "free on this machine"))
+    assert fit_memory(config_of(method, "resnet8-w8", 16, batch_size=16), SMALL, CPU, ()).note == ""
 
 
 @pytest.mark.parametrize("name", list(METHODS))

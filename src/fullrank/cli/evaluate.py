@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,9 +119,16 @@ def run(words: Sequence[str]) -> int:
         raise UnknownNameError("probe", probe, PROBES)
     args = parse(PROBES[probe], words[1:], f"fullrank evaluate {probe}")
     from fullrank.features.process_group import is_helper, sharing
+    from fullrank.features.writing import processes
 
-    if probe in ("finetune", "all") or getattr(args, "protocol", "logistic") != "logistic":
-        return 0 if is_helper() else _evaluate(probe, args)  # in one process, whatever number was started
+    protocol = getattr(args, "protocol", "logistic")
+    if probe in ("finetune", "all") or protocol != "logistic":
+        if is_helper():
+            return 0
+        if processes()[1] > 1:
+            what = f"evaluate {probe}" + ("" if protocol == "logistic" else f" --protocol {protocol}")
+            say(f"note    {what} is done by one process: the others are not needed", sys.stderr)
+        return _evaluate(probe, args)
     with sharing(["evaluate", *words]) as peers:
         return _evaluate(probe, args, peers.rank > 0)
 

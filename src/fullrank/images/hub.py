@@ -9,8 +9,7 @@ from typing import Any
 from fullrank.coercion import load_yaml
 from fullrank.errors import DataError, UsageError, first_line, require_packages
 from fullrank.images.folders import HELD_OUT_NAMES
-from fullrank.images.index_files import index_notes
-from fullrank.images.parquet import image_columns, in_row_groups, notes_on_missing
+from fullrank.images.parquet import image_columns, in_row_groups, notes_on_indexes, notes_on_missing
 from fullrank.images.parquet_rows import LARGEST_GROUP, open_parquet_file
 from fullrank.images.sources import LazySource
 from fullrank.untrusted.parsing import read_text, refusing
@@ -44,8 +43,7 @@ def open_hub(address: str) -> tuple[str, LazySource, LazySource | None, list[str
     labelled = f"labels from {columns[1]!r}" if columns[1] else "unlabelled"
     notes = [f"{len(source):,} images are read in place from column {columns[0]!r}, {labelled}"]
     notes += notes_on_missing([file for each in splits.values() for file in each])
-    notes += index_notes(source.items.index, "every process reads the index")  # type: ignore[attr-defined]
-    return name, source, held_out, notes
+    return name, source, held_out, notes + notes_on_indexes(source, held_out)
 
 
 def parse_address(address: str) -> tuple[str, str | None, str | None]:

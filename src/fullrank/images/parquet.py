@@ -12,7 +12,15 @@ from fullrank.errors import DataError, printable
 from fullrank.images import parquet_rows
 from fullrank.images.column_labels import column_labels
 from fullrank.images.folders import HELD_OUT_NAMES
-from fullrank.images.parquet_rows import LARGEST_GROUP, ParquetRows, open_row_groups, read_column, where_of
+from fullrank.images.index_files import index_notes
+from fullrank.images.parquet_rows import (
+    LARGEST_GROUP,
+    ParquetRows,
+    RowGroups,
+    open_row_groups,
+    read_column,
+    where_of,
+)
 from fullrank.images.sources import LazySource
 from fullrank.untrusted.parsing import parse_json, refusing
 from fullrank.untrusted.paths import require_regular
@@ -86,7 +94,8 @@ def open_parquet(name: str, files: list[Path]) -> tuple[LazySource, LazySource |
     held_out = opened("held out", held_files, train.classes) if held_files else None
     labelled = f"labels from {label_column!r}" if label_column else "unlabelled"
     notes = [f"images are read from column {image_column!r}, {labelled}"]
-    return train, held_out, notes + notes_on_missing(list(map(str, files)))
+    notes += notes_on_missing(list(map(str, files)))
+    return train, held_out, notes + notes_on_indexes(train, held_out)
 
 
 def in_row_groups(
@@ -110,6 +119,14 @@ def in_row_groups(
         labels = np.array([*(number.get(word, -1) for word in words), -1], np.int64)[labels]
     index = np.arange(len(items))
     return LazySource(name=name, items=items, index=index, labels=labels, classes=classes or words)
+
+
+def notes_on_indexes(*sources: LazySource | None) -> list[str]:
+    """Say of sources that are read in place whose index was damaged, or is not written."""
+    indexes = [source.items.index for source in sources if source and isinstance(source.items, RowGroups)]
+    return list(
+        dict.fromkeys(n for each in indexes for n in index_notes(each, "every process reads the index"))
+    )
 
 
 def notes_on_missing(files: list[str]) -> list[str]:

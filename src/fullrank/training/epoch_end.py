@@ -25,6 +25,7 @@ from fullrank.errors import UsageError
 from fullrank.methods import METHODS
 from fullrank.networks.processes import mean_over_processes
 from fullrank.training.checkpoint import Checkpoints, TrainState
+from fullrank.training.config import TrainConfig
 from fullrank.training.finite import absurd_numbers
 from fullrank.training.held_out import HeldOutEvaluator
 from fullrank.training.online_probe import OnlineProbe
@@ -48,11 +49,7 @@ class _Pending:
 
 
 class EpochEvaluator:
-    """Evaluate the held-out images at the end of an epoch and checkpoint.
-
-    Raises:
-        UsageError: `--panels beside` where a panel decides whether training goes on.
-    """
+    """Evaluate the held-out images at the end of an epoch and checkpoint."""
 
     def __init__(self, s: Setup, run: RunDir, probe: OnlineProbe | None, writer: RecordWriter) -> None:
         self.s, self.run, self.probe, self.writer = s, run, probe, writer
@@ -220,22 +217,42 @@ def _count(state: TrainState, report: Report, record: EpochRecord, accuracy: flo
     state.probability = report.verdict.probability
 
 
-def _thread(s: Setup) -> ThreadPoolExecutor | None:
-    """Thread for reports beside training; None where they come between epochs."""
-    waits = s.config.on_collapse != "warn" or bool(s.config.early_stop)
-    if s.config.panels == "beside" and waits:
+def check_panels(config: TrainConfig, processes: int) -> None:
+    """See that panels can come beside the steps of so many processes, where that is asked for.
+
+    Raises:
+        UsageError: a panel decides whether training goes on, or weights are in parts.
+
+    Example:
+        >>> check_panels(TrainConfig(panels="beside", strategy="fsdp"), processes=1)
+        >>> check_panels(TrainConfig(panels="beside", strategy="fsdp"), 2)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.UsageError: --panels beside copies all weights, of which each process of ...
+    """
+    if config.panels != "beside":
+        return
+    if _waits_for_panels(config):
         raise UsageError(
             "--panels beside works where no panel decides: take --panels between, or leave --on-collapse and "
             "--early-stop out"
         )
-    sharded = s.config.strategy == "fsdp" and s.fabric.world_size > 1
-    if s.config.panels == "beside" and sharded:
+    if config.strategy == "fsdp" and processes > 1:
         raise UsageError(
             "--panels beside copies all weights, of which each process of --strategy fsdp has a part: take "
             "--panels between"
         )
+
+
+def _waits_for_panels(config: TrainConfig) -> bool:
+    return config.on_collapse != "warn" or bool(config.early_stop)
+
+
+def _thread(s: Setup) -> ThreadPoolExecutor | None:
+    """Thread for reports beside training; None where they come between epochs."""
+    sharded = s.config.strategy == "fsdp" and s.fabric.world_size > 1
     wanted = s.config.panels == "beside" or (s.config.panels == "auto" and s.fabric.device.type != "cpu")
-    if waits or sharded or not wanted:
+    if _waits_for_panels(s.config) or sharded or not wanted:
         return None
     return ThreadPoolExecutor(1, "panels", torch.set_num_threads, (torch.get_num_threads(),))
 

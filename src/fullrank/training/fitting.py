@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from fullrank.images.sources import Data
 from fullrank.methods import METHODS
 from fullrank.networks.backbones import OWN_BACKBONES
 from fullrank.training.config import TrainConfig
-from fullrank.training.footprint import Footprint, estimate_footprint
+from fullrank.training.footprint import Footprint, TooLargeError, estimate_footprint
 from fullrank.training.machine import FreeMemory, free_memory
 from fullrank.views import VIEWS
 
@@ -25,6 +25,8 @@ MARGIN = 0.9  # of the free memory: an estimate is one
 SIZES = (160, 128, 96)  # pixels that large images are reduced to where nothing else helps
 LEAST_BATCH = 8  # images: with fewer, BatchNorm and losses that compare images have nothing to go by
 BYTES_A_PIXEL = 16_000  # of a step, at most, in the networks of `OWN_BACKBONES`
+BYTES_OF_HEADS = 80  # by the product of the two largest widths: five layers, four tensors of each
+NARROWEST = 4096  # a width that heads may have without being asked about
 REMEDIES = "a smaller --batch-size (with --accumulate), --checkpoint-activations or a smaller --image-size"
 
 
@@ -66,20 +68,24 @@ def fit_memory(
         return estimate_footprint(candidate, data, processes, gpu)
 
     def fitting(keep: Collection[str] | None) -> tuple[TrainConfig, Footprint] | None:
+        if first.weights > room:  # whatever batch and images
+            return None
         for candidate in _smaller(config, data, keep):
             with suppress(UsageError):  # a loss that takes more images than that
                 if (found := needs(candidate)).total <= room:
                     return candidate, found
         return None
 
-    first = needs(config)
+    with _naming_widths(config):
+        first = needs(config)
     if first.total <= room:
         return Fitted(config, f"memory: about {_size(first.total)} of {_size(free.bytes)} {free.limit}")
     if chosen := fitting(named):
         return Fitted(chosen[0], _what_changed(config, *chosen, first, free))
     other = fitting(())
     asked = f"{_described(config)} needs about {_size(first.total)} of memory, and {_size(free.bytes)} are "
-    would = f"this would fit: {_flags(config, other[0])}" if other else "take a smaller --backbone"
+    would = f"this would fit: {_flags(config, other[0])}" if other else ""
+    would = would or _narrower(config, lambda candidate: needs(candidate).total <= room)
     raise UsageError(f"{asked}{free.limit}; {would}")
 
 
@@ -108,7 +114,35 @@ def naming_remedies(config: TrainConfig) -> Iterator[None]:
 def _is_small(config: TrainConfig, free: FreeMemory) -> bool:
     """Whether a run fits by far, so that nothing need be worked out."""
     pixels = config.batch_size * sum(view.side(config.image_size) ** 2 for view in VIEWS[config.views].views)
-    return config.backbone in OWN_BACKBONES and 1e9 + BYTES_A_PIXEL * pixels < free.bytes / 2
+    widest, second = sorted([NARROWEST, NARROWEST, *_sizes(config).values()])[:-3:-1]
+    heads = BYTES_OF_HEADS * widest * max(second, config.batch_size)
+    return config.backbone in OWN_BACKBONES and 1e9 + BYTES_A_PIXEL * pixels + heads < free.bytes / 2
+
+
+def _sizes(config: TrainConfig) -> dict[str, int]:
+    """Whole numbers among the options of a method, widths of layers among them."""
+    options = asdict(METHODS[config.method].Config(**config.options))
+    return {name: v for name, v in options.items() if isinstance(v, int) and not isinstance(v, bool)}
+
+
+@contextmanager
+def _naming_widths(config: TrainConfig) -> Iterator[None]:
+    """Add to what is too large for any machine which option made it so."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise TooLargeError(f"{error}; {_narrower(config, lambda candidate: True)}") from error
+
+
+def _narrower(config: TrainConfig, fits: Callable[[TrainConfig], bool]) -> str:
+    """What is to be smaller, where neither batch nor images are what takes the memory."""
+    plain = _sizes(replace(config, options={}))
+    wide = {name: plain[name] for name, size in _sizes(config).items() if size > max(plain[name], NARROWEST)}
+    with suppress(UsageError):  # of options that go together, and sizes that nothing can have
+        if wide and fits(replace(config, options={**config.options, **wide})):
+            names = [f"--options.{name.replace('_', '-')}" for name in wide]
+            return f"take a smaller {' and '.join(names)}"
+    return "take a smaller --backbone"
 
 
 def _moved_to(device: torch.device, data: Data) -> float:

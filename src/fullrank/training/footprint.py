@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fullrank.errors import FullrankError
+from fullrank.errors import FullrankError, UsageError
 from fullrank.images.batch_loaders import worker_count
 from fullrank.images.sources import Data
 from fullrank.methods import Method, StepInfo, build_method
@@ -23,6 +23,10 @@ HALF = 0.6  # of the activations, where mixed precision computes: losses and nor
 LOOP = 250e6  # bytes of what the loop imports and keeps besides: panels, k-NN, checkpoints, logs
 WORKER = 120e6  # bytes of a process that decodes images, beyond what it shares
 SLACK = 1.25  # allocators keep pieces between tensors, and convolutions room to work in
+
+
+class TooLargeError(UsageError):
+    """A layer has more numbers than any tensor can hold. Exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def estimate_footprint(config: TrainConfig, data: Data, processes: int = 1, gpu:
 
     Raises:
         UsageError: backbone and method do not go together.
+        TooLargeError: a layer is larger than any tensor can be.
 
     Example:
         >>> from fullrank.training.data import open_run_data
@@ -71,7 +76,12 @@ def estimate_footprint(config: TrainConfig, data: Data, processes: int = 1, gpu:
         >>> 1.5 < large.step / small.step < 2.1, large.weights == small.weights
         (True, True)
     """
-    method = _on_meta(config)
+    try:
+        method = _on_meta(config)
+    except (RuntimeError, OverflowError) as error:  # of PyTorch, whose sizes are 64 bits
+        raise TooLargeError(
+            f"{config.method} through {config.backbone} has a layer that is larger than any tensor can be"
+        ) from error
     trained = sum(p.nbytes for p in method.parameters() if p.requires_grad)
     kept = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
     rows, half = config.batch_size // processes, HALF if config.precision != "fp32" else 1.0

@@ -222,6 +222,7 @@ class NumberGuard:
         with gathered(self.s.method):
             trouble = Trouble(wrong, diagnose(self.s, batch, wrong))
         if process is None or process == self.s.fabric.global_rank:
+            self.run.require_in_place()
             trouble = replace(trouble, kept=save_batch(self.run.path, self.s, batch, state.epoch, trouble))
         return self.s.fabric.broadcast(trouble, src=process or 0)
 

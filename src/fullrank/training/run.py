@@ -20,6 +20,7 @@ from fullrank.training.contract import (
     check_shares,
     with_changes,
 )
+from fullrank.training.epoch_end import check_panels
 from fullrank.training.fitting import fitted, naming_remedies
 from fullrank.training.launch import launch_fabric
 from fullrank.training.lifeline import failing_together
@@ -67,6 +68,7 @@ def train(
     RunDir.check_free(out)
     fabric = launch_fabric(config)
     with failing_together(fabric, out):
+        check_panels(config, fabric.world_size)
         with naming_remedies(config):
             config, data = prepare(config, fabric, data, initial)
         config, data = fitted(config, data, fabric, named)
@@ -109,6 +111,7 @@ def resume(
     config = with_changes(run.config(), changes or {})
     fabric = launch_fabric(config)
     with failing_together(fabric, path), run.written_alone(fabric):
+        check_panels(config, fabric.world_size)
         found = run.checkpoints.newest()
         if found is None:
             _see_that_nothing_was_trained(run)

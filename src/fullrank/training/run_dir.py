@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -25,8 +26,8 @@ from torch import Tensor
 import fullrank
 from fullrank.atomic import draft_of, replacing, sweep_drafts, sync_folder, write_atomically
 from fullrank.coercion import load_yaml
-from fullrank.errors import BusyError, UsageError
-from fullrank.lock import sole_writer
+from fullrank.errors import BusyError, DiskFullError, LostFolderError, UnwritableError, UsageError
+from fullrank.lock import FULL, naming_obstacles, sole_writer
 from fullrank.networks.backbones import NARROW
 from fullrank.networks.safetensors_bytes import safetensors_bytes
 from fullrank.training.checkpoint_files import CheckpointFiles
@@ -58,6 +59,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: os.stat_result | None = None  # the directory as it was when it was held for writing
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -76,6 +78,7 @@ class RunDir:
 
         Raises:
             UsageError: something is there already.
+            UnwritableError: nothing can be written there.
         """
         cls.check_free(path)
         sweep_drafts(path.absolute().parent, path.name)
@@ -94,7 +97,8 @@ class RunDir:
         except OSError as error:
             shutil.rmtree(whole, ignore_errors=True)
             cls.check_free(path)  # where another run was quicker
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            with naming_obstacles(path):
+                raise OSError(error.errno, error.strerror, str(path)) from error
         return cls(path)
 
     @contextmanager
@@ -103,24 +107,65 @@ class RunDir:
 
         Raises:
             BusyError: another run's process holds it.
+            UnwritableError: it cannot be held.
+            DiskFullError: the disk became full meanwhile.
+            LostFolderError: the directory was removed, moved or replaced meanwhile.
         """
         with ExitStack() as stack:
-            busy = ""
+            refused: tuple[type[UsageError], str] | None = None
             if fabric.is_global_zero:
                 try:
                     stack.enter_context(sole_writer(self.path))
-                except BusyError as error:
-                    busy = str(error)
-            busy = fabric.broadcast(busy)
-            if busy:
-                raise BusyError(busy)
+                except (BusyError, UnwritableError) as error:
+                    refused = type(error), str(error)
+            refused = fabric.broadcast(refused)
+            if refused:
+                raise refused[0](refused[1])
             if fabric.is_global_zero:
                 for folder in FOLDERS:
                     (self.path / folder).mkdir(exist_ok=True)
                 for folder in (".", *FOLDERS, "encoders"):
                     sweep_drafts(self.path / folder)
                 sweep_drafts(self.path.absolute().parent, self.path.name)
+            stack.enter_context(self._naming_losses())
+            self._held = self.path.stat()
             yield
+
+    @contextmanager
+    def _naming_losses(self) -> Iterator[None]:
+        """Say in place of the system's errors that the directory is gone, or its disk full."""
+        try:
+            yield
+        except OSError as error:
+            self.require_in_place()
+            if error.errno in FULL:
+                where = error.filename or self.path
+                raise DiskFullError(
+                    f"{where}: {error.strerror}; with some space free, `fullrank resume {self.path}` goes on"
+                ) from error
+            raise
+        finally:
+            self._held = None
+
+    def require_in_place(self) -> None:
+        """See that the directory that is held is there still, before something is written.
+
+        Raises:
+            LostFolderError: it was removed, moved or replaced by another.
+        """
+        if self._held is None:
+            return
+        try:
+            same = os.path.samestat(self._held, self.path.stat())
+            if same and (self.path / "config.yaml").is_file():
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise
+        raise LostFolderError(
+            f"{self.path} was removed, moved or replaced while it was trained, and the run ends with it; "
+            "where it lies elsewhere now, `fullrank resume` goes on there"
+        )
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -159,6 +204,7 @@ class RunDir:
 
     def write_config(self, config: TrainConfig) -> None:
         """Write the configuration that the run goes on with."""
+        self.require_in_place()
         write_atomically(
             self.path / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False).encode()
         )
@@ -186,6 +232,7 @@ class RunDir:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one record as one line."""
+        self.require_in_place()
         with self.metrics_path.open("ab") as file:
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
@@ -199,6 +246,7 @@ class RunDir:
 
     def write_spectra(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write `spectra/epoch_NNNN.npz`, one array per tap and kind."""
+        self.require_in_place()
         single: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
         with replacing(self.path / "spectra" / f"epoch_{epoch:04d}.npz") as file:
             np.savez_compressed(file, **single)
@@ -206,12 +254,14 @@ class RunDir:
     @property
     def checkpoints(self) -> CheckpointFiles:
         """Checkpoints of the run."""
+        self.require_in_place()
         return CheckpointFiles(self.path / "checkpoints")
 
     def save_encoder(
         self, weights: Mapping[str, Tensor], header: Mapping[str, Any], name: str = "encoder.safetensors"
     ) -> None:
         """Write the backbone alone, with a header that describes it."""
+        self.require_in_place()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         metadata = {"format": "fullrank-encoder", "fullrank": fullrank.__version__}
         metadata |= {
