@@ -108,8 +108,9 @@ def check_srun() -> None:
     Raises:
         UsageError: it does not: one process would do the work of all.
     """
-    shells = ("bash", "interactive")
-    if launched_processes() or "SLURM_STEP_ID" in os.environ or os.environ.get("SLURM_JOB_NAME") in shells:
+    # a batch script has the rank of a task, a shell of salloc none, whatever the job is called
+    script = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    if not script or launched_processes() or "SLURM_STEP_ID" in os.environ:
         return
     if (world := _number("SLURM_NTASKS", 1, least=1)) > 1:
         raise UsageError(

@@ -160,6 +160,30 @@ def test_what_is_half_set_beside_devices_and_machines_is_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("tasks", ["1", "4"])
+@pytest.mark.parametrize("name", ["interactive", "bash", "a name of one's own"])
+def test_a_shell_of_salloc_is_one_process_whatever_its_job_is_called(
+    name: str, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (
+        without(BATCH, "SLURM_PROCID") | {"SLURM_NTASKS": tasks, "SLURM_JOB_NAME": name}
+    ).items():
+        monkeypatch.setenv(key, value)
+    assert launched_processes() is None
+    launchers.check_srun()
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_steps_of_one_job_meet_at_ports_of_their_own(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in (SLURM | {"SLURM_JOB_ID": "1239999", "SLURM_STEP_ID": str(step)}).items():
+        monkeypatch.setenv(key, value)
+    port = launch.SrunEnvironment().main_port
+    monkeypatch.delenv("MASTER_PORT")
+    monkeypatch.setenv("SLURM_STEP_ID", str(step + 1))
+    assert port != launch.SrunEnvironment().main_port
+    assert 1023 < port < 32_768  # below those that a system gives out by itself
+
+
 def test_processes_of_one_machine_meet_on_it_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
