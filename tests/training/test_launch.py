@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from fullrank.launchers import UNNAMED, VARIABLES, Processes, launched_processes
 from fullrank.terminal import speaks
 from fullrank.training import launch
 from fullrank.training.config import TrainConfig
+from fullrank.training.orphans import PARENT
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "1",
@@ -190,6 +192,25 @@ def test_processes_of_one_machine_meet_on_it_whatever_the_environment_says(
     monkeypatch.setenv("MASTER_ADDR", "10.9.8.7")
     assert launch.cluster_environment(Processes(2, 2, "fullrank")).main_address == "127.0.0.1"
     assert launch.cluster_environment(Processes(4, 2, "fullrank")).main_address == "10.9.8.7"
+
+
+def test_a_process_that_was_started_ends_where_the_first_is_gone_before_all_have_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(launch, "ENDING", 0)
+    monkeypatch.setattr(launch, "met", threading.Event())
+    monkeypatch.setenv(PARENT, str(os.getpid()))  # which is not its parent
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        launch._observe_first(Processes(2, 2, "fullrank"))
+    line = (
+        "fullrank: local rank 0, which started local rank 1 of 2, has ended; local rank 1 of 2 ends with it"
+    )
+    assert (ended.value.code, capsys.readouterr().err) == (1, f"{line}\n")
 
 
 @pytest.mark.parametrize("variables", [SLURM, SLURM | {"SLURM_NTASKS_PER_NODE": "2"}])

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from cli.helpers import WIDTHS, records
 from fullrank.training import lifeline
 from fullrank.training.lifeline import Failure, Lifeline, RankFailedError
 from fullrank.training.meeting import Meeting, Peer
-from fullrank.training.orphans import PARENT
 
 SMALL = ("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "48", "--level-every", "1", *WIDTHS)
 LONGEST = 30.0  # seconds: what is promised
@@ -185,20 +183,3 @@ def test_who_is_gone_between_the_meeting_and_the_first_step_is_named(
     with pytest.raises(RankFailedError, match=named):
         Lifeline(fabric, tmp_path / "run")  # type: ignore[arg-type]
     assert not lifeline.met.is_set()
-
-
-def test_a_process_that_was_started_ends_where_the_first_is_gone_before_they_met(tmp_path: Path) -> None:
-    words = command(tmp_path / "run", 1, "--devices", "2")
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        alone = {"LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(silent.getsockname()[1])}
-        done = subprocess.run(
-            words,
-            env={**ENVIRONMENT, **alone, PARENT: "1", "NODE_RANK": "0"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1:] == [
-        "fullrank: local rank 0, which started local rank 1 of 2, has ended; local rank 1 of 2 ends with it"
-    ]
