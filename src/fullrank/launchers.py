@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -108,8 +108,9 @@ def check_srun() -> None:
     Raises:
         UsageError: it does not: one process would do the work of all.
     """
-    shells = ("bash", "interactive")
-    if launched_processes() or "SLURM_STEP_ID" in os.environ or os.environ.get("SLURM_JOB_NAME") in shells:
+    # a batch script has the rank of a task, a shell of salloc none, whatever the job is called
+    script = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    if not script or launched_processes() or "SLURM_STEP_ID" in os.environ:
         return
     if (world := _number("SLURM_NTASKS", 1, least=1)) > 1:
         raise UsageError(
@@ -158,18 +159,25 @@ def leave_launcher() -> Processes | None:
 
 
 @contextmanager
-def saying_that_it_waits(processes: Processes, longest: str) -> Iterator[None]:
+def saying_that_it_waits(
+    processes: Processes, longest: str, awaited: Callable[[], str] = lambda: "the other processes"
+) -> Iterator[None]:
     """Say so where the first process of this machine still waits after a while.
 
     Args:
         processes: which this one meets.
         longest: how long it waits, in words.
+        awaited: tells who has not come, when it is said.
     """
-    line = (
-        f"fullrank: rank {processes.rank} waits for the other processes: WORLD_SIZE is {processes.world}, as "
-        f"{processes.launcher} has it; for {longest} at most"
-    )
-    timer = threading.Timer(WAITING, say, (line, sys.stderr))
+
+    def say_it() -> None:
+        say(
+            f"fullrank: rank {processes.rank} waits for {awaited()}: WORLD_SIZE is {processes.world}, as "
+            f"{processes.launcher} has it; for {longest} at most",
+            sys.stderr,
+        )
+
+    timer = threading.Timer(WAITING, say_it)
     timer.daemon = True
     own = processes.launcher == "fullrank" and processes.world == processes.local  # whose end is seen
     if not own and processes.world > 1 and processes.local_rank == 0:

@@ -12,9 +12,11 @@ All that it writes lies in a directory of its own, which goes with it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -127,6 +129,8 @@ def running_cluster() -> Iterator[Cluster]:
     }
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is ended ends it all
+        stack.callback(signal.signal, signal.SIGTERM, before)
         (folder / "state").mkdir()
         key = folder / "munge.key"
         key.write_bytes(secrets.token_bytes(1024))
@@ -162,8 +166,14 @@ def _start(stack: ExitStack, cluster: Cluster, words: list[str]) -> None:
         stderr=log,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     stack.callback(_end, process)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end a service where this process is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

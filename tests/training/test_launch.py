@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from fullrank.launchers import UNNAMED, VARIABLES, Processes, launched_processes
 from fullrank.terminal import speaks
 from fullrank.training import launch
 from fullrank.training.config import TrainConfig
+from fullrank.training.orphans import PARENT
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "1",
@@ -160,12 +162,55 @@ def test_what_is_half_set_beside_devices_and_machines_is_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("tasks", ["1", "4"])
+@pytest.mark.parametrize("name", ["interactive", "bash", "a name of one's own"])
+def test_a_shell_of_salloc_is_one_process_whatever_its_job_is_called(
+    name: str, tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (
+        without(BATCH, "SLURM_PROCID") | {"SLURM_NTASKS": tasks, "SLURM_JOB_NAME": name}
+    ).items():
+        monkeypatch.setenv(key, value)
+    assert launched_processes() is None
+    launchers.check_srun()
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_steps_of_one_job_meet_at_ports_of_their_own(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in (SLURM | {"SLURM_JOB_ID": "1239999", "SLURM_STEP_ID": str(step)}).items():
+        monkeypatch.setenv(key, value)
+    port = launch.SrunEnvironment().main_port
+    monkeypatch.delenv("MASTER_PORT")
+    monkeypatch.setenv("SLURM_STEP_ID", str(step + 1))
+    assert port != launch.SrunEnvironment().main_port
+    assert 1023 < port < 32_768  # below those that a system gives out by itself
+
+
 def test_processes_of_one_machine_meet_on_it_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "10.9.8.7")
     assert launch.cluster_environment(Processes(2, 2, "fullrank")).main_address == "127.0.0.1"
     assert launch.cluster_environment(Processes(4, 2, "fullrank")).main_address == "10.9.8.7"
+
+
+def test_a_process_that_was_started_ends_where_the_first_is_gone_before_all_have_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(launch, "ENDING", 0)
+    monkeypatch.setattr(launch, "met", threading.Event())
+    monkeypatch.setenv(PARENT, str(os.getpid()))  # which is not its parent
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        launch._observe_first(Processes(2, 2, "fullrank"))
+    line = (
+        "fullrank: local rank 0, which started local rank 1 of 2, has ended; local rank 1 of 2 ends with it"
+    )
+    assert (ended.value.code, capsys.readouterr().err) == (1, f"{line}\n")
 
 
 @pytest.mark.parametrize("variables", [SLURM, SLURM | {"SLURM_NTASKS_PER_NODE": "2"}])

@@ -12,11 +12,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch.distributed import HashStore
 
 from cli.helpers import WIDTHS, records
-from fullrank.training.lifeline import Failure, Peer
+from fullrank.training import lifeline
+from fullrank.training.lifeline import Failure, Lifeline, RankFailedError
+from fullrank.training.meeting import Meeting, Peer
 
 SMALL = ("--limit", "96", "--backbone", "resnet8-w16", "--batch-size", "48", "--level-every", "1", *WIDTHS)
 LONGEST = 30.0  # seconds: what is promised
@@ -165,3 +169,17 @@ def test_an_error_that_all_have_is_said_once(tmp_path: Path) -> None:
 def test_a_failure_is_told_with_process_and_host() -> None:
     line = Failure(Peer(3, 70, "node7"), "ValueError: no").line(8)
     assert line == "rank 3 of 8 (process 70 on node7) failed: ValueError: no"
+
+
+@pytest.mark.parametrize(("rank", "other"), [(0, 1), (1, 0)])
+def test_who_is_gone_between_the_meeting_and_the_first_step_is_named(
+    rank: int, other: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifeline, "CONNECTING", 0.2)
+    peers = tuple(Peer(number, 70 + number, "node7") for number in range(2))
+    strategy = SimpleNamespace(meeting=Meeting(HashStore(), peers), num_processes=2)
+    fabric = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
+    named = rf"rank {other} of 2 \(process {70 + other} on node7\) .*; rank {rank} ends with it"
+    with pytest.raises(RankFailedError, match=named):
+        Lifeline(fabric, tmp_path / "run")  # type: ignore[arg-type]
+    assert not lifeline.met.is_set()

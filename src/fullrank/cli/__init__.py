@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of sockets a line of our own says it all
     # Lightning's hint wherever srun is installed; what starts several processes is told in the docs
     warnings.filterwarnings("ignore", "The `srun` command is available")
     if not words or words[0] in ("-h", "--help", "help"):

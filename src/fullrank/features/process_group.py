@@ -25,10 +25,10 @@ from fullrank.launchers import (
     Processes,
     check_meeting,
     launched_processes,
-    saying_that_it_waits,
 )
 from fullrank.terminal import say
-from fullrank.training.orphans import end_with_parent
+from fullrank.training.meeting import meet
+from fullrank.training.orphans import child_of_this, end_with_parent
 
 _WORDS = "fullrank/why"  # where processes meet, why one of them ends
 ENDING = 2.0  # seconds in which the first says why another one ends
@@ -91,9 +91,11 @@ def _met(rank: int, size: int) -> Iterator[Peers]:
         end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads(size))
+    store = None
+    if not meeting:
+        store = meet(found, *_place(found), PATIENCE, f"{PATIENCE.total_seconds() / 3600:g} hours").store
     try:
-        with saying_that_it_waits(found, f"{PATIENCE.total_seconds() / 3600:g} hours"):
-            dist.init_process_group("gloo", meeting or _place(found), PATIENCE, size, rank)
+        dist.init_process_group("gloo", meeting, PATIENCE, size, rank, store)
         _SHARED.set(Peers())
         yield Peers()
         dist.barrier()  # none leaves while another one still needs it
@@ -136,14 +138,14 @@ def _in_a_line(error: BaseException) -> str:
     return line if isinstance(error, FullrankError) else f"{type(error).__name__}: {line}"
 
 
-def _place(processes: Processes) -> str:
+def _place(processes: Processes) -> tuple[str, int]:
     """Where the processes of a launcher meet."""
     if processes.launcher != "SLURM":
-        return "env://"
+        return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     from fullrank.training.launch import SrunEnvironment
 
     srun = SrunEnvironment()
-    return f"tcp://{srun.main_address}:{srun.main_port}"
+    return srun.main_address, srun.main_port
 
 
 def _threads(size: int) -> int:
@@ -163,9 +165,10 @@ def _started(words: Sequence[str], number: int) -> Iterator[None]:
         done = threading.Event()
         try:
             for rank in range(1, number):
-                own = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 command = [sys.executable, "-m", "fullrank", *words]
-                helpers.append(subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL))
+                with child_of_this():
+                    own = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                    helpers.append(subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL))
             threading.Thread(target=_watch, args=(helpers, done), daemon=True).start()
             yield
         finally:

@@ -21,6 +21,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning_fabric.utilities.distributed import _init_dist_connection
 from torch.nn.parallel import DistributedDataParallel
 
 from fullrank.errors import FullrankError, UsageError, first_line, printable
@@ -30,17 +31,18 @@ from fullrank.launchers import (
     check_meeting,
     check_srun,
     launched_processes,
-    saying_that_it_waits,
 )
 from fullrank.terminal import say
 from fullrank.training.config import TrainConfig
 from fullrank.training.lifeline import met
+from fullrank.training.meeting import Meeting, meet
 from fullrank.training.memory import keep_freed_memory
-from fullrank.training.orphans import end_with_parent
+from fullrank.training.orphans import child_of_this, end_with_parent, parent_has_ended
 from fullrank.training.sharding import ShardSyncControl
 
 OVER_MACHINES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 """Variables by which processes of several machines meet without a launcher."""
+FIRST_PORT, STEP_PORTS = 15_000, 509  # where tasks of srun meet, by job and step
 ENDING = 1.0  # seconds in which all that failed alike say so
 
 
@@ -65,7 +67,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     check_meeting(processes)
     strategy: Any = "auto"
     if processes.world > 1:
-        strategy = ProcessStrategy(config, _devices(processes, gpu))
+        strategy = ProcessStrategy(config, processes, _devices(processes, gpu))
     fabric = Fabric(
         accelerator="cuda" if gpu else "cpu",
         devices=processes.local if processes.world > 1 else 1,
@@ -74,15 +76,15 @@ def launch_fabric(config: TrainConfig) -> Fabric:
         plugins=[cluster_environment(processes)],
         precision=precision,
     )
+    if launched is None and fabric.local_rank:
+        threading.Thread(target=_observe_first, args=(processes,), daemon=True, name="parent").start()
     try:
-        with saying_that_it_waits(processes, f"--timeout-minutes {config.timeout_minutes:g}"):
-            fabric.launch()
-    except (RuntimeError, torch.distributed.DistError) as error:
+        fabric.launch()
+    except RuntimeError as error:
         raise FullrankError(
-            f"the {processes.world} processes have not met within --timeout-minutes "
-            f"{config.timeout_minutes:g}: {first_line(error)}"
+            f"the {processes.world} processes have met, and not been connected: {first_line(error)}"
         ) from error
-    if launched or fabric.local_rank:
+    if launched:
         end_with_parent()
     return fabric
 
@@ -145,6 +147,15 @@ def cluster_environment(processes: Processes) -> ClusterEnvironment:
 class SrunEnvironment(SLURMEnvironment):
     """Tasks as srun has started them, whichever of its options their number came from."""
 
+    @property
+    def main_port(self) -> int:
+        """Port where they meet, of its own for each of the first steps of a job."""
+        step = os.environ.get("SLURM_STEP_ID", "0")
+        if "MASTER_PORT" not in os.environ and step.isdecimal():
+            job = int(os.environ["SLURM_JOB_ID"][-4:]) if "SLURM_JOB_ID" in os.environ else 0
+            os.environ["MASTER_PORT"] = str(FIRST_PORT + (job + STEP_PORTS * int(step)) % 10_000)
+        return super().main_port
+
     @staticmethod
     def _validate_srun_variables() -> None:
         """Nothing: `launched_processes` has seen to it."""
@@ -196,11 +207,16 @@ class ProcessStrategy(DDPStrategy):
 
     Attributes:
         sharded: whether networks come sharded, and exchange their own gradients.
+        meeting: of the processes, once they have met.
         launcher: starts the processes of this machine, where no other launcher did.
     """
 
-    def __init__(self, config: TrainConfig, devices: list[torch.device]) -> None:
-        super().__init__(parallel_devices=devices, timeout=timedelta(minutes=config.timeout_minutes))
+    meeting: Meeting
+
+    def __init__(self, config: TrainConfig, processes: Processes, devices: list[torch.device]) -> None:
+        self._longest = timedelta(minutes=config.timeout_minutes)
+        super().__init__(parallel_devices=devices, timeout=self._longest)
+        self.processes = processes
         self.sharded = config.strategy == "fsdp"
         self._reduces_bf16 = config.reduce_precision == "bf16"
         if self.sharded:
@@ -209,6 +225,18 @@ class ProcessStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def _setup_distributed(self) -> None:
+        """Connect the processes where they meet, which tells who is missing."""
+        assert self.cluster_environment is not None
+        self._set_world_ranks()
+        processes = self.processes._replace(rank=self.global_rank, local_rank=self.local_rank)
+        place, words = self.cluster_environment, f"--timeout-minutes {self._longest.total_seconds() / 60:g}"
+        self.meeting = meet(processes, place.main_address, place.main_port, self._longest, words)
+        backend = self._process_group_backend = self._get_process_group_backend()
+        device = self.root_device if self.root_device.type != "cpu" else None
+        more: Any = {"timeout": self._longest, "store": self.meeting.store, "device_id": device}
+        _init_dist_connection(place, backend, **more)
 
     def setup_module(self, module: torch.nn.Module) -> Any:
         """Wrap a method for DDP; a sharded one is what it is."""
@@ -228,7 +256,8 @@ class _Launcher(_SubprocessScriptLauncher):
     def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
+            with child_of_this():
+                self._call_children_scripts()
             threading.Thread(target=_observe, args=(self.procs,), daemon=True, name="children").start()
         return function(*args, **kwargs)
 
@@ -252,6 +281,16 @@ def _observe(children: Sequence[subprocess.Popen[bytes]]) -> None:
             sys.stderr,
         )
         os._exit(1)
+
+
+def _observe_first(processes: Processes) -> None:
+    """End this process where the first of its machine, which started it, ends before all have met."""
+    while not met.wait(0.2):
+        if parent_has_ended():
+            time.sleep(ENDING)
+            which = f"local rank {os.environ.get('LOCAL_RANK', '')} of {processes.local}"
+            say(f"fullrank: local rank 0, which started {which}, has ended; {which} ends with it", sys.stderr)
+            os._exit(1)
 
 
 def _ended(code: int) -> str:

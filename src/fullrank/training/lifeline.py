@@ -15,25 +15,27 @@ import selectors
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, first_line
-from fullrank.launchers import launched_processes
 from fullrank.terminal import say
-from fullrank.training.orphans import end_with_parent
+from fullrank.training.meeting import Meeting, Peer
 from fullrank.training.signals import StoppedError
 
 GRACE = 5.0  # seconds in which the main thread may end by itself, once another process has failed
 NEWS = 3.0  # seconds in which an error of a collective waits for news of the process that caused it
-CONNECTING = 30.0  # seconds
+CONNECTING = 25.0  # seconds
 MOST_BYTES = 1 << 16  # of a message
+UNANSWERED = f"it has not answered for {CONNECTING:g} s since all had met"
 UNSAID = "without a word, as of kill -9 or for want of memory"
 LONGEST = 2000  # characters of an error that is passed on
 met = threading.Event()  # set once the processes of a run are connected
@@ -42,15 +44,6 @@ _open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 class RankFailedError(FullrankError):
     """Another process of the run failed or died; the message names it. Exit code 1."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A process of a run."""
-
-    rank: int
-    pid: int
-    host: str
 
 
 @dataclass(frozen=True)
@@ -121,20 +114,13 @@ class Lifeline:
         self._buffers: dict[socket.socket, bytes] = {}
         self._done: set[int] = set()
         self._lock = threading.Lock()
-        address: tuple[str, int, str] = ("", 0, "")
+        meeting: Meeting = fabric.strategy.meeting  # type: ignore[attr-defined]  # of `launch_fabric`
         if rank == 0:
-            listener = _listener(fabric)
             host = os.environ.get("MASTER_ADDR", "127.0.0.1") if _spans_machines(fabric) else "127.0.0.1"
-            address = (host, listener.getsockname()[1], secrets.token_hex(16))
-        address = fabric.broadcast(address)
-        if rank == 0:
-            self._accept(listener, address[2])
+            self._accept(_listener(fabric), host, meeting)
         else:
-            self._connect(address)
-        fabric.barrier()
+            self._connect(meeting)
         met.set()
-        if rank and launched_processes() is None:  # but by the first process, whose end is to be told
-            end_with_parent(False)
         self._thread = threading.Thread(target=self._listen, name="lifeline", daemon=True)
         self._thread.start()
 
@@ -162,12 +148,23 @@ class Lifeline:
         self._send({"done": self.own.rank})
         self._over.set()
 
-    def _accept(self, listener: socket.socket, token: str) -> None:
-        """Take the connections of all others, each of which knows the token."""
-        listener.settimeout(CONNECTING)
+    def _accept(self, listener: socket.socket, host: str, meeting: Meeting) -> None:
+        """Take the connections of all others, each of which knows the token; then let them go on.
+
+        Raises:
+            RankFailedError: one does not connect.
+        """
+        token, end = secrets.token_hex(16), time.monotonic() + CONNECTING
+        meeting.store.set("lifeline", json.dumps((host, listener.getsockname()[1], token)))
         with listener:
-            while len(self._lines) < self.world - 1:
-                line, _ = listener.accept()
+            while absent := {peer.rank for peer in meeting.peers} - self._ranks() - {0}:
+                listener.settimeout(max(0.1, end - time.monotonic()))
+                try:
+                    line, _ = listener.accept()
+                except TimeoutError as error:
+                    failure = Failure(meeting.peers[min(absent)], UNANSWERED)
+                    self._send({"failed": asdict(failure)})
+                    raise RankFailedError(self.sentence(failure)) from error
                 line.settimeout(CONNECTING)
                 with suppress(OSError, ValueError, LookupError, TypeError):
                     hello = json.loads(_read_line(line))
@@ -175,13 +172,32 @@ class Lifeline:
                         self._add(line, Peer(**hello["peer"]))
                         continue
                 line.close()
+        self._send({"all": self.world})
 
-    def _connect(self, address: tuple[str, int, str]) -> None:
-        host, port, token = address
-        line = socket.create_connection((host, port), timeout=CONNECTING)
-        line.sendall(_encoded({"token": token, "peer": asdict(self.own)}))
-        self._add(line, Peer(0, 0, host))
-        line.settimeout(CONNECTING)
+    def _connect(self, meeting: Meeting) -> None:
+        """Connect to the first process, and wait until all have.
+
+        Raises:
+            RankFailedError: that has ended, or knows of another one that has.
+        """
+        failure = Failure(meeting.peers[0])
+        try:
+            meeting.store.wait(["lifeline"], timedelta(seconds=CONNECTING))
+            host, port, token = json.loads(meeting.store.get("lifeline"))
+            line = socket.create_connection((host, port), timeout=CONNECTING)
+            line.sendall(_encoded({"token": token, "peer": asdict(self.own)}))
+            self._add(line, meeting.peers[0])
+            line.settimeout(2 * CONNECTING)  # as the first waits for the others
+            said = json.loads(_read_line(line) or b"{}")
+        except (OSError, RuntimeError) as error:
+            raise RankFailedError(self.sentence(failure)) from error
+        if "all" not in said:
+            if "failed" in said:
+                failure = Failure(Peer(**said["failed"]["peer"]), said["failed"]["error"])
+            raise RankFailedError(self.sentence(failure))
+
+    def _ranks(self) -> set[int]:
+        return {peer.rank for peer in self._lines.values()}
 
     def _add(self, line: socket.socket, peer: Peer) -> None:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -190,10 +206,6 @@ class Lifeline:
                 line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._lines[line], self._buffers[line] = peer, b""
         _open.add(line)
-        if self.own.rank == 0:
-            line.sendall(_encoded({"peer": asdict(self.own)}))
-        else:
-            self._lines[line] = Peer(**json.loads(_read_line(line))["peer"])
 
     def _listen(self) -> None:
         """Wait for news until this process leaves; end it where it does not end by itself."""

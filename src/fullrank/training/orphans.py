@@ -6,8 +6,31 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+PARENT = "FULLRANK_PARENT"  # in the environment of a process that another one has started
+
+
+@contextmanager
+def child_of_this() -> Iterator[None]:
+    """Tell processes that are started in the context which one has started them."""
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT, None)
+
+
+def parent_has_ended() -> bool:
+    """Whether the process that started this one has ended, be it before this one could ask.
+
+    Example:
+        >>> parent_has_ended()
+        False
+    """
+    return os.environ.get(PARENT, "") not in ("", str(os.getppid()))
 
 
 def end_with_parent(wanted: bool = True) -> bool:
@@ -27,6 +50,6 @@ def end_with_parent(wanted: bool = True) -> bool:
         return False
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0, 0, 0, 0)
-    if wanted and os.getppid() != parent:  # it ended in between
+    if wanted and (os.getppid() != parent or parent_has_ended()):  # in between, or before
         os.kill(os.getpid(), signal.SIGKILL)
     return True
