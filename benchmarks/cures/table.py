@@ -172,6 +172,7 @@ def _rest(results: Sequence[CaseResult], grid: dict[str, Any]) -> str:
     listed = [f"{result.case.exhibit.change}, on {result.case.data}" for result in calm]
     lines = ["## What this does not show", ""]
     lines += [f"- {words}: not collapsed in most seeds, so nothing was treated." for words in listed]
+    lines += [f"- Other seeds: {' '.join(words.split())}." for words in grid["further_seeds"]]
     if missing := [r for r in results if r.untreated is None or not r.untreated.ended]:
         lines.append(f"- Not run: {', '.join(f'{r.case.failure} on {r.case.data}' for r in missing)}.")
     for result in results:
