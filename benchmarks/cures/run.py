@@ -3,8 +3,8 @@
 Usage: python benchmarks/cures/run.py --out FOLDER [--part K/N] [--jobs N] [--collect]
 
 Called again, it goes on; `--part 2/4` does the second quarter of the failures, on another machine perhaps.
-What has ended is collected in FOLDER/results.json after every failure; `--collect` does nothing else. Cases
-whose treatments are all in the results.json beside this file are passed over, and kept.
+What has ended is collected in FOLDER/results.json after every case; `--collect` does nothing else. Runs in
+the results.json beside this file are kept, and not run again.
 `python benchmarks/cures/table.py FOLDER/results.json` then writes docs/cures.md and the proofs that the
 product's advice is ordered by.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import Any
 
 from fullrank.atomic import write_atomically
 from fullrank.coercion import load_yaml
-from fullrank.cures.onset import diagnose
 from fullrank.cures.plan import UNTREATED, Arm
 from fullrank.cures.result import read_outcome
 from fullrank.jobs.job import Job
@@ -29,7 +28,6 @@ from fullrank.jobs.once import folder_of, result_of, run_once
 from fullrank.labs.failures.analysis import Exhibit
 from fullrank.labs.failures.lab import GALLERY
 from fullrank.lock import sole_writer
-from fullrank.report.run.reading import read_run
 from fullrank.terminal import say
 from fullrank.training.contract import with_changes
 from fullrank.training.treatments import prescriptions
@@ -77,68 +75,97 @@ def _merged(run: Mapping[str, Any], own: Mapping[str, Any], exhibit: Exhibit) ->
     return {key: value for key, value in {**run, **own}.items() if key not in exhibit.settings}
 
 
-def treatments_of(case: Case, out: Path, seeds: Sequence[int], most: int) -> list[Arm]:
-    """The first treatments of a case whose untreated arms have ended, most of them collapsed."""
-    runs = [case.job(Arm(UNTREATED), seed) for seed in seeds]
-    if not all(result_of(job, out) for job in runs):
+def treatments_of(case: Case, rows: Sequence[Row]) -> list[Arm]:
+    """The treatments of a case, the most promising first; none where most seeds have not collapsed."""
+    untreated = [row for row in rows if row["arm"] == UNTREATED]
+    kinds = [row["kind"] for row in untreated if row["kind"] not in ("healthy", "not decidable")]
+    if 2 * len(kinds) <= len(untreated):
         return []
-    found = [diagnose(read_run(folder_of(job, out) / "run")) for job in runs]
-    kinds = dict.fromkeys(kind for each in found if each.state == "collapsed" for kind in each.kinds)
-    if 2 * sum(each.state == "collapsed" for each in found) <= len(found):
-        return []
-    ordered = prescriptions(runs[0].config(), list(kinds), {})
-    return [Arm(one.treatment.name, dict(one.changes)) for one in ordered[:most]]
+    found = prescriptions(case.job(Arm(UNTREATED), 0).config(), dict.fromkeys(kinds), {})
+    return [Arm(one.treatment.name, dict(one.changes)) for one in found]
 
 
-def arms_of(case: Case, out: Path, grid: Mapping[str, Any]) -> list[Arm]:
-    """The untreated arm and the treated ones that are known by now."""
-    return [Arm(UNTREATED), *treatments_of(case, out, grid["seeds"], grid["most"])]
+def due(case: Case, rows: Sequence[Row], grid: Mapping[str, Any]) -> list[Job]:
+    """What is to be run next of a case; empty where nothing is."""
+    by_arm: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], {})[row["seed"]] = row
+    base = by_arm.get(UNTREATED, {})
+
+    def missing(*arms: Arm) -> list[Job]:
+        return [
+            case.job(arm, seed)
+            for arm in arms
+            for seed in grid["seeds"]
+            if seed not in by_arm.get(arm.name, {})
+        ]
+
+    if jobs := missing(Arm(UNTREATED)):
+        return jobs
+    arms, first = treatments_of(case, rows), int(grid["most"])
+    if jobs := missing(*arms[:first]):
+        return jobs
+    for arm in arms[first : int(grid["most_where_uncured"])]:
+        if any(has_cured(found, base, len(grid["seeds"])) for found in by_arm.values()):
+            break
+        gains = [has_gained(row, base) for row in by_arm.get(arm.name, {}).values()]
+        if all(gains) and (jobs := missing(arm)):
+            return jobs[:1]
+    return []
+
+
+def has_gained(row: Row, base: Mapping[int, Row]) -> bool:
+    """Whether a treated run is healthy, with k-NN above the untreated one of its seed."""
+    return bool(row["healthy"] and row["knn"] > base[row["seed"]]["knn"])
+
+
+def has_cured(found: Mapping[int, Row], base: Mapping[int, Row], seeds: int) -> bool:
+    """Whether an arm has gained with every seed."""
+    return len(found) == seeds and all(has_gained(row, base) for row in found.values())
 
 
 def collect(every: Sequence[Case], out: Path, grid: Mapping[str, Any]) -> list[Row]:
     """A row for each run that has ended, here or before."""
-    found: list[Row] = []
-    for case in every:
-        here = [row for arm in arms_of(case, out, grid) for row in _rows(case, arm, out, grid)]
-        before = _known(case)
-        found += here if len(here) >= len(before) else before
-    return found
+    return [row for case in every for row in rows_of(case, out, grid)]
 
 
-def _known(case: Case) -> list[Row]:
-    """Rows of a case in the results that were kept."""
-    rows: list[Row] = json.loads((HERE / "results.json").read_text("utf-8"))
-    return [row for row in rows if (row["failure"], row["data"]) == (case.failure, case.data)]
+def rows_of(case: Case, out: Path, grid: Mapping[str, Any]) -> list[Row]:
+    """Rows of a case: those that were kept, and those of its runs that have ended in `out`."""
+    kept: list[Row] = json.loads((HERE / "results.json").read_text("utf-8"))
+    found = {
+        (row["arm"], row["seed"]): row
+        for row in kept
+        if (row["failure"], row["data"]) == (case.failure, case.data)
+    }
+    found |= _ended(case, [Arm(UNTREATED)], out, grid)
+    found |= _ended(case, treatments_of(case, list(found.values())), out, grid)
+    return list(found.values())
 
 
-def _is_done(case: Case, grid: Mapping[str, Any]) -> bool:
-    """Whether all treatments of a case, over all seeds, are in the results that were kept."""
-    arms = {row["arm"] for row in _known(case)}
-    return len(arms) > grid["most"] and len(_known(case)) == len(arms) * len(grid["seeds"])
+def _ended(case: Case, arms: Sequence[Arm], out: Path, grid: Mapping[str, Any]) -> dict[tuple[str, int], Row]:
+    jobs = [case.job(arm, seed) for arm in arms for seed in grid["seeds"]]
+    return {(job.arm, job.seed or 0): _row(case, job, out) for job in jobs if result_of(job, out)}
 
 
-def _rows(case: Case, arm: Arm, out: Path, grid: Mapping[str, Any]) -> Iterator[Row]:
-    for seed in grid["seeds"]:
-        job = case.job(arm, seed)
-        if not (ended := result_of(job, out)):
-            continue
-        found = read_outcome(folder_of(job, out) / "run", seed, job.config().epochs)
-        yield {
-            "failure": case.failure,
-            "data": case.data,
-            "arm": arm.name,
-            "seed": seed,
-            "kind": found.kind,
-            "healthy": found.healthy,
-            "probability": found.probability,
-            "rank": found.rank,
-            "knn": found.knn,
-            "seconds": round(float(ended["seconds"]), 1),
-        }
+def _row(case: Case, job: Job, out: Path) -> Row:
+    seed = job.seed or 0
+    found = read_outcome(folder_of(job, out) / "run", seed, job.config().epochs)
+    return {
+        "failure": case.failure,
+        "data": case.data,
+        "arm": job.arm,
+        "seed": seed,
+        "kind": found.kind,
+        "healthy": found.healthy,
+        "probability": found.probability,
+        "rank": found.rank,
+        "knn": found.knn,
+        "seconds": round(float((result_of(job, out) or {})["seconds"]), 1),
+    }
 
 
 def main() -> None:
-    """Run what has no result yet: first each failure and its first treatment, then the others."""
+    """Run what has no result yet, case by case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", default="1/1")
@@ -148,14 +175,11 @@ def main() -> None:
     grid, (part, parts) = read_grid(), map(int, args.part.split("/"))
     every = cases(grid)
     names = list(dict.fromkeys(case.failure for case in every))
-    mine = [c for c in every if names.index(c.failure) % parts == part - 1 and not _is_done(c, grid)]
+    mine = [case for case in every if names.index(case.failure) % parts == part - 1]
     with nullcontext() if args.collect else sole_writer(args.out):
-        for place in range(0 if args.collect else int(grid["most"]) + 1):
-            for name in names:
-                wanted = [case for case in mine if case.failure == name]
-                _run(wanted, range(2) if not place else range(place, place + 1), args, grid)
-                rows = collect(every, args.out, grid)
-                write_atomically(args.out / "results.json", _as_lines(rows).encode())
+        for case in [] if args.collect else mine:
+            _run(case, args, grid)
+            write_atomically(args.out / "results.json", _as_lines(collect(every, args.out, grid)).encode())
     rows = collect(every, args.out, grid)
     write_atomically(args.out / "results.json", _as_lines(rows).encode())
     say(f"{len(rows)} runs have ended")
@@ -166,23 +190,14 @@ def _as_lines(rows: Sequence[Row]) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
-def _run(
-    wanted: Sequence[Case], places: Sequence[int], args: argparse.Namespace, grid: Mapping[str, Any]
-) -> None:
-    """Run the arms at these places of each case that have no result yet."""
-    for place in places:
-        jobs = [
-            job
-            for case in wanted
-            for arm in arms_of(case, args.out, grid)[place : place + 1]
-            for seed in grid["seeds"]
-            if not result_of(job := case.job(arm, seed), args.out)
-        ]
-        if not jobs:
-            continue
+def _run(case: Case, args: argparse.Namespace, grid: Mapping[str, Any]) -> None:
+    """Run a case until nothing of it is due, or an arm has failed."""
+    while jobs := due(case, rows_of(case, args.out, grid), grid):
         failed = run_once(jobs, args.out, args.jobs)
         for job in jobs:
             say(f"{job.name}: {failed.get(job.name) or _line(job, args.out)}")
+        if failed:
+            break
 
 
 def _line(job: Job, out: Path) -> str:

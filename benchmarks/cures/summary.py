@@ -45,6 +45,11 @@ class Trial:
         return len(self.gains) == self.of
 
     @property
+    def decided(self) -> bool:
+        """Whether it is known if it cured: all seeds have ended, or one can no longer."""
+        return self.ended or self.healthy < len(self.gains) or min(self.gains, default=1.0) <= 0
+
+    @property
     def cured(self) -> bool:
         """Whether every seed is healthy, and above the untreated arm."""
         return self.ended and self.healthy == self.of and min(self.gains) > 0
@@ -52,11 +57,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A case with its trials, the untreated one first where it has ended."""
+    """A case with its trials, the untreated one first where it has ended, and the rows of all of them."""
 
     case: Case
     untreated: Trial | None = None
     trials: Sequence[Trial] = field(default_factory=tuple)
+    rows: Sequence[Row] = field(default_factory=tuple)
 
     @property
     def induced(self) -> bool:
@@ -83,8 +89,8 @@ class CaseResult:
 
     @property
     def tried(self) -> bool:
-        """Whether it is collapsed, and at least one treatment has ended."""
-        return self.induced and any(trial.ended for trial in self.trials)
+        """Whether it is collapsed, and of at least one treatment it is known whether it cured."""
+        return self.induced and any(trial.decided for trial in self.trials)
 
 
 def read_cases(every: Sequence[Case], rows: Sequence[Row], seeds: Sequence[int]) -> list[CaseResult]:
@@ -96,7 +102,8 @@ def read_cases(every: Sequence[Case], rows: Sequence[Row], seeds: Sequence[int])
         arms = dict.fromkeys(row["arm"] for row in own)
         trials = [_trial(arm, [row for row in own if row["arm"] == arm], base, len(seeds)) for arm in arms]
         untreated = next((trial for trial in trials if trial.arm == UNTREATED), None)
-        found.append(CaseResult(case, untreated, [trial for trial in trials if trial.arm != UNTREATED]))
+        treated = [trial for trial in trials if trial.arm != UNTREATED]
+        found.append(CaseResult(case, untreated, treated, own))
     return found
 
 
@@ -120,7 +127,7 @@ def proofs(results: Sequence[CaseResult], without: Collection[str] = ()) -> dict
     for result in results:
         if result.induced and result.case.failure not in without:
             for trial in result.trials:
-                if trial.ended:
+                if trial.decided:
                     trials.setdefault(trial.arm, []).append((result, trial))
     return {
         name: Proof(

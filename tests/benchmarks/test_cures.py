@@ -82,6 +82,46 @@ def test_an_arm_of_which_a_seed_is_missing_counts_for_nothing(benchmark: Any) ->
     assert benchmark.proofs(found) == {} and benchmark.score(found)["cases"] == 0
 
 
+GRID = {"most": 1, "most_where_uncured": 3}
+
+
+def due(benchmark: Any, *found: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    grid = benchmark.read_grid() | GRID
+    case = next(c for c in benchmark.cases(grid) if (c.failure, c.data) == ("no stop-gradient", "shapes"))
+    jobs = sys.modules["run"].due(case, [row for part in found for row in part], grid)
+    return [(job.arm, job.seed) for job in jobs]
+
+
+def arm_rows(arm: str, knn: float, kind: str = "healthy", seeds: int = 3) -> list[dict[str, Any]]:
+    return rows("no stop-gradient", arm, [kind] * 3, [knn] * 3)[:seeds]
+
+
+def test_the_untreated_arm_is_run_first_and_then_the_first_treatment_with_every_seed(benchmark: Any) -> None:
+    assert due(benchmark) == [("untreated", seed) for seed in SEEDS]
+    assert due(benchmark, COLLAPSED) == [("stop-gradient", seed) for seed in SEEDS]
+
+
+def test_a_case_that_the_first_treatments_cured_is_not_treated_further(benchmark: Any) -> None:
+    assert due(benchmark, COLLAPSED, arm_rows("stop-gradient", 0.9)) == []
+
+
+def test_where_none_cured_further_treatments_are_tried_seed_by_seed_while_they_can_cure(
+    benchmark: Any,
+) -> None:
+    failed, further = arm_rows("stop-gradient", 0.1), "a tenth of the rate"
+    assert due(benchmark, COLLAPSED, failed) == [(further, 0)]
+    assert due(benchmark, COLLAPSED, failed, arm_rows(further, 0.9, seeds=1)) == [(further, 1)]
+    assert due(benchmark, COLLAPSED, failed, arm_rows(further, 0.9)) == []
+    (after,) = due(benchmark, COLLAPSED, failed, arm_rows(further, 0.1, seeds=1))
+    assert after[0] != further and after[1] == 0
+
+
+def test_a_treatment_that_failed_with_its_first_seed_has_not_cured(benchmark: Any) -> None:
+    found = results_of(benchmark, COLLAPSED, arm_rows("stop-gradient", 0.9, "complete", seeds=1))
+    assert benchmark.proofs(found)["stop-gradient"][:2] == (0, 1)
+    assert benchmark.score(found)["cases"] == 1
+
+
 def test_proofs_and_page_are_those_of_the_results(benchmark: Any) -> None:
     grid, found = benchmark.read_grid(), json.loads(benchmark.RESULTS.read_text())
     results = benchmark.read_cases(benchmark.cases(grid), found, grid["seeds"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import fullrank
+from cli.helpers import call
 from cures.fake import write_arms, write_run
 from fullrank.cures.cure import make_plan, run_cure
 from fullrank.cures.onset import Diagnosis
@@ -120,6 +121,14 @@ def test_a_run_that_is_being_trained_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", BROKEN)
     with sole_writer(run), pytest.raises(BusyError, match="wait for its end, or stop it"):
         make_plan(run, OPTIONS)
+
+
+def test_the_second_of_two_cures_of_a_run_is_refused_in_a_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", BROKEN)
+    with sole_writer(run / "cure"):
+        second = call("cure", str(run))
+    assert second.code == 2 and second.out == ""
+    assert f"{run / 'cure'} is being written by process" in second.err and second.err.count("\n") == 1
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -151,6 +151,35 @@ def test_what_was_never_tried_has_the_promise_of_its_class() -> None:
     assert ranked([general, mends], known) == [mends, general]
 
 
+@pytest.mark.parametrize("proof", [Proof(0, 4, 0.0), Proof(1, 2, 0.1), None])
+@pytest.mark.parametrize("little", [Proof(1, 1, 0.3), None])
+def test_a_general_treatment_that_was_hardly_tried_comes_after_what_mends_a_setting(
+    proof: Proof | None, little: Proof | None
+) -> None:
+    mends, tried, untried = (
+        TREATMENTS[name] for name in ("usual rate", "a tenth of the rate", "a tenth of the weight decay")
+    )
+    found = {tried.name: Proof(5, 9, 0.1), mends.name: proof, untried.name: little}
+    known = {name: each for name, each in found.items() if each}
+    assert ranked([untried, tried, mends], known)[-1] == untried
+
+
+def test_assignments_are_made_harder_and_prototypes_more_whichever_of_them_is_amiss() -> None:
+    found = {
+        name: next(
+            one.changes
+            for one in prescriptions(config_of("swav", data="shapes", options=options), ["dimensional"], {})
+            if one.treatment.name == "many hard codes"
+        )
+        for name, options in {
+            "soft": {"sk_epsilon": 10.0, "num_prototypes": 300},
+            "few": {"num_prototypes": 10},
+        }.items()
+    }
+    assert found["soft"] == {"options.sk_epsilon": 0.0125}
+    assert found["few"] == {"options.sk_epsilon": 0.0125, "options.num_prototypes": 256}
+
+
 @pytest.mark.parametrize(
     ("cured", "of", "proven"), [(2, 2, True), (2, 4, False), (1, 1, False), (3, 4, True)]
 )

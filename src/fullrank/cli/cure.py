@@ -11,6 +11,7 @@ import tyro
 
 from fullrank.cli.arguments import make_console, parse
 from fullrank.cures.options import CureOptions
+from fullrank.lock import require_unwritten
 from fullrank.terminal import say
 
 
@@ -64,6 +65,7 @@ def run(words: Sequence[str]) -> int:
         else:
             print_plan(plan, make_console(120))
         return 0
+    require_unwritten(plan.out)  # before the plan is shown: another cure of the run goes on
     silent = args.json or args.quiet
     if not silent:
         for line in plan_lines(plan):

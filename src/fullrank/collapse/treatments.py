@@ -173,7 +173,8 @@ def ranked(treatments: Iterable[Treatment], proofs: Mapping[str, Proof] = PROOFS
     """Treatments, the most promising first: by the share of cases that they cured.
 
     One that was tried on few is drawn to the share of its class: those that mend a setting, or general ones.
-    Where that decides nothing the order of the table stands.
+    A general one that was tried on fewer than two cases comes after all others: a setting that departs from
+    the usual is the likelier cause. Where that decides nothing the order of the table stands.
 
     Example:
         >>> one, two = TREATMENTS["stop-gradient"], TREATMENTS["a tenth of the rate"]
@@ -194,8 +195,13 @@ def ranked(treatments: Iterable[Treatment], proofs: Mapping[str, Proof] = PROOFS
         proof = proofs.get(treatment.name, Proof(0, 0, 0.0))
         return (proof.cured + PRIOR * rates[treatment.general]) / (proof.of + PRIOR)
 
+    def key(treatment: Treatment) -> tuple[bool, float, bool, int]:
+        name, general = treatment.name, treatment.general
+        little_tried = name not in proofs or proofs[name].of < FEWEST
+        return general and little_tried, -rate(treatment), general, places.get(name, len(places))
+
     places = {name: place for place, name in enumerate(TREATMENTS)}
-    return sorted(treatments, key=lambda t: (-rate(t), t.general, places.get(t.name, len(places))))
+    return sorted(treatments, key=key)
 
 
 def advice(treatment: Treatment) -> Advice:
