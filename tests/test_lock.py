@@ -230,7 +230,7 @@ def test_an_owner_whose_clock_is_far_ahead_holds_as_long_as_its_heart_beats(
     def beat_ahead(_: float) -> None:
         os.utime(tmp_path / ".owner.json", (time.time() + 1e8 + 10, time.time() + 1e8 + 10))
 
-    monkeypatch.setattr(lock.time, "sleep", beat_ahead)
+    monkeypatch.setattr("fullrank.lock.time.sleep", beat_ahead)
     with pytest.raises(BusyError, match="process 1 on another-host"):
         sole_writer(tmp_path).__enter__()
 

@@ -63,7 +63,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         descriptor = _acquire_from_the_living(path, owner)
     if descriptor is None:
         raise BusyError(_says(folder, _read(owner)))
-    _held.add(descriptor)
+    _held[descriptor] = _identity(owner)
     try:
         before = _read(owner)
         if before and _is_at_work(before, owner):
@@ -83,7 +83,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
                     owner.unlink(missing_ok=True)
                     path.unlink(missing_ok=True)  # while it is held
     finally:
-        _held.discard(descriptor)
+        del _held[descriptor]
         os.close(descriptor)
 
 
@@ -159,7 +159,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-_held: set[int] = set()
+_held: dict[int, str] = {}  # folders that this process holds, by the descriptors of their locks
 
 
 def _close_in_child() -> None:
@@ -222,6 +222,8 @@ def _is_at_work(owner: dict[str, str], path: Path) -> bool:
 def _lives(owner: dict[str, str], path: Path) -> bool:
     """Whether the owner, of this machine, runs, and the folder is no copy of its own."""
     process, begun = owner.get("process", 0), owner.get("begun", "")
+    if process == os.getpid() and begun == _begun(os.getpid()):  # of a folder that was moved meanwhile, too
+        return _identity(path) in _held.values()
     runs = isinstance(process, int) and bool(begun) and _begun(process) == begun
     return runs and owner.get("folder", _identity(path)) == _identity(path)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # which the stubs leave out
 
 from cli.helpers import WIDTHS, records
 from fullrank.training import lifeline

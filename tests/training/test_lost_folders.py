@@ -43,12 +43,17 @@ def _of_another_run(path: Path) -> None:
     path.with_name("copy").rename(path)
 
 
+def _by_a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_bytes(b"")
+
+
 LOSSES: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
     "moved": lambda path: path.rename(path.with_name("elsewhere")),
     "replaced by an empty one": _replaced,
     "replaced by another run": _of_another_run,
-    "replaced by a file": lambda path: (shutil.rmtree(path), path.write_bytes(b"")),
+    "replaced by a file": _by_a_file,
     "half removed": lambda path: (path / "config.yaml").unlink(),
 }
 
