@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,12 +42,18 @@ EMBEDDING = "embedding"
 
 
 def named(taps: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
-    """Embeddings by tap; a tensor alone is the tap "embedding"."""
+    """Embeddings by tap; a tensor or array alone is the tap "embedding"."""
     if isinstance(taps, Mapping):
-        return taps
+        return {tap: _as_tensor(z) for tap, z in taps.items()}
+    taps = _as_tensor(taps)
     if not isinstance(taps, Tensor):
         raise UsageError(f"embeddings are a tensor [n, d], or several by name, not {shown(taps)}")
     return {EMBEDDING: taps}
+
+
+def _as_tensor(z: Any) -> Any:
+    """An array of numbers as a tensor on its memory; all else as it is."""
+    return torch.from_numpy(z) if isinstance(z, np.ndarray) and z.dtype.kind in "fiub" else z
 
 
 @dataclass(frozen=True)
