@@ -27,6 +27,8 @@ from fullrank.training import planning
 from fullrank.training.config import TrainConfig
 from fullrank.training.run_dir import RunDir
 
+judged: Any = judge  # also of what its types exclude
+explained: Any = api.explain_loss
 ROWS = np.random.default_rng(0).standard_normal((200, 6))
 
 
@@ -183,18 +185,18 @@ def test_nothing_is_meant_by_a_name_that_is_like_none(name: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: judge(None),
-        lambda: judge(np.eye(4)),
-        lambda: judge(panel(), 5),
-        lambda: judge(panel(), [1]),
-        lambda: judge(panel(), (), 7),
-        lambda: judge(panel(), (), {"nosuch": 1}),
-        lambda: judge(panel(), (), {"level": "much"}),
+        lambda: judged(None),
+        lambda: judged(np.eye(4)),
+        lambda: judged(panel(), 5),
+        lambda: judged(panel(), [1]),
+        lambda: judged(panel(), (), 7),
+        lambda: judged(panel(), (), {"nosuch": 1}),
+        lambda: judged(panel(), (), {"level": "much"}),
         lambda: api.train("simsiam", data="shapes", options=5),
-        lambda: api.explain_loss("simsiam", float("nan")),
-        lambda: api.explain_loss(None, None),
-        lambda: api.explain_loss(0.1, None),
-        lambda: api.explain_loss(0.1, "simsiam", 5),
+        lambda: explained("simsiam", float("nan")),
+        lambda: explained(None, None),
+        lambda: explained(0.1, None),
+        lambda: explained(0.1, "simsiam", 5),
         lambda: CollapseMonitor().observe(np.array([["a"]])),
         lambda: api.audit(pandas.DataFrame({"z": [0.5, 1.0], "name": ["a", "b"]})),
     ],
@@ -215,7 +217,8 @@ def test_rows_of_numpy_and_of_frames_are_judged_as_tensors_are(kind: type[Any]) 
     verdicts = [api.audit(each).verdict for each in (rows, pandas.DataFrame(rows))]
     assert verdicts[0] == verdicts[1]
     monitors = [CollapseMonitor(), CollapseMonitor(), CollapseMonitor()]
-    for monitor, taps in zip(monitors, (rows, {"embedding": rows}, torch.from_numpy(rows)), strict=True):
+    given: list[Any] = [rows, {"embedding": rows}, torch.from_numpy(rows)]
+    for monitor, taps in zip(monitors, given, strict=True):
         assert monitor.step(taps)
         monitor.observe(taps)
     assert len({str(monitor.close().verdict) for monitor in monitors}) == 1

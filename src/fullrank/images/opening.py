@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError, first_line, printable
+from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError
 from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.column_labels import require_class_numbers
 from fullrank.images.decoding import fit, header_size, why_not_decoded
@@ -130,11 +130,7 @@ def _open(
         return spec, *open_named(spec, root, download, image_size)
     if is_stream(spec):
         return open_stream(spec)
-    try:
-        path = expand_user(spec)
-    except RuntimeError as error:  # of an unknown ~user
-        raise UsageError(f"{printable(spec)} is no folder: {first_line(error)}") from error
-    path = require_real_folder(path)
+    path = require_real_folder(expand_user(spec))
     if not path.exists() and "/" not in spec and not spec.startswith((".", "~")):
         raise UnknownNameError(
             "data set", spec, DATA, hint=f"and there is no folder {path.absolute()}{did_you_mean(path)}"

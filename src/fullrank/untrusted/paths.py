@@ -43,7 +43,8 @@ def expand_user(name: str | Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise DataError(f"{path} does not exist: no user is called {path.parts[0][1:]}") from error
+        shown = printable(str(path))
+        raise DataError(f"{shown} does not exist: no user is called {Path(shown).parts[0][1:]}") from error
 
 
 def require_regular(path: Path) -> Path:
@@ -96,9 +97,10 @@ def require_existing(path: Path) -> Path:
     Raises:
         DataError: nothing is; the message names the nearest that is.
     """
-    if os.path.lexists(path) and not path.exists():
+    there = os.path.exists(path)  # noqa: PTH110 - which says no to a name that is too long, too
+    if os.path.lexists(path) and not there:
         raise DataError(f"{path} is a link to nothing, or a circle of links")
-    if not path.exists():
+    if not there:
         where = "" if path.parent.is_dir() else f": there is no folder {path.parent}"
         raise DataError(f"{path} does not exist{where}{did_you_mean(path)}")
     return path

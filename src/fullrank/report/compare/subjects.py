@@ -302,5 +302,5 @@ def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
         (audit,) = audit_subject(subject, options).values()
         origin = "rows of its own"
     what = f"embeddings {count(audit.n)} x {count(audit.d)}"
-    notes = tuple(f"{word}: {note}" for note in audit.notes)
+    notes = tuple(note if note.startswith(word) else f"{word}: {note}" for note in audit.notes)
     return _evaluated(Subject(word, "embeddings", what, TapSummary.of_audit(audit, origin), notes=notes))
