@@ -1,4 +1,4 @@
-"""What cannot work is refused before the packages are imported, which takes seconds."""
+"""Refusals before the packages are imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = ("timm", "torchvision", "hf")
 
 
 def refuse_early(name: str, words: Sequence[str]) -> None:
-    """Raise where the subject of a command is a file that is not there, or lacks its images.
+    """Refuse a subject that is a missing file, or lacks its images.
 
     Raises:
         DataError: there is no such file.
@@ -45,7 +45,7 @@ def refuse_early(name: str, words: Sequence[str]) -> None:
 
 
 def _is_file_name(word: str) -> bool:
-    """Whether a word is a path for certain, and neither a name nor a pattern or address."""
+    """Whether a word is a path for certain, and no name, pattern or address."""
     if "://" in word or any(sign in word for sign in "*?[") or word.partition(":")[0] in LIBRARIES:
         return False
     return word.startswith(("/", "./", "../", "~")) or word.lower().endswith(FILES)

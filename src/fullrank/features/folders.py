@@ -17,7 +17,7 @@ def identity(what: str | Path) -> str:
 
 
 def own_folder(home: Path, what: str | Path, holder: Callable[[Path], str], found: str) -> Path:
-    """A folder below `home` that no other subject has, and the same one again for the same.
+    """A folder below `home` of one subject, the same one every time.
 
     Args:
         home: where folders of subjects lie.
