@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     before = _title(page)
     with showing_progress(quiet=args.json) as on_progress:
         comparison = api.compare(args.subjects, args, out=page, on_progress=on_progress)
-    if before not in ("", _title(page)):
+    if not args.json and before not in ("", _title(page)):
         say(f"note    {page} was of {before}, and is replaced: --out keeps both", sys.stderr)
     if args.json:
         from fullrank.report.compare.cautions import cautions
