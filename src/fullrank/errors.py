@@ -83,6 +83,9 @@ LISTED = {
 """Where names are listed that are too many for a message, by their kind."""
 
 
+LIKE = 0.6  # of two names' letters, in order, from which one may be meant by the other
+
+
 class UnknownNameError(UsageError):
     """A name that is not registered; the message offers the nearest, or the list.
 
@@ -96,7 +99,7 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         other = [found] if (found := meant(name, self.known)) else []
-        near = other or difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        near = other or difflib.get_close_matches(name, self.known, n=1, cutoff=LIKE)
         message = f"unknown {kind} {name!r}"
         if near:
             message += f"; did you mean {near[0]!r}?"

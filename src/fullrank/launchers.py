@@ -15,7 +15,7 @@ from fullrank.terminal import say
 LONGEST_NUMBER = 9  # digits of a number of processes
 LAST_PORT = 65_535
 INTERACTIVE_STEP = 0xFFFFFFF0  # of SLURM: numbers from here on are of shells and batch scripts
-WAITING = 60.0  # seconds after which it is said that a process waits for the others
+WAITING = 15.0  # seconds after which it is said that a process waits for the others
 UNNAMED = "the launcher that set RANK"
 MEETING = "FULLRANK_MEETING"
 """Where processes meet that a command has started itself; torchrun says it in its own words."""

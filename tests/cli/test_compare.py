@@ -52,6 +52,13 @@ def test_what_it_prints_and_writes(subjects: tuple[str, ...]) -> None:
     assert "What does not compare" in page and "Spectra of the features" in page
 
 
+def test_a_page_of_other_subjects_is_not_replaced_in_silence(subjects: tuple[str, ...]) -> None:
+    words = ("--no-measure", "--out", "pages/one.html")
+    assert [call("compare", *subjects[:2], *words).err for _ in range(2)] == ["", ""]
+    said = call("compare", subjects[0], *words, "--names", "other").err
+    assert said.startswith("note    pages/one.html was of ") and said.count("\n") == 1
+
+
 def test_runs_are_shown_as_they_were_logged_without_measuring(subjects: tuple[str, ...]) -> None:
     found = compared(*subjects[:2], "--no-measure")
     assert found["images"] is None and "knn_same" not in found["arms"][0]["values"]

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas
 import pytest
+import torch
 
 from fullrank import api
 from fullrank.cli import main
 from fullrank.cli.arguments import page_path
+from fullrank.cli.early import FILES, refuse_early
+from fullrank.coercion import coerce
+from fullrank.collapse import CollapseMonitor, Moments, Panel
+from fullrank.collapse.verdict import judge
+from fullrank.encoders.checkpoints import CHECKPOINT_SUFFIXES
 from fullrank.errors import UsageError
+from fullrank.features.embeddings import EMBEDDING_SUFFIXES
 from fullrank.terminal import speaks
 from fullrank.training import planning
+from fullrank.training.config import TrainConfig
 from fullrank.training.run_dir import RunDir
+
+judged: Any = judge  # also of what its types exclude
+explained: Any = api.explain_loss
+ROWS = np.random.default_rng(0).standard_normal((200, 6))
+
+
+def panel() -> Panel:
+    return Panel.from_moments("embedding", Moments.of(torch.from_numpy(ROWS)))
 
 
 @pytest.mark.parametrize("command", ["compare", "pick"])
@@ -84,7 +104,7 @@ def test_an_unknown_lab_is_named_whatever_else_is_asked(capsys: pytest.CaptureFi
         ("train simsiam --init timm:resnet81", "did you mean 'resnet18'?"),
         ("train simsiam --log wandbb", "did you mean 'wandb'?"),
         ("train simsiam --views nosuch", "`fullrank list views` names all of them"),
-        ("audit x.npy --metrics qqqqq", "`fullrank list metrics` names all of them"),
+        ("audit features --metrics qqqqq", "`fullrank list metrics` names all of them"),
     ],
 )
 def test_an_unknown_name_is_one_line_before_images_are_opened(
@@ -96,3 +116,109 @@ def test_an_unknown_name_is_one_line_before_images_are_opened(
     assert main([*words.split(), *(["--untrained"] if "timm:resnet18" in words else [])]) == 2
     said = capsys.readouterr().err
     assert why in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("audit nosuch.npy", "nosuch.npy does not exist"),
+        ("evaluate knn ./nosuch", "nosuch does not exist"),
+        ("compare nosuch.npz", "nosuch.npz does not exist"),
+        ("embed nosuch.pth --out F", "nosuch.pth does not exist"),
+        ("pick nosuch", "nosuch does not exist; of encoders by name several are needed, and --data"),
+        ("adapt runs/r1", "--data is missing: the folder of images to adapt to"),
+        ("audit ~nosuchuser/x.npy", "no user is called nosuchuser"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_the_packages_are_imported(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    assert main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_every_ending_of_a_file_that_is_read_names_a_file() -> None:
+    single = {"." + suffix.rpartition(".")[2] for suffix in (*EMBEDDING_SUFFIXES, *CHECKPOINT_SUFFIXES)}
+    assert single <= set(FILES)
+
+
+@pytest.mark.parametrize("word", ["timm:resnet18", "s3://bucket/z.npy", "part-*.npy", "resnet18", "--help"])
+def test_what_may_be_a_name_a_pattern_or_an_address_is_not_refused_early(word: str) -> None:
+    refuse_early("audit", [word])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["audit", "-dash.npy"], "-dash.npy begins with a dash, as options do: name the file ./-dash.npy"),
+        (["audit", "dash.npy"], "did you mean ./-dash.npy?"),
+        (["explain", "loss", "abc", "--method", "simsiam"], "VALUE takes a number, not 'abc'"),
+        (["audit", "./-dash.npy", "--sample", "99999999999999"], "not 99,999,999,999,999 (see"),
+        (["audit", "images"], "`fullrank audit MODEL --data images`"),
+    ],
+)
+def test_a_line_says_how_it_is_done(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-dash.npy").touch()
+    Path("images/cat").mkdir(parents=True)
+    Path("images/cat/a.jpg").touch()
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["nosuch", "xyzzy", "foo"])
+def test_nothing_is_meant_by_a_name_that_is_like_none(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        coerce(TrainConfig, {name: 1}, "key")
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: judged(None),
+        lambda: judged(np.eye(4)),
+        lambda: judged(panel(), 5),
+        lambda: judged(panel(), [1]),
+        lambda: judged(panel(), (), 7),
+        lambda: judged(panel(), (), {"nosuch": 1}),
+        lambda: judged(panel(), (), {"level": "much"}),
+        lambda: api.train("simsiam", data="shapes", options=5),
+        lambda: explained("simsiam", float("nan")),
+        lambda: explained(None, None),
+        lambda: explained(0.1, None),
+        lambda: explained(0.1, "simsiam", 5),
+        lambda: CollapseMonitor().observe(np.array([["a"]])),
+        lambda: api.audit(pandas.DataFrame({"z": [0.5, 1.0], "name": ["a", "b"]})),
+    ],
+)
+def test_values_of_a_wrong_kind_are_one_line(call: Callable[[], Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_thresholds_may_be_numbers_by_name() -> None:
+    assert judge(panel(), (), {"level": 5.0}).kind == "complete"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_rows_of_numpy_and_of_frames_are_judged_as_tensors_are(kind: type[Any]) -> None:
+    rows = (9 * ROWS).astype(kind)
+    verdicts = [api.audit(each).verdict for each in (rows, pandas.DataFrame(rows))]
+    assert verdicts[0] == verdicts[1]
+    monitors = [CollapseMonitor(), CollapseMonitor(), CollapseMonitor()]
+    given: list[Any] = [rows, {"embedding": rows}, torch.from_numpy(rows)]
+    for monitor, taps in zip(monitors, given, strict=True):
+        assert monitor.step(taps)
+        monitor.observe(taps)
+    assert len({str(monitor.close().verdict) for monitor in monitors}) == 1

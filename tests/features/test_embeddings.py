@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
+from pyarrow.csv import write_csv
+from pyarrow.feather import write_feather
 from safetensors.torch import save_file
 
 from features.embedding_writers import (
@@ -217,6 +221,52 @@ def test_columns_of_words_are_left_out_and_said_with_their_number(
     opened = open_embeddings(tmp_path / "z.csv")
     assert (opened.n, opened.d) == (5, 2)
     assert any(note.endswith(said) for note in opened.notes)
+
+
+PLANE = {"x": [0.5, 1.25, -2.0, 3.0], "y": [0.0, 1.0, 0.5, 2.0]}
+WHOLE = [3, 1, 0, 2]
+
+
+def _write_columns(folder: Path, suffix: str, columns: dict[str, list[Any]]) -> Path:
+    path, table = folder / f"map{suffix}", pa.table(columns)
+    write: Any = {".csv": write_csv, ".parquet": parquet.write_table, ".feather": write_feather}[suffix]
+    write(table, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".feather"])
+@pytest.mark.parametrize(
+    ("columns", "d", "labels"),
+    [
+        (PLANE, 2, None),
+        ({"x": PLANE["x"], "target": PLANE["y"], "z": PLANE["x"]}, 3, None),
+        ({"class0": PLANE["x"], "class1": PLANE["y"]}, 2, None),
+        ({**PLANE, "label": WHOLE}, 2, "label"),
+        ({**PLANE, "label": ["b", "a", "b", "a"]}, 2, "label"),
+        ({"x": PLANE["x"], "y": [1.0, 0.0, 1.0, 0.0]}, 1, "y"),
+        ({"x": PLANE["x"], "y": WHOLE}, 1, "y"),
+        ({"name": ["a", "b", "c", "d"], "X": PLANE["x"], "Y": WHOLE, "Z": PLANE["y"]}, 3, None),
+        ({**PLANE, "label": WHOLE, "class": ["b", "a", "b", "a"]}, 2, None),
+    ],
+)
+def test_a_column_of_fractions_or_between_x_and_z_is_a_dimension_whatever_it_is_called(
+    columns: dict[str, list[Any]], d: int, labels: str | None, suffix: str, tmp_path: Path
+) -> None:
+    rows = open_embeddings(_write_columns(tmp_path, suffix, columns))
+    dimensions = [name for name in columns if name not in ("name", "label", "class", labels)]
+    assert rows.d == d == len(dimensions)
+    assert torch.cat(list(rows)).T.tolist() == [columns[name] for name in dimensions]
+    assert (rows.labels is None) is (labels is None)
+    said = [note for note in rows.notes if "labels are taken from" in note]
+    assert [note.split("'")[-2] for note in said] == [name for name in (labels,) if name]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"), [(1, "1 column of numbers is"), (2, "2 columns of numbers are")]
+)
+def test_columns_are_counted_in_words_that_fit(columns: int, said: str, tmp_path: Path) -> None:
+    path = _write_columns(tmp_path, ".csv", {f"f{i}": [0.5, 1.5] for i in range(columns)})
+    assert any(f"{said} read" in note for note in open_embeddings(path).notes)
 
 
 @pytest.mark.parametrize(("first", "n"), [("cat.jpg,-0.5,1.25", 3), ("cat.jpg,0.512,1", 3), ("name,0,1", 2)])

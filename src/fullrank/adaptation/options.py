@@ -8,6 +8,8 @@ from typing import Literal
 from fullrank.errors import UsageError
 from fullrank.options import Options
 
+NO_DATA = "--data is missing: the folder of images to adapt to"
+
 
 @dataclass(frozen=True)
 class AdaptOptions(Options):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fullrank.adaptation.loop import AdaptLoop
-from fullrank.adaptation.options import AdaptOptions
+from fullrank.adaptation.options import NO_DATA, AdaptOptions
 from fullrank.adaptation.page import write_pages
 from fullrank.adaptation.result import (
     Adaptation,
@@ -28,6 +28,7 @@ from fullrank.training import run as training
 from fullrank.training.config import TrainConfig
 from fullrank.training.planning import RunPlan, plan_run
 from fullrank.training.records import Listener
+from fullrank.untrusted.paths import expand_user
 
 STEPS = 300  # optimiser steps of an adaptation, where epochs are not named
 PANELS = 8  # comparisons with the start
@@ -57,7 +58,7 @@ def adapt(
         FullrankError: the start itself cannot be measured.
     """
     if not options.data.strip():
-        raise UsageError("--data is missing: the folder of images to adapt to")
+        raise UsageError(NO_DATA)
     out = out or default_folder(model, options.data)
     settings = AdaptationSettings(model, options.keep, options.patience, options.labels)
     asked = settings_of(model, options)
@@ -170,9 +171,9 @@ def default_folder(model: str, data: str) -> Path:
         >>> default_folder("timm:resnet18", "/data/my photos").as_posix()
         'runs/adapt-timm-resnet18-to-my-photos'
     """
-    path = Path(model).expanduser()
+    path = expand_user(model)
     name = path.parent.name if path.name == "encoder.safetensors" else path.name
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
-    words = (re.sub(r"[^\w.+-]+", "-", word) for word in (name, Path(data).expanduser().resolve().name))
+    words = (re.sub(r"[^\w.+-]+", "-", word) for word in (name, expand_user(data).resolve().name))
     return Path("runs", f"adapt-{'-to-'.join(words)}")

@@ -16,6 +16,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from fullrank import __version__
+from fullrank.cli.early import refuse_early
 from fullrank.cli.quick import stand_ins
 from fullrank.errors import (
     EXTRAS,
@@ -54,7 +55,8 @@ COMMANDS = {
     "list": "what there is: methods, data, views, backbones, recipes, labs, metrics",
 }
 
-GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), "the same command goes on") | {
+CONTINUES = "the same command goes on with what is there, or begins where nothing is"
+GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), CONTINUES) | {
     "demo": "a demo begins anew",
     "pick": "the same command begins anew",
 }
@@ -176,6 +178,8 @@ def _run(name: str, words: Sequence[str]) -> int:
     plans = ("adapt", "cure", "demo", "lab", "sweep", "train")
     if name in plans and not ASKS_FOR_HELP & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
+    if not ASKS_FOR_HELP & set(words):
+        refuse_early(name, words)
     if _is_quick(name, words):
         with suppress(Exception), stand_ins():  # what fails without the packages is done with them
             return _call(name, words)

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import io
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -66,9 +67,17 @@ def parse(kind: type[T], words: Sequence[str], prog: str, default: T | None = No
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
+        _refuse_dashes(words)
         raise UsageError(_one_line(errors.getvalue(), words, prog, _flags(kind))) from None
     check_numbers(parsed)
     return parsed
+
+
+def _refuse_dashes(words: Sequence[str]) -> None:
+    """Say how a file is named whose name begins as an option does."""
+    for word in words:
+        if word.startswith("-") and os.path.lexists(word):
+            raise UsageError(f"{word} begins with a dash, as options do: name the file ./{word}")
 
 
 def _flags(kind: type[Any], under: str = "") -> list[str]:
@@ -100,6 +109,7 @@ def _one_line(box: str, given: Sequence[str], prog: str, flags: Sequence[str]) -
         message = _unrecognised(unknown[1].split(", "), flags)
     elif message.startswith("Missing") and (others := _unknown(given, flags)):
         message = _unrecognised(others, flags)  # behind which a word may seem to be missing
+    message = re.sub(r"(\d,\d{3},) (?=\d{3}\b)", r"\1", message)  # a number that was broken over lines
     for pattern, words in IN_OUR_WORDS:
         if match := re.fullmatch(pattern, message):
             message = words(*match.groups())
@@ -163,8 +173,8 @@ def _no_number(option: str, value: str) -> str:
 
 MOST_SHOWN = 80  # characters of a value that is repeated in a message
 IN_OUR_WORDS: tuple[tuple[str, Callable[..., str]], ...] = (
-    (r"Error parsing (--\S+): invalid literal for int.*: (.+)", _not_whole),
-    (r"Error parsing (--\S+): could not convert string to float: ?(.+)", _no_number),
+    (r"Error parsing (--\S+|[A-Z]+): invalid literal for int.*: (.+)", _not_whole),
+    (r"Error parsing (--\S+|[A-Z]+): could not convert string to float: ?(.+)", _no_number),
     (r"Error parsing (--\S+): Exceeds the limit .*", "{} takes a whole number of fewer digits".format),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple.*", "{} does not take {}".format),
     (r"Error parsing (?:options|threshold|[A-Z]\w+): (.+)", "{}".format),  # a dataclass's own validation

@@ -14,6 +14,7 @@ from fullrank.errors import UnknownNameError, UsageError
 from fullrank.options import split_names
 from fullrank.report.audit.options import AuditOptions
 from fullrank.terminal import say
+from fullrank.untrusted.paths import expand_user
 
 if TYPE_CHECKING:
     from fullrank.collapse.peers import Peers
@@ -75,6 +76,7 @@ def run(words: Sequence[str]) -> int:
     if args.layers and args.taps:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
+    from fullrank.features.embeddings import count_files
     from fullrank.features.process_group import is_helper, sharing
     from fullrank.features.subject import kind_of
 
@@ -82,7 +84,7 @@ def run(words: Sequence[str]) -> int:
         if is_helper():
             return 0  # what is not a file of embeddings is for one process
         return _audit(args, failing, Peers(alone=True))
-    with sharing(["audit", *words], args.processes) as peers:
+    with sharing(["audit", *words], args.processes, lambda: count_files(args.what)) as peers:
         return _audit(args, failing, peers)
 
 
@@ -147,5 +149,5 @@ def kinds(text: str) -> set[str]:
 
 def short_name(what: str) -> str:
     """The name of a file or folder, or the name as it is."""
-    path = Path(what).expanduser()
+    path = expand_user(what)
     return path.resolve().name if path.exists() else what

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import unescape
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -14,6 +18,8 @@ from fullrank.cli.arguments import make_console, page_path, parse, showing_progr
 from fullrank.errors import UsageError
 from fullrank.options import CompareOptions
 from fullrank.terminal import say
+
+HEAD = 1 << 16  # characters of a page in which its title stands
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,11 @@ def run(words: Sequence[str]) -> int:
             "SUBJECT is missing: name runs, encoders or embeddings (see fullrank compare --help)"
         )
     page = page_path(args.out, "compare.html")
+    before = _title(page)
     with showing_progress(quiet=args.json) as on_progress:
         comparison = api.compare(args.subjects, args, out=page, on_progress=on_progress)
+    if not args.json and before not in ("", _title(page)):
+        say(f"note    {page} was of {before}, and is replaced: --out keeps both", sys.stderr)
     if args.json:
         from fullrank.report.compare.cautions import cautions
         from fullrank.report.render import plain_json
@@ -71,3 +80,12 @@ def run(words: Sequence[str]) -> int:
     print_comparison(comparison, make_console(150))
     say(f"page    {page}")
     return 0
+
+
+def _title(page: Path) -> str:
+    """What a page that is there compares; empty without one."""
+    if not page.is_file():
+        return ""
+    with page.open(encoding="utf-8", errors="replace") as file:
+        found = re.search(r"<title>(.*?)</title>", file.read(HEAD), re.DOTALL)
+    return unescape(found[1]).strip() if found else "something else"

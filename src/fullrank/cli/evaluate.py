@@ -136,6 +136,7 @@ def run(words: Sequence[str]) -> int:
 def _evaluate(probe: Any, args: Any, helps: bool = False) -> int:
     """Evaluate; a process that helps another one leaves printing and writing to it."""
     from fullrank.evaluation.result import result_folder
+    from fullrank.features.folders import identity
     from fullrank.report.evaluation import epochs_table, result_table
 
     folder = result_folder(args.what, args.out)
@@ -149,14 +150,15 @@ def _evaluate(probe: Any, args: Any, helps: bool = False) -> int:
             table, printed = result_table(results[0]), results[0].as_dict()
     if helps:
         return 0
-    path = [result.write(folder) for result in results][-1]
+    what = identity(args.what)
+    path = [result.write(folder, what) for result in results][-1]
     if probe == "all":
         from fullrank.atomic import write_atomically
 
         path = folder / "all.json"
-        write_atomically(path, json.dumps(printed, indent=2).encode())
+        write_atomically(path, json.dumps({**printed, "what": what}, indent=2).encode())
     if args.json:
-        print(json.dumps({**printed, "written": str(path)}))
+        print(json.dumps({**printed, "what": what, "written": str(path)}))
         return 0
     console = make_console(130)
     console.print(table)

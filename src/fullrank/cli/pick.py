@@ -15,6 +15,7 @@ from fullrank.cli.arguments import make_console, page_path, parse, showing_progr
 from fullrank.errors import UsageError
 from fullrank.options import PickOptions
 from fullrank.terminal import say
+from fullrank.untrusted.paths import expand_user
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _home(subjects: Sequence[str]) -> Path:
         if (found := own_run(subject)) is not None:
             return found.path
         if runs_below(subject):
-            return Path(subject).expanduser()
+            return expand_user(subject)
     return Path()
 
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,17 +37,26 @@ from fullrank.errors import BadRowsError, UsageError
 CODES = "codes"
 """The tap that holds scores over codes: their use is measured, not their spectrum."""
 
+Matrix: TypeAlias = Tensor | np.ndarray
+"""Rows [n, d] of a tap; an array of numpy is read where it lies."""
+
 EMBEDDING = "embedding"
 """The tap of a tensor that comes without a name."""
 
 
-def named(taps: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
-    """Embeddings by tap; a tensor alone is the tap "embedding"."""
+def named(taps: Mapping[str, Matrix] | Matrix) -> Mapping[str, Tensor]:
+    """Embeddings by tap; a tensor or array alone is the tap "embedding"."""
     if isinstance(taps, Mapping):
-        return taps
+        return {tap: _as_tensor(z) for tap, z in taps.items()}
+    taps = _as_tensor(taps)
     if not isinstance(taps, Tensor):
         raise UsageError(f"embeddings are a tensor [n, d], or several by name, not {shown(taps)}")
     return {EMBEDDING: taps}
+
+
+def _as_tensor(z: Any) -> Any:
+    """An array of numbers as a tensor on its memory; all else as it is."""
+    return torch.from_numpy(z) if isinstance(z, np.ndarray) and z.dtype.kind in "fiub" else z
 
 
 @dataclass(frozen=True)
@@ -155,7 +165,7 @@ class CollapseMonitor:
         self._reset()
 
     @torch.no_grad()
-    def step(self, taps: Mapping[str, Tensor] | Tensor) -> dict[str, float]:
+    def step(self, taps: Mapping[str, Matrix] | Matrix) -> dict[str, float]:
         """Level of each tap on this process's part of a training batch.
 
         Costs n d per tap and one synchronisation with the device.
@@ -186,8 +196,8 @@ class CollapseMonitor:
 
     def observe(
         self,
-        taps: Mapping[str, Tensor] | Tensor,
-        pairs: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        taps: Mapping[str, Matrix] | Matrix,
+        pairs: Mapping[str, tuple[Matrix, Matrix]] | None = None,
     ) -> None:
         """Add one chunk of held-out embeddings.
 
@@ -211,7 +221,8 @@ class CollapseMonitor:
                     seen.update(z)
                     if len(z):
                         self._seen[tap] = seen
-            for tap, (za, zb) in (pairs or {}).items():
+            for tap, views in (pairs or {}).items():
+                za, zb = map(_as_tensor, views)
                 if tap == CODES:
                     continue
                 with _naming(tap):

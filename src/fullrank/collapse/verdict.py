@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from fullrank.coercion import coerce, shown
 from fullrank.collapse.blemishes import Blemish, blemishes, of_living
 from fullrank.collapse.dimensional import NEAR, dimensional_evidence
 from fullrank.collapse.evidence import Case, Evidence, evidence_of, trend_of
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds, beyond
+from fullrank.errors import UsageError
 
 Kind = Literal[
     "complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment", "healthy", "not decidable"
@@ -121,10 +123,28 @@ def as_verdict(record: Mapping[str, Any]) -> Verdict:
     )
 
 
+def _thresholds(given: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    if given is None or isinstance(given, Thresholds):
+        return given or Thresholds()
+    if not isinstance(given, Mapping):
+        raise UsageError(f"thresholds are Thresholds, or numbers by name, not {shown(given)}")
+    return Thresholds(**coerce(Thresholds, given, "threshold"))
+
+
+def _check_panels(panel: object, history: object) -> None:
+    if not isinstance(panel, Panel):
+        raise UsageError(
+            f"a panel is judged, as Panel.from_moments or a monitor makes it, not {shown(panel)}: "
+            "fullrank.audit(z).verdict is that of rows"
+        )
+    if not isinstance(history, list | tuple) or not all(isinstance(each, Panel) for each in history):
+        raise UsageError(f"a history is a list of earlier panels, not {shown(history)}")
+
+
 def judge(
     panel: Panel,
     history: Sequence[Panel] = (),
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
     trained: bool = True,
 ) -> Verdict:
     """Name the collapse that a panel shows.
@@ -133,7 +153,7 @@ def judge(
         panel: of held-out rows in evaluation mode.
         history: earlier panels of the same tap, for the trend; those of another tap or width, or without a
             level, are passed over.
-        thresholds: the borders it depends on.
+        thresholds: the borders it depends on; in a mapping, those that differ from the default.
         trained: whether the network has taken a step; an untrained one has nothing to have collapsed.
 
     Returns:
@@ -149,7 +169,8 @@ def judge(
         >>> print(judge(Panel.from_moments("projector", Moments.of(z[:, :1] * torch.ones(16)))))
         projector: dimensional collapse: 1.0 of 16 directions by effective rank, 1.0 by participation ratio
     """
-    thresholds = thresholds or Thresholds()
+    thresholds = _thresholds(thresholds)
+    _check_panels(panel, history)
     # Near a constant the centred rank is that of the noise: such a panel is no best to fall from.
     past = [
         p for p in history if (p.tap, p.d) == (panel.tap, panel.d) and _failed_gate(p, thresholds) is None

@@ -23,6 +23,7 @@ from fullrank.networks.transfer import transfer_weights
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
 from fullrank.untrusted.parsing import read_json
+from fullrank.untrusted.paths import expand_user
 
 TINY_VIT = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}  # of vit_tiny_patch16_224
 
@@ -42,7 +43,7 @@ def open_initial_weights(config: TrainConfig) -> InitialWeights | None:
     try:
         encoder = open_encoder(config.init, download=config.download)
     except UsageError as error:
-        if config.backbone == "auto" or not Path(config.init).expanduser().is_file():
+        if config.backbone == "auto" or not expand_user(config.init).is_file():
             if "--arch" in str(error):
                 raise UsageError(str(error).replace("--arch", "--backbone")) from error
             raise
@@ -92,7 +93,7 @@ def _notes(encoder: Encoder) -> Iterator[str]:
 
 def _by_backbone(config: TrainConfig) -> InitialWeights:
     """The tensors of a file that bear the names of a backbone, under whatever prefix."""
-    path = Path(config.init).expanduser()
+    path = expand_user(config.init)
     network = build_backbone(config.backbone, config.image_size or 224, stem=config.stem).network
     weights, own = read_weights(path)[0], network.state_dict()
     prefix = next(iter(find_prefixes(weights, [name for name, _ in network.named_parameters()])), "")

@@ -118,8 +118,8 @@ def _timm_weights(name: str, config: Any, download: bool) -> dict[str, Tensor]:
 
 def _not_here(what: str) -> DataError:
     return DataError(
-        f"the weights of {what} are not on this machine: fetch them with --download, or take the untrained "
-        f"network"
+        f"the weights of {what} are not on this machine: fetch them with --download, or take the network "
+        f"with random weights (--untrained)"
     )
 
 

@@ -26,7 +26,7 @@ from fullrank.encoders.libraries import (
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.networks.backbones import OWN_BACKBONES, Stem
 from fullrank.untrusted.parsing import read_json
-from fullrank.untrusted.paths import did_you_mean
+from fullrank.untrusted.paths import did_you_mean, expand_user
 
 
 def open_encoder(
@@ -80,7 +80,7 @@ def open_encoder(
             return from_torchvision(name, pretrained, download, image_size)
         if library == "hf":
             return from_hugging_face(name, download, image_size)
-        path = Path(spec).expanduser()
+        path = expand_user(spec)
         if path.is_dir():
             return _from_folder(path, image_size, arch=arch, prefix=prefix, stem=stem)
         if path.is_file():
@@ -102,7 +102,7 @@ def is_encoder(spec: str | Path) -> bool:
     """
     if str(spec).partition(":")[0] in ("timm", "torchvision", "hf"):
         return True
-    path = Path(spec).expanduser()
+    path = expand_user(spec)
     if path.is_dir():
         return _kind_of_folder(path) != ""
     if path.is_file():
@@ -158,7 +158,7 @@ def _by_name(spec: str, pretrained: bool, download: bool, image_size: int | None
         return from_timm(spec, pretrained, download, image_size)
     if spec in torchvision_names():
         return from_torchvision(spec, pretrained, download, image_size)
-    path = Path(spec).expanduser()
+    path = expand_user(spec)
     if "/" in spec or spec.endswith(CHECKPOINT_SUFFIXES):
         hint = did_you_mean(path) or f"; hf:{spec} is the model of that name on the Hub"
         raise DataError(f"{path} does not exist{hint}")

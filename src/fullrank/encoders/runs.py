@@ -21,14 +21,14 @@ from fullrank.training.data import open_run_data
 from fullrank.training.networks import OpenInitial, build_networks
 from fullrank.training.run_dir import RunDir
 from fullrank.untrusted.parsing import parse_json, refusing
-from fullrank.untrusted.paths import require_regular
+from fullrank.untrusted.paths import expand_user, require_regular
 
 METHOD_TAPS = ("backbone", "projector", "predictor", "target", "codes")
 
 
 def own_run(what: str | Path) -> RunDir | None:
     """The run directory of a path to it or to its `encoder.safetensors`; else None."""
-    path = Path(what).expanduser()
+    path = expand_user(what)
     folder = path.parent if path.name == "encoder.safetensors" else path
     return RunDir.open(folder) if (folder / "config.yaml").is_file() else None
 
@@ -159,7 +159,7 @@ def begins_loaded(what: str | Path) -> bool:
 
 def is_untrained(what: str | Path) -> bool:
     """Whether an encoder is one of a run before its first step, of random weights."""
-    path = Path(what).expanduser()
+    path = expand_user(what)
     file = path / "encoder.safetensors" if path.is_dir() else path
     if file.suffix != ".safetensors" or not file.is_file():
         return False

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,7 +15,13 @@ import fullrank
 from fullrank.atomic import write_atomically
 from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.runs import own_run
+from fullrank.errors import DataError
 from fullrank.evaluation.labelled import Features
+from fullrank.features.folders import named_folder, own_folder
+from fullrank.untrusted.parsing import read_json
+from fullrank.untrusted.paths import expand_user
+
+DEFAULT = Path("evaluations")
 
 Probe: TypeAlias = Literal["linear", "knn", "cluster", "finetune"]
 
@@ -77,10 +84,11 @@ class EvaluationResult:
         """JSON-able."""
         return {**vars(self), "notes": list(self.notes), "fullrank": fullrank.__version__}
 
-    def write(self, folder: Path) -> Path:
-        """Write `<folder>/<name>.json`, and return where that is."""
+    def write(self, folder: Path, what: str = "") -> Path:
+        """Write `<folder>/<name>.json` with the subject's identity; return its path."""
         path = folder / f"{self.name}.json"
-        write_atomically(path, json.dumps(self.as_dict(), indent=2).encode())
+        written = self.as_dict() | ({"what": what} if what else {})
+        write_atomically(path, json.dumps(written, indent=2).encode())
         return path
 
 
@@ -116,17 +124,28 @@ def of_features(
 def result_folder(what: str | Path, out: str | Path = "") -> Path:
     """The folder of a subject's evaluations: a run's own, else `evaluations/<name>`.
 
+    Subjects of one name have folders of their own, see `own_folder`.
+
+    Raises:
+        UsageError: `out` is a file, or holds the evaluation of another subject.
+
     Example:
         >>> result_folder("timm:resnet18").as_posix()
         'evaluations/timm-resnet18'
     """
     if out:
-        return Path(out)
+        return named_folder(out, what, evaluated, "evaluation")
     run = own_run(what)
     if run is not None:
         return run.path / "evaluations"
-    path = Path(what).expanduser()
-    if path.is_dir():
-        return path / "evaluations"
-    stem = path.stem if path.exists() else str(what)
-    return Path("evaluations") / (re.sub(r"[^\w.+-]+", "-", stem).strip("-.") or "subject")
+    path = expand_user(what)
+    return path / "evaluations" if path.is_dir() else own_folder(DEFAULT, what, evaluated, "evaluations")
+
+
+def evaluated(folder: Path) -> str:
+    """Identity of the subject whose evaluations a folder holds; empty without one."""
+    for file in sorted(folder.glob("*.json")):
+        with suppress(DataError):  # damaged: the others will do
+            if what := read_json(file).get("what"):
+                return str(what)
+    return ""

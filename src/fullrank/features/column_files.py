@@ -27,6 +27,7 @@ class ColumnFile(ABC):
     Attributes:
         about: what the file should be, for messages.
         whole_numbers: whether columns of integers are coordinates where there are floats beside them.
+        dimensions: columns that are called as labels are, and hold coordinates.
     """
 
     about: ClassVar[str]
@@ -34,6 +35,7 @@ class ColumnFile(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.dimensions: frozenset[str] = frozenset()
 
     @property
     @abstractmethod
@@ -54,6 +56,10 @@ class ColumnFile(ABC):
     def column(self, name: str) -> list[Any]:
         """A column whole, as Python values."""
         return [value for batch in self.batches([name], 1 << 16) for value in batch.column(0).to_pylist()]
+
+    def is_label(self, name: str) -> bool:
+        """Whether a column is called as labels are, and is no dimension."""
+        return name not in self.dimensions and is_label_name(name)
 
 
 class ParquetColumns(ColumnFile):
@@ -146,14 +152,14 @@ class CsvColumns(ColumnFile):
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else max(counts, key=lambda d: counts[d])
         csv.field_size_limit(LONGEST_LINE)
         cells = next(csv.reader([first], delimiter=self.delimiter), [])
-        headed = not (all(map(_is_number, cells)) or any(map(_is_coordinate, cells)))
+        headed = not (all(map(is_number, cells)) or any(map(_is_coordinate, cells)))
         self.names = None if headed else [f"f{i}" for i in range(len(cells))]
 
     def _opened(self, columns: Sequence[str] | None = None) -> Any:
         import pyarrow as pa
         import pyarrow.csv as arrow_csv
 
-        kinds = {name: pa.string() if is_label_name(name) else pa.float64() for name in columns or ()}
+        kinds = {name: pa.string() if self.is_label(name) else pa.float64() for name in columns or ()}
         return arrow_csv.open_csv(
             self.path,
             arrow_csv.ReadOptions(column_names=self.names),
@@ -185,7 +191,7 @@ class CsvColumns(ColumnFile):
         numbers = [
             f.name for f in self.schema if not pa.types.is_string(f.type) and not pa.types.is_null(f.type)
         ]
-        with self._opened([name for name in numbers if not is_label_name(name)]) as stream:
+        with self._opened([name for name in numbers if not self.is_label(name)]) as stream:
             return [sum(len(batch) for batch in stream)]
 
     def batches(
@@ -199,7 +205,7 @@ class CsvColumns(ColumnFile):
     def column(self, name: str) -> list[Any]:
         """See `ColumnFile.column`."""
         values = [value or "" for value in super().column(name)]
-        labels: list[Any] = list(numbers_or_texts(values)) if is_label_name(name) else values
+        labels: list[Any] = list(numbers_or_texts(values)) if self.is_label(name) else values
         return labels
 
 
@@ -208,7 +214,8 @@ def _is_coordinate(cell: str) -> bool:
     return re.fullmatch(r"(-\d*\.\d+|\d*\.\d{3,})(e[+-]?\d+)?", cell.strip(), re.IGNORECASE) is not None
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell of a text file is a number."""
     try:
         float(cell)
     except ValueError:

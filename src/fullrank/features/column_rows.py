@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fullrank.errors import DataError, UnknownNameError
 from fullrank.features.budget import require_memory
-from fullrank.features.column_files import ColumnFile, about, open_columns
+from fullrank.features.column_files import ColumnFile, about, is_number, open_columns
 from fullrank.features.files import OpenedTable
 from fullrank.features.keys import EMBEDDING_NAMES, is_label_name
 from fullrank.features.tables import Indices, Stored, Table, check_matrix, to_rows
@@ -31,10 +31,12 @@ def open_column_rows(path: Path, key: str | None = None) -> OpenedTable:
     """
     with refusing(f"{path} is no {about(path)} file, or damaged"):
         file = open_columns(path)
-        schema, n = file.schema, sum(file.groups)
+        schema = file.schema
+        file.dimensions = _dimensions(file, schema)
+        n = sum(file.groups)
     if repeated := [name for name, times in Counter(schema.names).items() if times > 1]:
         raise DataError(f"{path} has several columns called {repeated[0]!r}: rename them")
-    columns, notes = _columns(path, schema, key, file.whole_numbers)
+    columns, notes = _columns(file, schema, key)
     if not n:
         raise DataError(f"{path} holds no rows")
     by_name = {f.name: f.type for f in schema}
@@ -48,9 +50,16 @@ def open_column_rows(path: Path, key: str | None = None) -> OpenedTable:
         element = np.dtype(np.float64)
     dtype, more = check_matrix(where, Stored((n, d), element))
     opened = OpenedTable(_ColumnTable(file, columns, n, d, dtype), chosen, notes=notes + more)
-    labels = [f.name for f in schema if is_label_name(f.name) and not _is_list(f.type)]
-    labels = [name for name in labels if name not in set(columns)]
+    taken = set(columns)
+    labels = [
+        f.name for f in schema if f.name not in taken and file.is_label(f.name) and not _is_list(f.type)
+    ]
+    if len(labels) > 1:
+        opened.notes.append(
+            f"{path}: no labels are read, for several columns could be: {', '.join(labels[:3])}"
+        )
     if len(labels) == 1:
+        opened.notes.append(f"{path}: labels are taken from the column {labels[0]!r}")
         opened.label_key = labels[0]
         require_memory(f"{path}[{labels[0]}]", n * 64)  # of a Python value and its place in a list
         opened.labels = file.column(labels[0])
@@ -63,13 +72,41 @@ def _is_list(kind: Any) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> tuple[list[str], list[str]]:
+def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
-    def is_number(kind: Any) -> bool:
-        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
-    lists = [f.name for f in schema if _is_list(f.type) and is_number(f.type.value_type)]
+
+def _dimensions(file: ColumnFile, schema: Any) -> frozenset[str]:
+    """Columns called as labels are that hold fractions, and y between x and z."""
+    import pyarrow as pa
+
+    if any(_is_list(f.type) and _is_number(f.type.value_type) for f in schema):
+        return frozenset()  # the embedding, beside which no column is a dimension
+    numbers = {f.name.lower(): f.name for f in schema if _is_number(f.type)}
+    axes = {numbers["y"]} if {"x", "y", "z"} <= set(numbers) else set()
+    named = [f.name for f in schema if is_label_name(f.name) and pa.types.is_floating(f.type)]
+    fractions: set[str] = set()
+    for batch in file.batches(named, 1 << 16) if named else ():
+        fractions |= {name for name in set(named) - fractions if _has_fractions(batch.column(name))}
+        if len(fractions) == len(named):
+            break
+    return frozenset(axes | fractions)
+
+
+def _has_fractions(column: Any) -> bool:
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind != "f":  # of a text file
+        values = np.array([float(value) for value in values if value is not None and is_number(value)])
+    return bool((np.isfinite(values) & (values != np.round(values))).any())
+
+
+def _columns(file: ColumnFile, schema: Any, key: str | None) -> tuple[list[str], list[str]]:
+    import pyarrow as pa
+
+    path, whole_numbers = file.path, file.whole_numbers
+    lists = [f.name for f in schema if _is_list(f.type) and _is_number(f.type.value_type)]
     if key is not None:
         if key not in schema.names:
             raise UnknownNameError("key", key, schema.names, f"in {path}")
@@ -84,16 +121,17 @@ def _columns(path: Path, schema: Any, key: str | None, whole_numbers: bool) -> t
         lists = usual
     if lists:
         return lists, []
-    numbers = [f.name for f in schema if is_number(f.type) and not is_label_name(f.name)]
+    numbers = [f.name for f in schema if _is_number(f.type) and not file.is_label(f.name)]
     numbers = [name for name in numbers if not name.startswith("__index_level")]
     kinds = {f.name: f.type for f in schema}  # by name the schema itself would search all its columns
-    floats = [name for name in numbers if pa.types.is_floating(kinds[name])]
+    floats = [name for name in numbers if name in file.dimensions or pa.types.is_floating(kinds[name])]
     chosen = numbers if whole_numbers else floats or numbers
     if not chosen:
         raise DataError(f"{path} has no column of numbers or of lists of them: {', '.join(schema.names)}")
     taken = set(chosen)
-    left_out = [name for name in schema.names if name not in taken and not is_label_name(name)]
-    notes = [f"{path}: {len(chosen):,} columns of numbers are read as one row each"]
+    left_out = [name for name in schema.names if name not in taken and not file.is_label(name)]
+    of_numbers = "1 column of numbers is" if len(chosen) == 1 else f"{len(chosen):,} columns of numbers are"
+    notes = [f"{path}: {of_numbers} read as one row each"]
     if left_out:
         more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
         columns = "1 other column is" if len(left_out) == 1 else f"{len(left_out):,} other columns are"

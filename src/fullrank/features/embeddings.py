@@ -18,6 +18,7 @@ What a format costs:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ from fullrank.features.shard_files import ShardList, is_address, is_pattern, lis
 from fullrank.features.shards import Part, open_shards
 from fullrank.features.tables import Indices, MemoryTable, Stored, Table, check_matrix
 from fullrank.untrusted.parsing import refusing
-from fullrank.untrusted.paths import require_real_folder
+from fullrank.untrusted.paths import expand_user, require_real_folder
 
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
@@ -169,6 +170,8 @@ def open_embeddings(
         return source
     if isinstance(source, Tensor | np.ndarray | np.generic):
         return _in_memory(source)
+    if is_frame(source):
+        return _in_memory(_of_frame(source))
     if isinstance(source, list | tuple):
         try:
             return _in_memory(np.asarray(source))
@@ -184,6 +187,19 @@ def open_embeddings(
             shards = ShardList(str(path), [local_file(path)]) if is_zarr(path) else list_shards(path)
             return _of_shards(shards, key, peers)
         return _of_file(path, key)
+
+
+def count_files(what: Path | str) -> int:
+    """How many files a matrix lies in: those of a folder, a pattern or an address.
+
+    Example:
+        >>> count_files("features.npy")
+        1
+    """
+    if is_address(what) or is_pattern(what):
+        return len(list_shards(what).files)
+    path = expand_user(what)
+    return len(list_shards(path).files) if path.is_dir() and not is_zarr(path) else 1
 
 
 def _of_shards(shards: ShardList, key: str | None, peers: Peers) -> Rows:
@@ -203,6 +219,22 @@ def _of_file(path: Path, key: str | None) -> Rows:
         notes = notes + more
         origin += "" if labels is None else f", labels from {opened.label_key}"
     return Rows(opened.table, origin, labels, notes)
+
+
+def is_frame(source: object) -> bool:
+    """Whether a value is a table of columns in memory, as pandas' and polars' are."""
+    return hasattr(source, "to_numpy") and hasattr(source, "columns")
+
+
+def _of_frame(frame: Any) -> np.ndarray:
+    values: np.ndarray = np.asarray(frame.to_numpy())
+    if values.dtype.kind not in "fiu":
+        kinds = dict(zip(map(str, frame.columns), map(str, frame.dtypes), strict=True))
+        others = [f"{name} ({kind})" for name, kind in kinds.items() if not re.match("(?i)u?int|float", kind)]
+        raise UsageError(
+            f"a {type(frame).__name__} of embeddings holds numbers alone: leave out {', '.join(others[:3])}"
+        )
+    return values
 
 
 def _in_memory(source: Tensor | np.ndarray | np.generic) -> Rows:

@@ -29,7 +29,7 @@ from fullrank.features.tables import (
 )
 from fullrank.untrusted.npy import NpyHeader, load_npy, read_npy_header
 from fullrank.untrusted.parsing import refusing
-from fullrank.untrusted.paths import did_you_mean, require_regular
+from fullrank.untrusted.paths import expand_user, require_existing, require_regular
 
 
 @dataclass
@@ -107,14 +107,8 @@ def sliced(
 
 def existing(source: Path | str) -> Path:
     """The path, expanded; a DataError names the nearest where there is nothing."""
-    path = Path(source).expanduser()
-    if path.exists():
-        return path if path.is_dir() else require_regular(path)
-    if path.is_symlink():
-        raise DataError(f"{path} is a link to nothing, or a circle of links")
-    if not path.parent.is_dir():
-        raise DataError(f"{path} does not exist: there is no folder {path.parent}{did_you_mean(path)}")
-    raise DataError(f"{path} does not exist{did_you_mean(path)}")
+    path = require_existing(expand_user(source))
+    return path if path.is_dir() else require_regular(path)
 
 
 # numpy's own: an array is a header and its bytes, alone in a file or as a member of a zip archive

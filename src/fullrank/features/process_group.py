@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,6 +31,7 @@ from fullrank.training.meeting import meet
 from fullrank.training.orphans import child_of_this, end_with_parent
 
 _WORDS = "fullrank/why"  # where processes meet, why one of them ends
+MOST = 256  # processes that a command starts
 ENDING = 2.0  # seconds in which the first says why another one ends
 _SHARED: ContextVar[Peers | None] = ContextVar("shared", default=None)
 
@@ -51,7 +52,7 @@ def is_helper() -> bool:
 
 
 @contextmanager
-def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
+def sharing(words: Sequence[str], number: int = 0, parts: Callable[[], int] | None = None) -> Iterator[Peers]:
     """Share a command with torchrun's processes, or with some started here.
 
     An error in one of the helpers ends it without a word: the first process says the same, or names it.
@@ -59,9 +60,10 @@ def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
     Args:
         words: of the command line, for the processes that are started.
         number: of processes, this one too; 0: those of torchrun, or this one alone.
+        parts: counts what can be shared, above which no process is started.
 
     Raises:
-        UsageError: torchrun has started another number of processes.
+        UsageError: torchrun has started another number of processes, or there cannot be so many.
         FullrankError: a process ended before its time.
 
     Example:
@@ -72,6 +74,12 @@ def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
     rank, size, _ = processes()
     if number < 0:
         raise UsageError(f"--processes must not be negative, and is {number}")
+    if number > MOST:
+        raise UsageError(f"--processes is {number:,}: {MOST} on one machine are the most")
+    if MEETING in os.environ:  # which the first of them may have started fewer of
+        number = size
+    if number > 1 and size == 1:
+        number = _as_many_as_parts(number, parts)
     if number > 1 and size == 1:
         with _started(words, number):
             yield from _met(0, number)
@@ -82,6 +90,15 @@ def sharing(words: Sequence[str], number: int = 0) -> Iterator[Peers]:
         yield Peers(alone=True)
         return
     yield from _met(rank, size)
+
+
+def _as_many_as_parts(number: int, parts: Callable[[], int] | None) -> int:
+    """A number of processes that each have a part, with a note where it is less."""
+    there = parts() if parts else number
+    if there < number:
+        files = "1 file is" if there == 1 else f"{there:,} files are"
+        say(f"note    {files} read by as many processes, not {number}: each file is read by one", sys.stderr)
+    return min(number, there)
 
 
 def _met(rank: int, size: int) -> Iterator[Peers]:

@@ -8,6 +8,7 @@ removed unless it is small; of an `.npy` file the header alone is fetched before
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 import shutil
 import tempfile
@@ -22,8 +23,9 @@ from fullrank.errors import DataError, UsageError
 from fullrank.features.column_files import CSV_SUFFIXES
 from fullrank.features.keys import is_label_name
 from fullrank.features.opened_file import EMBEDDING_SUFFIXES
-from fullrank.untrusted.paths import did_you_mean, require_real_folder
+from fullrank.untrusted.paths import did_you_mean, expand_user, require_real_folder
 
+MOST_SEEN = 1000  # names in a folder by which it is told what lies there
 KEPT = 1 << 30  # bytes of fetched files that are kept for a second reading
 HEADER = 1 << 20  # bytes in which the header of an .npy file lies, by far
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z].*)?://")
@@ -42,7 +44,7 @@ def is_address(what: object) -> bool:
 def is_pattern(what: object) -> bool:
     """Tell a pattern of paths, as `features/part-*.npy`, from a path that is there."""
     text = str(what) if isinstance(what, str | Path) else ""
-    return any(sign in text for sign in "*?[") and not Path(text).expanduser().exists()
+    return any(sign in text for sign in "*?[") and not expand_user(text).exists()
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,11 @@ def list_shards(what: Path | str) -> ShardList:
             return _chosen(address, _remote(address))
         what = address.removeprefix("file://")
     if is_pattern(what):
-        paths = [Path(path) for path in glob.glob(str(Path(what).expanduser()))]  # noqa: PTH207
+        paths = [Path(path) for path in glob.glob(str(expand_user(what)))]  # noqa: PTH207
         return _chosen(str(what), [local_file(require_real_folder(path)) for path in paths])
-    folder = require_real_folder(Path(what).expanduser())
+    folder = require_real_folder(expand_user(what))
     if folder.is_dir():
-        return _chosen(str(folder), [local_file(path) for path in folder.iterdir()])
+        return _chosen(str(folder), [local_file(path) for path in folder.iterdir()], folder)
     if not folder.exists():
         raise DataError(f"{folder} does not exist{did_you_mean(folder)}")
     return ShardList(str(folder), [local_file(folder)])
@@ -183,11 +185,16 @@ def natural_order(name: str) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _chosen(where: str, found: Sequence[ShardFile]) -> ShardList:
+def _chosen(where: str, found: Sequence[ShardFile], folder: Path | None = None) -> ShardList:
     there = [file for file in found if file.suffix in EMBEDDING_SUFFIXES and file.name[0] not in "._"]
     there.sort(key=lambda file: natural_order(file.shown))
     labels = [file for file in there if is_label_name(PurePosixPath(file.name).stem)]
     files = [file for file in there if file not in labels]
+    if not files and folder and _holds_images(folder):
+        raise DataError(
+            f"{where} holds images, not embeddings: name an encoder for them, as in "
+            f"`fullrank audit MODEL --data {where}`"
+        )
     if not files:
         raise DataError(f"{where} holds no embedding files: {', '.join(EMBEDDING_SUFFIXES)}")
     files = [file for file in files if file.suffix not in CSV_SUFFIXES] or files  # text tells about arrays
@@ -202,6 +209,14 @@ def _chosen(where: str, found: Sequence[ShardFile]) -> ShardList:
 def local_file(path: Path) -> ShardFile:
     """A file, or a store that is a folder, of this machine."""
     return ShardFile(path.name, str(path), path.stat().st_size if path.is_file() else 1, path)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder, or in the folders of its classes."""
+    from fullrank.images.formats import why_not_read
+
+    inside = itertools.chain(folder.iterdir(), folder.glob("*/*"))
+    return any(not why_not_read(path.suffix) for path in itertools.islice(inside, MOST_SEEN))
 
 
 def _remote(address: str) -> list[ShardFile]:

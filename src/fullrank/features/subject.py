@@ -18,13 +18,14 @@ from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder, open_encoder
 from fullrank.encoders.runs import open_with_taps, own_data, own_run
 from fullrank.errors import UnknownNameError, UsageError
-from fullrank.features.embeddings import Rows, open_embeddings
+from fullrank.features.embeddings import Rows, is_frame, open_embeddings
 from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import SPLITS, Stored, is_stored, open_stored
 from fullrank.images.opening import open_data
 from fullrank.images.skipped import said_before
 from fullrank.images.sources import Data
 from fullrank.options import MAX_PIXELS, EncoderOptions, SubjectOptions
+from fullrank.untrusted.paths import expand_user
 
 Kind: TypeAlias = Literal["encoder", "stored", "embeddings"]
 
@@ -63,12 +64,12 @@ def kind_of(what: Any, data: str = "") -> Kind:
         >>> kind_of("timm:resnet18"), kind_of("features.npy"), kind_of("resnet10tt", data="shapes")
         ('encoder', 'embeddings', 'encoder')
     """
-    if isinstance(what, Rows | Tensor | np.ndarray | list | tuple):
+    if isinstance(what, Rows | Tensor | np.ndarray | list | tuple) or is_frame(what):
         return "embeddings"
     if is_address(what) or (is_pattern(what) and not data):
         return "embeddings"
     takes = "a matrix [n, d], a file or folder, or the name of an encoder is taken"
-    path = Path(as_name(what, takes)).expanduser()
+    path = expand_user(as_name(what, takes))
     if _stored_at(path) is not None:
         return "stored"
     return "encoder" if is_encoder(what) or (data and not path.exists()) else "embeddings"
@@ -111,14 +112,14 @@ def open_subject(
             what, options, taps, options.data, options.limit, options.max_pixels, more_images=more_images
         )
     if kind == "stored":
-        folder, named = _stored_at(Path(what).expanduser()) or (Path(), "")
+        folder, named = _stored_at(expand_user(what)) or (Path(), "")
         return StoredSubject(folder, named, open_stored(folder))
     return open_embeddings(what, options.key or None, options.max_bytes, peers)
 
 
 def check_untrained(what: str | Path) -> None:
     """Refuse --untrained for what is neither a run nor the name of an encoder."""
-    if own_run(what) is None and Path(what).expanduser().exists():
+    if own_run(what) is None and expand_user(what).exists():
         raise UsageError(f"--untrained is for runs and encoders by name; {what} brings its weights along")
 
 
@@ -136,7 +137,7 @@ def open_encoder_subject(
     what = as_name(what, "an encoder is a run, a checkpoint or a name")
     run = own_run(what)
     refuse_unknown_name(str(what))
-    if run is None and not data and not Path(what).expanduser().exists() and not is_encoder(what):
+    if run is None and not data and not expand_user(what).exists() and not is_encoder(what):
         open_encoder(what)  # which says that there is none
     if run is None and not data:
         raise UsageError(

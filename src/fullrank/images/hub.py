@@ -13,6 +13,7 @@ from fullrank.images.parquet import image_columns, in_row_groups, notes_on_index
 from fullrank.images.parquet_rows import LARGEST_GROUP, open_parquet_file
 from fullrank.images.sources import LazySource
 from fullrank.untrusted.parsing import read_text, refusing
+from fullrank.untrusted.paths import expand_user
 
 ADDRESS = re.compile(r"(?P<name>[^@]+?)(@(?P<split>[\w.-]+))?")
 
@@ -58,7 +59,7 @@ def parse_address(address: str) -> tuple[str, str | None, str | None]:
         raise UsageError(f"hub:{address} is no address; what is meant is as hub:OWNER/NAME/CONFIG@SPLIT")
     name, split = found["name"], found["split"]
     if name.startswith((".", "/", "~")):
-        return str(Path(name).expanduser()) if name.startswith("~") else name, None, split
+        return str(expand_user(name)) if name.startswith("~") else name, None, split
     parts = name.split("/")
     if len(parts) > 3 or not all(parts):
         raise UsageError(f"hub:{address} is no address; what is meant is as hub:OWNER/NAME/CONFIG@SPLIT")

@@ -19,7 +19,7 @@ from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
 from fullrank.progress import report_progress
 from fullrank.untrusted.parsing import read_json, refusing
-from fullrank.untrusted.paths import require_real_folder, require_regular
+from fullrank.untrusted.paths import expand_user, require_real_folder, require_regular
 
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "images")
@@ -80,7 +80,7 @@ def open_litdata(address: str) -> tuple[str, LazySource, LazySource | None, list
         DataError: no such folder, or one that is compressed, encrypted, pickled or without images.
     """
     require_packages("litdata")
-    folder = require_real_folder(Path(address).expanduser())
+    folder = require_real_folder(expand_user(address))
     if not folder.is_dir():
         raise DataError(f"litdata:{address} is no folder of this machine; copy or mount it")
     train = folder / "train" if (folder / "train" / "index.json").is_file() else folder

@@ -17,7 +17,7 @@ from fullrank.images.parquet import find_parquet, open_parquet
 from fullrank.images.shapes import SHAPES, shapes
 from fullrank.images.sources import Channels, Indices, LazySource, MemorySource, Source
 from fullrank.registry import Registry
-from fullrank.untrusted.paths import did_you_mean
+from fullrank.untrusted.paths import did_you_mean, expand_user
 
 STL_BYTES = 3 * 96 * 96  # of one image
 
@@ -268,7 +268,7 @@ def open_folder(path: Path) -> tuple[Source, Source | None, list[str]]:
             ...
         fullrank.errors.DataError: there is no folder nowhere; pass a folder of images or of .parquet files
     """
-    path = path.expanduser()
+    path = expand_user(path)
     if path.is_file() and path.suffix == ".parquet":
         return open_parquet(path.stem, [path])
     if not path.is_dir():

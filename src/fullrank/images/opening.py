@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError, first_line, printable
+from fullrank.errors import DataError, ImageError, UnknownNameError, UsageError
 from fullrank.images.batch_loaders import corrupt_line
 from fullrank.images.column_labels import require_class_numbers
 from fullrank.images.decoding import fit, header_size, why_not_decoded
@@ -25,7 +25,7 @@ from fullrank.images.sources import Data, Indices, LazySource, MemorySource, Sou
 from fullrank.images.streams import is_stream, open_stream
 from fullrank.options import MAX_PIXELS
 from fullrank.progress import report_progress
-from fullrank.untrusted.paths import did_you_mean, require_real_folder
+from fullrank.untrusted.paths import did_you_mean, expand_user, require_real_folder
 
 T = TypeVar("T")
 HEADERS_SURVEYED = 2_000  # enough to tell whether sizes differ; where many are corrupt, all are looked at
@@ -42,7 +42,7 @@ def data_root() -> Path:
         >>> data_root().is_absolute() or "FULLRANK_DATA" in os.environ
         True
     """
-    return Path(os.environ.get("FULLRANK_DATA") or "~/.cache/fullrank/data").expanduser()
+    return expand_user(os.environ.get("FULLRANK_DATA") or "~/.cache/fullrank/data")
 
 
 def open_data(
@@ -97,9 +97,8 @@ def open_data(
     if max_pixels < 1:
         raise UsageError(f"max_pixels {max_pixels} is not positive; the default is {MAX_PIXELS:,}")
 
-    name, train, held_out, notes = _open(
-        spec, Path(root).expanduser() if root else data_root(), download, image_size
-    )
+    place = expand_user(root) if root else data_root()
+    name, train, held_out, notes = _open(spec, place, download, image_size)
     if not len(train):
         raise DataError(f"{spec} has no training images")
     require_class_numbers(train, held_out)
@@ -131,11 +130,7 @@ def _open(
         return spec, *open_named(spec, root, download, image_size)
     if is_stream(spec):
         return open_stream(spec)
-    try:
-        path = Path(spec).expanduser()
-    except RuntimeError as error:  # of an unknown ~user
-        raise UsageError(f"{printable(spec)} is no folder: {first_line(error)}") from error
-    path = require_real_folder(path)
+    path = require_real_folder(expand_user(spec))
     if not path.exists() and "/" not in spec and not spec.startswith((".", "~")):
         raise UnknownNameError(
             "data set", spec, DATA, hint=f"and there is no folder {path.absolute()}{did_you_mean(path)}"

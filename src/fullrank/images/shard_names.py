@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fullrank.errors import DataError, UsageError, first_line, printable
 from fullrank.images.skipped import first_three
+from fullrank.untrusted.paths import expand_user
 
 MOST_NAMES = 1_000_000  # that braces expand to
 _MARKS = re.compile(r"\\.|[{},]", re.DOTALL)
@@ -85,8 +86,8 @@ def expanded(address: str) -> list[Path]:
 def user_path(name: str) -> Path:
     """A path whose `~` is a home; what no user has stays as it is."""
     try:
-        return Path(name).expanduser()
-    except RuntimeError:
+        return expand_user(name)
+    except DataError:
         return Path(name)
 
 

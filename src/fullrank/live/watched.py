@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from fullrank.errors import UsageError
 from fullrank.lock import is_being_written
 from fullrank.training.record_files import has_ended
+from fullrank.untrusted.paths import expand_user
 
 Phase: TypeAlias = Literal["waiting", "running", "ended", "quiet"]
 """Not there yet; being written; with a closing record; without one, and nobody writes."""
@@ -75,8 +76,8 @@ def watched_runs(words: Sequence[str]) -> list[WatchedRun]:
         UsageError: a file, a folder of something else, or a run that is named twice.
     """
     paths = [path for word in words for path in _runs_of(Path(word))]
-    resolved = [path.expanduser().resolve() for path in paths]
-    twice = next((path for path in paths if resolved.count(path.expanduser().resolve()) > 1), None)
+    resolved = [expand_user(path).resolve() for path in paths]
+    twice = next((path for path in paths if resolved.count(expand_user(path).resolve()) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice} is named twice")
     short = [path.name for path in resolved]
@@ -87,7 +88,7 @@ def watched_runs(words: Sequence[str]) -> list[WatchedRun]:
 
 
 def _runs_of(path: Path) -> list[Path]:
-    place = path.expanduser()
+    place = expand_user(path)
     if place.exists() and not place.is_dir():
         raise UsageError(f"{path} is a file: watch takes run directories")
     if WatchedRun(place, "").is_there or not place.is_dir():

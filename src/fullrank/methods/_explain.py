@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
+from fullrank.coercion import as_name, shown
 from fullrank.errors import UsageError
 from fullrank.methods._base import METHODS, make_config
 from fullrank.methods._config import FULL_WIDTH, MethodConfig
@@ -131,7 +132,12 @@ def explain_loss(
         >>> explain_loss(8.32, "dino", {"num_prototypes": 4096}).at[0]["formula"]
         'ln K'
     """
-    cls = METHODS[method]
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise UsageError(f"explain_loss takes the value of a loss first, a number, not {shown(value)}")
+    value = float(value)
+    cls = METHODS[as_name(method, "explain_loss takes the name of a method after the value")]
+    if options is not None and not isinstance(options, Mapping):
+        raise UsageError(f"options of a method are a mapping of names to values, not {shown(options)}")
     if views < cls.views_needed:
         raise UsageError(f"{method} compares {cls.views_needed} views of an image or more, not {views}")
     config = make_config(cls, options or {})

@@ -16,6 +16,7 @@ from fullrank.training.checkpoint import TrainState
 from fullrank.training.record_files import read_records
 from fullrank.training.records import EpochRecord
 from fullrank.training.run_dir import RunDir
+from fullrank.untrusted.paths import expand_user
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def find_candidates(
                 found.append(Candidate(name, str(run.path), run, why=str(error)))
         if own_run(subject) is None and not runs_below(subject):
             if not is_encoder(subject):
-                if Path(subject).expanduser().exists():
+                if expand_user(subject).exists():
                     raise UsageError(f"{subject} is neither a run, a folder of runs nor an encoder")
                 open_encoder(subject)  # which says that there is none, and the nearest name
             refuse_unknown_name(subject)
@@ -87,12 +88,12 @@ def _runs(subject: str) -> Iterator[tuple[str, RunDir]]:
         yield run.path.name, run
         return
     for folder in runs_below(subject):
-        yield folder.relative_to(Path(subject).expanduser()).as_posix(), RunDir.open(folder)
+        yield folder.relative_to(expand_user(subject)).as_posix(), RunDir.open(folder)
 
 
 def runs_below(subject: str) -> list[Path]:
     """Directories of runs in a folder, or in its folders; perhaps none."""
-    path = Path(subject).expanduser()
+    path = expand_user(subject)
     if not path.is_dir():
         return []
     found = [file.parent for file in sorted(path.glob("*/config.yaml"))]

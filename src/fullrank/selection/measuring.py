@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from fullrank.selection.candidates import Candidate
 from fullrank.selection.shared_images import held_out_of_all
 from fullrank.training.config import TrainConfig
 from fullrank.training.held_out import sample_of
+from fullrank.untrusted.paths import expand_user
 from fullrank.views import VIEWS
 
 SAME_IMAGES = ("data", "image_size")
@@ -150,7 +150,7 @@ def measure(
     try:
         model = open_encoder(candidate.spec, **options.opening())
     except DataError as error:
-        if not Path(candidate.spec).expanduser().exists():
+        if not expand_user(candidate.spec).exists():
             raise
         return Measured(candidate, why=str(error))
     where, seen = options.device or None, Augmentation(images.count, images.preset, images.seed)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fullrank.coercion import coerce
+from fullrank.coercion import coerce, shown
+from fullrank.errors import UsageError
 from fullrank.images.sources import Data
 from fullrank.networks.backbones import default_backbone, require_backbone
 from fullrank.training.config import TrainConfig, make_train_config
@@ -56,6 +57,8 @@ def plan_run(
         >>> plan.config.lr, plan.config.batch_size, sorted(plan.named)
         (0.1, 128, ['backbone', 'data', 'limit', 'lr'])
     """
+    if not isinstance(settings.get("options", {}), Mapping):
+        raise UsageError(f"options of a method are a mapping, not {shown(settings['options'])}")
     data_name, init = str(settings.get("data", TrainConfig.data)), str(settings.get("init", ""))
     method, layers, recipe = starting_point(start, data_name, init)
     layers = [*layers, *shortened_warmup(_merged(*layers, settings), settings)]

@@ -33,7 +33,7 @@ from fullrank.networks.safetensors_bytes import safetensors_bytes
 from fullrank.training.checkpoint_files import CheckpointFiles
 from fullrank.training.config import TrainConfig
 from fullrank.untrusted.parsing import read_text
-from fullrank.untrusted.paths import did_you_mean
+from fullrank.untrusted.paths import did_you_mean, expand_user
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -285,7 +285,7 @@ def free_name(config: TrainConfig) -> Path:
         >>> free_name(TrainConfig(data="photos")).as_posix()
         'runs/simsiam-photos'
     """
-    data = re.sub(r"[^\w.+-]+", "-", Path(config.data).expanduser().resolve().name)  # no control characters
+    data = re.sub(r"[^\w.+-]+", "-", expand_user(config.data).resolve().name)  # no control characters
     stem = f"runs/{config.method}-{data}"
     path, number = Path(stem), 2
     while path.exists():

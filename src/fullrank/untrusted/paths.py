@@ -23,6 +23,30 @@ MOST_ENTRIES = 10_000_000  # files of a store that are looked at
 MOST_COMPARED = 10_000  # names in a folder among which the nearest to a missing one is sought
 
 
+def expand_user(name: str | Path) -> Path:
+    """Return the path that is named, with `~` and `~USER` as a shell has them.
+
+    What is there under the very name is taken literally.
+
+    Raises:
+        DataError: no user is called so.
+
+    Example:
+        >>> expand_user("~no-such-user/z.npy")
+        Traceback (most recent call last):
+            ...
+        fullrank.errors.DataError: ~no-such-user/z.npy does not exist: no user is called no-such-user
+    """
+    path = Path(name)
+    if not str(path).startswith("~") or os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        shown = printable(str(path))
+        raise DataError(f"{shown} does not exist: no user is called {Path(shown).parts[0][1:]}") from error
+
+
 def require_regular(path: Path) -> Path:
     """Return a path to a regular file; links to one are followed.
 
@@ -64,6 +88,21 @@ def require_real_folder(path: Path) -> Path:
     except ValueError as error:
         raise DataError(f"{str(path)!r} is no path: {error}") from error
     _refuse_kernel(path)
+    return path
+
+
+def require_existing(path: Path) -> Path:
+    """Return a path that is there.
+
+    Raises:
+        DataError: nothing is; the message names the nearest that is.
+    """
+    there = os.path.exists(path)  # noqa: PTH110 - which says no to a name that is too long, too
+    if os.path.lexists(path) and not there:
+        raise DataError(f"{path} is a link to nothing, or a circle of links")
+    if not there:
+        where = "" if path.parent.is_dir() else f": there is no folder {path.parent}"
+        raise DataError(f"{path} does not exist{where}{did_you_mean(path)}")
     return path
 
 
@@ -120,7 +159,9 @@ def _nearest_names(folder: Path, name: str, most: int) -> list[str]:
 
 def did_you_mean(path: Path) -> str:
     """The end of a message: which path is meant by a missing one; or empty."""
-    near = " or ".join(printable(str(other)) for other in nearest_paths(path))
+    names = (printable(str(other)) for other in nearest_paths(path))
+    # with a dash at its beginning a name would be taken for an option
+    near = " or ".join(f"./{name}" if name.startswith("-") else name for name in names)
     return f"; did you mean {near}?" if near else ""
 
 

@@ -39,6 +39,7 @@ from fullrank.options import OnProgress, split_names
 from fullrank.report.audit.options import AuditOptions as AuditOptions  # offered here, too
 from fullrank.report.audit.terminal import AuditView
 from fullrank.untrusted.parsing import read_text
+from fullrank.untrusted.paths import expand_user
 
 
 def audit_subject(
@@ -86,7 +87,7 @@ def refuse_against(against: str, options: AuditOptions) -> None:
     kind = kind_of(against, options.data)
     imageless = kind == "encoder" and not options.data and own_run(against) is None
     named = is_address(against) or is_pattern(against) or is_encoder(against)
-    if imageless or not (named or Path(against).expanduser().exists()):
+    if imageless or not (named or expand_user(against).exists()):
         open_subject(against, options, kind=kind)  # which says what there is not
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from fullrank.encoders.hooks import FEATURES
@@ -20,6 +19,7 @@ from fullrank.report.compare.measures import Images, choose_images, measure, sha
 from fullrank.report.compare.subjects import Subject, TapSummary, open_subject
 from fullrank.report.run.reading import Run
 from fullrank.report.run.summary import start_of
+from fullrank.untrusted.paths import expand_user
 
 COLLAPSED = frozenset({"complete", "dimensional", "cluster", "intra-cluster", "uniform-assignment"})
 # none makes another experiment
@@ -202,7 +202,7 @@ def named_arms(groups: Sequence[Sequence[Subject]], names: Sequence[str] | None 
 
 def _names(groups: Sequence[Sequence[Subject]]) -> list[str]:
     """The shortest names that tell the arms apart."""
-    folders = [Path(group[0].word).expanduser().resolve().parent.name for group in groups]
+    folders = [expand_user(group[0].word).resolve().parent.name for group in groups]
     stems = [_stem(group) + _state(group[0]) for group in groups]
     wider = [
         [stem, f"{folder}/{stem}", group[0].word]

@@ -16,6 +16,7 @@ from fullrank.encoders.runs import open_with_taps, own_run
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
+from fullrank.features.folders import identity
 from fullrank.features.store import main_tap
 from fullrank.features.subject import Kind as PathKind
 from fullrank.features.subject import StoredSubject, check_untrained, kind_of
@@ -27,7 +28,7 @@ from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.verdicts import as_sentence, remarks
 from fullrank.training.record_fields import fields_fit, is_count, is_number
 from fullrank.untrusted.parsing import read_json, refusing
-from fullrank.untrusted.paths import did_you_mean
+from fullrank.untrusted.paths import did_you_mean, expand_user
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +127,7 @@ class Subject:
     @property
     def short(self) -> str:
         """The last part of a path, else the word."""
-        path = Path(self.word).expanduser()
+        path = expand_user(self.word)
         return path.resolve().name if path.exists() else self.word
 
     def summary(self, tap: str) -> TapSummary | None:
@@ -158,7 +159,7 @@ def open_subject(
     """
     if untrained:
         return _untrained(word, download)
-    path = Path(word).expanduser()
+    path = expand_user(word)
     if (path / "metrics.jsonl").is_file() or (path / "config.yaml").is_file():
         subject = run_subject(path, word)
         if not measure:
@@ -197,11 +198,11 @@ def _untrained(word: str, download: bool) -> Subject:
 def _evaluated(subject: Subject) -> Subject:
     """The same with what `fullrank evaluate` left of it."""
     word, evaluations = subject.word, dict[str, Record]()
-    beside = Path(word).expanduser().is_dir()  # else a folder that subjects of like names share
+    beside = expand_user(word).is_dir()  # else a folder that subjects of like names share
     for file in sorted(result_folder(word).glob("*.json")):
         with refusing(f"{file} is damaged (`fullrank evaluate` writes it anew)"):
             said = read_json(file)
-            if "probe" in said and (beside or said.get("subject") == word):
+            if "probe" in said and (beside or identity(word) in (said.get("what"), said.get("subject"))):
                 evaluations[file.stem] = {**said, "results": dict(said["results"])}
     probed = {
         f"{probe}_{name}": float(value)
@@ -301,5 +302,5 @@ def _embeddings(word: str, path: Path, kind: PathKind) -> Subject:
         (audit,) = audit_subject(subject, options).values()
         origin = "rows of its own"
     what = f"embeddings {count(audit.n)} x {count(audit.d)}"
-    notes = tuple(f"{word}: {note}" for note in audit.notes)
+    notes = tuple(note if note.startswith(word) else f"{word}: {note}" for note in audit.notes)
     return _evaluated(Subject(word, "embeddings", what, TapSummary.of_audit(audit, origin), notes=notes))
