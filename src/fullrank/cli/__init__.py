@@ -55,7 +55,7 @@ COMMANDS = {
 }
 
 GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), "the same command goes on") | {
-    "demo": "a demo begins anew",
+    "demo": "what this one trained is lost, and the next demo begins anew",
     "pick": "the same command begins anew",
 }
 """What is said where a command was ended by a signal, of those that are more than one run."""
