@@ -389,14 +389,3 @@ def test_numbers_that_make_no_sense() -> None:
     for kwargs in ({"limit": 0}, {"image_size": 0}, {"max_corrupt": 2.0}):
         with pytest.raises(UsageError, match=r"limit 0|image size 0|max_corrupt 2.0"):
             open_data("shapes", **kwargs)
-
-
-@pytest.mark.parametrize(("limit", "held_out"), [(None, 40), (200, 40), (40, 40), (39, 39), (5, 5), (1, 1)])
-def test_as_many_images_are_said_to_be_held_out_as_are(
-    tmp_path: Path, limit: int | None, held_out: int
-) -> None:
-    for i in range(120):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    data = open_data(str(tmp_path), limit=limit)
-    assert len(data.held_out) == held_out
-    assert f"{held_out} random images are held out: there is no val or test split" in data.notes

@@ -21,7 +21,7 @@ LABEL_COLUMNS = ("label", "class", "target")
 
 @dataclass(frozen=True)
 class FileLabels:
-    """Labels by the name of a file within the table's folder; empty where a file has none."""
+    """Labels by names of files within the table's folder; empty for none."""
 
     table: Path
     labels: Mapping[str, str]
@@ -29,7 +29,7 @@ class FileLabels:
     def of(
         self, files: Files, classes: Sequence[str] | None = None
     ) -> tuple[Indices | None, list[str] | None]:
-        """Labels of image files, -1 for none, and the names of the classes, if they are words.
+        """Labels of image files, -1 for none, and names of classes that are words.
 
         Args:
             files: below the table's folder.

@@ -84,7 +84,7 @@ def _labelled_by(table: FileLabels, files: Files, source: LazySource) -> tuple[L
 def _held_out_by(
     folders: tuple[Path, Path], files: Files, source: LazySource, classes: list[str] | None
 ) -> LazySource:
-    """Held-out images with the labels of a table, numbered as those that are trained on."""
+    """Held-out images with labels of a table, numbered as in the training set."""
     table = read_file_labels(*folders)
     labels, words = table.of(files, classes) if table is not None else (None, None)
     if words and not classes:

@@ -13,7 +13,7 @@ from fullrank.training.records import EpochRecord, RunRecord, parse_record
 
 
 def lost_records(log: Path, state: Mapping[str, Any]) -> str:
-    """What of the records before a checkpoint is lost, in a line; empty where all are there.
+    """A line on records before a checkpoint that are lost; empty without any.
 
     A file that is short of its end is gone on with. One with something else in it is refused, as going on
     would cut it.
@@ -58,7 +58,7 @@ def _records(lines: Iterator[bytes] | list[bytes]) -> Iterator[RunRecord]:
 
 
 def _has(log: Path, size: int, last: EpochRecord) -> bool:
-    """Whether the record of a panel is among the first bytes of a file: near their end, as a rule."""
+    """Whether the record of a panel is among the first bytes of a file."""
     panels = json.loads(json.dumps(last.panels))
     return any(
         isinstance(record, EpochRecord)

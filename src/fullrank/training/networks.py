@@ -112,7 +112,7 @@ def build_networks(
 
 
 def few_tokens_note(network: nn.Module, name: str, image_size: int, loaded: bool) -> tuple[str, ...]:
-    """A note where a transformer cuts images into very few patches, with what cuts more.
+    """Note that a transformer cuts images into very few patches, if it does.
 
     Args:
         network: the backbone.

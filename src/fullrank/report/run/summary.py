@@ -73,7 +73,7 @@ class Summary:
             self.end = record
 
     def take_past(self, records: Iterable[EpochRecord]) -> None:
-        """Take in the accuracies and scores of panels from before it was resumed, and nothing else.
+        """Take in no more than accuracies and scores of panels before a resumption.
 
         Example:
             >>> summary = Summary("run")
