@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,13 @@ def test_a_folder_too_small_for_a_verdict_says_so_before_it_is_trained_on(here: 
     called = call("train", "simsiam", "--data", "few", *words)
     assert called.code == 0
     assert "4 images are watched, and a verdict needs 32" in called.out
+
+
+def test_a_run_that_was_resumed_ends_with_the_comparison_with_its_untrained_network(
+    trained: tuple[Path, Called], here: Path
+) -> None:
+    run = Path(shutil.copytree(trained[0], here / "longer"))
+    lines = call("resume", str(run), "--epochs", "3").out.splitlines()
+    before = next(line for line in trained[1].out.splitlines() if line.startswith("k-NN "))
+    after = next(line for line in lines if line.startswith("k-NN "))
+    assert after.partition("; ")[2] == before.partition("; ")[2] != ""

@@ -176,7 +176,7 @@ def test_nothing_is_cautioned_where_nothing_collapsed(cifar_run: Path, tmp_path:
 def test_what_a_library_cannot_rebuild_is_one_line_with_the_formats_that_can(
     cifar_run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"timm cannot rebuild resnet18 .*--to torchvision, torch or onnx"):
+    with pytest.raises(UsageError, match=r"3x3 .*--stem cifar, .*--to torchvision, torch or onnx"):
         export_encoder(cifar_run, "timm", tmp_path / "F")
     own = run_with(tmp_path / "own", "resnet8-w16", 16)
     for to in ("timm", "torchvision"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,43 @@ def test_whatever_was_damaged_is_passed_over_by_name(
     assert [str(files.path(name)) in line for name, line in zip(names, found.passed_over, strict=True)] == [
         True
     ] * damaged
+
+
+def old_format(length: int) -> bytes:
+    """Head of what `torch.save` wrote before it wrote archives."""
+    content = io.BytesIO()
+    torch.save({"step": 1}, content, _use_new_zipfile_serialization=False)
+    return content.getvalue()[:length]
+
+
+JUNK: dict[str, Callable[[int], bytes]] = {
+    "a word": lambda length: (b"junk" * 16)[:length],
+    "zeros": bytes,
+    "noise": lambda length: random.Random(length).randbytes(length),
+    "the head of an archive": lambda length: (b"PK\x03\x04" * 16)[:length],
+    "the head of the old format": old_format,
+}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_a_few_bytes_of_anything_are_refused_as_damage(files: CheckpointFiles, kind: str) -> None:
+    for length in range(65):
+        files.path("last").write_bytes(JUNK[kind](length))
+        with pytest.raises(DamagedCheckpointError, match=r"no checkpoint can be read: .*last\.pt"):
+            files.newest()
+
+
+@pytest.mark.parametrize("digests", ["", "junk", "[]"])
+@pytest.mark.parametrize("kind", JUNK)
+def test_with_the_list_of_digests_lost_too_the_checkpoint_before_is_taken(
+    files: CheckpointFiles, kind: str, digests: str
+) -> None:
+    files.write(state(1))
+    files.write(state(2))
+    (files.folder / "digests.json").write_text(digests)
+    files.path("last").write_bytes(JUNK[kind](4))
+    found = files.newest()
+    assert found is not None and found.path == files.path("last-1")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02.", b"\x00" * 4096])

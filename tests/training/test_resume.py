@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +183,62 @@ def test_the_same_settings_may_continue_and_others_may_not(cut: Path) -> None:
         may_continue(config(epochs=4, seed=7), cut, named=["seed"])
 
 
-def test_records_that_are_shorter_than_the_checkpoint_knows_do_no_harm(cut: Path) -> None:
-    (cut / "metrics.jsonl").write_bytes((cut / "metrics.jsonl").read_bytes()[:200])
+def first_lines(content: bytes, part: float) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join(lines[: int(part * len(lines))])
+
+
+CUT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda content: b"", "no records of steps 1 to"),
+    "part of a line": (lambda content: content[:200], "no records of steps 1 to"),
+    "in the middle": (lambda content: content[: len(content) // 2], "no records of steps [2-9]"),
+    "after a third": (lambda content: first_lines(content, 0.33), "no records of steps [2-9]"),
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_a_run_whose_records_were_cut_goes_on_and_says_of_which_steps_there_are_none(
+    cut: Path, how: str
+) -> None:
+    log, (left, said), shown = cut / "metrics.jsonl", CUT[how], list[str]()
+    log.write_bytes(left(log.read_bytes()))
+    assert resume(cut, [notes(shown)]).reason == "finished"
+    assert b"\x00" not in log.read_bytes()
+    assert [note for note in shown if re.search(said, note)]
+
+
+def test_a_run_without_its_records_says_so(cut: Path) -> None:
+    shown: list[str] = []
+    (cut / "metrics.jsonl").unlink()
+    resume(cut, [notes(shown)])
+    assert [note for note in shown if "metrics.jsonl has no records of steps 1 to" in note]
+
+
+def test_nothing_is_said_of_records_that_are_all_there(cut: Path) -> None:
+    shown: list[str] = []
+    resume(cut, [notes(shown)])
+    assert not [note for note in shown if "records" in note]
+
+
+FOREIGN: dict[str, Callable[[bytes], bytes]] = {
+    "a line of anything": lambda content: b"garbage\n",
+    "lines of anything": lambda content: b"garbage\n" * len(content),
+    "zeros": lambda content: bytes(len(content) + 1),
+    "records of a longer run": lambda content: b'{"event": "step", "epoch": 9, "step": 9000}\n',
+    "records of another seed": lambda content: content.replace(b'"value": ', b'"value": 1'),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_records_that_are_not_the_runs_own_are_refused_and_left_as_they_are(cut: Path, what: str) -> None:
+    log = cut / "metrics.jsonl"
+    foreign = FOREIGN[what](log.read_bytes())
+    log.write_bytes(foreign)
+    with pytest.raises(UsageError, match=r"not what this run wrote .* move this one away"):
+        resume(cut)
+    assert log.read_bytes() == foreign
+    log.rename(log.with_name("moved.jsonl"))
     assert resume(cut).reason == "finished"
-    assert b"\x00" not in (cut / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("steps", [0, 9])

@@ -57,7 +57,7 @@ COMMANDS = {
 
 CONTINUES = "the same command goes on with what is there, or begins where nothing is"
 GOING_ON = dict.fromkeys(("adapt", "cure", "embed", "lab", "sweep"), CONTINUES) | {
-    "demo": "a demo begins anew",
+    "demo": "what this one trained is lost, and the next demo begins anew",
     "pick": "the same command begins anew",
 }
 """What is said where a command was ended by a signal, of those that are more than one run."""

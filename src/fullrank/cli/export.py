@@ -23,15 +23,16 @@ class Export(ExportOptions):
     checkpoint. For --to map it is features: a folder of `fullrank embed`, or a file of embeddings; for
     --to fiftyone such a folder, with the images as --data.
 
-    Example: fullrank export runs/first --to timm --out encoders/first
+    Example: fullrank export runs/first --to torch --out encoders/first
 
     Example: fullrank export features/first --to map --out maps/first
 
     Attributes:
         what: a run, an encoder, or features.
-        to: timm (a directory as on the Hub), torchvision (a state dict for its ResNets and others), torch
-            (the state dict as it is), onnx (batches of any size), map (features on a plane: a page, SVG,
-            PDF, PNG and CSV), or fiftyone (a map and its images, for FiftyOne to import).
+        to: timm (a directory as on the Hub), torchvision (a state dict for its ResNets and others, also with
+            the stem for small images), torch (the state dict as it is, of any run), onnx (batches of any
+            size), map (features on a plane: a page, SVG, PDF, PNG and CSV), or fiftyone (a map and its
+            images, for FiftyOne to import).
         out: the folder to make.
         json: print one object.
     """

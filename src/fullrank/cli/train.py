@@ -220,8 +220,11 @@ def follow(
     notes: Sequence[str] = (),
 ) -> int:
     """Run `start(listeners)` on the chosen terminal and loggers; print the result."""
+    import torch
+
+    from fullrank.cli.long_run import LongRunHint
     from fullrank.images.skipped import LIST, read_skipped
-    from fullrank.report.run.terminal import make_console
+    from fullrank.report.run.terminal import LivePanel, PlainLines, make_console
     from fullrank.training.logs import open_log
     from fullrank.training.records import RunRecord, StartRecord
 
@@ -230,7 +233,7 @@ def follow(
     with ExitStack() as stack:
         console = stack.enter_context(make_console("json" if args.json else "quiet" if silent else "auto"))
         opened: list[Any] = []
-        shown = known = 0
+        shown, known, hint = 0, 0, LongRunHint(gpu=torch.cuda.is_available())
 
         def listen(record: RunRecord) -> None:
             try:
@@ -242,6 +245,8 @@ def follow(
 
         def show(record: RunRecord) -> None:
             nonlocal shown, known
+            if (line := hint(record)) and not silent:
+                say(f"note    {line}")
             if isinstance(record, StartRecord):  # the run directory exists from now on
                 known = len(read_skipped(out))
                 opened.extend(open_log(kind, out) for kind in logs)
@@ -250,6 +255,8 @@ def follow(
                 if not (args.quiet or args.json):
                     for note in dict.fromkeys([*notes, *record.notes]):
                         say(f"note    {note}")
+                if isinstance(console, PlainLines | LivePanel):
+                    console.summary.take_past(panels_before(out, record))
                 console.start(record.config, record.total_steps)
             else:
                 shown += 1
@@ -274,6 +281,16 @@ def follow(
             say(f"skipped {skipped:,} files in all, listed in {outcome.path / LIST}")
         say(f"page    {page}")
     return code
+
+
+def panels_before(out: Path, start: Any) -> list[Any]:
+    """Panels of a run that goes on, by which its end is compared with its beginning."""
+    from fullrank.training.record_files import read_records
+    from fullrank.training.records import EpochRecord
+
+    log = out / "metrics.jsonl"
+    records = read_records(log).records if start.step and log.exists() else ()
+    return [record for record in records if isinstance(record, EpochRecord)]
 
 
 def _serve_live(run: Path, stack: ExitStack, output: TextIO) -> None:

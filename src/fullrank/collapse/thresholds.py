@@ -24,8 +24,9 @@ class Thresholds:
             a convention: an isotropic cloud whose mean is ten standard deviations reads 0.099 and passes;
             collapsed runs of the demo read 0.01 to 0.04, healthy ones above 0.5.
         level_width: in natural logarithms, of this border and the two below.
-        falling_level: complete below it, too, where the level has lost half of its best earlier value; the
-            border rises by the same factor with each halving, up to `HIGHEST_LEVEL`. SimSiam trials:
+        falling_level: complete below it, too, where level and centred share have both lost half of their best
+            earlier values; the border rises by the same factor with each halving of the one that has lost
+            less, up to `HIGHEST_LEVEL`. SimSiam trials:
             collapsed runs at 0.07 and 0.11 while their centred effective rank still read 88 of 128. At the
             end of 71 healthy runs of the fitted methods the level is at most 5 % below its best.
         centred_share: complete below it, where norms hide what the level shows. A mean of ten standard

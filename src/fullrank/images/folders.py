@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fullrank.errors import DataError, printable
+from fullrank.images.file_labels import FileLabels, read_file_labels
 from fullrank.images.index_files import index_notes
 from fullrank.images.skipped import left_out
 from fullrank.images.sources import Indices, LazySource
@@ -22,12 +24,13 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
     With a `train/` inside, that is the training set, and the first of `val/`, `valid/`, `validation/`,
     `test/` is held out; else the whole folder is the training set. Images have classes where they all lie
     equally deep and exactly one level of folder names tells them apart: `cat/1.jpg`, `n0144/images/1.jpg`.
-    Images beside sub-folders, one sub-folder, or two telling levels (`2024/05/1.jpg`) mean unlabelled.
+    Images beside sub-folders, one sub-folder, or two telling levels (`2024/05/1.jpg`) mean unlabelled,
+    but for a table of labels beside them (`read_file_labels`).
 
     Returned are the training images, the held-out ones or None, and notes.
 
     Raises:
-        DataError: there are no images.
+        DataError: there are no images, or a table of labels does not fit them.
 
     Example:
         >>> import tempfile
@@ -51,6 +54,9 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
     classes = sorted(set(names[0])) if names else None
     train = _listed(f"{folder.name}/train", files, names, classes, skipped)
     notes = [f"classes are named by {len(classes)} sub-folders" if classes else "the images are unlabelled"]
+    table = None if classes else read_file_labels(*dict.fromkeys((train_folder, folder)))
+    if table is not None:
+        train, notes = _labelled_by(table, files, train)
 
     held_out = None
     beside = [folder / name for name in HELD_OUT_NAMES if train_folder != folder and (folder / name).is_dir()]
@@ -58,9 +64,32 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
         if len(held := open_files(held_folder, skipped)):
             names = _class_names(held) if classes else None
             held_out = _listed(f"{folder.name}/{held_folder.name}", held, names, classes, skipped)
+            if table is not None:
+                held_out = _held_out_by((held_folder, folder), held, held_out, train.classes)
             break
     notes += index_notes(files.index, "every process lists the files")
     return train, held_out, notes + left_out(skipped)
+
+
+def _labelled_by(table: FileLabels, files: Files, source: LazySource) -> tuple[LazySource, list[str]]:
+    """The images with the labels of a table, and a note on it."""
+    labels, classes = table.of(files)
+    known = 0 if labels is None else int((labels >= 0).sum())
+    note = f"labels are those of {table.table.name}"
+    if known < len(files):
+        note += f", which has none of {len(files) - known:,} images"
+    return replace(source, labels=labels, classes=classes), [note]
+
+
+def _held_out_by(
+    folders: tuple[Path, Path], files: Files, source: LazySource, classes: list[str] | None
+) -> LazySource:
+    """Held-out images with labels of a table, numbered as in the training set."""
+    table = read_file_labels(*folders)
+    labels, words = table.of(files, classes) if table is not None else (None, None)
+    if words and not classes:
+        raise DataError(f"{printable(str(folders[0]))} has words as labels, and the training images numbers")
+    return replace(source, labels=labels, classes=classes)
 
 
 def _class_names(files: Files) -> tuple[list[str], Indices] | None:

@@ -109,7 +109,8 @@ def open_data(
     }
     if held_out is None or not len(held_out):
         train, held_out = _split_off(train, seed)
-        notes.append(f"{len(held_out):,} random images are held out: there is no val or test split")
+        kept = min(len(held_out), limit or len(held_out))
+        notes.append(f"{kept:,} random images are held out: there is no val or test split")
     if limit is not None and limit < len(train):
         notes.append(f"a random {limit:,} of {len(train):,} training images")
     train, held_out = _limited(train, limit, seed), _limited(held_out, limit, seed)

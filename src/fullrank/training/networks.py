@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullrank.errors import UsageError
 from fullrank.methods import Method, build_method
-from fullrank.networks.backbones import Backbone, Stem, build_backbone, split_options
+from fullrank.networks.backbones import Backbone, Stem, build_backbone, join_options, split_options
 from fullrank.networks.depth import parameters_of_stages
 from fullrank.networks.lora import add_lora
 from fullrank.networks.transfer import transfer_weights
@@ -67,6 +67,9 @@ class InitialWeights:
         return replace(config, **changes)
 
 
+FEW_ACROSS = 4  # patches along a side, below which a transformer sees hardly any places
+SOUND_ACROSS = 8  # as small images are cut in published runs: 32 pixels into patches of 4
+
 OpenInitial: TypeAlias = Callable[[TrainConfig], InitialWeights | None]
 """Opens the weights that a configuration starts from; None where it names none."""
 
@@ -89,10 +92,10 @@ def build_networks(
         sides=VIEWS[config.views].sides(config.image_size) if config.views in VIEWS else (),
     )
     method = build_method(config.method, backbone.network, backbone.feature_dim, config.options)
-    notes: tuple[str, ...] = ()
+    notes = few_tokens_note(backbone.network, backbone.name, config.image_size, initial is not None)
     if initial is not None:
         transfer = transfer_weights(backbone.network, initial.weights, initial.origin, initial.backbone)
-        notes = (f"backbone from {initial.origin}: {transfer}", *initial.notes)
+        notes = (f"backbone from {initial.origin}: {transfer}", *initial.notes, *notes)
     if config.freeze and not split_names(config.freeze):
         raise UsageError(f"--freeze {config.freeze!r} names nothing: stages, with commas between, or all")
     frozen = parameters_of_stages(backbone.network, split_names(config.freeze))
@@ -106,6 +109,35 @@ def build_networks(
     if not any(parameter.requires_grad for parameter in method.parameters()):
         raise UsageError(f"--freeze {config.freeze} leaves nothing to train: {config.method} has no head")
     return backbone, method, notes
+
+
+def few_tokens_note(network: nn.Module, name: str, image_size: int, loaded: bool) -> tuple[str, ...]:
+    """Note that a transformer cuts images into very few patches, if it does.
+
+    Args:
+        network: the backbone.
+        name: as `build_backbone` takes it.
+        image_size: side of the images in pixels.
+        loaded: whether it has weights already, which are of patches of that size.
+
+    Example:
+        >>> backbone = build_backbone("vit_tiny_patch16_224(depth=1)", 32)
+        >>> few_tokens_note(backbone.network, "vit", 32, loaded=True)[0][:71]
+        'vit cuts 32 pixels into 2 x 2 patches of 16: so few tokens (4) hardly s'
+    """
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or (1,)
+    across = image_size // patch[0]
+    if patch[0] == 1 or across >= FEW_ACROSS:
+        return ()
+    better = [f"--image-size {SOUND_ACROSS * patch[0]}"]
+    base, options = split_options(name)
+    if not loaded and not image_size % SOUND_ACROSS and base.startswith("vit_"):
+        smaller = join_options(base, options | {"patch_size": image_size // SOUND_ACROSS})
+        better = [f"--backbone '{smaller}'", *better]
+    return (
+        f"{name} cuts {image_size} pixels into {across} x {across} patches of {patch[0]}: so few tokens "
+        f"({across**2}) hardly say where in the image something is; better {', or '.join(better)}",
+    )
 
 
 def _start_target(method: Method) -> None:

@@ -25,6 +25,7 @@ from fullrank.training.fitting import fitted, naming_remedies
 from fullrank.training.launch import launch_fabric
 from fullrank.training.lifeline import failing_together
 from fullrank.training.loop import Loop, Outcome, Until
+from fullrank.training.lost_records import lost_records
 from fullrank.training.networks import InitialWeights, OpenInitial
 from fullrank.training.record_files import last_step
 from fullrank.training.records import Listener
@@ -103,7 +104,8 @@ def resume(
         until: epochs after which it pauses again; 0: at its end.
 
     Raises:
-        UsageError: there is no run, its data is not where it was, or its settings changed.
+        UsageError: there is no run, its data is not where it was, its settings changed, or its records are
+            those of another.
         BusyError: another process writes into the run.
         DamagedCheckpointError: there are checkpoints, and none is sound.
     """
@@ -121,7 +123,8 @@ def resume(
             check_shares(config.batch_size, fabric.world_size, str(path))
         with naming_remedies(config):
             config, data = _prepared(config, fabric, path)
-        data = replace(data, notes=_accepted(found, data, override))  # its own were shown at the start
+        notes = [*_accepted(found, data, override), *_lost(found, run, fabric)]
+        data = replace(data, notes=notes)  # its own were shown at the start
         config, data = fitted(config, data, fabric, CHANGES_THE_RUN)
         with naming_remedies(config):
             s = setup(config, data, fabric, None if found else open_initial(config))
@@ -143,6 +146,12 @@ def _accepted(found: LoadedCheckpoint | None, data: Data, override: Collection[s
     before = found.state.pop("data", None)
     changed = difference(before, data.fingerprint) if isinstance(before, Mapping) else ""
     return [f"goes on with other images than before: {printable(changed)}"] if before and changed else []
+
+
+def _lost(found: LoadedCheckpoint | None, run: RunDir, fabric: Fabric) -> list[str]:
+    """A note on records that are gone, from the process that writes them."""
+    lost = lost_records(run.metrics_path, found.state) if found and fabric.is_global_zero else ""
+    return [lost] if lost else []
 
 
 def _prepared(config: TrainConfig, fabric: Fabric, path: Path) -> tuple[TrainConfig, Data]:

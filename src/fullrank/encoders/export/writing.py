@@ -104,14 +104,14 @@ def _rebuilt(model: Encoder, to: Format) -> Rebuilt | None:
         return in_torchvision(model) or in_timm(model)  # for the instructions
     exported = makers[to](model)
     if exported is None:
-        others = [name for name, maker in makers.items() if name != to and maker(model)]
+        others = {name: found for name, maker in makers.items() if name != to and (found := maker(model))}
         *most, last = [*others, "torch", "onnx"]
         own = model.name.partition(" (")[0] in OWN_BACKBONES
-        why = (
-            f"{to} has no such network, it is fullrank's own"
-            if own
-            else f"{to}'s network gives other features"
-        )
+        why = f"{to}'s network gives other features"
+        if own:
+            why = f"{to} has no such network, it is fullrank's own"
+        elif any(found.cifar_padding is not None for found in others.values()):
+            why = f"it begins with a 3x3 convolution for small images, --stem cifar, {to}'s with a 7x7 one"
         raise UsageError(
             f"{to} cannot rebuild {model.name} ({why}): export it --to {', '.join(most)} or {last}"
         )

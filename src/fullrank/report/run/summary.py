@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,18 @@ class Summary:
         elif isinstance(record, EndRecord):
             self.end = record
 
+    def take_past(self, records: Iterable[EpochRecord]) -> None:
+        """Take in no more than accuracies and scores of panels before a resumption.
+
+        Example:
+            >>> summary = Summary("run")
+            >>> summary.take_past([EpochRecord(knn={"top1": 0.3}), EpochRecord(epoch=2, knn={"top1": 0.5})])
+            >>> summary.knn_untrained, summary.knn_best, summary.knn_best_epoch, summary.losses
+            (0.3, 0.5, 2, [])
+        """
+        for record in records:
+            self._take_accuracies(record)
+
     def _take_loss(self, loss: float) -> None:
         """Keep the first loss, the last, and of long runs one of every stretch."""
         if self._waiting:
@@ -89,6 +101,9 @@ class Summary:
         self.verdict = record.verdict or self.verdict
         self.next_watch = record.next_watch
         self.warnings = record.warnings or []
+        self._take_accuracies(record)
+
+    def _take_accuracies(self, record: EpochRecord) -> None:
         top1, linear = record.accuracy("knn"), record.accuracy("probe")
         if record.epoch == 0:
             self.knn_untrained = top1
