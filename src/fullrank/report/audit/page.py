@@ -112,6 +112,8 @@ def write_audit(
         reasons=[as_sentence(main.verdict.why), meaning(main.verdict, main.panel)],
         evidence=evidence_rows(main),
         columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
+        of_run=main.of_run,
+        of_run_says=main.of_run.says(tuple(views)) if main.of_run else "",
         others=[Other.of(view.verdict) for tap, view in views.items() if view is not main],
         advice=advice_sentences(main.advice),
         advice_title=advice_title(main),
