@@ -90,7 +90,7 @@ def verdict_of_run(what: str | Path) -> RunVerdict | None:
     if judged:
         return RunVerdict(as_verdict(judged[-1].verdict), judged[-1].epoch, of_encoder)
     verdict = header.get("verdict")
-    return RunVerdict(as_verdict(verdict), of_encoder, of_encoder) if _is_decided(verdict) else None
+    return RunVerdict(as_verdict(verdict or {}), of_encoder, of_encoder) if _is_decided(verdict) else None
 
 
 def _is_decided(verdict: Any) -> bool:
