@@ -85,7 +85,8 @@ class Verdict:
 
     def __str__(self) -> str:
         border = " (near the border)" if self.near_border else ""
-        living = f" {found}" if (found := of_living(self.blemishes)) else ""
+        found = of_living(self.blemishes) if self.kind != "not decidable" else ""
+        living = f" {found}" if found else ""
         return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{living}{border}: {self.why}"
 
 
