@@ -77,9 +77,7 @@ def loss(run: Run) -> Lines:
         mean: dict[str, Any] = {"size": 6, "at": at, "hover": "mean of the epoch"}
         series.append(curve("loss", [row.step for row in ended], means, BLUE, "points", legend=False, **mean))
     shown = "Every logged step" if run.every == 1 else f"One in {run.every:,} of the logged steps"
-    note = (
-        f"{shown}, not smoothed; dots are means of epochs. A perfect loss is also what collapse looks like."
-    )
+    note = f"{shown}, not smoothed. Dots: means of epochs. A perfect loss is also what collapse looks like."
     return Lines("Loss", note, "step", "training loss", series)
 
 
