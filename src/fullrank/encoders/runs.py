@@ -152,7 +152,7 @@ def encoder_header(run: RunDir) -> dict[str, Any]:
 
 
 def encoder_step(what: str | Path) -> dict[str, int]:
-    """Epoch and step of a run's encoder, which tell it from earlier ones; {} of what is no run."""
+    """Epoch and step of a run's encoder; {} of what is no run."""
     run = own_run(what)
     header = encoder_header(run) if run is not None else {}
     return {key: header[key] for key in ("epoch", "step") if isinstance(header.get(key), int)}

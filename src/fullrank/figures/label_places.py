@@ -56,7 +56,7 @@ def _segments(points: Sequence[Point | None]) -> Iterator[tuple[Point, Point]]:
 
 
 def _covered(a: Point, b: Point, left: float, right: float, top: float, bottom: float) -> float:
-    """How much of the box a segment goes across, from left to right; one that touches it a little."""
+    """How much of the box a segment goes across; one that touches it counts."""
     (x0, y0), (x1, y1) = sorted((a, b))
     start, stop = max(x0, left), min(x1, right)
     if start > stop:

@@ -1,4 +1,4 @@
-"""How many directions rows could span, and the rank of isotropic rows that have no more."""
+"""Directions that rows could span, and the rank of isotropic rows in as many."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ceiling_of(panel: Mapping[str, Any]) -> Ceiling:
 
 
 def judged_rank(panel: Mapping[str, Any]) -> float | None:
-    """The effective rank that a verdict is of, where that is not the one of all rows as they are.
+    """The effective rank that a verdict is of, where it is not that of all rows.
 
     Odd rows may be left out, or directions alone count; a panel without such alternatives has None.
     """

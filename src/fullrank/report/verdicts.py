@@ -57,7 +57,7 @@ def certainty(verdict: Verdict) -> str:
 
 
 def doubt(verdict: Verdict) -> str:
-    """How near a verdict is to its border, of a healthy one from a probability of 10 % on.
+    """How near a verdict is to its border; a healthy one from 10 % on.
 
     Example:
         >>> doubt(Verdict("healthy", "projector", "", probability=0.31))

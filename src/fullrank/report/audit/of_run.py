@@ -48,7 +48,7 @@ class RunVerdict:
         return f"the run's {self.verdict.tap}: {in_short(self.verdict)} (epoch {self.epoch})"
 
     def says(self, taps: tuple[str, ...] = ()) -> str:
-        """Why, of which epoch the audited encoder is if of another, and how to see the evidence.
+        """Why, the epoch of the audited encoder, and how to see the evidence.
 
         Example:
             >>> print(RunVerdict(Verdict("complete", "projector", "level is 0"), 7, 5).says())
@@ -77,7 +77,7 @@ class RunVerdict:
 
 
 def verdict_of_run(what: str | Path) -> RunVerdict | None:
-    """The last verdict of the run that an encoder is of; None of what is no run, or was never judged.
+    """The last verdict of the run that an encoder is of; None without one.
 
     It is that of the log; a folder with an encoder and without a log has it in the encoder's header.
     """

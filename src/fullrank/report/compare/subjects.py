@@ -91,9 +91,9 @@ class TapSummary:
         )
 
 
-def _baselines(nulls: dict[str, float | None], ceiling: Ceiling) -> dict[str, float | None]:
-    """The nulls of measures, that of the centred rank with as many directions as are possible."""
-    return {**nulls, "erank_centred": ceiling.baseline} if "erank_centred" in nulls else nulls
+def _baselines(found: dict[str, float | None], ceiling: Ceiling) -> dict[str, float | None]:
+    """Baselines, that of the centred rank with as many directions as are possible."""
+    return {**found, "erank_centred": ceiling.baseline} if "erank_centred" in found else found
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _has_encoder(word: str) -> bool:
 
 
 def _of_another(said: Record, now: Mapping[str, int]) -> str:
-    """Why an evaluation is not of the encoder that a run has now; empty where it may be."""
+    """Why an evaluation is not of a run's encoder; empty where it may be."""
     then = said.get("encoder")
     if said.get("untrained") or not now or not isinstance(then, dict) or not then or then == now:
         return ""

@@ -149,7 +149,7 @@ class Summary:
 
     @property
     def judged_rank(self) -> float | None:
-        """The rank that the verdict is of, where odd rows are left out or directions alone count."""
+        """The rank that the verdict is of, where it is not that of all rows."""
         return judged_rank(self.panels.get(self.tap) or {})
 
     @property
@@ -159,7 +159,7 @@ class Summary:
 
     @property
     def rank_says(self) -> str:
-        """The rank that was judged, what it is of all rows where that differs, and its ceiling."""
+        """The judged rank, that of all rows where it differs, and the ceiling."""
         judged, ceiling = self.judged_rank, self.ceiling
         of_all = "" if judged is None else f"of all rows as they are {number(self.rank)}, "
         rank = number(self.rank if judged is None else judged)
