@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,38 @@ def test_taps_by_name_against_the_untrained_network() -> None:
 def test_a_run_brings_its_own_data(trained: tuple[Path, Called]) -> None:
     found = answered("audit", str(trained[0]), "--no-page", "--out", "here", *QUICK)
     assert found["tap"] == "features" and "shapes" in found["origin"]
+
+
+def judged_last(trained: Path, kind: str, tap: str) -> str:
+    """A copy of a run whose last epoch was judged so, at that tap."""
+    run = Path("judged")
+    shutil.copytree(trained, run)
+    *lines, end = (run / "metrics.jsonl").read_text().splitlines()
+    last = {**json.loads(lines[-1]), "verdict": {"kind": kind, "tap": tap, "why": "so it is"}}
+    (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(last), end]) + "\n")
+    return str(run)
+
+
+@pytest.mark.parametrize("tap", ["projector", "codes", "backbone"])
+@pytest.mark.parametrize("kind", ["complete", "dimensional", "healthy"])
+def test_a_collapse_of_the_run_itself_stands_beside_the_features_and_counts(
+    trained: tuple[Path, Called], kind: str, tap: str
+) -> None:
+    run = judged_last(trained[0], kind, tap)
+    failing = ("--fail-on", "complete,dimensional", "--taps", "features")
+    called = call("audit", run, *failing, "--out", "here", *QUICK)
+    assert called.code == (0 if kind == "healthy" else 3)
+    assert f"the run's {tap}: {kind} (epoch " in called.out
+    assert f"the run's {tap}: {kind} (epoch " in html.unescape(Path("here/audit.html").read_text())
+    assert ("--taps" in called.out) == (tap != "backbone")
+    written = json.loads(Path("here/audit.json").read_text())["of_run"]
+    assert (written["verdict"], written["tap"]) == (kind, tap)
+
+
+def test_what_a_run_began_with_has_no_verdict_of_its_run(trained: tuple[Path, Called]) -> None:
+    run = judged_last(trained[0], "complete", "projector")
+    found = answered("audit", run, "--untrained", "--no-page", "--fail-on", "complete", *QUICK)
+    assert "of_run" not in found
 
 
 PICKLED = pickle.dumps({"a": 1})

@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 import torch
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from encoders.foreign_layouts import dino, vit
 from expect import known
@@ -31,7 +32,7 @@ from fullrank.report.compare.estimates import as_number, as_percent, estimate
 from fullrank.report.compare.figures import feature_spectra, level, probes
 from fullrank.report.compare.measures import choose_images, measure, shared_data
 from fullrank.report.compare.page import write_arms
-from fullrank.report.compare.subjects import open_subject
+from fullrank.report.compare.subjects import open_subject, run_subject
 from fullrank.report.compare.tables import tables
 from fullrank.report.compare.terminal import print_comparison
 from report.conftest import noise
@@ -74,7 +75,7 @@ def printed(comparison: Comparison, width: int = 160) -> str:
 
 def evaluated(run: str, probe: Any, protocol: str = "", tap: str = "features", **found: float) -> Path:
     """What `fullrank evaluate` leaves of a run."""
-    usual = {"linear": "logistic", "knn": "vote", "cluster": "k-means"}
+    usual = {"linear": "logistic", "knn": "vote", "cluster": "k-means", "finetune": "sgd"}
     said = EvaluationResult(probe, run, tap, "shapes", protocol or usual[probe], found, {}, 9, 9, 2, 8, 0.1)
     return said.write(result_folder(run))
 
@@ -287,6 +288,27 @@ def test_evaluations_of_a_checkpoint_are_found_where_evaluate_puts_them(
     (tmp_path / "other").mkdir()
     shutil.copy(foreign, tmp_path / "other")
     assert open_subject("other/dino.pth").values == {}  # of that name, but not that one
+
+
+@pytest.mark.parametrize("probe", ["knn", "linear", "cluster", "finetune"])
+@pytest.mark.parametrize(
+    ("then", "shown"),
+    [({"epoch": 3, "step": 30}, True), ({"epoch": 2, "step": 20}, False), ({"epoch": 3, "step": 25}, False)],
+)
+def test_an_evaluation_of_an_earlier_encoder_is_left_out_and_named(
+    fake_run: Any, probe: str, then: dict[str, int], shown: bool
+) -> None:
+    run = fake_run("healthy", epochs=3)
+    header = {"format": "fullrank-encoder", "epoch": "3", "step": "30"}
+    save_file({"w": np.zeros(1, np.float32)}, run / "encoder.safetensors", header)
+    with_config(run)
+    evaluated(str(run), probe, top1=0.6, nmi=0.3)
+    file = run / "evaluations" / f"{probe}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "encoder": then}))
+    subject = run_subject(run)
+    assert (f"{probe}_top1" in subject.values) == shown
+    named = [note for note in subject.notes if f"{probe} is left out" in note and "epoch 3, step 30" in note]
+    assert len(named) == (not shown)
 
 
 def test_runs_that_saw_what_is_held_out_here_are_said(seeds: Any, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_summary(fake_run: Any) -> None:
     summary = summarise(read_run(fake_run("complete", epochs=4)), "no stop-gradient")
     assert summary.name == "no stop-gradient"
     assert summary.style.title == "Complete collapse" and summary.tap == "projector"
-    assert known(summary.level) < 0.01 and summary.width == 128
+    assert known(summary.level) < 0.01 and summary.ceiling.d == 128
     assert known(summary.knn) < known(summary.knn_untrained)
     assert known(summary.loss) < summary.losses[0]
     assert summary.share_watching == 0.0098

@@ -23,7 +23,7 @@ from fullrank.report.run.page import write_page
 from fullrank.report.run.reading import read_run
 from fullrank.report.run.summary import summarise
 from fullrank.report.run.terminal import closing_lines
-from fullrank.report.verdicts import advice_sentences, as_sentence, probable
+from fullrank.report.verdicts import advice_sentences, as_sentence, beside_kind, probable
 from report.test_audit_page import view
 
 ODD = Blemish("copies", 150, 300, "150 of 300 rows are <copies> of others", "look for repeated images")
@@ -128,3 +128,12 @@ def test_every_meaning_in_a_glossary_begins_with_a_capital() -> None:
 def test_advice_is_given_in_sentences(kind: str) -> None:
     shown = [item.mechanism for item in advice_sentences(advice_on([kind]))]
     assert [text for text in shown if text[0].islower()] == []
+
+
+@pytest.mark.parametrize("dead", [16, 12, 3])
+@pytest.mark.parametrize("kind", ["complete", "dimensional", "healthy", "not decidable"])
+def test_living_columns_are_said_only_of_what_was_decided_and_lives(kind: Any, dead: int) -> None:
+    odd = Blemish("dead dimensions", dead, 16, "", "")
+    verdict = Verdict(kind, "projector", "", blemishes=(odd,))
+    said = kind != "not decidable" and dead == 12
+    assert ("living" in str(verdict)) == said and ("living" in beside_kind(verdict)) == said

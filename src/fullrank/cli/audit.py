@@ -38,7 +38,8 @@ class Audit(AuditOptions):
         against: embeddings or an encoder to compare with; `untrained`: the same encoder with random weights.
         out: folder for audit.json and audit.html; empty: audits/NAME, one for each WHAT.
         json: print one object.
-        fail_on: kinds of verdict, with commas between, that set exit code 3; `collapsed` is any collapse.
+        fail_on: kinds of verdict, with commas between, that set exit code 3; `collapsed` is any collapse. The
+            last verdict of a run itself counts, too.
         thresholds: a YAML or JSON file of thresholds; options win.
         page: write the page, not audit.json alone.
         figures: also draw the figures for a paper, as SVG, PDF and PNG, into the folder's figures/.
@@ -128,7 +129,7 @@ def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
     else:
         print_audit(views, main, against, make_console(130))
         say(f"page    {page}" if page.suffix == ".html" else f"written {page}")
-    return 3 if views[main].verdict.kind in failing else 0
+    return 3 if views[main].kinds & failing else 0
 
 
 def kinds(text: str) -> set[str]:

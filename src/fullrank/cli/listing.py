@@ -25,7 +25,7 @@ from fullrank.terminal import say
 Row = dict[str, Any]
 PROBLEM = "problem"
 """Key of what is wrong with an entry of another package; the others do not have it."""
-WIDTH = 100  # columns of a table where no terminal says how many it has; --json has whole lines
+WIDTH = 10_000  # columns where no terminal says how many it has: in a pipe an entry is a line
 
 
 @dataclass(frozen=True)

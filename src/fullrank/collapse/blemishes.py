@@ -31,7 +31,7 @@ ADVICE = {
     "twin dimensions": "the head is wider than it need be, or was concatenated",
     "one-sided": "they come from a ReLU or have a large mean: centre before comparing directions",
     "quantised": "small differences between rows are lost: embed again in floating point",
-    "bottleneck": "widen that layer; an output as narrow as it says as much",
+    "bottleneck": "widen that layer for more directions; without that an output of its width holds the same",
     "clustered rows": "see which images these are, and whether several views of an image are among them",
     "few rows": "embed more images, or take a narrower layer",
     "unlike other taps": "see what lies between it and the others, and take features from a healthy one",
@@ -222,14 +222,14 @@ def with_outlier_rows(
 
 
 def of_living(found: Iterable[Blemish]) -> str:
-    """Of how many columns a verdict is, where most are dead; else empty.
+    """Of how many columns a verdict is, where most are dead but not all; else empty.
 
     Example:
         >>> of_living(blemishes(RowFacts(400, 400, 1, dead=108), d=128, possible=128, narrowest=None))
         'of 20 living of 128 columns'
     """
     dead = next((odd for odd in found if odd.name == "dead dimensions"), None)
-    if dead is None or dead.value <= MOSTLY_DEAD * dead.of:
+    if dead is None or not MOSTLY_DEAD * dead.of < dead.value < dead.of:
         return ""
     return f"of {dead.of - dead.value:,.0f} living of {dead.of:,.0f} columns"
 

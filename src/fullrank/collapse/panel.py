@@ -199,6 +199,11 @@ class Panel:
         """Directions that rows could span: the least of d, n - 1 and the narrowest layer."""
         return max(min(self.d, self.n - 1, self.layer or self.d), 0)
 
+    @property
+    def within_living(self) -> int:
+        """Directions that are possible among columns that are not constant."""
+        return min(self.possible, self.d - (self.facts.dead if self.facts else 0))
+
     def value(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined or not in this panel."""
         measure = self.measures.get(name)

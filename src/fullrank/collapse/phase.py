@@ -58,7 +58,7 @@ def with_phase(
     elif accuracy is not None and best_accuracy is not None and accuracy > best_accuracy + GAIN:
         why = f"accuracy rises to {accuracy:.3f}"
     elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
-        why = f"less probable than at the panel before ({before:.0%})"
+        why = f"a collapse is {verdict.probability:.0%} probable, and was {before:.0%} at the panel before"
     if not why:
         return replace(verdict, phase="lasting", why=own)
     return replace(verdict, phase="transient", why=f"{own}; transient: {why}")

@@ -87,7 +87,8 @@ class Verdict:
 
     def __str__(self) -> str:
         border = " (near the border)" if self.near_border else ""
-        living = f" {found}" if (found := of_living(self.blemishes)) else ""
+        found = of_living(self.blemishes) if self.kind != "not decidable" else ""
+        living = f" {found}" if found else ""
         return f"{self.tap}: {self.kind}{' collapse' * self.collapsed}{living}{border}: {self.why}"
 
 
@@ -296,7 +297,7 @@ def _dimensional(case: Case) -> Sequence[Finding]:
     fell = fall is not None and -fall > thresholds.erank_fall
     mean = spectrum.decay.mean + thresholds.beyond_rank_fall(fall)
     rank, participation = measured.get("erank_centred") or 1.0, measured.get("participation_ratio") or 1.0
-    of = f"{panel.possible} directions"
+    of = f"{panel.within_living} directions"
     parts = [f"{rank:.1f} of {of} by effective rank"]
     if case.border("participation_ratio") > participation:
         parts[0] += f", {participation:.1f} by participation ratio"
@@ -324,7 +325,7 @@ def _why_healthy(case: Case) -> str:
     parts = ["nothing varies" if level is None else f"level is {level:.2f} (at least {thresholds.level:g})"]
     rank = None if spectrum is None else spectrum.hypothesis.measured.get("erank_centred")
     if spectrum is not None and rank is not None:
-        parts[0] += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.possible} directions"
+        parts[0] += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.within_living} directions"
         parts[0] += (
             f", its decay score {max(spectrum.decay.mean, 0.0):.1f} (a collapse from {thresholds.decay:g})"
         )

@@ -151,6 +151,13 @@ def encoder_header(run: RunDir) -> dict[str, Any]:
     return read_header(path)
 
 
+def encoder_step(what: str | Path) -> dict[str, int]:
+    """Epoch and step of a run's encoder; {} of what is no run."""
+    run = own_run(what)
+    header = encoder_header(run) if run is not None else {}
+    return {key: header[key] for key in ("epoch", "step") if isinstance(header.get(key), int)}
+
+
 def begins_loaded(what: str | Path) -> bool:
     """Whether what is named is a run that began with loaded weights (`--init`)."""
     run = own_run(what)

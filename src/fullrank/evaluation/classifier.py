@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from fullrank.encoders.encoder import Encoder
+from fullrank.encoders.runs import encoder_step
 from fullrank.encoders.torch_files import write_torch_file
 from fullrank.errors import FullrankError, UsageError
 from fullrank.evaluation.protocols import Protocol
@@ -170,6 +171,7 @@ def classifier_result(
         model.feature_dim,
         trained.seconds,
         model.notes,
+        encoder=encoder_step(what),
     )
 
 

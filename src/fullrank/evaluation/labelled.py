@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fullrank.collapse.peers import Peers
 from fullrank.encoders.hooks import FEATURES
+from fullrank.encoders.runs import encoder_step
 from fullrank.errors import UsageError
 from fullrank.features.budget import memory_budget, require_memory
 from fullrank.features.embeddings import Rows, open_embeddings
@@ -47,8 +48,8 @@ class Labelled:
 class Features:
     """Labelled features for a probe, with the names of encoder or file, tap and data.
 
-    `untrained` are those of a network before its first step. Processes that share a command (`peers`) hold a
-    part of the rows each.
+    `untrained` are those of a network before its first step; `encoder` has epoch and step of a run's.
+    Processes that share a command (`peers`) hold a part of the rows each.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Features:
     notes: tuple[str, ...] = ()
     untrained: bool = False
     peers: Peers = field(default_factory=lambda: Peers(alone=True))
+    encoder: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> tuple[int, int, int]:
         """Training and test rows, and classes of training rows, of all processes."""
@@ -229,8 +231,10 @@ def _of_encoder(
 
     classes = tuple(data.train.classes) if data.train.classes else None
     notes = (*model.notes, *data.notes)
+    encoder = {} if options.untrained else encoder_step(what)
     train, test = embedded(data.train), embedded(data.held_out)
-    return Features(str(what), tap, data.name, train, test, classes, notes, options.untrained, peers)
+    of = classes, notes, options.untrained, peers, encoder
+    return Features(str(what), tap, data.name, train, test, *of)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class EvaluationResult:
         seconds: all of it, without the embedding of images.
         notes: one line each: what was assumed, and what is to be kept in mind.
         untrained: whether the network had taken no step.
+        encoder: epoch and step of a run's encoder.
     """
 
     probe: Probe
@@ -61,6 +62,7 @@ class EvaluationResult:
     seconds: float
     notes: tuple[str, ...] = field(default=())
     untrained: bool = False
+    encoder: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,7 +84,12 @@ class EvaluationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {**vars(self), "notes": list(self.notes), "fullrank": fullrank.__version__}
+        return {
+            **vars(self),
+            "notes": list(self.notes),
+            "encoder": dict(self.encoder),
+            "fullrank": fullrank.__version__,
+        }
 
     def write(self, folder: Path, what: str = "") -> Path:
         """Write `<folder>/<name>.json` with the subject's identity; return its path."""
@@ -118,6 +125,7 @@ def of_features(
         time.perf_counter() - started,
         (*features.notes, *notes),
         features.untrained,
+        features.encoder,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from fullrank.figures.axes import Axis
 from fullrank.figures.description import Dots, Figure, Heat, Lines, Number, Series, few_whole
+from fullrank.figures.label_places import place_label
 from fullrank.figures.raster import colour_bar, picture
 from fullrank.figures.style import BLUE, GREY, PALETTE
 
@@ -217,15 +218,18 @@ class _Lines:
         frame, item = self.frame, self.item
         means = [[y for y in found[0] if y is not None] for found in self.summaries]
         ends = [known[-1] for known in means if known]
+        shown = zip(item.series, self.summaries, strict=True)
+        curves = [self._places(series.x, found[0]) for series, found in shown if not series.hidden]
         for text, y in item.references.items():
             if not frame.y.shows(y):
                 continue
             place = frame.top + frame.y(y)
             below = sum(end > y for end in ends) > len(ends) / 2 and place < frame.top + 0.9 * frame.height
-            below = below or place < frame.top + 14
             right = frame.left + frame.width
+            plane = frame.width, frame.height
+            end, below = place_label(curves, place - frame.top, LETTER * len(text) + 3, plane, below)
             yield f'<path class="reference" d="M{_n(frame.left)} {_n(place)}H{_n(right)}"/>'
-            yield _text(right - 3, place + (13 if below else -4), text, "end", "word")
+            yield _text(frame.left + end - 3, place + (13 if below else -4), text, "end", "word")
 
     def _marks(self) -> Iterable[str]:
         """Upright lines with what happened there."""

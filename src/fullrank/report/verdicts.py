@@ -10,6 +10,7 @@ from fullrank.collapse.treatments import Advice
 from fullrank.collapse.verdict import Verdict
 
 NEAR_BORDER = "near the border"
+DOUBTFUL = 0.1  # probability of a collapse from which a healthy verdict says it
 
 
 class Remark(NamedTuple):
@@ -55,6 +56,19 @@ def certainty(verdict: Verdict) -> str:
     )
 
 
+def doubt(verdict: Verdict) -> str:
+    """How near a verdict is to its border; a healthy one from 10 % on.
+
+    Example:
+        >>> doubt(Verdict("healthy", "projector", "", probability=0.31))
+        ', probability of a collapse 31 %, near the border'
+        >>> doubt(Verdict("healthy", "projector", "", probability=0.02))
+        ''
+    """
+    doubtful = verdict.kind == "healthy" and (verdict.probability or 0.0) >= DOUBTFUL
+    return f", {certainty(verdict)}" if doubtful else f", {NEAR_BORDER}" if verdict.near_border else ""
+
+
 def beside_kind(verdict: Verdict) -> str:
     """What a headline has beside the kind: living columns, and the probability.
 
@@ -64,6 +78,8 @@ def beside_kind(verdict: Verdict) -> str:
         >>> beside_kind(Verdict("healthy", "projector", "", probability=0.4, blemishes=(dead,)))
         'of 20 living of 128 columns, probability of a collapse 40 %, near the border'
     """
+    if verdict.kind == "not decidable":  # of however many columns
+        return ""
     return ", ".join(filter(None, [of_living(verdict.blemishes), certainty(verdict)]))
 
 

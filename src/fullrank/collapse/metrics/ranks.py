@@ -157,7 +157,7 @@ def nesum(eigenvalues: np.ndarray) -> float | None:
 @_rank(
     "numerical_rank",
     low="0",
-    blind=f"any decay above its tolerance; {SCALE_FREE}",
+    blind=f"any decay above its tolerance, 1e-3 of the largest singular value; {SCALE_FREE}",
     reference=_GOLUB,
     baseline=lambda n, d: float(min(n - 1, d)),
     panel=7,

@@ -15,6 +15,7 @@ from fullrank.figures import Lines
 from fullrank.figures.style import count, duration, number, typographic
 from fullrank.report.audit import figures as audit_figures
 from fullrank.report.audit.view import Against, AuditFacts, Views
+from fullrank.report.ceiling import ceiling_of
 from fullrank.report.evidence import (
     COLUMNS,
     OF_AUDIT,
@@ -112,6 +113,8 @@ def write_audit(
         reasons=[as_sentence(main.verdict.why), meaning(main.verdict, main.panel)],
         evidence=evidence_rows(main),
         columns=[(name, COLUMNS[name]) for name in OF_AUDIT],
+        of_run=main.of_run,
+        of_run_says=main.of_run.says(tuple(views)) if main.of_run else "",
         others=[Other.of(view.verdict) for tap, view in views.items() if view is not main],
         advice=advice_sentences(main.advice),
         advice_title=advice_title(main),
@@ -158,9 +161,12 @@ def _tiles(view: AuditFacts) -> list[Tile]:
             Tile(label_of(item.metric).capitalize(), typographic(number(item.value)), item.says)
             for item in view.verdict.evidence[:3]
         ]
+    ceiling = ceiling_of(view.panel.as_dict())
     for name in ("level", "erank_centred", "rankme_unit", "auc", "tight_clusters"):
         if measure := view.panel.measures.get(name):
             below = f"isotropic: {number(measure.null)}" if measure.null is not None else "linked rows"
+            if name == "erank_centred":
+                below = f"isotropic: {number(ceiling.baseline)}; {ceiling.says}"
             label = label_of(name)[0].upper() + label_of(name)[1:]
             tiles.append(Tile(label, typographic(number(measure.value)), typographic(below)))
     return tiles

@@ -22,11 +22,11 @@ from fullrank.collapse.one_pass import RowSource
 from fullrank.collapse.peers import Peers
 from fullrank.collapse.taps import with_differing_tap
 from fullrank.collapse.thresholds import Thresholds
-from fullrank.collapse.verdict import as_verdict, judge
+from fullrank.collapse.verdict import judge
 from fullrank.encoders.hooks import capacities, which_taps
 from fullrank.encoders.libraries import refuse_unknown_name
 from fullrank.encoders.opening import is_encoder
-from fullrank.encoders.runs import begins_loaded, encoder_header, is_untrained, own_run
+from fullrank.encoders.runs import begins_loaded, is_untrained, own_run
 from fullrank.errors import DataError, UnknownNameError, UsageError, printable
 from fullrank.features.embeddings import Rows
 from fullrank.features.extraction import embed_images
@@ -36,6 +36,7 @@ from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
 from fullrank.options import OnProgress, split_names
+from fullrank.report.audit.of_run import verdict_of_run
 from fullrank.report.audit.options import AuditOptions as AuditOptions  # offered here, too
 from fullrank.report.audit.terminal import AuditView
 from fullrank.untrusted.parsing import read_text
@@ -240,7 +241,8 @@ def _audit_encoder(
     source = subject.data.held_out if held_out else subject.data.train
     if limit and len(source) > limit:
         source = source.subset(np.arange(limit))
-    notes = [*model.notes, *subject.data.notes, *_judged_in_training(what, as_begun)]
+    notes = [*model.notes, *subject.data.notes]
+    of_run = None if as_begun else verdict_of_run(what)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = {tap: stack.enter_context((folder / f"{k}.f32").open("wb")) for k, tap in enumerate(taps)}
@@ -281,16 +283,8 @@ def _audit_encoder(
                 class_names=source.classes,
                 row_name=named,
             )
-        return _with_differing_tap(audits)
-
-
-def _judged_in_training(what: str | Path, as_begun: bool) -> Iterator[str]:
-    """The verdict that a run has of its own, which may be of another layer output."""
-    run = None if as_begun else own_run(what)
-    header = encoder_header(run) if run is not None else {}
-    if header.get("verdict"):
-        phrase = as_verdict(header["verdict"]).phrase
-        yield f"the run itself was judged {phrase} after epoch {header.get('epoch', '?')}"
+        found = _with_differing_tap(audits)
+        return {tap: replace(view, of_run=of_run) for tap, view in found.items()}
 
 
 def read_thresholds(file: Path) -> Thresholds:

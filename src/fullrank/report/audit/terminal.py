@@ -60,6 +60,11 @@ class AuditView(AuditFacts):
         head.append(f"  severity {severity}" if severity else "")
         head.append(f"  {sure}" if (sure := beside_kind(self.verdict)) else "", GREY)
         yield head
+        if (run := self.of_run) is not None:
+            yield Text.assemble(
+                (f"{run.style.glyph} {run.head}", f"bold {run.style.colour}"),
+                (f"  {run.says((self.tap,))}", GREY),
+            )
         yield Text(self._reason)
         for remark in remarks(self.verdict):
             yield Text.assemble(("◇ ", OCHRE), remark.says, (f" {remark.advice}", GREY))
@@ -95,6 +100,7 @@ class AuditView(AuditFacts):
             size=f"{count(self.n)} × {count(self.d)}",
             severity=severity_of(self),
             certainty=beside_kind(self.verdict),
+            of_run=self.of_run,
             remarks=remarks(self.verdict),
             why=self._reason,
             heads=HEADS,

@@ -100,6 +100,11 @@ class Arm:
         found = self.summaries(tap)
         return (found[0].n, found[0].d) if found else (None, None)
 
+    def possible(self, tap: str) -> int | None:
+        """Directions that the rows of one embedding could span."""
+        found = self.summaries(tap)
+        return found[0].possible if found else None
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: name, method, verdicts, values and taps with intervals, runs."""
         names = dict.fromkeys(name for subject in self.subjects for name in subject.values)

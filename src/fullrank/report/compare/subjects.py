@@ -12,7 +12,7 @@ from fullrank.collapse.audit import audit as audit_rows
 from fullrank.collapse.verdict import Verdict, as_verdict
 from fullrank.encoders.initial import open_initial_weights
 from fullrank.encoders.opening import open_encoder
-from fullrank.encoders.runs import open_with_taps, own_run
+from fullrank.encoders.runs import encoder_step, open_with_taps, own_run
 from fullrank.errors import DataError
 from fullrank.evaluation.result import result_folder
 from fullrank.features.embeddings import EMBEDDING_SUFFIXES
@@ -23,6 +23,7 @@ from fullrank.features.subject import StoredSubject, check_untrained, kind_of
 from fullrank.features.subject import open_subject as open_features
 from fullrank.figures.style import VerdictStyle, count, style_of
 from fullrank.report.audit.subjects import AuditOptions, audit_subject
+from fullrank.report.ceiling import Ceiling, ceiling_of
 from fullrank.report.run.reading import Record, Run, read_run
 from fullrank.report.run.summary import Summary, summarise
 from fullrank.report.verdicts import as_sentence, remarks
@@ -47,7 +48,8 @@ class TapSummary:
     Attributes:
         verdict: without its evidence.
         values: measures by name: level, erank_centred, rankme_unit, alignment, uniformity.
-        baselines: what isotropic noise of the same n and d reads.
+        baselines: what isotropic noise of the same n and d reads; of the centred rank with as many
+            directions as are possible.
         spectrum: centred singular values, descending; None where they are not on record.
         images: which images the rows are of, for people.
     """
@@ -60,6 +62,7 @@ class TapSummary:
     baselines: Mapping[str, float | None] = field(default_factory=dict)
     spectrum: np.ndarray | None = field(default=None, compare=False)
     images: str = ""
+    possible: int | None = None
 
     @property
     def kind(self) -> str:
@@ -82,8 +85,16 @@ class TapSummary:
         measures = {} if of.panel is None else of.panel.measures
         spectrum = None if of.panel is None else of.panel.spectra["centred"]
         values = {name: measures[name].value for name in SHOWN if name in measures}
-        baselines = {name: measures[name].null for name in values}
-        return cls(of.tap, of.n, of.d, of.verdict, values, baselines, spectrum, images)
+        ceiling = ceiling_of({} if of.panel is None else of.panel.as_dict())
+        baselines = _baselines({name: measures[name].null for name in values}, ceiling)
+        return cls(
+            of.tap, of.n, of.d, of.verdict, values, baselines, spectrum, images, ceiling.possible or of.d
+        )
+
+
+def _baselines(found: dict[str, float | None], ceiling: Ceiling) -> dict[str, float | None]:
+    """Baselines, that of the centred rank with as many directions as are possible."""
+    return {**found, "erank_centred": ceiling.baseline} if "erank_centred" in found else found
 
 
 @dataclass(frozen=True)
@@ -198,11 +209,17 @@ def _untrained(word: str, download: bool) -> Subject:
 def _evaluated(subject: Subject) -> Subject:
     """The same with what `fullrank evaluate` left of it."""
     word, evaluations = subject.word, dict[str, Record]()
+    now, notes = encoder_step(word) if _has_encoder(word) else {}, list(subject.notes)
     beside = expand_user(word).is_dir()  # else a folder that subjects of like names share
     for file in sorted(result_folder(word).glob("*.json")):
         with refusing(f"{file} is damaged (`fullrank evaluate` writes it anew)"):
             said = read_json(file)
-            if "probe" in said and (beside or identity(word) in (said.get("what"), said.get("subject"))):
+            ours = beside or identity(word) in (said.get("what"), said.get("subject"))
+            if "probe" not in said or not ours:
+                continue
+            if earlier := _of_another(said, now):
+                notes.append(f"{subject.short}: {file.stem} is left out: {earlier}")
+            else:
                 evaluations[file.stem] = {**said, "results": dict(said["results"])}
     probed = {
         f"{probe}_{name}": float(value)
@@ -210,7 +227,22 @@ def _evaluated(subject: Subject) -> Subject:
         for name, value in result["results"].items()
         if isinstance(value, int | float)
     }
-    return replace(subject, evaluations=evaluations, values={**subject.values, **probed})
+    values = {**subject.values, **probed}
+    return replace(subject, evaluations=evaluations, values=values, notes=tuple(notes))
+
+
+def _has_encoder(word: str) -> bool:
+    run = own_run(word)
+    return run is not None and (run.path / "encoder.safetensors").is_file()
+
+
+def _of_another(said: Record, now: Mapping[str, int]) -> str:
+    """Why an evaluation is not of a run's encoder; empty where it may be."""
+    then = said.get("encoder")
+    if said.get("untrained") or not now or not isinstance(then, dict) or not then or then == now:
+        return ""
+    of, has = (f"epoch {each.get('epoch')}, step {each.get('step')}" for each in (then, now))
+    return f"it is of the encoder of {of}, and the run's is of {has}; `fullrank evaluate` does it anew"
 
 
 def run_subject(path: Path, word: str | None = None) -> Subject:
@@ -251,16 +283,17 @@ def _logged(run: Run, summary: Summary, tap: str) -> TapSummary:
     values = {name: measure.get("value") for name, measure in measures.items()}
     if "level" not in values and tap in summary.levels:
         values["level"] = summary.levels[tap]
-    spectra = run.spectra(tap, "centred")
+    spectra, ceiling = run.spectra(tap, "centred"), ceiling_of(panel)
     return TapSummary(
         tap,
         panel.get("n"),
         panel.get("d"),
         as_verdict(verdict),
         values,
-        {name: measure.get("null") for name, measure in measures.items()},
+        _baselines({name: measure.get("null") for name, measure in measures.items()}, ceiling),
         spectra[max(spectra)] if spectra else None,
         f"held-out {run.config.get('data') or 'images'}",
+        ceiling.possible,
     )
 
 
@@ -280,6 +313,7 @@ def _audited(word: str, file: Path) -> Subject:
             {name: _number(metric["value"]) for name, metric in metrics.items()},
             {name: _number(metric["null"]) for name, metric in metrics.items()},
             images=str(whole.get("origin") or "rows of its own"),
+            possible=int(whole["d"]),
         )
     return Subject(word, "audit", f"audit of {count(summary.n)} x {count(summary.d)}", summary)
 

@@ -165,7 +165,8 @@ def _ranks(arms: Sequence[Arm]) -> Grid:
     ]
     note = (
         "Behind each rank stands what isotropic Gaussian rows of the same n and d read, the most that n rows "
-        "can show; share: the centred rank as a share of that."
+        "can show; behind the centred one of as many directions as narrow layers and constant columns leave. "
+        "Share: the centred rank as a share of that."
     )
     if any(FEATURES in arm.taps for arm in arms):
         note += " Features are what an encoder puts out, the backbone of a run."
@@ -211,7 +212,7 @@ def _grid(
 
 def _rank(arm: Arm, tap: str) -> TableCell:
     rank = arm.measure(tap, "erank_centred")
-    shown = NONE if rank.mean is None else f"{as_number(rank)} / {count(arm.size(tap)[1])}"
+    shown = NONE if rank.mean is None else f"{as_number(rank)} / {count(arm.possible(tap))}"
     return TableCell("noise" if arm.constant(tap) else shown)
 
 

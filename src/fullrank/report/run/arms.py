@@ -64,7 +64,7 @@ def arms_text(rows: Sequence[Summary]) -> str:
 
 
 def _words(summary: Summary, blemished: bool = True) -> tuple[str, ...]:
-    rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.width)}"
+    rank = "–" if summary.rank is None else f"{number(summary.rank)} / {count(summary.ceiling.possible)}"
     rank = "noise" if summary.constant else rank
     measured = (number(summary.loss, 4), number(summary.level), rank, percent(summary.knn))
     judged = summary.judgement if blemished else replace(summary.judgement, blemishes=())

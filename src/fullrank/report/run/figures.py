@@ -70,8 +70,14 @@ def loss(run: Run) -> Lines:
     for index, name in enumerate(terms if len(terms) > 1 else []):
         xs, ys = thin(steps, [row.terms.get(name) for row in run.steps])
         series.append(curve(name, xs, ys, PALETTE[1:][index % 5], width=1, hidden=True))
+    ended = [row for row in run.epochs if row.loss is not None]
+    if ended:
+        at = [f"epoch {row.epoch}" for row in ended]
+        means = [row.loss for row in ended]
+        mean: dict[str, Any] = {"size": 6, "at": at, "hover": "mean of the epoch"}
+        series.append(curve("loss", [row.step for row in ended], means, BLUE, "points", legend=False, **mean))
     shown = "Every logged step" if run.every == 1 else f"One in {run.every:,} of the logged steps"
-    note = f"{shown}, not smoothed. A perfect loss is also what collapse looks like."
+    note = f"{shown}, not smoothed. Dots: means of epochs. A perfect loss is also what collapse looks like."
     return Lines("Loss", note, "step", "training loss", series)
 
 

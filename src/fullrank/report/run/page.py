@@ -141,16 +141,20 @@ def _tiles(run: Run, summary: Summary) -> list[Tile]:
     planned = run.config.get("epochs")
     knn = run.last("knn") or {}
     losses = f"{number(next(iter(summary.losses), None))} → {number(summary.loss)}"
-    null = number(summary.measure("erank_centred", "null"))
-    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {null}"
+    ceiling = summary.ceiling
+    noise = f"{summary.tap}{', of noise' * summary.constant}; isotropic {number(ceiling.baseline)}"
     noise += f" at n = {count(n)}" if n else ""
+    noise += f"; {ceiling.says}" if ceiling.possible != d else ""
+    if (judged := summary.judged_rank) is not None:
+        noise += f"; judged: {number(judged)}"
     accuracies = f"{percent(summary.knn_untrained)} → {percent(summary.knn)}" if knn else "–"
+    last = "mean of the last epoch" if summary.loss_of_epoch else "last logged step"
     of, linear = f"of {count(planned)} planned" if planned else f"{count(summary.step)} steps", summary.linear
     return [
         Tile("Epochs", count(summary.epoch), of),
-        Tile("Loss", typographic(losses) if summary.losses else "–", "first step → last"),
+        Tile("Loss", typographic(losses) if summary.losses else "–", f"first step → {last}"),
         Tile("Normalized std (level)", number(summary.level), f"{summary.tap}; 1 is isotropic"),
-        Tile("Effective rank", f"{number(summary.rank)} / {count(d)}", noise),
+        Tile("Effective rank", f"{number(summary.rank)} / {count(ceiling.possible)}", noise),
         Tile("k-NN top-1", accuracies, _asked(knn, start_of(run.config))),
         *[Tile("Linear top-1", percent(linear), "online probe, held-out images")] * (linear is not None),
         Tile("Speed", count(summary.images_per_second), "images per second"),

@@ -8,7 +8,8 @@ from typing import Any
 
 from fullrank.collapse.verdict import Verdict, as_verdict
 from fullrank.errors import printable
-from fullrank.figures.style import VerdictStyle, one_line, style_of
+from fullrank.figures.style import VerdictStyle, number, one_line, style_of
+from fullrank.report.ceiling import Ceiling, ceiling_of, judged_rank
 from fullrank.report.run.reading import UNDECIDED, Run
 from fullrank.training.records import EndRecord, EpochRecord, NotFiniteRecord, RunRecord, StepRecord
 
@@ -31,6 +32,7 @@ class Summary:
     epoch: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    loss_of_epoch: bool = False  # whether the last loss is the mean over an epoch
     levels: dict[str, float | None] = field(default_factory=dict)
     panels: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] = field(default_factory=lambda: dict(UNDECIDED))
@@ -60,6 +62,7 @@ class Summary:
         self.elapsed = time.get("elapsed", time.get("total", self.elapsed))
         self.images_per_second = time.get("images_per_second", self.images_per_second)
         if isinstance(record, StepRecord | EpochRecord) and record.loss is not None:
+            self.loss_of_epoch = isinstance(record, EpochRecord)
             self._take_loss(record.loss)  # the mean over an epoch says more than its last batch
         if isinstance(record, StepRecord):
             self.levels.update(record.level)
@@ -160,10 +163,22 @@ class Summary:
         return self.measure("erank_centred")
 
     @property
-    def width(self) -> int | None:
-        """d at `tap`."""
-        found: int | None = (self.panels.get(self.tap) or {}).get("d")
-        return found
+    def judged_rank(self) -> float | None:
+        """The rank that the verdict is of, where it is not that of all rows."""
+        return judged_rank(self.panels.get(self.tap) or {})
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """The most that the rank at `tap` can be."""
+        return ceiling_of(self.panels.get(self.tap) or {})
+
+    @property
+    def rank_says(self) -> str:
+        """The judged rank, that of all rows where it differs, and the ceiling."""
+        judged, ceiling = self.judged_rank, self.ceiling
+        of_all = "" if judged is None else f"of all rows as they are {number(self.rank)}, "
+        rank = number(self.rank if judged is None else judged)
+        return f"{rank} ({of_all}baseline {number(ceiling.baseline)}, {ceiling.says})"
 
     @property
     def share_watching(self) -> float | None:

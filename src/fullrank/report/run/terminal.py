@@ -32,11 +32,12 @@ from fullrank.figures.style import (
 )
 from fullrank.progress import EVERY
 from fullrank.report.accuracies import knn_line
+from fullrank.report.ceiling import ceiling_of
 from fullrank.report.run.notes import summary_notes
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, start_of, threshold_of, what
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import NEAR_BORDER, beside_kind, remarks
+from fullrank.report.verdicts import beside_kind, doubt, remarks
 from fullrank.terminal import say, terminal
 from fullrank.training.records import (
     EndRecord,
@@ -280,8 +281,7 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
     )
     words.append(f"level {number(summary.level)}")
     if summary.rank is not None:
-        baseline = number(summary.measure("erank_centred", "null"))
-        words.append(f"rank {number(summary.rank)} (baseline {baseline}, d {count(summary.width)})")
+        words.append(f"rank {summary.rank_says}")
     if summary.knn is not None:
         of = f" (of epoch {summary.knn_epoch})" if summary.knn_epoch != summary.epoch else ""
         words.append(f"k-NN {percent(summary.knn)}{of}")
@@ -293,8 +293,7 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
         words.append(f"left {duration(left)}")
     if summary.next_watch is not None and summary.next_watch > summary.epoch + 1:
         words.append(f"next panel: epoch {summary.next_watch}")
-    near = f", {NEAR_BORDER}" if summary.judgement.near_border else ""
-    return "  ".join([*words, summary.style.word + near])
+    return "  ".join([*words, summary.style.word + doubt(summary.judgement)])
 
 
 def step_line(summary: Summary, total_steps: int, left: float | None) -> str:
@@ -332,10 +331,11 @@ def rank_text(summary: Summary, tap: str) -> Text:
     """Centred effective rank at a tap, beside isotropic noise and d."""
     panel = summary.panels[tap]
     found = (panel.get("measures") or {}).get("erank_centred") or {}
-    value, d = found.get("value"), panel.get("d")
-    share = None if value is None or not d else value / d
+    value = found.get("value")
+    ceiling = ceiling_of(panel)
+    share = None if value is None or not ceiling.possible else value / ceiling.possible
     text = bar_text(value, share, GREY if summary.constant else BLUE).append(f" {tap:<10}")
-    return text.append(f" baseline {number(found.get('null'))}, d {count(d)}", GREY)
+    return text.append(f" baseline {number(ceiling.baseline)}, {ceiling.says}", GREY)
 
 
 def bar_text(value: float | None, share: float | None, colour: str) -> Text:
