@@ -49,7 +49,7 @@ class BusyError(UsageError):
 
 
 class UnwritableError(UsageError):
-    """A folder cannot be written: its disk is full, or it is forbidden or blocked. Exit code 2."""
+    """A folder cannot be written: a full disk, no permission, or a file in its way."""
 
 
 class DiskFullError(FullrankError):

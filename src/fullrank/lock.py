@@ -89,7 +89,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def naming_obstacles(folder: Path) -> Iterator[None]:
-    """Raise UnwritableError for what the system says of a folder, with what would help.
+    """Raise UnwritableError for an error of the system, with what would help.
 
     Example:
         >>> with naming_obstacles(Path("runs")):  # doctest: +ELLIPSIS
@@ -238,7 +238,7 @@ def _identity(owner: Path) -> str:
 
 
 def _begun(process: int) -> str:
-    """When a process of this machine began, in ticks; empty where it has ended or nobody tells."""
+    """When a process of this machine began, in ticks; empty where none runs."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in ENDED else fields[19]

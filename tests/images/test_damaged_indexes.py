@@ -104,8 +104,8 @@ def test_a_damaged_index_is_built_anew_with_the_same_images(
     path.write_bytes(DAMAGES[damage](sound, other.read_bytes()))
     again = opened(address)
     assert content(again) == before
-    told = [note for note in again.notes if "was damaged, and is built anew" in note]
-    assert len(told) == (damage != "of other data"), "a sound one of other data is no damage"
+    notes = [note for note in again.notes if "was damaged, and is built anew" in note]
+    assert len(notes) == (damage != "of other data"), "a sound one of other data is no damage"
     assert len(path.read_bytes()) == len(sound)
     assert not any("damaged" in note for note in opened(address).notes), "only once"
 

@@ -308,7 +308,7 @@ def _clusters(rows: Tensor, sample: Tensor) -> TightClusters | None:
 
 
 def _along_a_line(sample: Tensor) -> bool:
-    """Whether rows lie along one line, however far out a few of them are, in any order."""
+    """Whether rows in any order lie along one line, but for a few far out."""
     x = in_fixed_order(sample)[:: max(len(sample) // LINE_ROWS, 1)].double()
     x = x - x.median(dim=0).values
     distance = torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -122,7 +122,7 @@ def in_row_groups(
 
 
 def notes_on_indexes(*sources: LazySource | None) -> list[str]:
-    """Say of sources that are read in place whose index was damaged, or is not written."""
+    """Notes on sources read in place whose index was damaged, or is not written."""
     indexes = [source.items.index for source in sources if source and isinstance(source.items, RowGroups)]
     return list(
         dict.fromkeys(n for each in indexes for n in index_notes(each, "every process reads the index"))

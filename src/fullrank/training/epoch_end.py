@@ -218,7 +218,7 @@ def _count(state: TrainState, report: Report, record: EpochRecord, accuracy: flo
 
 
 def check_panels(config: TrainConfig, processes: int) -> None:
-    """See that panels can come beside the steps of so many processes, where that is asked for.
+    """Refuse panels beside the steps where so many processes cannot have them.
 
     Raises:
         UsageError: a panel decides whether training goes on, or weights are in parts.

@@ -284,7 +284,7 @@ def _observe(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _observe_first(processes: Processes) -> None:
-    """End this process where the first of its machine, which started it, ends before all have met."""
+    """End this process where its parent ends before all have met."""
     while not met.wait(0.2):
         if parent_has_ended():
             time.sleep(ENDING)

@@ -149,7 +149,7 @@ class Lifeline:
         self._over.set()
 
     def _accept(self, listener: socket.socket, host: str, meeting: Meeting) -> None:
-        """Take the connections of all others, each of which knows the token; then let them go on.
+        """Take the connections of all others, who know the token; then let them go on.
 
         Raises:
             RankFailedError: one does not connect.

@@ -24,7 +24,7 @@ def child_of_this() -> Iterator[None]:
 
 
 def parent_has_ended() -> bool:
-    """Whether the process that started this one has ended, be it before this one could ask.
+    """Whether the parent of this process has ended, be it before this could ask.
 
     Example:
         >>> parent_has_ended()

@@ -133,7 +133,7 @@ class RunDir:
 
     @contextmanager
     def _naming_losses(self) -> Iterator[None]:
-        """Say in place of the system's errors that the directory is gone, or its disk full."""
+        """Say in place of errors of the system that the folder is lost or its disk full."""
         try:
             yield
         except OSError as error:
