@@ -31,7 +31,7 @@ ROWS, WIDTH = 1_000_000, 1024  # of `make bench`
 OURS = """
 from fullrank.collapse.audit import audit
 from fullrank.features.embeddings import open_embeddings
-from fullrank.training.memory import keep_freed_memory
+from fullrank.malloc import keep_freed_memory
 keep_freed_memory()  # as the command line does
 start = time.perf_counter()
 result = audit(open_embeddings({file!r}))

@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from measuring import Row, beside, in_turns
 
+from fullrank.malloc import keep_freed_memory
 from fullrank.methods import build_method
 from fullrank.methods._cplearn_loss import cplearn_loss
 from fullrank.networks.backbones import build_backbone
 from fullrank.networks.codes import SignDictionary
-from fullrank.training.memory import keep_freed_memory
 
 CODES, BATCH, WIDTH, SCALE = 100_000, 256, 2048, 0.07
 MEMORY = """

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fullrank.training.memory import keep_freed_memory
+from fullrank.malloc import keep_freed_memory
 
 T = TypeVar("T")
 SETTLED = {-1: 2**26, -3: 2**25, -4: 2**16}  # where glibc's own adapting trim and mmap settings end

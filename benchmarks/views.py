@@ -12,7 +12,7 @@ import torch
 from measuring import Row, as_shipped, beside, in_turns
 from PIL import Image
 
-from fullrank.training.memory import keep_freed_memory
+from fullrank.malloc import keep_freed_memory
 from fullrank.views import VIEWS, Views
 
 SIZE, BATCH, BATCHES, RECIPE = 32, 256, 4, "simsiam-cifar"

@@ -93,12 +93,12 @@ def _audit(args: Audit, failing: set[str], peers: Peers) -> int:
     """Audit together with other processes; the first one writes and prints."""
     from fullrank.encoders.runs import begins_loaded
     from fullrank.features.store import main_tap
+    from fullrank.malloc import keep_freed_memory
     from fullrank.report.audit.folder import audit_folder, identity
     from fullrank.report.audit.page import as_object, write_audit
     from fullrank.report.audit.subjects import audit_against, audit_subject, refuse_against
     from fullrank.report.audit.terminal import print_audit
     from fullrank.report.audit.view import Against
-    from fullrank.training.memory import keep_freed_memory
 
     keep_freed_memory()
     refuse_against(args.against, args)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from fullrank.errors import DataError, ImageError
 from fullrank.images.decoding import fit
 from fullrank.images.skipped import first_three
+from fullrank.malloc import return_freed_memory
 
 Crop: TypeAlias = Callable[[Tensor, int, int, int], list[Tensor]]
 """Cuts the views of one image: (image uint8 [3, h, w], index, epoch, position) to uint8 [3, s, s] for each
@@ -109,7 +110,7 @@ class LazyLoader:
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_begin_worker,
         )
 
     def load(self, plan: Iterable[Wanted]) -> Iterator[tuple[Tensor, list[Tensor]]]:
@@ -224,8 +225,9 @@ def _end_workers() -> None:
         batches._shutdown_workers()
 
 
-def _leave_signals_to_the_run(_: int) -> None:
-    """Ignore what a whole process group is sent: the run ends its workers."""
+def _begin_worker(_: int) -> None:
+    """Give freed memory back, and ignore what a whole process group is sent."""
+    return_freed_memory()
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

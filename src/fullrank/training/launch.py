@@ -32,11 +32,11 @@ from fullrank.launchers import (
     check_srun,
     launched_processes,
 )
+from fullrank.malloc import keep_freed_memory
 from fullrank.terminal import say
 from fullrank.training.config import TrainConfig
 from fullrank.training.lifeline import met
 from fullrank.training.meeting import Meeting, meet
-from fullrank.training.memory import keep_freed_memory
 from fullrank.training.orphans import child_of_this, end_with_parent, parent_has_ended
 from fullrank.training.sharding import ShardSyncControl
 
