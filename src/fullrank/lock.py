@@ -63,13 +63,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
         descriptor = _acquire_from_the_living(path, owner)
     if descriptor is None:
         raise BusyError(_says(folder, _read(owner)))
-    _held[descriptor] = _identity(owner)
+    _held[descriptor] = ""
     try:
         before = _read(owner)
         if before and _is_at_work(before, owner):
             raise BusyError(_says(folder, before))
         with naming_obstacles(folder):
             _write_or_release(owner, path)
+        _held[descriptor] = _identity(owner)
         stop = threading.Event()
         beating = threading.Thread(target=_beat, args=(owner, stop), daemon=True)
         beating.start()
