@@ -143,10 +143,10 @@ def test_a_config_with_an_unknown_key_is_not_resumed(trained: tuple[Path, Called
     assert "run/config.yaml: unknown key 'epoch'; did you mean 'epochs'?" in refused("resume", "run")
 
 
-def test_what_the_system_refuses_is_one_line_and_exit_code_1(here: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_one_line_and_exit_code_2(here: Path) -> None:
     (here / "file").write_text("")
     called = call(*TRAIN, "--out", "file/run")
-    assert called.code == 1 and called.err.count("\n") == 1 and "file/run" in called.err
+    assert called.code == 2 and called.err.count("\n") == 1 and "file/run" in called.err
 
 
 def test_batches_of_one_image_are_refused_before_anything_is_written(here: Path) -> None:

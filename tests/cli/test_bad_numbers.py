@@ -66,8 +66,13 @@ def _numbers(kind: type[Any], under: str = "") -> Iterator[tuple[str, Any]]:
             yield flag, hint
 
 
+EARLY = {"adapt": ("--data", "x")}
+"""What a command asks for before it reads numbers."""
+
 FLAGS = [
-    pytest.param((*words, *_needed(options)), flag, BAD[kind], id=" ".join((*words, flag)))
+    pytest.param(
+        (*words, *_needed(options), *EARLY.get(words[0], ())), flag, BAD[kind], id=" ".join((*words, flag))
+    )
     for words, options in _kinds()
     for flag, kind in _numbers(options)
 ]

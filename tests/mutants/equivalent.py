@@ -75,18 +75,16 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     *(
         Equivalent(target, path, before, "", "how much is done at a time, which changes no value")
         for target, path, before in (
+            ("collapse", f"{_COLLAPSE}/blocks.py", "CACHED = 1 << 16"),
             ("collapse", f"{_COLLAPSE}/kmeans.py", "ROWS = 2048"),
             ("collapse", f"{_COLLAPSE}/metrics/gaussian.py", "_AT_ONCE = 1 << 15"),
             ("collapse", f"{_COLLAPSE}/moments.py", "_CHUNK_ELEMENTS = 1 << 23"),
-            ("collapse", f"{_COLLAPSE}/moments.py", "_BLOCK_ELEMENTS = 1 << 16"),
             ("collapse", f"{_COLLAPSE}/nearest_rows.py", "AT_ONCE = 1 << 17"),
             ("collapse", f"{_COLLAPSE}/nearest_rows.py", "_BANK, _QUERIES = 16384, 1024"),
             ("collapse", f"{_COLLAPSE}/one_pass.py", "CHUNK_ELEMENTS = 1 << 23"),
             ("collapse", f"{_COLLAPSE}/peers.py", "AT_ONCE = 1 << 26"),
             ("collapse", f"{_COLLAPSE}/peers.py", "PIVOTS = 256"),
             ("collapse", f"{_COLLAPSE}/sampling.py", "MERGED = 256"),
-            ("collapse", f"{_COLLAPSE}/sampling.py", "_HASHED = 1 << 16"),
-            ("collapse", f"{_COLLAPSE}/statistics.py", "AT_ONCE = 1 << 16"),
             ("methods", f"{_METHODS}/_cplearn_loss.py", "ELEMENTS = 1 << 21"),
             ("checkpoint", f"{_TRAINING}/checkpoint_files.py", "shutil.copyfileobj(file, target, 1 << 20)"),
         )

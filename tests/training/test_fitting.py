@@ -103,7 +103,7 @@ def test_a_loss_that_compares_images_keeps_its_batch_as_long_as_it_can(limit: Li
 
 
 def test_smaller_images_come_last(limit: Limit) -> None:
-    limit(0.3)
+    limit(0.27 / fitting.MARGIN)
     config, note = fit_memory(config_of(), LARGE, CPU, ())
     assert config.image_size < 224
     assert f"images of {config.image_size} pixels" in note
@@ -168,9 +168,9 @@ def test_of_a_gpu_the_images_that_move_there_are_taken_off(limit: Limit) -> None
 
 
 def test_processes_on_cpus_share_the_memory(limit: Limit) -> None:
-    limit(20)
+    limit(22)
     assert fit_memory(config_of(), LARGE, CPU, None, processes=1).config == config_of()
-    with pytest.raises(UsageError, match=r"10\.0 GB are a process, free on this machine"):
+    with pytest.raises(UsageError, match=r"11\.0 GB are a process, free on this machine"):
         fit_memory(config_of(), LARGE, CPU, None, processes=2)
 
 
@@ -190,7 +190,9 @@ def test_a_batch_that_the_loss_cannot_take_is_passed_over(
 
 def widths(method: str) -> list[str]:
     """Options of a method that are widths of its layers."""
-    names = METHODS[method].Config.__dataclass_fields__
+    names = dict(METHODS[method].Config.__dataclass_fields__)
+    if method == "wmse":  # which refuses it before, for its whitening
+        del names["proj_output_dim"]
     return [name for name in names if name.endswith(("_dim", "_prototypes"))]
 
 
@@ -214,7 +216,8 @@ def test_the_widths_that_a_method_has_by_itself_leave_a_small_run_small(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(fitting, "free_memory", lambda device: FreeMemory(16 * 10**9, "free on this machine"))
-    assert fit_memory(config_of(method, "resnet8-w8", 16, batch_size=16), SMALL, CPU, ()).note == ""
+    config = config_of(method, "resnet8-w8", 16, batch_size=16)
+    assert fit_memory(config, SMALL, CPU, ()).config == config
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -41,11 +41,18 @@ class SignDictionary(nn.Module):
     def __init__(self, dim: int, count: int, seed: int) -> None:
         super().__init__()
         self.shape = dim, count
-        rng, sizes = np.random.default_rng(seed), [*range(0, dim * count, DRAWN), dim * count]
-        drawn = (rng.integers(0, 2, size=b - a, dtype=np.uint8) for a, b in pairwise(sizes))
-        self.register_buffer("bits", torch.from_numpy(np.concatenate([np.packbits(part) for part in drawn])))
+        if torch.get_default_device().type == "meta":  # where only the size counts
+            self.register_buffer("bits", torch.empty(-(-dim * count // 8), dtype=torch.uint8))
+        else:
+            self.register_buffer("bits", self._drawn(dim, count, seed))
         self._kept: dict[tuple[torch.device, torch.dtype, int], list[Tensor]] = {}  # blocks, where W is small
         self._rows: Tensor | None = None  # the bits with every row beginning on a byte, where they do not so
+
+    @staticmethod
+    def _drawn(dim: int, count: int, seed: int) -> Tensor:
+        rng, sizes = np.random.default_rng(seed), [*range(0, dim * count, DRAWN), dim * count]
+        drawn = (rng.integers(0, 2, size=b - a, dtype=np.uint8) for a, b in pairwise(sizes))
+        return torch.from_numpy(np.concatenate([np.packbits(part) for part in drawn]))
 
     def matrix(self, like: Tensor) -> Tensor:
         """W [f, c] on the device and in the type of `like`."""
