@@ -8,6 +8,7 @@ gets to raise one, and without it a few seconds later.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -96,6 +97,9 @@ def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
     lifeline.close()
 
 
+_numbers = itertools.count()  # of lifelines: processes may make several runs, all of them the same
+
+
 class Lifeline:
     """Connections of a run's processes to the first, and a thread that listens.
 
@@ -109,6 +113,7 @@ class Lifeline:
         self.world, rank = fabric.world_size, fabric.global_rank
         self.own = Peer(rank, os.getpid(), socket.gethostname())
         self.failure: Failure | None = None
+        self._name = f"lifeline/{next(_numbers)}"
         self._known, self._over = threading.Event(), threading.Event()
         self._lines: dict[socket.socket, Peer] = {}
         self._buffers: dict[socket.socket, bytes] = {}
@@ -155,7 +160,7 @@ class Lifeline:
             RankFailedError: one does not connect.
         """
         token, end = secrets.token_hex(16), time.monotonic() + CONNECTING
-        meeting.store.set("lifeline", json.dumps((host, listener.getsockname()[1], token)))
+        meeting.store.set(self._name, json.dumps((host, listener.getsockname()[1], token)))
         with listener:
             while absent := {peer.rank for peer in meeting.peers} - self._ranks() - {0}:
                 listener.settimeout(max(0.1, end - time.monotonic()))
@@ -182,8 +187,8 @@ class Lifeline:
         """
         failure = Failure(meeting.peers[0])
         try:
-            meeting.store.wait(["lifeline"], timedelta(seconds=CONNECTING))
-            host, port, token = json.loads(meeting.store.get("lifeline"))
+            meeting.store.wait([self._name], timedelta(seconds=CONNECTING))
+            host, port, token = json.loads(meeting.store.get(self._name))
             line = socket.create_connection((host, port), timeout=CONNECTING)
             line.sendall(_encoded({"token": token, "peer": asdict(self.own)}))
             self._add(line, meeting.peers[0])
