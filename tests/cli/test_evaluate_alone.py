@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.helpers import call
+from cli.helpers import Called, call
 from fullrank.cli import evaluate
 from fullrank.features import process_group, writing
 
@@ -29,17 +29,17 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def rank_of(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
+def evaluate_as(monkeypatch: pytest.MonkeyPatch, rank: int, size: int, what: str) -> Called:
     for module in (process_group, writing):
         monkeypatch.setattr(module, "processes", lambda: (rank, size, size))
+    return call("evaluate", *ALONE[what], "runs/first")
 
 
 @pytest.mark.parametrize("what", ALONE)
 def test_the_first_of_several_says_that_it_evaluates_alone(
     monkeypatch: pytest.MonkeyPatch, evaluated: list[str], what: str
 ) -> None:
-    rank_of(monkeypatch, 0, 2)
-    called = call("evaluate", *ALONE[what], "runs/first")
+    called = evaluate_as(monkeypatch, 0, 2, what)
     assert called.code == 0 and len(evaluated) == 1
     assert called.err == f"note    evaluate {what} is done by one process: the others are not needed\n"
 
@@ -48,8 +48,7 @@ def test_the_first_of_several_says_that_it_evaluates_alone(
 def test_the_others_of_several_end_without_a_word(
     monkeypatch: pytest.MonkeyPatch, evaluated: list[str], what: str
 ) -> None:
-    rank_of(monkeypatch, 1, 2)
-    called = call("evaluate", *ALONE[what], "runs/first")
+    called = evaluate_as(monkeypatch, 1, 2, what)
     assert (called.code, called.out, called.err, evaluated) == (0, "", "", [])
 
 
@@ -57,6 +56,5 @@ def test_the_others_of_several_end_without_a_word(
 def test_one_process_has_nothing_to_say(
     monkeypatch: pytest.MonkeyPatch, evaluated: list[str], what: str
 ) -> None:
-    rank_of(monkeypatch, 0, 1)
-    called = call("evaluate", *ALONE[what], "runs/first")
+    called = evaluate_as(monkeypatch, 0, 1, what)
     assert (called.code, called.err) == (0, "") and len(evaluated) == 1
