@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fullrank import api
-from fullrank.cli import main
+from fullrank.cli import early, evaluate, main
 from fullrank.cli.arguments import page_path
 from fullrank.cli.early import FILES, refuse_early
 from fullrank.coercion import coerce
@@ -142,6 +142,10 @@ def test_what_is_not_there_is_refused_before_the_packages_are_imported(
 def test_every_ending_of_a_file_that_is_read_names_a_file() -> None:
     single = {"." + suffix.rpartition(".")[2] for suffix in (*EMBEDDING_SUFFIXES, *CHECKPOINT_SUFFIXES)}
     assert single <= set(FILES)
+
+
+def test_every_probe_is_known_before_the_packages_are_imported() -> None:
+    assert set(early.PROBES) == set(evaluate.PROBES)
 
 
 @pytest.mark.parametrize("word", ["timm:resnet18", "s3://bucket/z.npy", "part-*.npy", "resnet18", "--help"])
