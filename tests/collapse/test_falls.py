@@ -62,3 +62,33 @@ def test_a_rank_that_falls_further_never_makes_a_collapse_less_probable(gaussian
     found = [known(judge(panel, history).probability) for panel in panels]
     assert found == sorted(found)
     assert max(after - before for before, after in pairwise(found)) < 0.25
+
+
+def powers(a: float, mean: float = 0.0, n: int = 1000, d: int = 128) -> Panel:
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return panel_of(z * torch.arange(1, d + 1) ** (-a / 2) + mean)
+
+
+@pytest.mark.parametrize("a", [2.0, 2.5, 3.0, 3.1, 3.5])
+def test_few_directions_from_the_start_are_less_suspect_than_where_no_past_is_known(a: float) -> None:
+    now = powers(a)
+    assert known(judge(now, [now, now]).probability) < known(judge(now).probability)
+
+
+def test_directions_that_are_few_beyond_doubt_are_named_whatever_the_past_was() -> None:
+    now = powers(4.0)
+    assert judge(now, [now] * 5).kind == "dimensional"
+
+
+@pytest.mark.parametrize("a", [2.0, 2.5, 2.9])
+def test_few_directions_are_the_more_suspect_the_more_of_the_centred_share_is_lost(a: float) -> None:
+    start = powers(a)
+    found = [known(judge(powers(a, mean), [start]).probability) for mean in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)]
+    assert found == sorted(found)
+    assert found[-1] > found[0]
+
+
+def test_the_border_that_a_reason_names_is_the_one_after_the_past() -> None:
+    now = powers(2.0)
+    assert "a collapse from 2.9" in judge(now).why
+    assert "a collapse from 3.3" in judge(now, [now]).why

@@ -146,7 +146,7 @@ def test_the_evidence_holds_every_measure_beside_its_null(low_rank: Rows) -> Non
     rank = evidence["rankme_unit"]
     assert rank.value == pytest.approx(4, rel=0.02)
     assert rank.null == pytest.approx(64, rel=0.05)
-    assert 6 < known(rank.threshold) < 12
+    assert 12 < known(rank.threshold) < 20  # 12 in an audit, which does not know that it fell
     assert rank.trend == pytest.approx(4 / 32 - 1, rel=0.03)
     assert rank.says.startswith("below the border by itself; decays as k^-4")
     assert rank.says.endswith("87% below its best before")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fullrank.collapse.alternatives import Hypothesis
 from fullrank.collapse.decay import Decay, decay_of
 from fullrank.collapse.panel import Panel
-from fullrank.collapse.thresholds import Thresholds, beyond
+from fullrank.collapse.thresholds import beyond
 
 NEAR = 0.25  # probability of the other side, from which a verdict is near the border
 
@@ -28,24 +28,21 @@ class DimensionalEvidence(NamedTuple):
     doubt: str = ""
 
 
-def dimensional_evidence(
-    panel: Panel, thresholds: Thresholds, more: float = 0.0
-) -> DimensionalEvidence | None:
+def dimensional_evidence(panel: Panel, border: float, width: float) -> DimensionalEvidence | None:
     """Evidence for a dimensional collapse; None where no direction can be lost.
 
     Args:
         panel: with ranks.
-        thresholds: border and width.
-        more: added to every score, for a rank that fell.
+        border: of the decay score, `Thresholds.decay_after` of the panel's past.
+        width: of this border.
     """
     decays = [(each, decay_of(each.values, each.n, each.possible)) for each in panel.hypotheses]
     known = [(each, decay) for each, decay in decays if decay is not None]
     if not known:
         return None
-    border, width = thresholds.decay, thresholds.decay_width
     total = sum(each.weight for each, _ in known)
-    probability = sum(each.weight * beyond(decay.mean + more, border, width) for each, decay in known) / total
-    same = [(decay.mean + more >= border) == (probability >= 0.5) for _, decay in known]
+    probability = sum(each.weight * beyond(decay.mean, border, width) for each, decay in known) / total
+    same = [(decay.mean >= border) == (probability >= 0.5) for _, decay in known]
     hypothesis, decay = known[same.index(True) if any(same) else 0]
     doubt = ""
     if NEAR <= probability <= 1 - NEAR and not all(same):

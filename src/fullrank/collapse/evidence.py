@@ -44,7 +44,12 @@ class Case(NamedTuple):
     panel: Panel
     trends: dict[str, float | None]
     thresholds: Thresholds
-    spectrum: DimensionalEvidence | None
+    spectrum: DimensionalEvidence | None = None
+
+    @property
+    def decay_border(self) -> float:
+        """Border of the decay score after this past."""
+        return self.thresholds.decay_after(self.trends.get("centred_share"), self.trends.get("erank_centred"))
 
     @property
     def spread_trend(self) -> float | None:
@@ -63,7 +68,7 @@ class Case(NamedTuple):
             return 1.0
         whole = metric == "participation_ratio"  # whose bias by few rows is taken off
         measure = "participation_ratio" if whole else "effective_rank"
-        return reading(measure, self.thresholds.decay, 0 if whole else n, of)
+        return reading(measure, self.decay_border, 0 if whole else n, of)
 
 
 def evidence_of(case: Case, measure: Measure, undecidable: str = "") -> Evidence:

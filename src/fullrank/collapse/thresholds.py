@@ -46,7 +46,11 @@ class Thresholds:
         decay: dimensional where the spectrum decays faster than this exponent, in the mean of several views
             (`fullrank.collapse.decay`). Fitted on encoders of known worth, see docs/verdict.md.
         decay_width: of this border: the width of the best log score on the same encoders, in steps of 0.05.
-        fall: added to the exponent where `erank_centred`, relative to its baseline, fell by far more than
+        unfallen: added to this border where earlier panels show that neither centred share nor rank has
+            fallen: few directions are often how a healthy encoder begins, and an audit cannot know. Fitted
+            like the width.
+        centred_fall: taken off it for each factor e that the centred share has fallen by, one at most.
+        rank_fall: taken off it where `erank_centred`, relative to its baseline, fell by far more than
             `erank_fall` from its best earlier value, half of it at that share. A fall alone accuses nobody,
             for healthy runs settle: those of the fitted methods lose up to 72 %.
         erank_fall: that share.
@@ -73,7 +77,9 @@ class Thresholds:
     most_points: int = 50
     decay: float = 2.9
     decay_width: float = 0.2
-    fall: float = 0.3
+    unfallen: float = 0.4
+    centred_fall: float = 1.0
+    rank_fall: float = 0.3
     erank_fall: float = 0.75
     code_share: float = 0.05
     first_code_share: float = 0.5
@@ -114,17 +120,37 @@ class Thresholds:
         fallen = math.pow(self.level * math.pow(max(best, 0.0), power), 1 / (1 + power))
         return max(fallen, self.level)
 
-    def beyond_rank_fall(self, trend: float | None) -> float:
-        """What a rank that has changed by a share since its best adds to the exponent."""
-        if trend is None or trend >= 0 or self.erank_fall >= 1:
-            return 0.0
-        lost, border = -math.log(max(1 + trend, 1e-300)), -math.log(1 - self.erank_fall)
-        return self.fall * beyond(lost, border, RANK_FALL_WIDTH)
+    def decay_after(self, share: float | None, rank: float | None) -> float:
+        """Border of the decay of rows whose centred share and rank have changed by shares since their best.
+
+        Args:
+            share: change of `centred_share`; None where nothing is known of a past, as in an audit.
+            rank: change of `erank_centred`.
+
+        Example:
+            >>> after = Thresholds().decay_after
+            >>> [round(after(share, None), 2) for share in (None, 0.2, 0.0, -0.25, -0.5, -0.9)]
+            [2.9, 3.3, 3.3, 3.01, 2.61, 2.3]
+            >>> round(after(0.0, -0.95), 2)
+            2.6
+        """
+        border, fell = self.decay, 0.0
+        if rank is not None and rank < 0 and self.erank_fall < 1:
+            fell = beyond(_lost(rank), -math.log(1 - self.erank_fall), RANK_FALL_WIDTH)
+            border -= self.rank_fall * fell
+        if share is not None:
+            border += self.unfallen * (1 - fell) - self.centred_fall * min(_lost(share), 1.0)
+        return max(border, 0.0)
 
     @property
     def _rise(self) -> float:
         """Factor by which the border of the level rises with each halving."""
         return min(max(self.falling_level / self.level, 1.0), 1e3) if self.level > 0 else 1.0
+
+
+def _lost(change: float) -> float:
+    """Natural logarithm of how many times less is left."""
+    return -math.log(min(max(1 + change, 1e-300), 1.0))
 
 
 def beyond(value: float, border: float, width: float) -> float:

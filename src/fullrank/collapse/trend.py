@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fullrank.collapse.decay import reading
+from fullrank.collapse.evidence import trend_of
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds
 
@@ -37,7 +38,12 @@ def warnings(
     thresholds = thresholds or Thresholds()
     limits = {}
     if panel.possible > 1:
-        limits["erank_centred"] = reading("effective_rank", thresholds.decay, panel.n, panel.possible)
+        share, rank = (
+            trend_of(panel.measures[name], history) if name in panel.measures else None
+            for name in ("centred_share", "erank_centred")
+        )
+        border = thresholds.decay_after(share, rank)
+        limits["erank_centred"] = reading("effective_rank", border, panel.n, panel.possible)
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
     best = max((p.value("level") or 0.0 for p in (*history, panel) if p.d == panel.d), default=0.0)

@@ -177,9 +177,8 @@ def judge(
         p for p in history if (p.tap, p.d) == (panel.tap, panel.d) and _failed_gate(p, thresholds) is None
     ]
     trends = {name: trend_of(measure, past) for name, measure in panel.measures.items()}
-    fall = trends.get("erank_centred")
-    spectrum = dimensional_evidence(panel, thresholds, thresholds.beyond_rank_fall(fall))
-    case = Case(panel, trends, thresholds, spectrum)
+    case = Case(panel, trends, thresholds)
+    case = case._replace(spectrum=dimensional_evidence(panel, case.decay_border, thresholds.decay_width))
     why = why_undecidable(panel.n, thresholds, trained)
     evidence = tuple(evidence_of(case, measure, why) for measure in panel.measures.values())
     if why:
@@ -295,7 +294,6 @@ def _dimensional(case: Case) -> Sequence[Finding]:
         return ()
     fall, measured = case.trends.get("erank_centred"), spectrum.hypothesis.measured
     fell = fall is not None and -fall > thresholds.erank_fall
-    mean = spectrum.decay.mean + thresholds.beyond_rank_fall(fall)
     rank, participation = measured.get("erank_centred") or 1.0, measured.get("participation_ratio") or 1.0
     of = f"{panel.within_living} directions"
     parts = [f"{rank:.1f} of {of} by effective rank"]
@@ -306,7 +304,7 @@ def _dimensional(case: Case) -> Sequence[Finding]:
         f"{-(fall or 0.0):.0%} below its best" if fell else "",
         spectrum.doubt,
     ]
-    over = (mean - thresholds.decay) / max(thresholds.decay_width, 1e-9)
+    over = (spectrum.decay.mean - case.decay_border) / max(thresholds.decay_width, 1e-9)
     severity = over / (over + 4) if over > 0 else 0.0
     return (Finding("dimensional", spectrum.probability, "; ".join(filter(None, parts)), severity),)
 
@@ -327,7 +325,7 @@ def _why_healthy(case: Case) -> str:
     if spectrum is not None and rank is not None:
         parts[0] += f", {METRICS['erank_centred'].label} is {rank:.1f} of {panel.within_living} directions"
         parts[0] += (
-            f", its decay score {max(spectrum.decay.mean, 0.0):.1f} (a collapse from {thresholds.decay:g})"
+            f", its decay score {max(spectrum.decay.mean, 0.0):.1f} (a collapse from {case.decay_border:.1f})"
         )
         parts += [spectrum.hypothesis.says, spectrum.doubt]
     if panel.clusters is None:
