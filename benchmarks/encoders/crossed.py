@@ -1,7 +1,8 @@
-"""Leave one method out: the border of the decay and its width fitted on all other methods, for every method.
+"""Leave one method out: what is fitted on encoders fitted on those of all other methods, for every method.
 
-The other borders are conventions or come from made rows. A fit is the best log score on a grid; the border is
-refitted with the width, and the width alone, with the border where the made cases of `k^-3` hold it.
+The border of the decay is held by made rows of `k^-3`, and the others are conventions. Fitted are its width
+and what is added to it where a run has lost nothing. A fit is the best log score on a grid, of both or of
+the width alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pandas as pd
 
 from fullrank.collapse import Panel, Thresholds, judge
 
-BORDERS = tuple(round(2.5 + 0.1 * k, 1) for k in range(14))
+UNFALLEN = tuple(round(0.1 * k, 1) for k in range(10))
 WIDTHS = tuple(round(0.05 * k, 2) for k in range(1, 11))
 LEAST = 1e-4  # probability that a log score takes for none, so that one encoder does not rule a fit
 RUN = ["data", "method", "arm", "seed"]
@@ -28,13 +29,13 @@ def log_score(rows: pd.DataFrame) -> float:
     return float(np.log(p.where(rows.truth == "collapsed", 1 - p)).mean())
 
 
-def judged_on_grid(table: pd.DataFrame, known: pd.DataFrame, borders: Sequence[float]) -> Grid:
-    """The certain encoders, judged with each border and width.
+def judged_on_grid(table: pd.DataFrame, known: pd.DataFrame, unfallen: Sequence[float]) -> Grid:
+    """The certain encoders, judged with each addition to the border and width.
 
     Args:
         table: all panels of all taps.
         known: the certain encoders after their last epoch, with `codes_probability`.
-        borders: of the decay.
+        unfallen: values of that threshold.
     """
     projectors = table[(table.tap == "projector") & table.panel.notna()].sort_values("epoch")
     panels = {
@@ -42,13 +43,13 @@ def judged_on_grid(table: pd.DataFrame, known: pd.DataFrame, borders: Sequence[f
         for key, run in projectors.groupby(RUN)
     }
     found = {}
-    for border in borders:
+    for addition in unfallen:
         for width in WIDTHS:
             verdicts = [
-                _last(panels[tuple(key)], Thresholds(decay=border, decay_width=width))
+                _last(panels[tuple(key)], Thresholds(unfallen=addition, decay_width=width))
                 for key in known[RUN].itertuples(index=False)
             ]
-            found[border, width] = with_codes(known.assign(**pd.DataFrame(verdicts, index=known.index)))
+            found[addition, width] = with_codes(known.assign(**pd.DataFrame(verdicts, index=known.index)))
     return found
 
 
@@ -66,7 +67,7 @@ def with_codes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out_in_turn(grid: Grid) -> tuple[pd.DataFrame, dict[str, tuple[float, float]]]:
-    """Every method judged with what is fitted on all others, and border and width of each."""
+    """Every method judged with what is fitted on all others, and what was fitted for each."""
     any_of_them = next(iter(grid.values()))
     parts, fits = [], {}
     for method in sorted(set(any_of_them.method)):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from crossed import BORDERS, judged_on_grid, left_out_in_turn, with_codes
+from crossed import UNFALLEN, judged_on_grid, left_out_in_turn, with_codes
 from scipy.stats import beta
 
 from fullrank.collapse import Thresholds
@@ -41,7 +41,7 @@ LEFT_OUT = (
     "vicreg",
 )
 """Methods whose encoders the borders were not fitted on."""
-LATER = 3  # the first seed of encoders that were trained after the judge was fixed
+LATER = 6  # the first seed of encoders that were trained after the judge was last changed
 CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "standard deviation of unit rows": ("level", lambda t: t.level),
     "RankMe, as published": ("rankme_published / d", lambda t: t.rankme_published / t.d),
@@ -193,22 +193,22 @@ def summary(columns: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def crossed(table: pd.DataFrame, known: pd.DataFrame) -> str:
     """The same with each method left out in turn, and what was fitted then."""
-    grid = judged_on_grid(table, known, BORDERS)
-    held = Thresholds().decay
+    grid = judged_on_grid(table, known, UNFALLEN)
+    held = Thresholds().unfallen
     alone, widths = left_out_in_turn({fit: rows for fit, rows in grid.items() if fit[0] == held})
     both, fits = left_out_in_turn(grid)
     judged = {
-        "border and width as they are": known,
+        "as it is": known,
         "width refitted": alone,
-        "border and width refitted": both,
+        "width and addition refitted": both,
     }
     return "\n".join(
         [
             f"Each of {len(fits)} methods left out in turn, all certain encoders, (95 % intervals):\n",
             markdown(summary(judged)),
-            f"\nFitted widths: {spread(width for _, width in widths.values())}. With the border: "
+            f"\nFitted widths: {spread(width for _, width in widths.values())}. Both: "
             f"widths {spread(width for _, width in fits.values())}, "
-            f"borders {spread(border for border, _ in fits.values())}.\n",
+            f"additions {spread(addition for addition, _ in fits.values())}.\n",
         ]
     )
 
@@ -281,7 +281,7 @@ def main() -> None:
     delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
     healthy = (known.truth == "healthy").sum()
     split = {"fitted": fitted, "left out": left_out}
-    split["of these, trained after the judge was fixed"] = left_out[left_out.seed >= LATER]
+    split["of these, trained after the judge was last changed"] = left_out[left_out.seed >= LATER]
     split["left out, by an audit"] = alone[alone.method.isin(LEFT_OUT)]
     columns = ["untrained_knn", "now_knn", "truth", "kind", "probability"]
     figures = [

@@ -70,9 +70,9 @@ def test_a_sweep_whose_runs_are_stopped_in_the_middle_ends_with_the_metrics_of_a
 
 
 def test_a_run_that_hits_its_time_limit_checkpoints_and_is_requeued(log_in: LogIn) -> None:
-    job = log_in.submit(
-        "train", "simsiam", *LONG, "--epochs", "40", "--out", "runs/first", "--slurm-time", "60"
-    )
+    last = 160  # so many that an idle machine is not done with them before it is signalled
+    words = (*SMALL, "--epochs", str(last), "--out", "runs/first", "--slurm-time", "60")
+    job = log_in.submit("train", "simsiam", *words)
     run, log = log_in.folder / "runs" / "first", log_in.folder / "runs" / "slurm" / f"{job}.txt"
     log_in.until(lambda: has_trained(run))
     elapsed = log_in.cluster.ask("squeue", "--noheader", f"--jobs={job}", "--format=%M")
@@ -82,8 +82,8 @@ def test_a_run_that_hits_its_time_limit_checkpoints_and_is_requeued(log_in: LogI
     assert "by SIGUSR1" in log.read_text()
     log_in.until(lambda: log_in.cluster.states().get(job) == "PENDING")
     log_in.cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    log_in.until(lambda: job not in log_in.cluster.states())
-    assert [record["epoch"] for record in epochs(run)] == list(range(41))
+    log_in.until(lambda: job not in log_in.cluster.states(), seconds=1200)
+    assert [record["epoch"] for record in epochs(run)] == list(range(last + 1))
     assert log_in.jobs(job)[job]["state"] == "done"
 
 
