@@ -179,13 +179,13 @@ def main() -> None:
     with nullcontext() if args.collect else sole_writer(args.out):
         for case in [] if args.collect else mine:
             _run(case, args, grid)
-            write_atomically(args.out / "results.json", _as_lines(collect(every, args.out, grid)).encode())
+            write_atomically(args.out / "results.json", as_lines(collect(every, args.out, grid)).encode())
     rows = collect(every, args.out, grid)
-    write_atomically(args.out / "results.json", _as_lines(rows).encode())
+    write_atomically(args.out / "results.json", as_lines(rows).encode())
     say(f"{len(rows)} runs have ended")
 
 
-def _as_lines(rows: Sequence[Row]) -> str:
+def as_lines(rows: Sequence[Row]) -> str:
     """A JSON list with a line for each row, so that a change of it can be read."""
     return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
