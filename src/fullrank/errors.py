@@ -25,9 +25,14 @@ PIP_NAMES = {"PIL": "Pillow", "lightning_fabric": "lightning-fabric", "sklearn":
 
 
 class FullrankError(Exception):
-    """Something failed that is not the user's input. Exit code 1."""
+    """Something failed that is not the user's input. Exit code 1.
+
+    Attributes:
+        said_elsewhere: whether another process of the run prints the same, so that a command need not.
+    """
 
     exit_code = 1
+    said_elsewhere = False
 
 
 class NotFiniteError(FullrankError):

@@ -111,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not extra and not isinstance(error, FullrankError):
             raise
         line = missing_package(missing) if extra else str(error)
+        if getattr(error, "said_elsewhere", False):
+            return getattr(error, "exit_code", 1)
         _wait_for_the_first(error)
         if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
             say(f"fullrank: {' '.join(line.split())}", sys.stderr)

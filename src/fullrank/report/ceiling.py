@@ -63,7 +63,8 @@ def judged_rank(panel: Mapping[str, Any]) -> float | None:
     """
     if not panel.get("alternatives"):
         return None
-    found = dimensional_evidence(Panel.from_dict(panel), Thresholds())
+    thresholds = Thresholds()
+    found = dimensional_evidence(Panel.from_dict(panel), thresholds.decay, thresholds.decay_width)
     judged = None if found is None else found.hypothesis.measured.get("erank_centred")
     measured = (panel["measures"].get("erank_centred") or {}).get("value")
     return judged if judged is not None and number(judged) != number(measured) else None

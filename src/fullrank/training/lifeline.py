@@ -86,8 +86,7 @@ def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
         lifeline.close()  # as all were asked to, each in its time
         raise
     except FullrankError as error:
-        if lifeline.fail(" ".join(str(error).split())):
-            raise SystemExit(error.exit_code) from error  # the first process says the same
+        error.said_elsewhere = lifeline.fail(" ".join(str(error).split()))
         raise
     except BaseException as error:
         if failure := lifeline.failure_within(NEWS):
