@@ -105,18 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except (FullrankError, ModuleNotFoundError) as error:
-        cause = error.__cause__ if isinstance(error, FullrankError) else error
-        missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
-        extra = any(missing in packages for packages in EXTRAS.values())
-        if not extra and not isinstance(error, FullrankError):
-            raise
-        line = missing_package(missing) if extra else str(error)
-        if getattr(error, "said_elsewhere", False):
-            return getattr(error, "exit_code", 1)
-        _wait_for_the_first(error)
-        if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
-            say(f"fullrank: {' '.join(line.split())}", sys.stderr)
-        return UsageError.exit_code if extra else getattr(error, "exit_code", 1)
+        return _say_failed(error)
     except KeyboardInterrupt as error:
         return _say_stopped(words[0], getattr(error, "received", signal.SIGINT))
     except MemoryError as error:
@@ -130,6 +119,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         say(f"fullrank: {' '.join(what.split())}", sys.stderr)
         return 1
+
+
+def _say_failed(error: FullrankError | ModuleNotFoundError) -> int:
+    """Say why a command failed, where no other process of it does; return its exit code."""
+    cause = error.__cause__ if isinstance(error, FullrankError) else error
+    missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
+    extra = any(missing in packages for packages in EXTRAS.values())
+    if not extra and not isinstance(error, FullrankError):
+        raise error
+    code = UsageError.exit_code if extra else getattr(error, "exit_code", 1)
+    if getattr(error, "said_elsewhere", False):
+        return code
+    _wait_for_the_first(error)
+    if speaks() or not isinstance(error, StoppedError):  # which all processes of a run say alike
+        line = missing_package(missing) if extra else str(error)
+        say(f"fullrank: {' '.join(line.split())}", sys.stderr)
+    return code
 
 
 def _takes_part(name: str, words: Sequence[str]) -> bool:
