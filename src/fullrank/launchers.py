@@ -25,6 +25,8 @@ MPI = (
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
 """Rank, processes, and both on this machine, as Open MPI and MPICH name them."""
+IMPORTED = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""What Lightning reads as a number as soon as it is imported."""
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "TORCHELASTIC_RUN_ID"),
     *("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_STEPID", *MPI[0], *MPI[1]),
@@ -51,6 +53,7 @@ def launched_processes() -> Processes | None:
         UsageError: a variable is no whole number, is missing beside another, or a rank is not below its
             number of processes.
     """
+    check_ranks()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _of_torchrun("torchrun")
     if MEETING in os.environ and "RANK" in os.environ:
@@ -66,6 +69,16 @@ def launched_processes() -> Processes | None:
     if "RANK" in os.environ and _number("WORLD_SIZE", 1, least=1) > 1:
         return _of_torchrun(UNNAMED)
     return _of_mpi() or tasks
+
+
+def check_ranks() -> None:
+    """See that ranks in the environment are numbers.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in IMPORTED:
+        _number(name, 0)
 
 
 def _of_torchrun(launcher: str) -> Processes:

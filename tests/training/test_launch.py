@@ -19,7 +19,14 @@ from cli.helpers import WIDTHS, Called, call, records
 from fullrank import launchers
 from fullrank.cli import COMMANDS, SHARED
 from fullrank.errors import UsageError
-from fullrank.launchers import UNNAMED, VARIABLES, Processes, launched_processes, saying_that_it_waits
+from fullrank.launchers import (
+    IMPORTED,
+    UNNAMED,
+    VARIABLES,
+    Processes,
+    launched_processes,
+    saying_that_it_waits,
+)
 from fullrank.terminal import speaks
 from fullrank.training import launch
 from fullrank.training.config import TrainConfig
@@ -108,6 +115,11 @@ def test_processes_are_counted_as_the_launcher_tells(
         ),
         (TORCHRUN | {"RANK": "-1"}, "RANK is '-1' in the environment, and must be a whole number from 0"),
         (TORCHRUN | {"RANK": "9" * 5000}, "RANK is '9999999999' in the environment"),
+        *(
+            ({name: value}, f"{name} is {value!r} in the environment")
+            for name in IMPORTED
+            for value in ("", "x")
+        ),
         (SLURM | {"SLURM_PROCID": "8"}, "SLURM_PROCID is 8 in the environment, and 8 processes"),
         (SLURM | {"SLURM_LOCALID": "4"}, "SLURM_LOCALID is 4 in the environment, and 4 processes"),
         (SLURM | {"SLURM_NNODES": "0"}, "SLURM_NNODES is '0'"),
@@ -137,6 +149,31 @@ def test_a_rank_that_cannot_be_is_refused_before_others_are_waited_for(
 
 
 @pytest.mark.parametrize(
+    ("variables", "local_rank", "node"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "4"}, 0, 0),  # alone on its machine, and without GROUP_RANK
+        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}, 2, 0),
+        (TORCHRUN, 1, 0),
+        (without(SLURM, "SLURM_NODEID"), int(SLURM["SLURM_LOCALID"]), int(SLURM["SLURM_PROCID"]) // 4),
+        (SLURM | {"SLURM_NODEID": "1"}, int(SLURM["SLURM_LOCALID"]), 1),
+    ],
+)
+def test_a_place_that_the_launcher_does_not_name_follows_from_what_it_names(
+    variables: dict[str, str], local_rank: int, node: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_NODEID", "GROUP_RANK"):
+        monkeypatch.setenv(name, "0")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = launched_processes()
+    assert before is not None
+    environment = launch.cluster_environment(before)
+    assert (environment.local_rank(), environment.node_rank()) == (local_rank, node)
+    assert launched_processes() == before
+
+
+@pytest.mark.parametrize(
     ("variables", "settings", "says"),
     [
         ({}, {"num_nodes": 2}, "of which MASTER_ADDR is missing"),
@@ -144,7 +181,7 @@ def test_a_rank_that_cannot_be_is_refused_before_others_are_waited_for(
         (MEETING, {"num_nodes": 2}, "of which NODE_RANK is missing"),
         (MEETING | {"NODE_RANK": "2"}, {"num_nodes": 2}, "NODE_RANK is 2 .* a whole number below 2"),
         (MEETING | {"LOCAL_RANK": "2"}, {"devices": 2}, "LOCAL_RANK is 2 .* a whole number below 2"),
-        ({"LOCAL_RANK": "first"}, {"devices": 2}, "LOCAL_RANK is first in the environment"),
+        ({"LOCAL_RANK": "first"}, {"devices": 2}, "LOCAL_RANK is 'first' in the environment"),
         (
             {"LOCAL_RANK": "1"},
             {"devices": 2},

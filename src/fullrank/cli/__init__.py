@@ -28,7 +28,7 @@ from fullrank.errors import (
     require_packages,
 )
 from fullrank.jobs.slurm_options import is_slurm
-from fullrank.launchers import UNNAMED, leave_launcher
+from fullrank.launchers import UNNAMED, check_ranks, leave_launcher
 from fullrank.terminal import say, speaks
 from fullrank.training.signals import StoppedError, ended_by_signals
 
@@ -187,6 +187,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     if name in plans and not ASKS_FOR_HELP & set(words):
         require_packages(*PAGE_PACKAGES)  # rather than after hours of training
     if not ASKS_FOR_HELP & set(words):
+        check_ranks()
         refuse_early(name, words)
     if _is_quick(name, words):
         with suppress(Exception), stand_ins():  # what fails without the packages is done with them

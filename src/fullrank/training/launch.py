@@ -141,6 +141,8 @@ def cluster_environment(processes: Processes) -> ClusterEnvironment:
         return SrunEnvironment()
     if processes.launcher == "fullrank":
         return OwnEnvironment(processes.world == processes.local)
+    os.environ.setdefault("LOCAL_WORLD_SIZE", str(processes.local))
+    os.environ.setdefault("LOCAL_RANK", str(processes.local_rank))  # who is alone on a machine has none
     return TorchElasticEnvironment()
 
 
@@ -155,6 +157,11 @@ class SrunEnvironment(SLURMEnvironment):
             job = int(os.environ["SLURM_JOB_ID"][-4:]) if "SLURM_JOB_ID" in os.environ else 0
             os.environ["MASTER_PORT"] = str(FIRST_PORT + (job + STEP_PORTS * int(step)) % 10_000)
         return super().main_port
+
+    def node_rank(self) -> int:
+        """Node of this process; where SLURM does not say, nodes are filled one after another."""
+        found = launched_processes()
+        return int(os.environ.get("SLURM_NODEID", found.rank // found.local if found else 0))
 
     @staticmethod
     def _validate_srun_variables() -> None:
