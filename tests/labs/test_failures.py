@@ -65,7 +65,7 @@ def test_a_collapse_that_k_nn_never_saw_and_one_that_was_not_induced_are_reporte
     silent = run_of("no predictor", ["dimensional"] * 2, [0.5, 0.6, 0.7])
     whole = run_of("ten codes", ["healthy"] * 2, [0.5, 0.6, 0.7])
     found = findings(Results([silent, whole]), GALLERY)
-    assert "k-NN never fell and would have passed them: no predictor" in found.seen
+    assert "k-NN never fell and would have passed it: no predictor" in found.seen
     assert any("Not induced: “ten codes” ended healthy" in note for note in found.notes)
 
 
