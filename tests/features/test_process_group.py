@@ -11,7 +11,7 @@ import pytest
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 from fullrank.features import process_group
-from fullrank.features.embeddings import count_files
+from fullrank.features.embeddings import PART_BYTES, count_parts
 from fullrank.features.process_group import sharing
 from processes import results_of
 
@@ -46,12 +46,20 @@ def test_no_more_processes_are_started_than_there_are_files(
     monkeypatch.setattr(process_group, "_met", lambda rank, size: iter([Peers(alone=True)]))
     for files in (1, 3, 8):
         (tmp_path / f"{files}.npy").touch()
-        with sharing([], 6, lambda: count_files(tmp_path)):
+        with sharing([], 6, lambda: count_parts(tmp_path)):
             pass
         (tmp_path / f"{files}b.npy").touch()
     assert started == [3, 5]
     said = capsys.readouterr().err
-    assert "1 file is read by as many processes, not 6" in said and "3 files are read" in said
+    assert "1 process reads this, not 6" in said and "3 processes read this, not 6" in said
+
+
+def test_a_large_file_is_shared_and_a_small_or_missing_one_is_not(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.npy", tmp_path / "large.npy"
+    small.touch()
+    with large.open("wb") as file:
+        file.truncate(3 * PART_BYTES)
+    assert [count_parts(path) for path in (tmp_path / "none.npy", small, large)] == [0, 1, 3]
 
 
 @pytest.mark.parametrize("number", [257, 100_000, 10**15])

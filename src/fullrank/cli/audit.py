@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
     if args.layers and args.taps:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
-    from fullrank.features.embeddings import count_files
+    from fullrank.features.embeddings import count_parts
     from fullrank.features.process_group import is_helper, sharing
     from fullrank.features.subject import kind_of
 
@@ -85,7 +85,7 @@ def run(words: Sequence[str]) -> int:
         if is_helper():
             return 0  # what is not a file of embeddings is for one process
         return _audit(args, failing, Peers(alone=True))
-    with sharing(["audit", *words], args.processes, lambda: count_files(args.what)) as peers:
+    with sharing(["audit", *words], args.processes, lambda: count_parts(args.what)) as peers:
         return _audit(args, failing, peers)
 
 

@@ -41,6 +41,7 @@ from fullrank.features.tables import Indices, MemoryTable, Stored, Table, check_
 from fullrank.untrusted.parsing import refusing
 from fullrank.untrusted.paths import expand_user, require_real_folder
 
+PART_BYTES = 1 << 25  # of a file, below which another process gains nothing
 CHUNK_ELEMENTS = 1 << 21  # 8 MB of float32; malloc keeps a few of them
 
 
@@ -189,17 +190,19 @@ def open_embeddings(
         return _of_file(path, key)
 
 
-def count_files(what: Path | str) -> int:
-    """How many files a matrix lies in: those of a folder, a pattern or an address.
+def count_parts(what: Path | str) -> int:
+    """How many processes can share a matrix: a file each, or a part of a large one; 0 where nothing is.
 
     Example:
-        >>> count_files("features.npy")
-        1
+        >>> count_parts("no_such_file.npy")
+        0
     """
     if is_address(what) or is_pattern(what):
         return len(list_shards(what).files)
     path = expand_user(what)
-    return len(list_shards(path).files) if path.is_dir() and not is_zarr(path) else 1
+    if path.is_dir():
+        return 1 if is_zarr(path) else len(list_shards(path).files)
+    return max(path.stat().st_size // PART_BYTES, 1) if path.exists() else 0
 
 
 def _of_shards(shards: ShardList, key: str | None, peers: Peers) -> Rows:

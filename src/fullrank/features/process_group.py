@@ -95,10 +95,11 @@ def sharing(words: Sequence[str], number: int = 0, parts: Callable[[], int] | No
 def _as_many_as_parts(number: int, parts: Callable[[], int] | None) -> int:
     """A number of processes that each have a part, with a note where it is less."""
     there = parts() if parts else number
-    if there < number:
-        files = "1 file is" if there == 1 else f"{there:,} files are"
-        say(f"note    {files} read by as many processes, not {number}: each file is read by one", sys.stderr)
-    return min(number, there)
+    if 0 < there < number:
+        are = "1 process reads" if there == 1 else f"{there:,} processes read"
+        why = "each file is read by one, and a large one by several in parts"
+        say(f"note    {are} this, not {number}: {why}", sys.stderr)
+    return max(min(number, there), 1)
 
 
 def _met(rank: int, size: int) -> Iterator[Peers]:
