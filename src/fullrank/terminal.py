@@ -30,13 +30,17 @@ RANKS = (
 def speaks() -> bool:
     """Whether this process is the first of those that share a run, and prints.
 
-    Known before they have met, by the environment that their launcher gives them.
+    Known before they have met, by the environment that their launcher gives them; afterwards also of those
+    of several machines without a launcher.
 
     Example:
         >>> speaks()
         True
     """
-    return not any(os.environ.get(rank, "0").strip("0") and world in os.environ for rank, world in RANKS)
+    if any(os.environ.get(rank, "0").strip("0") and world in os.environ for rank, world in RANKS):
+        return False
+    met = sys.modules.get("torch.distributed")
+    return not (met and met.is_available() and met.is_initialized() and met.get_rank())
 
 
 def say(line: str, file: TextIO | None = None) -> None:

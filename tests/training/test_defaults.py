@@ -197,3 +197,21 @@ def test_the_page_of_the_docs_is_what_the_script_writes(monkeypatch: pytest.Monk
     page = importlib.import_module("make_defaults_table").page()
     assert (DOCS / "defaults.md").read_text() == page, "run docs/make_defaults_table.py"
     sys.modules.pop("make_defaults_table")
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+@pytest.mark.parametrize("limit", [60, 300])
+def test_a_batch_that_nobody_named_is_one_that_the_processes_share(devices: int, limit: int) -> None:
+    settings = {"data": "digits", "limit": limit, "backbone": "resnet8-w8", "accelerator": "cpu"}
+    alone = plan_run("simsiam", settings).config.batch_size
+    plan = plan_run("simsiam", settings | {"devices": devices})
+    assert plan.config.batch_size % devices == 0
+    assert alone - devices < plan.config.batch_size <= alone
+    said = any(f"{devices} processes share" in note for note in plan.notes)
+    assert said == (plan.config.batch_size != alone)
+
+
+def test_a_named_batch_that_the_processes_cannot_share_is_refused_before_data_is_opened() -> None:
+    settings = {"data": "no such folder", "batch_size": 16, "devices": 3, "accelerator": "cpu"}
+    with pytest.raises(UsageError, match=r"16 cannot be shared by 3 processes; .*, as 15"):
+        plan_run("simsiam", settings)

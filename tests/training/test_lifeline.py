@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,9 +63,9 @@ def wait_until(done: object, seconds: float) -> bool:
 
 
 @contextmanager
-def training(run: Path, processes: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def training(run: Path, processes: int, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A run that has written its first steps, and the ids of its processes by rank."""
-    words = command(run, 500, "--devices", str(processes))
+    words = command(run, 500, "--devices", str(processes), *more)
     first = subprocess.Popen(words, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
     ranks = [first.pid]
     try:
@@ -133,6 +134,23 @@ def test_a_killed_rank_is_named_by_all_others_which_end_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_rank_that_hangs_is_named_by_all_others_which_end(world: int, tmp_path: Path) -> None:
+    with training(tmp_path / "run", world, "--timeout-minutes", "0.2") as (first, ranks):
+        os.kill(ranks[1], signal.SIGSTOP)
+        assert wait_until(lambda: first.poll() is not None and all(map(ended, ranks[2:])), 12 + LONGEST)
+        os.kill(ranks[1], signal.SIGKILL)
+        said = first.communicate()[1]
+    named = re.findall(
+        rf"rank 1 of {world} \(process {ranks[1]} on \S+\) failed: it has not answered within "
+        r"--timeout-minutes 0\.2; rank (\d) ends with it",
+        said,
+    )
+    assert sorted(map(int, named)) == [rank for rank in range(world) if rank != 1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
 def test_a_rank_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
@@ -177,7 +195,9 @@ def test_who_is_gone_between_the_meeting_and_the_first_step_is_named(
 ) -> None:
     monkeypatch.setattr(lifeline, "CONNECTING", 0.2)
     peers = tuple(Peer(number, 70 + number, "node7") for number in range(2))
-    strategy = SimpleNamespace(meeting=Meeting(HashStore(), peers), num_processes=2)
+    strategy = SimpleNamespace(
+        meeting=Meeting(HashStore(), peers), num_processes=2, longest=timedelta(minutes=30)
+    )
     fabric = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
     named = rf"rank {other} of 2 \(process {70 + other} on node7\) .*; rank {rank} ends with it"
     with pytest.raises(RankFailedError, match=named):

@@ -66,6 +66,29 @@ def _received(batch: Batch, side: Any, streams: Any) -> Batch:
     return batch
 
 
+def shared_batch(batch_size: int, processes: int) -> int:
+    """The largest batch up to this one that processes share evenly, an image each at least.
+
+    Example:
+        >>> shared_batch(16, 3), shared_batch(2, 3)
+        (15, 3)
+    """
+    return batch_size - batch_size % processes or processes
+
+
+def check_shared(batch_size: int, processes: int) -> None:
+    """See that processes share a batch evenly.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if batch_size % processes:
+        raise UsageError(
+            f"batch size {batch_size} cannot be shared by {processes} processes; "
+            f"use a multiple of {processes}, as {shared_batch(batch_size, processes)}"
+        )
+
+
 class Batches:
     """Training set cut into batches, every epoch in an order from seed and epoch.
 
@@ -106,12 +129,7 @@ class Batches:
         crop: Crop | None = None,
         order: Callable[[int], Indices] | None = None,
     ) -> None:
-        if batch_size % world_size:
-            multiple = batch_size - batch_size % world_size or world_size
-            raise UsageError(
-                f"batch size {batch_size} cannot be shared by {world_size} processes; "
-                f"use a multiple of {world_size}, as {multiple}"
-            )
+        check_shared(batch_size, world_size)
         self.source, self.batch_size = source, batch_size
         self.order = order or DataOrder(len(source), batch_size, epochs=1, seed=seed)
         self._steps = sum(1 for _ in batches(self.order(0), batch_size))

@@ -89,6 +89,20 @@ def launch_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
+def expected_processes(config: TrainConfig) -> int:
+    """How many processes a run of a configuration has, known before they meet.
+
+    Raises:
+        UsageError: there cannot be so many.
+
+    Example:
+        >>> expected_processes(TrainConfig(accelerator="cpu", devices=2))
+        2
+    """
+    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
+    return (launched_processes() or _own_processes(config, gpu)).world
+
+
 def launch_line(fabric: Fabric) -> str:
     """Say which processes train; empty for one.
 
@@ -221,8 +235,8 @@ class ProcessStrategy(DDPStrategy):
     meeting: Meeting
 
     def __init__(self, config: TrainConfig, processes: Processes, devices: list[torch.device]) -> None:
-        self._longest = timedelta(minutes=config.timeout_minutes)
-        super().__init__(parallel_devices=devices, timeout=self._longest)
+        self.longest = timedelta(minutes=config.timeout_minutes)
+        super().__init__(parallel_devices=devices, timeout=self.longest)
         self.processes = processes
         self.sharded = config.strategy == "fsdp"
         self._reduces_bf16 = config.reduce_precision == "bf16"
@@ -238,11 +252,11 @@ class ProcessStrategy(DDPStrategy):
         assert self.cluster_environment is not None
         self._set_world_ranks()
         processes = self.processes._replace(rank=self.global_rank, local_rank=self.local_rank)
-        place, words = self.cluster_environment, f"--timeout-minutes {self._longest.total_seconds() / 60:g}"
-        self.meeting = meet(processes, place.main_address, place.main_port, self._longest, words)
+        place, words = self.cluster_environment, f"--timeout-minutes {self.longest.total_seconds() / 60:g}"
+        self.meeting = meet(processes, place.main_address, place.main_port, self.longest, words)
         backend = self._process_group_backend = self._get_process_group_backend()
         device = self.root_device if self.root_device.type != "cpu" else None
-        more: Any = {"timeout": self._longest, "store": self.meeting.store, "device_id": device}
+        more: Any = {"timeout": self.longest, "store": self.meeting.store, "device_id": device}
         _init_dist_connection(place, backend, **more)
 
     def setup_module(self, module: torch.nn.Module) -> Any:

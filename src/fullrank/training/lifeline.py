@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import secrets
 import selectors
 import socket
@@ -36,6 +37,7 @@ GRACE = 5.0  # seconds in which the main thread may end by itself, once another 
 NEWS = 3.0  # seconds in which an error of a collective waits for news of the process that caused it
 CONNECTING = 25.0  # seconds
 MOST_BYTES = 1 << 16  # of a message
+TIMED_OUT = re.compile("timed? ?out", re.IGNORECASE)  # of gloo and NCCL
 UNANSWERED = f"it has not answered for {CONNECTING:g} s since all had met"
 UNSAID = "without a word, as of kill -9 or for want of memory"
 LONGEST = 2000  # characters of an error that is passed on
@@ -89,9 +91,12 @@ def failing_together(fabric: Fabric, run: Path) -> Iterator[None]:
         error.said_elsewhere = lifeline.fail(" ".join(str(error).split()))
         raise
     except BaseException as error:
-        if failure := lifeline.failure_within(NEWS):
+        if failure := lifeline.failure_within(NEWS) or lifeline.silence(error):
             raise RankFailedError(lifeline.sentence(failure)) from error
         lifeline.fail(_line(error))
+        if has_timed_out(error):
+            waited = f"a collective took longer than --timeout-minutes {lifeline.longest:g}"
+            raise FullrankError(f"{waited}, and all processes answer: one of them is slow") from error
         raise
     lifeline.close()
 
@@ -117,6 +122,8 @@ class Lifeline:
         self._lines: dict[socket.socket, Peer] = {}
         self._buffers: dict[socket.socket, bytes] = {}
         self._done: set[int] = set()
+        self._answered: set[int] = set()
+        self.longest = fabric.strategy.longest.total_seconds() / 60  # type: ignore[attr-defined]
         self._lock = threading.Lock()
         meeting: Meeting = fabric.strategy.meeting  # type: ignore[attr-defined]  # of `launch_fabric`
         if rank == 0:
@@ -137,6 +144,23 @@ class Lifeline:
     def failure_within(self, seconds: float) -> Failure | None:
         """The failure of another process, waited for so long."""
         self._known.wait(seconds)
+        return self.failure
+
+    def silence(self, error: BaseException) -> Failure | None:
+        """A process that does not answer, where a collective waited in vain; the others hear of it."""
+        if not has_timed_out(error):
+            return None
+        self._answered.clear()
+        self._send({"ping": self.own.rank})
+        end = time.monotonic() + NEWS
+        while (absent := self._ranks() - self._answered) and time.monotonic() < end:
+            time.sleep(0.1)
+        if not absent or self.failure:
+            return self.failure_within(2 * NEWS if self.own.rank else 0)  # the first asks all others
+        peer = next(peer for peer in self._lines.values() if peer.rank == min(absent))
+        self.failure = Failure(peer, f"it has not answered within --timeout-minutes {self.longest:g}")
+        self._send({"failed": asdict(self.failure)})
+        self.close()
         return self.failure
 
     def fail(self, error: str) -> bool:
@@ -248,6 +272,11 @@ class Lifeline:
         for message in map(json.loads, messages):
             if "done" in message:
                 self._done.add(message["done"])
+            elif "ping" in message:
+                with suppress(OSError):
+                    line.sendall(_encoded({"here": self.own.rank}))
+            elif "here" in message:
+                self._answered.add(message["here"])
             else:
                 failed = message["failed"]
                 self._failed(Failure(Peer(**failed["peer"]), failed["error"]))
@@ -266,6 +295,16 @@ class Lifeline:
             for line in self._lines:
                 with suppress(OSError):
                     line.sendall(_encoded(message))
+
+
+def has_timed_out(error: BaseException) -> bool:
+    """Whether a collective has waited in vain.
+
+    Example:
+        >>> has_timed_out(RuntimeError("[gloo/unbound_buffer.cc:78] Timed out waiting 18000ms for send"))
+        True
+    """
+    return isinstance(error, RuntimeError) and bool(TIMED_OUT.search(str(error)))
 
 
 def _line(error: BaseException) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 
 from fullrank.coercion import coerce, shown
 from fullrank.errors import UsageError
+from fullrank.images.loader import check_shared, shared_batch
 from fullrank.images.sources import Data
 from fullrank.networks.backbones import default_backbone, require_backbone
 from fullrank.training.config import TrainConfig, make_train_config
 from fullrank.training.data import open_run_data
 from fullrank.training.defaults import Default, Situation, as_settings, default_settings, described
+from fullrank.training.launch import expected_processes
 from fullrank.training.networks import InitialWeights, OpenInitial
 from fullrank.training.recipes import starting_point
 from fullrank.training.setup import default_image_size
@@ -64,6 +66,9 @@ def plan_run(
     layers = [*layers, *shortened_warmup(_merged(*layers, settings), settings)]
     asked = make_train_config(method, *layers, settings)  # what is wrong is said before data is opened
     _refuse_unknown_names(asked)
+    processes = expected_processes(asked)
+    if "batch_size" in settings:
+        check_shared(asked.batch_size, processes)
     initial = open_initial(asked)
     asked = initial.follow(asked) if initial else asked
     data = open_run_data(asked)
@@ -83,6 +88,10 @@ def plan_run(
     if "batch_size" not in settings and config.batch_size > images > 1:
         notes.append(f"batches of {images} images instead of {config.batch_size}: there are no more")
         config = replace(config, batch_size=images)
+    if "batch_size" not in settings and (shared := shared_batch(config.batch_size, processes)) <= images:
+        if shared != config.batch_size:
+            notes.append(f"batches of {shared} images, which {processes} processes share evenly")
+        config = replace(config, batch_size=shared)
     return RunPlan(config, data, set(settings), chosen, notes, initial)
 
 
