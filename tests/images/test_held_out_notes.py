@@ -18,4 +18,5 @@ def test_as_many_images_are_said_to_be_held_out_as_are(
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
     data = open_data(str(tmp_path), limit=limit)
     assert len(data.held_out) == held_out
-    assert f"{held_out} random images are held out: there is no val or test split" in data.notes
+    images = "random image is" if held_out == 1 else "random images are"
+    assert f"{held_out} {images} held out: there is no val or test split" in data.notes

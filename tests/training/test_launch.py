@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -362,3 +363,12 @@ def test_torchrun_is_one_training_of_two_processes_and_goes_on_as_one(tmp_path: 
     subprocess.run([*launcher, "-m", "fullrank", *words], env=environment, check=True, timeout=300)
     steps = [record["step"] for record in records(run) if record["event"] == "step"]
     assert steps == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("rank", "prints"), [(0, True), (1, False)])
+def test_of_machines_without_a_launcher_the_first_process_prints_once_they_have_met(
+    rank: int, prints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank)
+    monkeypatch.setitem(sys.modules, "torch.distributed", met)
+    assert speaks() is prints

@@ -110,7 +110,8 @@ def open_data(
     if held_out is None or not len(held_out):
         train, held_out = _split_off(train, seed)
         kept = min(len(held_out), limit or len(held_out))
-        notes.append(f"{kept:,} random images are held out: there is no val or test split")
+        images = "random image is" if kept == 1 else "random images are"
+        notes.append(f"{kept:,} {images} held out: there is no val or test split")
     if limit is not None and limit < len(train):
         notes.append(f"a random {limit:,} of {len(train):,} training images")
     train, held_out = _limited(train, limit, seed), _limited(held_out, limit, seed)
@@ -144,7 +145,7 @@ def _split_off(train: Source, seed: int) -> tuple[Source, Source]:
     if n < 2:
         lost = "".join(f"; {line}" for line in left_out(train.skipped)[:3])
         raise DataError(
-            f"{train.name} has {n} image; at least 2 are needed, one to train on and one held out{lost}"
+            f"{train.name.removesuffix('/train')} has {n} image; at least 2 are needed, one to train on and one held out{lost}"
         )
     order = _at_random(train, np.random.default_rng([seed, 1]))
     judged = min(HELD_OUT_LEAST, n // 3) if n >= FEWEST_JUDGED else 1

@@ -231,8 +231,8 @@ def _seen(
     if 2 * at_once > len(fell):
         text += " Most collapse within the first epoch, which is too coarse to tell who is first."
     if silent:
-        runs, them = ("run", "it") if len(silent) == 1 else ("runs", "them")
-        text += f" In {len(silent)} collapsed {runs} k-NN never fell and would have passed {them}: "
+        noun, them = ("run", "it") if len(silent) == 1 else ("runs", "them")
+        text += f" In {len(silent)} collapsed {noun} k-NN never fell and would have passed {them}: "
         text += f"{', '.join(arms)}."
     well = sum(r.verdict == "healthy" for arm in sound for r in results[arm])
     text += f" {well} of {sum(len(results[arm]) for arm in sound)} sound runs were judged healthy at the end."
