@@ -144,8 +144,9 @@ def _split_off(train: Source, seed: int) -> tuple[Source, Source]:
     n = len(train)
     if n < 2:
         lost = "".join(f"; {line}" for line in left_out(train.skipped)[:3])
+        name = train.name.removesuffix("/train")
         raise DataError(
-            f"{train.name.removesuffix('/train')} has {n} image; at least 2 are needed, one to train on and one held out{lost}"
+            f"{name} has {n} image; at least 2 are needed, one to train on and one held out{lost}"
         )
     order = _at_random(train, np.random.default_rng([seed, 1]))
     judged = min(HELD_OUT_LEAST, n // 3) if n >= FEWEST_JUDGED else 1
