@@ -19,9 +19,10 @@ from PIL import Image
 from cli.helpers import WIDTHS
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
+from fullrank.images.fingerprints import fingerprint_of_choice
 from fullrank.images.shapes import shapes
 from fullrank.images.sources import Data
-from fullrank.training.agreement import OF_A_MACHINE, _fingerprint, check_alike, understood
+from fullrank.training.agreement import OF_A_MACHINE, check_alike, understood
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.networks import InitialWeights
@@ -35,7 +36,7 @@ class Gathered(Peers):
 
     def __init__(self, starts: Sequence[Start]) -> None:
         super().__init__(alone=True)
-        prints = [_fingerprint(data) for _, data, *_ in starts]
+        prints = [fingerprint_of_choice(data) for _, data, *_ in starts]
         first = [
             understood(config, data, images, initial, named)
             for (config, data, initial, named), images in zip(starts, prints, strict=True)
@@ -197,8 +198,8 @@ def free_port() -> int:
 def test_processes_started_by_hand_with_other_words_all_end_with_code_2(
     own: Sequence[str], said: str, tmp_path: Path
 ) -> None:
-    words = ("train", "simsiam", "--backbone", "resnet8-w16", "--batch-size", "48", "--limit", "96", *WIDTHS)
-    words = (*words, "--epochs", "1", "--accelerator", "cpu", "--quiet", "--out", str(tmp_path / "run"))
+    words = ["train", "simsiam", "--backbone", "resnet8-w16", "--batch-size", "48", "--limit", "96", *WIDTHS]
+    words += ["--epochs", "1", "--accelerator", "cpu", "--quiet", "--out", str(tmp_path / "run")]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
     common["MASTER_PORT"] = str(free_port())
     started = [
@@ -208,7 +209,7 @@ def test_processes_started_by_hand_with_other_words_all_end_with_code_2(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank, more in enumerate(((), own))
+        for rank, more in enumerate([(), own])
     ]
     try:
         errors = [process.communicate(timeout=240)[1] for process in started]

@@ -285,7 +285,9 @@ def write_features(
         "view_preset": preset if options.views else "",
         "seed": options.seed if options.views else 0,
         "image_size": model.image_size,
-        "weights": _digest(model.network),  # last: a folder is refused for what the user said, if for that
+        "weights": digest_of_weights(
+            model.network
+        ),  # last: a folder is refused for what the user said, if for that
     }
     written = Written({}, {}, {}, (*model.notes, *data.notes))
     for split in split_names(options.split):
@@ -347,7 +349,8 @@ def _stream(
             on_progress(f"embedding {writer.split}", done, len(part))
 
 
-def _digest(network: nn.Module) -> str:
+def digest_of_weights(network: nn.Module) -> str:
+    """Digest of all that a network has learned, and of its buffers."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
+from fullrank.agreement import REMEDY
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError, printable
-from fullrank.images.fingerprints import difference, digest, fingerprint_of
-from fullrank.images.sources import Data, LazySource, MemorySource, Source
+from fullrank.images.fingerprints import difference, digest, fingerprint_of_choice
+from fullrank.images.sources import Data
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
 
@@ -24,7 +24,6 @@ OF_A_MACHINE = frozenset(
 """Settings that processes may have of their own: where things lie, and how a machine is used."""
 
 CHOOSE_IMAGES = ("limit", "seed", "max_corrupt", "max_pixels")
-REMEDY = "start all processes with the same data and the same options"
 
 
 def check_alike(
@@ -53,7 +52,7 @@ def check_alike(
     peers = peers or Peers()
     if peers.size == 1:
         return
-    images = _fingerprint(data)
+    images = fingerprint_of_choice(data)
     found = peers.tell(understood(config, data, images, initial, named))
     rank = next((rank for rank, other in enumerate(found) if _differs(found[0], other)), None)
     if rank is None:
@@ -129,25 +128,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value)) or "none"
     return str(value) if value not in ("", None) else "none"
-
-
-def _fingerprint(data: Data) -> dict[str, str]:
-    """Digests of what was opened, and of the images that were chosen from it."""
-    found = dict(data.fingerprint)
-    for split, source in (("train", data.train), ("held out", data.held_out)):
-        found |= {f"{split}: {of}": each for of, each in _chosen(source).items()}
-    return found
-
-
-def _chosen(source: Source) -> dict[str, str]:
-    found = {}
-    if isinstance(source, MemorySource):
-        found = {f"chosen {of}": each for of, each in fingerprint_of(source).items()}
-    elif isinstance(source, LazySource):
-        found = {"choice of images": digest(np.asarray(source.index, np.int64).tobytes())}
-    if source.labels is not None:
-        found["labels"] = digest(np.asarray(source.labels, np.int64).tobytes())
-    return found
 
 
 def _digest_of(initial: InitialWeights | None) -> str:
