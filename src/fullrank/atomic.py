@@ -23,6 +23,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def create_atomically(path: Path, content: bytes) -> None:
+    """Write a file unless it is there: of several processes one does, whole.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for content in (b"first", b"second"):
+        ...         create_atomically(Path(folder, "claim"), content)
+        ...     Path(folder, "claim").read_bytes()
+        b'first'
+    """
+    sweep_drafts(path.parent, path.name)
+    draft = draft_of(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:  # of a file system without links: as near to it as there is
+            if not path.exists():
+                draft.replace(path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` that takes its place once it is on the disk.

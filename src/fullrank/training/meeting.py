@@ -20,6 +20,7 @@ from fullrank.launchers import Processes, saying_that_it_waits
 SHOWN = 8  # ranks that a message names
 PAUSE = 0.2  # seconds between two questions who has come
 LEAVING = 2.0  # seconds in which the others hear from the first that it gives up
+UNSAID = "without a word, as of kill -9 or for want of memory"
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID")
 """What tells processes of one start from those of another, that meet at the same port by mistake."""
 
@@ -31,6 +32,24 @@ class Peer:
     rank: int
     pid: int
     host: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A process that failed: with its error, or without a word."""
+
+    peer: Peer
+    error: str = ""
+
+    def line(self, world: int) -> str:
+        """Say which process it was, and what became of it.
+
+        Example:
+            >>> Failure(Peer(1, 7, "node")).line(2)
+            'rank 1 of 2 (process 7 on node) died without a word, as of kill -9 or for want of memory'
+        """
+        how = f"failed: {self.error}" if self.error else f"died {UNSAID}"
+        return f"rank {self.peer.rank} of {world} (process {self.peer.pid} on {self.peer.host}) {how}"
 
 
 @dataclass(frozen=True)
