@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+ENDED = "ZX"  # states of a process that has ended; in a container its parent may never take note of it
 LONG_AGO = 86_400.0  # seconds, after which nobody of another machine is still writing
 
 
@@ -100,7 +101,7 @@ def _is_old(path: Path) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine has not ended.
+    """Whether a process of this machine has not ended; one that nobody reaps has.
 
     Example:
         >>> is_alive(os.getpid())
@@ -112,6 +113,9 @@ def is_alive(process: int) -> bool:
         return False
     except PermissionError:
         pass
+    with suppress(OSError, IndexError):  # where there is no /proc
+        state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return state not in ENDED
     return True
 
 

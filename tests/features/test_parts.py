@@ -119,13 +119,15 @@ def test_who_is_ended_by_a_launcher_names_the_process_that_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(writing, "processes", lambda: (0, 2, 0))
-    with (
-        pytest.raises(KeyboardInterrupt),
-        writing._telling_others(tmp_path / "F", EmbedOptions(split="train")),
-    ):
-        first = writer(tmp_path / "F", 0)
-        killed(writer(tmp_path / "F", 1))
-        raise KeyboardInterrupt
+    first = writer(tmp_path / "F", 0)
+
+    def ended() -> None:
+        with writing._telling_others(tmp_path / "F", EmbedOptions(split="train")):
+            killed(writer(tmp_path / "F", 1))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ended()
     said = capsys.readouterr().err
     assert said.startswith("fullrank: rank 1 of 2 (process ") and "died without a word" in said
     assert first.parts.lost() and not Parts(first.place, first.partial, 2, 3, 0.0).lost()
