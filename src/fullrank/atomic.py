@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+ENDED = "ZX"  # states of a process that has ended; in a container its parent may never take note of it
 LONG_AGO = 86_400.0  # seconds, after which nobody of another machine is still writing
 
 
@@ -21,6 +22,36 @@ def write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)
+
+
+def create_atomically(path: Path, content: bytes) -> None:
+    """Write a file unless it is there: of several processes one does, whole.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for content in (b"first", b"second"):
+        ...         create_atomically(Path(folder, "claim"), content)
+        ...     Path(folder, "claim").read_bytes()
+        b'first'
+    """
+    sweep_drafts(path.parent, path.name)
+    draft = draft_of(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:  # of a file system without links: as near to it as there is
+            if not path.exists():
+                draft.replace(path)
+        sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -70,7 +101,7 @@ def _is_old(path: Path) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine has not ended.
+    """Whether a process of this machine has not ended; one that nobody reaps has.
 
     Example:
         >>> is_alive(os.getpid())
@@ -82,6 +113,9 @@ def is_alive(process: int) -> bool:
         return False
     except PermissionError:
         pass
+    with suppress(OSError, IndexError):  # where there is no /proc
+        state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return state not in ENDED
     return True
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fullrank.atomic import write_atomically
+from fullrank.atomic import ENDED, write_atomically
 from fullrank.errors import BusyError, UnwritableError
 
 try:
@@ -26,7 +26,6 @@ except ImportError:  # not on Windows, where the heartbeat decides
 HEARTBEAT = 10.0  # seconds between two signs of life
 LARGEST_RECORD = 1 << 16  # bytes
 LAST_CHILD = 5.0  # seconds that a child may take from its birth to its first instruction
-ENDED = "ZX"  # states of a process that has ended; in a container its parent may never take note of it
 DEAD_AFTER = 90.0  # seconds without one, after which an owner on another host is taken for dead
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
 REMEDIES = {

@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import numpy as np
@@ -49,6 +49,10 @@ class Together(Peers):
         said = list(self.heard)
         self.barrier.wait()
         return said
+
+    def reduce(self, value: torch.Tensor, by: Literal["sum", "min", "max"] = "sum") -> torch.Tensor:
+        assert by == "sum"
+        return torch.stack(self.tell(value)).sum(0)
 
     def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
         return torch.cat(self.tell(rows))

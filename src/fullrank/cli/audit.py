@@ -77,6 +77,7 @@ def run(words: Sequence[str]) -> int:
     if args.layers and args.taps:
         raise UsageError("--taps and --layers all exclude each other")
     args = replace(args, taps="all") if args.layers else args
+    from fullrank.agreement import check_same_options
     from fullrank.features.embeddings import count_parts
     from fullrank.features.process_group import is_helper, sharing
     from fullrank.features.subject import kind_of
@@ -86,6 +87,7 @@ def run(words: Sequence[str]) -> int:
             return 0  # what is not a file of embeddings is for one process
         return _audit(args, failing, Peers(alone=True))
     with sharing(["audit", *words], args.processes, lambda: count_parts(args.what)) as peers:
+        check_same_options("audit", vars(args), peers)
         return _audit(args, failing, peers)
 
 

@@ -118,6 +118,7 @@ def run(words: Sequence[str]) -> int:
     if probe not in PROBES:
         raise UnknownNameError("probe", probe, PROBES)
     args = parse(PROBES[probe], words[1:], f"fullrank evaluate {probe}")
+    from fullrank.agreement import check_same_options
     from fullrank.features.process_group import is_helper, sharing
     from fullrank.features.writing import processes
 
@@ -130,6 +131,7 @@ def run(words: Sequence[str]) -> int:
             say(f"note    {what} is done by one process: the others are not needed", sys.stderr)
         return _evaluate(probe, args)
     with sharing(["evaluate", *words]) as peers:
+        check_same_options(f"evaluate {probe}", vars(args), peers)
         return _evaluate(probe, args, peers.rank > 0)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fullrank.agreement import check_same
 from fullrank.collapse.peers import Peers
 from fullrank.encoders.hooks import FEATURES
 from fullrank.encoders.runs import encoder_step
@@ -25,9 +26,12 @@ from fullrank.features.process_group import shared_peers
 from fullrank.features.store import Stored
 from fullrank.features.subject import EncoderSubject, StoredSubject, kind_of, open_subject
 from fullrank.features.tables import Indices
+from fullrank.features.writing import digest_of_weights
+from fullrank.images.fingerprints import digest, fingerprint_of_choice
 from fullrank.images.sources import Source
 from fullrank.options import EvaluateOptions, OnProgress
 
+ROWS_COMPARED = 256  # evenly spaced, of features that several processes read
 HELD_OUT = 0.2  # of one file without a test file
 LEGACY_BATCH = 64  # images at once in CPLearn's evaluations, whose BatchNorms take their statistics from them
 
@@ -148,6 +152,8 @@ def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions
     tap = options.tap or (FEATURES if FEATURES in train.rows else next(iter(train.rows)))
 
     peers = shared_peers()
+    if peers.size > 1:
+        check_same(_outline("train", train, tap) | _outline("test", splits["test"], tap), peers)
 
     def labelled(stored: Stored) -> Labelled:
         if stored.labels is None:
@@ -168,6 +174,17 @@ def _of_store(what: str | Path, subject: StoredSubject, options: EvaluateOptions
         (f"train rows are of {about['views']} augmented views",) if int(about.get("views") or 0) > 1 else (),
         peers=peers,
     )
+
+
+def _outline(split: str, stored: Stored, tap: str) -> dict[str, str]:
+    """Say what a split holds, with a digest of its labels and some of its rows."""
+    rows = stored.rows[tap]
+    some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), ROWS_COMPARED)).long()].float()
+    labels = b"" if stored.labels is None else stored.labels.numpy().tobytes()
+    return {
+        f"{split} rows": f"reads {len(rows):,} {split} rows of {rows.shape[1]}",
+        split: f"reads {split} features of the digest {digest(some.numpy().tobytes(), labels)}",
+    }
 
 
 def _of_files(what: str | Path, rows: Rows, options: EvaluateOptions) -> Features:
@@ -217,6 +234,15 @@ def _of_encoder(
         if source.labels is None or not bool((source.labels >= 0).any()):
             raise _unlabelled(what, images=True, data=options.data)
     batch, peers = LEGACY_BATCH if options.legacy_batchnorm else options.batch_size, shared_peers()
+    if peers.size > 1:
+        images = fingerprint_of_choice(data)
+        facts = {
+            "train": f"has {len(data.train):,} training images",
+            "held out": f"has {len(data.held_out):,} held-out images",
+            "images": f"has images of the fingerprint {digest(repr(sorted(images.items())).encode())}",
+            "weights": f"has weights of the digest {digest_of_weights(model.network)}",
+        }
+        check_same(facts, peers)
     if peers.size > min(len(data.train), len(data.held_out)):
         raise UsageError(f"{peers.size} processes are more than there are images: start fewer")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 
+from fullrank.atomic import is_alive
 from fullrank.collapse.peers import PATIENCE, Peers
 from fullrank.errors import FullrankError, UsageError, first_line
 from fullrank.features.writing import processes
@@ -27,7 +29,7 @@ from fullrank.launchers import (
     launched_processes,
 )
 from fullrank.terminal import say
-from fullrank.training.meeting import meet
+from fullrank.training.meeting import Failure, Peer, meet
 from fullrank.training.orphans import child_of_this, end_with_parent
 
 _WORDS = "fullrank/why"  # where processes meet, why one of them ends
@@ -109,9 +111,10 @@ def _met(rank: int, size: int) -> Iterator[Peers]:
         end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_threads(size))
-    store = None
+    store, peers = None, tuple[Peer, ...]()
     if not meeting:
-        store = meet(found, *_place(found), PATIENCE, f"{PATIENCE.total_seconds() / 3600:g} hours").store
+        met = meet(found, *_place(found), PATIENCE, f"{PATIENCE.total_seconds() / 3600:g} hours")
+        store, peers = met.store, met.peers
     try:
         dist.init_process_group("gloo", meeting, PATIENCE, size, rank, store)
         _SHARED.set(Peers())
@@ -119,7 +122,8 @@ def _met(rank: int, size: int) -> Iterator[Peers]:
         dist.barrier()  # none leaves while another one still needs it
     except Exception as error:
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-            why = _words_left() or f"another process has ended before its time: {first_line(error)}"
+            why = _words_left() or _dead(peers, rank, size)
+            why = why or f"another process has ended before its time: {first_line(error)}"
             raise FullrankError(why) from error
         if rank and dist.is_initialized():
             _leave_words(f"rank {rank} of {size} failed: {_in_a_line(error)}")
@@ -149,6 +153,13 @@ def _words_left() -> str:
         if _get_default_store().check([_WORDS]):
             return str(_get_default_store().get(_WORDS).decode())
     return ""
+
+
+def _dead(peers: Sequence[Peer], rank: int, size: int) -> str:
+    """Which other process of this machine has died, of those that this one met."""
+    here = [peer for peer in peers if peer.rank != rank and peer.host == socket.gethostname()]
+    dead = [peer for peer in here if not is_alive(peer.pid)]
+    return f"{Failure(dead[0]).line(size)}; rank {rank} ends with it" if dead else ""
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -206,8 +217,10 @@ def _watch(helpers: Sequence[subprocess.Popen[bytes]], done: threading.Event) ->
             time.sleep(2)  # an error of all processes is told by the first
             if done.is_set():
                 return
-            code = helpers[dead[0] - 1].poll()
-            say(f"fullrank: process {dead[0]} of {len(helpers) + 1} ended with code {code}", sys.stderr)
+            helper = helpers[dead[0] - 1]
+            peer = Peer(dead[0], helper.pid, socket.gethostname())
+            line = Failure(peer, code=helper.returncode).line(len(helpers) + 1)
+            say(f"fullrank: {line}; rank 0 ends with it", sys.stderr)
             for helper in helpers:
                 helper.terminate()
             os._exit(1)

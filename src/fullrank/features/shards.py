@@ -18,6 +18,7 @@ from fullrank.errors import DataError, FullrankError, UsageError
 from fullrank.features.files import OpenedTable
 from fullrank.features.labels import label_values
 from fullrank.features.opened_file import open_file, read_labels
+from fullrank.features.same_files import check_same_files
 from fullrank.features.shard_files import ShardFile, ShardList
 from fullrank.features.tables import Indices, RangeTable, RowRange, Shards, Table, place_among
 
@@ -103,9 +104,10 @@ def open_shards(shards: ShardList, key: str | None, peers: Peers) -> OpenedShard
     single file that can be sliced is shared by rows.
 
     Raises:
-        DataError, UsageError: as `open_file`, or files that do not make one matrix; all processes raise the
-            error of the first file.
+        DataError, UsageError: as `open_file`, or files that do not make one matrix, or are not those of the
+            other processes; all raise the error of the first file.
     """
+    check_same_files(shards, peers)
     owners = _by_size([file.size for file in shards.files], peers.size)
     own = owners[peers.rank]
     opened = {place: _opened(shards.files[place], key) for place in own}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fullrank.coercion import as_name
@@ -24,6 +25,7 @@ from fullrank.features.store import SPLITS, Stored, is_stored, open_stored
 from fullrank.images.opening import open_data
 from fullrank.images.skipped import said_before
 from fullrank.images.sources import Data
+from fullrank.launchers import launched_processes
 from fullrank.options import MAX_PIXELS, EncoderOptions, SubjectOptions
 from fullrank.untrusted.paths import expand_user
 
@@ -146,7 +148,10 @@ def open_encoder_subject(
     if options.untrained:
         check_untrained(what)
     begin = open_initial_weights if options.untrained else None
-    encoder = open_with_taps(what, taps, begin, **options.opening())
+    with torch.random.fork_rng(devices=[]):
+        if options.untrained and (found := launched_processes()) and found.world > 1:
+            torch.manual_seed(0)  # each process opens its own, and all are to have the same
+        encoder = open_with_taps(what, taps, begin, **options.opening())
     if run is None or data:
         images = open_data(data, limit=limit or None, download=options.download, max_pixels=max_pixels)
         return EncoderSubject(encoder, images, own=False)

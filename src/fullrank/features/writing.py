@@ -5,7 +5,8 @@ Each process appends its part, the last one joins them.
     F/.train.partial/part-0-of-2/    one file of raw numbers a column, and progress.json
 
 What progress.json promises lies on the disk; what was appended after it is cut off when the same command goes
-on. So a process may be killed at any byte, and no process ever waits for another.
+on. So a process may be killed at any byte. Who is done waits for the others' parts, and says which does not
+come.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,22 +33,24 @@ from fullrank.encoders.encoder import Encoder
 from fullrank.encoders.hooks import which_taps
 from fullrank.encoders.runs import begins_loaded, encoder_header, is_untrained, own_run
 from fullrank.errors import DataError, UsageError
+from fullrank.features.claims import claim
 from fullrank.features.extraction import Augmentation, embed_images, part_of
+from fullrank.features.parts import Parts, leave_word, locked, part_name, record_of, this_peer
 from fullrank.features.store import (
     INDICES,
     LABELS,
     LAYOUTS,
-    MANIFEST,
     SPLITS,
     Column,
     partial_folder,
-    read_manifest,
 )
 from fullrank.features.subject import open_encoder_subject
+from fullrank.images.fingerprints import digest, fingerprint_of_choice
 from fullrank.images.skipped import LIST, add_skipped
 from fullrank.images.sources import Source
 from fullrank.launchers import launched_processes
 from fullrank.options import EmbedOptions, OnProgress, split_names
+from fullrank.terminal import say
 from fullrank.views import VIEWS
 
 RECORD_SECONDS = 1.0  # between two records of the progress: each waits for the disk
@@ -83,16 +87,17 @@ class StoreWriter:
             raise UsageError(f"a split is train or test, not {split}")
         self.folder, self.split, self.settings = folder, split, dict(settings)
         self.layout, self.rank, self.world_size = LAYOUTS[layout], rank, world_size
-        _claim(folder, {"layout": layout, **self.settings})
+        claim(folder, {"layout": layout, **self.settings})
         self.place = self.layout.place(folder, split)
         self.partial = partial_folder(folder, split)
         self.finished, self.images, self.rows = self.place.exists(), 0, 0
+        self.joined = False  # whether this process has joined the parts
         self.kinds: dict[str, tuple[str, int]] = {}  # dtype and width of each column
         self.files: dict[str, IO[bytes]] = {}
         if self.finished:  # whoever finished it may have been killed before it cleared up
             shutil.rmtree(self.partial, ignore_errors=True)
             return
-        self.own = self.partial / f"part-{rank}-of-{world_size}"
+        self.own = self.partial / part_name(rank, world_size)
         self.own.mkdir(parents=True, exist_ok=True)
         for part in self.partial.glob("part-*"):
             if not part.name.endswith(f"-of-{world_size}"):
@@ -100,16 +105,19 @@ class StoreWriter:
                 raise UsageError(
                     f"{folder} was begun by {count} processes: go on with as many, or take another --out"
                 )
-        self.lock = _locked(self.own / "lock", f"{folder}: another process is writing {split}")
+        self.lock = locked(self.own / "lock", f"{folder}: another process is writing {split}")
+        os.utime(self.own / "lock")
+        since = (self.own / "lock").stat().st_mtime
+        self.parts = Parts(self.place, self.partial, rank, world_size, since)
         # back to what the last record promises
-        if record := _record_of(self.own):
-            self.rows, self.images = record["rows"], record["images"]
-            self.kinds = {name: (kind, width) for name, (kind, width) in record["columns"].items()}
+        if record := record_of(self.own):
+            self.rows, self.images = record.get("rows", 0), record.get("images", 0)
+            self.kinds = {name: (kind, width) for name, (kind, width) in record.get("columns", {}).items()}
         for name, column in self._columns([self.own]).items():
             self.files[name] = column.files[0].open("rb+")
             self.files[name].truncate(self.rows * column.row_bytes)
             self.files[name].seek(0, os.SEEK_END)
-        self.recorded = time.monotonic()
+        self._record(done=bool(record.get("done")))
 
     def _columns(self, shards: list[Path]) -> dict[str, Column]:
         return {
@@ -148,6 +156,7 @@ class StoreWriter:
             file.flush()
             os.fsync(file.fileno())
         record = {"rows": self.rows, "images": self.images, "columns": self.kinds, "done": done}
+        record["process"] = asdict(this_peer(self.rank))
         write_atomically(self.own / "progress.json", json.dumps(record).encode())
         self.recorded = time.monotonic()
 
@@ -162,17 +171,22 @@ class StoreWriter:
         self._record(done=True)
         for file in self.files.values():
             file.close()
-        with self.lock, _locked(self.folder / f".{self.split}.lock"):
+        self.lock.close()
+        return self.join(provenance)
+
+    def join(self, provenance: Mapping[str, Any]) -> Path | None:
+        """Join the parts of all processes where they are there, and return the file."""
+        with locked(self.folder / f".{self.split}.lock"):
             if self.place.exists():  # another process was as quick
                 return self.place
-            shards = [self.partial / f"part-{rank}-of-{self.world_size}" for rank in range(self.world_size)]
-            records = [_record_of(part) for part in shards]
+            shards = [self.partial / part_name(rank, self.world_size) for rank in range(self.world_size)]
+            records = [record_of(part) for part in shards]
             if not all(record.get("done") for record in records):
                 return None
             filled = [part for part, record in zip(shards, records, strict=True) if record["rows"]]
             if not filled:
                 raise DataError(f"no image of {self.split} can be decoded: there are no features to write")
-            self.kinds = _record_of(filled[0])["columns"]
+            self.kinds = record_of(filled[0])["columns"]
             joined = self.partial / f"joined{self.layout.suffix}"
             if joined.is_dir():  # of a process that was killed while it joined
                 shutil.rmtree(joined)
@@ -182,52 +196,9 @@ class StoreWriter:
                 with part.open("rb") as written:
                     os.fsync(written.fileno())
             joined.replace(self.place)
+            self.joined = True
             shutil.rmtree(self.partial, ignore_errors=True)
             return self.place
-
-
-def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the folder of these settings; raises where it is of others."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: features go into a folder")
-    known = read_manifest(folder)
-    manifest = json.loads(json.dumps(manifest))
-    if known is not None and known != manifest:
-        other = next(key for key in {**known, **manifest} if known.get(key) != manifest.get(key))
-        raise UsageError(
-            f"{folder} holds the features of another command ({other} {_short(known.get(other))}, not "
-            f"{_short(manifest.get(other))}): take another --out"
-        )
-    if known is None:
-        if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
-            raise UsageError(f"{folder} exists already and holds other files: take another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
-
-
-def _short(value: Any) -> str:
-    return str(value) if not isinstance(value, list) else ",".join(map(str, value))
-
-
-def _record_of(part: Path) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        record = json.loads((part / "progress.json").read_text())
-    return record
-
-
-def _locked(path: Path, busy: str = "") -> IO[bytes]:
-    """A file locked until it is closed; waits where no refusal is given."""
-    file = path.open("wb")
-    with suppress(ImportError):  # not on Windows, where nobody guards against two at once
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except OSError as error:
-            file.close()
-            raise UsageError(busy) from error
-    return file
 
 
 @dataclass(frozen=True)
@@ -246,6 +217,12 @@ class Written:
     widths: dict[str, int]
     notes: tuple[str, ...]
 
+    def add(self, split: str, file: Path, layout: str, taps: Sequence[str]) -> None:
+        """Take in the finished file of a split."""
+        _, _, column = LAYOUTS[layout].open(file)
+        self.files[split], self.rows[split] = file, len(column(INDICES))
+        self.widths.update({tap: column(tap).shape[1] for tap in taps})
+
 
 def processes() -> tuple[int, int, int]:
     """Rank, processes and rank on this machine of a launcher; (0, 1, 0) without."""
@@ -258,12 +235,38 @@ def write_features(
 ) -> Written:
     """Write features of images into a folder; see `fullrank.embed`.
 
-    Under torchrun each process writes its contiguous part, and the last one joins them.
+    Under torchrun each process writes its contiguous part, and the last one joins them; the others wait until
+    it has.
 
     Raises:
         UsageError: the folder holds something else, or an option makes no sense here.
+        FullrankError: the part of another process does not come.
         DataError: no such images, or none of them can be decoded.
     """
+    with _telling_others(folder, options):
+        return _write(what, folder, options, on_progress)
+
+
+@contextmanager
+def _telling_others(folder: Path, options: EmbedOptions) -> Iterator[None]:
+    """Leave word for other processes where this one fails; say which of them has."""
+    rank, world, _ = processes()
+    since = time.time() - 0.1  # times of files are of a coarser clock
+    places = {split: LAYOUTS[options.format].place(folder, split) for split in split_names(options.split)}
+    try:
+        yield
+    except Exception as error:
+        for split in places if world > 1 else ():
+            leave_word(partial_folder(folder, split), rank, world, error)
+        raise
+    except BaseException:  # a launcher ends this process, perhaps as another one has died
+        for split, place in places.items() if world > 1 else ():
+            if lost := Parts(place, partial_folder(folder, split), rank, world, since).lost():
+                say(f"fullrank: {lost}", sys.stderr)
+        raise
+
+
+def _write(what: str | Path, folder: Path, options: EmbedOptions, on_progress: OnProgress | None) -> Written:
     rank, world_size, local = processes()
     gpus = torch.cuda.device_count()
     device = options.device or (f"cuda:{local % gpus}" if gpus else "cpu")
@@ -285,32 +288,40 @@ def write_features(
         "view_preset": preset if options.views else "",
         "seed": options.seed if options.views else 0,
         "image_size": model.image_size,
-        "weights": _digest(model.network),  # last: a folder is refused for what the user said, if for that
+        "fingerprint": digest(repr(sorted(fingerprint_of_choice(data).items())).encode()),
+        "weights": digest_of_weights(
+            model.network
+        ),  # last: a folder is refused for what the user said, if for that
     }
     written = Written({}, {}, {}, (*model.notes, *data.notes))
+    unfinished = []
     for split in split_names(options.split):
         source = data.train if split == "train" else data.held_out
         writer = StoreWriter(folder, split, settings, layout=options.format, rank=rank, world_size=world_size)
+        provenance = {
+            "classes": source.classes,
+            "mean": list(model.mean or source.mean),
+            "std": list(model.std or source.std),
+            "crop_ratio": model.crop_ratio,
+            "images": len(source),
+            "model": model.name,
+            "origin": model.origin,
+            "untrained": (options.untrained and not begins_loaded(what)) or is_untrained(what),
+            "run": encoder_header(run) if run is not None else None,
+            "fullrank": fullrank.__version__,
+        }
         if not writer.finished:
             _stream(model, source, writer, options, augmentation, device, on_progress)
-        file = writer.finish(
-            {
-                "classes": source.classes,
-                "mean": list(model.mean or source.mean),
-                "std": list(model.std or source.std),
-                "crop_ratio": model.crop_ratio,
-                "images": len(source),
-                "model": model.name,
-                "origin": model.origin,
-                "untrained": (options.untrained and not begins_loaded(what)) or is_untrained(what),
-                "run": encoder_header(run) if run is not None else None,
-                "fullrank": fullrank.__version__,
-            }
-        )
-        if file is not None:
-            _, _, column = LAYOUTS[options.format].open(file)
-            written.files[split], written.rows[split] = file, len(column(INDICES))
-            written.widths.update({tap: column(tap).shape[1] for tap in taps})
+        file = writer.finish(provenance)
+        if file is None:
+            unfinished.append((writer, provenance))
+        else:
+            written.add(split, file, options.format, taps)
+    for writer, provenance in unfinished:  # after all that there is to do here
+        writer.parts.wait()
+        file = writer.join(provenance)  # where who was to join them has ended
+        if file is not None and writer.joined:
+            written.add(writer.split, file, options.format, taps)
     if data.skipped:
         add_skipped(folder, data.skipped)
         written = replace(written, notes=(*written.notes, f"all that is left out, and why: {folder / LIST}"))
@@ -347,7 +358,8 @@ def _stream(
             on_progress(f"embedding {writer.split}", done, len(part))
 
 
-def _digest(network: nn.Module) -> str:
+def digest_of_weights(network: nn.Module) -> str:
+    """Digest of all that a network has learned, and of its buffers."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

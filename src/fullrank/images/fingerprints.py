@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from fullrank.images.sources import LazySource, MemorySource, Source
+from fullrank.images.sources import Data, LazySource, MemorySource, Source
 
 PIXEL_BYTES = 64_000_000  # of decoded images that are hashed; of more evenly spaced ones
 MOST_PARTS = 4096  # files that have a digest of their own
@@ -75,6 +75,32 @@ def fingerprint_of(source: Source) -> dict[str, str]:
     if isinstance(source, LazySource) and isinstance(source.items, Fingerprinted):
         return source.items.fingerprint()
     return {}
+
+
+def fingerprint_of_choice(data: Data) -> dict[str, str]:
+    """Digests of what was opened, of the images chosen from it, and of their labels.
+
+    Example:
+        >>> import torch
+        >>> black = MemorySource(name="black", images=torch.zeros(8, 3, 4, 4, dtype=torch.uint8))
+        >>> list(fingerprint_of_choice(Data("black", black, black.subset(np.arange(2)))))
+        ['train: chosen pixels', 'held out: chosen pixels']
+    """
+    found = dict(data.fingerprint)
+    for split, source in (("train", data.train), ("held out", data.held_out)):
+        found |= {f"{split}: {of}": each for of, each in _of_choice(source).items()}
+    return found
+
+
+def _of_choice(source: Source) -> dict[str, str]:
+    found = {}
+    if isinstance(source, MemorySource):
+        found = {f"chosen {of}": each for of, each in fingerprint_of(source).items()}
+    elif isinstance(source, LazySource):
+        found = {"choice of images": digest(np.asarray(source.index, np.int64).tobytes())}
+    if source.labels is not None:
+        found["labels"] = digest(np.asarray(source.labels, np.int64).tobytes())
+    return found
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:

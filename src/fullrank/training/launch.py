@@ -36,7 +36,7 @@ from fullrank.malloc import keep_freed_memory
 from fullrank.terminal import say
 from fullrank.training.config import TrainConfig
 from fullrank.training.lifeline import met
-from fullrank.training.meeting import Meeting, meet
+from fullrank.training.meeting import Meeting, how_ended, meet
 from fullrank.training.orphans import child_of_this, end_with_parent, parent_has_ended
 from fullrank.training.sharding import ShardSyncControl
 
@@ -297,7 +297,7 @@ def _observe(children: Sequence[subprocess.Popen[bytes]]) -> None:
         for each in children:
             each.kill()
         say(
-            f"fullrank: local rank {rank} (process {child.pid}) {_ended(child.returncode)}; the other "
+            f"fullrank: local rank {rank} (process {child.pid}) {how_ended(child.returncode)}; the other "
             "processes end with it",
             sys.stderr,
         )
@@ -312,7 +312,3 @@ def _observe_first(processes: Processes) -> None:
             which = f"local rank {os.environ.get('LOCAL_RANK', '')} of {processes.local}"
             say(f"fullrank: local rank 0, which started {which}, has ended; {which} ends with it", sys.stderr)
             os._exit(1)
-
-
-def _ended(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from lightning_fabric import Fabric
 
 from fullrank.errors import FullrankError, first_line
 from fullrank.terminal import say
+from fullrank.training.meeting import Failure as Failure
 from fullrank.training.meeting import Meeting, Peer
 from fullrank.training.signals import StoppedError
 
@@ -39,7 +40,6 @@ CONNECTING = 25.0  # seconds
 MOST_BYTES = 1 << 16  # of a message
 TIMED_OUT = re.compile("timed? ?out", re.IGNORECASE)  # of gloo and NCCL
 UNANSWERED = f"it has not answered for {CONNECTING:g} s since all had met"
-UNSAID = "without a word, as of kill -9 or for want of memory"
 LONGEST = 2000  # characters of an error that is passed on
 met = threading.Event()  # set once the processes of a run are connected
 _open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -47,24 +47,6 @@ _open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 class RankFailedError(FullrankError):
     """Another process of the run failed or died; the message names it. Exit code 1."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A process that failed: with its error, or without a word."""
-
-    peer: Peer
-    error: str = ""
-
-    def line(self, world: int) -> str:
-        """Say which process it was, and what became of it.
-
-        Example:
-            >>> Failure(Peer(1, 7, "node")).line(2)
-            'rank 1 of 2 (process 7 on node) died without a word, as of kill -9 or for want of memory'
-        """
-        how = f"failed: {self.error}" if self.error else f"died {UNSAID}"
-        return f"rank {self.peer.rank} of {world} (process {self.peer.pid} on {self.peer.host}) {how}"
 
 
 @contextmanager

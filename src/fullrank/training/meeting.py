@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from fullrank.launchers import Processes, saying_that_it_waits
 SHOWN = 8  # ranks that a message names
 PAUSE = 0.2  # seconds between two questions who has come
 LEAVING = 2.0  # seconds in which the others hear from the first that it gives up
+UNSAID = "without a word, as of kill -9 or for want of memory"
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID")
 """What tells processes of one start from those of another, that meet at the same port by mistake."""
 
@@ -31,6 +33,38 @@ class Peer:
     rank: int
     pid: int
     host: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A process that failed: with its error, without a word, or with an exit code."""
+
+    peer: Peer
+    error: str = ""
+    code: int = -signal.SIGKILL
+
+    def line(self, world: int) -> str:
+        """Say which process it was, and what became of it.
+
+        Example:
+            >>> Failure(Peer(1, 7, "node")).line(2)
+            'rank 1 of 2 (process 7 on node) died without a word, as of kill -9 or for want of memory'
+        """
+        name = f"rank {self.peer.rank} of {world} (process {self.peer.pid} on {self.peer.host})"
+        return f"{name} failed: {self.error}" if self.error else f"{name} {how_ended(self.code)}"
+
+
+def how_ended(code: int) -> str:
+    """Say what the exit code of a process means, negative for a signal.
+
+    Example:
+        >>> how_ended(-15), how_ended(3)
+        ('was ended by SIGTERM', 'ended with exit code 3')
+    """
+    if code == -signal.SIGKILL:
+        return f"died {UNSAID}"
+    known = -code in {each.value for each in signal.Signals}
+    return f"was ended by {signal.Signals(-code).name}" if known else f"ended with exit code {code}"
 
 
 @dataclass(frozen=True)

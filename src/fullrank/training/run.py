@@ -71,7 +71,7 @@ def train(
     with failing_together(fabric, out):
         check_panels(config, fabric.world_size)
         with naming_remedies(config):
-            config, data = prepare(config, fabric, data, initial)
+            config, data = prepare(config, fabric, data, initial, named)
         config, data = fitted(config, data, fabric, named)
         with naming_remedies(config):
             s = setup(config, data, fabric, initial)
@@ -122,7 +122,7 @@ def resume(
             check_length(config, found.state.get("progress"), str(path))
             check_shares(config.batch_size, fabric.world_size, str(path))
         with naming_remedies(config):
-            config, data = _prepared(config, fabric, path)
+            config, data = _prepared(config, fabric, path, changes or {})
         notes = [*_accepted(found, data, override), *_lost(found, run, fabric)]
         data = replace(data, notes=notes)  # its own were shown at the start
         config, data = fitted(config, data, fabric, CHANGES_THE_RUN)
@@ -154,9 +154,11 @@ def _lost(found: LoadedCheckpoint | None, run: RunDir, fabric: Fabric) -> list[s
     return [lost] if lost else []
 
 
-def _prepared(config: TrainConfig, fabric: Fabric, path: Path) -> tuple[TrainConfig, Data]:
+def _prepared(
+    config: TrainConfig, fabric: Fabric, path: Path, named: Collection[str]
+) -> tuple[TrainConfig, Data]:
     try:
-        return prepare(config, fabric)
+        return prepare(config, fabric, named=named)
     except (UnknownNameError, DataError) as error:
         raise UsageError(
             f"the images of {path} cannot be opened ({error}); where they lie elsewhere now, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fullrank.networks.checkpointing import checkpoint_blocks
 from fullrank.networks.depth import rate_factors
 from fullrank.networks.layouts import channels_last_fault
 from fullrank.networks.processes import synchronise_batch_norm
+from fullrank.training.agreement import check_alike
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.defaults import default_views
@@ -155,14 +157,25 @@ def default_image_size(source: Source) -> int:
 
 
 def prepare(
-    config: TrainConfig, fabric: Fabric, data: Data | None = None, initial: InitialWeights | None = None
+    config: TrainConfig,
+    fabric: Fabric,
+    data: Data | None = None,
+    initial: InitialWeights | None = None,
+    named: Collection[str] | None = None,
 ) -> tuple[TrainConfig, Data]:
-    """Open the data, unless it is open, and resolve the configuration."""
+    """Open the data, unless it is open, and resolve the configuration.
+
+    Raises:
+        UsageError: processes of the run differ in either, see `check_alike`.
+    """
     config = initial.follow(config) if initial else config
     if data is None:
         with fabric.rank_zero_first():
             data = open_run_data(config)
-    return resolve(config, data), data
+    config = resolve(config, data)
+    if fabric.world_size > 1:
+        check_alike(config, data, initial, named)
+    return config, data
 
 
 def setup(config: TrainConfig, data: Data, fabric: Fabric, initial: InitialWeights | None = None) -> Setup:

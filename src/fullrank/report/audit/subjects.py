@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from fullrank.agreement import check_same
 from fullrank.coercion import load_yaml
 from fullrank.collapse.audit import RowsInMemory
 from fullrank.collapse.audit import audit as audit_rows
@@ -35,6 +36,7 @@ from fullrank.features.labels import open_labels
 from fullrank.features.shard_files import is_address, is_pattern
 from fullrank.features.store import main_tap
 from fullrank.features.subject import EncoderSubject, Kind, StoredSubject, kind_of, open_subject
+from fullrank.images.fingerprints import digest
 from fullrank.options import OnProgress, split_names
 from fullrank.report.audit.of_run import verdict_of_run
 from fullrank.report.audit.options import AuditOptions as AuditOptions  # offered here, too
@@ -74,6 +76,8 @@ def audit_subject(
     classes = subject.labels
     if options.labels:
         classes = open_labels(options.labels, subject.n, max_bytes=options.max_bytes)
+        found = digest(np.asarray(classes, np.int64).tobytes())
+        check_same({"labels": f"has labels of the digest {found}"}, peers or Peers(alone=True))
     elif labels is not None:
         classes = as_labels("labels", labels)
     tap = "codes" if options.codes else "embedding"
