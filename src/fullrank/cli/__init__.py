@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say_failed(error: FullrankError | ModuleNotFoundError) -> int:
-    """Say why a command failed, where no other process of it does; return its exit code."""
+    """Say why a command failed, if no other process does; return its exit code."""
     cause = error.__cause__ if isinstance(error, FullrankError) else error
     missing = ((isinstance(cause, ModuleNotFoundError) and cause.name) or "").partition(".")[0]
     extra = any(missing in packages for packages in EXTRAS.values())

@@ -121,7 +121,7 @@ class Thresholds:
         return max(fallen, self.level)
 
     def decay_after(self, share: float | None, rank: float | None) -> float:
-        """Border of the decay of rows whose centred share and rank have changed by shares since their best.
+        """Border of the decay, after what centred share and rank have lost.
 
         Args:
             share: change of `centred_share`; None where nothing is known of a past, as in an audit.

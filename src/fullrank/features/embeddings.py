@@ -191,7 +191,9 @@ def open_embeddings(
 
 
 def count_parts(what: Path | str) -> int:
-    """How many processes can share a matrix: a file each, or a part of a large one; 0 where nothing is.
+    """Processes that can share a matrix, of which each has a part; 0 without a file.
+
+    A part is a file of several, or some rows of a large one.
 
     Example:
         >>> count_parts("no_such_file.npy")

@@ -67,7 +67,7 @@ def _received(batch: Batch, side: Any, streams: Any) -> Batch:
 
 
 def shared_batch(batch_size: int, processes: int) -> int:
-    """The largest batch up to this one that processes share evenly, an image each at least.
+    """Largest batch up to this one that processes share, an image each at least.
 
     Example:
         >>> shared_batch(16, 3), shared_batch(2, 3)

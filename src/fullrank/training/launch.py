@@ -173,7 +173,7 @@ class SrunEnvironment(SLURMEnvironment):
         return super().main_port
 
     def node_rank(self) -> int:
-        """Node of this process; where SLURM does not say, nodes are filled one after another."""
+        """Node of this process; unless SLURM says it, nodes fill one after another."""
         found = launched_processes()
         return int(os.environ.get("SLURM_NODEID", found.rank // found.local if found else 0))
 

@@ -129,7 +129,7 @@ class Lifeline:
         return self.failure
 
     def silence(self, error: BaseException) -> Failure | None:
-        """A process that does not answer, where a collective waited in vain; the others hear of it."""
+        """Find who does not answer, where a collective waited in vain; tell the others."""
         if not has_timed_out(error):
             return None
         self._answered.clear()
