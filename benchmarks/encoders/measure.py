@@ -138,7 +138,8 @@ def main() -> None:
         again.to_parquet(args.out, index=False, compression="zstd")
         return
     rows: list[dict[str, Any]] = []
-    files = [file for kept in args.kept for file in sorted(kept.glob("*.pt"))]
+    # an encoder that two folders hold is one
+    files = list({file.stem: file for kept in args.kept for file in sorted(kept.glob("*.pt"))}.values())
     for file in files:
         done = file.with_suffix(".json")
         if not done.exists():
