@@ -3,9 +3,9 @@
     python benchmarks/adapt.py --cifar FOLDER --folder /tmp/adapt
 
 Encoders are pretrained on one of three domains and adapted to another, by defaults but for their size: three
-pairs, two backbones, three seeds. Then pairs that are made so that adaptation harms. Labels do not decide
-(`--labels report`); k-NN is measured on images that no adaptation saw. Resumable: cases in the JSON are not
-repeated. `--table` prints the tables of docs/adapt.md.
+pairs, two backbones, three seeds. Then pairs that are made so that adaptation harms. Labels do not decide,
+but with `--labels veto`, which is the command's default; k-NN is measured on images that no adaptation saw.
+Resumable: cases in the JSON are not repeated. `--table` prints the tables of docs/adapt.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BACKBONES = {
     "ResNet-8, width 16": "resnet8-w16",
     "small ViT": "vit_tiny_patch16_224(patch_size=4, embed_dim=48, depth=2, num_heads=3)",
 }
-SMALL: dict[str, Any] = {"limit": 512, "batch_size": 64, "epochs": 12, "labels": "report", "image_size": SIZE}
+SMALL: dict[str, Any] = {"limit": 512, "batch_size": 64, "epochs": 12, "image_size": SIZE}
 VIEWS = {"shapes": "shapes", "digits": "digits", "cifar10": "simsiam-cifar", "noise": "simsiam-cifar"}
 PANELS = ("watch_every=4", f"watch_images={HELD_OUT}", "knn_bank=512", "thaw_epochs=1")
 HARM: dict[str, tuple[str, dict[str, Any]]] = {
@@ -154,11 +154,15 @@ def right(encoder: Path, images: Domain) -> Tensor:
     return knn_predict(queries, bank, bank_labels) == labels
 
 
-def measured(case: Case, cifar: str, folder: Path) -> dict[str, Any]:
+def measured(case: Case, cifar: str, folder: Path, labels: str) -> dict[str, Any]:
     """Adapt, and compare the exported encoder with the start on images that none has seen."""
     start, images = pretrained(case, cifar, folder), domain(case.target, cifar, folder)
-    out = folder / "adapted" / str(case).replace(", ", "-").replace(" ", "-")
-    options = {**SMALL, **(HARM[case.harm][1] if case.harm else {}), "seed": case.seed}
+    out = (
+        folder
+        / ("adapted" if labels == "report" else f"adapted-{labels}")
+        / str(case).replace(", ", "-").replace(" ", "-")
+    )
+    options = {**SMALL, **(HARM[case.harm][1] if case.harm else {}), "seed": case.seed, "labels": labels}
     options["settings"] = (f"views={VIEWS[case.target]}", *options.get("settings", PANELS))
     began = time.process_time()
     result = fullrank.adapt(start, out=out, data=str(images.folder), **options)
@@ -204,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cifar", default="", help="CIFAR-10 as a folder")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/adapt"))
+    parser.add_argument("--labels", choices=("report", "veto"), default="report")
     parser.add_argument("--json", type=Path, default=FILE)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--table", action="store_true")
@@ -217,7 +222,7 @@ def main() -> None:
     for case in cases():
         if str(case) in rows or args.only not in str(case):
             continue
-        rows[str(case)] = measured(case, args.cifar, args.folder)
+        rows[str(case)] = measured(case, args.cifar, args.folder, args.labels)
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(f"{case}: {rows[str(case)]['sentence']}", flush=True)
 
