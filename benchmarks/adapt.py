@@ -157,11 +157,8 @@ def right(encoder: Path, images: Domain) -> Tensor:
 def measured(case: Case, cifar: str, folder: Path, labels: str) -> dict[str, Any]:
     """Adapt, and compare the exported encoder with the start on images that none has seen."""
     start, images = pretrained(case, cifar, folder), domain(case.target, cifar, folder)
-    out = (
-        folder
-        / ("adapted" if labels == "report" else f"adapted-{labels}")
-        / str(case).replace(", ", "-").replace(" ", "-")
-    )
+    place = folder / ("adapted" if labels == "report" else f"adapted-{labels}")
+    out = place / str(case).replace(", ", "-").replace(" ", "-")
     options = {**SMALL, **(HARM[case.harm][1] if case.harm else {}), "seed": case.seed, "labels": labels}
     options["settings"] = (f"views={VIEWS[case.target]}", *options.get("settings", PANELS))
     began = time.process_time()
@@ -170,7 +167,7 @@ def measured(case: Case, cifar: str, folder: Path, labels: str) -> dict[str, Any
     judged = domain(case.source, cifar, folder) if case.target == "noise" else images
     before, after = right(start, judged).double(), right(result.path, judged).double()
     best = _best_right(result, judged)
-    shutil.rmtree(out / "checkpoints")
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return _row(case, result, seconds) | {
         "judged on": case.source if case.target == "noise" else case.target,
         "unseen": len(before),
@@ -190,14 +187,13 @@ def _best_right(result: Adaptation, images: Domain) -> float:
 
 def _row(case: Case, result: Adaptation, seconds: float) -> dict[str, Any]:
     gain, kept, knn = (result.finding(name) for name in ("gain", "kept", "knn"))
-    assert gain is not None and kept is not None
     return {
         **case._asdict(),
         "adapted": result.adapted,
         "sentence": result.sentence,
         "best epoch": result.best_epoch,
-        "gain": [gain.before, gain.after, gain.low, gain.high],
-        "kept": [kept.after, kept.low],
+        "gain": gain and [gain.before, gain.after, gain.low, gain.high],  # none where images are too few
+        "kept": kept and [kept.after, kept.low],
         "knn held out": None if knn is None else [knn.before, knn.after],
         "seconds": round(seconds, 1),
     }
