@@ -75,7 +75,8 @@ def test_the_object_has_what_it_promises() -> None:
 def test_what_it_prints_and_writes() -> None:
     called = call("audit", saved("rows.npy", rows("dimensional")), *QUICK)
     assert called.code == 0 and called.err == ""
-    for words in ("Dimensional collapse", "severity", "95 % interval", "Isotropic", "(arXiv 2103.03230; proven)"):
+    advice = "(arXiv 2103.03230; proven)"
+    for words in ("Dimensional collapse", "severity", "95 % interval", "Isotropic", advice):
         assert words in called.out
     assert "\x1b" not in called.out
     out = Path("audits/rows")
