@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -93,7 +94,8 @@ def test_who_waits_says_for_whom(
     monkeypatch.setattr(launchers, "WAITING", 0.5)
     with coming(port, 3, [0, 1], 2):
         pass
-    assert "rank 0 waits for rank 2: WORLD_SIZE is 3" in capsys.readouterr().err
+    # on a busy machine rank 1 may come after it is said
+    assert re.search(r"rank 0 waits for (rank 2|ranks 1 and 2): WORLD_SIZE is 3", capsys.readouterr().err)
 
 
 def test_a_process_knows_whether_the_one_that_started_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
