@@ -18,14 +18,12 @@ from run import HERE, Row, as_lines, cases, read_grid
 from fullrank.atomic import write_atomically
 from fullrank.collapse import Panel, judge
 from fullrank.collapse.monitor import CODES
-from fullrank.cures.onset import collapsed_kinds, is_healthy
+from fullrank.cures.onset import FINE, collapsed_kinds, is_healthy
 from fullrank.cures.plan import Arm
 from fullrank.jobs.once import folder_of
 from fullrank.report.run.reading import read_run
 from fullrank.terminal import say
 from fullrank.training.records import EpochRecord
-
-FINE = ("healthy", "not decidable")
 
 
 def last_judged_again(path: Path, until: int) -> EpochRecord:

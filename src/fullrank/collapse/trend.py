@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fullrank.collapse.decay import reading
-from fullrank.collapse.evidence import trend_of
+from fullrank.collapse.evidence import Case, trend_of
 from fullrank.collapse.panel import Panel
 from fullrank.collapse.thresholds import Thresholds
 
@@ -38,12 +37,8 @@ def warnings(
     thresholds = thresholds or Thresholds()
     limits = {}
     if panel.possible > 1:
-        share, rank = (
-            trend_of(panel.measures[name], history) if name in panel.measures else None
-            for name in ("centred_share", "erank_centred")
-        )
-        border = thresholds.decay_after(share, rank)
-        limits["erank_centred"] = reading("effective_rank", border, panel.n, panel.possible)
+        trends = {name: trend_of(measure, history) for name, measure in panel.measures.items()}
+        limits["erank_centred"] = Case(panel, trends, thresholds).border("erank_centred")
     found = []
     recent = [p for p in (*history, panel) if p.d == panel.d][-LOOK_BACK:]
     best = max((p.value("level") or 0.0 for p in (*history, panel) if p.d == panel.d), default=0.0)

@@ -51,7 +51,7 @@ def launch_fabric(config: TrainConfig) -> Fabric:
 
     Where torchrun or SLURM started the processes, their number decides, whatever devices each of them sees.
     """
-    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
+    gpu = _uses_gpu(config)
     if config.accelerator == "gpu" and not gpu:
         raise UsageError("no GPU is there: --accelerator cpu, or auto, trains on the CPU")
     if config.precision == "fp16" and not gpu:
@@ -99,8 +99,11 @@ def expected_processes(config: TrainConfig) -> int:
         >>> expected_processes(TrainConfig(accelerator="cpu", devices=2))
         2
     """
-    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
-    return (launched_processes() or _own_processes(config, gpu)).world
+    return (launched_processes() or _own_processes(config, _uses_gpu(config))).world
+
+
+def _uses_gpu(config: TrainConfig) -> bool:
+    return torch.cuda.is_available() and config.accelerator != "cpu"
 
 
 def launch_line(fabric: Fabric) -> str:
