@@ -91,11 +91,14 @@ def test_a_start_that_had_collapsed_need_not_be_healthy_now() -> None:
     assert found["collapse"].passed
 
 
-def test_labels_veto_a_fall_beyond_the_standard_error_alone() -> None:
-    before = torch.arange(100) < 80
-    fallen, near = torch.arange(100) < 70, (torch.arange(100) - 3) % 100 < 79  # other ones, but for one
-    assert judged(seen(0.5), seen(0.2), before=before, right=fallen)["knn"].passed is False
-    assert judged(seen(0.5), seen(0.2), before=before, right=near)["knn"].passed is True
+@pytest.mark.parametrize(("named", "taken"), [(70, False), (79, False), (80, True), (81, True)])
+def test_labels_veto_any_fall(named: int, taken: bool) -> None:
+    before, now = torch.arange(100) < 80, (torch.arange(100) - 3) % 100 < named  # not all the same ones
+    assert judged(seen(0.5), seen(0.2), before=before, right=now)["knn"].passed is taken
+
+
+def test_labels_that_are_reported_veto_nothing() -> None:
+    before, fallen = torch.arange(100) < 80, torch.arange(100) < 70
     assert judged(seen(0.5), seen(0.2), before=before, right=fallen, veto=False)["knn"].passed is None
 
 

@@ -80,6 +80,12 @@ def test_the_result_is_plain_json(adapted: Adaptation) -> None:
     assert {found["name"] for found in read["findings"]} >= {"gain", "kept", "collapse", "knn"}
 
 
+def test_labels_of_training_images_are_asked_too(adapted: Adaptation) -> None:
+    knn = adapted.finding("knn")
+    assert knn is not None
+    assert knn.images == adapted.images["train"] + adapted.images["choose"] + adapted.images["judge"]
+
+
 def test_labels_that_only_report_decide_nothing(adapt: Adapt) -> None:
     knn = adapt(labels="report").finding("knn")
     assert isinstance(knn, Finding)

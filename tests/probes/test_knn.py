@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fullrank.errors import UsageError
-from fullrank.probes import knn_predict, knn_probe, knn_scan, li_knn_scan, nearest
+from fullrank.probes import knn_leave_one_out, knn_predict, knn_probe, knn_scan, li_knn_scan, nearest
 
 
 @pytest.mark.parametrize("query_chunk", [1, 7, 100])
@@ -42,6 +42,25 @@ def test_a_near_neighbour_outweighs_many_far_ones() -> None:
 
 def test_a_small_bank_votes_as_a_whole() -> None:
     assert knn_predict(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), k=20).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("k", [1, 5, 200])
+def test_leaving_one_out_is_predicting_each_row_by_a_bank_of_the_others(k: int) -> None:
+    rows, labels = clustered(60, seed=3)
+    others = [torch.arange(60) != i for i in range(60)]
+    expected = [knn_predict(rows[i : i + 1], rows[o], labels[o], k).item() for i, o in enumerate(others)]
+    assert knn_leave_one_out(rows, labels, k).tolist() == expected
+
+
+def test_a_row_is_no_neighbour_of_itself_among_many_equal_ones() -> None:
+    labels = torch.tensor([0] * 9 + [1])
+    assert knn_leave_one_out(torch.ones(10, 3), labels, k=3).shape == (10,)
+    assert knn_leave_one_out(torch.ones(2, 3), torch.tensor([0, 1]), k=3).tolist() == [1, 0]
+
+
+def test_one_row_has_no_other() -> None:
+    with pytest.raises(UsageError, match="at least two"):
+        knn_leave_one_out(torch.eye(1), torch.tensor([0]))
 
 
 def test_what_cannot_be_is_refused() -> None:

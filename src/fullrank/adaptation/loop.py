@@ -192,5 +192,5 @@ class AdaptLoop(Loop):
         right = None
         if held_out.bank is not None:
             device = self.fabric.device
-            right = held_out.knn_right(([rows.to(device)], [places])).cpu()
+            right = held_out.knn_right_of_all(([rows.to(device)], [places])).cpu()
         return Judged(Seen(rows, views), right)

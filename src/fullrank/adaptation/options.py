@@ -25,8 +25,8 @@ class AdaptOptions(Options):
         image_size: side in pixels; 0: the encoder's own.
         keep: least share of the old neighbours of an image that must be kept, in [0, 1].
         patience: comparisons in a row without a better score, after which it stops.
-        labels: where the images have some: veto (an encoder whose k-NN falls by more than its standard error
-            is not taken) or report (they are told, and decide nothing).
+        labels: where the images have some: veto (an encoder whose k-NN falls is not taken) or report (they
+            are told, and decide nothing).
         limit: images to train on, at most; 0: all.
         seed: of everything random.
         download: fetch weights or data that are not there.

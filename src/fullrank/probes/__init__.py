@@ -12,7 +12,7 @@ from fullrank.probes.clusters import (
     by_legacy_argmax,
     cluster_agreement,
 )
-from fullrank.probes.knn import KnnResult, KnnRow, knn_predict, knn_probe, knn_scan
+from fullrank.probes.knn import KnnResult, KnnRow, knn_leave_one_out, knn_predict, knn_probe, knn_scan
 from fullrank.probes.knn_legacy import LegacyScan, li_knn_scan, solo_knn
 from fullrank.probes.logistic import LogisticFit, LogisticResult, fit_logistic, logistic_probe
 from fullrank.probes.neighbours import nearest
@@ -32,6 +32,7 @@ __all__ = [
     "cluster_agreement",
     "fit_logistic",
     "kmeans",
+    "knn_leave_one_out",
     "knn_predict",
     "knn_probe",
     "knn_scan",

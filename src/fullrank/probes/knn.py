@@ -253,6 +253,41 @@ def knn_predict(
     return votes.argmax(dim=1)
 
 
+def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
+    """Labels of rows by the vote of their nearest others.
+
+    Every row is a query among all others, so that few labelled images tell as much as they can.
+
+    Args:
+        rows: [n, d], n >= 2.
+        labels: int64 [n], all of them known.
+        k, temperature: see `knn_predict`; where there are fewer others, all of them vote.
+
+    Returns:
+        Predicted labels int64 [n].
+
+    Raises:
+        UsageError: fewer than two rows, or what `knn_predict` refuses.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> knn_leave_one_out(rows, torch.tensor([4, 4, 7, 7]), k=1)
+        tensor([4, 4, 7, 7])
+    """
+    if len(rows) < 2:
+        raise UsageError(f"a row has no other among {len(rows)}: there must be at least two")
+    if k < 1:
+        raise UsageError(f"k is 1 or more, not {k}")
+    k = min(k, len(rows) - 1)
+    similarity, near = nearest(rows, rows, k + 1)
+    own = near == torch.arange(len(rows), device=near.device)[:, None]
+    own[~own.any(1), -1] = True  # more equal rows than neighbours: the last of them stands for the row
+    similarity, near = (found[~own].view(len(rows), k) for found in (similarity, near))
+    weights = vote_weights(similarity, "similarity", temperature)
+    (votes,) = counted_votes(labels[near], weights, [k], int(labels.max()) + 1)
+    return votes.argmax(dim=1)
+
+
 def _hits(votes: Tensor, labels: Tensor) -> Tensor:
     """Rows whose own class is first, and among the first five: [2]."""
     own = votes.gather(1, labels[:, None])

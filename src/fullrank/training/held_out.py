@@ -15,7 +15,7 @@ from fullrank.collapse.monitor import CODES
 from fullrank.images.loader import evaluation_batches
 from fullrank.images.sources import Source
 from fullrank.networks.processes import gather_uneven_rows
-from fullrank.probes import knn_predict
+from fullrank.probes import knn_leave_one_out, knn_predict
 from fullrank.training.config import TrainConfig
 from fullrank.training.online_probe import OnlineProbe
 from fullrank.training.setup import Setup, generator_of
@@ -150,16 +150,31 @@ class HeldOutEvaluator:
 
         There must be a bank, which the network as it is now embeds.
         """
+        return self._named_right(found, *self._bank_rows())
+
+    def knn_right_of_all(self, found: Rows) -> Tensor:
+        """The same, followed by the images of the bank, each of which the others name."""
+        bank, labels = self._bank_rows()
+        right = self._named_right(found, bank, labels)
+        if len(bank) < 2:
+            return right
+        return torch.cat([right, knn_leave_one_out(bank, labels, self.s.config.knn_k) == labels])
+
+    def _named_right(self, found: Rows, bank: Tensor, bank_labels: Tensor) -> Tensor:
+        queries, labels = self._labelled_rows(found, self.held_out)
+        return knn_predict(queries, bank, bank_labels, self.s.config.knn_k) == labels
+
+    def _bank_rows(self) -> tuple[Tensor, Tensor]:
+        """Features and labels of the bank, which the network as it is now embeds."""
         assert self.bank is not None
         rows: Rows = [], []
         with self._eval_mode(), self.s.fabric.autocast():
             for indices, images in self._chunks(self.bank):
                 rows[0].append(self.s.method.backbone(self.s.views.clean(images)).float())
                 rows[1].append(indices)
-        queries, labels = self._labelled_rows(found, self.held_out)
-        bank, bank_labels = self._labelled_rows(rows, self.bank)
+        bank, labels = self._labelled_rows(rows, self.bank)
         self._bank_size = len(bank)
-        return knn_predict(queries, bank, bank_labels, min(self.s.config.knn_k, len(bank))) == labels
+        return bank, labels
 
     def _labelled_rows(self, found: Rows, source: Source) -> tuple[Tensor, Tensor]:
         """Features and labels of the images that have one, from all processes."""
