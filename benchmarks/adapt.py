@@ -74,9 +74,9 @@ class Case(NamedTuple):
         return f"{self.source} to {self.target}, {self.backbone}, seed {self.seed}{made}"
 
 
-def cases() -> Iterator[Case]:
+def cases(first_seed: int = 0) -> Iterator[Case]:
     """All cases: of each seed those that may help, then those that should harm."""
-    for seed in range(SEEDS):
+    for seed in range(first_seed, first_seed + SEEDS):
         for (source, target), backbone in product(PAIRS, BACKBONES):
             yield Case(source, target, backbone, seed)
         for harm, (target, _) in HARM.items():
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/adapt"))
     parser.add_argument("--labels", choices=("report", "veto"), default="report")
     parser.add_argument("--json", type=Path, default=FILE)
+    parser.add_argument("--first-seed", type=int, default=0, help="other seeds are other encoders")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -215,7 +216,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    for case in cases():
+    for case in cases(args.first_seed):
         if str(case) in rows or args.only not in str(case):
             continue
         rows[str(case)] = measured(case, args.cifar, args.folder, args.labels)
