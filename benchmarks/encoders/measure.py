@@ -70,6 +70,7 @@ class Past:
 
     panels: list[Panel] = field(default_factory=list)
     accuracy: float = 0.0  # the best, the untrained network's among them
+    untrained: float | None = None
     probability: float | None = None  # of a collapse, at the panel before
 
     def judge(self, panel: Panel, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,10 +78,13 @@ class Past:
         progress, accuracy = row["epoch"] / row["epochs"], row["now_knn_backbone"]
         verdict, alone = judge(panel, self.panels), judge(panel)
         phase = with_phase(
-            *(verdict, len(self.panels) + 1, progress, 0.0, accuracy, self.accuracy, self.probability)
+            *(verdict, len(self.panels) + 1, progress, 0.0, accuracy, self.accuracy, self.probability),
+            untrained=self.untrained,
         ).phase
         self.accuracy = max(self.accuracy, accuracy)
-        if row["epoch"]:  # an untrained network's is no best to fall from
+        if not row["epoch"]:
+            self.untrained = accuracy
+        else:  # an untrained network's is no best to fall from
             self.panels.append(panel)
             self.probability = verdict.probability
         found = {"kind": verdict.kind, "probability": verdict.probability, "phase": phase}

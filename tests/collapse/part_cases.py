@@ -228,6 +228,8 @@ def phases() -> Iterator[Any]:
         yield with_phase(sick, panels, progress, dip).phase
     for now, best in product((None, 0.0, 0.6, 0.605, 0.606, 1.0), (None, 0.6)):
         yield with_phase(sick, 9, accuracy=now, best_accuracy=best).why
+    for now, untrained in product((None, 0.59, 0.6), (None, 0.0, 0.57, 0.58, 0.59)):
+        yield with_phase(sick, 9, accuracy=now, best_accuracy=0.6, untrained=untrained).why
     for before in (None, 0.6, 0.65, 0.651, 0.9):
         found = with_phase(sick, 9, before=before)
         yield found.why, found.phase, found.phrase, str(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fullrank.collapse.phase import with_phase
-from fullrank.collapse.verdict import Verdict
+from fullrank.collapse.verdict import Kind, Verdict
 
 COLLAPSED = Verdict("dimensional", "projector", "3 directions", probability=0.9)
 
@@ -38,6 +38,32 @@ def test_the_first_epochs_are_no_reason_to_stop(
 )
 def test_a_rank_that_falls_while_accuracy_rises_is_passing(accuracy: float, best: float, phase: str) -> None:
     assert with_phase(COLLAPSED, 50, 0.9, accuracy=accuracy, best_accuracy=best).phase == phase
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "best", "untrained", "phase"),
+    [
+        (0.6, 0.6, 0.4, "transient"),
+        (0.595, 0.6, 0.4, "transient"),
+        (0.585, 0.6, 0.4, "lasting"),  # it falls
+        (0.41, 0.41, 0.4, "lasting"),  # nothing was learnt
+        (0.4, 0.6, 0.4, "lasting"),
+        (0.6, 0.6, None, "lasting"),  # nothing is known of before
+        (None, 0.6, 0.4, "lasting"),
+    ],
+)
+def test_few_directions_that_serve_are_no_reason_to_stop(
+    accuracy: float | None, best: float, untrained: float | None, phase: str
+) -> None:
+    found = with_phase(COLLAPSED, 50, 0.9, accuracy=accuracy, best_accuracy=best, untrained=untrained)
+    assert found.phase == phase
+    assert found.kind == "dimensional"
+
+
+@pytest.mark.parametrize("kind", ["complete", "cluster", "intra-cluster", "uniform-assignment"])
+def test_points_are_a_reason_to_stop_whatever_the_backbone_serves(kind: Kind) -> None:
+    collapsed = Verdict(kind, "projector", "", probability=0.9)
+    assert with_phase(collapsed, 50, 0.9, accuracy=0.6, best_accuracy=0.6, untrained=0.4).phase == "lasting"
 
 
 def test_a_collapse_that_is_being_left_is_passing() -> None:

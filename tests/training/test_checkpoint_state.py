@@ -61,8 +61,8 @@ def test_what_is_no_count_may_be_anything_that_a_run_keeps() -> None:
     named = {each.name for each in fields(TrainState)}
     assert {*COUNTS, *FLOATS} < named
     assert named - {*COUNTS, *FLOATS} == {
-        "best_accuracy", "best_score", "probability", "last", "ended", "rollbacks", "skipped", "overflowed",
-        "first_loss", "seconds",
+        "best_accuracy", "untrained_knn", "best_score", "probability", "last", "ended", "rollbacks",
+        "skipped", "overflowed", "first_loss", "seconds",
     }  # fmt: skip
     assert read(ended="collapsed", best_score=-3.0, first_loss=None).ended == "collapsed"
 

@@ -14,7 +14,10 @@ import torch
 from safetensors import safe_open
 
 from fullrank.collapse import CollapseMonitor, Report
+from fullrank.collapse.verdict import Verdict
 from fullrank.errors import UsageError
+from fullrank.report.run.reading import read_run
+from fullrank.training import epoch_end
 from fullrank.training.config import TrainConfig
 from fullrank.training.epoch_end import check_panels
 from fullrank.training.run import resume, train
@@ -72,6 +75,25 @@ def test_a_run_leaves_the_same_whether_panels_come_beside_or_between(
     assert files[0] == files[1]
     headers = [safe_open(run / "encoder.safetensors", "pt").metadata() for run in runs]  # type: ignore[no-untyped-call]
     assert headers[0] == headers[1]
+
+
+@pytest.mark.parametrize("panels", ["between", "beside"])
+def test_phases_go_by_the_accuracy_before_training_where_k_nn_is_measured(
+    panels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained: list[float | None] = []
+
+    def noted(verdict: Verdict, *args: Any) -> Verdict:
+        untrained.append(args[-1])
+        return verdict
+
+    monkeypatch.setattr(epoch_end, "with_phase", noted)
+    train(config(panels=panels, knn_every=2), tmp_path / "run")
+    first = read_run(tmp_path / "run").epochs[0]
+    start = first.accuracy("knn")
+    assert (first.epoch, start is not None) == (0, True)
+    assert untrained == [None, None, start, None, start]
+    assert checkpoint(tmp_path / "run")["progress"]["untrained_knn"] == start
 
 
 @pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (6, 9))])

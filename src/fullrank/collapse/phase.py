@@ -1,7 +1,7 @@
 """Phase of a collapse: whether runs like this one leave it by themselves.
 
-Ranks dip in the first epochs of most methods and for longer under a momentum target; they also fall while a
-representation gains what it is for. Such a collapse is named, but no run is stopped for it.
+Ranks dip in the first epochs of most methods and for longer under a momentum target; they also fall, or stay
+low, while a representation gains what it is for. Such a collapse is named, but no run is stopped for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from fullrank.errors import UsageError
 EARLY_PANELS = 2  # after which the first dip of SimSiam on the generated shapes is over
 LATEST = 0.2  # of a training; what is collapsed after that is not early any more
 GAIN = 0.005  # of accuracy, above the best before, that is no accident
+LEARNT = 0.02  # of accuracy, above the untrained network: few directions that serve
+AT_BEST = 0.01  # of accuracy, below the best before, that is no loss
 RECOVERS = 0.05  # that the probability of a collapse must fall by in a panel
 
 
@@ -25,6 +27,7 @@ def with_phase(
     accuracy: float | None = None,
     best_accuracy: float | None = None,
     before: float | None = None,
+    untrained: float | None = None,
 ) -> Verdict:
     """The verdict with its phase: `transient` where waiting is right, else `lasting`.
 
@@ -36,6 +39,8 @@ def with_phase(
         accuracy: accuracy of k-NN or an online probe now, in [0, 1].
         best_accuracy: the best before, the untrained network's among them.
         before: probability of a collapse at the panel before.
+        untrained: accuracy of the untrained network, measured as `accuracy` is. Few directions are no reason
+            to stop while accuracy is above it and at its best.
 
     Raises:
         UsageError: an accuracy outside of [0, 1].
@@ -46,6 +51,8 @@ def with_phase(
         ('transient', 'lasting')
         >>> print(with_phase(collapsed, panels=50, accuracy=0.7, best_accuracy=0.6))
         projector: dimensional collapse: 3 of 128 directions; transient: accuracy rises to 0.700
+        >>> print(with_phase(collapsed, 50, accuracy=0.6, best_accuracy=0.6, untrained=0.4).why)
+        3 of 128 directions; transient: accuracy is at its best, 0.600, and was 0.400 before training
     """
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise UsageError(f"an accuracy lies between 0 and 1, not at {accuracy:g}")
@@ -57,8 +64,17 @@ def with_phase(
         why = "ranks dip in the first epochs"
     elif accuracy is not None and best_accuracy is not None and accuracy > best_accuracy + GAIN:
         why = f"accuracy rises to {accuracy:.3f}"
+    elif verdict.kind == "dimensional" and _serves(accuracy, best_accuracy, untrained):
+        why = f"accuracy is at its best, {accuracy:.3f}, and was {untrained:.3f} before training"
     elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
         why = f"a collapse is {verdict.probability:.0%} probable, and was {before:.0%} at the panel before"
     if not why:
         return replace(verdict, phase="lasting", why=own)
     return replace(verdict, phase="transient", why=f"{own}; transient: {why}")
+
+
+def _serves(accuracy: float | None, best: float | None, untrained: float | None) -> bool:
+    """Whether accuracy is above that of the untrained network and has not fallen since."""
+    if accuracy is None or best is None or untrained is None:
+        return False
+    return accuracy >= untrained + LEARNT and accuracy >= best - AT_BEST

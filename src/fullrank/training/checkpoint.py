@@ -39,13 +39,14 @@ class TrainState:
     `loss_sum` is of the `loss_count` batches of this epoch so far, and stays on the device until it is read.
     Of the `panels` of the trained network, the last `collapsed_in_a_row`, from step `collapsed_since` on, say
     that it has collapsed, and not in passing; the last one, whose record is `last`, with `probability`.
-    `best_accuracy` is the best accuracy of k-NN or probe; `ended` says why the run is over; `rate_factor`
-    multiplies the learning rate, below 1 after a rollback, `rollbacks` of which were for numbers that were
-    not finite; `skipped` steps were left out for such numbers, and `overflowed` ones by fp16's scaler. The
-    first step that was logged had `first_loss`. The best label-free score of a trained panel was
-    `best_score`, after epoch `best_epoch`, and the last `since_best` panels had none better. Of `evaluations`
-    so far, the next is due after epoch `next_watch`, and the last with a k-NN was after `knn_epoch`. `images`
-    is how many the run trains on, 0 in checkpoints that do not tell.
+    `best_accuracy` is the best accuracy of k-NN or probe, `untrained_knn` that of k-NN before the first step;
+    `ended` says why the run is over; `rate_factor` multiplies the learning rate, below 1 after a rollback,
+    `rollbacks` of which were for numbers that were not finite; `skipped` steps were left out for such
+    numbers, and `overflowed` ones by fp16's scaler. The first step that was logged had `first_loss`. The best
+    label-free score of a trained panel was `best_score`, after epoch `best_epoch`, and the last `since_best`
+    panels had none better. Of `evaluations` so far, the next is due after epoch `next_watch`, and the last
+    with a k-NN was after `knn_epoch`. `images` is how many the run trains on, 0 in checkpoints that do not
+    tell.
     """
 
     step: int = 0
@@ -56,6 +57,7 @@ class TrainState:
     collapsed_since: int = 0
     panels: int = 0
     best_accuracy: float | None = None
+    untrained_knn: float | None = None
     best_score: float | None = None
     best_epoch: int = 0
     since_best: int = 0

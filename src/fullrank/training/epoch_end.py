@@ -112,7 +112,7 @@ class EpochEvaluator:
             self.writer.release(None)
             raise
         accuracy = _accuracy(pending.record)
-        report = self._with_phase(report, pending.record["epoch"], state, accuracy)
+        report = self._with_phase(report, pending.record, state)
         report = replace(report, warnings=(*pending.absurd, *report.warnings))
         score = label_free_score(report)
         record = EpochRecord.from_dict({**report.as_dict(), "score": score, **pending.record})
@@ -126,16 +126,18 @@ class EpochEvaluator:
             self._finish_writing()
             self._writing = self._thread.submit(self.checkpoints.write, pending.weights, pending.state, size)
 
-    def _with_phase(self, report: Report, epoch: int, state: TrainState, accuracy: float | None) -> Report:
+    def _with_phase(self, report: Report, record: Mapping[str, Any], state: TrainState) -> Report:
         """The report with the phase of its verdict, from what the run was before."""
+        epoch = record["epoch"]
         verdict = with_phase(
             report.verdict,
             state.panels + 1,
             epoch / self.s.config.epochs,
             METHODS[self.s.config.method].dip,
-            accuracy,
+            _accuracy(record),
             state.best_accuracy,
             state.probability,
+            state.untrained_knn if record.get("knn") else None,  # a probe's accuracy does not compare
         )
         if epoch == 0 and self.s.config.init:
             verdict = replace(verdict, why=AS_LOADED)
@@ -201,6 +203,7 @@ def _count(state: TrainState, report: Report, record: EpochRecord, accuracy: flo
     if accuracy is not None:  # that of the untrained network, too: below it nothing is gained
         state.best_accuracy = max(accuracy, state.best_accuracy or 0.0)
     if record.loss is None:  # of the untrained network
+        state.untrained_knn = record.accuracy("knn")
         return
     step = record.step
     if record.score is not None:
