@@ -3,10 +3,10 @@
 Usage: python benchmarks/encoders/measure.py --kept DIR ... [--out benchmarks/encoders/encoders.parquet]
        python benchmarks/encoders/measure.py --again    # judge the table's own panels with today's judge
 
-A row is a tap of an encoder after an epoch. What was measured already is passed over. `kind` and
-`probability` are of the run's verdict, which knows its panels before, `phase` is whether that run would call
-a collapse transient, by its k-NN of the backbone, too; `kind_alone` and `probability_alone` are of an audit's
-verdict, which knows no other panel.
+A row is a tap of an encoder after an epoch. What was measured already is passed over, and encoders of the
+table whose files are not there stay in it. `kind` and `probability` are of the run's verdict, which knows its
+panels before, `phase` is whether that run would call a collapse transient, by its k-NN of the backbone, too;
+`kind_alone` and `probability_alone` are of an audit's verdict, which knows no other panel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from fullrank.errors import UsageError
 BESIDE = ("rankme_published", "rankme_spt", "erank_eigenvalues", "alpha_req")
 """What others hold a threshold against, beside the panel's own measures."""
 
-RUN = ("data", "method", "arm", "seed", "tap")
+ENCODER = ("data", "method", "arm", "seed")
+RUN = (*ENCODER, "tap")
 
 
 def of_rows(tap: str, z: Tensor) -> dict[str, Any]:
@@ -136,9 +137,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("encoders.parquet"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    before: list[dict[str, Any]] = []
+    if args.out.exists():
+        before = pd.read_parquet(args.out).replace({float("nan"): None}).to_dict("records")
     if args.again:
-        table = pd.read_parquet(args.out).replace({float("nan"): None})
-        again = pd.DataFrame(judged_again(table.to_dict("records")))
+        again = pd.DataFrame(judged_again(before))
         again.to_parquet(args.out, index=False, compression="zstd")
         return
     rows: list[dict[str, Any]] = []
@@ -149,8 +152,10 @@ def main() -> None:
         if not done.exists():
             done.write_text(json.dumps(list(measured(file))))
         rows += judged_again(json.loads(done.read_text()))
+    here = {tuple(row[name] for name in ENCODER) for row in rows}
+    rows = [*judged_again(row for row in before if tuple(row[name] for name in ENCODER) not in here), *rows]
     pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd")
-    print(f"{len(rows)} rows of {len(files)} encoders in {args.out}")
+    print(f"{len(rows)} rows in {args.out}, {len(files)} encoders of which were here")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ LEFT_OUT = (
     "vicreg",
 )
 """Methods whose encoders the borders were not fitted on."""
-LATER = 6  # the first seed of encoders that were trained after the judge was last changed
+LATER, PHASED = 6, 12
+"""First seeds of encoders that were trained after verdicts, and after phases were last changed."""
 CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "standard deviation of unit rows": ("level", lambda t: t.level),
     "RankMe, as published": ("rankme_published / d", lambda t: t.rankme_published / t.d),
@@ -281,7 +282,8 @@ def main() -> None:
     delay = delays(rows.assign(ends=[ends.get(tuple(k), "?") for k in rows[key].itertuples(index=False)]))
     healthy = (known.truth == "healthy").sum()
     split = {"fitted": fitted, "left out": left_out}
-    split["of these, trained after the judge was last changed"] = left_out[left_out.seed >= LATER]
+    split["of these, trained after verdicts were last changed"] = left_out[left_out.seed >= LATER]
+    split["after phases were last changed, too"] = left_out[left_out.seed >= PHASED]
     split["left out, by an audit"] = alone[alone.method.isin(LEFT_OUT)]
     columns = ["untrained_knn", "now_knn", "truth", "kind", "probability"]
     figures = [
