@@ -81,6 +81,7 @@ class Past:
         phase = with_phase(
             *(verdict, len(self.panels) + 1, progress, 0.0, accuracy, self.accuracy, self.probability),
             untrained=self.untrained,
+            images=row["n"],
         ).phase
         self.accuracy = max(self.accuracy, accuracy)
         if not row["epoch"]:

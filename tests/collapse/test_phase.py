@@ -60,6 +60,27 @@ def test_few_directions_that_serve_are_no_reason_to_stop(
     assert found.kind == "dimensional"
 
 
+@pytest.mark.parametrize(
+    ("images", "right", "best", "untrained", "phase"),
+    [
+        (60, 32, 34, 29, "lasting"),  # three images above the untrained network: within the error of sixty
+        (60, 40, 41, 29, "transient"),
+        (1000, 550, 567, 480, "lasting"),
+        (1000, 553, 567, 480, "transient"),
+        (60, 35, 34, None, "lasting"),  # one image more is no rise
+        (60, 36, 34, None, "transient"),
+        (1000, 345, 340, None, "lasting"),
+        (1000, 346, 340, None, "transient"),
+    ],
+)
+def test_few_images_tell_no_small_difference(
+    images: int, right: int, best: int, untrained: int | None, phase: str
+) -> None:
+    accuracies = {"accuracy": right / images, "best_accuracy": best / images}
+    before = None if untrained is None else untrained / images
+    assert with_phase(COLLAPSED, 50, 0.9, **accuracies, untrained=before, images=images).phase == phase
+
+
 @pytest.mark.parametrize("kind", ["complete", "cluster", "intra-cluster", "uniform-assignment"])
 def test_points_are_a_reason_to_stop_whatever_the_backbone_serves(kind: Kind) -> None:
     collapsed = Verdict(kind, "projector", "", probability=0.9)

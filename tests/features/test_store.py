@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fullrank.errors import DataError, UnknownNameError, UsageError
 from fullrank.features import writing
+from fullrank.features.claims import claim
 from fullrank.features.embeddings import open_embeddings
 from fullrank.features.store import LAYOUTS, Stored, is_stored, open_stored
 from fullrank.features.writing import StoreWriter
@@ -212,6 +213,17 @@ def at_once(folder: Path) -> None:
     first = StoreWriter(folder, "train", SETTINGS)
     StoreWriter(folder, "train", SETTINGS)
     del first
+
+
+def test_a_folder_that_holds_no_features_yet_may_be_deleted(tmp_path: Path) -> None:
+    claim(tmp_path / "out", {"data": "B"})
+    with pytest.raises(
+        UsageError, match=r"another command \(data B, not A\): .*, or delete .*out, which holds none"
+    ):
+        claim(tmp_path / "out", {"data": "A"})
+    (tmp_path / "out" / "part.npy").touch()
+    with pytest.raises(UsageError, match=r"another command \(data B, not A\): take another --out$"):
+        claim(tmp_path / "out", {"data": "A"})
 
 
 @pytest.mark.parametrize(

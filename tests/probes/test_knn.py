@@ -58,6 +58,32 @@ def test_a_row_is_no_neighbour_of_itself_among_many_equal_ones() -> None:
     assert knn_leave_one_out(torch.ones(2, 3), torch.tensor([0, 1]), k=3).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("labels", "temperature", "match"),
+    [
+        (torch.tensor([0, -1, 2]), 0.07, "1 of 3 rows have no label"),
+        (torch.tensor([0.0, 1.0, 2.0]), 0.07, "one integer a row"),
+        (torch.tensor([[0], [1], [2]]), 0.07, "one integer a row"),
+        (torch.tensor([0, 1]), 0.07, "one integer a row"),
+        (torch.tensor([0, 1, 2, 3]), 0.07, "one integer a row"),
+        (torch.tensor([0, 1, 2]), 0.0, "above 0"),
+        (torch.tensor([0, 1, 2]), float("nan"), "above 0"),
+    ],
+)
+def test_leaving_one_out_refuses_what_is_no_label_a_row(
+    labels: Tensor, temperature: float, match: str
+) -> None:
+    with pytest.raises(UsageError, match=match):
+        knn_leave_one_out(torch.eye(3), labels, temperature=temperature)
+
+
+def test_labels_may_be_any_numbers() -> None:
+    rows, labels = clustered(60, seed=4)
+    large = labels * 10**15 + 7
+    assert torch.equal(knn_leave_one_out(rows, large), knn_leave_one_out(rows, labels) * 10**15 + 7)
+    assert torch.equal(knn_predict(rows, rows, large), knn_predict(rows, rows, labels) * 10**15 + 7)
+
+
 def test_one_row_has_no_other() -> None:
     with pytest.raises(UsageError, match="at least two"):
         knn_leave_one_out(torch.eye(1), torch.tensor([0]))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 from PIL import Image
 
 from cli.helpers import WIDTHS
+from fullrank.cli import main
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError
 from fullrank.images.fingerprints import fingerprint_of_choice
 from fullrank.images.shapes import shapes
 from fullrank.images.sources import Data
-from fullrank.training.agreement import OF_A_MACHINE, check_alike, understood
+from fullrank.training.agreement import OF_A_MACHINE, check_alike, check_same_run, understood
+from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.data import open_run_data
 from fullrank.training.networks import InitialWeights
@@ -180,10 +183,90 @@ def test_a_choice_of_images_that_are_decoded_later_is_compared(tmp_path: Path) -
     assert "has other images than rank 0 (train: choice of images" in said[0]
 
 
+class Told(Peers):
+    """Two processes, the first of which says what the other one hears."""
+
+    def __init__(self, first: Any) -> None:
+        super().__init__(alone=True)
+        self.first = first
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def tell(self, words: Any) -> list[Any]:
+        return [self.first or words, words]
+
+
+def checkpoint(run: Path, step: int, seconds: float) -> LoadedCheckpoint:
+    return LoadedCheckpoint({"progress": {"step": step, "seconds": {"total": seconds}}}, run / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("out", "found", "said"),
+    [
+        ("runs/b", None, "rank 1 starts b, rank 0 starts a: start all processes"),
+        ("runs/a", ("a", 4, 1.0), r"rank 1 goes on with a from step 4 \(checkpoint \w{8}\), rank 0 starts a"),
+        ("elsewhere/a", None, ""),
+    ],
+)
+def test_processes_that_write_into_other_runs_are_refused(
+    out: str, found: tuple[str, int, float] | None, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
+        check_same_run(Path(out), found and checkpoint(Path(found[0]), *found[1:]), Told({"run": "starts a"}))
+
+
+@pytest.mark.parametrize(("step", "seconds", "same"), [(4, 1.0, True), (5, 1.0, False), (4, 1.5, False)])
+def test_processes_go_on_from_one_checkpoint(step: int, seconds: float, same: bool) -> None:
+    heard = Told(None)
+    check_same_run(Path("a"), checkpoint(Path("a"), 4, 1.0), heard)  # so does it speak for itself
+    heard.first = heard_by_others(checkpoint(Path("a"), 4, 1.0))
+    with nullcontext() if same else pytest.raises(UsageError, match="rank 1 goes on with a from step"):
+        check_same_run(Path("a"), checkpoint(Path("a"), step, seconds), heard)
+
+
+def heard_by_others(found: LoadedCheckpoint) -> Any:
+    said: list[Any] = []
+
+    class Listening(Told):
+        def tell(self, words: Any) -> list[Any]:
+            said.append(words)
+            return [words, words]
+
+    check_same_run(Path("a"), found, Listening(None))
+    return said[0]
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+TRAIN = ["train", "simsiam", "--backbone", "resnet8-w16", "--batch-size", "48", "--limit", "96", *WIDTHS]
+TRAIN += ["--epochs", "1", "--accelerator", "cpu", "--quiet"]
+
+
+def started_by_hand(*words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Exit codes and errors of processes with such words."""
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(len(words))}
+    common["MASTER_PORT"] = str(free_port())
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fullrank", *each],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, each in enumerate(words)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], errors
 
 
 @pytest.mark.slow
@@ -193,29 +276,24 @@ def free_port() -> int:
         ((), ""),
         (("--limit", "95"), "rank 1 was started with --limit 95, rank 0 with 96: start all processes"),
         (("--lr", "0.02"), "rank 1 was started with --lr 0.02, rank 0 with "),
+        (("--out", "other"), "rank 1 starts other, rank 0 starts run: start all processes"),
     ],
 )
 def test_processes_started_by_hand_with_other_words_all_end_with_code_2(
     own: Sequence[str], said: str, tmp_path: Path
 ) -> None:
-    words = ["train", "simsiam", "--backbone", "resnet8-w16", "--batch-size", "48", "--limit", "96", *WIDTHS]
-    words += ["--epochs", "1", "--accelerator", "cpu", "--quiet", "--out", str(tmp_path / "run")]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
-    common["MASTER_PORT"] = str(free_port())
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fullrank", *words, *more],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, more in enumerate([(), own])
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == ([2, 2] if said else [0, 0])
+    words = [*TRAIN, "--out", str(tmp_path / "run")]
+    codes, errors = started_by_hand(words, [*words, *own])
+    assert codes == ([2, 2] if said else [0, 0])
     assert said in errors[0] and not errors[1]
     assert (tmp_path / "run").exists() != bool(said)
+
+
+@pytest.mark.slow
+def test_processes_that_go_on_with_other_runs_all_end_with_code_2(tmp_path: Path) -> None:
+    for seed, run in enumerate(("one", "two")):
+        assert main([*TRAIN, "--seed", str(seed), "--out", str(tmp_path / run)]) == 0
+    words = [["resume", str(tmp_path / run), "--epochs", "2", "--quiet"] for run in ("one", "two")]
+    codes, errors = started_by_hand(*words)
+    assert codes == [2, 2]
+    assert "rank 1 goes on with two from step 2 (checkpoint " in errors[0] and not errors[1]

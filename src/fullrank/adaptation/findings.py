@@ -21,8 +21,8 @@ class Judged:
 
     Attributes:
         seen: features of all held-out images.
-        right: which labelled images k-NN names right, held-out ones and those of the bank, each by its
-            others; None without labels.
+        right: which labelled images, held-out ones and those of the bank, all others of them name right; None
+            without labels.
     """
 
     seen: Seen

@@ -83,7 +83,8 @@ def _row(finding: Finding) -> Row:
     }[finding.passed]
     shown = number if finding.name in ("similarity", "collapse") else percent
     interval = "–" if finding.low is None else f"{percent(finding.low)} to {percent(finding.high)}"
-    border = "–" if finding.border is None else f"above {percent(finding.border)}"
+    least = "not below" if finding.name == "knn" else "above"
+    border = "–" if finding.border is None else f"{least} {percent(finding.border)}"
     return Row(
         NAMES[finding.name][0].upper() + NAMES[finding.name][1:], shown(finding.before), shown(finding.after),
         interval, border, side, glyph, colour, finding.says,

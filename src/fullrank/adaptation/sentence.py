@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fullrank.adaptation.decision import FEWEST_IMAGES, Finding
 from fullrank.adaptation.result import PAGE, Adaptation
-from fullrank.figures.style import number, percent
+from fullrank.figures.style import count, number, percent
 from fullrank.images.opening import HELD_OUT_SHARE
 from fullrank.training.config import TrainConfig
 
@@ -57,7 +57,7 @@ def sentence(adapted: bool, findings: Sequence[Finding], best_epoch: int, why_st
         )
     failed = [finding.name for finding in findings if finding.passed is False]
     why = "; ".join(AGAINST[name] for name in failed)
-    if failed == ["gain"] and (gain.high or 0.0) >= 0:
+    if all(name in ("gain", "knn") and (found[name].high or 0.0) >= 0 for name in failed):
         return f"do not adapt: nothing is surely better on your images than the frozen encoder ({why})"
     return f"do not adapt: the frozen encoder is better on your images ({why})"
 
@@ -115,7 +115,8 @@ def figures_of(finding: Finding) -> str:
     if finding.name == "kept":
         return f"{percent(finding.after)}, 95 % interval {ends}; {percent(finding.border)} must be kept"
     rise = f"{percent(finding.before)} -> {percent(finding.after)}"
-    return f"{rise}, 95 % interval of the rise {ends}"
+    of = f" of {count(finding.images)} images, each named by all others" if finding.name == "knn" else ""
+    return f"{rise}{of}, 95 % interval of the rise {ends}"
 
 
 def untested(findings: Sequence[Finding], config: TrainConfig) -> Iterator[str]:
@@ -129,7 +130,7 @@ def untested(findings: Sequence[Finding], config: TrainConfig) -> Iterator[str]:
     if not names:
         yield "An adapted encoder: there was none to compare with the start."
     elif "knn" not in names:
-        yield "What the features are worth for a task: the images have no labels."
+        yield "What the features are worth for a task: the images have no labels, or too few to ask k-NN."
     elif names["knn"].passed is None:
         yield "Labels were there and did not decide, as was asked."
     yield f"Other methods than {config.method}, and other rates than {config.lr:g}."

@@ -6,6 +6,7 @@ low, while a representation gains what it is for. Such a collapse is named, but 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from fullrank.collapse.verdict import Verdict
@@ -13,9 +14,9 @@ from fullrank.errors import UsageError
 
 EARLY_PANELS = 2  # after which the first dip of SimSiam on the generated shapes is over
 LATEST = 0.2  # of a training; what is collapsed after that is not early any more
-GAIN = 0.005  # of accuracy, above the best before, that is no accident
+GAIN = 0.005  # of accuracy, above the best before, that is no accident, where it is more than one image
 LEARNT = 0.02  # of accuracy, above the untrained network: few directions that serve
-AT_BEST = 0.01  # of accuracy, below the best before, that is no loss
+AT_BEST = 0.01  # of accuracy, below the best before, or its standard error: no loss
 RECOVERS = 0.05  # that the probability of a collapse must fall by in a panel
 
 
@@ -28,6 +29,7 @@ def with_phase(
     best_accuracy: float | None = None,
     before: float | None = None,
     untrained: float | None = None,
+    images: int | None = None,
 ) -> Verdict:
     """The verdict with its phase: `transient` where waiting is right, else `lasting`.
 
@@ -41,6 +43,7 @@ def with_phase(
         before: probability of a collapse at the panel before.
         untrained: accuracy of the untrained network, measured as `accuracy` is. Few directions are no reason
             to stop while accuracy is above it and at its best.
+        images: that accuracies are of; None: so many that one does not matter.
 
     Raises:
         UsageError: an accuracy outside of [0, 1].
@@ -62,9 +65,9 @@ def with_phase(
     early = panels <= EARLY_PANELS or (progress is not None and progress <= dip)
     if early and (progress is None or progress <= LATEST):
         why = "ranks dip in the first epochs"
-    elif accuracy is not None and best_accuracy is not None and accuracy > best_accuracy + GAIN:
+    elif accuracy is not None and best_accuracy is not None and accuracy > best_accuracy + _rise(images):
         why = f"accuracy rises to {accuracy:.3f}"
-    elif verdict.kind == "dimensional" and _serves(accuracy, best_accuracy, untrained):
+    elif verdict.kind == "dimensional" and _serves(accuracy, best_accuracy, untrained, images):
         why = f"accuracy is at its best, {accuracy:.3f}, and was {untrained:.3f} before training"
     elif before is not None and verdict.probability is not None and verdict.probability < before - RECOVERS:
         why = f"a collapse is {verdict.probability:.0%} probable, and was {before:.0%} at the panel before"
@@ -73,8 +76,14 @@ def with_phase(
     return replace(verdict, phase="transient", why=f"{own}; transient: {why}")
 
 
-def _serves(accuracy: float | None, best: float | None, untrained: float | None) -> bool:
-    """Whether accuracy is above that of the untrained network and has not fallen since."""
+def _rise(images: int | None) -> float:
+    """Rise of accuracy that is no accident: more than one image."""
+    return max(GAIN, 1.5 / images) if images else GAIN
+
+
+def _serves(accuracy: float | None, best: float | None, untrained: float | None, images: int | None) -> bool:
+    """Whether accuracy is above the untrained network's and has not fallen since, as far as images tell."""
     if accuracy is None or best is None or untrained is None:
         return False
-    return accuracy >= untrained + LEARNT and accuracy >= best - AT_BEST
+    error = math.sqrt(best * (1 - best) / images) if images else 0.0
+    return accuracy >= untrained + max(LEARNT, error) and accuracy >= best - max(AT_BEST, error)

@@ -31,16 +31,18 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         create_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
     known = read_manifest(folder) or {}
     compared = [key for key in {**known, **manifest} if key in known or key not in LATER]
+    nothing = {file.name for file in folder.iterdir() if file.name[0] != "."} <= {MANIFEST}
+    remedy = "take another --out" + f", or delete {folder}, which holds none yet" * nothing
     other = next((key for key in compared if known.get(key) != manifest.get(key)), None)
     if other in LATER:
         raise UsageError(
             f"{folder} holds the features of other images of {_short(known.get('data'))}: another process "
-            "opened others, or they have changed since; take another --out"
+            f"opened others, or they have changed since; {remedy}"
         )
     if other is not None:
         raise UsageError(
             f"{folder} holds the features of another command ({other} {_short(known.get(other))}, not "
-            f"{_short(manifest.get(other))}): take another --out"
+            f"{_short(manifest.get(other))}): {remedy}"
         )
 
 

@@ -77,7 +77,7 @@ def _labelled_by(table: FileLabels, files: Files, source: LazySource) -> tuple[L
     known = 0 if labels is None else int((labels >= 0).sum())
     note = f"labels are those of {table.table.name}"
     if known < len(files):
-        note += f", which has none of {len(files) - known:,} images"
+        note += f", in which {len(files) - known:,} of {len(files):,} images have none"
     return replace(source, labels=labels, classes=classes), [note]
 
 

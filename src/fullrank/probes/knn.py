@@ -209,7 +209,8 @@ def vote_weights(values: Tensor, vote: Vote, temperature: float | None) -> Tenso
         return torch.ones_like(values)
     if vote == "distance":
         return 1 / (values + 1e-5)
-    assert temperature is not None
+    if temperature is None or not temperature > 0:
+        raise UsageError(f"a temperature is above 0, not {temperature}")
     return ((values - values[:, :1]) / temperature).exp()
 
 
@@ -249,8 +250,10 @@ def knn_predict(
     k = min(k, len(bank))
     similarity, rows = nearest(queries, bank, k)
     weights = vote_weights(similarity, "similarity", temperature)
-    (votes,) = counted_votes(bank_labels[rows], weights, [k], int(bank_labels.max()) + 1)
-    return votes.argmax(dim=1)
+    classes, places = bank_labels.unique(return_inverse=True)  # whose numbers may be large
+    (votes,) = counted_votes(places[rows], weights, [k], len(classes))
+    named: Tensor = classes[votes.argmax(dim=1)]
+    return named
 
 
 def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
@@ -267,13 +270,18 @@ def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: fl
         Predicted labels int64 [n].
 
     Raises:
-        UsageError: fewer than two rows, or what `knn_predict` refuses.
+        UsageError: fewer than two rows, not one known label a row, or what `knn_predict` refuses.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
         >>> knn_leave_one_out(rows, torch.tensor([4, 4, 7, 7]), k=1)
         tensor([4, 4, 7, 7])
     """
+    known, labels = labelled_rows(rows, labels, "rows")
+    if len(known) < len(rows):
+        missing = len(rows) - len(known)
+        raise UsageError(f"{missing} of {len(rows)} rows have no label (they are below 0): leave these out")
+    rows = known
     if len(rows) < 2:
         raise UsageError(f"a row has no other among {len(rows)}: there must be at least two")
     if k < 1:
@@ -284,8 +292,10 @@ def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: fl
     own[~own.any(1), -1] = True  # more equal rows than neighbours: the last of them stands for the row
     similarity, near = (found[~own].view(len(rows), k) for found in (similarity, near))
     weights = vote_weights(similarity, "similarity", temperature)
-    (votes,) = counted_votes(labels[near], weights, [k], int(labels.max()) + 1)
-    return votes.argmax(dim=1)
+    classes, places = labels.unique(return_inverse=True)
+    (votes,) = counted_votes(places[near], weights, [k], len(classes))
+    named: Tensor = classes[votes.argmax(dim=1)]
+    return named
 
 
 def _hits(votes: Tensor, labels: Tensor) -> Tensor:

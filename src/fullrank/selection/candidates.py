@@ -77,7 +77,8 @@ def find_candidates(
     found = list({candidate.spec: candidate for candidate in found}.values())
     if len(found) < 2:
         kept = "train with --keep-every 1 to keep one after each epoch" if whole else "name several"
-        raise UsageError(f"there is one encoder to pick from, and two are needed: {kept}")
+        there = "is one encoder" if found else "is no encoder"
+        raise UsageError(f"there {there} to pick from, and two are needed: {kept}")
     return _with_names_that_differ(found)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from fullrank.agreement import REMEDY
+from fullrank.agreement import REMEDY, check_same
 from fullrank.collapse.peers import Peers
 from fullrank.errors import UsageError, printable
 from fullrank.images.fingerprints import difference, digest, fingerprint_of_choice
 from fullrank.images.sources import Data
+from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.networks import InitialWeights
 
@@ -62,6 +65,32 @@ def check_alike(
         prints = peers.tell(images)
         what = difference(prints[0], prints[rank])
     raise UsageError(f"{_sentence(found[0], found[rank], rank, what)}: {REMEDY}")
+
+
+def check_same_run(out: Path, found: LoadedCheckpoint | None = None, peers: Peers | None = None) -> None:
+    """See that all processes write into one run, and go on from one checkpoint of it; each of them calls it.
+
+    Args:
+        out: the run directory; machines may have it in different places, by one name.
+        found: the checkpoint that this process has read; None: it starts anew.
+        peers: the processes; None: those of the process group.
+
+    Raises:
+        UsageError: one differs from the first, in all of them alike.
+
+    Example:
+        >>> check_same_run(Path("runs/first"))
+    """
+    peers = peers or Peers()
+    if peers.size == 1:
+        return
+    fact = f"starts {printable(out.name)}"
+    if found is not None:
+        progress = found.state.get("progress") or {}
+        of = digest(json.dumps(progress, sort_keys=True, default=str).encode())[:8]
+        step = progress.get("step", 0)
+        fact = f"goes on with {printable(out.name)} from step {step} (checkpoint {of})"
+    check_same({"run": fact}, peers)
 
 
 def understood(

@@ -138,6 +138,7 @@ class EpochEvaluator:
             state.best_accuracy,
             state.probability,
             state.untrained_knn if record.get("knn") else None,  # a probe's accuracy does not compare
+            (record.get("knn") or record.get("probe") or {}).get("queries"),
         )
         if epoch == 0 and self.s.config.init:
             verdict = replace(verdict, why=AS_LOADED)

@@ -49,7 +49,7 @@ class HeldOutEvaluator:
         self._bank_size = 0  # rows of the last k-NN's, of all processes
         self.notes: list[str] = []  # one line each, for the reader of the run
         if self.bank is None and s.config.knn_every:
-            self.notes.append("no k-NN: the images have no labels")
+            self.notes.append(f"no k-NN: {_why_no_labels(len(labelled), len(self.held_out))}")
         if len(self.held_out) < (least := Thresholds().fewest_rows):
             self.notes.append(
                 f"{len(self.held_out)} images are watched, and a verdict needs {least}: it stays not "
@@ -150,19 +150,15 @@ class HeldOutEvaluator:
 
         There must be a bank, which the network as it is now embeds.
         """
-        return self._named_right(found, *self._bank_rows())
+        queries, labels = self._labelled_rows(found, self.held_out)
+        bank, bank_labels = self._bank_rows()
+        return knn_predict(queries, bank, bank_labels, self.s.config.knn_k) == labels
 
     def knn_right_of_all(self, found: Rows) -> Tensor:
-        """The same, followed by the images of the bank, each of which the others name."""
-        bank, labels = self._bank_rows()
-        right = self._named_right(found, bank, labels)
-        if len(bank) < 2:
-            return right
-        return torch.cat([right, knn_leave_one_out(bank, labels, self.s.config.knn_k) == labels])
-
-    def _named_right(self, found: Rows, bank: Tensor, bank_labels: Tensor) -> Tensor:
-        queries, labels = self._labelled_rows(found, self.held_out)
-        return knn_predict(queries, bank, bank_labels, self.s.config.knn_k) == labels
+        """Which labelled images, held-out ones and those of the bank, all others of them name right."""
+        parts = self._labelled_rows(found, self.held_out), self._bank_rows()
+        rows, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return knn_leave_one_out(rows, labels, self.s.config.knn_k) == labels
 
     def _bank_rows(self) -> tuple[Tensor, Tensor]:
         """Features and labels of the bank, which the network as it is now embeds."""
@@ -218,6 +214,19 @@ class HeldOutEvaluator:
                 yield
         finally:
             self.s.method.train()
+
+
+def _why_no_labels(labelled: int, held_out: int) -> str:
+    """Why no image can be named by others.
+
+    Example:
+        >>> _why_no_labels(0, 99), _why_no_labels(13, 99)
+        ('the images have no labels', '13 training images have a label, and none of the 99 held-out ones')
+    """
+    if not labelled:
+        return "the images have no labels"
+    has = "image has a label" if labelled == 1 else "images have a label"
+    return f"{labelled} training {has}, and none of the {held_out} held-out ones"
 
 
 def evaluation_chunk(config: TrainConfig) -> int:

@@ -201,7 +201,8 @@ def _problem(error: RuntimeError, waited: _Waited, place: str, late: bool, words
     if "EADDRINUSE" in str(error):
         return UsageError(
             f"port {place.rpartition(':')[2]} of this machine is in use, where {world} processes are to "
-            "meet: set MASTER_PORT to a free one; torchrun --standalone finds one"
+            "meet: by another process that was started as rank 0, too, or else set MASTER_PORT to a free "
+            "one; torchrun --standalone finds one"
         )
     if waited.store is None and waited.processes.rank == 0:
         return UsageError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fullrank.errors import DataError, UnknownNameError, UsageError, printable
 from fullrank.images.fingerprints import difference
 from fullrank.images.sources import Data
+from fullrank.training.agreement import check_same_run
 from fullrank.training.checkpoint_files import LoadedCheckpoint
 from fullrank.training.config import TrainConfig
 from fullrank.training.contract import (
@@ -70,6 +71,7 @@ def train(
     fabric = launch_fabric(config)
     with failing_together(fabric, out):
         check_panels(config, fabric.world_size)
+        check_same_run(out)
         with naming_remedies(config):
             config, data = prepare(config, fabric, data, initial, named)
         config, data = fitted(config, data, fabric, named)
@@ -115,6 +117,7 @@ def resume(
     with failing_together(fabric, path), run.written_alone(fabric):
         check_panels(config, fabric.world_size)
         found = run.checkpoints.newest()
+        check_same_run(path, found)
         if found is None:
             _see_that_nothing_was_trained(run)
         else:
@@ -134,7 +137,7 @@ def resume(
             loop = (make_loop or Loop)(s, run, listeners)
             loop.until = until
             loop.restore(found)
-            if fabric.is_global_zero and s.config != run.config():
+            if fabric.is_global_zero and not loop.state.ended and s.config != run.config():
                 run.write_config(s.config)
             return loop.run()
 

@@ -59,11 +59,21 @@ def knn_is_due(config: TrainConfig, state: TrainState) -> bool:
 def next_watch(config: TrainConfig, state: TrainState, elapsed: float) -> int:
     """The next epoch to evaluate after that of `state`, by the time spent so far.
 
+    One whose encoder is kept is evaluated in any case.
+
     Example:
         >>> state = TrainState(epoch=1, evaluations=1, seconds={"watching": 2.0, "knn": 1.0})
         >>> [next_watch(TrainConfig(epochs=100), state, elapsed) for elapsed in (3.1, 13.0, 63.0)]
         [100, 9, 3]
+        >>> next_watch(TrainConfig(epochs=100, keep_every=4), state, 3.1)
+        4
     """
+    found, every = _affordable(config, state, elapsed), config.keep_every
+    return min(found, (state.epoch // every + 1) * every) if every else found
+
+
+def _affordable(config: TrainConfig, state: TrainState, elapsed: float) -> int:
+    """The same, whatever is kept."""
     epoch, left = state.epoch, config.epochs - state.epoch
     spent = state.seconds["watching"] + state.seconds["knn"]
     if not epoch or not state.evaluations:

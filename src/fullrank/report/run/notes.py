@@ -58,7 +58,15 @@ def encoder_note(config: Mapping[str, Any], summary: Summary) -> str:
         >>> summary.end = EndRecord(reason="stopped early")
         >>> encoder_note({"early_stop": 3}, summary)
         'encoder.safetensors is that of epoch 4, which has the best label-free score'
+        >>> summary.healthy_epoch, summary.end = 3, EndRecord(reason="collapsed")
+        >>> encoder_note({}, summary)
+        'encoder.safetensors is that of the last healthy checkpoint, of epoch 3 at the latest'
     """
+    if summary.end is not None and summary.end.reason == "collapsed":
+        if not summary.healthy_epoch:
+            return f"encoder.safetensors is that of epoch {summary.epoch}: no panel before was healthy"
+        at = summary.healthy_epoch
+        return f"encoder.safetensors is that of the last healthy checkpoint, of epoch {at} at the latest"
     ended = summary.end is not None and summary.end.reason in ("finished", "stopped early")
     if not (config.get("early_stop") and ended) or summary.score_best_epoch in (0, summary.epoch):
         return ""

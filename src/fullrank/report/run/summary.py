@@ -44,6 +44,7 @@ class Summary:
     knn_best_epoch: int = 0
     score_best: float | None = None
     score_best_epoch: int = 0
+    healthy_epoch: int = 0  # the last; 0: none
     linear: float | None = None
     images_per_second: float | None = None
     elapsed: float | None = None
@@ -86,6 +87,7 @@ class Summary:
         """
         for record in records:
             self._take_accuracies(record)
+            self._take_kind(record)
 
     def _take_loss(self, loss: float) -> None:
         """Keep the first loss, the last, and of long runs one of every stretch."""
@@ -105,6 +107,11 @@ class Summary:
         self.next_watch = record.next_watch
         self.warnings = record.warnings or []
         self._take_accuracies(record)
+        self._take_kind(record)
+
+    def _take_kind(self, record: EpochRecord) -> None:
+        if record.epoch and (record.verdict or {}).get("kind") == "healthy":
+            self.healthy_epoch = record.epoch
 
     def _take_accuracies(self, record: EpochRecord) -> None:
         top1, linear = record.accuracy("knn"), record.accuracy("probe")

@@ -293,7 +293,8 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
         words.append(f"left {duration(left)}")
     if summary.next_watch is not None and summary.next_watch > summary.epoch + 1:
         words.append(f"next panel: epoch {summary.next_watch}")
-    return "  ".join([*words, summary.style.word + doubt(summary.judgement)])
+    passing = ", transient" if summary.judgement.phase == "transient" else ""
+    return "  ".join([*words, summary.style.word + passing + doubt(summary.judgement)])
 
 
 def step_line(summary: Summary, total_steps: int, left: float | None) -> str:
