@@ -216,14 +216,13 @@ def at_once(folder: Path) -> None:
 
 
 def test_a_folder_that_holds_no_features_yet_may_be_deleted(tmp_path: Path) -> None:
-    claim(tmp_path / "out", {"data": "B"})
-    with pytest.raises(
-        UsageError, match=r"another command \(data B, not A\): .*, or delete .*out, which holds none"
-    ):
-        claim(tmp_path / "out", {"data": "A"})
+    one, other = ({"layout": "npy", "data": data} for data in "BA")
+    claim(tmp_path / "out", one)
+    with pytest.raises(UsageError, match=r"\(data B, not A\): .*, or delete .*out, which holds none yet$"):
+        claim(tmp_path / "out", other)
     (tmp_path / "out" / "part.npy").touch()
-    with pytest.raises(UsageError, match=r"another command \(data B, not A\): take another --out$"):
-        claim(tmp_path / "out", {"data": "A"})
+    with pytest.raises(UsageError, match=r"\(data B, not A\): take another --out$"):
+        claim(tmp_path / "out", other)
 
 
 @pytest.mark.parametrize(

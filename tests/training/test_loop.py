@@ -105,6 +105,14 @@ def test_resuming_a_run_that_has_ended_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "a/metrics.jsonl").read_bytes() == before
 
 
+def test_an_override_of_a_run_that_has_ended_is_not_written_into_it(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    before = (tmp_path / "a/config.yaml").read_bytes()
+    resume(tmp_path / "a", changes={"lr": 0.01}, override=("lr",))
+    assert (tmp_path / "a/config.yaml").read_bytes() == before
+    assert resume(tmp_path / "a").reason == "finished"
+
+
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tmp_path / name, seed=seed)
