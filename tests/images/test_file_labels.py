@@ -50,7 +50,13 @@ def test_numbers_are_class_numbers_and_nothing_is_no_label(tmp_path: Path) -> No
     train, _, notes = open_image_folder(table(images(tmp_path, *THREE), "file,label\na.png,10\nb.png,\n"))
     assert train.classes is None
     assert train.labels is not None and train.labels.tolist() == [10, -1, -1]
-    assert "labels are those of labels.csv, which has none of 2 images" in notes
+    assert "labels are those of labels.csv, in which 2 of 3 images have none" in notes
+    assert not any("left out" in note for note in notes)  # of the table that was read
+
+
+def test_a_folder_of_which_some_images_lie_in_sub_folders_says_why_it_has_no_classes(tmp_path: Path) -> None:
+    _, _, notes = open_image_folder(images(tmp_path, "cat/a.png", "dog/b.png", "c.png"))
+    assert notes[0] == "the images are unlabelled, for some lie beside sub-folders with others"
 
 
 @pytest.mark.parametrize("place", ["", "train/"])

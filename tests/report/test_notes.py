@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fullrank.cures.onset import diagnose
 from fullrank.cures.terminal import nothing_words
+from fullrank.report.run.learning_rate import rate_note
 from fullrank.report.run.notes import encoder_note, fall_note, summary_notes
 from fullrank.report.run.reading import Run
 from fullrank.report.run.summary import summarise
@@ -61,11 +63,27 @@ def test_an_early_stopped_run_names_the_epoch_that_it_left() -> None:
 
 @pytest.mark.parametrize(
     ("early_stop", "scores", "end"),
-    [(0, [0.0, 5.0, 4.0], "finished"), (2, [0.0, 4.0, 5.0], "finished"), (2, [0.0, 5.0, 4.0], "collapsed")],
+    [(0, [0.0, 5.0, 4.0], "finished"), (2, [0.0, 4.0, 5.0], "finished"), (0, [0.0, 5.0, 4.0], "stopped")],
 )
 def test_a_run_that_left_its_last_encoder_names_none(early_stop: int, scores: list[float], end: str) -> None:
     run = a_run([0.3, 0.5, 0.5], scores=scores, end=end)
     assert encoder_note({"early_stop": early_stop}, summarise(run)) == ""
+
+
+def test_a_run_that_was_stopped_for_a_collapse_says_whose_encoder_it_left() -> None:
+    run = a_run([0.3, 0.5, 0.5, 0.4], end="collapsed")
+    kinds = ("not decidable", "healthy", "healthy", "complete")
+    judged = [replace(each, verdict={"kind": kind}) for each, kind in zip(run.epochs, kinds, strict=True)]
+    note = encoder_note({}, summarise(replace(run, epochs=judged)))
+    assert note == "encoder.safetensors is that of the last healthy checkpoint, of epoch 2 at the latest"
+    never = [replace(each, verdict={"kind": "complete"}) for each in run.epochs]
+    assert "no panel before was healthy" in encoder_note({}, summarise(replace(run, epochs=never)))
+
+
+def test_a_rate_is_no_cause_where_few_images_show_no_fall() -> None:
+    config = {"method": "simsiam", "optimizer": "sgd", "lr": 2.0, "image_size": 32, "batch_size": 64}
+    found = {n: rate_note(config, summarise(a_run([0.5, 0.5, 0.42], queries=n))) for n in (99, 2000)}
+    assert found[99] == "" and "likely cause" in found[2000]
 
 
 def test_terminal_and_page_have_the_same_notes() -> None:

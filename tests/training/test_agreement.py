@@ -183,7 +183,7 @@ def test_a_choice_of_images_that_are_decoded_later_is_compared(tmp_path: Path) -
     assert "has other images than rank 0 (train: choice of images" in said[0]
 
 
-class Told(Peers):
+class Answered(Peers):
     """Two processes, the first of which says what the other one hears."""
 
     def __init__(self, first: Any) -> None:
@@ -214,12 +214,14 @@ def test_processes_that_write_into_other_runs_are_refused(
     out: str, found: tuple[str, int, float] | None, said: str
 ) -> None:
     with pytest.raises(UsageError, match=said) if said else nullcontext():
-        check_same_run(Path(out), found and checkpoint(Path(found[0]), *found[1:]), Told({"run": "starts a"}))
+        check_same_run(
+            Path(out), found and checkpoint(Path(found[0]), *found[1:]), Answered({"run": "starts a"})
+        )
 
 
 @pytest.mark.parametrize(("step", "seconds", "same"), [(4, 1.0, True), (5, 1.0, False), (4, 1.5, False)])
 def test_processes_go_on_from_one_checkpoint(step: int, seconds: float, same: bool) -> None:
-    heard = Told(None)
+    heard = Answered(None)
     check_same_run(Path("a"), checkpoint(Path("a"), 4, 1.0), heard)  # so does it speak for itself
     heard.first = heard_by_others(checkpoint(Path("a"), 4, 1.0))
     with nullcontext() if same else pytest.raises(UsageError, match="rank 1 goes on with a from step"):
@@ -229,7 +231,7 @@ def test_processes_go_on_from_one_checkpoint(step: int, seconds: float, same: bo
 def heard_by_others(found: LoadedCheckpoint) -> Any:
     said: list[Any] = []
 
-    class Listening(Told):
+    class Listening(Answered):
         def tell(self, words: Any) -> list[Any]:
             said.append(words)
             return [words, words]

@@ -82,7 +82,7 @@ def _rise(images: int | None) -> float:
 
 
 def _serves(accuracy: float | None, best: float | None, untrained: float | None, images: int | None) -> bool:
-    """Whether accuracy is above the untrained network's and has not fallen since, as far as images tell."""
+    """Whether accuracy has risen since before training, and not fallen since."""
     if accuracy is None or best is None or untrained is None:
         return False
     error = math.sqrt(best * (1 - best) / images) if images else 0.0

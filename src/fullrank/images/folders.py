@@ -53,10 +53,11 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
     names = _class_names(files)
     classes = sorted(set(names[0])) if names else None
     train = _listed(f"{folder.name}/train", files, names, classes, skipped)
-    notes = [f"classes are named by {len(classes)} sub-folders" if classes else "the images are unlabelled"]
+    notes = [f"classes are named by {len(classes)} sub-folders" if classes else _why_unlabelled(files)]
     table = None if classes else read_file_labels(*dict.fromkeys((train_folder, folder)))
     if table is not None:
         train, notes = _labelled_by(table, files, train)
+        skipped = {name: why for name, why in skipped.items() if Path(name).name != table.table.name}
 
     held_out = None
     beside = [folder / name for name in HELD_OUT_NAMES if train_folder != folder and (folder / name).is_dir()]
@@ -69,6 +70,13 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
             break
     notes += index_notes(files.index, "every process lists the files")
     return train, held_out, notes + left_out(skipped)
+
+
+def _why_unlabelled(files: Files) -> str:
+    """Say that no folder names classes, and why where some might."""
+    parents, _ = files.parents
+    mixed = len({len(parts) for parts in parents}) > 1
+    return "the images are unlabelled" + ", for some lie beside sub-folders with others" * mixed
 
 
 def _labelled_by(table: FileLabels, files: Files, source: LazySource) -> tuple[LazySource, list[str]]:

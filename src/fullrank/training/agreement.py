@@ -68,7 +68,9 @@ def check_alike(
 
 
 def check_same_run(out: Path, found: LoadedCheckpoint | None = None, peers: Peers | None = None) -> None:
-    """See that all processes write into one run, and go on from one checkpoint of it; each of them calls it.
+    """See that all processes write into one run, and go on from one checkpoint.
+
+    Each of them calls it.
 
     Args:
         out: the run directory; machines may have it in different places, by one name.

@@ -155,7 +155,7 @@ class HeldOutEvaluator:
         return knn_predict(queries, bank, bank_labels, self.s.config.knn_k) == labels
 
     def knn_right_of_all(self, found: Rows) -> Tensor:
-        """Which labelled images, held-out ones and those of the bank, all others of them name right."""
+        """Which labelled images, those of the bank after held-out ones, others name right."""
         parts = self._labelled_rows(found, self.held_out), self._bank_rows()
         rows, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         return knn_leave_one_out(rows, labels, self.s.config.knn_k) == labels

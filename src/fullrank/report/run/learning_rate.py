@@ -25,8 +25,8 @@ def rate_note(config: Mapping[str, Any], summary: Summary) -> str:
         >>> rate_note({"method": "simsiam", "optimizer": "sgd", "lr": 0.05, "image_size": 32}, summary)
         ''
     """
-    known = summary.knn is not None and summary.knn_untrained is not None
-    worse = known and (summary.knn or 0.0) < (summary.knn_untrained or 0.0) - BY_CHANCE
+    before, now = summary.knn_untrained, summary.knn
+    worse = before is not None and now is not None and now < before - by_chance(before, now, summary)
     if not (summary.judgement.collapsed or worse) or "lr" not in config:
         return ""
     usual = max(_usual_rate(config), _chosen_rate(config, summary))
@@ -38,6 +38,20 @@ def rate_note(config: Mapping[str, Any], summary: Summary) -> str:
         f"the learning rate is the likely cause: {config['lr']:g} is {ratio:.2g} times the {usual:g} that "
         f"{config.get('method')} starts with; try --lr {usual:g}, or a warm-up (--warmup-epochs)"
     )
+
+
+def by_chance(one: float, other: float, summary: Summary) -> float:
+    """Difference of two accuracies of k-NN that may be chance.
+
+    `BY_CHANCE`, or two standard errors where that is more.
+
+    Example:
+        >>> round(by_chance(0.5, 0.4, Summary("run", knn_of={"queries": 99})), 3)
+        0.141
+    """
+    queries = summary.knn_of.get("queries")
+    error = ((one * (1 - one) + other * (1 - other)) / queries) ** 0.5 if queries else 0.0
+    return max(BY_CHANCE, 2 * error)
 
 
 def _usual_rate(config: Mapping[str, Any]) -> float:

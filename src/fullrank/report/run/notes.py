@@ -7,13 +7,10 @@ from typing import Any
 
 from fullrank.errors import UsageError
 from fullrank.figures.style import percent
-from fullrank.report.run.learning_rate import rate_note
+from fullrank.report.run.learning_rate import by_chance, rate_note
 from fullrank.report.run.reading import Run
 from fullrank.report.run.summary import Summary
 from fullrank.views import VIEWS
-
-FALLEN = 0.03
-"""Fall of k-NN from its best epoch that is worth a word, and at least two standard errors."""
 
 WAITED = 0.2
 """Share of the steps spent waiting for images that is worth a word."""
@@ -36,11 +33,10 @@ def fall_note(summary: Summary) -> str:
         >>> fall_note(summary)[:64]
         'k-NN fell from 50.0 % after epoch 4 to 40.0 %: what was kept of '
     """
-    best, last, queries = summary.knn_best, summary.knn, summary.knn_of.get("queries")
-    if best is None or last is None or not queries:
+    best, last = summary.knn_best, summary.knn
+    if best is None or last is None or not summary.knn_of.get("queries"):
         return ""
-    error = (best * (1 - best) / queries + last * (1 - last) / queries) ** 0.5
-    if best - last < max(FALLEN, 2 * error):
+    if best - last < by_chance(best, last, summary):
         return ""
     return (
         f"k-NN fell from {percent(best)} after epoch {summary.knn_best_epoch} to {percent(last)}: what was "
