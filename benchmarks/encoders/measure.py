@@ -143,7 +143,7 @@ def main() -> None:
         before = pd.read_parquet(args.out).replace({float("nan"): None}).to_dict("records")
     if args.again:
         again = pd.DataFrame(judged_again(before))
-        again.to_parquet(args.out, index=False, compression="zstd")
+        again.to_parquet(args.out, index=False, compression="zstd", compression_level=19)
         return
     rows: list[dict[str, Any]] = []
     # an encoder that two folders hold is one
@@ -155,7 +155,7 @@ def main() -> None:
         rows += judged_again(json.loads(done.read_text()))
     here = {tuple(row[name] for name in ENCODER) for row in rows}
     rows = [*judged_again(row for row in before if tuple(row[name] for name in ENCODER) not in here), *rows]
-    pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd")
+    pd.DataFrame(rows).to_parquet(args.out, index=False, compression="zstd", compression_level=19)
     print(f"{len(rows)} rows in {args.out}, {len(files)} encoders of which were here")
 
 
