@@ -54,6 +54,17 @@ def test_numbers_are_class_numbers_and_nothing_is_no_label(tmp_path: Path) -> No
     assert not any("left out" in note for note in notes)  # of the table that was read
 
 
+def test_a_table_that_was_read_is_no_file_left_out_also_beside_held_out_images(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        table(images(tmp_path / part, *THREE), "file,label\na.png,cat\nb.png,dog\nc.png,cat\n")
+        (tmp_path / part / "notes.txt").write_text("no image")
+    train, held_out, notes = open_image_folder(tmp_path)
+    assert held_out is not None
+    assert [len(train.skipped), train.skipped is held_out.skipped] == [2, True]
+    assert sum("notes.txt" in note for note in notes) == 1 and not any("labels.csv: " in n for n in notes)
+    assert not any("labels.csv" in name for name in train.skipped)
+
+
 def test_a_folder_of_which_some_images_lie_in_sub_folders_says_why_it_has_no_classes(tmp_path: Path) -> None:
     _, _, notes = open_image_folder(images(tmp_path, "cat/a.png", "dog/b.png", "c.png"))
     assert notes[0] == "the images are unlabelled, for some lie beside sub-folders with others"

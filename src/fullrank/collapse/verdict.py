@@ -75,8 +75,12 @@ class Verdict:
             'cluster (codes), transient'
         """
         tap = f" ({self.tap})" if self.tap else ""
-        transient = ", transient" if self.phase == "transient" else ""
-        return f"{self.kind}{tap}{transient}"
+        return f"{self.kind}{tap}{self.passing}"
+
+    @property
+    def passing(self) -> str:
+        """What follows the kind of a collapse that is in passing; else empty."""
+        return ", transient" if self.phase == "transient" else ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: kind, severity, probability, tap, why, evidence and blemishes."""

@@ -57,7 +57,6 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
     table = None if classes else read_file_labels(*dict.fromkeys((train_folder, folder)))
     if table is not None:
         train, notes = _labelled_by(table, files, train)
-        skipped = {name: why for name, why in skipped.items() if Path(name).name != table.table.name}
 
     held_out = None
     beside = [folder / name for name in HELD_OUT_NAMES if train_folder != folder and (folder / name).is_dir()]
@@ -68,6 +67,8 @@ def open_image_folder(folder: Path) -> tuple[LazySource, LazySource | None, list
             if table is not None:
                 held_out = _held_out_by((held_folder, folder), held, held_out, train.classes)
             break
+    for name in [name for name in skipped if table is not None and Path(name).name == table.table.name]:
+        del skipped[name]  # which was read; in place, for the sources hold the same ones
     notes += index_notes(files.index, "every process lists the files")
     return train, held_out, notes + left_out(skipped)
 

@@ -249,11 +249,7 @@ def knn_predict(
     bank, bank_labels = labelled_rows(bank, bank_labels, "bank rows")
     k = min(k, len(bank))
     similarity, rows = nearest(queries, bank, k)
-    weights = vote_weights(similarity, "similarity", temperature)
-    classes, places = bank_labels.unique(return_inverse=True)  # whose numbers may be large
-    (votes,) = counted_votes(places[rows], weights, [k], len(classes))
-    named: Tensor = classes[votes.argmax(dim=1)]
-    return named
+    return _voted(similarity, rows, bank_labels, temperature)
 
 
 def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
@@ -291,9 +287,14 @@ def knn_leave_one_out(rows: Tensor, labels: Tensor, k: int = 20, temperature: fl
     own = near == torch.arange(len(rows), device=near.device)[:, None]
     own[~own.any(1), -1] = True  # more equal rows than neighbours: the last of them stands for the row
     similarity, near = (found[~own].view(len(rows), k) for found in (similarity, near))
+    return _voted(similarity, near, labels, temperature)
+
+
+def _voted(similarity: Tensor, near: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Labels [m] by a weighted vote of all neighbours [m, k]."""
     weights = vote_weights(similarity, "similarity", temperature)
-    classes, places = labels.unique(return_inverse=True)
-    (votes,) = counted_votes(places[near], weights, [k], len(classes))
+    classes, places = labels.unique(return_inverse=True)  # class numbers may be large
+    (votes,) = counted_votes(places[near], weights, [near.shape[1]], len(classes))
     named: Tensor = classes[votes.argmax(dim=1)]
     return named
 

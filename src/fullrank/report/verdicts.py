@@ -69,16 +69,6 @@ def doubt(verdict: Verdict) -> str:
     return f", {certainty(verdict)}" if doubtful else f", {NEAR_BORDER}" if verdict.near_border else ""
 
 
-def passing(verdict: Verdict) -> str:
-    """The phase of a collapse that is in passing, after its kind; else empty.
-
-    Example:
-        >>> passing(Verdict("dimensional", "projector", "", phase="transient"))
-        ', transient'
-    """
-    return ", transient" if verdict.phase == "transient" else ""
-
-
 def beside_kind(verdict: Verdict) -> str:
     """What a headline has beside the kind: living columns, and the probability.
 

@@ -37,7 +37,7 @@ from fullrank.report.run.notes import summary_notes
 from fullrank.report.run.reading import Record
 from fullrank.report.run.summary import Summary, start_of, threshold_of, what
 from fullrank.report.tables import plain_table
-from fullrank.report.verdicts import beside_kind, doubt, passing, remarks
+from fullrank.report.verdicts import beside_kind, doubt, remarks
 from fullrank.terminal import say, terminal
 from fullrank.training.records import (
     EndRecord,
@@ -293,7 +293,7 @@ def epoch_line(summary: Summary, epochs: int | None, left: float | None, loaded:
         words.append(f"left {duration(left)}")
     if summary.next_watch is not None and summary.next_watch > summary.epoch + 1:
         words.append(f"next panel: epoch {summary.next_watch}")
-    return "  ".join([*words, summary.style.word + passing(summary.judgement) + doubt(summary.judgement)])
+    return "  ".join([*words, summary.style.word + summary.judgement.passing + doubt(summary.judgement)])
 
 
 def step_line(summary: Summary, total_steps: int, left: float | None) -> str:
