@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fullrank.cli.resume import Resume, changes_of
 from fullrank.errors import FullrankError, UsageError
 from fullrank.training.config import TrainConfig
 from fullrank.training.contract import FREE, check_contract, check_same, differences, with_changes
@@ -43,6 +44,19 @@ def test_how_long_and_where_a_run_goes_on_may_always_change(key: str, value: Any
 
 def test_the_settings_that_are_free_exist() -> None:
     assert {field.name for field in dataclasses.fields(TrainConfig)} >= FREE
+
+
+SETTINGS = {field.name for field in dataclasses.fields(TrainConfig)}
+OPTIONS = sorted(field.name for field in dataclasses.fields(Resume) if field.name in SETTINGS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_setting_that_is_an_option_of_resume_reaches_the_run_and_may_always_change(name: str) -> None:
+    before = getattr(Resume(""), name)
+    value = ("tensorboard",) if isinstance(before, tuple) else "fsdp" if isinstance(before, str) else 7
+    changed: dict[str, Any] = {name: value}
+    assert changes_of(dataclasses.replace(Resume("runs/a"), **changed)) == changed
+    assert name in FREE
 
 
 def test_a_checkpoint_from_before_settings_were_kept_is_taken_as_it_is() -> None:

@@ -32,6 +32,7 @@ class Resume:
         devices: devices that train; -1: as before, 0: all of them.
         num_nodes: machines; 0: as before.
         strategy: ddp or fsdp; empty: as before.
+        timeout_minutes: that processes wait for one another at most; 0: as before.
         workers: processes that decode images; -2: as before, -1: one a core.
         log: further logs in place of those before.
         override: settings that may change: KEY takes what config.yaml has now, KEY=VALUE this value; the
@@ -46,6 +47,7 @@ class Resume:
     devices: int = -1
     num_nodes: int = 0
     strategy: Literal["", "ddp", "fsdp"] = ""
+    timeout_minutes: float = 0.0
     workers: int = -2
     log: tuple[str, ...] = ()
     override: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY[=VALUE]")] = ()
@@ -92,7 +94,7 @@ def changes_of(args: Resume) -> dict[str, Any]:
         {'epochs': 9, 'lr': '0.1'}
     """
     as_before = Resume("")
-    names = ("epochs", "devices", "num_nodes", "strategy", "workers", "log")
+    names = ("epochs", "devices", "num_nodes", "strategy", "timeout_minutes", "workers", "log")
     given = {name: getattr(args, name) for name in names if getattr(args, name) != getattr(as_before, name)}
     for word in args.override:
         key, equals, value = word.partition("=")

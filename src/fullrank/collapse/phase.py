@@ -25,6 +25,7 @@ def with_phase(
     panels: int,
     progress: float | None = None,
     dip: float = 0.0,
+    *,
     accuracy: float | None = None,
     best_accuracy: float | None = None,
     before: float | None = None,

@@ -134,11 +134,12 @@ class EpochEvaluator:
             state.panels + 1,
             epoch / self.s.config.epochs,
             METHODS[self.s.config.method].dip,
-            _accuracy(record),
-            state.best_accuracy,
-            state.probability,
-            state.untrained_knn if record.get("knn") else None,  # a probe's accuracy does not compare
-            (record.get("knn") or record.get("probe") or {}).get("queries"),
+            accuracy=_accuracy(record),
+            best_accuracy=state.best_accuracy,
+            before=state.probability,
+            # a probe's accuracy does not compare
+            untrained=state.untrained_knn if record.get("knn") else None,
+            images=(record.get("knn") or record.get("probe") or {}).get("queries"),
         )
         if epoch == 0 and self.s.config.init:
             verdict = replace(verdict, why=AS_LOADED)
