@@ -79,7 +79,10 @@ class Past:
         progress, accuracy = row["epoch"] / row["epochs"], row["now_knn_backbone"]
         verdict, alone = judge(panel, self.panels), judge(panel)
         phase = with_phase(
-            *(verdict, len(self.panels) + 1, progress, 0.0, accuracy, self.accuracy, self.probability),
+            *(verdict, len(self.panels) + 1, progress),
+            accuracy=accuracy,
+            best_accuracy=self.accuracy,
+            before=self.probability,
             untrained=self.untrained,
             images=row["n"],
         ).phase

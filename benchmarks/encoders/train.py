@@ -41,7 +41,7 @@ from fullrank.views import Views
 
 GRID: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("grid.yaml").read_text("utf-8"))
 HELD_OUT, BANK, NEIGHBOURS = 1000, 2000, 20
-VIEWED, PAIRS = 200, 3  # images whose views are kept, and twice how many of each
+VIEWED, PAIRS = 400, 3  # images whose views are kept, and twice how many of each: those of `fullrank pick`
 HEADS = ("proj_hidden_dim", "proj_output_dim", "pred_hidden_dim", "embedding_dim")  # scaled with the seed
 
 

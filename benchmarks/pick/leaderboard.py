@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -43,15 +43,19 @@ HERE = Path(__file__).parent
 Array = NDArray[np.float64]
 ScoreFunction = Callable[["pd.DataFrame"], Array]
 INPUTS: dict[Relation, tuple[str, ...]] = {
-    "run": ("view_retrieval",),
-    "method": ("view_retrieval",),
+    "panel": ("view_retrieval",),
+    "run": ("view_retrieval", "participation_ratio", "lidar"),
+    "method": ("view_retrieval", "relative_rank"),
     "any": ("view_retrieval",),
 }
-"""Measures of the backbone that each question is answered from; others beside it lowered no regret."""
+"""Measures of the backbone that each question is answered from; none with a negative weight was taken."""
+
+OF_A_RUN = ("panel", "run")
 
 LABELLED = "linear probe, which needs labels"
 SOUND = ("healthy", "not decidable")
 RUN = ["data", "method", "arm", "seed"]
+SAME_IMAGES = ["data", "images"]  # what encoders are compared by
 LEVEL = 0.9  # of the intervals
 FEWEST = 30  # differences below which nothing is calibrated
 SPREADS = np.geomspace(0.2, 2.0, 5)
@@ -60,6 +64,7 @@ LEAST_NOISE = 0.3  # points; differences of accuracies on 3,000 images are no su
 MOST, DRAWN = 6, 60  # encoders of a set of any kind, and sets of a data set
 QUESTIONS = {
     "run": "which checkpoint of a run",
+    "panel": "which panel of a run, while it trains",
     "method": "which run of a method",
     "any": "which of six encoders",
 }
@@ -95,7 +100,7 @@ def trained_ones(encoders: pd.DataFrame, question: Relation) -> pd.DataFrame:
     """Encoders with an epoch behind them: checkpoints of a run by its own views, others by the usual ones."""
     trained = encoders[(encoders.epoch > 0) & ~encoders.diverged]
     own = trained["views"] == "own"
-    if question != "run":
+    if question not in OF_A_RUN:
         return trained[~own]
     runs = trained[RUN].apply(tuple, axis=1)
     return trained[own | ~runs.isin(set(runs[own]))]
@@ -104,15 +109,15 @@ def trained_ones(encoders: pd.DataFrame, question: Relation) -> pd.DataFrame:
 def sets(encoders: pd.DataFrame, question: Relation) -> Iterator[pd.DataFrame]:
     """Encoders that are chosen among, three or more at a time."""
     trained = trained_ones(encoders, question)
-    if question == "run":
+    if question in OF_A_RUN:
         groups = [group for _, group in trained.groupby(RUN)]
     else:
         last = trained[trained.epoch == trained.epochs]
         if question == "method":
-            groups = [group for _, group in last.groupby(["data", "method"])]
+            groups = [group for _, group in last.groupby([*SAME_IMAGES, "method"])]
         else:
             rng, groups = np.random.default_rng(1), []
-            for _, group in last.groupby("data"):
+            for _, group in last.groupby(SAME_IMAGES):
                 for _ in range(DRAWN if len(group) > MOST else 0):
                     groups.append(group.iloc[rng.choice(len(group), MOST, replace=False)])
     yield from (group for group in groups if len(group) > 2)
@@ -135,8 +140,8 @@ def learn(encoders: pd.DataFrame, question: Relation) -> dict[str, float]:
     """
     trained = trained_ones(encoders, question)
     last = trained[trained.epoch == trained.epochs]
-    of_data = [group for _, group in last.groupby("data")]
-    groups = list(sets(encoders, question)) if question == "run" else of_data
+    of_data = [group for _, group in last.groupby(SAME_IMAGES)]
+    groups = list(sets(encoders, question)) if question in OF_A_RUN else of_data
     x, y, data = [], [], []
     for group in groups:
         values, accuracy = inputs(group, question), 100 * group.knn.to_numpy(dtype=float)
@@ -178,19 +183,20 @@ def unexplained(encoders: pd.DataFrame, question: Relation, weights: dict[str, f
 def fitted(encoders: pd.DataFrame, question: Relation) -> Weights:
     """Weights for a question, and what they leave unexplained among the encoders that they were learnt on."""
     weights = learn(encoders, question)
-    left = unexplained(encoders, question, weights)
-    return Weights({question: weights}, {question: left or Unexplained(1.0, 1.0)})
+    left = unexplained(encoders, question, weights) or Unexplained(1.0, 1.0)
+    return Weights({question: weights}, {question: left})
 
 
 def calibrated(encoders: pd.DataFrame, question: Relation, left: Unexplained) -> Unexplained:
     """Ends of intervals, and a spread, that hold what they say on methods that are left out.
 
-    Once one half of the methods is left out, and once a data set with it, as for the judging; the first alone
-    errs to narrow intervals on new data, the second, which learns from few encoders, to wide ones. In every
-    set that is left out the differences to the one that is picked are taken in their standard deviations.
+    Once one half of the methods is left out, and once a data set with it, as for the judging, which count
+    alike; the first alone errs to narrow intervals on new data, the second, which learns from few encoders,
+    to wide ones. In every set that is left out the differences to the pick are in standard deviations.
     """
     ratios, alike, claims, kept = [], [], [], []
-    for train, test in (*folds(encoders), *folds_of_methods(encoders)):
+    ways = [list(way(encoders)) for way in (folds, folds_of_methods)]
+    for (train, test), many in ((fold, len(way)) for way in ways for fold in way):
         found = list(sets(test, question))
         if not found or not any(True for _ in sets(train, question)):
             continue
@@ -202,7 +208,7 @@ def calibrated(encoders: pd.DataFrame, question: Relation, left: Unexplained) ->
             others = np.arange(len(points)) != ours.pick
             off = accuracy - accuracy[ours.pick] - points
             ratios += (off / deviation(points, weights.unexplained[question]))[others].tolist()
-            alike += [1 / len(found) / others.sum()] * int(others.sum())
+            alike += [1 / many / len(found) / others.sum()] * int(others.sum())
             claims.append([_close(of, question, weights, spread) for spread in SPREADS])
             kept.append(off_the_best(accuracy, ours.pick) <= ours.within)
     if len(ratios) < FEWEST:
@@ -214,9 +220,7 @@ def calibrated(encoders: pd.DataFrame, question: Relation, left: Unexplained) ->
     return left._replace(low=min(float(low), 0.0), high=max(float(high), 0.0), spread=spread)
 
 
-def _close(
-    measures: Sequence[dict[str, float]], question: Relation, weights: Weights, spread: float
-) -> float:
+def _close(measures: list[dict[str, float]], question: Relation, weights: Weights, spread: float) -> float:
     left = weights.unexplained[question]._replace(spread=spread)
     return score_encoders(measures, question, weights=Weights(weights.of, {question: left})).close
 
@@ -228,12 +232,9 @@ def off_the_best(accuracy: Array, pick: int) -> float:
 
 def learnt(encoders: pd.DataFrame) -> Weights:
     """Weights for all questions."""
-    of, left = dict[str, Mapping[str, float]](), dict[str, Unexplained]()
-    for question in get_args(Relation):
-        found = fitted(encoders, question)
-        of[question] = found.of[question]
-        left[question] = calibrated(encoders, question, found.unexplained[question])
-    return Weights(of, left)
+    found = {question: fitted(encoders, question) for question in get_args(Relation)}
+    left = {q: calibrated(encoders, q, weights.unexplained[q]) for q, weights in found.items()}
+    return Weights({q: weights.of[q] for q, weights in found.items()}, left)
 
 
 def halves(encoders: pd.DataFrame) -> tuple[Array, Array]:
@@ -272,9 +273,8 @@ def sound_ones(group: pd.DataFrame) -> pd.DataFrame:
 
 def measures_of(group: pd.DataFrame, question: Relation) -> list[dict[str, float]]:
     """What `score_encoders` takes."""
-    names = INPUTS[question]
-    columns = [group[f"backbone_{name}"].to_numpy(dtype=float) for name in names]
-    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
+    columns = {name: group[f"backbone_{name}"].astype(float) for name in INPUTS[question]}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def compare(encoders: pd.DataFrame, more: dict[str, ScoreFunction]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Measure the checkpoints that encoders/train.py kept, into one table: label-free measures and accuracy.
 
-Usage: python benchmarks/pick/measure.py --kept DIR [--out benchmarks/pick/checkpoints.parquet]
+Usage: python benchmarks/pick/measure.py --kept DIR [DIR ...] [--out benchmarks/pick/checkpoints.parquet]
 
-A row is an encoder after an epoch: `backbone_*` and `projector_*` are what `label_free_measures` says of 200
-held-out images in six views, `knn` and `linear` what its backbone was worth there. Views are those that are
-usual for the data, by which encoders are compared; one that was trained on others has a further row by its
-own, by which its checkpoints are compared. What was measured already is passed over.
+A row is an encoder after an epoch: `backbone_*` and `projector_*` are what `label_free_measures` says of the
+held-out images whose views were kept, `knn` and `linear` what its backbone was worth there. Views are those
+that are usual for the data, by which encoders are compared; one that was trained on others has a further row
+by its own, by which its checkpoints are compared. What was measured already is passed over.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measured(file: Path) -> Iterator[dict[str, Any]]:
     labels = torch.cat([kept["labels"], kept["bank_labels"]])
     for at in kept["at"]:
         rows = torch.cat([at["rows"]["backbone"].float(), at["bank"].float()])
-        row = {**about, "epoch": at["epoch"], "loss": at["loss"]}
+        row = {**about, "epoch": at["epoch"], "loss": at["loss"], "images": len(at["views"]["backbone"])}
         row |= {"knn": left_one_out(rows, labels), "linear": at["accuracy"]["backbone"]["linear"]}
         yield row | {"views": "usual"} | seen_by(at.get("usual_views", at["views"]), at["rows"])
         if "usual_views" in at:
@@ -77,18 +77,19 @@ def main() -> None:
     import pandas as pd
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kept", type=Path, required=True)
+    parser.add_argument("--kept", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("checkpoints.parquet"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    files = sorted(file for folder in args.kept for file in folder.glob("*.pt"))
     rows = []
-    for file in sorted(args.kept.glob("*.pt")):
+    for file in files:
         done = file.with_suffix(".pick.json")
         if not done.exists():
             done.write_text(json.dumps(list(measured(file))))
         rows += json.loads(done.read_text())
     pd.DataFrame(rows).to_parquet(args.out, index=False)
-    print(f"{len(rows)} checkpoints of {len(list(args.kept.glob('*.pt')))} encoders in {args.out}")
+    print(f"{len(rows)} checkpoints of {len(files)} encoders in {args.out}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from fullrank.collapse.decay import corrected, decay_of, exponent, reading, read
 from fullrank.collapse.diagnostics import diagnose, predictor_spectrum
 from fullrank.collapse.kmeans import in_fixed_order, kmeans, sample_kmeans, squared_distances
 from fullrank.collapse.label_free import label_free_measures
-from fullrank.collapse.label_free_score import read_weights, score_encoders, transformed
+from fullrank.collapse.label_free_score import Relation, read_weights, score_encoders, transformed
 from fullrank.collapse.leave_one_out import Removal, roots_below
 from fullrank.collapse.metrics import METRICS
 from fullrank.collapse.metrics._spectrum import isotropic_singular_values, relative_spectrum
@@ -289,7 +289,7 @@ def encoders() -> Iterator[Any]:
     found = [label_free_measures(image + s * noise, rows) for s, rows in ((0.5, None), (1.0, Z), (3.0, None))]
     found += [label_free_measures(torch.ones(8, 2, 3)), label_free_measures(image + 1.05 * noise)]
     yield found
-    relations: tuple[Any, ...] = ("run", "method", "any")
+    relations = get_args(Relation)
     yield [score_encoders(found, relation, within) for relation in relations for within in (0.5, 1.0, 5.0)]
     yield score_encoders(found[:1]), read_weights()
     names, values = list(found[0]), (0.0, 0.001, 0.3, 0.997, 4.0, math.nan)

@@ -34,9 +34,18 @@ def of(retrieval: float) -> dict[str, float]:
     return dict.fromkeys(LABEL_FREE, 0.5) | {"view_retrieval": retrieval}
 
 
+def test_a_panel_is_scored_by_measures_that_every_panel_has() -> None:
+    assert set(read_weights().of["panel"]) <= set(TRANSFORMS) - {"lidar", "alpha_req"}
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_weights_are_of_measures_that_every_panel_has(relation: Relation) -> None:
-    assert set(read_weights().of[relation]) <= set(TRANSFORMS) - {"lidar", "alpha_req"}
+def test_more_of_a_measure_is_never_worse(relation: Relation) -> None:
+    weights = read_weights().of[relation]
+    assert weights and set(weights) <= set(LABEL_FREE) and min(weights.values()) >= 0
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_what_is_left_unexplained_has_a_size_and_an_interval_around_it(relation: Relation) -> None:
     left = read_weights().unexplained[relation]
     assert min(left.noise, left.drift) >= 0 and left.noise + left.drift > 0 and left.spread > 0
     assert left.low < 0 < left.high

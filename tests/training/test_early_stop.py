@@ -112,7 +112,7 @@ def test_every_panel_records_the_score_of_the_backbone(tmp_path: Path) -> None:
     epochs: list[dict[str, Any]] = [r for r in records(tmp_path / "run") if r["event"] == EpochRecord.event]
     for record in epochs:
         measures = {name: m["value"] for name, m in record["panels"]["backbone"]["measures"].items()}
-        assert record["score"] == pytest.approx(expected_points(measures, read_weights(), "run"))
+        assert record["score"] == pytest.approx(expected_points(measures, read_weights(), "panel"))
     assert len(epochs) == 2
 
 

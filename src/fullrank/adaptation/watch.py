@@ -79,14 +79,14 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
 def compared(start: Seen, now: Seen, chosen: Tensor) -> dict[str, float | None]:
     """Measures of the images `chosen`, by name, and how they stand to the start.
 
-    The score is the label-free one that `fullrank pick` ranks checkpoints of a run by.
+    The score is the label-free one of a panel, by which `train --early-stop` ends a run, too.
     """
     measures: dict[str, float] = {}
     if len(chosen) >= FEWEST_IMAGES:
         measures = label_free_measures(now.views[chosen], now.rows[chosen])
     finite = {name: value if math.isfinite(value) else None for name, value in measures.items()}
     return finite | {
-        "score": expected_points(measures, read_weights(), "run") if measures else 0.0,
+        "score": expected_points(measures, read_weights(), "panel") if measures else 0.0,
         "coherence": float(now.coherence[chosen].mean()),
         "kept": float(now.kept_of(start)[chosen].mean()),
         "collapsed": float(now.collapsed_since(start)),

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from fullrank.errors import UsageError
 
-Relation: TypeAlias = Literal["run", "method", "any"]
-"""What the encoders have in common: they are checkpoints of one run, of one method, or have nothing."""
+Relation: TypeAlias = Literal["panel", "run", "method", "any"]
+"""What the encoders have in common: they are of one run, of one method, or have nothing.
+
+`panel` is of a run that trains, or that adapts: views found again decide alone, as in `any`.
+"""
 
 DRAWS = 4000
 

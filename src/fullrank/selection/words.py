@@ -7,10 +7,10 @@ from fullrank.selection.ranking import Ranked, Selection
 
 SHOWN = {
     "view_retrieval": "views found again",
-    "neighbour_coherence": "neighbours kept",
-    "erank_centred": "effective rank",
+    "participation_ratio": "participation ratio",
+    "lidar": "LiDAR",
 }
-"""Measures that are shown of each."""
+"""Measures that are shown of each: those that decide."""
 
 COLUMNS = ("encoder", "points", "90 % interval", "best of all", *SHOWN.values(), "verdict")
 
@@ -31,6 +31,6 @@ def cells(ranked: Ranked, found: Selection) -> list[str]:
         "picked" if picked else f"{ranked.low:+.1f} to {ranked.high:+.1f}",
         percent(ranked.best),
         percent(measures["view_retrieval"]),
-        percent(measures["neighbour_coherence"]),
-        number(measures["erank_centred"], 3),
+        number(measures["participation_ratio"], 3),
+        number(measures["lidar"], 3),
     ]

@@ -197,7 +197,7 @@ def label_free_score(report: Report) -> float | None:
     if panel is None or "view_retrieval" not in panel.measures:
         return None
     measures = {name: math.nan if (found := panel.value(name)) is None else found for name in panel.measures}
-    return expected_points(measures, read_weights(), "run")
+    return expected_points(measures, read_weights(), "panel")
 
 
 def _count(state: TrainState, report: Report, record: EpochRecord, accuracy: float | None) -> None:
