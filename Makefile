@@ -12,10 +12,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 .PHONY: demo docs test suite test-all coverage lint ruff codespell mypy import-contracts setup bench fuzz faults \
 	mutants release-check clean
 
-# a process more than there are cores, for a third of the time tests wait for processes that they started; one that
-# has no tests left takes half of another's: families of tests take unequal times
-TESTERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist worksteal
+# a process that has no tests left takes half of another's: families of tests take unequal times
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 demo: $(READY)
 	$(BIN)/fullrank demo

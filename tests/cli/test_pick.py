@@ -41,7 +41,9 @@ def test_what_it_prints_and_writes(run: Path) -> None:
         assert words in called.out
     assert called.out.endswith("page    side/pick.html\n")
     page = Path("side/pick.html").read_text()
-    assert "Expected accuracy" in page and "Neighbours kept" in page
+    assert "Expected accuracy" in page and all(
+        f"<dt>{name}" in page for name in ("Participation ratio", "LiDAR")
+    )
 
 
 def test_the_same_twice_is_the_same(run: Path) -> None:

@@ -83,9 +83,9 @@ def test_phases_go_by_the_accuracy_before_training_where_k_nn_is_measured(
 ) -> None:
     untrained: list[float | None] = []
 
-    def noted(verdict: Verdict, *args: Any) -> Verdict:
-        untrained.append(args[-2])
-        assert args[-1] in (48, None)  # images
+    def noted(verdict: Verdict, *_: Any, **known: Any) -> Verdict:
+        untrained.append(known["untrained"])
+        assert known["images"] in (48, None)
         return verdict
 
     monkeypatch.setattr(epoch_end, "with_phase", noted)
