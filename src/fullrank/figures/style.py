@@ -115,10 +115,10 @@ def percent(share: float | None) -> str:
     """Format a share as per cent with one decimal, or a dash.
 
     Example:
-        >>> percent(0.614)
-        '61.4 %'
+        >>> percent(0.614), percent(math.nan)
+        ('61.4 %', '–')
     """
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def duration(seconds: float | None) -> str:

@@ -94,8 +94,9 @@ class Selection:
         if not (picked.seconds and last.candidate.seconds):
             return ""
         share = 1 - picked.seconds / last.candidate.seconds
-        perhaps = f"may be worth {last.high:.1f} points (the upper end of its interval)"
-        gave = "bought nothing" if last.high <= self.within else perhaps
+        most = max(r.high for r in later)
+        perhaps = f"may be worth {most:.1f} points (the upper end of its interval)"
+        gave = "bought nothing" if most <= self.within else perhaps
         return f"What came after took {100 * share:.0f} % of the time and {gave}."
 
     def as_dict(self) -> dict[str, Any]:
