@@ -95,6 +95,12 @@ def test_the_sentence_names_the_epoch_how_sure_and_what_came_after(run: RunDir) 
     assert found.cost == "What came after took 50 % of the time and bought nothing."
 
 
+def test_a_later_epoch_that_may_be_better_is_not_said_to_have_bought_nothing(run: RunDir) -> None:
+    found = of_a_run(run, 0.1, 0.6, 0.59, 0.05)
+    assert found.headline == "epoch 2 of 4"
+    assert "may be worth" in found.cost and "nothing" not in found.cost
+
+
 def test_nothing_is_said_of_time_where_the_last_epoch_is_picked(run: RunDir) -> None:
     assert of_a_run(run, 0.1, 0.2, 0.6).cost == ""
 

@@ -10,7 +10,7 @@ SHOWN = {
     "participation_ratio": "participation ratio",
     "lidar": "LiDAR",
 }
-"""Measures that are shown of each: those that decide."""
+"""Measures that are shown of each: those that decide among checkpoints of a run."""
 
 COLUMNS = ("encoder", "points", "90 % interval", "best of all", *SHOWN.values(), "verdict")
 
